@@ -1,0 +1,72 @@
+//! Named arrays: how weights, optimiser state, normalisers and random streams travel between the rooms that compute them and
+//! the room that writes them, without either knowing the other.
+
+use std::collections::BTreeMap;
+
+/// The numbers of one array, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ArrayData {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// 64-bit floats.
+    F64(Vec<f64>),
+    /// 64-bit signed integers.
+    I64(Vec<i64>),
+    /// 64-bit unsigned integers: counters and the words of a random stream.
+    U64(Vec<u64>),
+}
+
+/// One array with its shape; the product of the shape is the number of elements.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Row-major shape; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// The numbers.
+    pub data: ArrayData,
+}
+
+/// Arrays by name, in the names' order.
+pub type Arrays = BTreeMap<String, Array>;
+
+impl Array {
+    /// An f32 array. `data` must hold the product of `shape` numbers.
+    pub fn f32(shape: &[usize], data: Vec<f32>) -> Array {
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        Array { shape: shape.to_vec(), data: ArrayData::F32(data) }
+    }
+
+    /// An f64 array. `data` must hold the product of `shape` numbers.
+    pub fn f64(shape: &[usize], data: Vec<f64>) -> Array {
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        Array { shape: shape.to_vec(), data: ArrayData::F64(data) }
+    }
+
+    /// A list of u64 words.
+    pub fn u64(data: Vec<u64>) -> Array {
+        Array { shape: vec![data.len()], data: ArrayData::U64(data) }
+    }
+
+    /// The numbers, where they are f32.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match &self.data {
+            ArrayData::F32(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The numbers, where they are f64.
+    pub fn as_f64(&self) -> Option<&[f64]> {
+        match &self.data {
+            ArrayData::F64(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The words, where they are u64.
+    pub fn as_u64(&self) -> Option<&[u64]> {
+        match &self.data {
+            ArrayData::U64(v) => Some(v),
+            _ => None,
+        }
+    }
+}

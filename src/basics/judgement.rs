@@ -1,0 +1,109 @@
+//! Pairs, choices and the append-only log of judgements: the one record that must never be lost.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What can be judged: a clip, or in text mode a completion. Unique within a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ItemId(pub u64);
+
+/// One question. Unique within a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PairId(pub u64);
+
+/// One answer. Unique within a session, increasing in the order of the answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct JudgementId(pub u64);
+
+/// Why this pair was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairReason {
+    /// Drawn at random.
+    Random,
+    /// The reward model's members disagree on it.
+    Disagreement,
+}
+
+/// Two items side by side, in the order in which they are shown (which is shuffled when the pair is made).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The question's name.
+    pub id: PairId,
+    /// `[left, right]`, as shown.
+    pub items: [ItemId; 2],
+    /// Why it was asked.
+    pub reason: PairReason,
+    /// Env steps of training done when it was made.
+    pub asked_at: u64,
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    /// The left one is better.
+    Left,
+    /// The right one is better.
+    Right,
+    /// Equally good.
+    Tie,
+    /// Cannot tell: the pair is dropped from training.
+    Skip,
+}
+
+impl Choice {
+    /// The probability that the left item is the better one, as a training target; `None` for a skip.
+    pub fn target(self) -> Option<f32> {
+        match self {
+            Choice::Left => Some(1.0),
+            Choice::Right => Some(0.0),
+            Choice::Tie => Some(0.5),
+            Choice::Skip => None,
+        }
+    }
+}
+
+/// A choice, by whom and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The answer's name.
+    pub id: JudgementId,
+    /// The question.
+    pub pair: PairId,
+    /// The answer.
+    pub choice: Choice,
+    /// `person`, or the simulated teacher's name.
+    pub teacher: String,
+    /// Unix time in milliseconds.
+    pub at_ms: i64,
+    /// From the pair's showing to the answer, milliseconds.
+    pub thinking_ms: u32,
+}
+
+/// One line of the log. Nothing is ever removed from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogEntry {
+    /// An answer was given.
+    Judged(Judgement),
+    /// An earlier answer was taken back.
+    Retracted {
+        /// Which one.
+        judgement: JudgementId,
+        /// Unix time in milliseconds.
+        at_ms: i64,
+    },
+}
+
+/// The judgements that stand after all retractions, oldest first.
+pub fn standing<'a>(log: impl IntoIterator<Item = &'a LogEntry>) -> Vec<&'a Judgement> {
+    let mut stands = BTreeMap::new();
+    for entry in log {
+        match entry {
+            LogEntry::Judged(j) => drop(stands.insert(j.id, j)),
+            LogEntry::Retracted { judgement, .. } => drop(stands.remove(judgement)),
+        }
+    }
+    stands.into_values().collect()
+}

@@ -1,0 +1,13 @@
+//! Plain data shared by every room: no behaviour beyond what the data itself implies, no files, no tensors.
+
+mod arrays;
+mod clip;
+mod judgement;
+mod scene;
+mod seed;
+
+pub use arrays::{Array, ArrayData, Arrays};
+pub use clip::{Clip, Frames};
+pub use judgement::{Choice, ItemId, Judgement, JudgementId, LogEntry, Pair, PairId, PairReason, standing};
+pub use scene::{Geom, Pose, Scene, Shape};
+pub use seed::{Seed, Stream};

@@ -1,0 +1,178 @@
+//! The words that cross between the lab and whoever drives it: the window, the terminal, a test.
+
+use crate::basics::{Choice, Clip, PairId, PairReason, Scene};
+pub use crate::settings::TeacherKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What one can ask of a running lab.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Begin (or go on) training.
+    Start,
+    /// Stop stepping until [`Command::Start`]; a checkpoint is written. Judging goes on.
+    Pause,
+    /// The answer to the pair on show. Ignored, with an [`Event::Refused`], if `pair` is not the one on show.
+    Judge {
+        /// Which question is answered.
+        pair: PairId,
+        /// The answer.
+        choice: Choice,
+        /// From showing to answer.
+        thinking_ms: u32,
+    },
+    /// Take the latest standing judgement of the person back; its pair is shown again.
+    Undo,
+    /// Who answers from now on.
+    SetTeacher(TeacherKind),
+    /// Write a checkpoint now.
+    Save,
+    /// Render what the current policy does, deterministically, into [`Snapshot::policy_clip`], as soon as the worker can.
+    ShowPolicy,
+    /// Save, close the session and end the worker.
+    Quit,
+}
+
+/// Things that happened, in order. None may be lost, so they are few.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The answer is on disk.
+    Judged {
+        /// Which question.
+        pair: PairId,
+        /// Labels that stand now.
+        labels: usize,
+    },
+    /// The latest judgement was taken back, and that is on disk.
+    Retracted {
+        /// Which question is open again.
+        pair: PairId,
+    },
+    /// The command could not be carried out; the sentence says why.
+    Refused(String),
+    /// A checkpoint is on disk.
+    Saved {
+        /// Env steps of training in it.
+        env_steps: u64,
+    },
+    /// The run paused itself, and why, in one sentence with what to do next. The last good checkpoint stays.
+    Faulted(String),
+    /// All planned steps are done.
+    Finished,
+    /// The worker ended; no more events follow.
+    Closed,
+}
+
+/// What the lab is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Making the first clips.
+    #[default]
+    Starting,
+    /// Stepping and learning.
+    Training,
+    /// Waiting for [`Command::Start`].
+    Paused,
+    /// Paused by a fault; see [`Event::Faulted`].
+    Faulted,
+    /// All planned steps are done; judging and replay still work.
+    Finished,
+}
+
+/// A pair ready to be shown.
+#[derive(Clone, Debug)]
+pub struct PairView {
+    /// The question.
+    pub id: PairId,
+    /// `[left, right]`, as they must be shown.
+    pub clips: [Arc<Clip>; 2],
+    /// Why it is asked.
+    pub reason: PairReason,
+}
+
+/// One named learning curve; the points are `[env steps, value]`, oldest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Curve {
+    /// Stable name, e.g. `true_return`; see [`Curve::NAMES`].
+    pub name: &'static str,
+    /// Points.
+    pub points: Vec<[f64; 2]>,
+}
+
+impl Curve {
+    /// Every curve there is: name, label on the desk, and what it is.
+    pub const NAMES: &'static [(&'static str, &'static str, &'static str)] = &[
+        (
+            "true_return",
+            "True return",
+            "Mean of the task's own return over recent episodes; the policy never sees it in preference mode",
+        ),
+        ("learned_return", "Learned return", "Mean return of recent episodes under the reward model"),
+        ("agreement", "Held-out agreement", "Share of held-out judgements that the reward model gets right"),
+        ("reward_loss", "Reward loss", "Held-out cross-entropy of the reward model, nats"),
+        ("entropy", "Policy entropy", "Nats"),
+        ("kl", "Update KL", "Approximate KL of the last policy update, nats"),
+        ("value_loss", "Value loss", "Mean squared error of the critic on normalised returns"),
+        ("labels", "Labels", "Standing judgements"),
+    ];
+}
+
+/// The whole picture at one moment: latest value wins, so a slow window never queues stale frames. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The task's name.
+    pub task: String,
+    /// Whether preferences (true) or the task's own reward (false) drive learning.
+    pub from_preferences: bool,
+    /// What the robot looks like.
+    pub scene: Arc<Scene>,
+    /// What the lab is doing.
+    pub phase: Phase,
+    /// The fault's sentence, while [`Phase::Faulted`].
+    pub fault: Option<String>,
+    /// Who answers.
+    pub teacher: TeacherKind,
+    /// The pair on show; `None` only until the first clips exist or while a simulated teacher answers.
+    pub pair: Option<PairView>,
+    /// Pairs ready behind it.
+    pub pairs_ready: usize,
+    /// Judgements that stand.
+    pub labels: usize,
+    /// Judgements planned, if there is a plan.
+    pub labels_planned: Option<usize>,
+    /// How many labels the schedule would like to have by now; the desk shows it as a pace.
+    pub labels_wanted: usize,
+    /// Judgements a minute over the last few minutes of judging.
+    pub labels_per_minute: f64,
+    /// Share of held-out judgements that the reward model gets right; `None` before there are any.
+    pub agreement: Option<f64>,
+    /// Env steps done.
+    pub env_steps: u64,
+    /// Env steps planned.
+    pub env_steps_planned: u64,
+    /// Env steps a second, learning included, over the last seconds.
+    pub env_steps_per_s: f64,
+    /// Seconds left at that pace; `None` while unknown or paused.
+    pub seconds_left: Option<f64>,
+    /// Learning curves, in the order of [`Curve::NAMES`]; shared, so a clone is cheap.
+    pub curves: Arc<Vec<Curve>>,
+    /// The current policy running, deterministically; `None` until first asked for or made.
+    pub policy_clip: Option<Arc<Clip>>,
+    /// The session's folder.
+    pub folder: PathBuf,
+    /// When this snapshot was made.
+    pub at: Instant,
+}
+
+/// The line to a running lab, as its user sees it. The worker implements it; a test's scripted lab can too.
+pub trait Link: Send {
+    /// Queues a command. Returns false when the lab has closed or its (bounded) queue is full; the command is then not taken.
+    fn send(&self, command: Command) -> bool;
+
+    /// Every event since the last call, oldest first. Never blocks.
+    fn events(&self) -> Vec<Event>;
+
+    /// The latest picture. Never blocks for long.
+    fn snapshot(&self) -> Arc<Snapshot>;
+}

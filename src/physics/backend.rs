@@ -1,0 +1,57 @@
+//! What every physics backend can do. The layers above see this trait alone, so that a faster backend joins without a change there.
+
+use crate::basics::Pose;
+
+/// One touching point, world frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contact {
+    /// Bodies of the two geoms (0 is the world).
+    pub bodies: [usize; 2],
+    /// Metres.
+    pub position: [f64; 3],
+    /// Unit normal, from the first body to the second.
+    pub normal: [f64; 3],
+    /// Signed distance in metres: negative where the geoms overlap.
+    pub distance: f64,
+}
+
+/// A batch of worlds of one model, each independent of its neighbours bit for bit, whatever the batch size and thread count.
+///
+/// Sizes are MuJoCo's: `nq` positions, `nv` velocities, `nu` controls, `nbody` bodies with the world as body 0. A free joint takes seven
+/// positions (x y z, then a quaternion w x y z) and six velocities (linear in the world frame, angular in the body's frame).
+pub trait Backend: Send {
+    /// The name that `--backend` takes.
+    fn name(&self) -> &'static str;
+
+    /// The model that every world is a copy of.
+    fn model(&self) -> &super::Model;
+
+    /// How many worlds.
+    fn worlds(&self) -> usize;
+
+    /// Puts one world into a state, forgetting contacts, warm starts and everything else of its past.
+    /// `qpos` is `[nq]`, `qvel` `[nv]`.
+    fn set_state(&mut self, world: usize, qpos: &[f64], qvel: &[f64]);
+
+    /// Joint positions of all worlds, `[worlds, nq]`, metres and radians.
+    fn qpos(&self) -> &[f64];
+
+    /// Joint velocities of all worlds, `[worlds, nv]`.
+    fn qvel(&self) -> &[f64];
+
+    /// Holds `ctrl`, `[worlds, nu]`, for `frame_skip` timesteps of the model. Controls are clipped to the actuators' ranges.
+    fn step(&mut self, ctrl: &[f64], frame_skip: usize);
+
+    /// Where each body of one world is, `[nbody]`.
+    fn body_poses(&self, world: usize, out: &mut [Pose]);
+
+    /// The touching points of one world; `out` is cleared first.
+    fn contacts(&self, world: usize, out: &mut Vec<Contact>);
+
+    /// MuJoCo's `cfrc_ext` of one world, `[nbody, 6]`: torque, then force, that contacts exert on each body, in newtons and newton metres,
+    /// about the subtree's centre of mass; zero after [`Backend::set_state`].
+    fn external_forces(&self, world: usize, out: &mut [f64]);
+
+    /// How many times a world went non-finite and had to be frozen since the batch was made.
+    fn diverged(&self) -> u64;
+}

@@ -1,0 +1,7 @@
+//! What can be set: one typed struct a concern, each with documented defaults, TOML in and out. Also where things lie on this machine.
+//!
+//! What was typed and what it means are two types: the command line fills these structs in, and nothing below sees its flags.
+
+mod run;
+
+pub use run::{RewardSource, RunSettings, TeacherKind};

@@ -1,0 +1,70 @@
+//! One run: which task, whose judgement, how long.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What the policy is trained on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardSource {
+    /// The task's own reward: a plain RL run.
+    True,
+    /// A reward model learnt from judgements. Episodes then have a fixed length and no termination, and the task's own reward is
+    /// seen by simulated teachers and by evaluation alone.
+    #[default]
+    Preferences,
+}
+
+/// Who answers the pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum TeacherKind {
+    /// The person at the desk.
+    #[default]
+    Person,
+    /// A simulated teacher that judges by the task's true return and never errs.
+    Oracle,
+    /// A simulated teacher whose answer is flipped at this rate.
+    Mistaken {
+        /// Probability of a flip, 0..=1.
+        rate: f64,
+    },
+}
+
+/// Everything that decides how a run goes; stored with the session, so that reopening it goes on with the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunSettings {
+    /// The task's file name (`hopper`) or Gymnasium's id (`Hopper-v5`).
+    pub task: String,
+    /// What the policy is trained on.
+    pub reward: RewardSource,
+    /// Who answers; only used with [`RewardSource::Preferences`].
+    pub teacher: TeacherKind,
+    /// Judgements planned. The schedule asks for more of them early on; afterwards a person may go on judging.
+    pub labels: usize,
+    /// Env steps planned, over all worlds.
+    pub env_steps: u64,
+    /// The seed of every random stream of the run.
+    pub seed: u64,
+    /// The physics backend's name.
+    pub backend: String,
+    /// The session's folder; `None` makes a new one under the sessions folder.
+    #[serde(skip)]
+    pub folder: Option<PathBuf>,
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        RunSettings {
+            task: "hopper".to_owned(),
+            reward: RewardSource::Preferences,
+            teacher: TeacherKind::Person,
+            labels: 200,
+            env_steps: 2_000_000,
+            seed: 0,
+            backend: "rapier".to_owned(),
+            folder: None,
+        }
+    }
+}
