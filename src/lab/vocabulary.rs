@@ -135,6 +135,9 @@ pub struct Snapshot {
     pub teacher: TeacherKind,
     /// The pair on show; `None` only until the first clips exist or while a simulated teacher answers.
     pub pair: Option<PairView>,
+    /// The latest pair that a simulated teacher answered, and its answer, so that a person can watch what it prefers; `None` while
+    /// a person answers.
+    pub taught: Option<(PairView, Choice)>,
     /// Pairs ready behind it.
     pub pairs_ready: usize,
     /// Judgements that stand.
