@@ -1,0 +1,127 @@
+//! How judgements are asked for and how a reward is learnt from them. The defaults are those of Christiano et al. (2017), "Deep
+//! reinforcement learning from human preferences", where a comment does not say otherwise.
+
+use serde::{Deserialize, Serialize};
+
+/// Which clips are cut, which pairs are asked, and how fast.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LabelSettings {
+    /// Length of a clip in simulated seconds; see [`LabelSettings::clip_steps`].
+    pub clip_seconds: f64,
+    /// Worlds of the batch that clips are cut from. A clip in flight costs one copy of the poses an env step.
+    pub recorded_worlds: usize,
+    /// Clips that pairs are chosen among: the most recent ones, so that labels stay on what the policy does now.
+    pub pool: usize,
+    /// Candidate pairs drawn for each pair that is asked; the ensemble ranks them by its disagreement.
+    pub candidates: usize,
+    /// Share of the pairs that is asked at random, 0..=1. Disagreement alone sometimes hurts, for it favours odd clips.
+    pub random_share: f64,
+    /// Share of the planned labels that is asked about the untrained policy, 0..=1.
+    pub untrained_share: f64,
+    /// T₀ of the label rate ∝ 1/(T + T₀), as a share of the planned env steps. Smaller asks earlier. (The paper's T₀ was 2e6 steps in
+    /// runs of some 2e7; a person at a desk runs shorter ones, so it is tied to the plan.)
+    pub anneal: f64,
+    /// By which share of the planned env steps the whole plan of labels is wanted: a label at the very end teaches nobody.
+    pub spent_by: f64,
+}
+
+impl Default for LabelSettings {
+    fn default() -> Self {
+        LabelSettings {
+            clip_seconds: 1.5,
+            recorded_worlds: 8,
+            pool: 100,
+            candidates: 10,
+            random_share: 0.3,
+            untrained_share: 0.25,
+            anneal: 0.1,
+            spent_by: 0.9,
+        }
+    }
+}
+
+impl LabelSettings {
+    /// Fewest env steps that a clip may have: below this a person sees a jerk, not a movement.
+    pub const FEWEST_STEPS: usize = 25;
+    /// Most env steps that a clip may have: a bound on memory and on the reward model's work.
+    pub const MOST_STEPS: usize = 200;
+
+    /// Env steps of a clip where one env step takes `dt` simulated seconds: [`LabelSettings::clip_seconds`] in steps, kept between
+    /// [`LabelSettings::FEWEST_STEPS`] and [`LabelSettings::MOST_STEPS`].
+    pub fn clip_steps(&self, dt: f64) -> usize {
+        // A float too large for usize saturates and NaN becomes 0, so the clamp below covers nonsense too.
+        ((self.clip_seconds / dt).round() as usize).clamp(Self::FEWEST_STEPS, Self::MOST_STEPS)
+    }
+}
+
+/// The ensemble of reward networks and how it is fitted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RewardModelSettings {
+    /// Networks in the ensemble. Their mean is the reward; their disagreement chooses pairs.
+    pub members: usize,
+    /// Units of each of the two hidden layers.
+    pub hidden: usize,
+    /// Whether the reward may depend on the action. Where it may not, a torque that no viewer can see cannot be rewarded.
+    pub sees_actions: bool,
+    /// Probability that a judge answers uniformly at random, in the likelihood: keeps single labels from pulling without bound.
+    pub error_rate: f64,
+    /// Adam's step size.
+    pub learning_rate: f64,
+    /// Comparisons in one gradient step of one member.
+    pub batch: usize,
+    /// Env steps of a clip that one pass looks at: one drawn from each of this many equal stretches, anew every pass. Neighbouring
+    /// steps of a robot are nearly alike, so this costs little precision and saves most of the time.
+    pub rows: usize,
+    /// Passes over a member's judgements in one fit, at most.
+    pub epochs: usize,
+    /// Passes without a better held-out loss of any member after which a fit ends.
+    pub patience: usize,
+    /// Weight decay to start from: the loss carries `l2 · Σ w²` over the weights (biases are free).
+    pub l2: f64,
+    /// Weight decay is raised while held-out loss / training loss lies above this …
+    pub overfit_ratio: f64,
+    /// … and lowered while it lies below this.
+    pub underfit_ratio: f64,
+}
+
+impl Default for RewardModelSettings {
+    fn default() -> Self {
+        RewardModelSettings {
+            members: 3,
+            hidden: 64,
+            sees_actions: true,
+            error_rate: 0.1,
+            learning_rate: 1e-3,
+            batch: 16,
+            rows: 40,
+            epochs: 20,
+            patience: 6,
+            l2: 1e-4,
+            overfit_ratio: 1.5,
+            underfit_ratio: 1.1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clips_last_the_asked_time_within_bounds() {
+        let settings = LabelSettings::default();
+        let cases = [(0.008, 188), (0.05, 30), (0.04, 38), (0.1, 25), (0.001, 200), (0.0, 200), (f64::NAN, 25)];
+        for (dt, steps) in cases {
+            assert_eq!(settings.clip_steps(dt), steps, "dt {dt}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_and_a_missing_one_defaults() {
+        assert!(toml::from_str::<RewardModelSettings>("membrs = 3").is_err());
+        let settings: RewardModelSettings = toml::from_str("members = 5").unwrap();
+        assert_eq!(settings, RewardModelSettings { members: 5, ..Default::default() });
+    }
+}
