@@ -1,1 +1,24 @@
-//! To be written.
+//! From poses to pixels, on screen and off.
+//!
+//! [`Renderer`] draws a [`Scene`](crate::basics::Scene) into any wgpu texture; [`Offscreen`] brings a device of its own and gives the
+//! pixels back. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it and [`follow`] where the camera
+//! looks then, both as functions of the moment alone. Nothing here knows of windows or of learning.
+
+mod bounds;
+mod camera;
+mod layout;
+mod look;
+mod mesh;
+mod motion;
+mod offscreen;
+mod renderer;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+pub use camera::Camera;
+pub use look::Look;
+pub use motion::{follow, interpolate};
+pub use offscreen::{Offscreen, OffscreenError, Picture};
+pub use renderer::Renderer;

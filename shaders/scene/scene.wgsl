@@ -1,0 +1,324 @@
+// A robot on a floor under a sky, made to be cheap per pixel, because it must also run where the GPU is two CPU cores.
+//
+// Three things are drawn: the solids (instanced meshes of capsules, cylinders and boxes), the floor (a plane cut into a
+// 3 × 3 grid of cells whose middle cell, the patch, is the only one that pays for shadows) and the sky behind them. Shadows and
+// ambient occlusion are not looked up in a map: every receiver asks each caster, in closed form, how much of the sun and of the
+// sky it hides. Soft edges come with that for nothing.
+//
+// Lengths in metres, z up, colours linear. Depth is reversed: 1 at the near plane, 0 at infinity.
+// The structs mirror src/view/layout.rs: same names, same order.
+
+const CAPSULES: u32 = 40u;
+const BOXES: u32 = 16u;
+
+// All that one picture needs besides the solids.
+struct Globals {
+    world_to_clip: mat4x4f,
+    // From the pixel's place on the far plane, (x, y) in -1..1, to the ray through it: forward + x right + y up.
+    forward: vec3f,
+    // Number of capsule casters.
+    capsules: u32,
+    right: vec3f,
+    // Number of box casters.
+    boxes: u32,
+    up: vec3f,
+    // Height of the floor.
+    floor_z: f32,
+    eye: vec3f,
+    // Distance over which the floor's pattern gives way to the horizon.
+    fade: f32,
+    // Unit vector towards the sun.
+    sun_direction: vec3f,
+    // Tangent of the sun's angular radius: how soft shadows are.
+    sun_spread: f32,
+    sun: vec3f,
+    // Whether the target stores linear colour as it is (1) or this shader must encode sRGB itself (0).
+    target_is_srgb: f32,
+    // Light from above and from below, on a surface that faces there.
+    sky_light: vec3f,
+    rim: f32,
+    floor_light: vec3f,
+    shine: f32,
+    zenith: vec3f,
+    pad_0: f32,
+    horizon: vec3f,
+    pad_1: f32,
+    tile_a: vec3f,
+    pad_2: f32,
+    tile_b: vec3f,
+    pad_3: f32,
+    line: vec3f,
+    line_width: f32,
+    // The cuts of the floor: two outer edges and, between them, the patch.
+    cuts_x: vec4f,
+    cuts_y: vec4f,
+}
+
+// A capsule as a caster of shadow; a ball is one of no length.
+struct CapsuleCaster {
+    a: vec3f,
+    radius: f32,
+    // From one end's centre to the other's.
+    axis: vec3f,
+    // 1 / axis², or 0 for a ball.
+    per_axis2: f32,
+}
+
+// A box as a caster of shadow; the rows of `world_to_box` are its axes.
+struct BoxCaster {
+    axis_x: vec3f,
+    half_x: f32,
+    axis_y: vec3f,
+    half_y: f32,
+    axis_z: vec3f,
+    half_z: f32,
+    centre: vec3f,
+    pad_0: f32,
+}
+
+struct Casters {
+    capsules: array<CapsuleCaster, CAPSULES>,
+    boxes: array<BoxCaster, BOXES>,
+}
+
+@group(0) @binding(0) var<uniform> globals: Globals;
+@group(0) @binding(1) var<uniform> casters: Casters;
+
+// ---- Light ---------------------------------------------------------------------------------------------------------------
+
+// How much of the sun a point sees past a solid whose surface the sun's ray passes at `gap` metres (negative: it hits) after
+// `travel` metres: the sun is a disc, and the solid's edge is taken as straight across it.
+fn sun_past(gap: f32, travel: f32) -> f32 {
+    let s = clamp(0.5 + 0.5 * gap / (max(travel, 1e-3) * globals.sun_spread), 0.0, 1.0);
+    return s * s * (3.0 - 2.0 * s);
+}
+
+// x: the share of the sun that `surface` sees past all casters; y: the share of the sky that a surface there facing `normal` sees.
+// `own` is the caster that the point lies on (capsules first, then boxes), or one beyond the last.
+fn visibility(surface: vec3f, normal: vec3f, own: u32) -> vec2f {
+    let sun = globals.sun_direction;
+    // A centimetre off the surface, so that solids which meet flush at a joint do not speckle each other.
+    let point = surface + 0.01 * normal;
+    var seen = vec2f(1.0, 1.0);
+    for (var i = 0u; i < globals.capsules; i += 1u) {
+        let c = casters.capsules[i];
+        let offset = point - c.a;
+        // The segment's point nearest to the sun's ray, then the ray's point nearest to that (Ericson 2005, 5.1.9).
+        let along = dot(sun, c.axis);
+        let start = dot(offset, c.axis);
+        let toward = dot(offset, sun);
+        let u = clamp((start - toward * along) / max(dot(c.axis, c.axis) - along * along, 1e-6), 0.0, 1.0);
+        let travel = max(u * along - toward, 0.0);
+        let gap = length(offset + sun * travel - c.axis * u) - c.radius;
+        // Occlusion of a hemisphere by a ball: cosine to it times r²/d² (Quílez), with the capsule's nearest point as its centre.
+        let nearest = c.axis * clamp(start * c.per_axis2, 0.0, 1.0) - offset;
+        let inverse = inverseSqrt(max(dot(nearest, nearest), 1e-6));
+        let ratio = min(c.radius * inverse, 1.0);
+        let hidden = max(dot(normal, nearest) * inverse, 0.0) * ratio * ratio;
+        let other = f32(i != own);
+        seen *= vec2f(mix(1.0, sun_past(gap, travel), other), 1.0 - other * hidden);
+    }
+    for (var i = 0u; i < globals.boxes; i += 1u) {
+        let b = casters.boxes[i];
+        let offset = point - b.centre;
+        let half = vec3f(b.half_x, b.half_y, b.half_z);
+        let local = vec3f(dot(b.axis_x, offset), dot(b.axis_y, offset), dot(b.axis_z, offset));
+        let ray = vec3f(dot(b.axis_x, sun), dot(b.axis_y, sun), dot(b.axis_z, sun));
+        let normal_in = vec3f(dot(b.axis_x, normal), dot(b.axis_y, normal), dot(b.axis_z, normal));
+        // Slabs: the ray is nearest to the box about midway between its last entry and its first exit.
+        let per_ray = 1.0 / (ray + select(vec3f(-1e-5), vec3f(1e-5), ray >= vec3f(0.0)));
+        let middle = -local * per_ray;
+        let reach = abs(per_ray) * half;
+        let enter = max(max(middle.x - reach.x, middle.y - reach.y), middle.z - reach.z);
+        let leave = min(min(middle.x + reach.x, middle.y + reach.y), middle.z + reach.z);
+        let travel = max(0.5 * (enter + leave), 0.0);
+        let gap = box_distance(local + ray * travel, half);
+        let nearest = clamp(local, -half, half) - local;
+        let distance2 = max(dot(nearest, nearest), 1e-6);
+        // As for a ball, the box's near face standing for a disc of its mean half size.
+        let size2 = dot(half, half) / 3.0;
+        let hidden = max(dot(normal_in, nearest) * inverseSqrt(distance2), 0.0) * size2 / (size2 + distance2);
+        let other = f32(i + globals.capsules != own);
+        seen *= vec2f(mix(1.0, sun_past(gap, travel), other), 1.0 - other * hidden);
+    }
+    return seen;
+}
+
+// Signed distance from a box about the origin.
+fn box_distance(point: vec3f, half: vec3f) -> f32 {
+    let q = abs(point) - half;
+    return length(max(q, vec3f(0.0))) + min(max(max(q.x, q.y), q.z), 0.0);
+}
+
+// What to write to the target. The three-root fit of the sRGB curve is Ian Taylor's; it is within 0.0015 of it.
+fn shown(linear: vec3f) -> vec4f {
+    let c = clamp(linear, vec3f(0.0), vec3f(1.0));
+    if globals.target_is_srgb > 0.5 {
+        return vec4f(c, 1.0);
+    }
+    let root = sqrt(c);
+    let root_2 = sqrt(root);
+    let root_3 = sqrt(root_2);
+    let fit = max(0.585122381 * root + 0.783140355 * root_2 - 0.368262736 * root_3, 12.92 * c * vec3f(c < vec3f(0.0031308)));
+    return vec4f(fit, 1.0);
+}
+
+// ---- Solids --------------------------------------------------------------------------------------------------------------
+
+struct SolidVertex {
+    // Scaled by the instance's radius …
+    @location(0) round: vec3f,
+    // … and added to this, scaled by its half extents.
+    @location(1) corner: vec3f,
+    @location(2) normal: vec3f,
+}
+
+struct SolidInstance {
+    @location(3) position_radius: vec4f,
+    // (x, y, z, w).
+    @location(4) rotation: vec4f,
+    @location(5) half_extents: vec3f,
+    // The caster that it is itself, so that it throws no shadow on itself.
+    @location(6) own: u32,
+    @location(7) colour: vec4f,
+}
+
+struct SolidVarying {
+    @builtin(position) clip: vec4f,
+    @location(0) point: vec3f,
+    @location(1) normal: vec3f,
+    @location(2) @interpolate(flat) colour: vec3f,
+    @location(3) @interpolate(flat) own: u32,
+}
+
+fn rotate(q: vec4f, v: vec3f) -> vec3f {
+    return v + 2.0 * cross(q.xyz, cross(q.xyz, v) + q.w * v);
+}
+
+@vertex
+fn solid_vertex(vertex: SolidVertex, solid: SolidInstance) -> SolidVarying {
+    let local = vertex.round * solid.position_radius.w + vertex.corner * solid.half_extents;
+    var out: SolidVarying;
+    out.point = solid.position_radius.xyz + rotate(solid.rotation, local);
+    out.normal = rotate(solid.rotation, vertex.normal);
+    out.clip = globals.world_to_clip * vec4f(out.point, 1.0);
+    out.colour = solid.colour.rgb;
+    out.own = solid.own;
+    return out;
+}
+
+@fragment
+fn solid_fragment(in: SolidVarying) -> @location(0) vec4f {
+    let normal = normalize(in.normal);
+    let to_eye = normalize(globals.eye - in.point);
+    let seen = visibility(in.point, normal, in.own);
+
+    let facing = dot(normal, globals.sun_direction);
+    let direct = max(facing, 0.0) * seen.x;
+    // The floor near the foot of a solid hides the light that would come from below.
+    let height = max(in.point.z - globals.floor_z, 0.0);
+    let below = globals.floor_light * (0.35 + 0.65 * height / (height + 0.15));
+    let ambient = mix(below, globals.sky_light, 0.5 + 0.5 * normal.z) * (0.25 + 0.75 * seen.y);
+
+    let half_way = normalize(globals.sun_direction + to_eye);
+    let gloss = pow(max(dot(normal, half_way), 0.0), 48.0) * globals.shine * direct;
+    let edge = 1.0 - max(dot(normal, to_eye), 0.0);
+    let rim = edge * edge * edge * globals.rim * (0.5 + 0.5 * normal.z);
+
+    return shown(in.colour * (ambient + globals.sun * direct) + globals.sun * gloss + globals.horizon * rim);
+}
+
+// ---- Floor ---------------------------------------------------------------------------------------------------------------
+
+struct FloorVarying {
+    @builtin(position) clip: vec4f,
+    @location(0) point: vec2f,
+}
+
+// The corner `index` (0..6, two triangles) of the cell `cell` (0..9, row by row) of the floor.
+fn floor_corner(cell: u32, index: u32) -> FloorVarying {
+    // The corners' numbers are their bits (y, x); the triangles are 0 1 2 and 3 2 1.
+    let corner = select(index, 6u - index, index > 2u);
+    let at = vec2u(cell % 3u + (corner & 1u), cell / 3u + (corner >> 1u));
+    var out: FloorVarying;
+    out.point = vec2f(globals.cuts_x[at.x], globals.cuts_y[at.y]);
+    out.clip = globals.world_to_clip * vec4f(out.point, globals.floor_z, 1.0);
+    return out;
+}
+
+// The eight cells around the patch.
+@vertex
+fn floor_vertex(@builtin(vertex_index) index: u32) -> FloorVarying {
+    let cell = index / 6u;
+    return floor_corner(select(cell, cell + 1u, cell > 3u), index % 6u);
+}
+
+// The patch.
+@vertex
+fn patch_vertex(@builtin(vertex_index) index: u32) -> FloorVarying {
+    return floor_corner(4u, index);
+}
+
+// Share of the pixel's footprint, `width` wide about `x`, where a square wave of period 2 is up: the wave's integral is a
+// triangle wave, so its mean is a difference of two.
+fn square_mean(x: vec2f, width: vec2f) -> vec2f {
+    let a = abs(fract(0.5 * (x - 0.5 * width)) - 0.5);
+    let b = abs(fract(0.5 * (x + 0.5 * width)) - 0.5);
+    return 2.0 * (a - b) / width;
+}
+
+// The floor's own colour: a checkerboard of metre tiles with a thin line between them, both filtered over the pixel.
+fn floor_albedo(point: vec2f) -> vec3f {
+    let width = max(abs(dpdx(point)) + abs(dpdy(point)), vec2f(1e-4));
+    let wave = square_mean(point, width);
+    let checker = 0.5 - 0.5 * wave.x * wave.y;
+
+    let from_line = abs(fract(point + 0.5) - 0.5);
+    let half_line = 0.5 * globals.line_width;
+    let covered = clamp((half_line - from_line) / width + 0.5, vec2f(0.0), vec2f(1.0)) * min(vec2f(1.0), globals.line_width / width);
+    let line = max(covered.x, covered.y);
+    return mix(mix(globals.tile_a, globals.tile_b, checker), globals.line, line);
+}
+
+// The lit floor, which gives way to the horizon with distance.
+fn floor_seen(albedo: vec3f, point: vec2f, seen: vec2f) -> vec4f {
+    let light = globals.sky_light * seen.y + globals.sun * (globals.sun_direction.z * seen.x);
+    let away = distance(globals.eye, vec3f(point, globals.floor_z)) / globals.fade;
+    let clear = 1.0 / (1.0 + away * away);
+    return shown(mix(globals.horizon, albedo * light, clear));
+}
+
+@fragment
+fn floor_fragment(in: FloorVarying) -> @location(0) vec4f {
+    return floor_seen(floor_albedo(in.point), in.point, vec2f(1.0));
+}
+
+@fragment
+fn patch_fragment(in: FloorVarying) -> @location(0) vec4f {
+    let seen = visibility(vec3f(in.point, globals.floor_z), vec3f(0.0, 0.0, 1.0), CAPSULES + BOXES);
+    return floor_seen(floor_albedo(in.point), in.point, seen);
+}
+
+// ---- Sky -----------------------------------------------------------------------------------------------------------------
+
+struct SkyVarying {
+    @builtin(position) clip: vec4f,
+    @location(0) ray: vec3f,
+}
+
+// One triangle that covers the picture, at infinity.
+@vertex
+fn sky_vertex(@builtin(vertex_index) index: u32) -> SkyVarying {
+    let at = vec2f(f32(index & 1u) * 4.0 - 1.0, f32(index >> 1u) * 4.0 - 1.0);
+    var out: SkyVarying;
+    out.clip = vec4f(at, 0.0, 1.0);
+    out.ray = globals.forward + at.x * globals.right + at.y * globals.up;
+    return out;
+}
+
+@fragment
+fn sky_fragment(in: SkyVarying) -> @location(0) vec4f {
+    let height = max(in.ray.z * inverseSqrt(dot(in.ray, in.ray)), 0.0);
+    let t = 1.0 - 1.0 / (1.0 + 4.0 * height);
+    return shown(mix(globals.horizon, globals.zenith, t));
+}

@@ -1,0 +1,204 @@
+//! Where one looks from: an orbit about a point that follows the robot.
+
+use super::bounds::Bounds;
+use crate::basics::{Pose, Scene};
+use glam::{Mat4, Vec2, Vec3, Vec4};
+use std::f32::consts::{FRAC_PI_2, PI};
+
+/// Nearest thing drawn, metres from the eye.
+const NEAR: f32 = 0.02;
+/// Radians of orbit for one point of pointer travel.
+const RADIANS_PER_POINT: f32 = 0.008;
+/// Lowest and highest the eye goes about the target: never below the floor, never quite overhead, where yaw would lose its meaning.
+const PITCH: [f32; 2] = [0.02, 1.5];
+/// Nearest and farthest, metres.
+const DISTANCE: [f32; 2] = [0.3, 60.0];
+
+/// An orbit camera. Its angles and distance are the person's; its target is set anew for every picture from
+/// [`follow`](super::follow), so that two cameras with the same angles see two clips in the same way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Camera {
+    /// Radians about z, from +x towards +y, of the eye as seen from the target: −π/2 looks along +y, with +x to the right.
+    pub yaw: f32,
+    /// Radians above the horizontal of the eye as seen from the target.
+    pub pitch: f32,
+    /// From the target to the eye, metres.
+    pub distance: f32,
+    /// Field of view across the picture's shorter side, radians.
+    pub field_of_view: f32,
+    /// What is looked at, relative to the followed point, metres: up or down, so that a tall robot stands in the middle.
+    pub lift: f32,
+    /// The followed point, world frame, metres.
+    pub target: [f32; 3],
+}
+
+impl Camera {
+    /// A camera that shows the whole robot of `scene` in `poses` (`[bodies]`) with some room to move in: a planar robot, which
+    /// moves in the x–z plane, from the side; any other from front right and above.
+    pub fn framing(scene: &Scene, poses: &[Pose]) -> Camera {
+        let bounds = Bounds::of_robot(scene, poses);
+        let focus = poses.get(scene.focus).map_or(Vec3::ZERO, |p| Vec3::from(p.position));
+        let field_of_view = 32_f32.to_radians();
+        let radius = (0.5 * bounds.size().length()).max(0.4);
+        let (yaw, pitch) = if bounds.is_planar() {
+            (-FRAC_PI_2 + 10_f32.to_radians(), 9_f32.to_radians())
+        } else {
+            (-55_f32.to_radians(), 24_f32.to_radians())
+        };
+        Camera {
+            yaw,
+            pitch,
+            distance: (1.2 * radius / (0.5 * field_of_view).sin()).clamp(DISTANCE[0], DISTANCE[1]),
+            field_of_view,
+            lift: bounds.centre().z - focus.z,
+            target: focus.to_array(),
+        }
+    }
+
+    /// The same camera on another point.
+    pub fn following(self, target: [f32; 3]) -> Camera {
+        Camera { target, ..self }
+    }
+
+    /// Turns about the target by a drag of `(dx, dy)` points, as if one held the floor.
+    pub fn orbit(&mut self, dx: f32, dy: f32) {
+        let yaw = self.yaw - dx * RADIANS_PER_POINT;
+        self.yaw = (yaw + PI).rem_euclid(2.0 * PI) - PI;
+        self.pitch = (self.pitch + dy * RADIANS_PER_POINT).clamp(PITCH[0], PITCH[1]);
+    }
+
+    /// Divides the distance by `factor`: above 1 comes nearer.
+    pub fn zoom(&mut self, factor: f32) {
+        if factor > 0.0 && factor.is_finite() {
+            self.distance = (self.distance / factor).clamp(DISTANCE[0], DISTANCE[1]);
+        }
+    }
+
+    /// Where the eye is, world frame, metres.
+    pub fn eye(&self) -> [f32; 3] {
+        (self.centre() - self.forward() * self.distance).to_array()
+    }
+
+    /// Where a point of the world falls in a picture of `size` pixels: x to the right and y down from the top left corner. `None`
+    /// if it lies behind the eye.
+    pub fn project(&self, point: [f32; 3], size: [u32; 2]) -> Option<[f32; 2]> {
+        let clip = self.world_to_clip(size) * Vec3::from(point).extend(1.0);
+        (clip.w > NEAR).then(|| {
+            let ndc = Vec2::new(clip.x, -clip.y) / clip.w;
+            ((ndc + 1.0) * 0.5 * Vec2::new(size[0] as f32, size[1] as f32)).to_array()
+        })
+    }
+
+    /// The unit direction of the ray from the eye through a place in a picture of `size` pixels: [`Camera::project`] backwards.
+    pub fn ray(&self, pixel: [f32; 2], size: [u32; 2]) -> [f32; 3] {
+        let [right, up, forward] = self.ray_basis(size);
+        let x = 2.0 * pixel[0] / size[0] as f32 - 1.0;
+        let y = 1.0 - 2.0 * pixel[1] / size[1] as f32;
+        (forward + right * x + up * y).normalize().to_array()
+    }
+
+    /// From world to clip space, depth reversed: 1 at the near plane, 0 at infinity.
+    pub(super) fn world_to_clip(&self, size: [u32; 2]) -> Mat4 {
+        let [tan_x, tan_y] = self.half_tangents(size);
+        let projection = Mat4::from_cols(
+            Vec4::new(1.0 / tan_x, 0.0, 0.0, 0.0),
+            Vec4::new(0.0, 1.0 / tan_y, 0.0, 0.0),
+            Vec4::new(0.0, 0.0, 0.0, -1.0),
+            Vec4::new(0.0, 0.0, NEAR, 0.0),
+        );
+        let (right, forward) = (self.right(), self.forward());
+        let eye = Vec3::from(self.eye());
+        let up = right.cross(forward);
+        let rotation = Mat4::from_cols(right.extend(0.0), up.extend(0.0), (-forward).extend(0.0), Vec4::W).transpose();
+        projection * rotation * Mat4::from_translation(-eye)
+    }
+
+    /// Right, up and forward, scaled so that `forward + x right + y up` is the ray through clip-space (x, y).
+    pub(super) fn ray_basis(&self, size: [u32; 2]) -> [Vec3; 3] {
+        let [tan_x, tan_y] = self.half_tangents(size);
+        let (right, forward) = (self.right(), self.forward());
+        [right * tan_x, right.cross(forward) * tan_y, forward]
+    }
+
+    fn centre(&self) -> Vec3 {
+        Vec3::from(self.target) + Vec3::Z * self.lift
+    }
+
+    fn forward(&self) -> Vec3 {
+        let (sin_yaw, cos_yaw) = self.yaw.sin_cos();
+        let (sin_pitch, cos_pitch) = self.pitch.sin_cos();
+        -Vec3::new(cos_pitch * cos_yaw, cos_pitch * sin_yaw, sin_pitch)
+    }
+
+    fn right(&self) -> Vec3 {
+        let (sin_yaw, cos_yaw) = self.yaw.sin_cos();
+        Vec3::new(-sin_yaw, cos_yaw, 0.0)
+    }
+
+    /// Tangents of half the horizontal and half the vertical field of view.
+    fn half_tangents(&self, size: [u32; 2]) -> [f32; 2] {
+        let tan = (0.5 * self.field_of_view).tan();
+        let [width, height] = size.map(|s| s.max(1) as f32);
+        let shorter = width.min(height);
+        [tan * width / shorter, tan * height / shorter]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::samples;
+
+    #[test]
+    fn a_ray_goes_through_what_projects_to_its_pixel() {
+        let (scene, poses) = samples::hopper();
+        let mut camera = Camera::framing(&scene, &poses);
+        camera.orbit(130.0, 25.0);
+        for size in [[500, 400], [300, 700]] {
+            for point in [[0.3, -0.2, 0.1], [-0.5, 0.4, 1.3], [0.0, 0.0, 0.0]] {
+                let pixel = camera.project(point, size).unwrap();
+                let to_point = (Vec3::from(point) - Vec3::from(camera.eye())).normalize();
+                assert!(Vec3::from(camera.ray(pixel, size)).dot(to_point) > 1.0 - 1e-6);
+            }
+        }
+        let behind = Vec3::from(camera.eye()) - Vec3::from(camera.ray([250.0, 200.0], [500, 400]));
+        assert_eq!(camera.project(behind.to_array(), [500, 400]), None);
+    }
+
+    #[test]
+    fn agrees_with_glam() {
+        let camera =
+            Camera { yaw: 0.7, pitch: 0.4, distance: 3.0, field_of_view: 0.6, lift: 0.1, target: [1.0, 2.0, 0.5] };
+        let centre = Vec3::new(1.0, 2.0, 0.6);
+        let theirs = glam::camera::rh::proj::directx::perspective_infinite_reverse(0.6, 1.25, NEAR)
+            * glam::camera::rh::view::look_at_mat4(Vec3::from(camera.eye()), centre, Vec3::Z);
+        assert!(camera.world_to_clip([500, 400]).abs_diff_eq(theirs, 1e-5));
+    }
+
+    #[test]
+    fn a_drag_and_its_reverse_leave_it_where_it_was() {
+        let (scene, poses) = samples::hopper();
+        let before = Camera::framing(&scene, &poses);
+        let mut camera = before;
+        camera.orbit(40.0, 30.0);
+        camera.zoom(1.5);
+        assert_ne!(camera, before);
+        camera.orbit(-40.0, -30.0);
+        camera.zoom(1.0 / 1.5);
+        assert!((camera.yaw - before.yaw).abs() < 1e-5 && (camera.pitch - before.pitch).abs() < 1e-5);
+        assert!((camera.distance - before.distance).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_planar_robot_is_seen_from_the_side_and_all_of_it() {
+        let (scene, poses) = samples::hopper();
+        let camera = Camera::framing(&scene, &poses);
+        let [x0, _] = camera.project([0.0, 0.0, 0.6], [500, 400]).unwrap();
+        let [x1, _] = camera.project([0.2, 0.0, 0.6], [500, 400]).unwrap();
+        assert!(x1 > x0 + 20.0, "+x must point to the right: {x0} to {x1}");
+        for geom in scene.geoms.iter().filter(|g| g.body > 0) {
+            let [x, y] = camera.project(poses[geom.body].position, [500, 400]).unwrap();
+            assert!(x > 20.0 && x < 480.0 && y > 20.0 && y < 380.0, "{} at {x}, {y}", geom.name);
+        }
+    }
+}

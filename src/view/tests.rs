@@ -1,0 +1,71 @@
+//! Pictures checked against what the camera's projection, and not the shader, says they must show.
+
+use super::samples;
+use super::*;
+use crate::basics::{Pose, Scene};
+use std::time::Instant;
+
+fn write_png(name: &str, picture: &Picture) {
+    let Some(folder) = std::env::var_os("FLIPSIDE_PICTURES") else { return };
+    let file = std::fs::File::create(std::path::Path::new(&folder).join(name)).unwrap();
+    let mut encoder = png::Encoder::new(file, picture.width, picture.height);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.write_header().unwrap().write_image_data(&picture.rgba).unwrap();
+}
+
+/// Writes pictures to look at into the folder named by `FLIPSIDE_PICTURES`.
+#[test]
+#[ignore = "for the eye, not for a verdict"]
+fn pictures_to_look_at() {
+    for (name, (scene, poses)) in [("hopper", samples::hopper()), ("zoo", samples::zoo())] {
+        let mut offscreen = Offscreen::new(&scene).unwrap();
+        let camera = Camera::framing(&scene, &poses);
+        for (theme, look) in [("light", Look::LIGHT), ("dark", Look::DARK)] {
+            let picture = offscreen.render([1000, 800], &camera, &poses, &look).unwrap();
+            write_png(&format!("{name}-{theme}.png"), &picture);
+        }
+    }
+}
+
+/// Prints milliseconds a picture on this machine's adapter, drawing alone, at the size that the desk shows.
+#[test]
+#[ignore = "a measurement, not a verdict"]
+fn milliseconds_a_picture() {
+    for (name, (scene, poses)) in [("hopper", samples::hopper()), ("zoo", samples::zoo())] {
+        for samples in [1, 4] {
+            let (adapter, ms) = measure(&scene, &poses, samples, 100);
+            println!("{name}, 500 × 400, {samples} samples: {ms:.2} ms on {adapter}");
+        }
+    }
+}
+
+fn measure(scene: &Scene, poses: &[Pose], samples: u32, pictures: u32) -> (String, f64) {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
+    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+    let format = wgpu::TextureFormat::Rgba8Unorm;
+    let target = device.create_texture(&wgpu::TextureDescriptor {
+        label: None,
+        size: wgpu::Extent3d { width: 500, height: 400, depth_or_array_layers: 1 },
+        mip_level_count: 1,
+        sample_count: 1,
+        dimension: wgpu::TextureDimension::D2,
+        format,
+        usage: wgpu::TextureUsages::RENDER_ATTACHMENT,
+        view_formats: &[],
+    });
+    let view = target.create_view(&wgpu::TextureViewDescriptor::default());
+    let mut renderer = Renderer::with_samples(&device, format, samples, scene);
+    let mut camera = Camera::framing(scene, poses);
+    let mut draw = || {
+        camera.orbit(0.5, 0.0);
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        renderer.render(&device, &mut encoder, &view, [500, 400], &camera, poses, &Look::LIGHT);
+        queue.submit([encoder.finish()]);
+        device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    };
+    (0..5).for_each(|_| draw());
+    let start = Instant::now();
+    (0..pictures).for_each(|_| draw());
+    (adapter.get_info().name, start.elapsed().as_secs_f64() * 1000.0 / f64::from(pictures))
+}
