@@ -1,6 +1,8 @@
 //! What every physics backend can do. The layers above see this trait alone, so that a faster backend joins without a change there.
 
+use super::{Model, rapier::RapierBackend};
 use crate::basics::Pose;
+use std::sync::Arc;
 
 /// One touching point, world frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,7 +26,7 @@ pub trait Backend: Send {
     fn name(&self) -> &'static str;
 
     /// The model that every world is a copy of.
-    fn model(&self) -> &super::Model;
+    fn model(&self) -> &Model;
 
     /// How many worlds.
     fn worlds(&self) -> usize;
@@ -54,4 +56,52 @@ pub trait Backend: Send {
 
     /// How many times a world went non-finite and had to be frozen since the batch was made.
     fn diverged(&self) -> u64;
+}
+
+/// What can go wrong when a batch is made.
+#[derive(Debug, thiserror::Error)]
+pub enum PhysicsError {
+    /// No backend has this name.
+    #[error("no physics backend is called \"{name}\"; there {}", listed())]
+    UnknownBackend {
+        /// What was asked for.
+        name: String,
+    },
+    /// The backend cannot hold this robot.
+    #[error("the {backend} backend cannot simulate \"{model}\": {reason}")]
+    Unsupported {
+        /// The backend's name.
+        backend: &'static str,
+        /// The robot's name.
+        model: String,
+        /// What it cannot do.
+        reason: String,
+    },
+    /// Threads could not be started.
+    #[error("the physics threads could not be started: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+fn listed() -> String {
+    match BACKENDS {
+        [one] => format!("is one: {one}"),
+        many => format!("are: {}", many.join(", ")),
+    }
+}
+
+/// The names that [`backend`] knows.
+pub const BACKENDS: &[&str] = &[RapierBackend::NAME];
+
+/// A batch of `worlds` worlds of a robot at its reference configuration, on the backend of this name, spread over `threads` threads
+/// (all of the machine's where `None`).
+pub fn backend(
+    name: &str,
+    model: Arc<Model>,
+    worlds: usize,
+    threads: Option<usize>,
+) -> Result<Box<dyn Backend>, PhysicsError> {
+    match name {
+        RapierBackend::NAME => Ok(Box::new(RapierBackend::new(model, worlds, threads)?)),
+        _ => Err(PhysicsError::UnknownBackend { name: name.to_owned() }),
+    }
 }

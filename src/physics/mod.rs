@@ -3,7 +3,11 @@
 //! Nothing here knows of rewards, episodes or learning.
 
 mod backend;
+mod inertia;
+mod mjcf;
 mod model;
+mod rapier;
 
-pub use backend::{Backend, Contact};
-pub use model::Model;
+pub use backend::{BACKENDS, Backend, Contact, PhysicsError, backend};
+pub use mjcf::ModelError;
+pub use model::{Actuator, Body, Geom, GeomShape, Integrator, Joint, JointKind, Model, Options, Site, Solver};

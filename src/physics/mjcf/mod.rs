@@ -1,0 +1,46 @@
+//! From the text of an MJCF file to a [`Model`], in three passes: [`schema`] refuses whatever lies outside the supported subset, with
+//! its line; the crate mjcf-rs resolves default classes, poses and units; [`compile`] computes what MuJoCo's compiler computes.
+//!
+//! The first pass exists because a robot that silently lost a joint's stiffness would still move, only wrongly: mjcf-rs skips what
+//! it does not know, and some of what it skips (contact parameters, for one) belongs to the model. Those attributes the first
+//! pass reads itself.
+
+mod compile;
+mod schema;
+
+use super::Model;
+
+/// Why a file is not a robot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {message}")]
+pub struct ModelError {
+    /// The file's name, as given.
+    pub file: String,
+    /// Counted from 1.
+    pub line: u32,
+    /// What is there and what was expected.
+    pub message: String,
+}
+
+/// A message and its line, before the file's name is put to it.
+pub(super) type Complaint = (u32, String);
+
+impl Model {
+    /// Reads a robot. `file_name` is only for error messages: no file is opened, and a text that asks for another file is refused.
+    ///
+    /// The supported subset of MJCF: `compiler` (angle, coordinate, eulerseq, autolimits, inertiafromgeom, settotalmass), `option`,
+    /// `default` classes, `worldbody` with bodies, inertials, joints (free, slide, hinge), geoms (plane, sphere, capsule, cylinder, box)
+    /// and sites, and `actuator` with motors on joints. `visual`, `statistic`, `size`, `custom`, `asset`, cameras and lights say nothing
+    /// about physics and may stand in the file. Anything else is an error that names its line and what was expected.
+    pub fn from_mjcf(text: &str, file_name: &str) -> Result<Model, ModelError> {
+        read(text).map_err(|(line, message)| ModelError { file: file_name.to_owned(), line, message })
+    }
+}
+
+fn read(text: &str) -> Result<Model, Complaint> {
+    let document =
+        roxmltree::Document::parse(text).map_err(|error| (error.pos().row, format!("not well-formed XML: {error}")))?;
+    let source = schema::check(&document)?;
+    let parsed = mjcf_rs::Model::from_str(text, "").map_err(|error| (source.root_line, error.to_string()))?;
+    compile::compile(&source, &parsed)
+}
