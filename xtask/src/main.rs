@@ -1,1 +1,85 @@
-fn main() {}
+//! `cargo xtask`: from a clone to a running desk, or to a tested tree, in one command.
+//!
+//! Flipside needs three things that cargo cannot fetch: libtorch (see [`libtorch`]), a handful of system libraries (see
+//! [`system`]), and a display to open its window on (see [`display`]). This program sees to them, then hands over to
+//! cargo with cargo's own output left alone. It uses the standard library alone, so that it is there within seconds of
+//! the first command; the downloading, which wants TLS, checksums and zip archives, is a small Python script
+//! (`fetch.py`), because Python is needed for pip anyway.
+
+mod args;
+mod display;
+mod error;
+mod libtorch;
+mod manifest;
+mod pins;
+mod steps;
+mod system;
+
+use std::process::ExitCode;
+
+use args::{Invocation, Task};
+use error::Error;
+use libtorch::{Flavour, Libtorch};
+use system::Purpose;
+
+fn main() -> ExitCode {
+    let typed: Vec<String> = std::env::args().skip(1).collect();
+    match args::parse(&typed).and_then(|invocation| execute(&invocation)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(invocation: &Invocation) -> Result<ExitCode, Error> {
+    match invocation.task {
+        Task::Help => {
+            println!("{}", args::HELP);
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Setup => {
+            let libtorch = set_up(invocation, Purpose::Test)?;
+            // The one line on stdout, for `eval "$(cargo xtask setup)"`: cargo itself can be called after it.
+            println!("{}", libtorch.shell_line());
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Build => {
+            let libtorch = set_up(invocation, Purpose::Build)?;
+            steps::build(&libtorch)?;
+            eprintln!("xtask: built {}", steps::binary()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Run => run(invocation),
+        Task::Test => {
+            let libtorch = set_up(invocation, Purpose::Test)?;
+            steps::test(&libtorch, &invocation.rest)
+        }
+    }
+}
+
+/// Opens the desk; where there is no display, says so and runs the headless demo instead. Arguments after `--` go to
+/// `flipside` as they are, and then it is for them to say whether a window is wanted.
+fn run(invocation: &Invocation) -> Result<ExitCode, Error> {
+    let no_display = display::reachable().err();
+    let purpose = if no_display.is_none() { Purpose::Desk } else { Purpose::Headless };
+    let libtorch = set_up(invocation, purpose)?;
+    steps::build(&libtorch)?;
+    let mut rest = invocation.rest.clone();
+    if let Some(why) = no_display.filter(|_| rest.is_empty()) {
+        eprintln!(
+            "xtask: {why}, so no window can open; running the same loop without one, with a simulated teacher \
+             (`flipside demo`)."
+        );
+        rest.push("demo".to_owned());
+    }
+    Err(steps::become_flipside(&rest))
+}
+
+/// System packages first: they are quick to ask for and the long download should not end in a question.
+fn set_up(invocation: &Invocation, purpose: Purpose) -> Result<Libtorch, Error> {
+    system::ensure(purpose, invocation.yes)?;
+    let flavour = if invocation.cuda { Flavour::Cuda } else { Flavour::Cpu };
+    libtorch::resolve(flavour)
+}

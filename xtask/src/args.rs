@@ -1,0 +1,121 @@
+//! What was typed after `cargo xtask`.
+
+use crate::error::Error;
+
+pub const HELP: &str = "\
+Set up, build, run and test Flipside.
+
+    cargo xtask run [--cuda] [--yes] [-- ARGS…]    build, then open the desk (or `flipside ARGS…`)
+    cargo xtask test [--cuda] [--yes] [-- ARGS…]   formatting, lints, docs and every test (or `cargo test ARGS…` alone)
+    cargo xtask build [--cuda] [--yes]             stop at target/release/flipside
+    cargo xtask setup [--cuda] [--yes]             stop after libtorch and the system packages; print the environment
+                                                   that a plain `cargo build --release` needs
+
+    --cuda   take libtorch with its CUDA libraries (2.5 GB to fetch) instead of the CPU build
+    --yes    install missing system packages without asking (root does so anyway)
+
+LIBTORCH or LIBTORCH_USE_PYTORCH, where set, decide which libtorch is used; nothing is fetched then.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    Help,
+    Setup,
+    Build,
+    Run,
+    Test,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    pub task: Task,
+    /// The CUDA libraries too, not the CPU ones alone.
+    pub cuda: bool,
+    /// Missing system packages may be installed without asking.
+    pub yes: bool,
+    /// What stood after `--`: for `flipside` or for `cargo test`.
+    pub rest: Vec<String>,
+}
+
+/// Reads the words after `cargo xtask`; an unknown one is refused, never ignored.
+pub fn parse(words: &[String]) -> Result<Invocation, Error> {
+    let (ours, rest) = match words.iter().position(|word| word == "--") {
+        Some(at) => (&words[..at], words[at + 1..].to_vec()),
+        None => (words, Vec::new()),
+    };
+    let mut invocation = Invocation { task: Task::Help, cuda: false, yes: false, rest };
+    let mut named = None;
+    for word in ours {
+        let task = match word.as_str() {
+            "--cuda" => {
+                invocation.cuda = true;
+                continue;
+            }
+            "--yes" | "-y" => {
+                invocation.yes = true;
+                continue;
+            }
+            "help" | "--help" | "-h" => Task::Help,
+            "setup" => Task::Setup,
+            "build" => Task::Build,
+            "run" => Task::Run,
+            "test" => Task::Test,
+            other => {
+                return Err(Error::Usage(match named {
+                    Some(Task::Run | Task::Test) => format!("`{other}` is not for xtask: put it after `--`"),
+                    _ => format!("`{other}` is not known"),
+                }));
+            }
+        };
+        if let Some(before) = named.replace(task)
+            && before != task
+        {
+            return Err(Error::Usage(format!("one task at a time, and `{word}` is a second one")));
+        }
+    }
+    invocation.task = named.unwrap_or(Task::Help);
+    if !invocation.rest.is_empty() && !matches!(invocation.task, Task::Run | Task::Test) {
+        return Err(Error::Usage("only `run` and `test` take arguments after `--`".to_owned()));
+    }
+    Ok(invocation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(typed: &str, expected: Result<(Task, bool, bool, &[&str]), &str>) {
+        let words: Vec<String> = typed.split_whitespace().map(str::to_owned).collect();
+        match (parse(&words), expected) {
+            (Ok(got), Ok((task, cuda, yes, rest))) => {
+                assert_eq!((got.task, got.cuda, got.yes), (task, cuda, yes), "{typed}");
+                assert_eq!(got.rest, rest, "{typed}");
+            }
+            (Err(got), Err(part)) => assert!(got.to_string().contains(part), "{typed}: {got}"),
+            (got, expected) => panic!("{typed}: {got:?}, not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn words_mean_what_they_say() {
+        check("", Ok((Task::Help, false, false, &[])));
+        check("--help", Ok((Task::Help, false, false, &[])));
+        check("run", Ok((Task::Run, false, false, &[])));
+        check("--yes build --cuda", Ok((Task::Build, true, true, &[])));
+        check(
+            "run -y -- train hopper --reward true",
+            Ok((Task::Run, false, true, &["train", "hopper", "--reward", "true"])),
+        );
+        // What stands after `--` is never ours, not even when it looks so.
+        check("test -- --cuda setup", Ok((Task::Test, false, false, &["--cuda", "setup"])));
+        check("test -- gae -- --nocapture", Ok((Task::Test, false, false, &["gae", "--", "--nocapture"])));
+    }
+
+    #[test]
+    fn unknown_words_are_refused() {
+        check("rnu", Err("`rnu` is not known"));
+        check("run hopper", Err("put it after `--`"));
+        check("run test", Err("one task at a time"));
+        check("build -- hopper", Err("only `run` and `test`"));
+        check("--cpu run", Err("`--cpu` is not known"));
+    }
+}

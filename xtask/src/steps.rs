@@ -1,0 +1,155 @@
+//! The calls of cargo. There is one profile, release, so that no dependency is built twice: the tests simulate and
+//! train, which an unoptimised build would draw out beyond patience.
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::libtorch::Libtorch;
+
+/// The cargo that runs this program, so that both use one toolchain.
+pub fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// The folder of the workspace, wherever this was called from.
+fn root() -> &'static Path {
+    // xtask/ lies directly in it.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Where cargo puts `flipside`. This program lies at `target/debug/xtask`, wherever `target` was set to be.
+pub fn binary() -> Result<PathBuf, Error> {
+    let here = env::current_exe().map_err(Error::file("find", Path::new("xtask")))?;
+    let target = here.parent().and_then(Path::parent).map_or_else(|| root().join("target"), Path::to_owned);
+    Ok(target.join("release").join("flipside"))
+}
+
+pub fn build(libtorch: &Libtorch) -> Result<(), Error> {
+    let mut command = cargo_command(libtorch, &["build", "--release", "--bin", "flipside"]);
+    let status = command.status().map_err(|why| Error::Program { program: "cargo".to_owned(), why })?;
+    if status.success() { Ok(()) } else { Err(Error::Step("the build")) }
+}
+
+/// Becomes `flipside`, with its signals and its exit status. Returns only if that fails.
+pub fn become_flipside(words: &[String]) -> Error {
+    match binary() {
+        Ok(program) => {
+            let why = clean(Command::new(&program).args(words)).exec();
+            Error::Program { program: program.display().to_string(), why }
+        }
+        Err(error) => error,
+    }
+}
+
+/// Everything that must hold before a change is shared. All steps are run, also after one failed, so that one look
+/// shows all there is to do. With `words` it is `cargo test` with these alone.
+pub fn test(libtorch: &Libtorch, words: &[String]) -> Result<ExitCode, Error> {
+    let mut tests = cargo_command(libtorch, &["test", "--release", "--workspace"]);
+    tests.args(words);
+    if !words.is_empty() {
+        let status = tests.status().map_err(|why| Error::Program { program: "cargo".to_owned(), why })?;
+        return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let mut docs = cargo_command(libtorch, &["doc", "--release", "--workspace", "--no-deps"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    let lints = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    // The loader must find libtorch through the binary alone: no variable of this environment may help.
+    let mut start = Command::new(binary()?);
+    start.arg("--version").env_clear();
+    let steps = [
+        ("formatting", cargo_command(libtorch, &["fmt", "--all", "--check"])),
+        ("lints", cargo_command(libtorch, &lints)),
+        ("documentation", docs),
+        ("tests", tests),
+        ("bare start", start),
+    ];
+    let mut report = Vec::new();
+    for (name, mut command) in steps {
+        eprintln!("\nxtask: {name}: {}", spelled(&command));
+        let begun = Instant::now();
+        let passed = command.status().is_ok_and(|status| status.success());
+        report.push((name, passed, begun.elapsed()));
+    }
+    eprintln!("\n{}", summary(&report));
+    Ok(if report.iter().all(|(_, passed, _)| *passed) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn cargo_command(libtorch: &Libtorch, words: &[&str]) -> Command {
+    let mut command = Command::new(cargo());
+    command.args(words).current_dir(root());
+    libtorch.apply(&mut command);
+    command
+}
+
+/// Takes out the library folders that `cargo run` put in front for this program, lest they hide a wrong run path.
+fn clean(command: &mut Command) -> &mut Command {
+    let Some(path) = env::var_os("LD_LIBRARY_PATH") else { return command };
+    let target = binary().ok().and_then(|program| Some(program.parent()?.parent()?.to_owned()));
+    // $CARGO is TOOLCHAIN/bin/cargo.
+    let toolchain = env::var_os("CARGO").and_then(|cargo| Some(Path::new(&cargo).parent()?.parent()?.to_owned()));
+    let theirs = |folder: &PathBuf| {
+        target.as_ref().is_some_and(|target| folder.starts_with(target))
+            || toolchain.as_ref().is_some_and(|toolchain| folder.starts_with(toolchain))
+    };
+    let kept: Vec<PathBuf> = env::split_paths(&path).filter(|folder| !theirs(folder)).collect();
+    match env::join_paths(&kept) {
+        Ok(joined) if !kept.is_empty() => command.env("LD_LIBRARY_PATH", joined),
+        _ => command.env_remove("LD_LIBRARY_PATH"),
+    }
+}
+
+/// The command as a person would type it.
+fn spelled(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
+    std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn summary(report: &[(&str, bool, Duration)]) -> String {
+    let failed: Vec<&str> = report.iter().filter(|(_, passed, _)| !passed).map(|(name, ..)| *name).collect();
+    let total: Duration = report.iter().map(|(.., took)| *took).sum();
+    let verdict = if failed.is_empty() { "all passed".to_owned() } else { format!("FAILED: {}", failed.join(", ")) };
+    let mut text = format!("xtask: {verdict}, in {}", clock(total));
+    for (name, passed, took) in report {
+        text.push_str(&format!("\n    {name:<14}{:<8}{:>10}", if *passed { "passed" } else { "FAILED" }, clock(*took)));
+    }
+    text
+}
+
+/// `12 s`, `3 min 05 s`.
+fn clock(took: Duration) -> String {
+    match (took.as_secs_f64().round() as u64, 60) {
+        (seconds, minute) if seconds < minute => format!("{seconds} s"),
+        (seconds, minute) => format!("{} min {:02} s", seconds / minute, seconds % minute),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_what_failed() {
+        let seconds = Duration::from_secs;
+        let passed = summary(&[("formatting", true, seconds(1)), ("tests", true, seconds(184))]);
+        assert_eq!(
+            passed,
+            "xtask: all passed, in 3 min 05 s\n    formatting    passed         1 s\n    tests         passed  3 min 04 s"
+        );
+        let failed =
+            summary(&[("lints", false, seconds(59)), ("tests", true, seconds(0)), ("docs", false, seconds(60))]);
+        assert!(failed.starts_with("xtask: FAILED: lints, docs, in 1 min 59 s\n"), "{failed}");
+    }
+
+    #[test]
+    fn a_step_is_shown_as_it_would_be_typed() {
+        let mut command = Command::new("/opt/rust/bin/cargo");
+        command.args(["test", "--release"]);
+        assert_eq!(spelled(&command), "cargo test --release");
+    }
+}
