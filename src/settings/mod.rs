@@ -2,8 +2,10 @@
 //!
 //! What was typed and what it means are two types: the command line fills these structs in, and nothing below sees its flags.
 
+mod ppo;
 mod reward_model;
 mod run;
 
+pub use ppo::PpoSettings;
 pub use reward_model::{LabelSettings, RewardModelSettings};
 pub use run::{RewardSource, RunSettings, TeacherKind};
