@@ -2,10 +2,14 @@
 //!
 //! What was typed and what it means are two types: the command line fills these structs in, and nothing below sees its flags.
 
-mod ppo;
+pub mod envs;
 mod reward_model;
 mod run;
+mod task;
 
-pub use ppo::PpoSettings;
 pub use reward_model::{LabelSettings, RewardModelSettings};
 pub use run::{RewardSource, RunSettings, TeacherKind};
+pub use task::{
+    HealthSpec, Map, Noise, Origin, PlaceSpec, ResetSpec, RewardKind, RewardSpec, SignalSpec, Source, SpecError,
+    TaskSpec,
+};

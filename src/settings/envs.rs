@@ -1,0 +1,205 @@
+//! Where robots and tasks lie: the built-in `envs/` folder, overridden by `./envs`, overridden by the folder that the environment variable
+//! `FLIPSIDE_ENVS` names. A task is `NAME.toml`; its robot's MJCF file lies beside it, or else among the built-in ones, so that a copied
+//! task needs no copy of its robot.
+
+use super::task::{SpecError, TaskSpec};
+use include_dir::{Dir, include_dir};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+static BUILT_IN: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/envs");
+
+/// A task that can be loaded, or a file that cannot and why.
+#[derive(Clone, Debug)]
+pub struct TaskEntry {
+    /// The file's name without `.toml`.
+    pub name: String,
+    /// Gymnasium's id, where the task mirrors one.
+    pub gymnasium: Option<String>,
+    /// Name in the robot picker; the file's name if the file is broken.
+    pub title: String,
+    /// One sentence.
+    pub description: String,
+    /// The folder it lies in; `None` for a built-in one.
+    pub folder: Option<PathBuf>,
+    /// What is wrong with the file.
+    pub fault: Option<SpecError>,
+}
+
+/// A task's two files, read.
+#[derive(Clone, Debug)]
+pub struct TaskFiles {
+    /// The task.
+    pub spec: TaskSpec,
+    /// The robot's MJCF text.
+    pub mjcf: String,
+    /// The robot's file, as messages name it.
+    pub mjcf_file: String,
+}
+
+/// Why a task was not loaded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EnvsError {
+    /// No file and no Gymnasium id of this name.
+    #[error("there is no task `{asked}`; there is: {}", .known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        asked: String,
+        /// What exists: `hopper (Hopper-v5)`, …
+        known: Vec<String>,
+    },
+    /// Several files claim the Gymnasium id.
+    #[error("`{asked}` is claimed by several tasks ({}): ask for one by its file's name", .claimed_by.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        asked: String,
+        /// File names.
+        claimed_by: Vec<String>,
+    },
+    /// The task's file is wrong.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A file could not be read.
+    #[error("cannot read {file}: {reason}")]
+    Unreadable {
+        /// Which.
+        file: String,
+        /// The system's words.
+        reason: String,
+    },
+}
+
+/// Every task there is, in the names' order.
+pub fn list() -> Vec<TaskEntry> {
+    Folders::standard().list()
+}
+
+/// Reads a task by its file's name (`hopper`) or Gymnasium's id (`Hopper-v5`), in any case.
+///
+/// # Errors
+/// An unknown name (the error lists what exists), a wrong file, a missing robot.
+pub fn load(name: &str) -> Result<TaskFiles, EnvsError> {
+    Folders::standard().load(name)
+}
+
+/// The folders that are searched before the built-in one, the first one first.
+#[derive(Clone, Debug, Default)]
+pub struct Folders(pub Vec<PathBuf>);
+
+/// One task file of a [`Folders`] search: the folder that won, `None` for the built-in one.
+type Found = BTreeMap<String, Option<PathBuf>>;
+
+impl Folders {
+    /// `FLIPSIDE_ENVS`, if set, then `./envs`.
+    pub fn standard() -> Folders {
+        let own = std::env::var_os("FLIPSIDE_ENVS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        Folders(own.into_iter().chain([PathBuf::from("envs")]).collect())
+    }
+
+    /// Every task in these folders and the built-in one, in the names' order.
+    pub fn list(&self) -> Vec<TaskEntry> {
+        let entry = |(name, folder): (String, Option<PathBuf>)| match self.spec(&name, folder.as_deref()) {
+            Ok(spec) => {
+                let TaskSpec { gymnasium, title, description, .. } = spec;
+                TaskEntry { name, gymnasium, title, description, folder, fault: None }
+            }
+            Err(error) => {
+                let fault = match error {
+                    EnvsError::Spec(fault) => fault,
+                    other => SpecError { file: format!("{name}.toml"), line: 1, message: other.to_string() },
+                };
+                let title = name.clone();
+                TaskEntry { name, gymnasium: None, title, description: String::new(), folder, fault: Some(fault) }
+            }
+        };
+        self.find().into_iter().map(entry).collect()
+    }
+
+    /// Reads a task; see [`load`].
+    pub fn load(&self, asked: &str) -> Result<TaskFiles, EnvsError> {
+        let found = self.find();
+        let (name, folder) = match found.iter().find(|(name, _)| name.eq_ignore_ascii_case(asked)) {
+            Some((name, folder)) => (name.clone(), folder.clone()),
+            None => self.by_gymnasium_id(asked)?,
+        };
+        let spec = self.spec(&name, folder.as_deref())?;
+        let (mjcf, mjcf_file) = self.mjcf(&spec, folder.as_deref())?;
+        Ok(TaskFiles { spec, mjcf, mjcf_file })
+    }
+
+    fn by_gymnasium_id(&self, asked: &str) -> Result<(String, Option<PathBuf>), EnvsError> {
+        let tasks = self.list();
+        let claims = |t: &&TaskEntry| t.gymnasium.as_deref().is_some_and(|id| id.eq_ignore_ascii_case(asked));
+        match tasks.iter().filter(claims).collect::<Vec<_>>()[..] {
+            [task] => Ok((task.name.clone(), task.folder.clone())),
+            [] => {
+                let known = |t: &TaskEntry| match &t.gymnasium {
+                    Some(id) => format!("{} ({id})", t.name),
+                    None => t.name.clone(),
+                };
+                Err(EnvsError::Unknown { asked: asked.to_owned(), known: tasks.iter().map(known).collect() })
+            }
+            ref several => Err(EnvsError::Ambiguous {
+                asked: asked.to_owned(),
+                claimed_by: several.iter().map(|t| t.name.clone()).collect(),
+            }),
+        }
+    }
+
+    /// Each task's name and the folder whose file counts. A folder that is not there is an empty one.
+    fn find(&self) -> Found {
+        let task_name = |path: &Path| match path.extension() {
+            Some(end) if end == "toml" => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
+            _ => None,
+        };
+        let mut found: Found = BUILT_IN.files().filter_map(|f| Some((task_name(f.path())?, None))).collect();
+        for folder in self.0.iter().rev() {
+            let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            found.extend(files.filter_map(|f| Some((task_name(&f.path())?, Some(folder.clone())))));
+        }
+        found
+    }
+
+    fn spec(&self, name: &str, folder: Option<&Path>) -> Result<TaskSpec, EnvsError> {
+        let (text, file) = read(Path::new(&format!("{name}.toml")), folder)?;
+        Ok(TaskSpec::parse(&text, name, &file)?)
+    }
+
+    /// The robot's text and file name: beside the task, or else the first of that name in the folders. A built-in task looks into the
+    /// folders first, so that an overriding robot counts there too.
+    fn mjcf(&self, spec: &TaskSpec, beside: Option<&Path>) -> Result<(String, String), EnvsError> {
+        let path = Path::new(spec.model.get_ref());
+        let folders = beside.into_iter().chain(self.0.iter().map(PathBuf::as_path)).map(Some).chain([None]);
+        let there = |folder: &Option<&Path>| match folder {
+            Some(folder) => folder.join(path).is_file(),
+            None => BUILT_IN.get_file(path).is_some(),
+        };
+        match folders.into_iter().find(there) {
+            Some(folder) => read(path, folder),
+            None => {
+                let place = beside.map_or("among the built-in files".to_owned(), |f| format!("in {}", f.display()));
+                let message = format!("expected the robot's MJCF file: there is no {} {place}", path.display());
+                Err(spec.origin.error(spec.model.span(), message).into())
+            }
+        }
+    }
+}
+
+/// The text of a file of one folder and how messages name it.
+fn read(path: &Path, folder: Option<&Path>) -> Result<(String, String), EnvsError> {
+    let (text, file) = match folder {
+        Some(folder) => {
+            let file = folder.join(path);
+            (std::fs::read_to_string(&file).map_err(|e| e.to_string()), file)
+        }
+        None => {
+            let text = BUILT_IN.get_file(path).and_then(|f| f.contents_utf8());
+            (text.map(str::to_owned).ok_or("it is not text".to_owned()), Path::new("envs").join(path))
+        }
+    };
+    let file = file.display().to_string();
+    match text {
+        Ok(text) => Ok((text, file)),
+        Err(reason) => Err(EnvsError::Unreadable { file, reason }),
+    }
+}
