@@ -1,0 +1,210 @@
+//! From a task's file to its parts: every name looked up in the model, every choice of numbers resolved to indices, and a mistake
+//! reported with its line and what the model has instead.
+
+use super::signal::{BodyPick, Element, Pick};
+use super::task::{Bound, Parts, Place, Term};
+use crate::basics::Seed;
+use crate::physics::{Joint, JointKind, Model};
+use crate::settings::{HealthSpec, PlaceSpec, RewardKind, RewardSpec, SignalSpec, Source, SpecError, TaskSpec};
+use std::ops::Range;
+use toml::Spanned;
+
+const OPEN: [f64; 2] = [f64::NEG_INFINITY, f64::INFINITY];
+
+/// Resolves a task against its model.
+pub(super) fn parts(spec: &TaskSpec, model: &Model) -> Result<Parts, SpecError> {
+    let compiler = Compiler { spec, model };
+    let gather = |signals: &[SignalSpec]| -> Result<Vec<Element>, SpecError> {
+        Ok(signals.iter().map(|s| compiler.signal(s)).collect::<Result<Vec<_>, _>>()?.concat())
+    };
+    let observation = gather(&spec.observation)?;
+    let terms = spec.reward.iter().map(|term| compiler.term(term)).collect::<Result<Vec<_>, _>>()?;
+    let health = spec.healthy.iter().map(|bound| compiler.bound(bound)).collect::<Result<Vec<_>, _>>()?;
+    let places = spec.reset.place.iter().map(|place| compiler.place(place)).collect::<Result<Vec<_>, _>>()?;
+
+    let needs = |wanted: fn(&Pick) -> bool| {
+        let of_terms = terms.iter().flat_map(|term| &term.signal);
+        let of_health = health.iter().flat_map(|bound| &bound.signal);
+        observation.iter().chain(of_terms).chain(of_health).any(|element| wanted(&element.pick))
+    };
+    let needs_poses = needs(|pick| matches!(pick, Pick::Body(_)));
+    let needs_forces = needs(|pick| matches!(pick, Pick::Force(_)));
+    let free = |joint: &&Joint| joint.kind == JointKind::Free;
+    Ok(Parts {
+        observation,
+        terms,
+        health,
+        qpos_noise: spec.reset.qpos.as_ref().map(|n| *n.get_ref()),
+        qvel_noise: spec.reset.qvel.as_ref().map(|n| *n.get_ref()),
+        places,
+        quaternions: model.joints.iter().filter(free).map(|joint| joint.qposadr + 3).collect(),
+        needs_poses,
+        needs_forces,
+    })
+}
+
+/// A joint's entries in qpos.
+fn positions(joint: &Joint) -> Range<usize> {
+    joint.qposadr..joint.qposadr + joint.sizes().0
+}
+
+/// A joint's entries in qvel.
+fn velocities(joint: &Joint) -> Range<usize> {
+    joint.dofadr..joint.dofadr + joint.sizes().1
+}
+
+struct Compiler<'a> {
+    spec: &'a TaskSpec,
+    model: &'a Model,
+}
+
+impl Compiler<'_> {
+    fn signal(&self, signal: &SignalSpec) -> Result<Vec<Element>, SpecError> {
+        let mut picks = self.picks(signal)?;
+        let all = picks.len();
+        if let Some(skip) = &signal.skip {
+            let n = *skip.get_ref();
+            if n >= all {
+                return Err(
+                    self.error(skip, format!("expected to skip fewer than the {all} numbers there are, not {n}"))
+                );
+            }
+            picks.drain(..n);
+        }
+        if let Some(take) = &signal.take {
+            let (n, left) = (*take.get_ref(), picks.len());
+            if n == 0 || n > left {
+                return Err(self.error(take, format!("expected to take 1 to {left} numbers, not {n}")));
+            }
+            picks.truncate(n);
+        }
+        if picks.is_empty() {
+            return Err(self.error(&signal.source, format!("{} has no such numbers", self.robot())));
+        }
+        let [low, high] = signal.clip.as_ref().map_or(OPEN, |clip| *clip.get_ref());
+        Ok(picks.into_iter().map(|pick| Element { pick, map: signal.map, low, high }).collect())
+    }
+
+    fn picks(&self, signal: &SignalSpec) -> Result<Vec<Pick>, SpecError> {
+        let (nq, nv, nu, nbody) = (self.model.nq(), self.model.nv(), self.model.nu(), self.model.nbody());
+        let of_joints = |entries: fn(&Joint) -> Range<usize>, pick: fn(usize) -> Pick, all: usize| {
+            let Some(names) = &signal.joints else { return Ok((0..all).map(pick).collect()) };
+            let joints = names.iter().map(|name| self.joint(name)).collect::<Result<Vec<_>, _>>()?;
+            Ok(joints.into_iter().flat_map(entries).map(pick).collect())
+        };
+        let refuse = |what: &str| {
+            let message =
+                format!("no physics backend supplies {what} yet; expected qpos, qvel, state, action, body or cfrc_ext");
+            Err(self.error(&signal.source, message))
+        };
+        match signal.source.get_ref() {
+            Source::Qpos => of_joints(positions, Pick::Qpos, nq),
+            Source::Qvel => of_joints(velocities, Pick::Qvel, nv),
+            Source::State => Ok((0..nq).map(Pick::Qpos).chain((0..nv).map(Pick::Qvel)).collect()),
+            Source::Action => Ok((0..nu).map(Pick::Action).collect()),
+            // The world's own six, which come first, are left out: they are always zero.
+            Source::CfrcExt => Ok((6..6 * nbody).map(Pick::Force).collect()),
+            Source::Body => {
+                // `TaskSpec::parse` has refused a body source without a body.
+                let Some(name) = &signal.body else { return Ok(Vec::new()) };
+                let body = self.body(name)?;
+                let relative_to = signal.relative_to.as_ref().map(|name| self.body(name)).transpose()?;
+                let offset = signal.offset.as_ref().map_or([0.0; 3], |o| *o.get_ref());
+                Ok((0..3).map(|axis| Pick::Body(BodyPick { body, offset, relative_to, axis })).collect())
+            }
+            Source::CenterOfMass => refuse("the centre of mass"),
+            Source::Cinert => refuse("cinert"),
+            Source::Cvel => refuse("cvel"),
+            Source::QfrcActuator => refuse("qfrc_actuator"),
+            Source::QfrcConstraint => refuse("qfrc_constraint"),
+        }
+    }
+
+    fn term(&self, term: &RewardSpec) -> Result<Term, SpecError> {
+        let kind = *term.kind.get_ref();
+        let signal = term.of.as_ref().map_or(Ok(Vec::new()), |of| self.signal(of))?;
+        if matches!(kind, RewardKind::Velocity | RewardKind::Value) && signal.len() != 1 {
+            let message = format!(
+                "expected a signal of one number for this kind of term, not {}: choose one with `joints`, `skip` and `take`",
+                signal.len()
+            );
+            return Err(self.error(&term.kind, message));
+        }
+        let [low, high] = term.clip.as_ref().map_or(OPEN, |clip| *clip.get_ref());
+        let target = term.target.as_ref().map_or(0.0, |t| *t.get_ref());
+        Ok(Term { name: term.name.get_ref().clone(), kind, signal, weight: *term.weight.get_ref(), target, low, high })
+    }
+
+    fn bound(&self, bound: &HealthSpec) -> Result<Bound, SpecError> {
+        let or = |value: &Option<Spanned<f64>>, default: f64| value.as_ref().map_or(default, |v| *v.get_ref());
+        Ok(Bound {
+            signal: self.signal(&bound.of)?,
+            above: or(&bound.above, OPEN[0]),
+            below: or(&bound.below, OPEN[1]),
+            at_least: or(&bound.at_least, OPEN[0]),
+            at_most: or(&bound.at_most, OPEN[1]),
+        })
+    }
+
+    fn place(&self, place: &PlaceSpec) -> Result<Place, SpecError> {
+        let (mut qpos, mut qvel) = (Vec::new(), Vec::new());
+        for name in place.joints.get_ref() {
+            let joint = self.joint(name)?;
+            if joint.kind == JointKind::Free {
+                return Err(
+                    self.error(name, format!("expected a joint with one number: `{}` has more", name.get_ref()))
+                );
+            }
+            qpos.push(joint.qposadr);
+            qvel.push(joint.dofadr);
+        }
+        let compiled = Place {
+            center: place.center.as_ref().map_or(vec![0.0; qpos.len()], |c| c.get_ref().clone()),
+            low: place.low.get_ref().clone(),
+            high: place.high.get_ref().clone(),
+            nearer_than: place.nearer_than.as_ref().map_or(f64::INFINITY, |d| *d.get_ref()),
+            farther_than: place.farther_than.as_ref().map_or(-1.0, |d| *d.get_ref()),
+            qpos,
+            qvel,
+        };
+        // A hundred placements that all come right leave a chance of a later failure that is nil in practice.
+        let mut stream = Seed(0).stream("place");
+        let mut qpos = vec![0.0; self.model.nq()];
+        if !(0..100).all(|_| compiled.draw(&mut stream, &mut qpos)) {
+            return Err(
+                self.error(&place.joints, "expected a box that mostly keeps `nearer_than` and `farther_than`".into())
+            );
+        }
+        Ok(compiled)
+    }
+
+    fn joint(&self, name: &Spanned<String>) -> Result<&Joint, SpecError> {
+        let joints = &self.model.joints;
+        joints
+            .iter()
+            .find(|joint| joint.name == *name.get_ref())
+            .ok_or_else(|| self.unknown("joint", name, &mut joints.iter().map(|joint| joint.name.as_str())))
+    }
+
+    fn body(&self, name: &Spanned<String>) -> Result<usize, SpecError> {
+        let bodies = &self.model.bodies;
+        bodies
+            .iter()
+            .position(|body| body.name == *name.get_ref())
+            .ok_or_else(|| self.unknown("body", name, &mut bodies.iter().map(|body| body.name.as_str())))
+    }
+
+    fn unknown(&self, what: &str, name: &Spanned<String>, there: &mut dyn Iterator<Item = &str>) -> SpecError {
+        let there = there.filter(|name| !name.is_empty()).collect::<Vec<_>>().join(", ");
+        let message = format!("{} has no {what} `{}`; expected one of: {there}", self.robot(), name.get_ref());
+        self.error(name, message)
+    }
+
+    fn robot(&self) -> &str {
+        self.spec.model.get_ref()
+    }
+
+    fn error<T>(&self, place: &Spanned<T>, message: String) -> SpecError {
+        self.spec.origin.error(place.span(), message)
+    }
+}

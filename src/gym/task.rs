@@ -1,0 +1,279 @@
+//! A task that has met its robot: observation, reward and the end of an episode as functions of the physics state.
+
+use super::compile;
+use super::signal::{Element, State};
+use super::space::Space;
+use crate::basics::Stream;
+use crate::physics::{Model, ModelError};
+use crate::settings::envs::{self, EnvsError};
+use crate::settings::{Noise, RewardKind, SpecError, TaskSpec};
+use rand::RngExt;
+use rand_distr::{Distribution, StandardNormal};
+use std::sync::Arc;
+
+/// Why there is no task.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The task's files were not found or not understood.
+    #[error(transparent)]
+    Envs(#[from] EnvsError),
+    /// The robot's file is wrong.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The task's file asks for something that the robot does not have.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+}
+
+/// A task bound to its model. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub(super) spec: Arc<TaskSpec>,
+    pub(super) model: Arc<Model>,
+    pub(super) parts: Arc<Parts>,
+    pub(super) terminates: bool,
+}
+
+/// A task's file with every name resolved.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub observation: Vec<Element>,
+    pub terms: Vec<Term>,
+    pub health: Vec<Bound>,
+    pub qpos_noise: Option<Noise>,
+    pub qvel_noise: Option<Noise>,
+    pub places: Vec<Place>,
+    /// Where quaternions begin in qpos.
+    pub quaternions: Vec<usize>,
+    pub needs_poses: bool,
+    pub needs_forces: bool,
+}
+
+/// One term of the reward.
+#[derive(Debug)]
+pub(super) struct Term {
+    pub name: String,
+    pub kind: RewardKind,
+    pub signal: Vec<Element>,
+    pub weight: f64,
+    pub target: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+/// What every number of a signal must keep for the robot to be healthy. Absent bounds are infinite.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub signal: Vec<Element>,
+    pub above: f64,
+    pub below: f64,
+    pub at_least: f64,
+    pub at_most: f64,
+}
+
+/// Joints drawn from a box, at rest.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub qpos: Vec<usize>,
+    pub qvel: Vec<usize>,
+    pub low: Vec<f64>,
+    pub high: Vec<f64>,
+    pub center: Vec<f64>,
+    pub nearer_than: f64,
+    pub farther_than: f64,
+}
+
+impl Task {
+    /// Finds and reads a task and its robot by the file's name (`hopper`) or Gymnasium's id (`Hopper-v5`).
+    ///
+    /// # Errors
+    /// An unknown name, which lists what exists; a wrong file, with its line and what was expected.
+    pub fn load(name: &str) -> Result<Task, TaskError> {
+        let files = envs::load(name)?;
+        let model = Model::from_mjcf(&files.mjcf, &files.mjcf_file)?;
+        Task::new(files.spec, Arc::new(model))
+    }
+
+    /// Binds a task to its robot.
+    ///
+    /// # Errors
+    /// A joint or body that the robot does not have (the error lists those it has), a choice of numbers that leaves none, a source that
+    /// the physics does not supply.
+    pub fn new(spec: TaskSpec, model: Arc<Model>) -> Result<Task, TaskError> {
+        let parts = Arc::new(compile::parts(&spec, &model)?);
+        Ok(Task { terminates: spec.terminate_when_unhealthy, spec: Arc::new(spec), model, parts })
+    }
+
+    /// The same task with episodes that only ever end at the horizon, for learning from preferences: an episode's length would otherwise
+    /// tell the policy what the true reward is. The `alive` reward is then paid step by step, whenever the robot is healthy.
+    pub fn fixed_horizon(&self) -> Task {
+        Task { terminates: false, ..self.clone() }
+    }
+
+    /// The file's name, e.g. `hopper`.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// The task as its file gives it.
+    pub fn spec(&self) -> &TaskSpec {
+        &self.spec
+    }
+
+    /// The robot.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Numbers in an observation, O.
+    pub fn obs_dim(&self) -> usize {
+        self.parts.observation.len()
+    }
+
+    /// Numbers in an action, A: one an actuator.
+    pub fn act_dim(&self) -> usize {
+        self.model.nu()
+    }
+
+    /// Physics timesteps in an env step.
+    pub fn frame_skip(&self) -> usize {
+        *self.spec.frame_skip.get_ref()
+    }
+
+    /// Simulated seconds in an env step.
+    pub fn dt(&self) -> f64 {
+        self.model.timestep() * self.frame_skip() as f64
+    }
+
+    /// Env steps after which an episode is cut.
+    pub fn horizon(&self) -> u32 {
+        *self.spec.horizon.get_ref()
+    }
+
+    /// Whether an unhealthy robot ends the episode.
+    pub fn terminates(&self) -> bool {
+        self.terminates
+    }
+
+    /// The actuators' ranges.
+    pub fn action_space(&self) -> Space {
+        let (low, high): (Vec<f32>, Vec<f32>) =
+            self.model.ctrl_range().iter().map(|&[low, high]| (low as f32, high as f32)).unzip();
+        Space::Box { shape: vec![low.len()], low, high }
+    }
+
+    /// Infinite but where the task clips or maps.
+    pub fn observation_space(&self) -> Space {
+        let bounds = self.parts.observation.iter().map(|e| e.bounds().map(|x| x as f32));
+        let (low, high): (Vec<f32>, Vec<f32>) = bounds.map(|[low, high]| (low, high)).unzip();
+        Space::Box { shape: vec![low.len()], low, high }
+    }
+
+    /// The names of the reward's terms, K of them, in the order of [`super::Step::terms`].
+    pub fn term_names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.parts.terms.iter().map(|term| term.name.as_str())
+    }
+
+    /// Whether [`State::poses`] are read.
+    pub fn needs_poses(&self) -> bool {
+        self.parts.needs_poses
+    }
+
+    /// Whether [`State::forces`] are read.
+    pub fn needs_forces(&self) -> bool {
+        self.parts.needs_forces
+    }
+
+    /// Writes the observation of a state into `out`, `[O]`.
+    pub fn observe(&self, state: &State, out: &mut [f64]) {
+        for (x, element) in out.iter_mut().zip(&self.parts.observation) {
+            *x = element.read(state);
+        }
+    }
+
+    /// Whether every bound of the task holds.
+    pub fn healthy(&self, state: &State) -> bool {
+        self.parts.health.iter().all(|bound| bound.signal.iter().all(|element| bound.holds(element.read(state))))
+    }
+
+    /// Writes what the next step's reward needs to know of this state into `out`, `[K]`: the signals whose velocity is paid.
+    pub fn remember(&self, state: &State, out: &mut [f64]) {
+        for (x, term) in out.iter_mut().zip(&self.parts.terms) {
+            *x = match term.kind {
+                RewardKind::Velocity => term.signal[0].read(state),
+                _ => 0.0,
+            };
+        }
+    }
+
+    /// The reward of the env step that led to `state`, and its terms, weights included, into `terms`, `[K]`.
+    /// `before` is what [`Task::remember`] wrote of the state that the step began in, and `healthy` what [`Task::healthy`] says of `state`.
+    pub fn reward(&self, before: &[f64], state: &State, healthy: bool, terms: &mut [f64]) -> f64 {
+        let dt = self.dt();
+        for ((out, term), before) in terms.iter_mut().zip(&self.parts.terms).zip(before) {
+            let numbers = term.signal.iter().map(|element| element.read(state) - term.target);
+            let made = match term.kind {
+                RewardKind::Alive => f64::from(u8::from(healthy)),
+                RewardKind::Velocity => (term.signal[0].read(state) - before) / dt - term.target,
+                RewardKind::Value => numbers.sum(),
+                RewardKind::SumSquares => numbers.map(|x| x * x).sum(),
+                RewardKind::Norm => numbers.map(|x| x * x).sum::<f64>().sqrt(),
+            };
+            *out = (term.weight * made).clamp(term.low, term.high);
+        }
+        terms.iter().sum()
+    }
+
+    /// Draws the state that an episode begins in: `qpos` `[nq]`, `qvel` `[nv]`.
+    pub fn draw(&self, stream: &mut Stream, qpos: &mut [f64], qvel: &mut [f64]) {
+        qpos.copy_from_slice(self.model.qpos0());
+        qvel.fill(0.0);
+        for (values, noise) in [(&mut *qpos, self.parts.qpos_noise), (&mut *qvel, self.parts.qvel_noise)] {
+            match noise {
+                None => {}
+                Some(Noise::Uniform(size)) => {
+                    values.iter_mut().for_each(|x| *x += size * (2.0 * stream.random::<f64>() - 1.0));
+                }
+                Some(Noise::Normal(sigma)) => {
+                    values.iter_mut().for_each(|x| *x += sigma * Distribution::<f64>::sample(&StandardNormal, stream));
+                }
+            }
+        }
+        for &start in &self.parts.quaternions {
+            let quaternion = &mut qpos[start..start + 4];
+            let length = quaternion.iter().map(|x| x * x).sum::<f64>().sqrt();
+            quaternion.iter_mut().for_each(|x| *x /= length);
+        }
+        for place in &self.parts.places {
+            place.draw(stream, qpos);
+            place.qvel.iter().for_each(|&i| qvel[i] = 0.0);
+        }
+    }
+}
+
+impl Bound {
+    fn holds(&self, x: f64) -> bool {
+        x.is_finite() && x > self.above && x < self.below && x >= self.at_least && x <= self.at_most
+    }
+}
+
+impl Place {
+    /// How often a draw is tried. A task whose box misses its distances this often is refused when it is compiled.
+    pub const TRIES: usize = 1000;
+
+    /// Draws until the distance is right; says whether it came right.
+    pub fn draw(&self, stream: &mut Stream, qpos: &mut [f64]) -> bool {
+        for _ in 0..Place::TRIES {
+            let mut squared = 0.0;
+            for (k, &i) in self.qpos.iter().enumerate() {
+                qpos[i] = self.low[k] + (self.high[k] - self.low[k]) * stream.random::<f64>();
+                squared += (qpos[i] - self.center[k]).powi(2);
+            }
+            let distance = squared.sqrt();
+            if distance < self.nearer_than && distance > self.farther_than {
+                return true;
+            }
+        }
+        false
+    }
+}
