@@ -1,0 +1,578 @@
+//! Asks of every task in `envs/` what Gymnasium's `check_env` and its vector tests ask, holds observation, reward and termination against
+//! numbers that Gymnasium itself computed, and shows what a wrong task file is told.
+
+use flipside::basics::{Pose, Seed, Stream};
+use flipside::gym::{Autoreset, Env, EnvError, Space, State, Task, TaskError, VectorEnv, rollout_from};
+use flipside::physics::{self, Backend, Model};
+use flipside::settings::{TaskSpec, envs};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use toml::Spanned;
+
+const BACKEND: &str = "rapier";
+
+/// Every task there is, by its file's name.
+fn tasks() -> Vec<Task> {
+    let entries = envs::Folders::default().list();
+    assert!(entries.len() >= 5, "{entries:?}");
+    entries.iter().map(|entry| Task::load(&entry.name).unwrap_or_else(|e| panic!("{e}"))).collect()
+}
+
+/// The same task, cut after so many steps.
+fn cut_at(task: &Task, horizon: u32) -> Task {
+    let spec = TaskSpec { horizon: Spanned::new(0..0, horizon), ..task.spec().clone() };
+    Task::new(spec, task.model().clone()).unwrap()
+}
+
+fn backend(task: &Task, worlds: usize, threads: usize) -> Box<dyn Backend> {
+    physics::backend(BACKEND, task.model().clone(), worlds, Some(threads)).unwrap()
+}
+
+fn batch(task: &Task, worlds: usize, threads: usize, mode: Autoreset) -> VectorEnv {
+    VectorEnv::new(Arc::new(task.clone()), backend(task, worlds, threads), mode).unwrap()
+}
+
+fn bits(numbers: &[f32]) -> Vec<u32> {
+    numbers.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Gymnasium's `check_env`: the values of reset and step are what the spaces promise.
+#[test]
+fn values_lie_in_their_spaces() {
+    for task in tasks() {
+        let (actions, observations) = (task.action_space(), task.observation_space());
+        let mut stream = Seed(1).stream("actions");
+        let mut env = Env::new(Arc::new(task.clone()), backend(&task, 1, 1)).unwrap();
+        assert!(observations.contains(env.reset(Some(1))), "{}", task.name());
+        let mut reset = false;
+        for _ in 0..200 {
+            if std::mem::take(&mut reset) {
+                assert!(observations.contains(env.reset(None)), "{}", task.name());
+            }
+            let action = actions.sample(&mut stream);
+            assert!(actions.contains(&action));
+            let step = env.step(&action).unwrap();
+            assert!(observations.contains(step.obs), "{}: {:?}", task.name(), step.obs);
+            assert_eq!(step.terms.len(), task.term_names().len());
+            let sum: f32 = step.terms.iter().sum();
+            assert!(step.reward.is_finite() && (step.reward - sum).abs() < 1e-4, "{}", task.name());
+            reset = step.terminated || step.truncated;
+        }
+    }
+}
+
+/// The sizes that Gymnasium's documentation gives.
+#[test]
+fn spaces_have_gymnasiums_sizes() {
+    let sizes = [("Hopper-v5", 11, 3, 1.0), ("HalfCheetah-v5", 17, 6, 1.0), ("Walker2d-v5", 17, 6, 1.0)];
+    let sizes = sizes.into_iter().chain([("Ant-v5", 105, 8, 1.0), ("InvertedPendulum-v5", 4, 1, 3.0)]);
+    let steps = [0.008, 0.05, 0.008, 0.05, 0.04];
+    for ((name, obs, act, bound), dt) in sizes.zip(steps) {
+        let task = Task::load(name).unwrap();
+        assert_eq!((task.obs_dim(), task.act_dim(), task.horizon()), (obs, act, 1000), "{name}");
+        assert_eq!(
+            task.action_space(),
+            Space::Box { low: vec![-bound; act], high: vec![bound; act], shape: vec![act] },
+            "{name}"
+        );
+        assert!((task.dt() - dt).abs() < 1e-12, "{name}: {}", task.dt());
+    }
+}
+
+/// Gymnasium's `check_reset_seed_determinism` and `check_step_determinism`, to the bit.
+#[test]
+fn the_same_seed_gives_the_same_bits() {
+    for task in tasks() {
+        let mut env = Env::new(Arc::new(task.clone()), backend(&task, 1, 1)).unwrap();
+        let mut run = |seed: u64| {
+            let mut stream = Seed(9).stream("actions");
+            let mut seen = vec![bits(env.reset(Some(seed)))];
+            for _ in 0..10 {
+                let step = env.step(&task.action_space().sample(&mut stream)).unwrap();
+                seen.push(bits(step.obs));
+                seen.push(bits(step.terms));
+                if step.terminated || step.truncated {
+                    break;
+                }
+            }
+            seen.push(bits(env.reset(None)));
+            seen
+        };
+        let (first, other, again) = (run(123), run(456), run(123));
+        assert_eq!(first, again, "{}", task.name());
+        assert_ne!(first[0], other[0], "{}: another seed must begin elsewhere", task.name());
+        assert_ne!(first[0], first[first.len() - 1], "{}: the next episode must begin elsewhere", task.name());
+    }
+}
+
+/// One world's life as a learner sees it, without rows that are no transition.
+#[derive(Debug, PartialEq)]
+struct Transition {
+    obs: Vec<u32>,
+    reward: u32,
+    terminated: bool,
+    truncated: bool,
+    next_obs: Vec<u32>,
+}
+
+/// The first `wanted` transitions of each world; actions depend on the world, its episode and its step alone.
+fn transitions(env: &mut VectorEnv, seed: u64, first_world: usize, wanted: usize) -> Vec<Vec<Transition>> {
+    let (task, worlds) = (env.task().clone(), env.worlds());
+    let (o, space) = (task.obs_dim(), task.action_space());
+    let mut lives: Vec<Vec<Transition>> = (0..worlds).map(|_| Vec::new()).collect();
+    let mut streams: Vec<Stream> = (0..worlds).map(|w| Seed(77).world(first_world + w).stream("actions")).collect();
+    let mut obs = env.reset(seed).to_vec();
+    let mut resets = vec![false; worlds];
+    while lives.iter().any(|life| life.len() < wanted) {
+        if resets.contains(&true) {
+            obs = env.reset_worlds(&resets, None).unwrap().to_vec();
+        }
+        // A row that will be a reset takes no action from the stream, so that the modes see the same actions.
+        let waiting = env.waiting().to_vec();
+        let mut actions = Vec::new();
+        for (stream, waits) in streams.iter_mut().zip(&waiting) {
+            actions.extend(if *waits { vec![0.0; task.act_dim()] } else { space.sample(stream) });
+        }
+        let disabled = env.mode() == Autoreset::Disabled;
+        let step = env.step(&actions).unwrap();
+        for w in 0..worlds {
+            let row = w * o..(w + 1) * o;
+            assert_eq!(step.was_reset[w], waiting[w]);
+            let done = step.terminated[w] || step.truncated[w];
+            assert!(!(step.terminated[w] && step.truncated[w]));
+            resets[w] = disabled && done;
+            if step.was_reset[w] {
+                assert!(!done && step.reward[w] == 0.0);
+                continue;
+            }
+            let next = if done { &step.final_obs[row.clone()] } else { &step.obs[row.clone()] };
+            lives[w].push(Transition {
+                obs: bits(&obs[row]),
+                reward: step.reward[w].to_bits(),
+                terminated: step.terminated[w],
+                truncated: step.truncated[w],
+                next_obs: bits(next),
+            });
+        }
+        obs.copy_from_slice(&step.obs);
+    }
+    lives.iter_mut().for_each(|life| life.truncate(wanted));
+    lives
+}
+
+/// The three modes differ in when a world is reset, never in what a learner sees between resets.
+#[test]
+fn all_autoreset_modes_tell_the_same_story() {
+    for task in tasks() {
+        let task = cut_at(&task, 30);
+        let story = |mode| transitions(&mut batch(&task, 3, 2, mode), 5, 0, 80);
+        let same_step = story(Autoreset::SameStep);
+        assert!(same_step.iter().all(|life| life.iter().any(|t| t.terminated || t.truncated)), "{}", task.name());
+        assert_eq!(same_step, story(Autoreset::NextStep), "{}", task.name());
+        assert_eq!(same_step, story(Autoreset::Disabled), "{}", task.name());
+        // A transition begins where the last one ended, unless that one ended the episode.
+        for life in &same_step {
+            for pair in life.windows(2) {
+                let ended = pair[0].terminated || pair[0].truncated;
+                assert_eq!(ended, pair[0].next_obs != pair[1].obs, "{}", task.name());
+            }
+        }
+    }
+}
+
+/// A world's numbers depend on its own seed and actions alone.
+#[test]
+fn batch_size_and_threads_change_no_bit() {
+    for task in tasks() {
+        let task = cut_at(&task, 25);
+        let run = |worlds, threads, first: usize| {
+            transitions(&mut batch(&task, worlds, threads, Autoreset::SameStep), 40 + first as u64, first, 40)
+        };
+        let eight = run(8, 2, 0);
+        assert_eq!(eight, run(8, 1, 0), "{}: threads", task.name());
+        assert_eq!(eight[..3], run(3, 2, 0)[..], "{}: batch size", task.name());
+        assert_eq!(eight[5..6], run(1, 1, 5)[..], "{}: world 5 alone", task.name());
+    }
+}
+
+/// Truncation comes exactly at the horizon and never with termination; the books of an episode agree with its steps.
+#[test]
+fn episodes_end_and_are_booked() {
+    for task in tasks() {
+        let mut terminated = 0;
+        for task in [cut_at(&task, 60), cut_at(&task, 60).fixed_horizon()] {
+            let (worlds, o) = (4, task.obs_dim());
+            let mut env = batch(&task, worlds, 2, Autoreset::SameStep);
+            let mut stream = Seed(2).stream("actions");
+            env.reset(11);
+            let (mut length, mut total) = (vec![0_u32; worlds], vec![0.0_f64; worlds]);
+            for _ in 0..130 {
+                let actions: Vec<f32> = (0..worlds).flat_map(|_| task.action_space().sample(&mut stream)).collect();
+                let step = env.step(&actions).unwrap();
+                let mut ended = Vec::new();
+                for w in 0..worlds {
+                    length[w] += 1;
+                    total[w] += f64::from(step.reward[w]);
+                    assert_eq!(step.truncated[w], !step.terminated[w] && length[w] == 60, "{}", task.name());
+                    assert!(task.terminates() || !step.terminated[w], "{}", task.name());
+                    if step.terminated[w] || step.truncated[w] {
+                        terminated += u32::from(step.terminated[w]);
+                        let row = w * o..(w + 1) * o;
+                        assert_ne!(step.final_obs[row.clone()], step.obs[row], "{}: a new episode begins", task.name());
+                        ended.push((w, std::mem::take(&mut length[w]), std::mem::take(&mut total[w])));
+                    }
+                }
+                let booked: Vec<_> = step.episodes.iter().map(|e| (e.world, e.length)).collect();
+                assert_eq!(booked, ended.iter().map(|e| (e.0, e.1)).collect::<Vec<_>>(), "{}", task.name());
+                for (episode, (_, _, total)) in step.episodes.iter().zip(&ended) {
+                    assert!((episode.total_reward - total).abs() < 1e-3, "{}: {episode:?}, {total}", task.name());
+                }
+            }
+        }
+        // At random all but the cheetah, which never ends, and the ant, which seldom does, fall within sixty steps.
+        let falls = !matches!(task.name(), "half_cheetah" | "ant");
+        assert!(!falls || terminated > 0, "{} never fell", task.name());
+    }
+}
+
+/// In preference mode nothing ends early, and the alive bonus goes step by step with health.
+#[test]
+fn a_fixed_horizon_pays_the_alive_bonus_only_while_healthy() {
+    let task = cut_at(&Task::load("hopper").unwrap(), 200).fixed_horizon();
+    let alive = task.term_names().position(|name| name == "reward_survive").unwrap();
+    let mut env = batch(&task, 1, 1, Autoreset::SameStep);
+    env.reset(0);
+    let mut paid = [0, 0];
+    for t in 1..=200 {
+        let step = env.step(&[0.0; 3]).unwrap();
+        assert_eq!((step.terminated[0], step.truncated[0]), (false, t == 200));
+        let obs = if t == 200 { &step.final_obs } else { &step.obs };
+        let healthy = obs[0] > 0.7 && obs[1].abs() < 0.2 && obs[1..5].iter().all(|x| x.abs() < 100.0);
+        // With no torque it stands at first, then falls; the bonus is 1 or nothing.
+        assert_eq!(step.terms[alive], f32::from(u8::from(healthy)), "step {t}: {obs:?}");
+        paid[usize::from(healthy)] += 1;
+    }
+    assert!(paid[0] > 20 && paid[1] > 20, "{paid:?}");
+}
+
+/// What cannot be done is refused by type, before anything moves.
+#[test]
+fn misuse_is_refused() {
+    let task = cut_at(&Task::load("inverted_pendulum").unwrap(), 2);
+    let mut env = batch(&task, 2, 1, Autoreset::Disabled);
+    assert_eq!(env.step(&[0.0; 2]), Err(EnvError::NotReset));
+    assert_eq!(env.reset_worlds(&[true, false], Some(0)), Err(EnvError::NotReset));
+    let before = env.reset(0).to_vec();
+    assert!(matches!(env.step(&[0.0; 3]), Err(EnvError::Length { expected: 2, got: 3, .. })));
+    assert!(matches!(env.step(&[]), Err(EnvError::Length { expected: 2, got: 0, .. })));
+    assert_eq!(env.step(&[0.0, f32::NAN]), Err(EnvError::NotANumber { world: 1 }));
+    assert_eq!(env.last().obs, before);
+    assert!(env.step(&[0.0; 2]).is_ok());
+    assert_eq!(env.step(&[0.0; 2]).unwrap().truncated, [true, true]);
+    assert_eq!(env.step(&[0.0; 2]), Err(EnvError::EpisodeOver { world: 0 }));
+    assert!(matches!(env.reset_worlds(&[true], None), Err(EnvError::Length { expected: 2, got: 1, .. })));
+    assert_eq!(env.reset_worlds(&[false, false], None), Err(EnvError::EmptyMask));
+    assert!(env.reset_worlds(&[true, false], None).is_ok());
+    assert_eq!(env.step(&[0.0; 2]), Err(EnvError::EpisodeOver { world: 1 }));
+    assert!(env.reset_worlds(&[false, true], None).is_ok());
+    // Beyond the range is clipped, as the actuators would.
+    assert_eq!(env.step(&[100.0, f32::NEG_INFINITY]).unwrap().actions, [3.0, -3.0]);
+    let hopper = Task::load("hopper").unwrap();
+    let other = VectorEnv::new(Arc::new(hopper), backend(&task, 1, 1), Autoreset::SameStep);
+    assert!(matches!(other, Err(EnvError::OtherRobot { .. })));
+}
+
+/// Reset noise has the task's distribution: bounds for the uniform, the second moment for both, within five standard errors.
+#[test]
+fn episodes_begin_around_the_initial_state() {
+    // Of each task: half width of the uniform qpos noise; then standard deviation of the qvel noise.
+    let uniform = |half: f64| half / 3.0_f64.sqrt();
+    let cases = [("hopper", 5e-3, uniform(5e-3)), ("half_cheetah", 0.1, 0.1), ("walker2d", 5e-3, uniform(5e-3))];
+    for (name, half, qvel_sigma) in cases.into_iter().chain([("inverted_pendulum", 0.01, uniform(0.01))]) {
+        let task = Task::load(name).unwrap();
+        let model = task.model();
+        let (mut qpos, mut qvel) = (vec![0.0; model.nq()], vec![0.0; model.nv()]);
+        let mut stream = Seed(0).stream("reset");
+        let (mut squares, draws) = ([0.0; 2], 4000);
+        for _ in 0..draws {
+            task.draw(&mut stream, &mut qpos, &mut qvel);
+            let noise = qpos.iter().zip(model.qpos0()).map(|(q, q0)| q - q0);
+            assert!(noise.clone().all(|x| x.abs() <= half), "{name}");
+            squares[0] += noise.map(|x| x * x).sum::<f64>();
+            squares[1] += qvel.iter().map(|x| x * x).sum::<f64>();
+        }
+        for (sum, (n, sigma)) in squares.iter().zip([(model.nq(), uniform(half)), (model.nv(), qvel_sigma)]) {
+            let count = (draws * n) as f64;
+            let ratio = sum / count / (sigma * sigma);
+            // The square of a normal number has a relative standard deviation of √2, that of a uniform one less.
+            assert!(
+                (ratio - 1.0).abs() < 5.0 * (2.0 / count).sqrt(),
+                "{name}: variance is {ratio} of what it should be"
+            );
+        }
+    }
+    let ant = Task::load("ant").unwrap();
+    let (mut qpos, mut qvel) = (vec![0.0; ant.model().nq()], vec![0.0; ant.model().nv()]);
+    ant.draw(&mut Seed(0).stream("reset"), &mut qpos, &mut qvel);
+    let norm: f64 = qpos[3..7].iter().map(|x| x * x).sum();
+    assert!((norm - 1.0).abs() < 1e-12 && qpos[4..7].iter().any(|&x| x != 0.0), "{qpos:?}");
+}
+
+/// Arrays of `tests/data/gymnasium.npz`, by name; each is rows of equal width.
+fn gymnasium() -> BTreeMap<String, Vec<Vec<f64>>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gymnasium.npz");
+    let mut file = npyz::npz::NpzArchive::open(path).unwrap();
+    let names: Vec<String> = file.array_names().map(str::to_owned).collect();
+    names
+        .into_iter()
+        .map(|name| {
+            let array = file.by_name(&name).unwrap().unwrap();
+            let width = array.shape()[1] as usize;
+            let numbers: Vec<f64> = array.into_vec().unwrap();
+            (name, numbers.chunks(width).map(<[f64]>::to_vec).collect())
+        })
+        .collect()
+}
+
+/// Observation, reward and termination of MuJoCo's states, as Gymnasium computed them (tests/data/make_gymnasium.py).
+#[test]
+fn formulas_are_gymnasiums() {
+    let data = gymnasium();
+    for name in ["hopper", "half_cheetah", "walker2d", "ant", "inverted_pendulum"] {
+        let task = Task::load(name).unwrap();
+        let (model, k) = (task.model(), task.term_names().len());
+        let rows = |key: &str| &data[&format!("{name}.{key}")];
+        let zeros = vec![0.0; model.nu()];
+        for i in 0..rows("qpos").len() {
+            let observed = &rows("obs")[i];
+            // Ant reads two things that are no joint state: where the torso's frame is, and the contact forces on bodies 1.. (the data
+            // has them in the observation).
+            let mut poses = vec![Pose::IDENTITY; model.nbody()];
+            let mut forces = vec![0.0; 6 * model.nbody()];
+            let torso = |poses: &mut Vec<Pose>, after: usize| {
+                if let Some(x) = data.get(&format!("{name}.torso_x")) {
+                    poses[1].position[0] = x[i][after] as f32;
+                }
+            };
+            torso(&mut poses, 0);
+            let (qpos, qvel) = (&rows("qpos")[i], &rows("qvel")[i]);
+            let mut before = vec![0.0; k];
+            task.remember(&State { qpos, qvel, action: &zeros, poses: &poses, forces: &forces }, &mut before);
+            torso(&mut poses, 1);
+            if name == "ant" {
+                forces[6..].copy_from_slice(&observed[27..]);
+            }
+            let (qpos, qvel) = (&rows("next_qpos")[i], &rows("next_qvel")[i]);
+            let state = State { qpos, qvel, action: &rows("ctrl")[i], poses: &poses, forces: &forces };
+            let mut obs = vec![0.0; task.obs_dim()];
+            task.observe(&state, &mut obs);
+            assert_eq!(&obs, observed, "{name}, row {i}");
+            let healthy = task.healthy(&state);
+            assert_eq!(task.terminates() && !healthy, rows("terminated")[i][0] == 1.0, "{name}, row {i}");
+            let reward = task.reward(&before, &state, healthy, &mut vec![0.0; k]);
+            let expected = rows("reward")[i][0];
+            // Poses are f32: half an ulp of a torso at one metre, twice, over Ant's 0.05 s is 2.4e-6.
+            assert!((reward - expected).abs() < 1e-5, "{name}, row {i}: {reward}, Gymnasium has {expected}");
+        }
+    }
+}
+
+/// The `rollout` command's trajectories are those of the environment.
+#[test]
+fn a_rollout_repeats_the_environment() {
+    for task in tasks() {
+        let task = task.fixed_horizon();
+        let (n, t, o, a) = (5, 12, task.obs_dim(), task.act_dim());
+        let mut env = batch(&task, n, 2, Autoreset::SameStep);
+        env.reset(3);
+        let (qpos, qvel) = (env.backend().qpos().to_vec(), env.backend().qvel().to_vec());
+        let mut stream = Seed(8).stream("actions");
+        let mut ctrl = vec![0.0; n * t * a];
+        let (mut obs, mut reward) = (vec![0.0; n * t * o], vec![0.0; n * t]);
+        for step in 0..t {
+            let actions: Vec<f32> = (0..n).flat_map(|_| task.action_space().sample(&mut stream)).collect();
+            let out = env.step(&actions).unwrap();
+            for w in 0..n {
+                let at = w * t + step;
+                (0..a).for_each(|j| ctrl[at * a + j] = f64::from(actions[w * a + j]));
+                obs[at * o..(at + 1) * o].copy_from_slice(&out.obs[w * o..(w + 1) * o]);
+                reward[at] = out.reward[w];
+            }
+        }
+        // Two worlds for five trajectories: three turns, the last one half empty.
+        let out = rollout_from(&task, &mut *backend(&task, 2, 1), &qpos, &qvel, &ctrl).unwrap();
+        assert_eq!((out.trajectories, out.steps), (n, t));
+        assert_eq!(out.obs.iter().map(|&x| x as f32).collect::<Vec<_>>(), obs, "{}", task.name());
+        assert_eq!(out.reward.iter().map(|&x| x as f32).collect::<Vec<_>>(), reward, "{}", task.name());
+        let short = rollout_from(&task, &mut *backend(&task, 2, 1), &qpos, &qvel[1..], &ctrl);
+        assert!(matches!(short, Err(EnvError::Length { what: "joint velocities", .. })));
+    }
+}
+
+/// A saved batch goes on with the same states, books and streams.
+#[test]
+fn a_saved_batch_goes_on() {
+    let task = cut_at(&Task::load("hopper").unwrap(), 40);
+    let mut env = batch(&task, 2, 1, Autoreset::SameStep);
+    env.reset(6);
+    let actions = [0.3; 6];
+    for _ in 0..35 {
+        env.step(&actions).unwrap();
+    }
+    let mut other = batch(&task, 2, 1, Autoreset::SameStep);
+    assert_eq!(other.load_arrays(&env.to_arrays()).unwrap(), env.last().obs);
+    assert_eq!(other.to_arrays(), env.to_arrays());
+    // The episodes that begin after both have ended begin alike.
+    for _ in 0..6 {
+        env.step(&actions).unwrap();
+        other.step(&actions).unwrap();
+    }
+    assert_eq!(other.to_arrays()["streams"], env.to_arrays()["streams"]);
+    assert_eq!(other.to_arrays()["length"], env.to_arrays()["length"]);
+    let mut broken = env.to_arrays();
+    broken.remove("streams");
+    assert!(matches!(other.load_arrays(&broken), Err(EnvError::Saved(_))));
+}
+
+/// A task answers to its file's name and to Gymnasium's, in any case; an unknown name is told what there is.
+#[test]
+fn tasks_are_found_by_either_name() {
+    let none = envs::Folders::default();
+    for name in ["hopper", "Hopper-v5", "HOPPER", "hopper-V5"] {
+        assert_eq!(none.load(name).unwrap().spec.name, "hopper");
+    }
+    let message = none.load("hoper").unwrap_err().to_string();
+    for part in ["`hoper`", "hopper (Hopper-v5)", "ant (Ant-v5)", "half_cheetah (HalfCheetah-v5)"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+/// A person's folder adds tasks and overrides built-in ones; a copied task needs no copy of its robot.
+#[test]
+fn folders_add_and_override() {
+    let folder = tempfile::tempdir().unwrap();
+    let folders = envs::Folders(vec![folder.path().to_owned(), folder.path().join("absent")]);
+    let hopper = include_str!("../envs/hopper.toml");
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+
+    put("lively.toml", &hopper.replace("horizon = 1000", "horizon = 50").replace("gymnasium = \"Hopper-v5\"", ""));
+    put("walker2d.toml", &include_str!("../envs/walker2d.toml").replace("title = \"Walker\"", "title = \"Mine\""));
+    put("broken.toml", "title = 3\n");
+    let files = folders.load("lively").unwrap();
+    let model = Model::from_mjcf(&files.mjcf, &files.mjcf_file).unwrap();
+    assert_eq!(Task::new(files.spec, Arc::new(model)).unwrap().horizon(), 50);
+    let listed = folders.list();
+    let entry = |name: &str| listed.iter().find(|e| e.name == name).unwrap();
+    assert_eq!(entry("walker2d").title, "Mine");
+    assert_eq!(entry("walker2d").folder.as_deref(), Some(folder.path()));
+    assert_eq!(entry("ant").folder, None);
+    assert_eq!(entry("broken").fault.as_ref().unwrap().line, 1);
+
+    // The same Gymnasium id twice is no answer.
+    put("lively.toml", hopper);
+    assert!(matches!(folders.load("Hopper-v5"), Err(envs::EnvsError::Ambiguous { .. })));
+    assert_eq!(folders.load("hopper").unwrap().spec.name, "hopper");
+    // A robot of the folder counts for the built-in task, and a missing one is named with its line.
+    put("hopper.xml", "<mujoco/>");
+    assert_eq!(folders.load("hopper").unwrap().mjcf, "<mujoco/>");
+    put("lively.toml", &hopper.replace("\"hopper.xml\"", "\"hoper.xml\""));
+    let message = folders.load("lively").unwrap_err().to_string();
+    let line = 1 + hopper.lines().position(|l| l.starts_with("model")).unwrap();
+    assert!(message.contains(&format!("lively.toml:{line}: expected the robot's MJCF file")), "{message}");
+}
+
+/// A wrong file gets file, line and what was expected. Each case changes one line of hopper.toml.
+#[test]
+fn wrong_task_files_are_told_where_and_what() {
+    let good = include_str!("../envs/hopper.toml");
+    let files = envs::Folders::default().load("hopper").unwrap();
+    let model = Arc::new(Model::from_mjcf(&files.mjcf, &files.mjcf_file).unwrap());
+    let check = |find: &str, put: &str, expected: &str| {
+        let at = good.find(find).unwrap_or_else(|| panic!("hopper.toml has no `{find}`"));
+        let text = format!("{}{put}{}", &good[..at], &good[at + find.len()..]);
+        // The mistake is on the replaced text's last line.
+        let line = 1 + good[..at].matches('\n').count() + put.trim_end().matches('\n').count();
+        let told = TaskSpec::parse(&text, "mine", "mine.toml")
+            .map_err(TaskError::from)
+            .and_then(|spec| Task::new(spec, model.clone()))
+            .expect_err(put)
+            .to_string();
+        let start = format!("mine.toml:{line}: ");
+        assert!(
+            told.starts_with(&start) && told.contains(expected),
+            "`{put}` should be told `{start}…{expected}…`, not `{told}`"
+        );
+    };
+    // TOML itself.
+    check("frame_skip = 4", "frame_skip = ", "value");
+    check("[reset]", "[reset", "]");
+    // Keys and types.
+    check("frame_skip = 4", "frameskip = 4", "unknown field `frameskip`, expected one of `title`");
+    check("frame_skip = 4", "frame_skip = \"four\"", "expected usize");
+    check("frame_skip = 4", "frame_skip = 0", "1 or more");
+    check("horizon = 1000", "horizon = 0", "1 step or more");
+    check("horizon = 1000", "horizon = -5", "expected u32");
+    check("skip = 1", "skip = 6", "fewer than the 6 numbers");
+    check("skip = 1", "skip = 1\ntake = 6", "1 to 5");
+    check("source = \"qpos\"", "source = \"position\"", "unknown variant `position`, expected one of `qpos`, `qvel`");
+    check("source = \"qpos\"", "source = \"cinert\"", "no physics backend supplies cinert");
+    check("source = \"qpos\"", "source = \"body\"", "expected `body = \"NAME\"`");
+    check("source = \"qvel\"", "source = \"qvel\"\nbody = \"torso\"", "`body` goes with the source `body` only");
+    check("clip = [-10, 10]", "clip = [10, -10]", "low ≤ high");
+    check("clip = [-10, 10]", "clip = [-10]", "expected");
+    check("qpos = { uniform = 5e-3 }", "qpos = { gaussian = 5e-3 }", "expected `uniform` or `normal`");
+    check("qpos = { uniform = 5e-3 }", "qpos = { uniform = -1 }", "zero or more");
+    check("kind = \"velocity\"", "kind = \"speed\"", "unknown variant `speed`, expected one of `alive`, `velocity`");
+    check("kind = \"alive\"", "kind = \"norm\"", "expected `of = ");
+    check("kind = \"sum_squares\"", "kind = \"value\"", "a signal of one number for this kind of term, not 3");
+    check("name = \"reward_ctrl\"", "name = \"reward_forward\"", "already a reward term");
+    check("weight = 1.0", "weight = nan", "a finite number");
+    check("above = 0.7", "abov = 0.7", "unknown field `abov`");
+    // Names that the robot does not have.
+    check(
+        "joints = [\"root_x\"]",
+        "joints = [\"root_q\"]",
+        "hopper.xml has no joint `root_q`; expected one of: root_x, root_z, root_pitch",
+    );
+    check(
+        "source = \"qpos\"",
+        "source = \"body\"\nbody = \"tail\"",
+        "hopper.xml has no body `tail`; expected one of: world, torso",
+    );
+    check(
+        "[reset]",
+        "[reset]\nplace = [{ joints = [\"root_z\"], low = [1], high = [2], farther_than = 3 }]",
+        "a box that mostly",
+    );
+    check("[reset]", "[reset]\nplace = [{ joints = [\"root_z\"], low = [1, 2], high = [2] }]", "expected 1 numbers");
+
+    // What is missing altogether has no line of its own; it is named.
+    let told = TaskSpec::parse(&good.replace("title = \"Hopper\"\n", ""), "mine", "mine.toml").unwrap_err().to_string();
+    assert!(told.starts_with("mine.toml:") && told.contains("missing field `title`"), "{told}");
+    let line = 1 + good.lines().position(|l| l == "[[healthy]]").unwrap();
+    let told = TaskSpec::parse(&good.replacen("above = 0.7\n", "", 1), "mine", "mine.toml").unwrap_err();
+    assert!(told.line == line + 1 && told.message.contains("expected a bound"), "{told}");
+}
+
+/// A target that is placed afresh keeps its distances and rests.
+#[test]
+fn placed_joints_keep_their_distance() {
+    let text = format!(
+        "{}\n{}",
+        include_str!("../envs/hopper.toml"),
+        "[[reset.place]]\njoints = [\"root_x\", \"root_z\"]\nlow = [-0.2, -0.2]\nhigh = [0.2, 0.2]\nnearer_than = 0.2\nfarther_than = 0.1\n"
+    );
+    let hopper = Task::load("hopper").unwrap();
+    let task = Task::new(TaskSpec::parse(&text, "mine", "mine.toml").unwrap(), hopper.model().clone()).unwrap();
+    let mut stream = Seed(4).stream("reset");
+    let (mut qpos, mut qvel) = ([0.0; 6], [0.0; 6]);
+    let mut quadrants = [0; 4];
+    for _ in 0..400 {
+        task.draw(&mut stream, &mut qpos, &mut qvel);
+        let distance = qpos[0].hypot(qpos[1]);
+        assert!(0.1 < distance && distance < 0.2 && qvel[..2] == [0.0; 2] && qvel[2..].iter().all(|&v| v != 0.0));
+        quadrants[usize::from(qpos[0] > 0.0) + 2 * usize::from(qpos[1] > 0.0)] += 1;
+    }
+    assert!(quadrants.iter().all(|&n| n > 60), "{quadrants:?}");
+}
