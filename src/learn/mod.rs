@@ -1,1 +1,33 @@
-//! To be written.
+//! Learning from rewards: proximal policy optimisation for continuous actions, and the parts of it that other learners share.
+//!
+//! [`Ppo`] is the algorithm and reads top to bottom in `ppo.rs`. Acting needs no tensors: [`Policy`] and [`Dense`] run the networks as
+//! plain loops, because libtorch's cost a call is larger than the arithmetic of so small a network. Learning is in tensors, by
+//! automatic differentiation. [`gae`], [`clipped_objective`], [`clipped_value_loss`], [`Adam`] and [`orthogonal`] know nothing of control.
+
+mod adam;
+mod arrays;
+mod dense;
+mod error;
+mod gae;
+mod gaussian;
+mod network;
+mod norm;
+mod objective;
+mod policy;
+mod ppo;
+mod rollout;
+mod threads;
+
+pub use adam::{Adam, clip_by_global_norm};
+pub use arrays::Reader;
+pub use dense::{Dense, Layer};
+pub use error::LearnError;
+pub use gae::{Gae, Trajectories, gae};
+pub use gaussian::{entropy, kl, log_prob};
+pub use network::{Network, orthogonal};
+pub use norm::{RewardScale, RunningNorm};
+pub use objective::{approx_kl, clipped_objective, clipped_value_loss, explained_variance};
+pub use policy::Policy;
+pub use ppo::{Ppo, UpdateStats};
+pub use rollout::{Actions, Rollout, Transition};
+pub use threads::OneThread;

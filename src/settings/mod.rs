@@ -3,10 +3,12 @@
 //! What was typed and what it means are two types: the command line fills these structs in, and nothing below sees its flags.
 
 pub mod envs;
+mod ppo;
 mod reward_model;
 mod run;
 mod task;
 
+pub use ppo::PpoSettings;
 pub use reward_model::{LabelSettings, RewardModelSettings};
 pub use run::{RewardSource, RunSettings, TeacherKind};
 pub use task::{

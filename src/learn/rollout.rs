@@ -1,0 +1,125 @@
+//! What was seen between two updates.
+
+use super::LearnError;
+
+/// Sampled actions for `n` observations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Actions {
+    /// `[n, A]`: samples, not clipped to the action space; the environment clips.
+    pub actions: Vec<f32>,
+    /// `[n]`: log-densities of these samples, nats.
+    pub log_probs: Vec<f32>,
+    /// `[n]`: the critic's values of the observations, in units of scaled return.
+    pub values: Vec<f32>,
+}
+
+/// T steps of N worlds. Observations are raw, rewards unscaled: the learner normalises both. Rows are time-major, `[T, N, …]`.
+///
+/// Filled by [`Ppo::record`](super::Ppo::record) and [`Ppo::close`](super::Ppo::close). The rewards may be replaced before the update, as long
+/// as all of them come from one reward function.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rollout {
+    /// T.
+    pub steps: usize,
+    /// N.
+    pub worlds: usize,
+    /// `[T, N, O]`: what each action was chosen on.
+    pub obs: Vec<f32>,
+    /// `[T, N, A]`: the samples, not clipped.
+    pub actions: Vec<f32>,
+    /// `[T, N]`.
+    pub log_probs: Vec<f32>,
+    /// `[T, N]`: the critic's values of `obs`.
+    pub values: Vec<f32>,
+    /// `[T, N]`.
+    pub rewards: Vec<f32>,
+    /// `[T, N]`: the task ended; wins where `truncated` is set too.
+    pub terminated: Vec<bool>,
+    /// `[T, N]`: time ran out.
+    pub truncated: Vec<bool>,
+    /// `[T, N]`: the critic's values of the final observations, where truncated; 0 elsewhere.
+    pub final_values: Vec<f32>,
+    /// `[K, O]`: the final observations of the K truncated steps, in their order.
+    pub final_obs: Vec<f32>,
+    /// `[N, O]`: the observations after the last step.
+    pub last_obs: Vec<f32>,
+    /// `[N]`: the critic's values of `last_obs`.
+    pub last_values: Vec<f32>,
+}
+
+/// What a vector environment answers to one step of N worlds.
+#[derive(Clone, Copy, Debug)]
+pub struct Transition<'a> {
+    /// `[N]`.
+    pub rewards: &'a [f32],
+    /// `[N]`: the task ended.
+    pub terminated: &'a [bool],
+    /// `[N]`: time ran out.
+    pub truncated: &'a [bool],
+    /// `[N, O]`: the last observation of an episode that ended; only rows of truncated worlds are read.
+    pub final_obs: &'a [f32],
+}
+
+impl Rollout {
+    /// An empty rollout of `worlds` worlds.
+    pub fn new(worlds: usize) -> Rollout {
+        Rollout { worlds, ..Rollout::default() }
+    }
+
+    /// T·N.
+    pub fn samples(&self) -> usize {
+        self.steps * self.worlds
+    }
+
+    /// Whether an episode ended with sample `i`, terminated or truncated.
+    pub fn ended(&self, i: usize) -> bool {
+        self.terminated[i] || self.truncated[i]
+    }
+
+    /// Refuses sizes that do not fit and numbers that are not finite, saying which and where.
+    pub(super) fn check(&self, obs_dim: usize, act_dim: usize) -> Result<(), LearnError> {
+        let (samples, worlds) = (self.samples(), self.worlds);
+        let truncated = self.truncated.iter().filter(|&&t| t).count();
+        let sizes = [
+            ("the rollout's observations", self.obs.len(), samples * obs_dim),
+            ("the rollout's actions", self.actions.len(), samples * act_dim),
+            ("the rollout's log-probabilities", self.log_probs.len(), samples),
+            ("the rollout's values", self.values.len(), samples),
+            ("the rollout's rewards", self.rewards.len(), samples),
+            ("the rollout's termination flags", self.terminated.len(), samples),
+            ("the rollout's truncation flags", self.truncated.len(), samples),
+            ("the rollout's final values", self.final_values.len(), samples),
+            ("the rollout's final observations", self.final_obs.len(), truncated * obs_dim),
+            ("the rollout's last observations", self.last_obs.len(), worlds * obs_dim),
+            ("the rollout's last values", self.last_values.len(), worlds),
+        ];
+        if samples == 0 {
+            return Err(LearnError::Size { what: "the rollout's samples".to_owned(), expected: 1, got: 0 });
+        }
+        for (what, got, expected) in sizes {
+            if got != expected {
+                return Err(LearnError::Size { what: what.to_owned(), expected, got });
+            }
+        }
+        let numbers: [(&str, &[f32], usize); 8] = [
+            ("an observation", &self.obs, worlds * obs_dim),
+            ("an action", &self.actions, worlds * act_dim),
+            ("a log-probability", &self.log_probs, worlds),
+            ("a value", &self.values, worlds),
+            ("a reward", &self.rewards, worlds),
+            ("a final value", &self.final_values, worlds),
+            ("a final observation", &self.final_obs, usize::MAX),
+            ("a last observation", &self.last_obs, usize::MAX),
+        ];
+        for (what, numbers, row) in numbers {
+            if let Some(i) = numbers.iter().position(|x| !x.is_finite()) {
+                let place = match row {
+                    usize::MAX => String::new(),
+                    row => format!(" at step {} in world {}", i / row, i % row / (row / worlds)),
+                };
+                return Err(LearnError::NotFinite { what: format!("{what} of the rollout{place}") });
+            }
+        }
+        Ok(())
+    }
+}

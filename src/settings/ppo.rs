@@ -1,0 +1,151 @@
+//! Proximal policy optimisation (Schulman et al. 2017): its dials.
+
+use serde::{Deserialize, Serialize};
+
+/// How a policy learns. The defaults suit the shipped robots on two cores; a task's file may override any of them in a table `[ppo]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoSettings {
+    /// Worlds stepped side by side, N.
+    pub worlds: usize,
+    /// Env steps a world between two updates, T; an update learns from T·N samples.
+    pub horizon: usize,
+    /// Passes over those samples.
+    pub epochs: usize,
+    /// Samples a gradient step. T·N is cut into equal parts of about this size.
+    pub minibatch: usize,
+    /// Adam's step size at the start, for actor and critic alike.
+    pub learning_rate: f64,
+    /// The share of [`learning_rate`](Self::learning_rate) left when the planned env steps are done; it falls linearly till then and
+    /// stays there. 1 turns annealing off.
+    pub final_learning_rate: f64,
+    /// Adam's ε, added to the root of the second moment after bias correction, as in PyTorch.
+    pub adam_eps: f64,
+    /// Discount an env step, γ.
+    pub gamma: f64,
+    /// GAE's λ.
+    pub lambda: f64,
+    /// How far the probability ratio may leave 1 before the objective goes flat.
+    pub clip: f64,
+    /// How far the critic may move a prediction from that of the rollout, in units of scaled return; 0 turns it off.
+    pub value_clip: f64,
+    /// Weight of the entropy bonus, per nat.
+    pub entropy: f64,
+    /// Gradients longer than this (global L2 norm, actor and critic apart) are shortened to it; 0 turns it off.
+    pub max_grad_norm: f64,
+    /// The actor's epochs end when a minibatch's estimated KL from the rollout's policy passes 1.5 times this, nats; 0 turns it off.
+    pub target_kl: f64,
+    /// Hidden layers' sizes, tanh, for actor and critic alike.
+    pub hidden: Vec<usize>,
+    /// log σ of every action at the start; actions are in the actuators' own units.
+    pub initial_log_std: f64,
+    /// Whether observations are brought to mean 0, variance 1 and clipped to ±10.
+    pub normalise_obs: bool,
+    /// Whether rewards are divided by the standard deviation of the running discounted return and clipped to ±10.
+    pub scale_rewards: bool,
+    /// Passes over the last rollout when the critic is refitted to a changed reward.
+    pub refit_epochs: usize,
+}
+
+impl Default for PpoSettings {
+    fn default() -> Self {
+        PpoSettings {
+            worlds: 64,
+            horizon: 64,
+            epochs: 10,
+            minibatch: 512,
+            learning_rate: 3e-4,
+            final_learning_rate: 0.1,
+            adam_eps: 1e-5,
+            gamma: 0.99,
+            lambda: 0.95,
+            clip: 0.2,
+            value_clip: 0.2,
+            entropy: 0.0,
+            max_grad_norm: 0.5,
+            target_kl: 0.03,
+            hidden: vec![64, 64],
+            initial_log_std: 0.0,
+            normalise_obs: true,
+            scale_rewards: true,
+            refit_epochs: 5,
+        }
+    }
+}
+
+impl PpoSettings {
+    /// Refuses settings that cannot work, naming the field and what it must be.
+    pub fn check(&self) -> Result<(), String> {
+        let counts = [
+            ("worlds", self.worlds),
+            ("horizon", self.horizon),
+            ("epochs", self.epochs),
+            ("minibatch", self.minibatch),
+            ("refit_epochs", self.refit_epochs),
+        ];
+        for (name, value) in counts {
+            if value == 0 {
+                return Err(format!("ppo.{name} must be at least 1"));
+            }
+        }
+        if self.hidden.contains(&0) {
+            return Err("ppo.hidden must list layer sizes of at least 1".to_owned());
+        }
+        let ranges = [
+            ("learning_rate", self.learning_rate, f64::MIN_POSITIVE, f64::MAX),
+            ("final_learning_rate", self.final_learning_rate, 0.0, 1.0),
+            ("adam_eps", self.adam_eps, f64::MIN_POSITIVE, f64::MAX),
+            ("gamma", self.gamma, 0.0, 1.0),
+            ("lambda", self.lambda, 0.0, 1.0),
+            ("clip", self.clip, f64::MIN_POSITIVE, f64::MAX),
+            ("value_clip", self.value_clip, 0.0, f64::MAX),
+            ("entropy", self.entropy, 0.0, f64::MAX),
+            ("max_grad_norm", self.max_grad_norm, 0.0, f64::MAX),
+            ("target_kl", self.target_kl, 0.0, f64::MAX),
+            ("initial_log_std", self.initial_log_std, -20.0, 20.0),
+        ];
+        for (name, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                let wanted = match (low, high) {
+                    (low, f64::MAX) if low > 0.0 => "a number above 0".to_owned(),
+                    (_, f64::MAX) => "a number of at least 0".to_owned(),
+                    (low, high) => format!("a number from {low} to {high}"),
+                };
+                return Err(format!("ppo.{name} must be {wanted}, not {value}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_overrides_only_what_it_names() {
+        let read = |text: &str| toml::from_str::<PpoSettings>(text);
+        assert_eq!(read("").unwrap(), PpoSettings::default());
+        let some = read("worlds = 32\nhidden = [32]").unwrap();
+        assert_eq!(some, PpoSettings { worlds: 32, hidden: vec![32], ..PpoSettings::default() });
+        assert!(read("wolrds = 32").unwrap_err().to_string().contains("wolrds"));
+    }
+
+    #[test]
+    fn impossible_settings_are_named() {
+        let default = PpoSettings::default;
+        default().check().unwrap();
+        for (settings, wanted) in [
+            (PpoSettings { worlds: 0, ..default() }, "ppo.worlds must be at least 1"),
+            (PpoSettings { gamma: 1.5, ..default() }, "ppo.gamma must be a number from 0 to 1, not 1.5"),
+            (PpoSettings { clip: 0.0, ..default() }, "ppo.clip must be a number above 0, not 0"),
+            (
+                PpoSettings { learning_rate: f64::NAN, ..default() },
+                "ppo.learning_rate must be a number above 0, not NaN",
+            ),
+            (PpoSettings { hidden: vec![64, 0], ..default() }, "ppo.hidden must list layer sizes of at least 1"),
+        ] {
+            assert_eq!(settings.check().unwrap_err(), wanted);
+        }
+    }
+}
