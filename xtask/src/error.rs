@@ -40,8 +40,8 @@ impl fmt::Display for Error {
             Error::Usage(what) => write!(out, "{what}; `cargo xtask help` lists what there is"),
             Error::Packages { missing, command } => write!(
                 out,
-                "this machine lacks {}; install them with\n\n    {command}\n\nand run this again (or add `--yes` and \
-                 it is run for you)",
+                "this machine lacks {}; this installs it:\n\n    {command}\n\nThen run `cargo xtask` again (or add \
+                 `--yes` now, and that is run for you)",
                 missing.join(", ")
             ),
             Error::Install { command, why } => write!(out, "`{command}` did not do it ({why}); run it by hand and see"),

@@ -62,18 +62,21 @@ fn execute(invocation: &Invocation) -> Result<ExitCode, Error> {
 /// Opens the desk; where there is no display, says so and runs the headless demo instead. Arguments after `--` go to
 /// `flipside` as they are, and then it is for them to say whether a window is wanted.
 fn run(invocation: &Invocation) -> Result<ExitCode, Error> {
-    let no_display = display::reachable().err();
-    let purpose = if no_display.is_none() { Purpose::Desk } else { Purpose::Headless };
-    let libtorch = set_up(invocation, purpose)?;
-    steps::build(&libtorch)?;
     let mut rest = invocation.rest.clone();
-    if let Some(why) = no_display.filter(|_| rest.is_empty()) {
+    let wants_window = rest.first().is_none_or(|first| first.starts_with('-'));
+    let mut purpose = if wants_window { Purpose::Desk } else { Purpose::Headless };
+    if rest.is_empty()
+        && let Err(why) = display::reachable()
+    {
         eprintln!(
-            "xtask: {why}, so no window can open; running the same loop without one, with a simulated teacher \
-             (`flipside demo`)."
+            "xtask: {why}, so no window can open; `flipside demo` runs the same loop without one, with a simulated \
+             teacher."
         );
         rest.push("demo".to_owned());
+        purpose = Purpose::Headless;
     }
+    let libtorch = set_up(invocation, purpose)?;
+    steps::build(&libtorch)?;
     Err(steps::become_flipside(&rest))
 }
 

@@ -30,6 +30,9 @@ pub fn binary() -> Result<PathBuf, Error> {
 }
 
 pub fn build(libtorch: &Libtorch) -> Result<(), Error> {
+    if !binary()?.exists() {
+        eprintln!("xtask: building for the first time, which takes some minutes (8 or so on 2 cores)");
+    }
     let mut command = cargo_command(libtorch, &["build", "--release", "--bin", "flipside"]);
     let status = command.status().map_err(|why| Error::Program { program: "cargo".to_owned(), why })?;
     if status.success() { Ok(()) } else { Err(Error::Step("the build")) }
