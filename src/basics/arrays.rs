@@ -28,6 +28,23 @@ pub struct Array {
 /// Arrays by name, in the names' order.
 pub type Arrays = BTreeMap<String, Array>;
 
+impl ArrayData {
+    /// How many numbers.
+    pub fn len(&self) -> usize {
+        match self {
+            ArrayData::F32(v) => v.len(),
+            ArrayData::F64(v) => v.len(),
+            ArrayData::I64(v) => v.len(),
+            ArrayData::U64(v) => v.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Array {
     /// An f32 array. `data` must hold the product of `shape` numbers.
     pub fn f32(shape: &[usize], data: Vec<f32>) -> Array {

@@ -3,6 +3,7 @@
 //! A [`Seed`] names a run; [`Seed::stream`] derives an independent [`Stream`] for each use ("policy", "reset", "pairs"), and
 //! [`Seed::world`] the seed of one world of a batch. A stream can be saved and restored bit for bit, because it is plain data.
 
+use super::fnv1a;
 use rand::TryRng;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
@@ -15,9 +16,7 @@ impl Seed {
     /// The stream of this name. Streams of different names or seeds are independent for all practical purposes.
     pub fn stream(self, name: &str) -> Stream {
         // FNV-1a over the name, mixed with the seed by SplitMix64, as xoshiro's authors advise for seeding.
-        let hash =
-            name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
-        let mut mix = split_mix(self.0) ^ hash;
+        let mut mix = split_mix(self.0) ^ fnv1a(name.as_bytes());
         Stream {
             state: std::array::from_fn(|_| {
                 mix = mix.wrapping_add(0x9e37_79b9_7f4a_7c15);
