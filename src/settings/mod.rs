@@ -3,6 +3,7 @@
 //! What was typed and what it means are two types: the command line fills these structs in, and nothing below sees its flags.
 
 pub mod envs;
+pub mod folders;
 mod ppo;
 mod reward_model;
 mod run;
