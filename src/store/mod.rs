@@ -1,1 +1,35 @@
-//! To be written.
+//! The session on disk. A session is a folder:
+//!
+//! ```text
+//! hopper-2026-11-23-194501/
+//!   session.db                      SQLite: settings, clips, pairs, the log of judgements, metrics
+//!   session.lock                    locked by the process that writes the session; never by a dead one
+//!   checkpoints/
+//!     checkpoint-00000041.safetensors   weights, optimiser, normalisers, random streams; the last two are kept
+//!     initial.safetensors               snapshots with a name are kept for ever
+//! ```
+//!
+//! What holds, whatever happens to the process or the power:
+//! - A judgement that [`Session::judge`] returned is on disk. Undo appends a retraction; the log only grows.
+//! - A checkpoint appears whole or not at all: it is written beside, synced and renamed.
+//! - What cannot be read (newer, damaged, not a session) is refused in one sentence, and nothing in it is changed.
+//!
+//! The rest of the program hands values in and takes values out; no other room knows of these files.
+
+mod arrays_file;
+mod checkpoints;
+mod clips;
+mod disk;
+mod error;
+mod export;
+mod judgements;
+mod metrics;
+pub mod npz;
+mod schema;
+mod session;
+
+pub use checkpoints::{Checkpoint, CheckpointHeader};
+pub use error::StoreError;
+pub use export::{LabelFrames, PolicyMetadata, export_policy};
+pub use metrics::Metric;
+pub use session::{Session, sessions_in};

@@ -1,0 +1,175 @@
+//! [`Arrays`] as a safetensors file in memory: a JSON header with names, shapes and metadata, then the numbers, little-endian.
+//!
+//! The format has no checksum, so our own files carry one in their metadata: see [`encode`].
+
+use crate::basics::{Array, ArrayData, Arrays, fnv1a, fnv1a_on};
+use safetensors::tensor::{Dtype, SafeTensors, View, serialize};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// The one metadata entry of our own files. One, because the crate writes several in random order, and equal content should give
+/// equal bytes.
+const ENTRY: &str = "flipside";
+
+/// What that entry holds, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    /// The caller's header, itself JSON.
+    header: String,
+    /// [`checksum`] of the header and the arrays, in hexadecimal.
+    checksum: String,
+}
+
+/// The file's bytes for these arrays and this header, sealed with a checksum that [`decode`] verifies.
+pub(super) fn encode(header: &str, arrays: &Arrays) -> Result<Vec<u8>, String> {
+    let sealed = Sealed { header: header.to_owned(), checksum: checksum(header, arrays) };
+    let entry = serde_json::to_string(&sealed).map_err(|e| e.to_string())?;
+    encode_plain(HashMap::from([(ENTRY.to_owned(), entry)]), arrays)
+}
+
+/// The header and the arrays, bit for bit as [`encode`] was given them, or what is wrong with the bytes.
+pub(super) fn decode(bytes: &[u8]) -> Result<(String, Arrays), String> {
+    let (mut metadata, arrays) = decode_plain(bytes)?;
+    let entry = metadata.remove(ENTRY).ok_or("it is a safetensors file of another program")?;
+    let sealed: Sealed = serde_json::from_str(&entry).map_err(|e| format!("its metadata cannot be read: {e}"))?;
+    match checksum(&sealed.header, &arrays) == sealed.checksum {
+        true => Ok((sealed.header, arrays)),
+        false => Err("its numbers do not match its checksum".to_owned()),
+    }
+}
+
+/// A safetensors file with this metadata.
+pub(super) fn encode_plain(metadata: HashMap<String, String>, arrays: &Arrays) -> Result<Vec<u8>, String> {
+    serialize(arrays, Some(metadata)).map_err(|e| e.to_string())
+}
+
+/// Any safetensors file of the number types that [`ArrayData`] knows.
+pub(super) fn decode_plain(bytes: &[u8]) -> Result<(HashMap<String, String>, Arrays), String> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    let mut arrays = Arrays::new();
+    for (name, tensor) in file.iter() {
+        fn numbers<const N: usize, T>(bytes: &[u8], number: fn([u8; N]) -> T) -> Vec<T> {
+            bytes.as_chunks::<N>().0.iter().map(|&b| number(b)).collect()
+        }
+        let bytes = tensor.data();
+        let data = match tensor.dtype() {
+            Dtype::F32 => ArrayData::F32(numbers(bytes, f32::from_le_bytes)),
+            Dtype::F64 => ArrayData::F64(numbers(bytes, f64::from_le_bytes)),
+            Dtype::I64 => ArrayData::I64(numbers(bytes, i64::from_le_bytes)),
+            Dtype::U64 => ArrayData::U64(numbers(bytes, u64::from_le_bytes)),
+            other => return Err(format!("array {name} has numbers of type {other:?}")),
+        };
+        arrays.insert(name.to_owned(), Array { shape: tensor.shape().to_vec(), data });
+    }
+    Ok((metadata.metadata().clone().unwrap_or_default(), arrays))
+}
+
+/// The numbers as they lie in the file.
+fn bytes(array: &Array) -> Vec<u8> {
+    fn flat<const N: usize, T: Copy>(numbers: &[T], bytes: fn(T) -> [u8; N]) -> Vec<u8> {
+        numbers.iter().flat_map(|&x| bytes(x)).collect()
+    }
+    match &array.data {
+        ArrayData::F32(v) => flat(v, f32::to_le_bytes),
+        ArrayData::F64(v) => flat(v, f64::to_le_bytes),
+        ArrayData::I64(v) => flat(v, i64::to_le_bytes),
+        ArrayData::U64(v) => flat(v, u64::to_le_bytes),
+    }
+}
+
+/// A hash over the header and every array's name, type, shape and numbers, each part at a place that the parts before it fix.
+fn checksum(header: &str, arrays: &Arrays) -> String {
+    let sized = |hash: u64, bytes: &[u8]| fnv1a_on(fnv1a_on(hash, &(bytes.len() as u64).to_le_bytes()), bytes);
+    let mut hash = sized(fnv1a(b""), header.as_bytes());
+    for (name, array) in arrays {
+        hash = sized(hash, name.as_bytes());
+        hash = sized(hash, format!("{:?} {:?}", array.dtype(), array.shape).as_bytes());
+        hash = sized(hash, &bytes(array));
+    }
+    format!("{hash:016x}")
+}
+
+impl View for &Array {
+    fn dtype(&self) -> Dtype {
+        match &self.data {
+            ArrayData::F32(_) => Dtype::F32,
+            ArrayData::F64(_) => Dtype::F64,
+            ArrayData::I64(_) => Dtype::I64,
+            ArrayData::U64(_) => Dtype::U64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(bytes(self))
+    }
+
+    fn data_len(&self) -> usize {
+        self.data.len() * self.dtype().bitsize() / 8
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Every number type, a scalar, an empty array, and the numbers that are easily lost.
+    pub fn awkward() -> Arrays {
+        Arrays::from([
+            ("actor.0.weight".to_owned(), Array::f32(&[2, 3], vec![1.5, -0.0, f32::NAN, f32::INFINITY, 1e-45, -3.0])),
+            ("norm.mean".to_owned(), Array::f64(&[2], vec![f64::MIN_POSITIVE, -1e300])),
+            ("stream".to_owned(), Array::u64(vec![u64::MAX, 0, 0x8000_0000_0000_0001, 1])),
+            ("step".to_owned(), Array { shape: vec![], data: ArrayData::I64(vec![i64::MIN]) }),
+            ("empty".to_owned(), Array::f32(&[0, 4], vec![])),
+        ])
+    }
+
+    #[test]
+    fn arrays_come_back_bit_for_bit() {
+        let (header, arrays) = decode(&encode("{\"a\":1}", &awkward()).unwrap()).unwrap();
+        assert_eq!(header, "{\"a\":1}");
+        assert_eq!(arrays.keys().collect::<Vec<_>>(), awkward().keys().collect::<Vec<_>>());
+        for (name, array) in awkward() {
+            assert_eq!((&arrays[&name].shape, bytes(&arrays[&name])), (&array.shape, bytes(&array)), "{name}");
+        }
+        assert_eq!(encode("x", &awkward()).unwrap(), encode("x", &awkward()).unwrap(), "equal content, equal bytes");
+    }
+
+    #[test]
+    fn any_changed_byte_is_noticed() {
+        let whole = encode("{}", &awkward()).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            // Padding at the header's end and the like may change without harm; then the content must be the same.
+            if let Ok((header, arrays)) = decode(&bytes) {
+                assert_eq!(encode(&header, &arrays).unwrap(), whole, "byte {at}");
+            }
+            decode(&whole[..at]).unwrap_err();
+        }
+    }
+
+    /// `tests/golden/python.safetensors` was written by Python's safetensors 0.8 with numpy 2.4:
+    /// `save_file({"f": arange(6, dtype=f4).reshape(2, 3) / 4, "d": array([1e-300, -0.5]), "u": array([2**64 - 1, 7], u8),
+    /// "i": array(-5)}, path, {"made_by": "numpy"})`
+    #[test]
+    fn reads_what_pythons_safetensors_writes() {
+        let (metadata, arrays) = decode_plain(include_bytes!("../../tests/golden/python.safetensors")).unwrap();
+        assert_eq!(metadata["made_by"], "numpy");
+        let expected = Arrays::from([
+            ("f".to_owned(), Array::f32(&[2, 3], vec![0.0, 0.25, 0.5, 0.75, 1.0, 1.25])),
+            ("d".to_owned(), Array::f64(&[2], vec![1e-300, -0.5])),
+            ("u".to_owned(), Array::u64(vec![u64::MAX, 7])),
+            ("i".to_owned(), Array { shape: vec![], data: ArrayData::I64(vec![-5]) }),
+        ]);
+        assert_eq!(arrays, expected);
+        assert!(
+            decode(include_bytes!("../../tests/golden/python.safetensors")).unwrap_err().contains("another program")
+        );
+    }
+}

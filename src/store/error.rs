@@ -1,0 +1,188 @@
+//! Why the store refused: one sentence each, which ends with what to do next.
+
+use crate::basics::{ItemId, JudgementId, PairId};
+use rusqlite::ErrorCode;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Everything that reading or writing a session can run into.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder has no session database, or one of another program.
+    #[error("{} holds no session; give the folder of one, or start a new one with `flipside train`", .0.display())]
+    NotASession(PathBuf),
+    /// A new session was to be made where one lies already.
+    #[error("{} already holds a session; open that one, or name a new folder", .0.display())]
+    AlreadyASession(PathBuf),
+    /// A new session was to be made in a folder that holds other things.
+    #[error("{} holds other files; name a new or an empty folder for the session", .0.display())]
+    NotEmpty(PathBuf),
+    /// Another process writes this session.
+    #[error(
+        "{} is open in another Flipside{}; close it there, or wait until it has finished",
+        folder.display(),
+        process.map_or(String::new(), |id| format!(" (process {id})"))
+    )]
+    InUse {
+        /// The session.
+        folder: PathBuf,
+        /// Who has it, if it said so.
+        process: Option<u32>,
+    },
+    /// The format is newer than this program.
+    #[error(
+        "{} was written by a newer Flipside (format {found}; this one knows up to {known}); update Flipside to open it, \
+         nothing in it was changed",
+        path.display()
+    )]
+    Newer {
+        /// The session or the file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format this program reads.
+        known: u32,
+    },
+    /// The database is not whole.
+    #[error(
+        "the database {} is damaged ({reason}); restore the session from a copy or start a new one, nothing in it was changed",
+        path.display()
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// One clip is not whole; the rest of the session is not touched by that.
+    #[error(
+        "clip {} in {} is damaged ({reason}); the other clips can still be used, restore the session from a copy to get it back",
+        id.0, folder.display()
+    )]
+    DamagedClip {
+        /// The session.
+        folder: PathBuf,
+        /// Which clip.
+        id: ItemId,
+        /// What was found.
+        reason: String,
+    },
+    /// No checkpoint is whole.
+    #[error(
+        "{} is damaged ({reason}) and no earlier checkpoint is whole; the judgements are: move that file away to train afresh \
+         from them",
+        path.display()
+    )]
+    DamagedCheckpoint {
+        /// The newest file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// There was no room to write.
+    #[error(
+        "the disk is full, so {} could not be written; free some space on it and try again, what was saved before is whole",
+        .0.display()
+    )]
+    DiskFull(PathBuf),
+    /// The folder or its disk does not let us write.
+    #[error("{} cannot be written ({reason}); make it writable, or copy the session to a folder that is", path.display())]
+    ReadOnly {
+        /// What was to be written.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+    /// No such clip.
+    #[error("there is no clip {} in this session; take one that a pair names", .0.0)]
+    NoSuchClip(ItemId),
+    /// No such pair.
+    #[error("there is no pair {} in this session; take one of the unanswered pairs", .0.0)]
+    NoSuchPair(PairId),
+    /// No such judgement.
+    #[error("there is no judgement {} in this session; take one from its log", .0.0)]
+    NoSuchJudgement(JudgementId),
+    /// The judgement was taken back before.
+    #[error("judgement {} was taken back before; take back another one", .0.0)]
+    AlreadyRetracted(JudgementId),
+    /// Another clip or pair of that number is there already.
+    #[error("{what} {id} is in the session already and differs; take the next free number for a new one")]
+    NumberTaken {
+        /// `clip` or `pair`.
+        what: &'static str,
+        /// The number.
+        id: u64,
+    },
+    /// What was to be stored contradicts itself.
+    #[error("{what} cannot be stored: {reason}; this is a mistake in Flipside, please report it with these words")]
+    Unsound {
+        /// What was handed in.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An export's writer failed.
+    #[error("the export could not be written ({0}); check the place that it goes to and export again")]
+    Export(#[source] io::Error),
+    /// Any other trouble with a file.
+    #[error("{} could not be read or written ({source}); check the disk and try again", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Any other trouble with the database.
+    #[error("the database {} refused ({source}); try again, and report it if it stays", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+}
+
+impl StoreError {
+    /// What an I/O error on `path` means to a person.
+    pub(super) fn io(path: &Path, source: io::Error) -> StoreError {
+        let path = path.to_owned();
+        match source.kind() {
+            // A file may reach the size that the system or a quota allows before the disk is full: the same to a person.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                StoreError::DiskFull(path)
+            }
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                StoreError::ReadOnly { path, reason: source.to_string() }
+            }
+            _ => StoreError::Io { path, source },
+        }
+    }
+
+    /// What SQLite's error on the database at `path` means to a person. `system` is the system's error behind it, where there is one.
+    pub(super) fn database(path: &Path, source: rusqlite::Error, system: Option<io::Error>) -> StoreError {
+        let path = path.to_owned();
+        match &source {
+            rusqlite::Error::SqliteFailure(failure, message) => {
+                let words = || message.clone().unwrap_or_else(|| source.to_string());
+                match failure.code {
+                    ErrorCode::DiskFull => StoreError::DiskFull(path),
+                    ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+                        StoreError::Damaged { path, reason: words() }
+                    }
+                    ErrorCode::ReadOnly => StoreError::ReadOnly { path, reason: words() },
+                    ErrorCode::SystemIoFailure | ErrorCode::CannotOpen => match system {
+                        Some(error) => StoreError::io(&path, error),
+                        None => StoreError::Database { path, source },
+                    },
+                    _ => StoreError::Database { path, source },
+                }
+            }
+            // A value that no version of this program writes.
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..) => StoreError::Damaged { path, reason: source.to_string() },
+            _ => StoreError::Database { path, source },
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Opening and making sessions. What can be done with an open one stands in the files beside: clips, judgements, metrics,
+//! checkpoints, exports.
+
+use super::schema::{self, DATABASE};
+use super::{StoreError, disk};
+use crate::settings::RunSettings;
+use rusqlite::{Connection, OptionalExtension};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The checkpoints' folder in the session's folder.
+pub(super) const CHECKPOINTS: &str = "checkpoints";
+
+/// An open session. It belongs to one thread at a time (`Send`, not `Sync`), and while it is open for writing no other process can
+/// open it so. Dropping it closes it; everything acknowledged is on disk already.
+#[derive(Debug)]
+pub struct Session {
+    folder: PathBuf,
+    settings: RunSettings,
+    pub(super) db: Connection,
+    /// Checkpoints that [`Session::load_checkpoint`] found damaged: they do not count as kept ones.
+    pub(super) damaged: BTreeSet<u64>,
+    /// `None` when opened to read. Last, because fields are dropped in this order and the database must be closed under the lock.
+    lock: Option<File>,
+}
+
+impl Session {
+    /// Makes a new session in `folder`, which is made if need be and must hold nothing else, and opens it for writing.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyASession`], [`StoreError::NotEmpty`], [`StoreError::InUse`], [`StoreError::DiskFull`],
+    /// [`StoreError::ReadOnly`]. A folder in which this failed, or was killed, can be given again.
+    pub fn create(folder: &Path, settings: &RunSettings) -> Result<Session, StoreError> {
+        let failed = |e| StoreError::io(folder, e);
+        fs::create_dir_all(folder).map_err(failed)?;
+        refuse_foreign_files(folder)?;
+        let lock = disk::lock(folder)?;
+        // Again, now that nobody else can be making one.
+        refuse_foreign_files(folder)?;
+
+        fs::create_dir_all(folder.join(CHECKPOINTS)).map_err(failed)?;
+        let database = folder.join(DATABASE);
+        let beside = disk::partial(&database);
+        remove_partials(folder)?;
+        schema::write_new(&beside, settings)?;
+        fs::rename(&beside, &database).map_err(failed)?;
+        disk::sync_folder(folder)?;
+        disk::sync_folder(folder.parent().unwrap_or(Path::new("")))?;
+        Session::with(folder, schema::connect(folder)?, Some(lock))
+    }
+
+    /// Opens the session in `folder` for writing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotASession`], [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::InUse`], [`StoreError::ReadOnly`],
+    /// [`StoreError::DiskFull`]; nothing in the session has changed then.
+    pub fn open(folder: &Path) -> Result<Session, StoreError> {
+        schema::inspect(folder)?;
+        let lock = disk::lock(folder)?;
+        let session = Session::with(folder, schema::connect(folder)?, Some(lock))?;
+        remove_partials(&folder.join(CHECKPOINTS))?;
+        Ok(session)
+    }
+
+    /// Opens the session in `folder` for reading alone, also while another process writes it, or on a disk that cannot be written.
+    /// What would write then returns [`StoreError::ReadOnly`].
+    ///
+    /// # Errors
+    /// As [`Session::open`], but never [`StoreError::InUse`].
+    pub fn open_to_read(folder: &Path) -> Result<Session, StoreError> {
+        schema::inspect(folder)?;
+        Session::with(folder, schema::connect_to_read(folder)?, None)
+    }
+
+    fn with(folder: &Path, db: Connection, lock: Option<File>) -> Result<Session, StoreError> {
+        let mut session =
+            Session { folder: folder.to_owned(), settings: RunSettings::default(), db, damaged: BTreeSet::new(), lock };
+        let json: String = session.sql(|db| db.query_row("SELECT json FROM settings", [], |row| row.get(0)))?;
+        session.settings = serde_json::from_str(&json).map_err(|e| StoreError::Damaged {
+            path: session.database(),
+            reason: format!("its settings cannot be read: {e}"),
+        })?;
+        session.settings.folder = Some(folder.to_owned());
+        Ok(session)
+    }
+
+    /// Where the session lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The run's settings, with [`RunSettings::folder`] naming this session's folder.
+    pub fn settings(&self) -> &RunSettings {
+        &self.settings
+    }
+
+    /// Replaces the settings, so that reopening goes on with these.
+    pub fn put_settings(&mut self, settings: &RunSettings) -> Result<(), StoreError> {
+        self.must_be_writable()?;
+        self.sql(|db| schema::put_settings(db, settings))?;
+        self.settings = RunSettings { folder: Some(self.folder.clone()), ..settings.clone() };
+        Ok(())
+    }
+
+    /// A single remembered fact, by name: `created_at_ms`, `created_by`, or what [`Session::put_meta`] wrote.
+    pub fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.sql(|db| db.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional())
+    }
+
+    /// Remembers a single fact, replacing an earlier one of that name.
+    pub fn put_meta(&mut self, name: &str, value: &str) -> Result<(), StoreError> {
+        self.must_be_writable()?;
+        const PUT: &str = "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2";
+        self.sql(|db| db.execute(PUT, [name, value])).map(drop)
+    }
+
+    /// The database's path, for error messages.
+    pub(super) fn database(&self) -> PathBuf {
+        self.folder.join(DATABASE)
+    }
+
+    /// Runs `work` on the connection; what SQLite refuses becomes a sentence.
+    pub(super) fn sql<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        work(&self.db).map_err(|e| schema::refusal(&self.db, &self.database(), e))
+    }
+
+    /// Refuses to write where the session was opened to read.
+    pub(super) fn must_be_writable(&self) -> Result<(), StoreError> {
+        match self.lock {
+            Some(_) => Ok(()),
+            None => Err(StoreError::ReadOnly {
+                path: self.folder.clone(),
+                reason: "it was opened only to be read".to_owned(),
+            }),
+        }
+    }
+}
+
+/// The sessions right below `root`, the latest written first. A `root` that does not exist holds none.
+///
+/// # Errors
+/// [`StoreError::Io`] where `root` cannot be listed.
+pub fn sessions_in(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match fs::read_dir(root) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|e| StoreError::io(root, e))?,
+    };
+    let mut sessions: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for entry in entries {
+        let folder = entry.map_err(|e| StoreError::io(root, e))?.path();
+        let changed = |name: &str| fs::metadata(folder.join(name)).and_then(|m| m.modified());
+        if let Ok(database) = changed(DATABASE) {
+            // Commits go to the log first, so it may be the younger one.
+            let latest = changed("session.db-wal").map_or(database, |log| log.max(database));
+            sessions.push((latest, folder));
+        }
+    }
+    sessions.sort();
+    Ok(sessions.into_iter().rev().map(|(_, folder)| folder).collect())
+}
+
+/// Allows an empty folder, and what an interrupted [`Session::create`] leaves.
+fn refuse_foreign_files(folder: &Path) -> Result<(), StoreError> {
+    let failed = |e| StoreError::io(folder, e);
+    if folder.join(DATABASE).exists() {
+        return Err(StoreError::AlreadyASession(folder.to_owned()));
+    }
+    let beside = disk::partial(Path::new(DATABASE));
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
+        let ours = name == disk::LOCK || name == CHECKPOINTS || name.starts_with(&*beside.to_string_lossy());
+        if !ours {
+            return Err(StoreError::NotEmpty(folder.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a killed process left half written: no one can be writing it, for we hold the lock.
+fn remove_partials(folder: &Path) -> Result<(), StoreError> {
+    let failed = |e| StoreError::io(folder, e);
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        // `session.db.partial`, and SQLite's `session.db.partial-journal` and the like beside it.
+        if path.extension().is_some_and(|e| e.to_string_lossy().starts_with(disk::PARTIAL)) {
+            fs::remove_file(&path).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
