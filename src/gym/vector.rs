@@ -208,7 +208,7 @@ impl VectorEnv {
 
     /// How many episodes were ended because the physics of their world left the finite numbers.
     pub fn diverged(&self) -> u64 {
-        self.diverged.max(self.backend.diverged())
+        self.diverged
     }
 
     /// Begins an episode in every world and returns the observations, `[worlds, O]`. World i draws from the stream of seed + i; its later
@@ -345,7 +345,8 @@ impl VectorEnv {
         self.task.remember(&state, before);
 
         // Physics that left the finite numbers says nothing: the last good observation stands, nothing is paid, and the episode is cut.
-        let finite = reward.is_finite() && self.scratch.obs.iter().all(|x| x.is_finite());
+        let finite =
+            !self.backend.frozen(world) && reward.is_finite() && self.scratch.obs.iter().all(|x| x.is_finite());
         if finite {
             narrow(&self.scratch.obs, row_mut(&mut self.step.obs, world, o));
         } else {

@@ -54,6 +54,9 @@ pub trait Backend: Send {
     /// about the subtree's centre of mass; zero after [`Backend::set_state`].
     fn external_forces(&self, world: usize, out: &mut [f64]);
 
+    /// Whether a world's state went non-finite: it stays where it was before that step, until [`Backend::set_state`].
+    fn frozen(&self, world: usize) -> bool;
+
     /// How many times a world went non-finite and had to be frozen since the batch was made.
     fn diverged(&self) -> u64;
 }

@@ -245,6 +245,10 @@ impl Backend for RapierBackend {
         });
     }
 
+    fn frozen(&self, world: usize) -> bool {
+        self.lanes[world].frozen
+    }
+
     fn diverged(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.diverged).sum()
     }

@@ -1,9 +1,12 @@
 //! Asks of every task in `envs/` what Gymnasium's `check_env` and its vector tests ask, holds observation, reward and termination against
 //! numbers that Gymnasium itself computed, and shows what a wrong task file is told.
 
+mod files;
+mod scripted;
+
 use flipside::basics::{Pose, Seed, Stream};
-use flipside::gym::{Autoreset, Env, EnvError, Space, State, Task, TaskError, VectorEnv, rollout_from};
-use flipside::physics::{self, Backend, Model};
+use flipside::gym::{Autoreset, Env, EnvError, Space, State, Task, VectorEnv, rollout_from};
+use flipside::physics::{self, Backend};
 use flipside::settings::{TaskSpec, envs};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -433,146 +436,4 @@ fn a_saved_batch_goes_on() {
     let mut broken = env.to_arrays();
     broken.remove("streams");
     assert!(matches!(other.load_arrays(&broken), Err(EnvError::Saved(_))));
-}
-
-/// A task answers to its file's name and to Gymnasium's, in any case; an unknown name is told what there is.
-#[test]
-fn tasks_are_found_by_either_name() {
-    let none = envs::Folders::default();
-    for name in ["hopper", "Hopper-v5", "HOPPER", "hopper-V5"] {
-        assert_eq!(none.load(name).unwrap().spec.name, "hopper");
-    }
-    let message = none.load("hoper").unwrap_err().to_string();
-    for part in ["`hoper`", "hopper (Hopper-v5)", "ant (Ant-v5)", "half_cheetah (HalfCheetah-v5)"] {
-        assert!(message.contains(part), "{message}");
-    }
-}
-
-/// A person's folder adds tasks and overrides built-in ones; a copied task needs no copy of its robot.
-#[test]
-fn folders_add_and_override() {
-    let folder = tempfile::tempdir().unwrap();
-    let folders = envs::Folders(vec![folder.path().to_owned(), folder.path().join("absent")]);
-    let hopper = include_str!("../envs/hopper.toml");
-    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-
-    put("lively.toml", &hopper.replace("horizon = 1000", "horizon = 50").replace("gymnasium = \"Hopper-v5\"", ""));
-    put("walker2d.toml", &include_str!("../envs/walker2d.toml").replace("title = \"Walker\"", "title = \"Mine\""));
-    put("broken.toml", "title = 3\n");
-    let files = folders.load("lively").unwrap();
-    let model = Model::from_mjcf(&files.mjcf, &files.mjcf_file).unwrap();
-    assert_eq!(Task::new(files.spec, Arc::new(model)).unwrap().horizon(), 50);
-    let listed = folders.list();
-    let entry = |name: &str| listed.iter().find(|e| e.name == name).unwrap();
-    assert_eq!(entry("walker2d").title, "Mine");
-    assert_eq!(entry("walker2d").folder.as_deref(), Some(folder.path()));
-    assert_eq!(entry("ant").folder, None);
-    assert_eq!(entry("broken").fault.as_ref().unwrap().line, 1);
-
-    // The same Gymnasium id twice is no answer.
-    put("lively.toml", hopper);
-    assert!(matches!(folders.load("Hopper-v5"), Err(envs::EnvsError::Ambiguous { .. })));
-    assert_eq!(folders.load("hopper").unwrap().spec.name, "hopper");
-    // A robot of the folder counts for the built-in task, and a missing one is named with its line.
-    put("hopper.xml", "<mujoco/>");
-    assert_eq!(folders.load("hopper").unwrap().mjcf, "<mujoco/>");
-    put("lively.toml", &hopper.replace("\"hopper.xml\"", "\"hoper.xml\""));
-    let message = folders.load("lively").unwrap_err().to_string();
-    let line = 1 + hopper.lines().position(|l| l.starts_with("model")).unwrap();
-    assert!(message.contains(&format!("lively.toml:{line}: expected the robot's MJCF file")), "{message}");
-}
-
-/// A wrong file gets file, line and what was expected. Each case changes one line of hopper.toml.
-#[test]
-fn wrong_task_files_are_told_where_and_what() {
-    let good = include_str!("../envs/hopper.toml");
-    let files = envs::Folders::default().load("hopper").unwrap();
-    let model = Arc::new(Model::from_mjcf(&files.mjcf, &files.mjcf_file).unwrap());
-    let check = |find: &str, put: &str, expected: &str| {
-        let at = good.find(find).unwrap_or_else(|| panic!("hopper.toml has no `{find}`"));
-        let text = format!("{}{put}{}", &good[..at], &good[at + find.len()..]);
-        // The mistake is on the replaced text's last line.
-        let line = 1 + good[..at].matches('\n').count() + put.trim_end().matches('\n').count();
-        let told = TaskSpec::parse(&text, "mine", "mine.toml")
-            .map_err(TaskError::from)
-            .and_then(|spec| Task::new(spec, model.clone()))
-            .expect_err(put)
-            .to_string();
-        let start = format!("mine.toml:{line}: ");
-        assert!(
-            told.starts_with(&start) && told.contains(expected),
-            "`{put}` should be told `{start}…{expected}…`, not `{told}`"
-        );
-    };
-    // TOML itself.
-    check("frame_skip = 4", "frame_skip = ", "value");
-    check("[reset]", "[reset", "]");
-    // Keys and types.
-    check("frame_skip = 4", "frameskip = 4", "unknown field `frameskip`, expected one of `title`");
-    check("frame_skip = 4", "frame_skip = \"four\"", "expected usize");
-    check("frame_skip = 4", "frame_skip = 0", "1 or more");
-    check("horizon = 1000", "horizon = 0", "1 step or more");
-    check("horizon = 1000", "horizon = -5", "expected u32");
-    check("skip = 1", "skip = 6", "fewer than the 6 numbers");
-    check("skip = 1", "skip = 1\ntake = 6", "1 to 5");
-    check("source = \"qpos\"", "source = \"position\"", "unknown variant `position`, expected one of `qpos`, `qvel`");
-    check("source = \"qpos\"", "source = \"cinert\"", "no physics backend supplies cinert");
-    check("source = \"qpos\"", "source = \"body\"", "expected `body = \"NAME\"`");
-    check("source = \"qvel\"", "source = \"qvel\"\nbody = \"torso\"", "`body` goes with the source `body` only");
-    check("clip = [-10, 10]", "clip = [10, -10]", "low ≤ high");
-    check("clip = [-10, 10]", "clip = [-10]", "expected");
-    check("qpos = { uniform = 5e-3 }", "qpos = { gaussian = 5e-3 }", "expected `uniform` or `normal`");
-    check("qpos = { uniform = 5e-3 }", "qpos = { uniform = -1 }", "zero or more");
-    check("kind = \"velocity\"", "kind = \"speed\"", "unknown variant `speed`, expected one of `alive`, `velocity`");
-    check("kind = \"alive\"", "kind = \"norm\"", "expected `of = ");
-    check("kind = \"sum_squares\"", "kind = \"value\"", "a signal of one number for this kind of term, not 3");
-    check("name = \"reward_ctrl\"", "name = \"reward_forward\"", "already a reward term");
-    check("weight = 1.0", "weight = nan", "a finite number");
-    check("above = 0.7", "abov = 0.7", "unknown field `abov`");
-    // Names that the robot does not have.
-    check(
-        "joints = [\"root_x\"]",
-        "joints = [\"root_q\"]",
-        "hopper.xml has no joint `root_q`; expected one of: root_x, root_z, root_pitch",
-    );
-    check(
-        "source = \"qpos\"",
-        "source = \"body\"\nbody = \"tail\"",
-        "hopper.xml has no body `tail`; expected one of: world, torso",
-    );
-    check(
-        "[reset]",
-        "[reset]\nplace = [{ joints = [\"root_z\"], low = [1], high = [2], farther_than = 3 }]",
-        "a box that mostly",
-    );
-    check("[reset]", "[reset]\nplace = [{ joints = [\"root_z\"], low = [1, 2], high = [2] }]", "expected 1 numbers");
-
-    // What is missing altogether has no line of its own; it is named.
-    let told = TaskSpec::parse(&good.replace("title = \"Hopper\"\n", ""), "mine", "mine.toml").unwrap_err().to_string();
-    assert!(told.starts_with("mine.toml:") && told.contains("missing field `title`"), "{told}");
-    let line = 1 + good.lines().position(|l| l == "[[healthy]]").unwrap();
-    let told = TaskSpec::parse(&good.replacen("above = 0.7\n", "", 1), "mine", "mine.toml").unwrap_err();
-    assert!(told.line == line + 1 && told.message.contains("expected a bound"), "{told}");
-}
-
-/// A target that is placed afresh keeps its distances and rests.
-#[test]
-fn placed_joints_keep_their_distance() {
-    let text = format!(
-        "{}\n{}",
-        include_str!("../envs/hopper.toml"),
-        "[[reset.place]]\njoints = [\"root_x\", \"root_z\"]\nlow = [-0.2, -0.2]\nhigh = [0.2, 0.2]\nnearer_than = 0.2\nfarther_than = 0.1\n"
-    );
-    let hopper = Task::load("hopper").unwrap();
-    let task = Task::new(TaskSpec::parse(&text, "mine", "mine.toml").unwrap(), hopper.model().clone()).unwrap();
-    let mut stream = Seed(4).stream("reset");
-    let (mut qpos, mut qvel) = ([0.0; 6], [0.0; 6]);
-    let mut quadrants = [0; 4];
-    for _ in 0..400 {
-        task.draw(&mut stream, &mut qpos, &mut qvel);
-        let distance = qpos[0].hypot(qpos[1]);
-        assert!(0.1 < distance && distance < 0.2 && qvel[..2] == [0.0; 2] && qvel[2..].iter().all(|&v| v != 0.0));
-        quadrants[usize::from(qpos[0] > 0.0) + 2 * usize::from(qpos[1] > 0.0)] += 1;
-    }
-    assert!(quadrants.iter().all(|&n| n > 60), "{quadrants:?}");
 }
