@@ -130,7 +130,13 @@ impl Folders {
     fn by_gymnasium_id(&self, asked: &str) -> Result<(String, Option<PathBuf>), EnvsError> {
         let tasks = self.list();
         let claims = |t: &&TaskEntry| t.gymnasium.as_deref().is_some_and(|id| id.eq_ignore_ascii_case(asked));
-        match tasks.iter().filter(claims).collect::<Vec<_>>()[..] {
+        let mut claimants: Vec<_> = tasks.iter().filter(claims).collect();
+        // A copy that kept its model's id takes nothing away from the original.
+        let original = |t: &&TaskEntry| BUILT_IN.contains(format!("{}.toml", t.name));
+        if claimants.iter().any(original) {
+            claimants.retain(original);
+        }
+        match claimants[..] {
             [task] => Ok((task.name.clone(), task.folder.clone())),
             [] => {
                 let known = |t: &TaskEntry| match &t.gymnasium {

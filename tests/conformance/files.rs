@@ -40,10 +40,13 @@ fn folders_add_and_override() {
     assert_eq!(entry("ant").folder, None);
     assert_eq!(entry("broken").fault.as_ref().unwrap().line, 1);
 
-    // The same Gymnasium id twice is no answer.
+    // A copy that kept its Gymnasium id takes nothing away from the original; two with an id of their own are no answer.
     put("lively.toml", hopper);
-    assert!(matches!(folders.load("Hopper-v5"), Err(envs::EnvsError::Ambiguous { .. })));
-    assert_eq!(folders.load("hopper").unwrap().spec.name, "hopper");
+    assert_eq!(folders.load("Hopper-v5").unwrap().spec.name, "hopper");
+    for name in ["one.toml", "two.toml"] {
+        put(name, &hopper.replace("Hopper-v5", "Mine-v0"));
+    }
+    assert!(matches!(folders.load("Mine-v0"), Err(envs::EnvsError::Ambiguous { .. })));
     // A robot of the folder counts for the built-in task, and a missing one is named with its line.
     put("hopper.xml", "<mujoco/>");
     assert_eq!(folders.load("hopper").unwrap().mjcf, "<mujoco/>");
