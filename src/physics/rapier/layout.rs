@@ -7,6 +7,7 @@
 use crate::physics::inertia::Inertia;
 use crate::physics::model::{Joint, JointKind, Model};
 use glam::{DMat3, DQuat, DVec3};
+use rapier3d::dynamics::SpringCoefficients;
 use rapier3d::prelude::{GenericJoint, JointAxesMask, JointLimits, Pose, Vector};
 
 /// One hinge or slide among rapier's coordinates.
@@ -82,6 +83,7 @@ impl Layout {
                     let Some((offset, sign)) = stage.axes[axis] else { continue };
                     let index = body.joints.start + offset;
                     if let Some([low, high]) = model.joints[index].range {
+                        joint.softness = softness(&model.joints[index], model.timestep());
                         let reference = model.joints[index].reference;
                         let ends = [sign * (low - reference), sign * (high - reference)];
                         joint.limit_axes |= JointAxesMask::from_bits_retain(1 << axis);
@@ -120,6 +122,22 @@ impl Layout {
             link.inertia = Inertia::sum(&parts);
         }
     }
+}
+
+/// How quickly rapier pulls a joint back inside its limits: with the time constant of `solreflimit`, but not faster than two timesteps,
+/// as in MuJoCo.
+///
+/// Rapier's own choice is to do it in one. Since a limit begins to act only beyond itself, a joint that leans on it would then be thrown
+/// back and fall again at every other step, which pumps momentum into the robot.
+fn softness(joint: &Joint, timestep: f64) -> SpringCoefficients<f32> {
+    /// Far above 1 the limit is a brake that does not swing and hardly gives.
+    const DAMPING_RATIO: f64 = 10.0;
+    let [time, damping] = joint.solref_limit;
+    // A negative solref is stiffness and damping themselves; damping is 2 / (d_max · time).
+    let time = if time > 0.0 { time } else { -2.0 / (damping * joint.solimp_limit[1]) };
+    let share = timestep / time.max(2.0 * timestep); // of the violation, mended in one step
+    let natural_frequency = 2.0 * DAMPING_RATIO * share / (timestep * (1.0 - share)) / std::f64::consts::TAU;
+    SpringCoefficients { natural_frequency: natural_frequency as f32, damping_ratio: DAMPING_RATIO as f32 }
 }
 
 /// Joints that one joint of rapier's holds.

@@ -10,7 +10,7 @@ mod layout;
 mod world;
 
 use super::backend::{Backend, Contact, PhysicsError};
-use super::model::{self, Model};
+use super::model::{self, JointKind, Model};
 use crate::basics::Pose;
 use glam::DVec3;
 use rapier3d::prelude::PhysicsPipeline;
@@ -35,8 +35,6 @@ struct Lane {
     pipeline: PhysicsPipeline,
     /// Generalised forces of the actuators, in the order of the layout's coordinates.
     forces: Vec<f64>,
-    /// Whether forces stand in the world from a step before.
-    pushed: bool,
     /// Whether the last thing that happened was a step, so that contact forces mean something.
     stepped: bool,
     /// Went non-finite and stays where it was until it is put into a state again.
@@ -61,6 +59,9 @@ impl RapierBackend {
         if model.option.density != 0.0 || model.option.viscosity != 0.0 {
             return Err(unsupported("rapier has no fluid forces, and the robot swims in a medium"));
         }
+        if model.joints.iter().any(|joint| joint.kind == JointKind::Free && joint.stiffness != 0.0) {
+            return Err(unsupported("a free joint has a spring, and rapier's springs act on slides and hinges"));
+        }
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = threads.unwrap_or_else(available).clamp(1, worlds.max(1));
         let pool = match threads {
@@ -75,7 +76,6 @@ impl RapierBackend {
             world: blueprint.pristine.clone(),
             pipeline: PhysicsPipeline::new(),
             forces: vec![0.0; blueprint.layout.coordinates.len()],
-            pushed: false,
             stepped: false,
             frozen: false,
             diverged: 0,
@@ -102,7 +102,6 @@ impl Lane {
         self.world = blueprint.pristine.clone();
         self.pipeline = PhysicsPipeline::new();
         self.world.place(blueprint, model, qpos, qvel);
-        self.pushed = false;
         self.stepped = false;
         self.frozen = false;
     }
@@ -139,12 +138,9 @@ impl Lane {
 
     fn actuate(&mut self, blueprint: &Blueprint, model: &Model, ctrl: &[f64]) {
         self.forces.fill(0.0);
-        for (actuator, u) in model.actuators.iter().zip(ctrl) {
+        for ((actuator, place), u) in model.actuators.iter().zip(&blueprint.motors).zip(ctrl) {
             let u = actuator.ctrl_range.map_or(*u, |[low, high]| u.clamp(low, high));
-            let place = blueprint.layout.coordinates.iter().position(|coordinate| coordinate.joint == actuator.joint);
-            if let Some(place) = place {
-                self.forces[place] += actuator.gear * u;
-            }
+            self.forces[*place] += actuator.gear * u;
         }
         self.world.push(blueprint, model, &self.forces);
     }

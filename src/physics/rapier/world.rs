@@ -10,6 +10,8 @@ use rapier3d::prelude::*;
 /// What every world of a batch shares.
 pub struct Blueprint {
     pub layout: Layout,
+    /// For every actuator: its joint's place among the layout's coordinates.
+    pub motors: Vec<usize>,
     pub gravity: Vector,
     pub parameters: IntegrationParameters,
     /// Frictionless geoms, by index; their mutual contacts slide freely.
@@ -56,6 +58,9 @@ impl Blueprint {
         let parameters = IntegrationParameters {
             dt: model.timestep() as f32,
             num_solver_iterations: 1,
+            // Two sweeps over the constraints instead of one cost a few per cent and keep feet from sinking when they land hard.
+            num_internal_pgs_iterations: 2,
+            num_internal_stabilization_iterations: 2,
             max_ccd_substeps: 0,
             contact_clustering: false,
             contact_recycling: false,
@@ -63,7 +68,10 @@ impl Blueprint {
         };
         let pristine = World::new(model, &layout);
         let hooks = Frictionless { condim: model.geoms.iter().map(|geom| geom.condim).collect() };
-        Blueprint { layout, gravity: to_vector(model.option.gravity), parameters, hooks, pristine }
+        // A motor's joint is a hinge or a slide, so it has a coordinate.
+        let place = |joint: usize| layout.coordinates.iter().position(|coordinate| coordinate.joint == joint);
+        let motors = model.actuators.iter().filter_map(|actuator| place(actuator.joint)).collect();
+        Blueprint { motors, layout, gravity: to_vector(model.option.gravity), parameters, hooks, pristine }
     }
 }
 
