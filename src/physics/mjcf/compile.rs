@@ -129,7 +129,8 @@ fn add_joint(
             "a free joint is on a body inside another; expected it on a child of <worldbody>".into(),
         ));
     }
-    let axis = DVec3::from_array(joint.axis);
+    // A free joint has no axis; z stands in for it, as in MuJoCo.
+    let axis = if kind == JointKind::Free { DVec3::Z } else { DVec3::from_array(joint.axis) };
     if axis.length() < LEAST {
         return Err((piece.line, "<joint> has a zero axis; expected a direction".into()));
     }

@@ -78,7 +78,9 @@ impl Layout {
                 let link = layout.links.len();
                 // Only the first stage bridges the distance to the parent; the rest turn in place.
                 let (pos, quat) = if stage_index == 0 { (pos, quat) } else { (DVec3::ZERO, DQuat::IDENTITY) };
-                let mut joint = stage.joint(pos, quat);
+                // A free joint's position is in the world's frame, wherever the file draws the body.
+                let mut joint =
+                    if stage.free { stage.joint(DVec3::ZERO, DQuat::IDENTITY) } else { stage.joint(pos, quat) };
                 for axis in 0..6 {
                     let Some((offset, sign)) = stage.axes[axis] else { continue };
                     let index = body.joints.start + offset;
