@@ -2,16 +2,31 @@
 //! model that judgements are turned into.
 //!
 //! The way of the data: [`Recorder`] → [`ClipPool`] → [`choose_pairs`], paced by [`LabelSchedule`] → a judgement, by a person or by a
-//! [`SimulatedTeacher`].
+//! [`SimulatedTeacher`] → [`Comparison`] → [`RewardModel::fit`] → [`RewardModel::rewards`], which pay the policy. The likelihood
+//! ([`preference_loss`]) is the same for robots and for text.
 
 mod choose;
+mod disputed;
+mod ensemble;
+mod error;
+mod fit;
+mod likelihood;
 mod pool;
 mod recorder;
+mod reward_model;
 mod schedule;
 mod teacher;
 
 pub use choose::{AskedPairs, ChosenPair, Disagreement, choose_pairs};
+pub use disputed::{Disputed, disputed};
+pub use error::PreferenceError;
+pub use fit::{Comparison, FitReport};
+pub use likelihood::{preference_loss, preference_probability, surprise};
 pub use pool::{ClipPool, Origin, PoolEntry};
 pub use recorder::{Cut, Recorder, StepRecord};
+pub use reward_model::RewardModel;
 pub use schedule::LabelSchedule;
 pub use teacher::SimulatedTeacher;
+
+#[cfg(test)]
+mod tests;

@@ -71,12 +71,14 @@ pub struct RewardModelSettings {
     pub learning_rate: f64,
     /// Comparisons in one gradient step of one member.
     pub batch: usize,
-    /// Env steps of a clip that one pass looks at: one drawn from each of this many equal stretches, anew every pass. Neighbouring
-    /// steps of a robot are nearly alike, so this costs little precision and saves most of the time.
+    /// Env steps of a clip that one gradient step looks at: one drawn from each of this many equal stretches, anew each time.
+    /// Neighbouring steps of a robot are nearly alike, so this costs little precision and saves most of the time.
     pub rows: usize,
-    /// Passes over a member's judgements in one fit, at most.
-    pub epochs: usize,
-    /// Passes without a better held-out loss of any member after which a fit ends.
+    /// Rounds of one fit, at most. After each round the held-out loss is looked at; the best state of each member is kept.
+    pub rounds: usize,
+    /// Gradient steps of a round. Fixed, so that a fit's time hardly depends on how many labels there are.
+    pub round_steps: usize,
+    /// Rounds without a better held-out loss of any member after which a fit ends.
     pub patience: usize,
     /// Weight decay to start from: the loss carries `l2 · Σ w²` over the weights (biases are free).
     pub l2: f64,
@@ -93,12 +95,13 @@ impl Default for RewardModelSettings {
             hidden: 64,
             sees_actions: true,
             error_rate: 0.1,
-            learning_rate: 1e-3,
+            learning_rate: 2e-3,
             batch: 16,
             rows: 40,
-            epochs: 20,
+            rounds: 16,
+            round_steps: 10,
             patience: 6,
-            l2: 1e-4,
+            l2: 1e-3,
             overfit_ratio: 1.5,
             underfit_ratio: 1.1,
         }

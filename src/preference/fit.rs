@@ -1,0 +1,299 @@
+//! Fitting the reward model to the judgements that stand.
+//!
+//! Each member trains on its own bag of the comparisons, by Adam on the Bradley–Terry loss with weight decay. The 1/e of the comparisons
+//! outside a member's bag hold it to account, in three ways: its weight decay is adapted so that held-out loss / training loss stays
+//! between 1.1 and 1.5 (Christiano et al. 2017), the state with the lowest held-out loss is the one that is kept, and the agreement that is
+//! reported counts only the votes of members that never saw the comparison. That report errs by a hair to the good side, for the choice of the best
+//! round looks at the same comparisons; but no weight was ever moved by them.
+
+use super::ensemble::numbers;
+use super::reward_model::ClipTable;
+use super::{PreferenceError, RewardModel, preference_loss};
+use crate::basics::{Choice, Frames};
+use rand::seq::SliceRandom;
+use tch::Tensor;
+
+/// A judgement as the reward model takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison<'a> {
+    /// The pair's id. It decides, for good, which members train on the comparison and which are held to account by it.
+    pub id: u64,
+    /// The clip that was shown on the left.
+    pub left: &'a Frames,
+    /// The clip that was shown on the right.
+    pub right: &'a Frames,
+    /// The probability that the left one is better, by the judge: 1, 0, or ½ for a tie.
+    pub target: f32,
+}
+
+impl<'a> Comparison<'a> {
+    /// The comparison that an answer makes; `None` for a skip, which teaches nothing.
+    pub fn new(id: u64, left: &'a Frames, right: &'a Frames, choice: Choice) -> Option<Comparison<'a>> {
+        choice.target().map(|target| Comparison { id, left, right, target })
+    }
+
+    /// Whether the judge preferred one side.
+    fn is_decided(&self) -> bool {
+        self.target != 0.5
+    }
+}
+
+/// How a fit went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitReport {
+    /// Mean loss of the members on their own bags, nats, without weight decay.
+    pub train_loss: f64,
+    /// Mean loss of the members on what is outside their bags, nats; `None` where nothing is.
+    pub held_out_loss: Option<f64>,
+    /// Share of the comparisons, ties excluded, whose answer the members that never trained on it get right by their mean vote; `None` where
+    /// there is no such comparison.
+    pub held_out_agreement: Option<f64>,
+    /// How many comparisons that share is out of.
+    pub held_out: usize,
+    /// Rounds that were run.
+    pub rounds: usize,
+    /// Mean weight decay of the members after adapting it.
+    pub l2: f64,
+}
+
+/// Fewest held-out comparisons of a member for which its held-out loss means more than its training loss.
+const FEWEST_HELD_OUT: usize = 5;
+
+/// Between which bounds weight decay is adapted.
+const L2_BOUNDS: [f64; 2] = [1e-6, 1e-1];
+/// By which factor it changes in a round.
+const L2_FACTOR: f64 = 1.2;
+
+/// By how much the returns of two clips of the usual length differ where the networks' outputs differ by 1 throughout.
+const LOGITS: f64 = 4.0;
+
+/// One member's view of the comparisons.
+struct Bag {
+    /// Places of the comparisons to train on, as often as they are in the bag.
+    inside: Vec<usize>,
+    /// Places of the comparisons that the member is held to account by.
+    outside: Vec<usize>,
+    /// How far the present shuffle of `inside` was used.
+    used: usize,
+}
+
+/// A member's mean losses after a round, inside and outside its bag.
+struct Losses {
+    inside: Option<f64>,
+    outside: Option<f64>,
+    /// Whether enough comparisons are outside for their loss to decide.
+    trusted: bool,
+}
+
+impl Losses {
+    /// What the best round is chosen by: the lower the better.
+    fn score(&self) -> f64 {
+        let held_out = self.outside.filter(|_| self.trusted);
+        held_out.or(self.inside).or(self.outside).unwrap_or(f64::INFINITY)
+    }
+}
+
+impl RewardModel {
+    /// Learns from all comparisons, starting from the present weights. `cancel` is asked before every gradient step.
+    ///
+    /// On an error, a cancel included, the model is as before. The normalisation of the output is left as it is: call
+    /// [`RewardModel::renormalise`] before the new reward is used.
+    pub fn fit(
+        &mut self,
+        comparisons: &[Comparison],
+        cancel: &mut dyn FnMut() -> bool,
+    ) -> Result<FitReport, PreferenceError> {
+        if comparisons.is_empty() {
+            return Err(PreferenceError::NoComparisons);
+        }
+        self.check(comparisons)?;
+        let mut next = self.copy()?;
+        let report = next.run(comparisons, cancel)?;
+        *self = next;
+        Ok(report)
+    }
+
+    fn run(
+        &mut self,
+        comparisons: &[Comparison],
+        cancel: &mut dyn FnMut() -> bool,
+    ) -> Result<FitReport, PreferenceError> {
+        let clips = comparisons.iter().flat_map(|c| [c.left, c.right]);
+        let (table, input) = ClipTable::with_own_statistics(clips, self);
+        self.input = input;
+        if self.fits == 0 {
+            self.unit = LOGITS / table.mean_length().max(1.0);
+        }
+        let sides: Vec<[usize; 2]> =
+            comparisons.iter().map(|c| [c.left, c.right].map(|clip| table.places[&std::ptr::from_ref(clip)])).collect();
+        let targets: Vec<f32> = comparisons.iter().map(|c| c.target).collect();
+        let mut bags: Vec<Bag> = (0..self.members()).map(|member| self.bag(member, comparisons)).collect();
+
+        let mut losses = self.losses(&table, &sides, &targets, &bags)?;
+        let mut best: Vec<(f64, Tensor)> =
+            losses.iter().enumerate().map(|(m, l)| (l.score(), self.weights(m))).collect();
+        let (mut rounds, mut stale) = (0, 0);
+        while rounds < self.settings.rounds && stale < self.settings.patience.max(1) {
+            for _ in 0..self.settings.round_steps {
+                if cancel() {
+                    return Err(PreferenceError::Cancelled);
+                }
+                self.gradient_step(&table, &sides, &targets, &mut bags);
+            }
+            rounds += 1;
+            stale += 1;
+            losses = self.losses(&table, &sides, &targets, &bags)?;
+            for (m, losses) in losses.iter().enumerate() {
+                if losses.score() < best[m].0 {
+                    best[m] = (losses.score(), self.weights(m));
+                    stale = 0;
+                }
+            }
+            self.adapt_l2(&losses);
+        }
+
+        let rows: Vec<&Tensor> = best.iter().map(|(_, weights)| weights).collect();
+        tch::no_grad(|| self.ensemble.parameters_mut().copy_(&Tensor::stack(&rows, 0)));
+        self.fits += 1;
+        let losses = self.losses(&table, &sides, &targets, &bags)?;
+        let (held_out_agreement, held_out) = self.agreement(&table, &sides, comparisons, &bags);
+        Ok(FitReport {
+            // Every comparison is inside or outside a bag, so with no training loss there is a held-out one.
+            train_loss: mean(losses.iter().filter_map(|l| l.inside)).unwrap_or(f64::NAN),
+            held_out_loss: mean(losses.iter().filter_map(|l| l.outside)),
+            held_out_agreement,
+            held_out,
+            rounds,
+            l2: mean(self.l2.iter().copied()).unwrap_or(0.0),
+        })
+    }
+
+    fn bag(&self, member: usize, comparisons: &[Comparison]) -> Bag {
+        let mut bag = Bag { inside: Vec::new(), outside: Vec::new(), used: 0 };
+        for (place, comparison) in comparisons.iter().enumerate() {
+            match self.bag_count(member, comparison.id) {
+                0 => bag.outside.push(place),
+                count => bag.inside.extend(std::iter::repeat_n(place, count)),
+            }
+        }
+        bag.used = bag.inside.len();
+        bag
+    }
+
+    /// One step of every member on a minibatch of its own. A member with an empty bag gets a batch of weight 0.
+    fn gradient_step(&mut self, table: &ClipTable, sides: &[[usize; 2]], targets: &[f32], bags: &mut [Bag]) {
+        let (members, batch) = (self.members() as i64, self.settings.batch.max(1));
+        let count = self.settings.rows.min(table.longest()).max(1);
+        let (mut clips, mut answers, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+        for bag in bags.iter_mut() {
+            for _ in 0..batch {
+                if bag.used == bag.inside.len() {
+                    bag.inside.shuffle(&mut self.stream);
+                    bag.used = 0;
+                }
+                let place = bag.inside.get(bag.used).copied();
+                bag.used += usize::from(place.is_some());
+                clips.extend(sides[place.unwrap_or(0)]);
+                answers.push(targets[place.unwrap_or(0)]);
+                shares.push(if place.is_some() { 1.0 / batch as f32 } else { 0.0 });
+            }
+        }
+        let (rows, weights) = table.look(&clips, count, Some(&mut self.stream));
+        let inputs = rows.size()[1];
+        let returns = self.returns_of(&rows.view([members, -1, inputs]), &weights.view([members, -1]), count);
+        let returns = returns.view([members, -1, 2]);
+        let difference = returns.select(2, 0) - returns.select(2, 1);
+        let targets = Tensor::from_slice(&answers).view([members, -1]);
+        let shares = Tensor::from_slice(&shares).view([members, -1]);
+        let decay: Vec<f32> = self.l2.iter().map(|&l2| l2 as f32).collect();
+        // A sum over members: none of a member's numbers appears in another's terms, so each gets its own gradient.
+        let loss = (preference_loss(&difference, &targets, self.settings.error_rate) * shares).sum(None)
+            + (self.ensemble.squared_weights() * Tensor::from_slice(&decay)).sum(None);
+        let gradients = Tensor::run_backward(&[loss], &[self.ensemble.parameters()], false, false);
+        self.adam.step(&mut [self.ensemble.parameters_mut()], &gradients, self.settings.learning_rate);
+    }
+
+    /// Each member's mean loss inside and outside its bag, looking at the same env steps every time.
+    fn losses(
+        &self,
+        table: &ClipTable,
+        sides: &[[usize; 2]],
+        targets: &[f32],
+        bags: &[Bag],
+    ) -> Result<Vec<Losses>, PreferenceError> {
+        let targets = Tensor::from_slice(targets);
+        let losses = preference_loss(&self.differences(table, sides), &targets, self.settings.error_rate);
+        let losses = numbers(&losses);
+        if losses.iter().any(|loss| !loss.is_finite()) {
+            return Err(PreferenceError::NotFinite { what: "the reward model's loss".to_owned() });
+        }
+        let of = |member: usize, places: &[usize]| {
+            mean(places.iter().map(|&place| f64::from(losses[member * sides.len() + place])))
+        };
+        let member = |(m, bag): (usize, &Bag)| Losses {
+            inside: of(m, &bag.inside),
+            outside: of(m, &bag.outside),
+            trusted: bag.outside.len() >= FEWEST_HELD_OUT,
+        };
+        Ok(bags.iter().enumerate().map(member).collect())
+    }
+
+    /// More weight decay for a member that overfits, less for one that does not.
+    fn adapt_l2(&mut self, losses: &[Losses]) {
+        for (l2, losses) in self.l2.iter_mut().zip(losses) {
+            let (Some(inside), Some(outside), true) = (losses.inside, losses.outside, losses.trusted) else { continue };
+            let ratio = outside / inside;
+            if ratio > self.settings.overfit_ratio {
+                *l2 *= L2_FACTOR;
+            } else if ratio < self.settings.underfit_ratio {
+                *l2 /= L2_FACTOR;
+            }
+            *l2 = l2.clamp(L2_BOUNDS[0], L2_BOUNDS[1]);
+        }
+    }
+
+    /// The share of decided comparisons that those members get right by their mean vote that never trained on it, and out of how many.
+    fn agreement(
+        &self,
+        table: &ClipTable,
+        sides: &[[usize; 2]],
+        comparisons: &[Comparison],
+        bags: &[Bag],
+    ) -> (Option<f64>, usize) {
+        let differences = numbers(&self.differences(table, sides).sigmoid());
+        let mut votes: Vec<Vec<f64>> = vec![Vec::new(); comparisons.len()];
+        for (m, bag) in bags.iter().enumerate() {
+            for &place in &bag.outside {
+                votes[place].push(f64::from(differences[m * comparisons.len() + place]));
+            }
+        }
+        let right = comparisons.iter().zip(votes).filter(|(comparison, _)| comparison.is_decided()).filter_map(
+            |(comparison, votes)| {
+                let left = mean(votes.into_iter())?;
+                Some(if (left > 0.5) == (comparison.target > 0.5) { 1.0 } else { 0.0 })
+            },
+        );
+        let right: Vec<f64> = right.collect();
+        (mean(right.iter().copied()), right.len())
+    }
+
+    /// A copy of one member's row of weights.
+    fn weights(&self, member: usize) -> Tensor {
+        self.ensemble.parameters().detach().get(member as i64).copy()
+    }
+
+    /// R_left − R_right of every comparison under every member, `[members, comparisons]`.
+    fn differences(&self, table: &ClipTable, sides: &[[usize; 2]]) -> Tensor {
+        let returns = table.returns(self, self.settings.rows);
+        let side = |side: usize| {
+            let places: Vec<i64> = sides.iter().map(|clips| clips[side] as i64).collect();
+            returns.index_select(1, &Tensor::from_slice(&places))
+        };
+        side(0) - side(1)
+    }
+}
+
+fn mean(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+    let (count, sum) = numbers.fold((0_usize, 0.0), |(count, sum), x| (count + 1, sum + x));
+    (count > 0).then(|| sum / count as f64)
+}
