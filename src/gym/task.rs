@@ -32,6 +32,7 @@ pub struct Task {
     pub(super) model: Arc<Model>,
     pub(super) parts: Arc<Parts>,
     pub(super) terminates: bool,
+    horizon: u32,
 }
 
 /// A task's file with every name resolved.
@@ -101,13 +102,24 @@ impl Task {
     /// the physics does not supply.
     pub fn new(spec: TaskSpec, model: Arc<Model>) -> Result<Task, TaskError> {
         let parts = Arc::new(compile::parts(&spec, &model)?);
-        Ok(Task { terminates: spec.terminate_when_unhealthy, spec: Arc::new(spec), model, parts })
+        Ok(Task {
+            terminates: spec.terminate_when_unhealthy,
+            horizon: *spec.horizon.get_ref(),
+            spec: Arc::new(spec),
+            model,
+            parts,
+        })
     }
 
     /// The same task with episodes that only ever end at the horizon, for learning from preferences: an episode's length would otherwise
     /// tell the policy what the true reward is. The `alive` reward is then paid step by step, whenever the robot is healthy.
     pub fn fixed_horizon(&self) -> Task {
         Task { terminates: false, ..self.clone() }
+    }
+
+    /// The same task with episodes cut after `steps` env steps (at least 1), or after its own horizon if that is sooner.
+    pub fn with_horizon(&self, steps: u32) -> Task {
+        Task { horizon: self.horizon.min(steps.max(1)), ..self.clone() }
     }
 
     /// The file's name, e.g. `hopper`.
@@ -147,7 +159,7 @@ impl Task {
 
     /// Env steps after which an episode is cut.
     pub fn horizon(&self) -> u32 {
-        *self.spec.horizon.get_ref()
+        self.horizon
     }
 
     /// Whether an unhealthy robot ends the episode.

@@ -47,6 +47,14 @@ impl LabelSettings {
     /// Most env steps that a clip may have: a bound on memory and on the reward model's work.
     pub const MOST_STEPS: usize = 200;
 
+    /// Fewest env steps of a training episode, where the task's own horizon allows.
+    pub const FEWEST_EPISODE_STEPS: usize = 250;
+
+    /// Env steps of a training episode: two clips, but at least [`LabelSettings::FEWEST_EPISODE_STEPS`].
+    pub fn episode_steps(&self, dt: f64) -> usize {
+        (2 * self.clip_steps(dt)).max(Self::FEWEST_EPISODE_STEPS)
+    }
+
     /// Env steps of a clip where one env step takes `dt` simulated seconds: [`LabelSettings::clip_seconds`] in steps, kept between
     /// [`LabelSettings::FEWEST_STEPS`] and [`LabelSettings::MOST_STEPS`].
     pub fn clip_steps(&self, dt: f64) -> usize {
