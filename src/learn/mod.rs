@@ -7,6 +7,7 @@
 mod adam;
 mod arrays;
 mod dense;
+mod devices;
 mod error;
 mod gae;
 mod gaussian;
@@ -21,6 +22,7 @@ mod threads;
 pub use adam::{Adam, clip_by_global_norm};
 pub use arrays::Reader;
 pub use dense::{Dense, Layer};
+pub use devices::cuda_devices;
 pub use error::LearnError;
 pub use gae::{Gae, Trajectories, gae};
 pub use gaussian::{entropy, kl, log_prob};

@@ -4,9 +4,9 @@ use super::{LearnError, Reader};
 use crate::basics::{Array, Arrays};
 
 /// Normalised numbers are held within ± this.
-const CLIP: f32 = 10.0;
+pub(super) const CLIP: f32 = 10.0;
 /// Added to a variance before its root is taken, as in Gymnasium's and Stable-Baselines3's wrappers.
-const EPS: f64 = 1e-8;
+pub(super) const EPS: f64 = 1e-8;
 
 /// Mean and (population) variance of each column over all rows ever seen, in f64, by Chan, Golub and LeVeque's pairwise update.
 /// Before the first row the mean is 0 and the variance 1.

@@ -18,6 +18,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// ε under the root of the observations' normalisation.
+    pub const OBS_EPSILON: f64 = super::norm::EPS;
+    /// Normalised observations are held within ± this.
+    pub const OBS_CLIP: f64 = super::norm::CLIP as f64;
+
     pub(super) fn new(actor: Dense, log_std: Vec<f32>, obs: &RunningNorm) -> Policy {
         Policy { actor, log_std, obs_mean: obs.mean().to_vec(), obs_var: obs.var() }
     }

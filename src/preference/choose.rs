@@ -52,6 +52,9 @@ pub fn choose_pairs(
     stream: &mut Stream,
 ) -> Vec<ChosenPair> {
     let mut candidates = draw(pool, count.saturating_mul(settings.candidates.max(1)), asked, stream);
+    if candidates.is_empty() {
+        return Vec::new();
+    }
     let ranks = disagreement.map(|disagreement| {
         let frames = |i: usize| &pool.get(i).clip.frames;
         let pairs: Vec<_> = candidates.iter().map(|&[a, b]| (frames(a), frames(b))).collect();

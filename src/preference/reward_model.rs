@@ -189,7 +189,7 @@ impl RewardModel {
         let inputs = self.input.mean.len();
         let reader = Reader(arrays);
         let ensemble = self.ensemble.from_arrays(reader)?;
-        let adam = self.adam.from_arrays("adam", reader)?;
+        let adam = self.adam.restored("adam", reader)?;
         let input = InputNorm {
             mean: reader.f32("input.mean", &[inputs])?.to_vec(),
             scale: reader.f32("input.scale", &[inputs])?.to_vec(),

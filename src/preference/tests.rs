@@ -1,7 +1,7 @@
 //! The reward model as a whole, on made-up clips whose true reward is known.
 
 use super::*;
-use crate::basics::{Array, Choice, Frames, Seed, Stream};
+use crate::basics::{Frames, Seed, Stream};
 use crate::settings::{RewardModelSettings, TeacherKind};
 use rand_distr::{Distribution, StandardNormal};
 

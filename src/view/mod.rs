@@ -4,6 +4,7 @@
 //! pixels back. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it and [`follow`] where the camera
 //! looks then, both as functions of the moment alone. Nothing here knows of windows or of learning.
 
+mod adapters;
 mod bounds;
 mod camera;
 mod layout;
@@ -17,6 +18,7 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
+pub use adapters::{AdapterLine, adapters};
 pub use camera::Camera;
 pub use look::Look;
 pub use motion::{follow, interpolate};
