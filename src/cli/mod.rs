@@ -1,8 +1,41 @@
-//! The same lab without a window: parse the command line, run, and turn the outcome into an exit code.
+//! The same lab without a window: parse the command line, run, and turn the outcome into one sentence and an exit code.
+//!
+//! Logs go to stderr. With `--json` the last line of stdout is one JSON object and nothing else is printed there.
 
+mod arguments;
+mod bench;
+mod run;
+
+use arguments::{Arguments, Verb};
+use clap::Parser;
 use std::process::ExitCode;
 
-/// Runs the program.
+/// Runs the program: the desk without arguments, or the verb that was typed.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = Arguments::parse();
+    env_logger::Builder::new()
+        .filter_level(if arguments.verbose { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
+        // Chatter of the graphics stack is not the reader's business unless asked for.
+        .parse_env("FLIPSIDE_LOG")
+        .init();
+    match perform(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flipside: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.verb {
+        None => anyhow::bail!("name what to do; --help lists it"),
+        Some(Verb::Train(train)) => run::train(&train),
+        Some(Verb::Eval(eval)) => run::eval(&eval),
+        Some(Verb::Rollout(rollout)) => run::rollout(&rollout),
+        Some(Verb::Export(export)) => run::export(&export),
+        Some(Verb::Bench(what)) => bench::bench(&what),
+        Some(Verb::Tasks { json }) => run::tasks(json),
+        Some(Verb::Devices { json }) => run::devices(json),
+    }
 }

@@ -1,6 +1,208 @@
 //! The running session: the only room that wires the others. The desk and the command line speak to it in [`Command`]s and hear from it in
 //! [`Event`]s and [`Snapshot`]s; no tensor, GPU buffer or physics handle crosses that line.
+//!
+//! Two named threads run behind a [`Lab`]:
+//!
+//! - the **ledger** owns the session on disk and the pair on show. A pick is committed and answered with the next pair in milliseconds,
+//!   whatever else is going on.
+//! - the **worker** owns every tensor and every world. It steps, fits the reward, improves the policy, and offers pairs. It looks at the
+//!   ledger's wishes between minibatches and never waits for a person.
 
+pub mod bench;
+mod board;
+mod control;
+mod error;
+mod evaluate;
+mod ledger;
+mod portal;
+mod trainer;
 mod vocabulary;
+mod worker;
 
+pub use error::LabError;
+pub use evaluate::{Evaluation, SavedPolicy, evaluate, run_policy};
+pub use portal::{TaskLine, cuda_devices, export_labels, export_policy_of, replay, tasks};
 pub use vocabulary::*;
+
+use crate::basics::Seed;
+use crate::gym::Task;
+use crate::physics;
+use crate::settings::{RewardSource, RunSettings};
+use crate::store::{Session, StoreError};
+use board::Board;
+use control::{Control, Wishes};
+use ledger::{Ledger, Message};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+use trainer::Trainer;
+use worker::Worker;
+
+/// Commands and worker's messages that may wait for the ledger. A person cannot fill it; a worker that does waits for the disk.
+const INBOX: usize = 64;
+
+/// A session that is open and running. Dropping it saves and closes.
+pub struct Lab {
+    board: Arc<Board>,
+    inbox: SyncSender<Message>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Lab {
+    /// Opens the session in `settings.folder`, or makes one, and starts training.
+    ///
+    /// A folder that already holds a session goes on where its last checkpoint stands, with the settings it was made with. `repaint` is called
+    /// from the lab's threads whenever there is something new to see.
+    ///
+    /// # Errors
+    ///
+    /// An unknown task or backend, a wrong robot or task file, a session that cannot be read, written or locked, or that a newer version wrote.
+    pub fn open(settings: RunSettings, repaint: Arc<dyn Fn() + Send + Sync>) -> Result<Lab, LabError> {
+        let (mut session, settings) = open_session(settings)?;
+        let task = task_of(&settings)?;
+        let seed = Seed(settings.seed);
+        let mut trainer = Trainer::new(&settings, task.clone(), session.next_item_id()?, None, None)?;
+        if let Some(loaded) = session.load_checkpoint()? {
+            if let Some(warning) = &loaded.warning {
+                log::warn!("{warning}");
+            }
+            trainer.load(&loaded.arrays)?;
+            // What was measured after the checkpoint will be measured again.
+            session.drop_metrics_after(trainer.env_steps())?;
+        }
+        let board = Arc::new(Board::new(first_snapshot(&settings, &task, session.folder()), repaint));
+        let control = Arc::new(Control::new(Wishes {
+            run: true,
+            quit: false,
+            save: false,
+            show_policy: false,
+            teacher: settings.teacher,
+            pairs_ready: 0,
+            offers_done: 0,
+            labels: Arc::default(),
+            labels_version: 0,
+            disk_fault: None,
+        }));
+        let ledger = Ledger::new(session, board.clone(), control.clone(), seed, settings.teacher)?;
+        let (inbox, letters) = sync_channel(INBOX);
+        let worker = Worker::new(trainer, board.clone(), control.clone(), inbox.clone());
+        let threads = vec![
+            spawn("flipside-ledger", {
+                let (board, control) = (board.clone(), control.clone());
+                move || {
+                    if catch_unwind(AssertUnwindSafe(|| ledger.run(&letters))).is_err() {
+                        board.say(Event::Faulted(
+                            "Judging broke down; every answer that was counted is saved. Reopen the session to go on."
+                                .to_owned(),
+                        ));
+                        board.say(Event::Closed);
+                    }
+                    // Without a ledger nothing can be kept, so the worker ends too.
+                    control.change(|w| w.quit = true);
+                }
+            })?,
+            spawn("flipside-worker", move || worker.run())?,
+        ];
+        Ok(Lab { board, inbox, threads })
+    }
+}
+
+impl Link for Lab {
+    fn send(&self, command: Command) -> bool {
+        self.inbox.try_send(Message::Command(command)).is_ok()
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.board.drain()
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.board.snapshot()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // A full inbox empties while we wait; a closed one means that the ledger is gone already.
+        let _ = self.inbox.send(Message::Command(Command::Quit));
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The session that `settings` ask for, and the settings that hold: an existing session's own, but for who answers and how much is planned.
+fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> {
+    let folder = match asked.folder.clone() {
+        Some(folder) => folder,
+        None => crate::settings::folders::new_session_folder(&asked.task)?,
+    };
+    match Session::open(&folder) {
+        Ok(mut session) => {
+            let stored = session.settings().clone();
+            let settings = RunSettings {
+                teacher: asked.teacher,
+                labels: asked.labels.max(stored.labels),
+                env_steps: asked.env_steps.max(stored.env_steps),
+                ..stored.clone()
+            };
+            if settings != stored {
+                session.put_settings(&settings)?;
+            }
+            Ok((session, settings))
+        }
+        Err(StoreError::NotASession(_)) => {
+            // The names are checked before a folder is made for them.
+            let task = Task::load(&asked.task)?;
+            physics::backend(&asked.backend, task.model().clone(), 1, Some(1))?;
+            let settings = RunSettings { task: task.name().to_owned(), folder: Some(folder.clone()), ..asked };
+            Ok((Session::create(&folder, &settings)?, settings))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because an episode's end
+/// would tell the policy what the reward model has not.
+pub(crate) fn task_of(settings: &RunSettings) -> Result<Arc<Task>, LabError> {
+    let task = Task::load(&settings.task)?;
+    Ok(Arc::new(match settings.reward {
+        RewardSource::True => task,
+        RewardSource::Preferences => task.fixed_horizon(),
+    }))
+}
+
+fn first_snapshot(settings: &RunSettings, task: &Task, folder: &Path) -> Snapshot {
+    Snapshot {
+        task: task.name().to_owned(),
+        from_preferences: settings.reward == RewardSource::Preferences,
+        scene: Arc::new(task.model().scene()),
+        phase: Phase::Starting,
+        fault: None,
+        teacher: settings.teacher,
+        pair: None,
+        pairs_ready: 0,
+        taught: None,
+        labels: 0,
+        labels_planned: Some(settings.labels),
+        labels_wanted: 0,
+        labels_per_minute: 0.0,
+        agreement: None,
+        env_steps: 0,
+        env_steps_planned: settings.env_steps,
+        env_steps_per_s: 0.0,
+        seconds_left: None,
+        curves: Arc::default(),
+        policy_clip: None,
+        folder: PathBuf::from(folder),
+        at: Instant::now(),
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LabError> {
+    Builder::new().name(name.to_owned()).spawn(body).map_err(LabError::Thread)
+}

@@ -72,6 +72,8 @@ pub enum Phase {
     Starting,
     /// Stepping and learning.
     Training,
+    /// Resting until the person answers: training may not outrun the judgement that it lives on.
+    Waiting,
     /// Waiting for [`Command::Start`].
     Paused,
     /// Paused by a fault; see [`Event::Faulted`].

@@ -1,0 +1,81 @@
+//! The whole loop without a window: a simulated teacher answers, a robot learns, and what came of it is left as a film, a curve and a session.
+
+use super::arguments::Demo;
+use super::run::{clip_of, report, watch};
+use crate::lab::{self, Lab, SavedPolicy};
+use crate::settings::{RewardSource, RunSettings, TeacherKind};
+use crate::view::{chart, film};
+use anyhow::Context;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Judgements of the simulated teacher.
+const LABELS: usize = 160;
+
+/// Env steps: what two cores do in well under five minutes.
+const ENV_STEPS: u64 = 1_200_000;
+
+/// The curves that the picture shows, of those that the run has.
+const DRAWN: &[&str] = &["true_return"];
+
+/// Episodes behind each of the two returns that are compared.
+const EPISODES: usize = 20;
+
+/// Simulated seconds of the film.
+const SECONDS: f32 = 5.0;
+
+pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let settings = RunSettings {
+        task: arguments.task.clone(),
+        reward: RewardSource::Preferences,
+        teacher: TeacherKind::Oracle,
+        labels: LABELS,
+        env_steps: ENV_STEPS,
+        seed: arguments.seed,
+        folder: arguments.session.clone(),
+        ..RunSettings::default()
+    };
+    eprintln!("A simulated teacher answers {LABELS} pairs while the robot ({}) trains.", settings.task);
+    let lab = Lab::open(settings, Arc::new(|| {}))?;
+    let done = watch(&lab, "training")?;
+    drop(lab);
+
+    let saved = SavedPolicy::load(&done.folder)?;
+    let untrained = saved.untrained.as_ref().context("the session kept no untrained policy to compare with")?;
+    let backend = &saved.settings.backend;
+    let judge = |policy| lab::evaluate(&saved.task, policy, backend, EPISODES, 1000);
+    let (before, after) = (judge(untrained)?, judge(&saved.policy)?);
+
+    let scene = saved.task.model().scene();
+    let run = |policy| lab::run_policy(&saved.task, policy, backend, SECONDS, 1000).map(|f| clip_of(&saved, f));
+    let (clip_before, clip_after) = (run(untrained)?, run(&saved.policy)?);
+    let gif = done.folder.join("before-after.gif");
+    film::side_by_side(&gif, &scene, [("untrained", &clip_before), ("after", &clip_after)])
+        .with_context(|| format!("could not film to {}", gif.display()))?;
+    let png = done.folder.join("learning-curve.png");
+    chart::curve_png(&png, &format!("{} from {} judgements", done.task, done.labels), "env steps", "return", &series(&done))
+        .with_context(|| format!("could not draw {}", png.display()))?;
+
+    let seconds = started.elapsed().as_secs_f64();
+    let ratio = after.mean_return / before.mean_return;
+    report(
+        arguments.json,
+        json!({
+            "task": done.task, "labels": done.labels, "env_steps": done.env_steps, "seconds": seconds,
+            "return_before": before.mean_return, "return_after": after.mean_return, "ratio": ratio,
+            "film": gif, "curve": png, "session": done.folder,
+        }),
+        || {
+            println!(
+                "The return that the teacher judges by went from {:.0} to {:.0} ({ratio:.1} times) in {seconds:.0} s, from {} judgements.",
+                before.mean_return, after.mean_return, done.labels
+            );
+            println!("film     {}", gif.display());
+            println!("curve    {}", png.display());
+            println!("session  {}", done.folder.display());
+        },
+    );
+    Ok(())
+}

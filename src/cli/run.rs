@@ -1,0 +1,202 @@
+//! What each verb does.
+
+use super::arguments::{Eval, Export, ExportWhat, Rollout, Train};
+use crate::lab::{self, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
+use crate::settings::RewardSource;
+use anyhow::bail;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a terminal's progress is drawn.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Trains without a window, to the end of the plan.
+pub fn train(arguments: &Train) -> anyhow::Result<()> {
+    let settings = arguments.settings();
+    if settings.reward == RewardSource::Preferences && settings.labels == 0 {
+        bail!("learning from preferences needs labels: ask for some with --labels N, or use --reward true");
+    }
+    let started = Instant::now();
+    let lab = Lab::open(settings, Arc::new(|| {}))?;
+    let done = watch(&lab, "training")?;
+    drop(lab);
+    let seconds = started.elapsed().as_secs_f64();
+    let saved = SavedPolicy::load(&done.folder)?;
+    let evaluation = lab::evaluate(&saved.task, &saved.policy, &saved.settings.backend, 20, 1000)?;
+    let last = |name: &str| done.curves.iter().find(|c| c.name == name).and_then(|c| c.points.last()).map(|p| p[1]);
+    report(
+        arguments.json,
+        json!({
+            "task": done.task,
+            "session": done.folder,
+            "env_steps": done.env_steps,
+            "labels": done.labels,
+            "seconds": seconds,
+            "env_steps_per_s": done.env_steps as f64 / seconds,
+            "mean_return": evaluation.mean_return,
+            "std_return": evaluation.std_return,
+            "mean_length": evaluation.mean_length,
+            "train_return": last("true_return"),
+            "agreement": done.agreement,
+        }),
+        || {
+            println!(
+                "{}: true return {:.0} ± {:.0} over 20 episodes, after {} env steps and {} labels in {seconds:.0} s",
+                done.task, evaluation.mean_return, evaluation.std_return, done.env_steps, done.labels
+            );
+            println!("session  {}", done.folder.display());
+        },
+    );
+    Ok(())
+}
+
+/// Follows a lab to the end of its plan with a progress bar on stderr. A fault is an error; the session stays as saved.
+pub(super) fn watch(lab: &Lab, what: &str) -> anyhow::Result<Arc<Snapshot>> {
+    let bar = ProgressBar::new(1).with_style(
+        ProgressStyle::with_template("{prefix:>9} {bar:32} {percent:>3} %  {msg}  {eta} left")
+            // The template above is constant and valid; the default style is only a type's way of saying so.
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar.set_prefix(what.to_owned());
+    let result = loop {
+        std::thread::sleep(TICK);
+        let snapshot = lab.snapshot();
+        bar.set_length(snapshot.env_steps_planned);
+        bar.set_position(snapshot.env_steps);
+        bar.set_message(progress(&snapshot));
+        let mut end = None;
+        for event in lab.events() {
+            match event {
+                Event::Finished => end = Some(Ok(())),
+                Event::Faulted(why) => end = Some(Err(anyhow::anyhow!(why))),
+                Event::Refused(why) => log::warn!("{why}"),
+                Event::Closed => end = Some(Err(anyhow::anyhow!("the session closed before its plan was done"))),
+                _ => {}
+            }
+        }
+        if let Some(end) = end {
+            break end.map(|()| lab.snapshot());
+        }
+        if snapshot.phase == Phase::Waiting {
+            bail!("the run waits for a person's answers; open it in the desk, or name a simulated teacher");
+        }
+    };
+    bar.finish_and_clear();
+    result
+}
+
+fn progress(s: &Snapshot) -> String {
+    let latest = |name: &str| s.curves.iter().find(|c| c.name == name).and_then(|c| c.points.last()).map(|p| p[1]);
+    let mut words = vec![format!("{:.0} steps/s", s.env_steps_per_s)];
+    if let Some(value) = latest("true_return") {
+        words.push(format!("return {value:.0}"));
+    }
+    if s.from_preferences {
+        words.push(format!("{} labels", s.labels));
+    }
+    if let Some(agreement) = s.agreement {
+        words.push(format!("agreement {:.0} %", 100.0 * agreement));
+    }
+    words.join("  ")
+}
+
+/// Measures the policy of a session.
+pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
+    let saved = SavedPolicy::load(&arguments.session)?;
+    let evaluation =
+        lab::evaluate(&saved.task, &saved.policy, &saved.settings.backend, arguments.episodes, arguments.seed)?;
+    report(
+        arguments.json,
+        json!({
+            "task": saved.task.name(),
+            "episodes": arguments.episodes,
+            "mean_return": evaluation.mean_return,
+            "std_return": evaluation.std_return,
+            "mean_length": evaluation.mean_length,
+            "returns": evaluation.returns,
+            "env_steps": saved.env_steps,
+            "terminates": saved.settings.reward == RewardSource::True,
+        }),
+        || {
+            println!(
+                "{}: true return {:.1} ± {:.1}, length {:.0}, over {} episodes",
+                saved.task.name(),
+                evaluation.mean_return,
+                evaluation.std_return,
+                evaluation.mean_length,
+                arguments.episodes
+            );
+        },
+    );
+    Ok(())
+}
+
+/// Steps given states under given controls.
+pub fn rollout(arguments: &Rollout) -> anyhow::Result<()> {
+    lab::replay(&arguments.task, &arguments.backend, &arguments.input, &arguments.output)?;
+    println!("{}", arguments.output.display());
+    Ok(())
+}
+
+/// Writes labels or the policy in open formats.
+pub fn export(arguments: &Export) -> anyhow::Result<()> {
+    match arguments.what {
+        ExportWhat::Labels => {
+            let count = lab::export_labels(&arguments.session, &arguments.output)?;
+            eprintln!("{count} labels");
+        }
+        ExportWhat::Policy => lab::export_policy_of(&arguments.session, &arguments.output)?,
+    }
+    println!("{}", arguments.output.display());
+    Ok(())
+}
+
+/// Lists the tasks.
+pub fn tasks(as_json: bool) -> anyhow::Result<()> {
+    let tasks = lab::tasks();
+    report(as_json, json!({ "tasks": tasks }), || {
+        for task in &tasks {
+            match (&task.fault, &task.title) {
+                (Some(fault), _) => println!("{:24} cannot be used: {fault}", task.name),
+                (None, title) => println!("{:24} {:24} {title}", task.name, task.gymnasium.as_deref().unwrap_or("")),
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Lists what can compute and draw here.
+pub fn devices(as_json: bool) -> anyhow::Result<()> {
+    let adapters = crate::view::adapters();
+    let cuda = lab::cuda_devices();
+    let processor = lab::bench::processor();
+    let instructions = lab::bench::instruction_sets();
+    report(
+        as_json,
+        json!({ "processor": processor, "instruction_sets": instructions, "cuda_devices": cuda, "adapters": adapters }),
+        || {
+            println!("processor  {processor} ({})", instructions.join(", "));
+            println!("libtorch   CPU{}", if cuda > 0 { format!(" and {cuda} CUDA devices") } else { String::new() });
+            for adapter in &adapters {
+                println!("adapter    {} ({}, {}, {})", adapter.name, adapter.kind, adapter.api, adapter.driver);
+            }
+            if adapters.is_empty() {
+                println!(
+                    "adapter    none: films and the desk need a Vulkan driver (Debian and Ubuntu: mesa-vulkan-drivers)"
+                );
+            }
+        },
+    );
+    Ok(())
+}
+
+/// One JSON object on stdout's last line, or words for a person.
+pub(super) fn report(as_json: bool, value: Value, words: impl FnOnce()) {
+    if as_json {
+        println!("{value}");
+    } else {
+        words();
+    }
+}

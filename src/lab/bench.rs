@@ -1,0 +1,166 @@
+//! How fast this machine is: physics alone, and the whole of PPO. No session, no disk.
+
+use super::LabError;
+use super::trainer::Trainer;
+use crate::basics::{ItemId, Seed};
+use crate::gym::{Autoreset, Space, Task, VectorEnv};
+use crate::physics;
+use crate::settings::{RewardSource, RunSettings};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What to measure, and for how long.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The task's name.
+    pub task: String,
+    /// The physics backend's name.
+    pub backend: String,
+    /// Physics threads; `None` for all cores.
+    pub threads: Option<usize>,
+    /// Worlds in the batch; `None` for the default.
+    pub worlds: Option<usize>,
+    /// Measured time, after a warm-up.
+    pub duration: Duration,
+}
+
+/// What came out.
+#[derive(Clone, Debug, Serialize)]
+pub struct Speed {
+    /// The task's name.
+    pub task: String,
+    /// The physics backend's name.
+    pub backend: String,
+    /// Env steps a second, over all worlds: the median of the measured windows.
+    pub env_steps_per_s: f64,
+    /// The slowest and the fastest window.
+    pub range: [f64; 2],
+    /// Worlds in the batch.
+    pub worlds: usize,
+    /// Physics threads.
+    pub threads: usize,
+    /// The processor.
+    pub device: String,
+}
+
+/// The measured time is cut into this many windows, whose median is the figure.
+const WINDOWS: u32 = 5;
+
+/// Env steps a second under uniformly random actions, observation, reward and resets included.
+///
+/// # Errors
+///
+/// An unknown task or backend.
+pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
+    let task = Arc::new(Task::load(&plan.task)?);
+    let worlds = plan.worlds.unwrap_or(64);
+    let backend = physics::backend(&plan.backend, task.model().clone(), worlds, plan.threads)?;
+    let mut env = VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?;
+    let mut stream = Seed(0).stream("bench");
+    let space: Space = task.action_space();
+    let mut actions: Vec<f32> = Vec::with_capacity(worlds * task.act_dim());
+    env.reset(0);
+    measure(plan, worlds, || {
+        actions.clear();
+        for _ in 0..worlds {
+            actions.extend(space.sample(&mut stream));
+        }
+        env.step(&actions)?;
+        Ok(worlds as u64)
+    })
+}
+
+/// Env steps a second of PPO on the task's own reward, collecting and learning included.
+///
+/// # Errors
+///
+/// An unknown task or backend, or training that fails.
+pub fn ppo(plan: &Plan) -> Result<Speed, LabError> {
+    let settings = RunSettings {
+        task: plan.task.clone(),
+        reward: RewardSource::True,
+        backend: plan.backend.clone(),
+        env_steps: u64::MAX / 2,
+        ..RunSettings::default()
+    };
+    let mut trainer = Trainer::new(&settings, super::task_of(&settings)?, ItemId(0), plan.worlds, plan.threads)?;
+    let worlds = trainer.worlds();
+    measure(plan, worlds, || {
+        let before = trainer.env_steps();
+        trainer.collect(&mut || false)?;
+        trainer.learn(&[], &mut || false)?;
+        Ok(trainer.env_steps() - before)
+    })
+}
+
+/// Runs `round`, which returns the env steps it did, for a warm-up of one window and then for the plan's time.
+fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<u64, LabError>) -> Result<Speed, LabError> {
+    let window = plan.duration / WINDOWS;
+    let mut rates = Vec::new();
+    for _ in 0..=WINDOWS {
+        let (started, mut steps) = (Instant::now(), 0);
+        while started.elapsed() < window {
+            steps += round()?;
+        }
+        rates.push(steps as f64 / started.elapsed().as_secs_f64());
+    }
+    // The first window warms caches and threads up.
+    rates.remove(0);
+    rates.sort_by(f64::total_cmp);
+    Ok(Speed {
+        task: plan.task.clone(),
+        backend: plan.backend.clone(),
+        env_steps_per_s: rates[rates.len() / 2],
+        range: [rates[0], rates[rates.len() - 1]],
+        worlds,
+        threads: plan.threads.unwrap_or_else(cores),
+        device: processor(),
+    })
+}
+
+/// The vector instruction sets that this processor has, widest last.
+pub fn instruction_sets() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let found = [
+        ("SSE4.2", is_x86_feature_detected!("sse4.2")),
+        ("AVX2", is_x86_feature_detected!("avx2")),
+        ("FMA", is_x86_feature_detected!("fma")),
+        ("AVX-512", is_x86_feature_detected!("avx512f")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let found: [(&str, bool); 0] = [];
+    found.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
+}
+
+/// Cores that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The processor's name and cores, for a figure to stand beside.
+pub fn processor() -> String {
+    #[cfg(target_arch = "x86_64")]
+    let name = brand().unwrap_or_else(|| "x86-64".to_owned());
+    #[cfg(not(target_arch = "x86_64"))]
+    let name = std::env::consts::ARCH.to_owned();
+    format!("{name}, {} cores", cores())
+}
+
+/// The processor's own name, from the CPUID brand leaves 0x8000_0002 to 0x8000_0004.
+#[cfg(target_arch = "x86_64")]
+fn brand() -> Option<String> {
+    use std::arch::x86_64::__cpuid;
+    if __cpuid(0x8000_0000).eax < 0x8000_0004 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(48);
+    for leaf in 0x8000_0002..=0x8000_0004_u32 {
+        let r = __cpuid(leaf);
+        for word in [r.eax, r.ebx, r.ecx, r.edx] {
+            bytes.extend(word.to_le_bytes());
+        }
+    }
+    let name = String::from_utf8_lossy(&bytes).trim_matches(['\0', ' ']).to_owned();
+    (!name.is_empty()).then_some(name)
+}

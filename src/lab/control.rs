@@ -1,0 +1,80 @@
+//! What the ledger wants of the worker, as one small shared value: the worker looks at it between minibatches and never waits for a queue.
+
+use crate::basics::{Choice, Clip, JudgementId, PairId};
+use crate::settings::TeacherKind;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A standing judgement with the clips it is about.
+#[derive(Clone, Debug)]
+pub(super) struct Label {
+    pub judgement: JudgementId,
+    pub pair: PairId,
+    pub clips: [Arc<Clip>; 2],
+    pub choice: Choice,
+}
+
+/// The wishes as they stand.
+#[derive(Clone)]
+pub(super) struct Wishes {
+    /// Train (true) or rest (false).
+    pub run: bool,
+    /// Save and end.
+    pub quit: bool,
+    /// Write a checkpoint at the next opportunity.
+    pub save: bool,
+    /// Show what the policy does at the next opportunity.
+    pub show_policy: bool,
+    /// Who answers pairs.
+    pub teacher: TeacherKind,
+    /// Pairs that wait behind the one on show.
+    pub pairs_ready: usize,
+    /// Offers of pairs that the ledger has dealt with, counted; a simulated teacher has answered them by then.
+    pub offers_done: u64,
+    /// Every standing judgement, skips included, oldest first.
+    pub labels: Arc<Vec<Label>>,
+    /// Changes whenever `labels` does.
+    pub labels_version: u64,
+    /// Writing to the session failed; training must not outrun what can be kept.
+    pub disk_fault: Option<String>,
+}
+
+/// [`Wishes`] behind a lock, with a bell.
+pub(super) struct Control {
+    wishes: Mutex<Wishes>,
+    changed: Condvar,
+}
+
+impl Control {
+    pub fn new(wishes: Wishes) -> Control {
+        Control { wishes: Mutex::new(wishes), changed: Condvar::new() }
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut Wishes)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    pub fn look(&self) -> Wishes {
+        self.lock().clone()
+    }
+
+    pub fn quitting(&self) -> bool {
+        self.lock().quit
+    }
+
+    /// Waits until `ready` holds, then returns the wishes.
+    pub fn wait_until(&self, ready: impl Fn(&Wishes) -> bool) -> Wishes {
+        let guard = self.changed.wait_while(self.lock(), |w| !ready(w)).unwrap_or_else(PoisonError::into_inner);
+        guard.clone()
+    }
+
+    /// Takes a one-time wish: returns whether it stood, and clears it.
+    pub fn take(&self, field: impl FnOnce(&mut Wishes) -> &mut bool) -> bool {
+        std::mem::take(field(&mut self.lock()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wishes> {
+        // Every change is a plain assignment, so a poisoned lock still holds a whole value.
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,44 @@
+//! What can stop a lab from opening. What goes wrong later is an [`super::Event`].
+
+use thiserror::Error;
+
+/// Why a session could not be opened, run or evaluated.
+#[derive(Debug, Error)]
+pub enum LabError {
+    /// The session's folder.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// A file of arrays.
+    #[error(transparent)]
+    Npz(#[from] crate::store::npz::NpzError),
+    /// Where sessions lie.
+    #[error(transparent)]
+    Folders(#[from] crate::settings::folders::FolderError),
+    /// The task or its robot.
+    #[error(transparent)]
+    Task(#[from] crate::gym::TaskError),
+    /// Stepping the task.
+    #[error(transparent)]
+    Env(#[from] crate::gym::EnvError),
+    /// The physics backend.
+    #[error(transparent)]
+    Physics(#[from] crate::physics::PhysicsError),
+    /// The policy or its training.
+    #[error(transparent)]
+    Learn(#[from] crate::learn::LearnError),
+    /// The reward model or its training.
+    #[error(transparent)]
+    Preference(#[from] crate::preference::PreferenceError),
+    /// The session holds no policy yet.
+    #[error("The session in {0} holds no checkpoint yet; train it for a while first.")]
+    Untrained(String),
+    /// A checkpoint that another task or version wrote.
+    #[error("The checkpoint lacks `{0}`; it was written by another version, so begin a new session.")]
+    Incomplete(String),
+    /// Somebody asked to stop.
+    #[error("The step was cancelled.")]
+    Cancelled,
+    /// The system gave no thread.
+    #[error("A thread could not be started ({0}); close other programs and try again.")]
+    Thread(std::io::Error),
+}

@@ -1,0 +1,135 @@
+//! What a finished policy does: its true return over many episodes, and its frames for a film. No tensors: the network's plain arrays suffice.
+
+use super::{LabError, task_of};
+use crate::basics::{Arrays, Frames, Pose};
+use crate::gym::{Autoreset, Task, VectorEnv};
+use crate::learn::Policy;
+use crate::physics;
+use crate::settings::RunSettings;
+use crate::store::Session;
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A session's policy, read without opening the session for writing.
+pub struct SavedPolicy {
+    /// The run that it comes from.
+    pub settings: RunSettings,
+    /// The task as the run plays it.
+    pub task: Arc<Task>,
+    /// The policy at the last checkpoint.
+    pub policy: Policy,
+    /// The policy before any training.
+    pub untrained: Option<Policy>,
+    /// Env steps of training behind `policy`.
+    pub env_steps: u64,
+}
+
+impl SavedPolicy {
+    /// Reads the newest sound checkpoint of the session in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// A folder without a session or without a checkpoint, a damaged file, an unknown task.
+    pub fn load(folder: &Path) -> Result<SavedPolicy, LabError> {
+        let mut session = Session::open_to_read(folder)?;
+        let settings = session.settings().clone();
+        let loaded = session.load_checkpoint()?.ok_or_else(|| LabError::Untrained(folder.display().to_string()))?;
+        let policy =
+            |arrays: &Arrays| Ok::<_, LabError>(Policy::from_arrays(&super::trainer::unprefixed(arrays, "ppo/"))?);
+        Ok(SavedPolicy {
+            task: task_of(&settings)?,
+            policy: policy(&loaded.arrays)?,
+            untrained: session.load_named("initial")?.map(|l| policy(&l.arrays)).transpose()?,
+            env_steps: loaded.header.env_steps,
+            settings,
+        })
+    }
+}
+
+/// The task's own return of a deterministic policy.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    /// Mean over the episodes.
+    pub mean_return: f64,
+    /// Standard deviation over the episodes (population).
+    pub std_return: f64,
+    /// Mean length in env steps.
+    pub mean_length: f64,
+    /// Each episode's return, in the order of their seeds.
+    pub returns: Vec<f64>,
+}
+
+/// Runs `episodes` episodes side by side, episode i from seed + i, with the policy's mean action.
+///
+/// # Errors
+///
+/// An unknown backend.
+pub fn evaluate(
+    task: &Arc<Task>,
+    policy: &Policy,
+    backend: &str,
+    episodes: usize,
+    seed: u64,
+) -> Result<Evaluation, LabError> {
+    let mut env = world(task, backend, episodes)?;
+    let mut obs = env.reset(seed).to_vec();
+    let mut ended: Vec<Option<(f64, usize)>> = vec![None; episodes];
+    while ended.iter().any(Option::is_none) {
+        let actions = policy.act_mean(&obs, episodes);
+        let step = env.step(&actions)?;
+        for episode in &step.episodes {
+            ended[episode.world].get_or_insert((episode.total_reward, episode.length as usize));
+        }
+        obs.copy_from_slice(&step.obs);
+    }
+    let ended: Vec<(f64, usize)> = ended.into_iter().flatten().collect();
+    let returns: Vec<f64> = ended.iter().map(|e| e.0).collect();
+    let count = ended.len().max(1) as f64;
+    let mean_return = returns.iter().sum::<f64>() / count;
+    Ok(Evaluation {
+        mean_return,
+        std_return: (returns.iter().map(|r| (r - mean_return).powi(2)).sum::<f64>() / count).sqrt(),
+        mean_length: ended.iter().map(|e| e.1 as f64).sum::<f64>() / count,
+        returns,
+    })
+}
+
+/// Frames of one world under the policy's mean action, from a fresh reset, until `seconds` have passed or the episode ends.
+///
+/// # Errors
+///
+/// An unknown backend.
+pub fn run_policy(
+    task: &Arc<Task>,
+    policy: &Policy,
+    backend: &str,
+    seconds: f32,
+    seed: u64,
+) -> Result<Frames, LabError> {
+    let mut env = world(task, backend, 1)?;
+    let mut obs = env.reset(seed).to_vec();
+    let steps = (f64::from(seconds) / task.dt()).round().max(1.0) as usize;
+    let bodies = task.model().nbody();
+    let mut frames = Frames { bodies, obs_dim: task.obs_dim(), act_dim: task.act_dim(), ..Frames::default() };
+    let mut poses = vec![Pose::IDENTITY; bodies];
+    while frames.steps < steps {
+        env.poses(0, &mut poses);
+        let step = env.step(&policy.act_mean(&obs, 1))?;
+        frames.steps += 1;
+        frames.poses.extend_from_slice(&poses);
+        frames.obs.extend_from_slice(&obs);
+        frames.actions.extend_from_slice(&step.actions);
+        frames.task_reward.push(step.reward[0]);
+        if step.terminated[0] || step.truncated[0] {
+            break;
+        }
+        obs.copy_from_slice(&step.obs);
+    }
+    Ok(frames)
+}
+
+fn world(task: &Arc<Task>, backend: &str, worlds: usize) -> Result<VectorEnv, LabError> {
+    let backend = physics::backend(backend, task.model().clone(), worlds, None)?;
+    Ok(VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?)
+}

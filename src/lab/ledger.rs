@@ -1,0 +1,426 @@
+//! The judging thread: it owns the session on disk and the pair on show, and nothing else, so that a pick is answered in milliseconds
+//! whatever the worker is computing. A judgement is on disk before the next pair shows.
+
+use super::board::Board;
+use super::control::{Control, Label};
+use super::{Command, Curve, Event, PairView, Phase};
+use crate::basics::{Arrays, Choice, Clip, ItemId, Judgement, Pair, PairId, PairReason, Seed};
+use crate::preference::SimulatedTeacher;
+use crate::settings::TeacherKind;
+use crate::store::{CheckpointHeader, Metric, Session, StoreError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What reaches the ledger, from either side.
+pub(super) enum Message {
+    /// From the desk or the terminal.
+    Command(Command),
+    /// Pairs worth asking, best first. They replace those that wait and were never shown.
+    Offer { pairs: Vec<Offered>, env_steps: u64 },
+    /// Points of learning curves.
+    Metrics { env_steps: u64, values: Vec<(&'static str, f64)> },
+    /// Weights and everything else that a resumed run needs. `name` keeps it beside the rolling checkpoints.
+    Checkpoint { env_steps: u64, arrays: Arrays, name: Option<&'static str> },
+    /// The worker paused itself.
+    Fault(String),
+    /// The worker has ended; so does the ledger.
+    Closed,
+}
+
+/// A pair that the worker proposes, sides already shuffled.
+pub(super) struct Offered {
+    pub clips: [Arc<Clip>; 2],
+    pub reason: PairReason,
+}
+
+/// A pair with its clips.
+#[derive(Clone)]
+struct Question {
+    pair: Pair,
+    clips: [Arc<Clip>; 2],
+    /// Whether the session holds it yet.
+    stored: bool,
+}
+
+impl Question {
+    fn view(&self) -> PairView {
+        PairView { id: self.pair.id, clips: self.clips.clone(), reason: self.pair.reason }
+    }
+}
+
+pub(super) struct Ledger {
+    session: Session,
+    board: Arc<Board>,
+    control: Arc<Control>,
+    seed: Seed,
+    teacher: TeacherKind,
+    /// The question on show.
+    shown: Option<Question>,
+    /// Questions behind it.
+    queue: VecDeque<Question>,
+    next_pair: u64,
+    labels: Vec<Label>,
+    /// Standing judgements of the person in this process, newest last: what undo takes back.
+    answered: Vec<(Judgement, Question)>,
+    /// When the person's recent answers came, for the rate.
+    recent: VecDeque<Instant>,
+    curves: Vec<Curve>,
+    published_curves: Instant,
+}
+
+/// Answers a minute are counted over this long.
+const RATE_WINDOW: Duration = Duration::from_secs(180);
+
+impl Ledger {
+    /// Takes the session over; what stands in it already becomes the first labels.
+    pub fn new(
+        session: Session,
+        board: Arc<Board>,
+        control: Arc<Control>,
+        seed: Seed,
+        teacher: TeacherKind,
+    ) -> Result<Ledger, StoreError> {
+        let mut cache: HashMap<ItemId, Arc<Clip>> = HashMap::new();
+        let mut labels = Vec::new();
+        let mut answered = Vec::new();
+        for judgement in session.standing()? {
+            // The database holds a judgement to a pair that exists.
+            let Some(pair) = session.pair(judgement.pair)? else { continue };
+            let mut clip = |id: ItemId| -> Result<Arc<Clip>, StoreError> {
+                Ok(match cache.get(&id) {
+                    Some(clip) => clip.clone(),
+                    None => cache.entry(id).or_insert(Arc::new(session.clip(id)?)).clone(),
+                })
+            };
+            let clips = [clip(pair.items[0])?, clip(pair.items[1])?];
+            labels.push(Label {
+                judgement: judgement.id,
+                pair: pair.id,
+                clips: clips.clone(),
+                choice: judgement.choice,
+            });
+            if judgement.teacher == "person" {
+                answered.push((judgement, Question { pair, clips, stored: true }));
+            }
+        }
+        let mut curves: Vec<Curve> = Curve::NAMES.iter().map(|(name, ..)| Curve { name, points: Vec::new() }).collect();
+        for metric in session.metrics()? {
+            if let Some(curve) = curves.iter_mut().find(|c| c.name == metric.name) {
+                curve.points.push([metric.env_steps as f64, metric.value]);
+            }
+        }
+        let next_pair = session.next_pair_id()?.0;
+        let ledger = Ledger {
+            session,
+            board,
+            control,
+            seed,
+            teacher,
+            shown: None,
+            queue: VecDeque::new(),
+            next_pair,
+            labels,
+            answered,
+            recent: VecDeque::new(),
+            curves,
+            published_curves: Instant::now(),
+        };
+        ledger.publish_labels();
+        ledger.board.update(|s| s.curves = Arc::new(ledger.curves.clone()));
+        Ok(ledger)
+    }
+
+    /// Serves until the worker has closed.
+    pub fn run(mut self, inbox: &Receiver<Message>) {
+        while let Ok(message) = inbox.recv() {
+            match message {
+                Message::Command(command) => self.obey(command),
+                Message::Offer { pairs, env_steps } => self.take_offer(pairs, env_steps),
+                Message::Metrics { env_steps, values } => self.record(env_steps, &values),
+                Message::Checkpoint { env_steps, arrays, name } => self.save(env_steps, &arrays, name),
+                Message::Fault(why) => {
+                    self.control.change(|w| w.run = false);
+                    self.board.update(|s| {
+                        s.phase = Phase::Faulted;
+                        s.fault = Some(why.clone());
+                    });
+                    self.board.say(Event::Faulted(why));
+                }
+                Message::Closed => break,
+            }
+        }
+        self.board.update(|s| s.curves = Arc::new(self.curves.clone()));
+        // The session is closed before the last word, so that whoever hears it may open the folder.
+        let Ledger { session, board, .. } = self;
+        drop(session);
+        board.say(Event::Closed);
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Start => {
+                self.board.update(|s| s.fault = None);
+                self.control.change(|w| {
+                    w.run = true;
+                    w.disk_fault = None;
+                });
+            }
+            Command::Pause => self.control.change(|w| {
+                w.run = false;
+                w.save = true;
+            }),
+            Command::Judge { pair, choice, thinking_ms } => self.judge(pair, choice, thinking_ms),
+            Command::Undo => self.undo(),
+            Command::SetTeacher(teacher) => self.set_teacher(teacher),
+            Command::Save => self.control.change(|w| w.save = true),
+            Command::ShowPolicy => self.control.change(|w| w.show_policy = true),
+            Command::Quit => self.control.change(|w| w.quit = true),
+        }
+    }
+
+    fn judge(&mut self, pair: PairId, choice: Choice, thinking_ms: u32) {
+        let Some(question) = self.shown.clone().filter(|q| q.pair.id == pair) else {
+            self.board.say(Event::Refused("That pair is no longer on show; the answer was not counted.".to_owned()));
+            return;
+        };
+        match self.commit(&question, choice, "person", thinking_ms) {
+            Ok(judgement) => {
+                self.answered.push((judgement, question));
+                self.recent.push_back(Instant::now());
+                self.shown = None;
+                self.show_next();
+                self.publish_labels();
+                self.board.say(Event::Judged { pair, labels: self.labels.len() });
+            }
+            // The pair stays on show: nothing that was not written counts as answered.
+            Err(error) => self.board.say(Event::Refused(format!("The answer was not saved: {error}"))),
+        }
+    }
+
+    fn undo(&mut self) {
+        let Some((judgement, question)) = self.answered.last().cloned() else {
+            self.board.say(Event::Refused("There is no answer of yours to take back.".to_owned()));
+            return;
+        };
+        if let Err(error) = self.session.retract(judgement.id, now_ms()) {
+            self.board.say(Event::Refused(format!("The answer was not taken back: {error}")));
+            return;
+        }
+        self.answered.pop();
+        self.recent.pop_back();
+        self.labels.retain(|l| l.judgement != judgement.id);
+        if let Some(current) = self.shown.take() {
+            self.queue.push_front(current);
+        }
+        let pair = question.pair.id;
+        self.show(question);
+        self.publish_labels();
+        self.board.say(Event::Retracted { pair });
+    }
+
+    fn set_teacher(&mut self, teacher: TeacherKind) {
+        if self.teacher == teacher {
+            return;
+        }
+        self.teacher = teacher;
+        if teacher == TeacherKind::Person {
+            self.show_next();
+        } else {
+            // What the person did not answer is not answered on their behalf; the worker offers afresh.
+            self.shown = None;
+            self.queue.clear();
+            self.board.update(|s| s.pair = None);
+        }
+        self.board.update(|s| {
+            s.teacher = teacher;
+            s.taught = None;
+        });
+        let ready = self.queue.len();
+        self.control.change(|w| {
+            w.teacher = teacher;
+            w.pairs_ready = ready;
+        });
+    }
+
+    fn take_offer(&mut self, pairs: Vec<Offered>, env_steps: u64) {
+        let questions: Vec<Question> = pairs
+            .into_iter()
+            .map(|offered| {
+                let id = PairId(self.next_pair);
+                self.next_pair += 1;
+                let items = [offered.clips[0].id, offered.clips[1].id];
+                Question {
+                    pair: Pair { id, items, reason: offered.reason, asked_at: env_steps },
+                    clips: offered.clips,
+                    stored: false,
+                }
+            })
+            .collect();
+        match self.teacher {
+            TeacherKind::Person => {
+                // An earlier pair that undo pushed back was seen already and keeps its place in front.
+                self.queue.retain(|q| q.stored);
+                self.queue.extend(questions);
+                if self.shown.is_none() {
+                    self.show_next();
+                } else {
+                    self.publish_queue();
+                }
+            }
+            teacher => self.answer_for(teacher, &questions),
+        }
+        self.control.change(|w| w.offers_done += 1);
+    }
+
+    /// A simulated teacher answers at once, and what it says is kept like a person's word.
+    fn answer_for(&mut self, teacher: TeacherKind, questions: &[Question]) {
+        let mut taught = None;
+        for question in questions {
+            // One stream a question: the answers are the same however the run was cut into sessions.
+            let stream = self.seed.stream(&format!("teacher/{}", question.pair.id.0));
+            let Some(mut simulated) = SimulatedTeacher::new(teacher, stream) else { return };
+            let [left, right] = &question.clips;
+            let choice = simulated.judge(&left.frames, &right.frames);
+            if let Err(error) = self
+                .session
+                .put_pair(&question.pair, [left, right])
+                .and_then(|()| self.commit(question, choice, simulated.name(), 0).map(drop))
+            {
+                self.disk_fault(&error);
+                break;
+            }
+            taught = Some((question.view(), choice));
+        }
+        if taught.is_some() {
+            self.board.update(|s| s.taught = taught);
+        }
+        self.publish_labels();
+    }
+
+    /// Writes the judgement, then counts it.
+    fn commit(
+        &mut self,
+        question: &Question,
+        choice: Choice,
+        teacher: &str,
+        thinking_ms: u32,
+    ) -> Result<Judgement, StoreError> {
+        let judgement = self.session.judge(question.pair.id, choice, teacher, now_ms(), thinking_ms)?;
+        self.labels.push(Label {
+            judgement: judgement.id,
+            pair: question.pair.id,
+            clips: question.clips.clone(),
+            choice,
+        });
+        Ok(judgement)
+    }
+
+    fn show_next(&mut self) {
+        match self.queue.pop_front() {
+            Some(question) => self.show(question),
+            None => {
+                self.board.update(|s| s.pair = None);
+                self.publish_queue();
+            }
+        }
+    }
+
+    /// Puts a question on show. It reaches the disk here, before anyone can have answered it.
+    fn show(&mut self, mut question: Question) {
+        let [left, right] = &question.clips;
+        if !question.stored
+            && let Err(error) = self.session.put_pair(&question.pair, [left, right])
+        {
+            self.queue.push_front(question);
+            self.disk_fault(&error);
+            return;
+        }
+        question.stored = true;
+        let view = question.view();
+        self.shown = Some(question);
+        self.board.update(|s| s.pair = Some(view));
+        self.publish_queue();
+    }
+
+    fn publish_queue(&self) {
+        let ready = self.queue.len() + usize::from(self.shown.is_some());
+        self.board.update(|s| s.pairs_ready = self.queue.len());
+        self.control.change(|w| w.pairs_ready = ready);
+    }
+
+    fn publish_labels(&self) {
+        let labels = Arc::new(self.labels.clone());
+        self.board.update(|s| {
+            s.labels = labels.len();
+            s.labels_per_minute = self.labels_per_minute();
+        });
+        self.control.change(|w| {
+            w.labels = labels;
+            w.labels_version += 1;
+        });
+    }
+
+    fn labels_per_minute(&self) -> f64 {
+        let now = Instant::now();
+        let recent: Vec<&Instant> = self.recent.iter().filter(|&&t| now - t < RATE_WINDOW).collect();
+        match recent.as_slice() {
+            [first, .., last] => (recent.len() - 1) as f64 * 60.0 / (**last - **first).as_secs_f64().max(1.0),
+            _ => 0.0,
+        }
+    }
+
+    fn record(&mut self, env_steps: u64, values: &[(&'static str, f64)]) {
+        let at_ms = now_ms();
+        let batch: Vec<Metric> =
+            values.iter().map(|&(name, value)| Metric { env_steps, name: name.to_owned(), value, at_ms }).collect();
+        if let Err(error) = self.session.put_metrics(&batch) {
+            self.disk_fault(&error);
+        }
+        for (name, value) in values {
+            if let Some(curve) = self.curves.iter_mut().find(|c| c.name == *name) {
+                curve.points.push([env_steps as f64, *value]);
+            }
+        }
+        // A copy of every curve a few times a second would cost more than it tells.
+        if self.published_curves.elapsed() > Duration::from_millis(500) {
+            self.published_curves = Instant::now();
+            self.board.update(|s| s.curves = Arc::new(self.curves.clone()));
+        }
+    }
+
+    fn save(&mut self, env_steps: u64, arrays: &Arrays, name: Option<&'static str>) {
+        let header = CheckpointHeader::new("run", env_steps);
+        let saved = match name {
+            Some(name) => self.session.save_named(name, &header, arrays),
+            None => self.session.save_checkpoint(&header, arrays),
+        };
+        match saved {
+            Ok(_) if name.is_none() => self.board.say(Event::Saved { env_steps }),
+            Ok(_) => {}
+            Err(error) => self.disk_fault(&error),
+        }
+    }
+
+    /// The session cannot be written: say so once and rest, so that no training is done that would be lost.
+    fn disk_fault(&mut self, error: &StoreError) {
+        let why = format!("Training rests because the session could not be written: {error}");
+        let told = self.control.look().disk_fault.is_some();
+        self.control.change(|w| {
+            w.run = false;
+            w.disk_fault = Some(why.clone());
+        });
+        if !told {
+            self.board.update(|s| {
+                s.phase = Phase::Faulted;
+                s.fault = Some(why.clone());
+            });
+            self.board.say(Event::Faulted(why));
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}

@@ -1,0 +1,112 @@
+//! What the command line asks of the rooms apart from a running session: lists, replays and exports.
+
+use super::{LabError, SavedPolicy};
+use crate::gym::{RolloutOut, Task, rollout_from};
+use crate::learn::Policy;
+use crate::physics;
+use crate::settings::envs;
+use crate::store::npz::{self, Axis, Values};
+use crate::store::{LabelFrames, PolicyMetadata, Session, export_policy};
+use serde::Serialize;
+use std::path::Path;
+
+/// A task as a list shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaskLine {
+    /// Its file's name.
+    pub name: String,
+    /// Gymnasium's id, if it has one.
+    pub gymnasium: Option<String>,
+    /// Its name in a picker.
+    pub title: String,
+    /// One sentence.
+    pub description: String,
+    /// Why it cannot be used, if it cannot.
+    pub fault: Option<String>,
+}
+
+/// Every task that can be named, in the names' order; one with a wrong file says so.
+pub fn tasks() -> Vec<TaskLine> {
+    envs::list()
+        .into_iter()
+        .map(|entry| TaskLine {
+            name: entry.name,
+            gymnasium: entry.gymnasium,
+            title: entry.title,
+            description: entry.description,
+            fault: entry.fault.map(|fault| fault.to_string()),
+        })
+        .collect()
+}
+
+/// Worlds that a replay steps side by side.
+const REPLAY_WORLDS: usize = 64;
+
+/// Reads qpos `[N, nq]`, qvel `[N, nv]` and ctrl `[N, T, nu]` from an npz file, steps each state under its controls, and writes qpos, qvel,
+/// obs, reward and terminated, `[N, T, …]`, to another. Nothing is reset in between.
+///
+/// # Errors
+///
+/// Unknown names, arrays that are missing or do not fit the robot, files that cannot be read or written.
+pub fn replay(task: &str, backend: &str, input: &Path, output: &Path) -> Result<(), LabError> {
+    let task = Task::load(task)?;
+    let model = task.model().clone();
+    let (nq, nv, nu, o) = (model.nq(), model.nv(), model.nu(), task.obs_dim());
+    let (n, t) = (Axis::Free("N"), Axis::Free("T"));
+    let read = npz::read(
+        input,
+        &[
+            ("qpos", &[n, Axis::Exactly("nq", nq)]),
+            ("qvel", &[n, Axis::Exactly("nv", nv)]),
+            ("ctrl", &[n, t, Axis::Exactly("nu", nu)]),
+        ],
+    )?;
+    let [qpos, qvel, ctrl] = [0, 1, 2].map(|i| &read[i].values);
+    let worlds = read[0].shape[0].clamp(1, REPLAY_WORLDS);
+    let mut backend = physics::backend(backend, model, worlds, None)?;
+    let RolloutOut { trajectories: n, steps: t, qpos, qvel, obs, reward, terminated } =
+        rollout_from(&task, &mut *backend, qpos, qvel, ctrl)?;
+    npz::write(
+        output,
+        &[
+            ("qpos", &[n, t, nq], Values::F64(&qpos)),
+            ("qvel", &[n, t, nv], Values::F64(&qvel)),
+            ("obs", &[n, t, o], Values::F64(&obs)),
+            ("reward", &[n, t], Values::F64(&reward)),
+            ("terminated", &[n, t], Values::Bool(&terminated)),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Writes the standing judgements of a session as JSON lines, with their clips' observations and actions. Returns how many.
+///
+/// # Errors
+///
+/// A folder without a session, a damaged one, a file that cannot be written.
+pub fn export_labels(folder: &Path, output: &Path) -> Result<usize, LabError> {
+    Ok(Session::open_to_read(folder)?.export_labels(output, LabelFrames::With)?)
+}
+
+/// Writes the policy of a session as safetensors: `actor.N.weight`, `actor.N.bias`, `log_std`, `obs_mean`, `obs_var`.
+///
+/// # Errors
+///
+/// A folder without a session or without a checkpoint, a damaged one, a file that cannot be written.
+pub fn export_policy_of(folder: &Path, output: &Path) -> Result<(), LabError> {
+    let saved = SavedPolicy::load(folder)?;
+    let metadata = PolicyMetadata {
+        task: saved.task.name().to_owned(),
+        env_steps: saved.env_steps,
+        seed: saved.settings.seed,
+        obs_epsilon: Policy::OBS_EPSILON,
+        obs_clip: Policy::OBS_CLIP,
+    };
+    export_policy(output, &saved.policy.to_arrays(), &metadata)?;
+    Ok(())
+}
+
+/// How many CUDA devices libtorch sees.
+pub fn cuda_devices() -> usize {
+    crate::learn::cuda_devices()
+}

@@ -1,0 +1,446 @@
+//! The circle itself, free of threads and disk: step the worlds, ask for judgement, fit the reward, improve the policy.
+//!
+//! With [`RewardSource::Preferences`] the policy's reward is the reward model's alone. The task's own reward is carried beside it for
+//! simulated teachers and for the curve that says whether it worked; nothing here feeds it to the policy.
+
+use super::LabError;
+use super::control::Label;
+use super::evaluate::run_policy;
+use super::ledger::Offered;
+use crate::basics::{Array, Arrays, Clip, Frames, ItemId, JudgementId, Pose, Seed, Stream};
+use crate::gym::{Autoreset, Task, VectorEnv};
+use crate::learn::{Ppo, Rollout, Transition};
+use crate::physics;
+use crate::preference::{
+    AskedPairs, ClipPool, Comparison, LabelSchedule, Recorder, RewardModel, StepRecord, choose_pairs,
+};
+use crate::settings::{LabelSettings, PpoSettings, RewardModelSettings, RewardSource, RunSettings};
+use std::sync::Arc;
+
+/// Points of learning curves, by the names in [`super::Curve::NAMES`].
+pub(super) type Values = Vec<(&'static str, f64)>;
+
+/// Judgements before the first fit: with fewer, the held-out share is empty and the members agree by accident.
+const FIRST_FIT: usize = 10;
+
+/// Clips in the pool before the first pairs are proposed, so that the first question has some choice behind it.
+const FIRST_CLIPS: usize = 8;
+
+/// A refit waits until the labels have grown by this share: a fit costs time that stepping could use.
+const REFIT_SHARE: usize = 25;
+
+/// Everything that learns, and the worlds that it learns in.
+pub(super) struct Trainer {
+    settings: RunSettings,
+    task: Arc<Task>,
+    env: VectorEnv,
+    ppo: Ppo,
+    rollout: Rollout,
+    /// `[T·N, A]`: the rollout's actions as the robot received them.
+    played: Vec<f32>,
+    preference: Option<Preference>,
+    env_steps: u64,
+    /// The task's own return of the episodes that ended in the latest rollout.
+    true_returns: Vec<f64>,
+}
+
+/// What only a run from preferences has.
+struct Preference {
+    reward: RewardModel,
+    settings: LabelSettings,
+    schedule: LabelSchedule,
+    recorder: Recorder,
+    pool: ClipPool,
+    asked: AskedPairs,
+    /// Draws candidate pairs and shuffles sides.
+    pairs: Stream,
+    next_item: u64,
+    /// The labels of the last fit: how many, and the newest.
+    fitted: Option<(usize, Option<JudgementId>)>,
+    agreement: Option<f64>,
+    /// `[N]`: the learned return of each world's running episode.
+    running: Vec<f64>,
+    poses: Vec<Pose>,
+}
+
+impl Trainer {
+    /// A fresh trainer. `next_item` is the first clip's name that the session has not used; `worlds` and `threads` override the defaults.
+    pub fn new(
+        settings: &RunSettings,
+        task: Arc<Task>,
+        next_item: ItemId,
+        worlds: Option<usize>,
+        threads: Option<usize>,
+    ) -> Result<Trainer, LabError> {
+        let seed = Seed(settings.seed);
+        let labels = LabelSettings::default();
+        // What the policy trains in is shorter than what it is judged by: a robot that has fallen teaches nothing for the rest of an episode
+        // that may not end. Time is not in the observation and the value bootstraps, so a shorter horizon gives nothing away.
+        let training = match settings.reward {
+            RewardSource::True => task.clone(),
+            RewardSource::Preferences => Arc::new(task.with_horizon(labels.episode_steps(task.dt()) as u32)),
+        };
+        let mut dials = PpoSettings::default();
+        dials.worlds = worlds.unwrap_or(dials.worlds);
+        let worlds = dials.worlds;
+        let backend = physics::backend(&settings.backend, task.model().clone(), worlds, threads)?;
+        let mut env = VectorEnv::new(training.clone(), backend, Autoreset::SameStep)?;
+        env.reset(settings.seed);
+        let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
+        ppo.plan(settings.env_steps);
+        let preference = (settings.reward == RewardSource::Preferences)
+            .then(|| Preference::new(settings, labels, &training, worlds, next_item))
+            .transpose()?;
+        let rollout = Rollout::new(worlds);
+        Ok(Trainer {
+            settings: settings.clone(),
+            task,
+            env,
+            ppo,
+            rollout,
+            played: Vec::new(),
+            preference,
+            env_steps: 0,
+            true_returns: Vec::new(),
+        })
+    }
+
+    /// Env steps done, over all worlds.
+    pub fn env_steps(&self) -> u64 {
+        self.env_steps
+    }
+
+    /// Env steps planned.
+    pub fn env_steps_planned(&self) -> u64 {
+        self.settings.env_steps
+    }
+
+    /// Whether the plan is done.
+    pub fn finished(&self) -> bool {
+        self.env_steps >= self.settings.env_steps
+    }
+
+    /// Worlds side by side.
+    pub fn worlds(&self) -> usize {
+        self.env.worlds()
+    }
+
+    /// Whether judgement is the reward.
+    pub fn from_preferences(&self) -> bool {
+        self.preference.is_some()
+    }
+
+    /// Whether there is a reward to train on.
+    pub fn has_reward(&self) -> bool {
+        self.preference.as_ref().is_none_or(|p| p.fitted.is_some())
+    }
+
+    /// Whether there are clips enough to ask about.
+    pub fn can_ask(&self) -> bool {
+        self.preference.as_ref().is_some_and(|p| p.pool.len() >= FIRST_CLIPS)
+    }
+
+    /// Judgements that the schedule would like to have by now.
+    pub fn labels_wanted(&self) -> usize {
+        self.preference.as_ref().map_or(0, |p| p.schedule.wanted(self.env_steps))
+    }
+
+    /// Share of held-out judgements that the reward model gets right.
+    pub fn agreement(&self) -> Option<f64> {
+        self.preference.as_ref().and_then(|p| p.agreement)
+    }
+
+    /// How many pairs a simulated teacher should be asked now, `labels` judgements standing. They come in handfuls, since each is followed by
+    /// a fit.
+    pub fn labels_due(&self, labels: usize) -> usize {
+        let due = self.labels_wanted().saturating_sub(labels);
+        let handful = (self.settings.labels / 40).clamp(1, 10);
+        let last = self.labels_wanted() >= self.settings.labels;
+        if due >= handful || last || labels == 0 { due } else { 0 }
+    }
+
+    /// Up to `count` pairs worth asking, sides shuffled; none while there are too few clips.
+    pub fn propose(&mut self, count: usize) -> Vec<Offered> {
+        let enough = self.can_ask();
+        match &mut self.preference {
+            Some(preference) if enough && count > 0 => preference.propose(count),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Steps every world through one rollout of the present policy. `cancelled` is asked at every env step; a rollout that it ends is not kept.
+    pub fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        let worlds = self.env.worlds();
+        let mut rollout = Rollout::new(worlds);
+        self.played.clear();
+        self.true_returns.clear();
+        let mut obs = self.env.last().obs.clone();
+        for _ in 0..self.ppo.settings().horizon {
+            if cancelled() {
+                return Err(LabError::Cancelled);
+            }
+            let actions = self.ppo.act(&obs, worlds);
+            if let Some(preference) = &mut self.preference {
+                preference.before_step(&self.env);
+            }
+            let step = self.env.step(&actions.actions)?;
+            let transition = Transition {
+                rewards: &step.reward,
+                terminated: &step.terminated,
+                truncated: &step.truncated,
+                final_obs: &step.final_obs,
+            };
+            self.ppo.record(&mut rollout, &obs, &actions, transition);
+            self.played.extend_from_slice(&step.actions);
+            self.true_returns.extend(step.episodes.iter().map(|e| e.total_reward));
+            if let Some(preference) = &mut self.preference {
+                preference.after_step(&self.env, &obs, &self.task, self.env_steps);
+            }
+            obs.copy_from_slice(&self.env.last().obs);
+            self.env_steps += worlds as u64;
+        }
+        self.ppo.close(&mut rollout, &obs);
+        self.rollout = rollout;
+        Ok(())
+    }
+
+    /// Learns from the latest rollout: the policy from the reward as it stands, then the reward from `labels` where they have grown. Returns
+    /// the points that belong on the learning curves.
+    pub fn learn(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
+        let mut values = Values::new();
+        if !self.true_returns.is_empty() {
+            values.push(("true_return", self.true_returns.iter().sum::<f64>() / self.true_returns.len() as f64));
+        }
+        if let Some(preference) = &mut self.preference {
+            // From here on the rollout holds the learned reward alone.
+            let learned = preference.score(&mut self.rollout, &self.played);
+            values.extend(learned.map(|value| ("learned_return", value)));
+        }
+        if self.has_reward() {
+            let stats = self.ppo.update(&self.rollout, cancelled)?;
+            values.extend([("entropy", stats.entropy), ("kl", stats.approx_kl), ("value_loss", stats.value_loss)]);
+        }
+        if let Some(preference) = &mut self.preference
+            && preference.wants_fit(labels)
+        {
+            values.extend(preference.fit(labels, &self.rollout, &self.played, cancelled)?);
+            // Values learnt under the old reward would make advantages of the difference between the two.
+            preference.rescore(&mut self.rollout, &self.played);
+            self.ppo.refit_critic(&self.rollout, cancelled)?;
+        }
+        Ok(values)
+    }
+
+    /// What the present policy does without exploring, from a fresh start.
+    pub fn film_policy(&self, seconds: f32) -> Result<Clip, LabError> {
+        let seed = self.settings.seed.wrapping_add(self.env_steps);
+        let frames = run_policy(&self.task, &self.ppo.policy(), &self.settings.backend, seconds, seed)?;
+        Ok(Clip {
+            id: ItemId(u64::MAX),
+            task: self.task.name().to_owned(),
+            dt: self.task.dt() as f32,
+            recorded_at: self.env_steps,
+            frames,
+        })
+    }
+
+    /// All that a resumed run needs, but for the worlds' states: it begins new episodes.
+    pub fn to_arrays(&self) -> Arrays {
+        let mut arrays = prefixed(self.ppo.to_arrays(), "ppo/");
+        arrays.insert("trainer/env_steps".to_owned(), Array::u64(vec![self.env_steps]));
+        if let Some(p) = &self.preference {
+            arrays.extend(prefixed(p.reward.to_arrays(), "reward/"));
+            arrays.insert("trainer/pairs".to_owned(), Array::u64(p.pairs.state().to_vec()));
+            arrays.insert("trainer/recorder".to_owned(), Array::u64(p.recorder.stream().state().to_vec()));
+            let fitted = p.fitted.map(|(count, newest)| vec![count as u64, newest.map_or(0, |id| id.0)]);
+            arrays.insert("trainer/fitted".to_owned(), Array::u64(fitted.unwrap_or_default()));
+        }
+        arrays
+    }
+
+    /// Goes on from what [`Trainer::to_arrays`] gave.
+    pub fn load(&mut self, arrays: &Arrays) -> Result<(), LabError> {
+        let words = |name: &str| {
+            let missing = || LabError::Incomplete(name.to_owned());
+            arrays.get(name).and_then(Array::as_u64).ok_or_else(missing)
+        };
+        let stream = |name: &str| {
+            let state: [u64; 4] = words(name)?.try_into().map_err(|_| LabError::Incomplete(name.to_owned()))?;
+            Ok::<_, LabError>(Stream::from_state(state))
+        };
+        let &[env_steps] = words("trainer/env_steps")? else {
+            return Err(LabError::Incomplete("trainer/env_steps".to_owned()));
+        };
+        self.ppo.load_arrays(&unprefixed(arrays, "ppo/"))?;
+        self.ppo.plan(self.settings.env_steps);
+        if let Some(p) = &mut self.preference {
+            p.reward.load_arrays(&unprefixed(arrays, "reward/"))?;
+            p.pairs = stream("trainer/pairs")?;
+            p.recorder.resume(stream("trainer/recorder")?);
+            p.fitted = match words("trainer/fitted")? {
+                &[count, newest] => Some((count as usize, (newest > 0).then_some(JudgementId(newest)))),
+                _ => None,
+            };
+        }
+        self.env_steps = env_steps;
+        // The worlds begin new episodes, other ones than the first time.
+        self.env.reset(self.settings.seed.wrapping_add(env_steps));
+        Ok(())
+    }
+}
+
+impl Preference {
+    fn new(
+        settings: &RunSettings,
+        labels: LabelSettings,
+        task: &Task,
+        worlds: usize,
+        next_item: ItemId,
+    ) -> Result<Preference, LabError> {
+        let seed = Seed(settings.seed);
+        let recorded: Vec<usize> = (0..worlds.min(labels.recorded_worlds)).collect();
+        let steps = labels.clip_steps(task.dt());
+        Ok(Preference {
+            reward: RewardModel::new(task.obs_dim(), task.act_dim(), RewardModelSettings::default(), seed),
+            schedule: LabelSchedule::new(settings.labels, settings.env_steps, &labels),
+            recorder: Recorder::new(&recorded, steps, task.horizon() as usize, seed.stream("clips")),
+            pool: ClipPool::new(labels.pool),
+            asked: AskedPairs::default(),
+            pairs: seed.stream("pairs"),
+            next_item: next_item.0,
+            fitted: None,
+            agreement: None,
+            running: vec![0.0; worlds],
+            poses: vec![Pose::IDENTITY; recorded.len() * task.model().nbody()],
+            settings: labels,
+        })
+    }
+
+    /// Notes where the bodies are, in the worlds that are being recorded.
+    fn before_step(&mut self, env: &VectorEnv) {
+        let bodies = env.task().model().nbody();
+        for (slot, world) in self.recorder.worlds().enumerate() {
+            if self.recorder.is_recording(slot) {
+                env.poses(world, &mut self.poses[slot * bodies..(slot + 1) * bodies]);
+            }
+        }
+    }
+
+    /// Hands the step to the recorder; clips that it completes join the pool.
+    fn after_step(&mut self, env: &VectorEnv, obs: &[f32], task: &Task, env_steps: u64) {
+        let (bodies, o, a) = (task.model().nbody(), task.obs_dim(), task.act_dim());
+        let step = env.last();
+        let worlds: Vec<usize> = self.recorder.worlds().collect();
+        for (slot, world) in worlds.into_iter().enumerate() {
+            let record = StepRecord {
+                poses: &self.poses[slot * bodies..(slot + 1) * bodies],
+                obs: &obs[world * o..(world + 1) * o],
+                action: &step.actions[world * a..(world + 1) * a],
+                task_reward: step.reward[world],
+                done: step.terminated[world] || step.truncated[world],
+            };
+            if let Some(cut) = self.recorder.push(slot, record) {
+                let clip = Clip {
+                    id: ItemId(self.next_item),
+                    task: task.name().to_owned(),
+                    dt: task.dt() as f32,
+                    recorded_at: env_steps,
+                    frames: cut.frames,
+                };
+                self.next_item += 1;
+                self.pool.push(Arc::new(clip), cut.origin);
+            }
+        }
+    }
+
+    fn propose(&mut self, count: usize) -> Vec<Offered> {
+        let Preference { pool, asked, reward, settings, pairs, fitted, .. } = self;
+        let chosen = if fitted.is_some() {
+            let mut disagreement = |candidates: &[(&Frames, &Frames)]| reward.disagreement(candidates);
+            choose_pairs(pool, count, asked, Some(&mut disagreement), settings, pairs)
+        } else {
+            choose_pairs(pool, count, asked, None, settings, pairs)
+        };
+        chosen
+            .into_iter()
+            .map(|pair| {
+                let clips = [pair.left, pair.right].map(|i| pool.get(i).clip.clone());
+                asked.insert(clips[0].id, clips[1].id);
+                Offered { clips, reason: pair.reason }
+            })
+            .collect()
+    }
+
+    /// Puts the learned reward in the place of the task's own, and returns the mean learned return of the episodes that ended, if any did.
+    fn score(&mut self, rollout: &mut Rollout, played: &[f32]) -> Option<f64> {
+        if self.fitted.is_none() {
+            rollout.rewards.fill(0.0);
+            return None;
+        }
+        self.rescore(rollout, played);
+        let mut ended = Vec::new();
+        for i in 0..rollout.samples() {
+            let world = i % rollout.worlds;
+            self.running[world] += f64::from(rollout.rewards[i]);
+            if rollout.ended(i) {
+                ended.push(std::mem::take(&mut self.running[world]));
+            }
+        }
+        (!ended.is_empty()).then(|| ended.iter().sum::<f64>() / ended.len() as f64)
+    }
+
+    fn rescore(&self, rollout: &mut Rollout, played: &[f32]) {
+        rollout.rewards = self.reward.rewards(&rollout.obs, played, rollout.samples());
+    }
+
+    fn wants_fit(&self, labels: &[Label]) -> bool {
+        let state = fit_state(labels);
+        match self.fitted {
+            _ if labels.len() < FIRST_FIT.min(self.schedule.untrained().max(1)) => false,
+            None => true,
+            // An answer taken back counts like one given.
+            Some((count, newest)) => {
+                (count, newest) != state && labels.len().abs_diff(count).max(1) > labels.len() / REFIT_SHARE
+            }
+        }
+    }
+
+    fn fit(
+        &mut self,
+        labels: &[Label],
+        rollout: &Rollout,
+        played: &[f32],
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Values, LabError> {
+        let comparisons: Vec<Comparison> = labels
+            .iter()
+            .filter_map(|label| {
+                let [left, right] = &label.clips;
+                Comparison::new(label.pair.0, &left.frames, &right.frames, label.choice)
+            })
+            .collect();
+        let report = self.reward.fit(&comparisons, cancelled)?;
+        self.reward.renormalise(&rollout.obs, played)?;
+        self.fitted = Some(fit_state(labels));
+        self.agreement = report.held_out_agreement.or(self.agreement);
+        let mut values = vec![("labels", labels.len() as f64)];
+        values.extend(report.held_out_agreement.map(|a| ("agreement", a)));
+        values.extend(report.held_out_loss.map(|l| ("reward_loss", l)));
+        Ok(values)
+    }
+}
+
+/// What tells one set of labels from another: how many stand, and the newest.
+fn fit_state(labels: &[Label]) -> (usize, Option<JudgementId>) {
+    (labels.len(), labels.last().map(|l| l.judgement))
+}
+
+/// Every array under a name that begins with `prefix`.
+pub(super) fn prefixed(arrays: Arrays, prefix: &str) -> Arrays {
+    arrays.into_iter().map(|(name, array)| (format!("{prefix}{name}"), array)).collect()
+}
+
+/// The arrays whose names begin with `prefix`, without it.
+pub(super) fn unprefixed(arrays: &Arrays, prefix: &str) -> Arrays {
+    arrays.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_owned(), array.clone()))).collect()
+}

@@ -1,0 +1,159 @@
+//! The whole circle through the lab's own door: commands in, events and snapshots out, and what is on disk afterwards.
+
+use flipside::basics::{Choice, LogEntry};
+use flipside::lab::{Command, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
+use flipside::settings::{RewardSource, RunSettings, TeacherKind};
+use flipside::store::Session;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn settings(folder: &Path) -> RunSettings {
+    RunSettings {
+        task: "inverted_pendulum".to_owned(),
+        reward: RewardSource::Preferences,
+        teacher: TeacherKind::Oracle,
+        labels: 24,
+        env_steps: 80_000,
+        folder: Some(folder.to_owned()),
+        ..RunSettings::default()
+    }
+}
+
+fn open(settings: RunSettings) -> Lab {
+    Lab::open(settings, Arc::new(|| {})).expect("the lab opens")
+}
+
+/// Waits until `found` gives something, and fails with the last picture if it never does.
+fn until<T>(lab: &Lab, what: &str, mut found: impl FnMut(&Snapshot, &[Event]) -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        let (events, snapshot) = (lab.events(), lab.snapshot());
+        if let Some(value) = found(&snapshot, &events) {
+            return value;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{what} never came; phase {:?}, fault {:?}",
+            snapshot.phase,
+            snapshot.fault
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Answers the pair on show and waits for the receipt.
+fn answer(lab: &Lab, pair: flipside::basics::PairId, choice: Choice) {
+    assert!(lab.send(Command::Judge { pair, choice, thinking_ms: 1200 }));
+    until(lab, "the receipt", |_, events| {
+        events.iter().any(|e| matches!(e, Event::Judged { pair: p, .. } if *p == pair)).then_some(())
+    });
+}
+
+#[test]
+fn a_simulated_teacher_spends_its_labels_and_the_same_seed_gives_the_same_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str| {
+        let path = folder.path().join(name);
+        let lab = open(settings(&path));
+        until(&lab, "the end", |_, events| events.contains(&Event::Finished).then_some(()));
+        let done = lab.snapshot();
+        drop(lab);
+        let mut session = Session::open_to_read(&path).unwrap();
+        let standing = session.standing().unwrap();
+        assert_eq!((done.labels, standing.len()), (24, 24), "every label asked for is on disk");
+        assert!(standing.iter().all(|j| j.teacher == "oracle"));
+        let choices: Vec<Choice> = standing.iter().map(|j| j.choice).collect();
+        (choices, session.load_checkpoint().unwrap().unwrap().arrays, done)
+    };
+    let (first, again) = (run("a"), run("b"));
+    assert_eq!(first.0, again.0, "the same questions get the same answers");
+    assert!(first.1 == again.1, "weights, moments, normalisers and streams agree bit for bit");
+    assert!(first.2.curves.iter().any(|c| c.name == "true_return" && !c.points.is_empty()));
+    assert!(first.2.curves.iter().any(|c| c.name == "agreement" && !c.points.is_empty()));
+}
+
+#[test]
+fn a_person_picks_ties_skips_and_takes_back_and_all_of_it_survives_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let by_hand = RunSettings { teacher: TeacherKind::Person, ..settings(&path) };
+    let lab = open(by_hand.clone());
+    let mut shown = Vec::new();
+    for choice in [Choice::Left, Choice::Right, Choice::Tie, Choice::Skip] {
+        let pair = until(&lab, "a pair", |s, _| s.pair.clone().filter(|p| !shown.contains(&p.id)));
+        assert_ne!(pair.clips[0].id, pair.clips[1].id);
+        assert!(pair.clips.iter().all(|c| c.frames.is_sound() && c.frames.steps >= 25));
+        shown.push(pair.id);
+        answer(&lab, pair.id, choice);
+    }
+    // An answer to a pair that is gone is refused, not counted.
+    lab.send(Command::Judge { pair: shown[0], choice: Choice::Left, thinking_ms: 1 });
+    until(&lab, "the refusal", |_, e| e.iter().any(|e| matches!(e, Event::Refused(_))).then_some(()));
+    // Undo shows the pair again; the answer is then given differently.
+    lab.send(Command::Undo);
+    until(&lab, "the pair again", |s, _| s.pair.clone().filter(|p| p.id == shown[3]));
+    answer(&lab, shown[3], Choice::Right);
+    assert_eq!(lab.snapshot().labels, 4);
+    drop(lab);
+
+    let session = Session::open_to_read(&path).unwrap();
+    let log = session.log().unwrap();
+    assert_eq!(log.len(), 6, "four answers, a retraction, a fifth answer");
+    assert!(matches!(log[4], LogEntry::Retracted { .. }));
+    let standing: Vec<_> = session.standing().unwrap().iter().map(|j| (j.pair, j.choice)).collect();
+    let choices = [Choice::Left, Choice::Right, Choice::Tie, Choice::Right];
+    assert_eq!(standing, shown.iter().copied().zip(choices).collect::<Vec<_>>());
+    drop(session);
+
+    let lab = open(by_hand);
+    assert_eq!(lab.snapshot().labels, 4);
+    until(&lab, "a new pair", |s, _| s.pair.clone().filter(|p| !shown.contains(&p.id)));
+    lab.send(Command::Undo);
+    until(&lab, "the last pair of the earlier sitting", |s, _| s.pair.clone().filter(|p| p.id == shown[3]));
+}
+
+#[test]
+fn pausing_saves_and_reopening_goes_on_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let long = RunSettings { env_steps: 10_000_000, ..settings(&path) };
+    let lab = open(long.clone());
+    until(&lab, "training", |s, _| (s.phase == Phase::Training && s.env_steps > 10_000).then_some(()));
+    lab.send(Command::Pause);
+    let saved = until(&lab, "the checkpoint", |_, events| {
+        events.iter().find_map(|e| if let Event::Saved { env_steps } = e { Some(*env_steps) } else { None })
+    });
+    until(&lab, "the pause", |s, _| (s.phase == Phase::Paused).then_some(()));
+    drop(lab);
+    assert_eq!(SavedPolicy::load(&path).unwrap().env_steps, saved);
+    let lab = open(long);
+    let first = until(&lab, "training again", |s, _| (s.phase == Phase::Training).then_some(s.env_steps));
+    assert!(first > saved && first < saved + 100_000, "went on from {saved} at {first}");
+}
+
+#[test]
+fn an_untrained_policy_does_not_use_the_plan_up_while_a_person_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = open(RunSettings { teacher: TeacherKind::Person, ..settings(&folder.path().join("s")) });
+    until(&lab, "the rest", |s, _| (s.phase == Phase::Waiting && s.pair.is_some()).then_some(()));
+    let before = lab.snapshot().env_steps;
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(lab.snapshot().env_steps, before);
+}
+
+#[test]
+fn unknown_names_are_refused_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    for (wrong, lists) in [
+        (RunSettings { task: "hoper".to_owned(), ..settings(&path) }, "hopper"),
+        (RunSettings { backend: "bullet".to_owned(), ..settings(&path) }, "rapier"),
+    ] {
+        let error = Lab::open(wrong, Arc::new(|| {})).err().expect("refused").to_string();
+        assert!(error.contains(lists), "{error}");
+    }
+    assert!(!path.exists());
+}
