@@ -47,7 +47,7 @@ pub trait Backend: Send {
     /// Where each body of one world is, `[nbody]`.
     fn body_poses(&self, world: usize, out: &mut [Pose]);
 
-    /// The touching points of one world; `out` is cleared first.
+    /// The points where geoms touch or overlap, as the last step found them; none after [`Backend::set_state`]. `out` is cleared first.
     fn contacts(&self, world: usize, out: &mut Vec<Contact>);
 
     /// MuJoCo's `cfrc_ext` of one world, `[nbody, 6]`: torque, then force, that contacts exert on each body, in newtons and newton metres,

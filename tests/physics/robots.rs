@@ -197,6 +197,57 @@ fn motors_cannot_push_a_floating_robot_anywhere() {
     }
 }
 
+/// Kinetic, gravitational, elastic and rotor energy, joules, halfway between the poses of two moments.
+fn energy(model: &Model, before: &[f64], after: &[f64], dt: f64) -> f64 {
+    let mut total = 0.0;
+    let frames = model.kinematics(before).into_iter().zip(model.kinematics(after));
+    for (body, ((p0, q0), (p1, q1))) in model.bodies.iter().zip(frames) {
+        let (c0, c1) = (p0 + q0 * body.ipos, p1 + q1 * body.ipos);
+        let spin = q0.inverse() * ((q1 * q0.inverse()).to_scaled_axis() / dt);
+        total += 0.5 * body.mass * ((c1 - c0) / dt).length_squared() + 0.5 * spin.dot(body.inertia_matrix() * spin);
+        total -= body.mass * model.option.gravity.dot((c0 + c1) / 2.0);
+    }
+    for joint in model.joints.iter().filter(|joint| joint.kind != JointKind::Free) {
+        let (q0, q1) = (before[joint.qposadr], after[joint.qposadr]);
+        let stretch = (q0 + q1) / 2.0 - joint.springref;
+        total += 0.5 * joint.armature * ((q1 - q0) / dt).powi(2) + 0.5 * joint.stiffness * stretch * stretch;
+    }
+    total
+}
+
+#[test]
+fn robots_without_control_gain_no_energy() {
+    for (name, _) in ROBOTS {
+        let mut backend = one(load(name));
+        let (nu, nv, dt) = (backend.model().nu(), backend.model().nv(), backend.model().timestep());
+        // Above the ground, every joint within its limits, thrown in six ways.
+        let mut qpos = backend.model().qpos0().to_vec();
+        qpos[height(backend.model())] += if name == "inverted_pendulum" { 0.0 } else { 0.3 };
+        for joint in &backend.model().joints {
+            if let Some([low, high]) = joint.range {
+                qpos[joint.qposadr] = qpos[joint.qposadr].clamp(low, high);
+            }
+        }
+        for (start, qvel) in controls(5, 6, nv).into_iter().enumerate() {
+            backend.set_state(0, &qpos, &qvel.iter().map(|v| v * 3.0).collect::<Vec<_>>());
+            let mut energies = vec![];
+            for _ in 0..1000 {
+                let before = backend.qpos().to_vec();
+                backend.step(&vec![0.0; nu], 1);
+                energies.push(energy(backend.model(), &before, backend.qpos(), dt));
+            }
+            let mut least = f64::INFINITY;
+            let gained = energies.iter().fold(0.0_f64, |gained, now| {
+                least = least.min(*now);
+                gained.max(now - least)
+            });
+            let lost = energies[0] - least;
+            // A hundredth or two is what a first-order integrator takes with steps this long.
+            assert!(gained < 0.025 * lost, "{name}, throw {start}: gained {gained} J on the way to losing {lost} J");
+        }
+    }
+}
+
 #[test]
 fn a_state_that_is_set_is_the_state_that_is_read() {
     for (name, skip) in ROBOTS {

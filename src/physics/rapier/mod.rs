@@ -1,10 +1,10 @@
 //! The rapier3d backend: reduced-coordinate multibodies in single precision, one set of rapier's sets a world.
 //!
 //! Rapier is not MuJoCo. It takes one semi-implicit Euler step a timestep, whatever `<option integrator>` says; damping, springs and
-//! Coriolis terms are implicit; contacts and joint limits are stiff, so `solref`, `solimp` and `margin` are not looked at; friction is a
-//! cone, not a pyramid, with the larger of the two geoms' coefficients; torsional and rolling friction do not exist; the fluid of
-//! `density` and `viscosity` is refused. Armature, damping, dry friction, springs, limits, gears and collision filters mean what they mean
-//! in MuJoCo.
+//! Coriolis terms are implicit; contacts are stiff, with rapier's own softness for all of them, so `solref`, `solimp`, `margin` and `gap`
+//! are not looked at; of `solreflimit` the time constant counts; friction is a cone, not a pyramid, with the larger of the two geoms'
+//! coefficients; torsional and rolling friction do not exist. Armature, damping, dry friction, springs, limits, gears and collision
+//! masks mean what they mean in MuJoCo. A medium (`density`, `viscosity`) and springs on free joints are refused.
 
 mod layout;
 mod world;
