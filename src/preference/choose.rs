@@ -36,13 +36,14 @@ pub struct ChosenPair {
     pub reason: PairReason,
 }
 
-/// Chooses up to `count` pairs of the pool that were not asked before and do not show the same moment of the same world; fewer where
-/// the pool has no more. The sides are shuffled.
+/// Chooses up to `count` pairs of the pool that were not asked before and do not show the same moment of the same
+/// world; fewer where the pool has no more. The sides are shuffled.
 ///
-/// [`LabelSettings::candidates`] pairs are drawn for each pair wanted. A share [`LabelSettings::random_share`] of the choice is taken
-/// from them as drawn, the rest by falling `disagreement`; all at random without a `disagreement`, that is before the reward model's
-/// first fit. Within one call a clip comes twice only where the candidates leave no choice, so that one odd clip cannot fill the queue.
-/// The chosen pairs are not noted in `asked`: a pair that is thrown away before it is shown may come again.
+/// [`LabelSettings::candidates`] pairs are drawn for each pair wanted. A share [`LabelSettings::random_share`] of the
+/// choice is taken from them as drawn, the rest by falling `disagreement`; all at random without a `disagreement`, that
+/// is before the reward model's first fit. Within one call a clip comes twice only where the candidates leave no
+/// choice, so that one odd clip cannot fill the queue. The chosen pairs are not noted in `asked`: a pair that is thrown
+/// away before it is shown may come again.
 pub fn choose_pairs(
     pool: &ClipPool,
     count: usize,

@@ -1,4 +1,5 @@
-//! The judgements that the reward model disputes: slips of the finger, changes of mind, or what the model has not understood.
+//! The judgements that the reward model disputes: slips of the finger, changes of mind, or what the model has not
+//! understood.
 
 use super::{Comparison, RewardModel, surprise};
 
@@ -13,8 +14,8 @@ pub struct Disputed {
     pub surprise: f64,
 }
 
-/// All these judgements, the most surprising first. Members that trained on a judgement have half learnt to excuse it, so only those that did not
-/// are asked, where there are any.
+/// All these judgements, the most surprising first. Members that trained on a judgement have half learnt to excuse it,
+/// so only those that did not are asked, where there are any.
 pub fn disputed(model: &RewardModel, comparisons: &[Comparison]) -> Vec<Disputed> {
     let pairs: Vec<_> = comparisons.iter().map(|c| (c.left, c.right)).collect();
     let members = model.probabilities(&pairs, usize::MAX);

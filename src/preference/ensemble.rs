@@ -16,8 +16,8 @@ pub(super) struct Ensemble {
 }
 
 impl Ensemble {
-    /// Orthogonal weights, scaled so that inputs of variance 1 give hidden units of variance about 1 before the rectifier, and a head
-    /// of half that length; biases 0.
+    /// Orthogonal weights, scaled so that inputs of variance 1 give hidden units of variance about 1 before the
+    /// rectifier, and a head of half that length; biases 0.
     pub fn new(members: usize, inputs: usize, hidden: usize, stream: &mut Stream) -> Ensemble {
         let sizes = [inputs, hidden, hidden, 1];
         let mut numbers = Vec::new();
@@ -48,8 +48,8 @@ impl Ensemble {
         &mut self.parameters
     }
 
-    /// What each member says of each row: `[N, inputs]` shared by all members, or `[members, N, inputs]` with rows of their own,
-    /// → `[members, N]`.
+    /// What each member says of each row: `[N, inputs]` shared by all members, or `[members, N, inputs]` with rows of
+    /// their own, → `[members, N]`.
     pub fn forward(&self, rows: &Tensor) -> Tensor {
         let members = self.members as i64;
         let mut x = match rows.dim() {
@@ -95,7 +95,7 @@ impl Ensemble {
     }
 
     /// The ensemble that [`Ensemble::to_arrays`] saved, of this one's sizes.
-    pub fn from_arrays(&self, arrays: Reader) -> Result<Ensemble, LearnError> {
+    pub fn restored(&self, arrays: Reader) -> Result<Ensemble, LearnError> {
         let mut parts = Vec::new();
         for (n, pair) in self.sizes.windows(2).enumerate() {
             let [inputs, outputs] = [pair[0], pair[1]];

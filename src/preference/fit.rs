@@ -1,10 +1,11 @@
 //! Fitting the reward model to the judgements that stand.
 //!
-//! Each member trains on its own bag of the comparisons, by Adam on the Bradley–Terry loss with weight decay. The 1/e of the comparisons
-//! outside a member's bag hold it to account, in three ways: its weight decay is adapted so that held-out loss / training loss stays
-//! between 1.1 and 1.5 (Christiano et al. 2017), the state with the lowest held-out loss is the one that is kept, and the agreement that is
-//! reported counts only the votes of members that never saw the comparison. That report errs by a hair to the good side, for the choice of the best
-//! round looks at the same comparisons; but no weight was ever moved by them.
+//! Each member trains on its own bag of the comparisons, by Adam on the Bradley–Terry loss with weight decay. The 1/e
+//! of the comparisons outside a member's bag hold it to account, in three ways: its weight decay is adapted so that
+//! held-out loss / training loss stays between 1.1 and 1.5 (Christiano et al. 2017), the state with the lowest held-out
+//! loss is the one that is kept, and the agreement that is reported counts only the votes of members that never saw the
+//! comparison. That report errs by a hair to the good side, for the choice of the best round looks at the same
+//! comparisons; but no weight was ever moved by them.
 
 use super::ensemble::numbers;
 use super::reward_model::ClipTable;
@@ -45,8 +46,8 @@ pub struct FitReport {
     pub train_loss: f64,
     /// Mean loss of the members on what is outside their bags, nats; `None` where nothing is.
     pub held_out_loss: Option<f64>,
-    /// Share of the comparisons, ties excluded, whose answer the members that never trained on it get right by their mean vote; `None` where
-    /// there is no such comparison.
+    /// Share of the comparisons, ties excluded, whose answer the members that never trained on it get right by their
+    /// mean vote; `None` where there is no such comparison.
     pub held_out_agreement: Option<f64>,
     /// How many comparisons that share is out of.
     pub held_out: usize,
@@ -252,7 +253,8 @@ impl RewardModel {
         }
     }
 
-    /// The share of decided comparisons that those members get right by their mean vote that never trained on it, and out of how many.
+    /// The share of decided comparisons that those members get right by their mean vote that never trained on it, and
+    /// out of how many.
     fn agreement(
         &self,
         table: &ClipTable,

@@ -1,9 +1,9 @@
-//! From clips to a reward: which stretches are cut, which pairs are asked and when, simulated teachers, and the Bradley–Terry reward
-//! model that judgements are turned into.
+//! From clips to a reward: which stretches are cut, which pairs are asked and when, simulated teachers, and the
+//! Bradley–Terry reward model that judgements are turned into.
 //!
-//! The way of the data: [`Recorder`] → [`ClipPool`] → [`choose_pairs`], paced by [`LabelSchedule`] → a judgement, by a person or by a
-//! [`SimulatedTeacher`] → [`Comparison`] → [`RewardModel::fit`] → [`RewardModel::rewards`], which pay the policy. The likelihood
-//! ([`preference_loss`]) is the same for robots and for text.
+//! The way of the data: [`Recorder`] → [`ClipPool`] → [`choose_pairs`], paced by [`LabelSchedule`] → a judgement, by a
+//! person or by a [`SimulatedTeacher`] → [`Comparison`] → [`RewardModel::fit`] → [`RewardModel::rewards`], which pay
+//! the policy. The likelihood ([`preference_loss`]) is the same for robots and for text.
 
 mod choose;
 mod disputed;

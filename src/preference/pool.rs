@@ -14,7 +14,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether a clip of `steps` env steps from here shares a moment of the same world with one of `other_steps` from `other`.
+    /// Whether a clip of `steps` env steps from here shares a moment of the same world with one of `other_steps` from
+    /// `other`.
     pub fn overlaps(self, steps: usize, other: Origin, other_steps: usize) -> bool {
         self.world == other.world
             && self.start < other.start + other_steps as u64

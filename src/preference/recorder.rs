@@ -1,7 +1,7 @@
 //! Cuts clips out of running worlds, one env step at a time.
 //!
-//! A clip never crosses an episode's boundary: what the viewer sees is one unbroken movement, and no reset leaks into a judgement.
-//! Where clips start is drawn from a stream, so that they fall on all phases of an episode.
+//! A clip never crosses an episode's boundary: what the viewer sees is one unbroken movement, and no reset leaks into a
+//! judgement. Where clips start is drawn from a stream, so that they fall on all phases of an episode.
 
 use super::Origin;
 use crate::basics::{Frames, Pose, Stream};
@@ -55,8 +55,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder of `worlds` (their indices in the batch), all at the start of an episode. Clips are `steps` env steps long, or
-    /// `horizon` where an episode is shorter than that; `stream` decides where they begin.
+    /// A recorder of `worlds` (their indices in the batch), all at the start of an episode. Clips are `steps` env steps
+    /// long, or `horizon` where an episode is shorter than that; `stream` decides where they begin.
     pub fn new(worlds: &[usize], steps: usize, horizon: usize, stream: Stream) -> Recorder {
         let slots = worlds
             .iter()
@@ -137,8 +137,8 @@ impl Recorder {
         self.restart();
     }
 
-    /// How long a slot waits before its next clip: uniform over up to one clip's length, but never so long that the clip would not
-    /// fit in what a full-length episode has left.
+    /// How long a slot waits before its next clip: uniform over up to one clip's length, but never so long that the
+    /// clip would not fit in what a full-length episode has left.
     fn draw_gap(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
         slot.gap = (slot.elapsed + self.steps <= self.horizon).then(|| {
@@ -153,8 +153,8 @@ mod tests {
     use super::*;
     use crate::basics::Seed;
 
-    /// Feeds `count` steps of `worlds` with episodes that end at random and no later than `horizon`. Each observation is (world,
-    /// episode, step in the episode), so that a clip tells where it came from.
+    /// Feeds `count` steps of `worlds` with episodes that end at random and no later than `horizon`. Each observation
+    /// is (world, episode, step in the episode), so that a clip tells where it came from.
     fn record(recorder: &mut Recorder, count: usize, horizon: usize, end_chance: f64, dones: &mut Stream) -> Vec<Cut> {
         let worlds: Vec<usize> = recorder.worlds().collect();
         let mut at = vec![(0_u32, 0_u32); worlds.len()];

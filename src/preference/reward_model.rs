@@ -1,8 +1,10 @@
-//! The reward that judgements imply: an ensemble of small networks on (observation, action), after Christiano et al. (2017).
+//! The reward that judgements imply: an ensemble of small networks on (observation, action), after Christiano et al.
+//! (2017).
 //!
-//! A clip's return under a member is the sum of what the member says of its env steps; the likelihood of a judgement is Bradley–Terry on
-//! two such returns (`likelihood.rs`), and `fit.rs` maximises it. The policy is paid the mean of the members, each normalised first to mean
-//! 0 and standard deviation 1 over what the policy does now, for only differences of reward mean anything.
+//! A clip's return under a member is the sum of what the member says of its env steps; the likelihood of a judgement is
+//! Bradley–Terry on two such returns (`likelihood.rs`), and `fit.rs` maximises it. The policy is paid the mean of the
+//! members, each normalised first to mean 0 and standard deviation 1 over what the policy does now, for only
+//! differences of reward mean anything.
 
 use super::ensemble::{Ensemble, numbers};
 use super::{Comparison, PreferenceError, preference_probability};
@@ -16,13 +18,16 @@ use tch::{Kind, Tensor};
 /// Rows that [`RewardModel::rewards`] computes at a time: their hidden units stay in the cache.
 const CHUNK: usize = 1024;
 
-/// Normalised inputs are held within ± this. What lies further out was hardly judged, so a reward must not grow with it.
+/// Normalised inputs are held within ± this. What lies further out was hardly judged, so a reward must not grow with
+/// it.
 const INPUT_BOUND: f32 = 5.0;
 
-/// A column that varies less than this (in its own unit: m, rad, m/s …) is taken to vary by this, so that noise is not blown up.
+/// A column that varies less than this (in its own unit: m, rad, m/s …) is taken to vary by this, so that noise is not
+/// blown up.
 const LEAST_SPREAD: f64 = 1e-2;
 
-/// An ensemble reward model. Fitting, scoring and choosing pairs go through here; the same calls after the same seed give the same numbers.
+/// An ensemble reward model. Fitting, scoring and choosing pairs go through here; the same calls after the same seed
+/// give the same numbers.
 #[derive(Debug)]
 pub struct RewardModel {
     pub(super) settings: RewardModelSettings,
@@ -39,8 +44,8 @@ pub struct RewardModel {
     output: Vec<[f64; 2]>,
     /// Each member's weight decay, as adapted so far.
     pub(super) l2: Vec<f64>,
-    /// What a network's output of 1 adds to a return at each env step; set by the first fit from the clips' length, so that learning goes
-    /// at the same pace whatever the task's time step.
+    /// What a network's output of 1 adds to a return at each env step; set by the first fit from the clips' length, so
+    /// that learning goes at the same pace whatever the task's time step.
     pub(super) unit: f64,
     /// Fits that came to an end.
     pub(super) fits: u64,
@@ -78,8 +83,9 @@ impl RewardModel {
         self.fits > 0
     }
 
-    /// The reward of each of `n` env steps: `obs` is `[n, O]`, `actions` `[n, A]` (as the robot received them), the answer `[n]`. The
-    /// mean of the members, each normalised by the last [`RewardModel::renormalise`]. A NaN in a row comes out as a NaN.
+    /// The reward of each of `n` env steps: `obs` is `[n, O]`, `actions` `[n, A]` (as the robot received them), the
+    /// answer `[n]`. The mean of the members, each normalised by the last [`RewardModel::renormalise`]. A NaN in a row
+    /// comes out as a NaN.
     pub fn rewards(&self, obs: &[f32], actions: &[f32], n: usize) -> Vec<f32> {
         assert_eq!((obs.len(), actions.len()), (n * self.obs_dim, n * self.act_dim), "sizes of obs and actions");
         let mut rewards = vec![0.0; n];
@@ -93,9 +99,9 @@ impl RewardModel {
         rewards
     }
 
-    /// Sets each member's mean to 0 and standard deviation to 1 over these env steps, `[n, O]` and `[n, A]`: those of the recent
-    /// policy. Call it after a fit, before the new reward is used; until the next call the statistics stand still, so that one
-    /// rollout is scored by one reward.
+    /// Sets each member's mean to 0 and standard deviation to 1 over these env steps, `[n, O]` and `[n, A]`: those of
+    /// the recent policy. Call it after a fit, before the new reward is used; until the next call the statistics stand
+    /// still, so that one rollout is scored by one reward.
     pub fn renormalise(&mut self, obs: &[f32], actions: &[f32]) -> Result<(), PreferenceError> {
         let n = obs.len() / self.obs_dim.max(1);
         size("the actions beside the observations", n * self.act_dim, actions.len())?;
@@ -119,14 +125,15 @@ impl RewardModel {
         }
     }
 
-    /// The probability, by the mean of the members, that a judge prefers `left`; the rate of random answers is part of it, so it never
-    /// reaches 0 or 1.
+    /// The probability, by the mean of the members, that a judge prefers `left`; the rate of random answers is part of
+    /// it, so it never reaches 0 or 1.
     pub fn predict(&self, left: &Frames, right: &Frames) -> f64 {
         let members = self.probabilities(&[(left, right)], usize::MAX);
         members.iter().map(|p| f64::from(p[0])).sum::<f64>() / members.len() as f64
     }
 
-    /// How much the members disagree about each pair: the variance between them of the probability that `left` is preferred.
+    /// How much the members disagree about each pair: the variance between them of the probability that `left` is
+    /// preferred.
     pub fn disagreement(&self, pairs: &[(&Frames, &Frames)]) -> Vec<f32> {
         let members = self.probabilities(pairs, self.settings.rows);
         let count = members.len() as f32;
@@ -137,9 +144,10 @@ impl RewardModel {
         (0..pairs.len()).map(variance).collect()
     }
 
-    /// How often a comparison of this id is in a member's bag: Poisson(1), as in a bootstrap of many (Oza and Russell 2001), and a function of
-    /// seed, member and id alone. A comparison therefore stays in or out of a bag for good: what a member was never trained on by
-    /// an earlier fit it is not trained on by a later one, and that is 1/e of all, as in the paper.
+    /// How often a comparison of this id is in a member's bag: Poisson(1), as in a bootstrap of many (Oza and Russell
+    /// 2001), and a function of seed, member and id alone. A comparison therefore stays in or out of a bag for good:
+    /// what a member was never trained on by an earlier fit it is not trained on by a later one, and that is 1/e of
+    /// all, as in the paper.
     pub(super) fn bag_count(&self, member: usize, id: u64) -> usize {
         let draw: f64 = self.bags.stream(&format!("bag/{member}/{id}")).random();
         let (mut term, mut total, mut count) = ((-1.0_f64).exp(), (-1.0_f64).exp(), 0);
@@ -151,9 +159,12 @@ impl RewardModel {
         count
     }
 
-    /// Each member's probability that the left clip of each pair is preferred, `[members][pairs]`, looking at up to `rows` env
-    /// steps of each clip.
+    /// Each member's probability that the left clip of each pair is preferred, `[members][pairs]`, looking at up to
+    /// `rows` env steps of each clip.
     pub(super) fn probabilities(&self, pairs: &[(&Frames, &Frames)], rows: usize) -> Vec<Vec<f32>> {
+        if pairs.is_empty() {
+            return vec![Vec::new(); self.members()];
+        }
         let table = ClipTable::new(pairs.iter().flat_map(|&(left, right)| [left, right]), self);
         let returns = table.returns(self, rows);
         let side = |pick: fn(&(&Frames, &Frames)) -> *const Frames| {
@@ -182,13 +193,13 @@ impl RewardModel {
         arrays
     }
 
-    /// Takes over what [`RewardModel::to_arrays`] gave, for a model of the same sizes. Refuses arrays that are missing or of other shapes,
-    /// and is then unchanged.
+    /// Takes over what [`RewardModel::to_arrays`] gave, for a model of the same sizes. Refuses arrays that are missing
+    /// or of other shapes, and is then unchanged.
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), PreferenceError> {
         let members = self.members();
         let inputs = self.input.mean.len();
         let reader = Reader(arrays);
-        let ensemble = self.ensemble.from_arrays(reader)?;
+        let ensemble = self.ensemble.restored(reader)?;
         let adam = self.adam.restored("adam", reader)?;
         let input = InputNorm {
             mean: reader.f32("input.mean", &[inputs])?.to_vec(),
@@ -358,9 +369,9 @@ impl ClipTable {
         self.spans.iter().map(|&[_, steps]| steps as f64).sum::<f64>() / self.spans.len().max(1) as f64
     }
 
-    /// Looks at `count` env steps of each of these clips, one out of each of `count` equal stretches: the middle one, or one drawn from
-    /// `jitter`. Returns the rows, `[clips · count, inputs]`, and by how much a clip's sum over them must be multiplied to stand for
-    /// the sum over the whole clip, `[clips]`.
+    /// Looks at `count` env steps of each of these clips, one out of each of `count` equal stretches: the middle one,
+    /// or one drawn from `jitter`. Returns the rows, `[clips · count, inputs]`, and by how much a clip's sum over them
+    /// must be multiplied to stand for the sum over the whole clip, `[clips]`.
     pub fn look(&self, clips: &[usize], count: usize, mut jitter: Option<&mut Stream>) -> (Tensor, Tensor) {
         let (mut index, mut weights) = (Vec::with_capacity(clips.len() * count), Vec::with_capacity(clips.len()));
         for &clip in clips {
@@ -393,8 +404,8 @@ impl ClipTable {
 }
 
 impl RewardModel {
-    /// Returns from looked-at rows: `rows` `[clips · count, inputs]` (or `[members, clips · count, inputs]`), `weights` `[clips]` (or
-    /// `[members, clips]`) → `[members, clips]`.
+    /// Returns from looked-at rows: `rows` `[clips · count, inputs]` (or `[members, clips · count, inputs]`), `weights`
+    /// `[clips]` (or `[members, clips]`) → `[members, clips]`.
     pub(super) fn returns_of(&self, rows: &Tensor, weights: &Tensor, count: usize) -> Tensor {
         let outputs = self.ensemble.forward(rows).view([self.members() as i64, -1, count as i64]);
         outputs.sum_dim_intlist([2_i64].as_slice(), false, Kind::Float) * weights * self.unit

@@ -4,9 +4,9 @@ use crate::settings::LabelSettings;
 
 /// The plan of how many labels should stand after how many env steps.
 ///
-/// A share of the plan is wanted before training, on the untrained policy; the rest at a rate ∝ 1/(T + T₀) (Christiano et al. 2017,
-/// appendix A), scaled so that the plan is spent by [`LabelSettings::spent_by`] of the planned steps. The rate's integral is
-/// ln(1 + T/T₀), which makes [`LabelSchedule::wanted`] a closed form with no state to save.
+/// A share of the plan is wanted before training, on the untrained policy; the rest at a rate ∝ 1/(T + T₀) (Christiano
+/// et al. 2017, appendix A), scaled so that the plan is spent by [`LabelSettings::spent_by`] of the planned steps. The
+/// rate's integral is ln(1 + T/T₀), which makes [`LabelSchedule::wanted`] a closed form with no state to save.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelSchedule {
     labels: usize,
@@ -34,8 +34,8 @@ impl LabelSchedule {
         self.untrained
     }
 
-    /// How many labels should stand after `env_steps` of training. Never falls; 0 steps want [`LabelSchedule::untrained`], and from the
-    /// end on all of them.
+    /// How many labels should stand after `env_steps` of training. Never falls; 0 steps want
+    /// [`LabelSchedule::untrained`], and from the end on all of them.
     pub fn wanted(&self, env_steps: u64) -> usize {
         let time = env_steps as f64;
         if time >= self.end {

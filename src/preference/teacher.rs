@@ -1,7 +1,8 @@
-//! Simulated teachers: they judge by the task's true return, so that the loop can be tried, tested and measured without a person.
+//! Simulated teachers: they judge by the task's true return, so that the loop can be tried, tested and measured without
+//! a person.
 //!
-//! They look at [`Frames::task_return`] alone, never at the learnt reward: a teacher that judged by what it had taught would agree with
-//! every mistake.
+//! They look at [`Frames::task_return`] alone, never at the learnt reward: a teacher that judged by what it had taught
+//! would agree with every mistake.
 
 use crate::basics::{Choice, Frames, Stream};
 use crate::settings::TeacherKind;
@@ -17,7 +18,8 @@ pub struct SimulatedTeacher {
 }
 
 impl SimulatedTeacher {
-    /// Returns that differ by less than this share of the larger one are a tie: below it lies the rounding of single-precision rewards.
+    /// Returns that differ by less than this share of the larger one are a tie: below it lies the rounding of
+    /// single-precision rewards.
     pub const TIE: f64 = 1e-5;
 
     /// The teacher of this kind, with `stream` for its mistakes; `None` for a person.

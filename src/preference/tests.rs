@@ -1,14 +1,16 @@
 //! The reward model as a whole, on made-up clips whose true reward is known.
 
 use super::*;
-use crate::basics::{Frames, Seed, Stream};
+use crate::basics::{Array, Choice, Frames, Seed, Stream};
 use crate::settings::{RewardModelSettings, TeacherKind};
+use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 
 const OBS: usize = 6;
 const ACT: usize = 2;
 
-/// A clip of a random walk around a random place; the true reward is quadratic in the observation and linear in the action.
+/// A clip of a random walk around a random place; the true reward is quadratic in the observation and linear in the
+/// action.
 fn clip(steps: usize, stream: &mut Stream) -> Frames {
     let mut normal = || -> f32 { StandardNormal.sample(stream) };
     let place: [f32; OBS] = std::array::from_fn(|_| normal());
@@ -59,19 +61,194 @@ fn accuracy(model: &RewardModel, clips: &[Frames]) -> f64 {
 #[test]
 fn learns_a_reward_from_comparisons() {
     let fresh = clips(800, 40, 99);
-    for (kind, least, agreement) in [(TeacherKind::Oracle, 0.9, 0.85), (TeacherKind::Mistaken { rate: 0.1 }, 0.85, 0.7)]
-    {
-        let clips = clips(300, 40, 1);
-        let mut model = model(0);
+    for (kind, least) in [(TeacherKind::Oracle, 0.9), (TeacherKind::Mistaken { rate: 0.1 }, 0.85)] {
+        let clips = clips(400, 40, 1);
         let comparisons = judge(&clips, kind);
+        let mut model = model(0);
+        // As in a session: early labels first, then all.
+        fit(&mut model, &comparisons[..50]);
         let report = fit(&mut model, &comparisons);
-        let report2 = fit(&mut model, &comparisons);
         let got = accuracy(&model, &fresh);
-        eprintln!("{kind:?}: {got} {report:?} {report2:?}");
-        assert!(got >= least, "{kind:?}: {got} of fresh pairs are right; {report2:?}");
-        // What the report claims without fresh labels must be near that: 3 in 4 comparisons are held out by some member.
-        let claimed = report2.held_out_agreement.unwrap();
-        assert!(claimed >= agreement && claimed <= got + 0.06, "claimed {claimed}, is {got}");
-        assert!((90..135).contains(&report2.held_out), "{report2:?}");
+        assert!(got >= least, "{kind:?}: {got} of fresh pairs are right; {report:?}");
+        // What the report claims without fresh labels must be near the truth. The claim is made by one or two members,
+        // the truth is about all three; and a teacher who errs on 1 in 10 agrees with a perfect model on .9 of the
+        // pairs, so with one of accuracy a on .9 a + .1 (1 − a). Three standard deviations of 150 votes are .1.
+        let rate = if let TeacherKind::Mistaken { rate } = kind { rate } else { 0.0 };
+        let claimed = report.held_out_agreement.unwrap();
+        let expected = got * (1.0 - rate) + (1.0 - got) * rate;
+        assert!((claimed - expected).abs() < 0.1, "claimed {claimed}, expected {expected}");
+        // Some member never saw 1 − (1 − 1/e)³ = 3 in 4 of the comparisons.
+        assert!((130..170).contains(&report.held_out), "{report:?}");
+        assert!(report.held_out_loss.unwrap() > report.train_loss && report.train_loss > 0.05, "{report:?}");
     }
+}
+
+#[test]
+fn agreement_claims_nothing_where_there_is_nothing_to_learn() {
+    // Answers by a coin: members may fit their own bags, but what they never saw they cannot agree with.
+    let clips = clips(600, 25, 5);
+    let mut coin = Seed(8).stream("coin");
+    let mut comparisons = judge(&clips, TeacherKind::Oracle);
+    comparisons.iter_mut().for_each(|c| c.target = f32::from(u8::from(coin.random_bool(0.5))));
+    let mut model = model(3);
+    let report = fit(&mut model, &comparisons);
+    // ½ ± 3 standard deviations of 225 votes.
+    assert!((report.held_out_agreement.unwrap() - 0.5).abs() < 0.1, "{report:?}");
+    assert!(report.held_out_loss.unwrap() > 0.65, "{report:?}");
+}
+
+#[test]
+fn ties_pull_rewards_together_and_skips_are_dropped() {
+    let clips = clips(2, 40, 11);
+    let [a, b] = &clips[..] else { unreachable!() };
+    assert!(Comparison::new(0, a, b, Choice::Skip).is_none());
+    let told = |choice| -> Vec<_> { (0..30).filter_map(|id| Comparison::new(id, a, b, choice)).collect() };
+    let mut model = model(4);
+    fit(&mut model, &told(Choice::Left));
+    let before = model.predict(a, b);
+    assert!(before > 0.9, "{before}");
+    for _ in 0..3 {
+        fit(&mut model, &told(Choice::Tie));
+    }
+    let after = model.predict(a, b);
+    assert!((after - 0.5).abs() < 0.05, "{after} after 30 ties");
+    let report = fit(&mut model, &told(Choice::Tie));
+    assert_eq!((report.held_out_agreement, report.held_out), (None, 0), "ties decide nothing");
+}
+
+#[test]
+fn rewards_have_mean_0_and_deviation_1_and_are_the_mean_of_normalised_members() {
+    let clips = clips(60, 40, 21);
+    let mut model = model(5);
+    fit(&mut model, &judge(&clips, TeacherKind::Oracle));
+    let obs: Vec<f32> = clips.iter().flat_map(|c| c.obs.clone()).collect();
+    let actions: Vec<f32> = clips.iter().flat_map(|c| c.actions.clone()).collect();
+    let n = 60 * 40;
+    let moments = |numbers: &[f32]| {
+        let mean = numbers.iter().map(|&x| f64::from(x)).sum::<f64>() / numbers.len() as f64;
+        let var = numbers.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / numbers.len() as f64;
+        (mean, var.sqrt())
+    };
+    model.renormalise(&obs, &actions).unwrap();
+    let together = model.rewards(&obs, &actions, n);
+    let mut sum = vec![0.0; n];
+    for m in 0..3 {
+        // One member alone: the same model with the other members' rows replaced by its own.
+        let mut arrays = model.to_arrays();
+        for (name, array) in &mut arrays {
+            if name.starts_with("layer") || name == "output" {
+                let width = array.shape[1..].iter().product::<usize>();
+                *array = match array.as_f32() {
+                    Some(all) => Array::f32(&array.shape, all[m * width..][..width].repeat(3)),
+                    None => Array::f64(&array.shape, array.as_f64().unwrap()[m * width..][..width].repeat(3)),
+                };
+            }
+        }
+        let mut alone = self::model(0);
+        alone.load_arrays(&arrays).unwrap();
+        let rewards = alone.rewards(&obs, &actions, n);
+        let (mean, deviation) = moments(&rewards);
+        assert!(mean.abs() < 1e-4 && (deviation - 1.0).abs() < 1e-4, "member {m}: {mean} ± {deviation}");
+        sum.iter_mut().zip(rewards).for_each(|(sum, reward)| *sum += reward);
+    }
+    for (together, sum) in together.iter().zip(sum) {
+        assert!((together - sum / 3.0).abs() < 1e-4, "{together} {}", sum / 3.0);
+    }
+    // Rows are independent of each other: any part of a rollout is scored as within the whole.
+    assert_eq!(model.rewards(&obs[..7 * OBS], &actions[..7 * ACT], 7), together[..7]);
+}
+
+#[test]
+fn goes_on_bit_for_bit_from_saved_arrays() {
+    let clips = clips(160, 30, 31);
+    let comparisons = judge(&clips, TeacherKind::Oracle);
+    let settings = RewardModelSettings { rounds: 3, ..Default::default() };
+    let mut straight = RewardModel::new(OBS, ACT, settings.clone(), Seed(6));
+    fit(&mut straight, &comparisons[..40]);
+    straight.renormalise(&clips[0].obs, &clips[0].actions).unwrap();
+    let mut resumed = RewardModel::new(OBS, ACT, settings.clone(), Seed(77));
+    resumed.load_arrays(&straight.to_arrays()).unwrap();
+    assert_eq!(fit(&mut straight, &comparisons), fit(&mut resumed, &comparisons));
+    assert_eq!(straight.to_arrays(), resumed.to_arrays());
+    // The same calls after the same seed give the same numbers; after another seed they do not.
+    let mut again = RewardModel::new(OBS, ACT, settings.clone(), Seed(6));
+    fit(&mut again, &comparisons[..40]);
+    again.renormalise(&clips[0].obs, &clips[0].actions).unwrap();
+    fit(&mut again, &comparisons);
+    assert_eq!(straight.to_arrays(), again.to_arrays());
+    assert_ne!(RewardModel::new(OBS, ACT, settings.clone(), Seed(7)).to_arrays(), again.to_arrays());
+    // Arrays that are missing or of another model are refused by name, and nothing changes.
+    let before = again.to_arrays();
+    let mut broken = before.clone();
+    broken.remove("adam.0.m");
+    assert!(again.load_arrays(&broken).unwrap_err().to_string().contains("adam.0.m"));
+    let wider = RewardModel::new(OBS + 1, ACT, settings, Seed(6)).to_arrays();
+    assert!(again.load_arrays(&wider).unwrap_err().to_string().contains("layer.0.weight"));
+    assert_eq!(before, again.to_arrays());
+}
+
+#[test]
+fn a_failed_fit_changes_nothing() {
+    let mut clips = clips(60, 30, 41);
+    let mut model = model(7);
+    fit(&mut model, &judge(&clips, TeacherKind::Oracle));
+    let before = model.to_arrays();
+    let mut steps = 0;
+    let mut soon = || {
+        steps += 1;
+        steps > 5
+    };
+    let cancelled = model.fit(&judge(&clips, TeacherKind::Oracle), &mut soon);
+    assert!(matches!(cancelled, Err(PreferenceError::Cancelled)) && steps == 6);
+    assert!(matches!(model.fit(&[], &mut || false), Err(PreferenceError::NoComparisons)));
+    let odd = Frames { obs_dim: OBS - 1, ..clips[0].clone() };
+    let comparison = Comparison { id: 0, left: &odd, right: &clips[1], target: 1.0 };
+    assert!(matches!(model.fit(&[comparison], &mut || false), Err(PreferenceError::Size { .. })));
+    clips[3].obs[5] = f32::NAN;
+    let poisoned = model.fit(&judge(&clips, TeacherKind::Oracle), &mut || false);
+    assert!(matches!(poisoned, Err(PreferenceError::NotFinite { .. })), "{poisoned:?}");
+    assert!(matches!(model.renormalise(&clips[3].obs, &clips[3].actions), Err(PreferenceError::NotFinite { .. })));
+    assert_eq!(before, model.to_arrays());
+    // Weights that blow up on the way are noticed, too.
+    let settings = RewardModelSettings { learning_rate: 1e30, ..Default::default() };
+    let mut wild = RewardModel::new(OBS, ACT, settings, Seed(7));
+    let before = wild.to_arrays();
+    clips.truncate(2);
+    assert!(matches!(
+        wild.fit(&judge(&clips, TeacherKind::Oracle), &mut || false),
+        Err(PreferenceError::NotFinite { .. })
+    ));
+    assert_eq!(before, wild.to_arrays());
+}
+
+#[test]
+fn disagreement_is_high_where_members_differ_and_disputes_rank_the_wrong_answer_first() {
+    let clips = clips(300, 40, 51);
+    let mut comparisons = judge(&clips, TeacherKind::Oracle);
+    let mut model = model(8);
+    fit(&mut model, &comparisons);
+    let same = (&clips[0], &clips[0]);
+    let pairs: Vec<_> = std::iter::once(same).chain(comparisons.iter().map(|c| (c.left, c.right))).collect();
+    let disagreement = model.disagreement(&pairs);
+    assert!(model.disagreement(&[]).is_empty());
+    assert_eq!(disagreement[0], 0.0, "no member prefers a clip to itself");
+    assert!(disagreement[1..].iter().all(|&d| (0.0..=0.25).contains(&d)));
+    // The pair on which the members' own probabilities lie furthest apart ranks above those on which they are alike.
+    let members = model.probabilities(&pairs, 40);
+    let range = |i: usize| {
+        let of = members.iter().map(|p| p[i]);
+        of.clone().fold(f32::MIN, f32::max) - of.fold(f32::MAX, f32::min)
+    };
+    let widest = (0..pairs.len()).max_by(|&a, &b| range(a).total_cmp(&range(b))).unwrap();
+    assert!(range(widest) > 0.2, "the members never differ");
+    for i in (0..pairs.len()).filter(|&i| range(i) < 0.5 * range(widest)) {
+        assert!(disagreement[widest] > disagreement[i]);
+    }
+    // Flip the answer that the model is surest of: that is then the one it disputes.
+    let gap = |c: &Comparison| (c.left.task_return() - c.right.task_return()).abs();
+    let sure = (0..comparisons.len()).max_by(|&a, &b| gap(&comparisons[a]).total_cmp(&gap(&comparisons[b]))).unwrap();
+    comparisons[sure].target = 1.0 - comparisons[sure].target;
+    let disputed = disputed(&model, &comparisons);
+    assert!(disputed.len() == comparisons.len() && disputed.is_sorted_by(|a, b| a.surprise >= b.surprise));
+    assert!(disputed[..3].iter().any(|d| d.index == sure), "{sure} not in {:?}", &disputed[..3]);
 }

@@ -1,5 +1,5 @@
-//! How judgements are asked for and how a reward is learnt from them. The defaults are those of Christiano et al. (2017), "Deep
-//! reinforcement learning from human preferences", where a comment does not say otherwise.
+//! How judgements are asked for and how a reward is learnt from them. The defaults are those of Christiano et al.
+//! (2017), "Deep reinforcement learning from human preferences", where a comment does not say otherwise.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +19,11 @@ pub struct LabelSettings {
     pub random_share: f64,
     /// Share of the planned labels that is asked about the untrained policy, 0..=1.
     pub untrained_share: f64,
-    /// T₀ of the label rate ∝ 1/(T + T₀), as a share of the planned env steps. Smaller asks earlier. (The paper's T₀ was 2e6 steps in
-    /// runs of some 2e7; a person at a desk runs shorter ones, so it is tied to the plan.)
+    /// T₀ of the label rate ∝ 1/(T + T₀), as a share of the planned env steps. Smaller asks earlier. (The paper's T₀
+    /// was 2e6 steps in runs of some 2e7; a person at a desk runs shorter ones, so it is tied to the plan.)
     pub anneal: f64,
-    /// By which share of the planned env steps the whole plan of labels is wanted: a label at the very end teaches nobody.
+    /// By which share of the planned env steps the whole plan of labels is wanted: a label at the very end teaches
+    /// nobody.
     pub spent_by: f64,
 }
 
@@ -55,8 +56,8 @@ impl LabelSettings {
         (2 * self.clip_steps(dt)).max(Self::FEWEST_EPISODE_STEPS)
     }
 
-    /// Env steps of a clip where one env step takes `dt` simulated seconds: [`LabelSettings::clip_seconds`] in steps, kept between
-    /// [`LabelSettings::FEWEST_STEPS`] and [`LabelSettings::MOST_STEPS`].
+    /// Env steps of a clip where one env step takes `dt` simulated seconds: [`LabelSettings::clip_seconds`] in steps,
+    /// kept between [`LabelSettings::FEWEST_STEPS`] and [`LabelSettings::MOST_STEPS`].
     pub fn clip_steps(&self, dt: f64) -> usize {
         // A float too large for usize saturates and NaN becomes 0, so the clamp below covers nonsense too.
         ((self.clip_seconds / dt).round() as usize).clamp(Self::FEWEST_STEPS, Self::MOST_STEPS)
@@ -71,18 +72,21 @@ pub struct RewardModelSettings {
     pub members: usize,
     /// Units of each of the two hidden layers.
     pub hidden: usize,
-    /// Whether the reward may depend on the action. Where it may not, a torque that no viewer can see cannot be rewarded.
+    /// Whether the reward may depend on the action. Where it may not, a torque that no viewer can see cannot be
+    /// rewarded.
     pub sees_actions: bool,
-    /// Probability that a judge answers uniformly at random, in the likelihood: keeps single labels from pulling without bound.
+    /// Probability that a judge answers uniformly at random, in the likelihood: keeps single labels from pulling
+    /// without bound.
     pub error_rate: f64,
     /// Adam's step size.
     pub learning_rate: f64,
     /// Comparisons in one gradient step of one member.
     pub batch: usize,
-    /// Env steps of a clip that one gradient step looks at: one drawn from each of this many equal stretches, anew each time.
-    /// Neighbouring steps of a robot are nearly alike, so this costs little precision and saves most of the time.
+    /// Env steps of a clip that one gradient step looks at: one drawn from each of this many equal stretches, anew each
+    /// time. Neighbouring steps of a robot are nearly alike, so this costs little precision and saves most of the time.
     pub rows: usize,
-    /// Rounds of one fit, at most. After each round the held-out loss is looked at; the best state of each member is kept.
+    /// Rounds of one fit, at most. After each round the held-out loss is looked at; the best state of each member is
+    /// kept.
     pub rounds: usize,
     /// Gradient steps of a round. Fixed, so that a fit's time hardly depends on how many labels there are.
     pub round_steps: usize,
