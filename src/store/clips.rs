@@ -3,6 +3,7 @@
 
 use super::{Session, StoreError};
 use crate::basics::{Clip, Frames, ItemId, Pair, PairId, Pose, fnv1a, fnv1a_on};
+use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,12 +43,13 @@ impl Session {
                 row.insert(transaction)?;
             }
             if taken.is_none() {
-                transaction.prepare_cached("INSERT INTO pairs VALUES (?1, ?2, ?3, ?4, ?5)")?.execute((
+                transaction.prepare_cached("INSERT INTO pairs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute((
                     pair.id.0,
                     pair.items[0].0,
                     pair.items[1].0,
                     word(&pair.reason)?,
                     pair.asked_at,
+                    pair_sum(pair)?,
                 ))?;
             }
             Ok(())
@@ -265,12 +267,27 @@ impl ClipRow {
 }
 
 fn read_pair(row: &Row) -> rusqlite::Result<Pair> {
-    Ok(Pair {
+    let pair = Pair {
         id: PairId(row.get("id")?),
         items: [ItemId(row.get("left_item")?), ItemId(row.get("right_item")?)],
         reason: from_word(row, "reason")?,
         asked_at: row.get("asked_at")?,
-    })
+    };
+    match row.get::<_, i64>("checksum")? == pair_sum(&pair)? {
+        true => Ok(pair),
+        false => Err(damaged(format!("pair {} does not match its checksum", pair.id.0))),
+    }
+}
+
+fn pair_sum(pair: &Pair) -> rusqlite::Result<i64> {
+    let [left, right] = pair.items;
+    let text = format!("{} {} {} {} {}", pair.id.0, left.0, right.0, word(&pair.reason)?, pair.asked_at);
+    Ok(fnv1a(text.as_bytes()).cast_signed())
+}
+
+/// The error for a row that was read but cannot be what was written; becomes [`StoreError::Damaged`].
+pub(super) fn damaged(reason: String) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Null, reason.into())
 }
 
 /// A plain enum's name in the database, the same as in its JSON.
@@ -284,8 +301,7 @@ pub(super) fn word<T: Serialize>(value: &T) -> rusqlite::Result<String> {
 /// The plain enum that a column names.
 pub(super) fn from_word<T: DeserializeOwned>(row: &Row, column: &str) -> rusqlite::Result<T> {
     let word: String = row.get(column)?;
-    serde_json::from_value(serde_json::Value::String(word))
-        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
+    serde_json::from_value(serde_json::Value::String(word)).map_err(|e| damaged(format!("{column}: {e}")))
 }
 
 /// Clips, pairs and a session to try things on, for this room's tests.
@@ -312,7 +328,7 @@ pub(super) mod fixtures {
 
     /// Pair `id` of clips 2·id and 2·id + 1.
     pub fn pair(id: u64) -> Pair {
-        let reason = if id % 2 == 0 { PairReason::Random } else { PairReason::Disagreement };
+        let reason = if id.is_multiple_of(2) { PairReason::Random } else { PairReason::Disagreement };
         Pair { id: PairId(id), items: [ItemId(2 * id), ItemId(2 * id + 1)], reason, asked_at: 2048 * id }
     }
 

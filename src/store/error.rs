@@ -81,7 +81,7 @@ pub enum StoreError {
     },
     /// There was no room to write.
     #[error(
-        "the disk is full, so {} could not be written; free some space on it and try again, what was saved before is whole",
+        "the disk is full, so {} could not be written; free some space there and try again, what was saved before is whole",
         .0.display()
     )]
     DiskFull(PathBuf),
@@ -177,9 +177,11 @@ impl StoreError {
                     _ => StoreError::Database { path, source },
                 }
             }
-            // A value that no version of this program writes.
-            rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..)
+            // Values that no version of this program writes.
+            rusqlite::Error::FromSqlConversionFailure(_, _, reason) => {
+                StoreError::Damaged { path, reason: reason.to_string() }
+            }
+            rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::Utf8Error(..) => StoreError::Damaged { path, reason: source.to_string() },
             _ => StoreError::Database { path, source },

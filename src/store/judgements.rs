@@ -1,9 +1,9 @@
 //! The log of judgements: the one record that must never be lost.
 
-use super::clips::{Refused, from_word, word};
+use super::clips::{Refused, damaged, from_word, word};
 use super::{Session, StoreError};
-use crate::basics::{Choice, Judgement, JudgementId, LogEntry, PairId, standing};
-use rusqlite::{OptionalExtension, Row};
+use crate::basics::{Choice, Judgement, JudgementId, LogEntry, PairId, fnv1a, fnv1a_on, standing};
+use rusqlite::{OptionalExtension, Row, Transaction};
 
 impl Session {
     /// Appends an answer to the log. When this returns `Ok`, it is on disk: nothing may be shown as answered before.
@@ -27,13 +27,10 @@ impl Session {
             let id: u64 = transaction
                 .prepare_cached("SELECT coalesce(max(judgement) + 1, 0) FROM log")?
                 .query_row([], |row| row.get(0))?;
-            transaction
-                .prepare_cached(
-                    "INSERT INTO log (kind, judgement, at_ms, pair, choice, teacher, thinking_ms)
-                     VALUES ('judged', ?1, ?2, ?3, ?4, ?5, ?6)",
-                )?
-                .execute((id, at_ms, pair.0, word(&choice)?, teacher, thinking_ms))?;
-            Ok(Judgement { id: JudgementId(id), pair, choice, teacher: teacher.to_owned(), at_ms, thinking_ms })
+            let judgement =
+                Judgement { id: JudgementId(id), pair, choice, teacher: teacher.to_owned(), at_ms, thinking_ms };
+            append(transaction, &LogEntry::Judged(judgement.clone()))?;
+            Ok(judgement)
         })
     }
 
@@ -54,27 +51,38 @@ impl Session {
             {
                 return Err(Refused::Here(StoreError::AlreadyRetracted(judgement)));
             }
-            transaction
-                .prepare_cached("INSERT INTO log (kind, judgement, at_ms) VALUES ('retracted', ?1, ?2)")?
-                .execute((judgement.0, at_ms))?;
+            append(transaction, &LogEntry::Retracted { judgement, at_ms })?;
             Ok(judged)
         })
     }
 
     /// The whole log, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where an entry was changed or is missing.
     pub fn log(&self) -> Result<Vec<LogEntry>, StoreError> {
         self.sql(|db| {
             let mut statement = db.prepare_cached("SELECT * FROM log ORDER BY entry")?;
-            statement
-                .query_map([], |row| match row.get::<_, String>("kind")?.as_str() {
-                    "judged" => read_judgement(row).map(LogEntry::Judged),
+            let mut rows = statement.query([])?;
+            let (mut log, mut chain) = (Vec::new(), START);
+            while let Some(row) = rows.next()? {
+                let entry = match row.get::<_, String>("kind")?.as_str() {
+                    "judged" => LogEntry::Judged(read_judgement(row)?),
                     // The table's CHECK leaves no third kind.
-                    _ => Ok(LogEntry::Retracted {
-                        judgement: JudgementId(row.get("judgement")?),
-                        at_ms: row.get("at_ms")?,
-                    }),
-                })?
-                .collect()
+                    _ => {
+                        LogEntry::Retracted { judgement: JudgementId(row.get("judgement")?), at_ms: row.get("at_ms")? }
+                    }
+                };
+                chain = link(chain, &entry)?;
+                if chain != row.get::<_, i64>("chain")? {
+                    return Err(damaged(format!(
+                        "entry {} of the log does not follow from the one before",
+                        log.len() + 1
+                    )));
+                }
+                log.push(entry);
+            }
+            Ok(log)
         })
     }
 
@@ -82,6 +90,43 @@ impl Session {
     pub fn standing(&self) -> Result<Vec<Judgement>, StoreError> {
         Ok(standing(&self.log()?).into_iter().cloned().collect())
     }
+}
+
+/// The chain's value before the first entry.
+const START: i64 = 0;
+
+/// The chain's value after `entry`: a hash over the value before and all that the entry says.
+fn link(before: i64, entry: &LogEntry) -> rusqlite::Result<i64> {
+    let text = match entry {
+        LogEntry::Judged(j) => {
+            let choice = word(&j.choice)?;
+            format!("judged {} {} {choice} {} {} {}", j.id.0, j.pair.0, j.at_ms, j.thinking_ms, j.teacher)
+        }
+        LogEntry::Retracted { judgement, at_ms } => format!("retracted {} {at_ms}", judgement.0),
+    };
+    Ok(fnv1a_on(fnv1a(&before.to_le_bytes()), text.as_bytes()).cast_signed())
+}
+
+/// Writes an entry at the log's end.
+fn append(transaction: &Transaction, entry: &LogEntry) -> rusqlite::Result<()> {
+    let before = transaction
+        .prepare_cached("SELECT chain FROM log ORDER BY entry DESC LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?
+        .unwrap_or(START);
+    let chain = link(before, entry)?;
+    match entry {
+        LogEntry::Judged(j) => transaction
+            .prepare_cached(
+                "INSERT INTO log (kind, judgement, at_ms, pair, choice, teacher, thinking_ms, chain)
+                 VALUES ('judged', ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute((j.id.0, j.at_ms, j.pair.0, word(&j.choice)?, &j.teacher, j.thinking_ms, chain)),
+        LogEntry::Retracted { judgement, at_ms } => transaction
+            .prepare_cached("INSERT INTO log (kind, judgement, at_ms, chain) VALUES ('retracted', ?1, ?2, ?3)")?
+            .execute((judgement.0, at_ms, chain)),
+    }
+    .map(drop)
 }
 
 fn read_judgement(row: &Row) -> rusqlite::Result<Judgement> {
@@ -162,6 +207,29 @@ mod tests {
             session.db.execute(statement, []).unwrap_err();
         }
         assert_eq!(session.log().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_changed_or_missing_entry_shows() {
+        let (_folder, mut session) = session();
+        put_pair(&mut session, 0);
+        for at_ms in 0..4 {
+            session.judge(PairId(0), Choice::Left, "person", at_ms, 800).unwrap();
+        }
+        // As a fault of the disk would, past the triggers.
+        session.db.execute_batch("DROP TRIGGER log_is_never_changed; DROP TRIGGER log_is_never_cut").unwrap();
+        for damage in [
+            "UPDATE log SET choice = 'right' WHERE entry = 2",
+            "UPDATE log SET at_ms = 9 WHERE entry = 4",
+            "DELETE FROM log WHERE entry = 1",
+        ] {
+            session.db.execute_batch("SAVEPOINT whole").unwrap();
+            assert_eq!(session.db.execute(damage, []).unwrap(), 1);
+            let error = session.log().unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+            session.db.execute_batch("ROLLBACK TO whole; RELEASE whole").unwrap();
+            assert_eq!(session.log().unwrap().len(), 4);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use npyz::{AutoSerialize, DType, NpyFile, Order, Serialize, WriterBuilder};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, Cursor};
 use std::path::{Path, PathBuf};
 
 /// One axis of the shape that is expected of an array.
@@ -240,24 +240,24 @@ pub fn write(path: &Path, arrays: &[(&str, &[usize], Values)]) -> Result<(), Sto
             });
         }
     }
-    disk::write_whole_with(path, |file| {
-        let write = || -> io::Result<()> {
-            let mut npz = NpzWriter::new(BufWriter::new(file));
-            for (name, shape, values) in arrays {
-                match values {
-                    Values::F64(v) => write_array(&mut npz, name, shape, v)?,
-                    Values::F32(v) => write_array(&mut npz, name, shape, v)?,
-                    Values::Bool(v) => write_array(&mut npz, name, shape, v)?,
-                }
+    // Packed in memory and then written: the zip crate hides the system's error and prints when it is dropped after one.
+    let pack = || -> io::Result<Vec<u8>> {
+        let mut npz = NpzWriter::new(Cursor::new(Vec::new()));
+        for (name, shape, values) in arrays {
+            match values {
+                Values::F64(v) => write_array(&mut npz, name, shape, v)?,
+                Values::F32(v) => write_array(&mut npz, name, shape, v)?,
+                Values::Bool(v) => write_array(&mut npz, name, shape, v)?,
             }
-            npz.zip_writer().finish()?.flush()
-        };
-        write().map_err(StoreError::Export)
-    })
+        }
+        Ok(npz.zip_writer().finish()?.into_inner())
+    };
+    let bytes = pack().map_err(|e| StoreError::Unsound { what: "the archive".to_owned(), reason: e.to_string() })?;
+    disk::write_whole(path, &bytes)
 }
 
 fn write_array<T: AutoSerialize + Serialize + Copy>(
-    npz: &mut NpzWriter<BufWriter<&mut File>>,
+    npz: &mut NpzWriter<Cursor<Vec<u8>>>,
     name: &str,
     shape: &[usize],
     values: &[T],

@@ -1,6 +1,8 @@
 //! The database's form: its tables, the numbers in its header that tell what it is, and how a connection to it is made.
 
 use super::StoreError;
+use super::clips::damaged;
+use crate::basics::fnv1a;
 use crate::settings::RunSettings;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
@@ -20,8 +22,8 @@ const APPLICATION: u32 = u32::from_be_bytes(*b"Flip");
 
 /// Format 1.
 const TABLES: &str = "
-    -- The run's settings as JSON: one row.
-    CREATE TABLE settings (one INTEGER PRIMARY KEY CHECK (one = 1), json TEXT NOT NULL) STRICT;
+    -- The run's settings as JSON: one row. checksum: FNV-1a of json.
+    CREATE TABLE settings (one INTEGER PRIMARY KEY CHECK (one = 1), json TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
 
     -- Single facts: when the session was made, and by which version.
     CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -41,17 +43,19 @@ const TABLES: &str = "
         frames BLOB NOT NULL
     ) STRICT;
 
-    -- left and right as shown.
+    -- left and right as shown. checksum: as for clips.
     CREATE TABLE pairs (
         id INTEGER PRIMARY KEY,
         left_item INTEGER NOT NULL REFERENCES clips (id),
         right_item INTEGER NOT NULL REFERENCES clips (id),
         reason TEXT NOT NULL,
-        asked_at INTEGER NOT NULL
+        asked_at INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
     ) STRICT;
 
     -- Judgements and retractions, in the order in which they were made. It only grows: the triggers below hold that even against
-    -- a mistake in the program. A retraction names its judgement; the other columns are the judgement's.
+    -- a mistake in the program. A retraction names its judgement; the other columns are the judgement's. chain: FNV-1a over the entry
+    -- before's chain and this entry, so that a changed or missing entry shows.
     CREATE TABLE log (
         entry INTEGER PRIMARY KEY,
         kind TEXT NOT NULL CHECK (kind IN ('judged', 'retracted')),
@@ -61,6 +65,7 @@ const TABLES: &str = "
         choice TEXT,
         teacher TEXT,
         thinking_ms INTEGER,
+        chain INTEGER NOT NULL,
         CHECK (kind = 'retracted' OR (pair NOTNULL AND choice NOTNULL AND teacher NOTNULL AND thinking_ms NOTNULL)),
         UNIQUE (judgement, kind)
     ) STRICT;
@@ -106,8 +111,25 @@ pub(super) fn write_new(path: &Path, settings: &RunSettings) -> Result<(), Store
 /// Writes the settings' one row.
 pub(super) fn put_settings(db: &Connection, settings: &RunSettings) -> rusqlite::Result<()> {
     let json = serde_json::to_string(settings).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
-    db.execute("INSERT INTO settings (one, json) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET json = ?1", [json])?;
+    db.execute(
+        "INSERT OR REPLACE INTO settings (one, json, checksum) VALUES (1, ?1, ?2)",
+        (&json, settings_sum(&json)),
+    )?;
     Ok(())
+}
+
+/// Reads the settings' one row.
+pub(super) fn read_settings(db: &Connection) -> rusqlite::Result<RunSettings> {
+    let (json, checksum): (String, i64) =
+        db.query_row("SELECT json, checksum FROM settings", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if checksum != settings_sum(&json) {
+        return Err(damaged("its settings do not match their checksum".to_owned()));
+    }
+    serde_json::from_str(&json).map_err(|e| damaged(format!("its settings cannot be read: {e}")))
+}
+
+fn settings_sum(json: &str) -> i64 {
+    fnv1a(json.as_bytes()).cast_signed()
 }
 
 /// Looks at the database's header without touching anything: that it is there, ours, and not newer than this program.

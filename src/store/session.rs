@@ -77,11 +77,7 @@ impl Session {
     fn with(folder: &Path, db: Connection, lock: Option<File>) -> Result<Session, StoreError> {
         let mut session =
             Session { folder: folder.to_owned(), settings: RunSettings::default(), db, damaged: BTreeSet::new(), lock };
-        let json: String = session.sql(|db| db.query_row("SELECT json FROM settings", [], |row| row.get(0)))?;
-        session.settings = serde_json::from_str(&json).map_err(|e| StoreError::Damaged {
-            path: session.database(),
-            reason: format!("its settings cannot be read: {e}"),
-        })?;
+        session.settings = session.sql(schema::read_settings)?;
         session.settings.folder = Some(folder.to_owned());
         Ok(session)
     }
