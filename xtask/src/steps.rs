@@ -75,7 +75,19 @@ pub fn test(libtorch: &Libtorch, words: &[String]) -> Result<ExitCode, Error> {
     for (name, mut command) in steps {
         eprintln!("\nxtask: {name}: {}", spelled(&command));
         let begun = Instant::now();
-        let passed = command.status().is_ok_and(|status| status.success());
+        let passed = match command.status() {
+            Ok(status) => {
+                // An exit code was explained by whoever gave it; a signal (out of memory, say) was not.
+                if status.code().is_none() {
+                    eprintln!("xtask: {name}: {status}");
+                }
+                status.success()
+            }
+            Err(why) => {
+                eprintln!("xtask: {name}: could not be started: {why}");
+                false
+            }
+        };
         report.push((name, passed, begun.elapsed()));
     }
     eprintln!("\n{}", summary(&report));
