@@ -1,9 +1,10 @@
 // A robot on a floor under a sky, made to be cheap per pixel, because it must also run where the GPU is two CPU cores.
 //
-// Three things are drawn: the solids (instanced meshes of capsules, cylinders and boxes), the floor (a plane cut into a
-// 3 × 3 grid of cells whose middle cell, the patch, is the only one that pays for shadows) and the sky behind them. Shadows and
-// ambient occlusion are not looked up in a map: every receiver asks each caster, in closed form, how much of the sun and of the
-// sky it hides. Soft edges come with that for nothing.
+// Three things are drawn: the floor (a plane cut into 3 × 3 cells whose middle one, the patch, is the only one that pays for
+// shadows), the sky behind it, and the solids. Nothing is tessellated and nothing is sampled more than once a pixel: a solid is a box
+// around it, in each of whose pixels the ray meets the exact shape, and its outline is blended by how much of the pixel it covers.
+// Shadows and ambient occlusion are not looked up in a map either: every receiver asks each caster, in closed form, how much of the
+// sun and of the sky it hides, and soft edges come with that for nothing.
 //
 // Lengths in metres, z up, colours linear. Depth is reversed: 1 at the near plane, 0 at infinity.
 // The structs mirror src/view/layout.rs: same names, same order.
@@ -40,13 +41,15 @@ struct Globals {
     floor_light: vec3f,
     shine: f32,
     zenith: vec3f,
-    pad_0: f32,
+    // Distance of the near plane.
+    near: f32,
     horizon: vec3f,
-    pad_1: f32,
+    // Width of a pixel, one metre from the eye.
+    pixel: f32,
     tile_a: vec3f,
-    pad_2: f32,
+    pad_0: f32,
     tile_b: vec3f,
-    pad_3: f32,
+    pad_1: f32,
     line: vec3f,
     line_width: f32,
     // The cuts of the floor: two outer edges and, between them, the patch.
@@ -165,67 +168,163 @@ fn shown(linear: vec3f) -> vec4f {
 
 // ---- Solids --------------------------------------------------------------------------------------------------------------
 
-struct SolidVertex {
-    // Scaled by the instance's radius …
-    @location(0) round: vec3f,
-    // … and added to this, scaled by its half extents.
-    @location(1) corner: vec3f,
-    @location(2) normal: vec3f,
-}
-
-struct SolidInstance {
-    @location(3) position_radius: vec4f,
+struct Solid {
+    // Of its middle; the radius of a capsule or cylinder.
+    @location(0) position_radius: vec4f,
     // (x, y, z, w).
-    @location(4) rotation: vec4f,
-    @location(5) half_extents: vec3f,
+    @location(1) rotation: vec4f,
+    // Of the box about it, in its own frame.
+    @location(2) half_extents: vec3f,
     // The caster that it is itself, so that it throws no shadow on itself.
-    @location(6) own: u32,
-    @location(7) colour: vec4f,
+    @location(3) own: u32,
+    @location(4) colour: vec4f,
 }
 
+// Everything is in the solid's own frame, long axis along z, but for the clip position.
 struct SolidVarying {
     @builtin(position) clip: vec4f,
     @location(0) point: vec3f,
-    @location(1) normal: vec3f,
-    @location(2) @interpolate(flat) colour: vec3f,
-    @location(3) @interpolate(flat) own: u32,
+    @location(1) @interpolate(flat) eye: vec3f,
+    @location(2) @interpolate(flat) half_extents: vec3f,
+    @location(3) @interpolate(flat) position_radius: vec4f,
+    @location(4) @interpolate(flat) rotation: vec4f,
+    @location(5) @interpolate(flat) colour: vec3f,
+    @location(6) @interpolate(flat) own: u32,
+}
+
+struct Shaded {
+    @location(0) colour: vec4f,
+    @builtin(frag_depth) depth: f32,
+}
+
+// Where a ray meets a shape, in the shape's frame.
+struct Hit {
+    // Along the ray, metres.
+    travel: f32,
+    normal: vec3f,
+    // How far the ray passes inside the outline (negative: outside), metres.
+    inside: f32,
 }
 
 fn rotate(q: vec4f, v: vec3f) -> vec3f {
     return v + 2.0 * cross(q.xyz, cross(q.xyz, v) + q.w * v);
 }
 
+// The box about a solid, two pixels wider on every side, as a strip of 14 corners whose bits give their signs.
 @vertex
-fn solid_vertex(vertex: SolidVertex, solid: SolidInstance) -> SolidVarying {
-    let local = vertex.round * solid.position_radius.w + vertex.corner * solid.half_extents;
+fn solid_vertex(@builtin(vertex_index) index: u32, solid: Solid) -> SolidVarying {
+    let bits = vec3u(0x287au, 0x02afu, 0x31e3u) >> vec3u(index);
+    let corner = vec3f(bits & vec3u(1u)) * 2.0 - 1.0;
+    let to_middle = solid.position_radius.xyz - globals.eye;
+    let margin = 2.0 * globals.pixel * (length(to_middle) + length(solid.half_extents));
     var out: SolidVarying;
-    out.point = solid.position_radius.xyz + rotate(solid.rotation, local);
-    out.normal = rotate(solid.rotation, vertex.normal);
-    out.clip = globals.world_to_clip * vec4f(out.point, 1.0);
+    out.point = corner * (solid.half_extents + margin);
+    out.clip = globals.world_to_clip * vec4f(solid.position_radius.xyz + rotate(solid.rotation, out.point), 1.0);
+    out.eye = rotate(vec4f(-solid.rotation.xyz, solid.rotation.w), -to_middle);
+    out.half_extents = solid.half_extents;
+    out.position_radius = solid.position_radius;
+    out.rotation = solid.rotation;
     out.colour = solid.colour.rgb;
     out.own = solid.own;
     return out;
 }
 
-@fragment
-fn solid_fragment(in: SolidVarying) -> @location(0) vec4f {
-    let normal = normalize(in.normal);
-    let to_eye = normalize(globals.eye - in.point);
-    let seen = visibility(in.point, normal, in.own);
+// A capsule whose ends' centres are at z = ±half.
+fn meet_capsule(eye: vec3f, ray: vec3f, radius: f32, half: f32) -> Hit {
+    // The axis' point nearest to the ray, for the outline.
+    let across2 = max(1.0 - ray.z * ray.z, 1e-6);
+    let closest = clamp((eye.z - ray.z * dot(eye, ray)) / across2, -half, half);
+    let to_closest = vec3f(eye.xy, eye.z - closest);
+    let passing = to_closest - ray * dot(to_closest, ray);
+    // The tube; where it is met beyond an end, that end's ball. A ray that just misses meets them where it passes nearest.
+    let b = dot(eye.xy, ray.xy);
+    let c = dot(eye.xy, eye.xy) - radius * radius;
+    let tube = (-b - sqrt(max(b * b - across2 * c, 0.0))) / across2;
+    let z = clamp(eye.z + tube * ray.z, -half, half);
+    let from_end = vec3f(eye.xy, eye.z - z);
+    let end_b = dot(from_end, ray);
+    let ball = -end_b - sqrt(max(end_b * end_b - dot(from_end, from_end) + radius * radius, 0.0));
+    let travel = select(ball, tube, abs(eye.z + tube * ray.z) < half);
+    let at = eye + ray * travel;
+    return Hit(travel, normalize(at - vec3f(0.0, 0.0, clamp(at.z, -half, half))), radius - length(passing));
+}
+
+// A cylinder whose flat ends are at z = ±half.
+fn meet_cylinder(eye: vec3f, ray: vec3f, radius: f32, half: f32) -> Hit {
+    let across2 = max(1.0 - ray.z * ray.z, 1e-6);
+    let b = dot(eye.xy, ray.xy);
+    let c = dot(eye.xy, eye.xy) - radius * radius;
+    let root = sqrt(max(b * b - across2 * c, 0.0)) / across2;
+    let tube = -b / across2;
+    let per_z = 1.0 / (ray.z + select(-1e-6, 1e-6, ray.z >= 0.0));
+    let slab = -eye.z * per_z;
+    let reach = abs(per_z) * half;
+    let enter = max(tube - root, slab - reach);
+    let leave = min(tube + root, slab + reach);
+    let at = eye + ray * enter;
+    let normal = select(vec3f(0.0, 0.0, -sign(ray.z)), vec3f(normalize(at.xy), 0.0), tube - root > slab - reach);
+    let middle = eye + ray * (0.5 * (enter + leave));
+    let past = vec2f(length(middle.xy) - radius, abs(middle.z) - half);
+    return Hit(enter, normal, -(length(max(past, vec2f(0.0))) + min(max(past.x, past.y), 0.0)));
+}
+
+fn meet_box(eye: vec3f, ray: vec3f, half: vec3f) -> Hit {
+    let per_ray = 1.0 / (ray + select(vec3f(-1e-6), vec3f(1e-6), ray >= vec3f(0.0)));
+    let middles = -eye * per_ray;
+    let reach = abs(per_ray) * half;
+    let enters = middles - reach;
+    let leaves = middles + reach;
+    let enter = max(max(enters.x, enters.y), enters.z);
+    let leave = min(min(leaves.x, leaves.y), leaves.z);
+    let normal = select(vec3f(0.0), -sign(ray), enters >= vec3f(enter));
+    let middle = eye + ray * (0.5 * (enter + leave));
+    return Hit(enter, normal, -box_distance(middle, half));
+}
+
+fn shade(in: SolidVarying, ray: vec3f, hit: Hit) -> Shaded {
+    // The outline is blended over the pixel that it crosses.
+    let coverage = clamp(0.5 + hit.inside / (hit.travel * globals.pixel), 0.0, 1.0);
+    if coverage <= 0.0 || hit.travel < globals.near {
+        discard;
+    }
+    let world_ray = rotate(in.rotation, ray);
+    let point = globals.eye + world_ray * hit.travel;
+    let normal = rotate(in.rotation, hit.normal);
+    let seen = visibility(point, normal, in.own);
 
     let facing = dot(normal, globals.sun_direction);
     let direct = max(facing, 0.0) * seen.x;
     // The floor near the foot of a solid hides the light that would come from below.
-    let height = max(in.point.z - globals.floor_z, 0.0);
+    let height = max(point.z - globals.floor_z, 0.0);
     let below = globals.floor_light * (0.35 + 0.65 * height / (height + 0.15));
     let ambient = mix(below, globals.sky_light, 0.5 + 0.5 * normal.z) * (0.25 + 0.75 * seen.y);
 
-    let half_way = normalize(globals.sun_direction + to_eye);
+    let half_way = normalize(globals.sun_direction - world_ray);
     let gloss = pow(max(dot(normal, half_way), 0.0), 48.0) * globals.shine * direct;
-    let edge = 1.0 - max(dot(normal, to_eye), 0.0);
+    let edge = 1.0 - max(-dot(normal, world_ray), 0.0);
     let rim = edge * edge * edge * globals.rim * (0.5 + 0.5 * normal.z);
 
-    return shown(in.colour * (ambient + globals.sun * direct) + globals.sun * gloss + globals.horizon * rim);
+    let light = in.colour * (ambient + globals.sun * direct) + globals.sun * gloss + globals.horizon * rim;
+    return Shaded(vec4f(shown(light).rgb, coverage), globals.near / (hit.travel * dot(world_ray, globals.forward)));
+}
+
+@fragment
+fn capsule_fragment(in: SolidVarying) -> Shaded {
+    let ray = normalize(in.point - in.eye);
+    let radius = in.position_radius.w;
+    return shade(in, ray, meet_capsule(in.eye, ray, radius, in.half_extents.z - radius));
+}
+
+@fragment
+fn cylinder_fragment(in: SolidVarying) -> Shaded {
+    let ray = normalize(in.point - in.eye);
+    return shade(in, ray, meet_cylinder(in.eye, ray, in.position_radius.w, in.half_extents.z));
+}
+
+@fragment
+fn box_fragment(in: SolidVarying) -> Shaded {
+    let ray = normalize(in.point - in.eye);
+    return shade(in, ray, meet_box(in.eye, ray, in.half_extents));
 }
 
 // ---- Floor ---------------------------------------------------------------------------------------------------------------

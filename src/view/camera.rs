@@ -6,7 +6,7 @@ use glam::{Mat4, Vec2, Vec3, Vec4};
 use std::f32::consts::{FRAC_PI_2, PI};
 
 /// Nearest thing drawn, metres from the eye.
-const NEAR: f32 = 0.02;
+pub(super) const NEAR: f32 = 0.02;
 /// Radians of orbit for one point of pointer travel.
 const RADIANS_PER_POINT: f32 = 0.008;
 /// Lowest and highest the eye goes about the target: never below the floor, never quite overhead, where yaw would lose its meaning.

@@ -29,13 +29,13 @@ pub(super) struct Globals {
     pub floor_light: [f32; 3],
     pub shine: f32,
     pub zenith: [f32; 3],
-    pub pad_0: f32,
+    pub near: f32,
     pub horizon: [f32; 3],
-    pub pad_1: f32,
+    pub pixel: f32,
     pub tile_a: [f32; 3],
-    pub pad_2: f32,
+    pub pad_0: f32,
     pub tile_b: [f32; 3],
-    pub pad_3: f32,
+    pub pad_1: f32,
     pub line: [f32; 3],
     pub line_width: f32,
     pub cuts_x: [f32; 4],
@@ -71,19 +71,10 @@ pub(super) struct Casters {
     pub boxes: [BoxCaster; BOXES],
 }
 
-/// A corner of a unit mesh.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
-pub(super) struct SolidVertex {
-    pub round: [f32; 3],
-    pub corner: [f32; 3],
-    pub normal: [f32; 3],
-}
-
 /// One solid, in the world.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub(super) struct SolidInstance {
+pub(super) struct Solid {
     pub position_radius: [f32; 4],
     pub rotation: [f32; 4],
     pub half_extents: [f32; 3],
@@ -91,16 +82,10 @@ pub(super) struct SolidInstance {
     pub colour: [f32; 4],
 }
 
-impl SolidVertex {
-    /// Locations 0 to 2.
-    pub const ATTRIBUTES: [wgpu::VertexAttribute; 3] =
-        wgpu::vertex_attr_array![0 => Float32x3, 1 => Float32x3, 2 => Float32x3];
-}
-
-impl SolidInstance {
-    /// Locations 3 to 7.
+impl Solid {
+    /// Locations 0 to 4.
     pub const ATTRIBUTES: [wgpu::VertexAttribute; 5] =
-        wgpu::vertex_attr_array![3 => Float32x4, 4 => Float32x4, 5 => Float32x3, 6 => Uint32, 7 => Float32x4];
+        wgpu::vertex_attr_array![0 => Float32x4, 1 => Float32x4, 2 => Float32x3, 3 => Uint32, 4 => Float32x4];
 }
 
 #[cfg(test)]
@@ -149,13 +134,13 @@ mod tests {
             floor_light,
             shine,
             zenith,
-            pad_0,
+            near,
             horizon,
-            pad_1,
+            pixel,
             tile_a,
-            pad_2,
+            pad_0,
             tile_b,
-            pad_3,
+            pad_1,
             line,
             line_width,
             cuts_x,
@@ -201,19 +186,13 @@ mod tests {
                 })
                 .collect::<Vec<_>>()
         };
-        let vertex = [
-            ("round", offset_of!(SolidVertex, round)),
-            ("corner", offset_of!(SolidVertex, corner)),
-            ("normal", offset_of!(SolidVertex, normal)),
-        ];
-        assert_eq!(attributes("SolidVertex"), ours(&vertex, &SolidVertex::ATTRIBUTES));
         let instance = [
-            ("position_radius", offset_of!(SolidInstance, position_radius)),
-            ("rotation", offset_of!(SolidInstance, rotation)),
-            ("half_extents", offset_of!(SolidInstance, half_extents)),
-            ("own", offset_of!(SolidInstance, own)),
-            ("colour", offset_of!(SolidInstance, colour)),
+            ("position_radius", offset_of!(Solid, position_radius)),
+            ("rotation", offset_of!(Solid, rotation)),
+            ("half_extents", offset_of!(Solid, half_extents)),
+            ("own", offset_of!(Solid, own)),
+            ("colour", offset_of!(Solid, colour)),
         ];
-        assert_eq!(attributes("SolidInstance"), ours(&instance, &SolidInstance::ATTRIBUTES));
+        assert_eq!(attributes("Solid"), ours(&instance, &Solid::ATTRIBUTES));
     }
 }

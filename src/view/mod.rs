@@ -9,7 +9,6 @@ mod bounds;
 mod camera;
 mod layout;
 mod look;
-mod mesh;
 mod motion;
 mod offscreen;
 mod renderer;

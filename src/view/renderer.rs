@@ -1,10 +1,9 @@
 //! From a scene, poses, a camera and a look to pixels in a texture.
 
 use super::bounds::{extent, in_world};
-use super::camera::Camera;
-use super::layout::{BOXES, BoxCaster, CAPSULES, CapsuleCaster, Casters, Globals, SolidInstance, SolidVertex};
+use super::camera::{Camera, NEAR};
+use super::layout::{BOXES, BoxCaster, CAPSULES, CapsuleCaster, Casters, Globals, Solid};
 use super::look::{Look, linear};
-use super::mesh;
 use crate::basics::{Geom, Pose, Scene, Shape};
 use bytemuck::Zeroable;
 use glam::{Quat, Vec2, Vec3};
@@ -23,73 +22,43 @@ const KEPT_SIZES: usize = 4;
 /// Draws one scene in any poses. It keeps nothing of a picture, so one renderer may draw many pictures into one encoder.
 pub struct Renderer {
     format: wgpu::TextureFormat,
-    samples: u32,
     pipelines: Pipelines,
     layout: wgpu::BindGroupLayout,
-    meshes: [GpuMesh; 3],
-    solids: Vec<Solid>,
+    /// Every geom but planes.
+    solids: Vec<Geom>,
     floor_z: f32,
-    /// Most recently used last.
-    attachments: Vec<Attachments>,
+    /// Depth textures by size, most recently used last.
+    depths: Vec<([u32; 2], wgpu::TextureView)>,
 }
 
 struct Pipelines {
-    solid: wgpu::RenderPipeline,
     floor: wgpu::RenderPipeline,
     patch: wgpu::RenderPipeline,
     sky: wgpu::RenderPipeline,
+    /// Indexed by [`Kind`].
+    solids: [wgpu::RenderPipeline; 3],
 }
 
-struct GpuMesh {
-    vertices: wgpu::Buffer,
-    indices: wgpu::Buffer,
-    count: u32,
-}
-
-/// A geom that is drawn with a mesh, in the order of the meshes.
-struct Solid {
-    geom: Geom,
-    mesh: MeshKind,
-}
-
-/// Index into `Renderer::meshes`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum MeshKind {
+/// The shader's ways to meet a solid.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
     Capsule,
     Cylinder,
     Box,
 }
 
-/// What a picture of one size is drawn on besides its target.
-struct Attachments {
-    size: [u32; 2],
-    depth: wgpu::TextureView,
-    /// Where samples are taken before they are averaged into the target, if there are several.
-    samples: Option<wgpu::TextureView>,
-}
-
 impl Renderer {
-    /// Samples a pixel that [`Renderer::new`] takes.
-    pub const SAMPLES: u32 = 4;
-
     /// A renderer of `scene` for targets of `format`. For an sRGB format the hardware encodes; for any other the shader does, so
     /// that the stored bytes are sRGB either way.
     pub fn new(device: &wgpu::Device, format: wgpu::TextureFormat, scene: &Scene) -> Renderer {
-        Renderer::with_samples(device, format, Renderer::SAMPLES, scene)
-    }
-
-    /// The same with 1 or 4 samples a pixel.
-    pub fn with_samples(device: &wgpu::Device, format: wgpu::TextureFormat, samples: u32, scene: &Scene) -> Renderer {
         let layout = bind_group_layout(device);
         let mut renderer = Renderer {
             format,
-            samples,
-            pipelines: Pipelines::new(device, &layout, format, samples),
+            pipelines: Pipelines::new(device, &layout, format),
             layout,
-            meshes: [mesh::capsule(), mesh::cylinder(), mesh::cuboid()].map(|mesh| GpuMesh::new(device, &mesh)),
             solids: Vec::new(),
             floor_z: 0.0,
-            attachments: Vec::new(),
+            depths: Vec::new(),
         };
         renderer.set_scene(scene);
         renderer
@@ -98,20 +67,7 @@ impl Renderer {
     /// Draws another scene from now on.
     pub fn set_scene(&mut self, scene: &Scene) {
         self.floor_z = floor_height(scene);
-        self.solids = scene
-            .geoms
-            .iter()
-            .filter_map(|geom| {
-                let mesh = match geom.shape {
-                    Shape::Plane => return None,
-                    Shape::Sphere { .. } | Shape::Capsule { .. } => MeshKind::Capsule,
-                    Shape::Cylinder { .. } => MeshKind::Cylinder,
-                    Shape::Box { .. } => MeshKind::Box,
-                };
-                Some(Solid { geom: geom.clone(), mesh })
-            })
-            .collect();
-        self.solids.sort_by_key(|solid| solid.mesh);
+        self.solids = scene.geoms.iter().filter(|geom| geom.shape != Shape::Plane).cloned().collect();
     }
 
     /// Records one picture of `poses` (`[bodies]`, of the scene given; a geom whose body has no pose is left out) into `encoder`.
@@ -127,7 +83,7 @@ impl Renderer {
         poses: &[Pose],
         look: &Look,
     ) {
-        let staged = self.stage(poses, look);
+        let staged = self.stage(camera, poses, look);
         let globals = self.globals(size, camera, look, &staged);
         // Fresh small buffers for every picture: nothing is overwritten that an earlier picture of the same submission still reads.
         let buffer = |label, contents: &[u8], usage| {
@@ -143,23 +99,19 @@ impl Renderer {
                 wgpu::BindGroupEntry { binding: 1, resource: casters.as_entire_binding() },
             ],
         });
-        let instances = (!staged.instances.is_empty())
-            .then(|| buffer("solids", bytemuck::cast_slice(&staged.instances), wgpu::BufferUsages::VERTEX));
+        let solids = (!staged.solids.is_empty())
+            .then(|| buffer("solids", bytemuck::cast_slice(&staged.solids), wgpu::BufferUsages::VERTEX));
 
-        let attachments = self.attachments(device, size);
         let mut pass = encoder.begin_render_pass(&wgpu::RenderPassDescriptor {
             label: Some("scene"),
             color_attachments: &[Some(wgpu::RenderPassColorAttachment {
-                view: attachments.samples.as_ref().unwrap_or(target),
+                view: target,
                 depth_slice: None,
-                resolve_target: attachments.samples.is_some().then_some(target),
-                ops: wgpu::Operations {
-                    load: wgpu::LoadOp::Clear(wgpu::Color::BLACK),
-                    store: if attachments.samples.is_some() { wgpu::StoreOp::Discard } else { wgpu::StoreOp::Store },
-                },
+                resolve_target: None,
+                ops: wgpu::Operations { load: wgpu::LoadOp::Clear(wgpu::Color::BLACK), store: wgpu::StoreOp::Store },
             })],
             depth_stencil_attachment: Some(wgpu::RenderPassDepthStencilAttachment {
-                view: &attachments.depth,
+                view: self.depth(device, size),
                 depth_ops: Some(wgpu::Operations { load: wgpu::LoadOp::Clear(0.0), store: wgpu::StoreOp::Discard }),
                 stencil_ops: None,
             }),
@@ -167,87 +119,92 @@ impl Renderer {
             occlusion_query_set: None,
             multiview_mask: None,
         });
-        // Front to back, so that what is hidden is not shaded.
         pass.set_bind_group(0, &bind_group, &[]);
-        if let Some(instances) = &instances {
-            pass.set_pipeline(&self.pipelines.solid);
-            pass.set_vertex_buffer(1, instances.slice(..));
-            for (mesh, range) in self.meshes.iter().zip(staged.ranges) {
-                if !range.is_empty() {
-                    pass.set_vertex_buffer(0, mesh.vertices.slice(..));
-                    pass.set_index_buffer(mesh.indices.slice(..), wgpu::IndexFormat::Uint16);
-                    pass.draw_indexed(0..mesh.count, 0, range);
-                }
-            }
-        }
         pass.set_pipeline(&self.pipelines.patch);
         pass.draw(0..6, 0..1);
         pass.set_pipeline(&self.pipelines.floor);
         pass.draw(0..48, 0..1);
         pass.set_pipeline(&self.pipelines.sky);
         pass.draw(0..3, 0..1);
+        if let Some(solids) = &solids {
+            pass.set_vertex_buffer(0, solids.slice(..));
+            for (kind, range) in staged.runs {
+                pass.set_pipeline(&self.pipelines.solids[kind as usize]);
+                pass.draw(0..14, range);
+            }
+        }
     }
 
-    /// Solids and casters in the world.
-    fn stage(&self, poses: &[Pose], look: &Look) -> Staged {
-        let mut staged = Staged {
-            instances: Vec::with_capacity(self.solids.len()),
-            ranges: [0..0, 0..0, 0..0],
-            casters: Box::new(Casters::zeroed()),
-            capsules: 0,
-            boxes: 0,
-            patch: None,
-        };
-        let sun = sun_direction(look);
-        let mut box_owners = Vec::new();
-        for solid in &self.solids {
-            let geom = &solid.geom;
-            let Some(body) = poses.get(geom.body) else { continue };
-            let (rotation, centre) = in_world(geom, body);
-            let (radius, half_extents) = match geom.shape {
+    /// Solids, farthest first, and casters in the world.
+    fn stage(&self, camera: &Camera, poses: &[Pose], look: &Look) -> Staged {
+        let eye = Vec3::from(camera.eye());
+        let mut placed = self
+            .solids
+            .iter()
+            .filter_map(|geom| Some((geom, in_world(geom, poses.get(geom.body)?))))
+            .collect::<Vec<_>>();
+        // An outline is blended over what is already there, so that must be what lies behind it.
+        placed.sort_by(|(_, (_, a)), (_, (_, b))| b.distance_squared(eye).total_cmp(&a.distance_squared(eye)));
+
+        let mut casters = Box::new(Casters::zeroed());
+        let (mut capsules, mut boxes) = (0, 0);
+        let mut patch: Option<[Vec2; 2]> = None;
+        let mut owners = Vec::with_capacity(placed.len());
+        for &(geom, (rotation, centre)) in &placed {
+            owners.push(match caster(&geom.shape, rotation, centre) {
+                Caster::Capsule(capsule) if capsules < CAPSULES => {
+                    casters.capsules[capsules] = capsule;
+                    capsules += 1;
+                    Owner::Capsule(capsules - 1)
+                }
+                Caster::Box(cuboid) if boxes < BOXES => {
+                    casters.boxes[boxes] = cuboid;
+                    boxes += 1;
+                    Owner::Box(boxes - 1)
+                }
+                _ => Owner::None,
+            });
+            if let Some(extent) = extent(&geom.shape, rotation) {
+                let [low, high] = shaded_floor(centre, extent, self.floor_z, sun_direction(look), look.sun_spread);
+                patch = Some(patch.map_or([low, high], |[l, h]| [l.min(low), h.max(high)]));
+            }
+        }
+
+        let mut solids = Vec::with_capacity(placed.len());
+        let mut runs: Vec<(Kind, Range<u32>)> = Vec::new();
+        for ((geom, (rotation, centre)), owner) in placed.into_iter().zip(owners) {
+            let (kind, radius, half_extents) = match geom.shape {
                 Shape::Plane => continue,
-                Shape::Sphere { radius } => (radius, Vec3::ZERO),
-                Shape::Capsule { radius, half_length } | Shape::Cylinder { radius, half_length } => {
-                    (radius, Vec3::Z * half_length)
+                Shape::Sphere { radius } => (Kind::Capsule, radius, Vec3::splat(radius)),
+                Shape::Capsule { radius, half_length } => {
+                    (Kind::Capsule, radius, Vec3::new(radius, radius, half_length + radius))
                 }
-                Shape::Box { half_extents } => (0.0, Vec3::from(half_extents)),
+                Shape::Cylinder { radius, half_length } => {
+                    (Kind::Cylinder, radius, Vec3::new(radius, radius, half_length))
+                }
+                Shape::Box { half_extents } => (Kind::Box, 0.0, Vec3::from(half_extents)),
             };
-            let own = match caster(&geom.shape, rotation, centre) {
-                Caster::Capsule(capsule) if staged.capsules < CAPSULES => {
-                    staged.casters.capsules[staged.capsules] = capsule;
-                    staged.capsules += 1;
-                    staged.capsules - 1
-                }
-                Caster::Box(cuboid) if staged.boxes < BOXES => {
-                    staged.casters.boxes[staged.boxes] = cuboid;
-                    staged.boxes += 1;
-                    // Boxes are counted after the capsules, whose number is not known yet.
-                    box_owners.push((staged.instances.len(), staged.boxes - 1));
-                    usize::MAX
-                }
-                _ => CAPSULES + BOXES,
-            };
+            let index = solids.len() as u32;
+            match runs.last_mut() {
+                Some((last, range)) if *last == kind => range.end = index + 1,
+                _ => runs.push((kind, index..index + 1)),
+            }
             let [red, green, blue, alpha] = geom.rgba;
-            let index = staged.instances.len() as u32;
-            let range = &mut staged.ranges[solid.mesh as usize];
-            *range = if range.start == range.end { index..index + 1 } else { range.start..index + 1 };
-            staged.instances.push(SolidInstance {
+            // As the shader counts casters: capsules first, then boxes.
+            let own = match owner {
+                Owner::Capsule(at) => at,
+                Owner::Box(at) => capsules + at,
+                Owner::None => CAPSULES + BOXES,
+            };
+            solids.push(Solid {
                 position_radius: centre.extend(radius).to_array(),
                 rotation: rotation.to_array(),
                 half_extents: half_extents.to_array(),
                 own: own as u32,
                 colour: [linear(red), linear(green), linear(blue), alpha],
             });
-            if let Some(extent) = extent(&geom.shape, rotation) {
-                let shade = shaded_floor(centre, extent, self.floor_z, sun, look.sun_spread);
-                staged.patch =
-                    Some(staged.patch.map_or(shade, |[low, high]: [Vec2; 2]| [low.min(shade[0]), high.max(shade[1])]));
-            }
         }
-        for (instance, cuboid) in box_owners {
-            staged.instances[instance].own = (staged.capsules + cuboid) as u32;
-        }
-        staged
+        Staged { solids, runs, casters, capsules: capsules as u32, boxes: boxes as u32, patch }
     }
 
     fn globals(&self, size: [u32; 2], camera: &Camera, look: &Look, staged: &Staged) -> Globals {
@@ -259,9 +216,9 @@ impl Renderer {
         Globals {
             world_to_clip: camera.world_to_clip(size).to_cols_array_2d(),
             forward: forward.to_array(),
-            capsules: staged.capsules as u32,
+            capsules: staged.capsules,
             right: right.to_array(),
-            boxes: staged.boxes as u32,
+            boxes: staged.boxes,
             up: up.to_array(),
             floor_z: self.floor_z,
             eye: eye.to_array(),
@@ -275,13 +232,13 @@ impl Renderer {
             floor_light: look.floor_light,
             shine: look.shine,
             zenith: colour(look.zenith),
-            pad_0: 0.0,
+            near: NEAR,
             horizon: colour(look.horizon),
-            pad_1: 0.0,
+            pixel: 2.0 * up.length() / size[1].max(1) as f32,
             tile_a: colour(look.tile_a),
-            pad_2: 0.0,
+            pad_0: 0.0,
             tile_b: colour(look.tile_b),
-            pad_3: 0.0,
+            pad_1: 0.0,
             line: colour(look.line),
             line_width: look.line_width,
             cuts_x: [low.x, patch_low.x, patch_high.x, high.x],
@@ -289,31 +246,39 @@ impl Renderer {
         }
     }
 
-    fn attachments(&mut self, device: &wgpu::Device, size: [u32; 2]) -> &Attachments {
-        let kept = match self.attachments.iter().position(|a| a.size == size) {
-            Some(at) => self.attachments.remove(at),
+    fn depth(&mut self, device: &wgpu::Device, size: [u32; 2]) -> &wgpu::TextureView {
+        let kept = match self.depths.iter().position(|(of, _)| *of == size) {
+            Some(at) => self.depths.remove(at),
             None => {
-                if self.attachments.len() == KEPT_SIZES {
-                    self.attachments.remove(0);
+                if self.depths.len() == KEPT_SIZES {
+                    self.depths.remove(0);
                 }
-                Attachments::new(device, size, self.format, self.samples)
+                (size, depth_texture(device, size))
             }
         };
-        self.attachments.push(kept);
-        &self.attachments[self.attachments.len() - 1]
+        self.depths.push(kept);
+        &self.depths[self.depths.len() - 1].1
     }
 }
 
 /// A scene in its poses, as the shader takes it.
 struct Staged {
-    instances: Vec<SolidInstance>,
-    /// The instances of each mesh.
-    ranges: [Range<u32>; 3],
+    /// Farthest first.
+    solids: Vec<Solid>,
+    /// Stretches of `solids` of one kind, in their order.
+    runs: Vec<(Kind, Range<u32>)>,
     casters: Box<Casters>,
-    capsules: usize,
-    boxes: usize,
+    capsules: u32,
+    boxes: u32,
     /// The rectangle of floor that shadows may fall on: low and high corner.
     patch: Option<[Vec2; 2]>,
+}
+
+/// Which caster a solid is.
+enum Owner {
+    Capsule(usize),
+    Box(usize),
+    None,
 }
 
 enum Caster {
@@ -397,49 +362,22 @@ fn floor_height(scene: &Scene) -> f32 {
     lowest_fixed.fold(0.0, f32::min) - reach.fold(0.0, f32::max) - 0.1
 }
 
-impl GpuMesh {
-    fn new(device: &wgpu::Device, mesh: &mesh::Mesh) -> GpuMesh {
-        let buffer = |contents: &[u8], usage| {
-            device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label: Some("mesh"), contents, usage })
-        };
-        GpuMesh {
-            vertices: buffer(bytemuck::cast_slice(&mesh.vertices), wgpu::BufferUsages::VERTEX),
-            indices: buffer(bytemuck::cast_slice(&mesh.indices), wgpu::BufferUsages::INDEX),
-            count: mesh.indices.len() as u32,
-        }
-    }
-}
-
-impl Attachments {
-    fn new(device: &wgpu::Device, size: [u32; 2], format: wgpu::TextureFormat, samples: u32) -> Attachments {
-        let texture = |label, format| {
-            let texture = device.create_texture(&wgpu::TextureDescriptor {
-                label: Some(label),
-                size: wgpu::Extent3d { width: size[0], height: size[1], depth_or_array_layers: 1 },
-                mip_level_count: 1,
-                sample_count: samples,
-                dimension: wgpu::TextureDimension::D2,
-                format,
-                usage: wgpu::TextureUsages::RENDER_ATTACHMENT,
-                view_formats: &[],
-            });
-            texture.create_view(&wgpu::TextureViewDescriptor::default())
-        };
-        Attachments {
-            size,
-            depth: texture("scene depth", DEPTH_FORMAT),
-            samples: (samples > 1).then(|| texture("scene samples", format)),
-        }
-    }
+fn depth_texture(device: &wgpu::Device, [width, height]: [u32; 2]) -> wgpu::TextureView {
+    let texture = device.create_texture(&wgpu::TextureDescriptor {
+        label: Some("scene depth"),
+        size: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+        mip_level_count: 1,
+        sample_count: 1,
+        dimension: wgpu::TextureDimension::D2,
+        format: DEPTH_FORMAT,
+        usage: wgpu::TextureUsages::RENDER_ATTACHMENT,
+        view_formats: &[],
+    });
+    texture.create_view(&wgpu::TextureViewDescriptor::default())
 }
 
 impl Pipelines {
-    fn new(
-        device: &wgpu::Device,
-        layout: &wgpu::BindGroupLayout,
-        format: wgpu::TextureFormat,
-        samples: u32,
-    ) -> Pipelines {
+    fn new(device: &wgpu::Device, layout: &wgpu::BindGroupLayout, format: wgpu::TextureFormat) -> Pipelines {
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some("scene.wgsl"),
             source: wgpu::ShaderSource::Wgsl(SHADER.into()),
@@ -449,17 +387,31 @@ impl Pipelines {
             bind_group_layouts: &[Some(layout)],
             immediate_size: 0,
         });
-        let pipeline = |name: &str, buffers: &[Option<wgpu::VertexBufferLayout>], cull_mode| {
+        let pipeline = |vertex: &str, fragment: &str, solid: bool| {
+            let buffers = [Some(wgpu::VertexBufferLayout {
+                array_stride: size_of::<Solid>() as u64,
+                step_mode: wgpu::VertexStepMode::Instance,
+                attributes: &Solid::ATTRIBUTES,
+            })];
             device.create_render_pipeline(&wgpu::RenderPipelineDescriptor {
-                label: Some(name),
+                label: Some(fragment),
                 layout: Some(&layout),
                 vertex: wgpu::VertexState {
                     module: &module,
-                    entry_point: Some(&format!("{name}_vertex")),
+                    entry_point: Some(vertex),
                     compilation_options: wgpu::PipelineCompilationOptions::default(),
-                    buffers,
+                    buffers: if solid { &buffers } else { &[] },
                 },
-                primitive: wgpu::PrimitiveState { cull_mode, ..wgpu::PrimitiveState::default() },
+                primitive: if solid {
+                    // The far sides of the box: each pixel once, and also from within.
+                    wgpu::PrimitiveState {
+                        topology: wgpu::PrimitiveTopology::TriangleStrip,
+                        cull_mode: Some(wgpu::Face::Front),
+                        ..wgpu::PrimitiveState::default()
+                    }
+                } else {
+                    wgpu::PrimitiveState::default()
+                },
                 depth_stencil: Some(wgpu::DepthStencilState {
                     format: DEPTH_FORMAT,
                     depth_write_enabled: Some(true),
@@ -467,32 +419,35 @@ impl Pipelines {
                     stencil: wgpu::StencilState::default(),
                     bias: wgpu::DepthBiasState::default(),
                 }),
-                multisample: wgpu::MultisampleState { count: samples, ..wgpu::MultisampleState::default() },
+                multisample: wgpu::MultisampleState::default(),
                 fragment: Some(wgpu::FragmentState {
                     module: &module,
-                    entry_point: Some(&format!("{name}_fragment")),
+                    entry_point: Some(fragment),
                     compilation_options: wgpu::PipelineCompilationOptions::default(),
-                    targets: &[Some(format.into())],
+                    targets: &[Some(wgpu::ColorTargetState {
+                        format,
+                        blend: solid.then_some(wgpu::BlendState {
+                            color: wgpu::BlendState::ALPHA_BLENDING.color,
+                            // The picture stays opaque.
+                            alpha: wgpu::BlendComponent {
+                                src_factor: wgpu::BlendFactor::Zero,
+                                dst_factor: wgpu::BlendFactor::One,
+                                operation: wgpu::BlendOperation::Add,
+                            },
+                        }),
+                        write_mask: wgpu::ColorWrites::ALL,
+                    })],
                 }),
                 multiview_mask: None,
                 cache: None,
             })
         };
-        let vertices = wgpu::VertexBufferLayout {
-            array_stride: size_of::<SolidVertex>() as u64,
-            step_mode: wgpu::VertexStepMode::Vertex,
-            attributes: &SolidVertex::ATTRIBUTES,
-        };
-        let instances = wgpu::VertexBufferLayout {
-            array_stride: size_of::<SolidInstance>() as u64,
-            step_mode: wgpu::VertexStepMode::Instance,
-            attributes: &SolidInstance::ATTRIBUTES,
-        };
         Pipelines {
-            solid: pipeline("solid", &[Some(vertices), Some(instances)], Some(wgpu::Face::Back)),
-            floor: pipeline("floor", &[], None),
-            patch: pipeline("patch", &[], None),
-            sky: pipeline("sky", &[], None),
+            floor: pipeline("floor_vertex", "floor_fragment", false),
+            patch: pipeline("patch_vertex", "patch_fragment", false),
+            sky: pipeline("sky_vertex", "sky_fragment", false),
+            solids: ["capsule_fragment", "cylinder_fragment", "box_fragment"]
+                .map(|fragment| pipeline("solid_vertex", fragment, true)),
         }
     }
 }
