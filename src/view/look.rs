@@ -71,6 +71,13 @@ impl Look {
     };
 }
 
+impl Look {
+    /// A colour for words over the sky, sRGB bytes: dark on a light sky and light on a dark one.
+    pub(super) fn ink(&self) -> [u8; 3] {
+        if self.zenith.iter().sum::<f32>() > 1.5 { [38, 44, 54] } else { [226, 231, 240] }
+    }
+}
+
 impl Default for Look {
     fn default() -> Look {
         Look::LIGHT

@@ -2,20 +2,24 @@
 //!
 //! [`Renderer`] draws a [`Scene`](crate::basics::Scene) into any wgpu texture; [`Offscreen`] brings a device of its own and gives the
 //! pixels back. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it and [`follow`] where the camera
-//! looks then, both as functions of the moment alone. Nothing here knows of windows or of learning.
+//! looks then, both as functions of the moment alone. [`film`] writes GIFs and PNGs, [`chart`] draws learning curves. Nothing here knows of windows or of learning.
 
 mod adapters;
 mod bounds;
 mod camera;
+pub mod chart;
+pub mod film;
 mod layout;
 mod look;
 mod motion;
 mod offscreen;
+mod quantise;
 mod renderer;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use adapters::{AdapterLine, adapters};
 pub use camera::Camera;

@@ -55,7 +55,6 @@ pub fn hopper_poses(x: f32, bend: f32, height: f32) -> Vec<Pose> {
 }
 
 /// A hopper that hops along x at `speed` metres a second for `steps` frames of 20 ms.
-#[allow(dead_code)] // Films use it.
 pub fn hop(speed: f32, steps: usize) -> Clip {
     let dt = 0.02;
     let poses = (0..steps)
@@ -101,4 +100,17 @@ pub fn zoo() -> (Scene, Vec<Pose>) {
     geoms.push(geom("disc", poses.len(), Shape::Cylinder { radius: 0.3, half_length: 0.05 }, [0.5, 0.4, 0.8, 1.0]));
     poses.push(pose(Vec3::new(-1.2, 0.9, 0.3), Quat::from_rotation_x(0.5)));
     (Scene { bodies: (0..poses.len()).map(|b| format!("body {b}")).collect(), geoms, focus: 1 }, poses)
+}
+
+/// A robot that is shipped, as it stands before its first step.
+pub fn robot(task: &str) -> (Scene, Vec<Pose>) {
+    let path = format!("{}/envs/{task}.xml", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let model = crate::physics::Model::from_mjcf(&text, &path).unwrap();
+    let poses = model
+        .kinematics(model.qpos0())
+        .into_iter()
+        .map(|(position, rotation)| pose(position.as_vec3(), rotation.as_quat()))
+        .collect();
+    (model.scene(), poses)
 }

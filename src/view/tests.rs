@@ -5,26 +5,43 @@ use super::*;
 use crate::basics::{Pose, Scene};
 use std::time::Instant;
 
-fn write_png(name: &str, picture: &Picture) {
-    let Some(folder) = std::env::var_os("FLIPSIDE_PICTURES") else { return };
-    let file = std::fs::File::create(std::path::Path::new(&folder).join(name)).unwrap();
-    let mut encoder = png::Encoder::new(file, picture.width, picture.height);
-    encoder.set_color(png::ColorType::Rgba);
-    encoder.write_header().unwrap().write_image_data(&picture.rgba).unwrap();
-}
-
 /// Writes pictures to look at into the folder named by `FLIPSIDE_PICTURES`.
 #[test]
 #[ignore = "for the eye, not for a verdict"]
 fn pictures_to_look_at() {
-    for (name, (scene, poses)) in [("hopper", samples::hopper()), ("zoo", samples::zoo())] {
+    let Some(folder) = std::env::var_os("FLIPSIDE_PICTURES").map(std::path::PathBuf::from) else { return };
+    let mut scenes = vec![("zoo".to_string(), samples::zoo())];
+    for task in ["hopper", "half_cheetah", "walker2d", "ant", "inverted_pendulum"] {
+        scenes.push((task.to_string(), samples::robot(task)));
+    }
+    for (name, (scene, poses)) in scenes {
         let mut offscreen = Offscreen::new(&scene).unwrap();
         let camera = Camera::framing(&scene, &poses);
         for (theme, look) in [("light", Look::LIGHT), ("dark", Look::DARK)] {
-            let picture = offscreen.render([1000, 800], &camera, &poses, &look).unwrap();
-            write_png(&format!("{name}-{theme}.png"), &picture);
+            let picture = offscreen.render([500, 400], &camera, &poses, &look).unwrap();
+            film::png(&folder.join(format!("{name}-{theme}.png")), &picture).unwrap();
         }
     }
+    let (scene, _) = samples::hopper();
+    let (before, after) = (samples::hop(0.3, 150), samples::hop(1.5, 150));
+    film::side_by_side(&folder.join("film.gif"), &scene, [("untrained", &before), ("after 40 s", &after)]).unwrap();
+
+    let mut noise = crate::basics::Seed(3).stream("noise");
+    let mut curve = |top: f64| {
+        (0..600)
+            .map(|i| {
+                let x = f64::from(i) * 2000.0;
+                let spread: f64 = rand::RngExt::random_range(&mut noise, -1.0..1.0);
+                [x, top * (1.0 - (-x / 4e5).exp()) * (1.0 + 0.25 * spread) + 40.0 * spread]
+            })
+            .collect::<Vec<_>>()
+    };
+    let (first, second) = (curve(1800.0), curve(1100.0));
+    let series =
+        [chart::Series { name: "preferences", points: &first }, chart::Series { name: "true reward", points: &second }];
+    chart::curve_png(&folder.join("curve.png"), "hopper from 160 judgements", "env steps", "return", &series).unwrap();
+    chart::curve_png(&folder.join("curve-1.png"), "hopper from 160 judgements", "env steps", "return", &series[..1])
+        .unwrap();
 }
 
 /// Prints milliseconds a picture on this machine's adapter at the size that the desk shows, drawing alone: the quickest of many,

@@ -1,0 +1,297 @@
+//! Learning curves as a picture that could stand in a paper.
+
+use super::Picture;
+use super::film::{self, FilmError};
+use super::text::{TYPEFACE, averaged, register};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::FontStyle;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::path::Path;
+
+/// One curve: its name, and its points as `[x, y]` with x never falling.
+#[derive(Clone, Copy, Debug)]
+pub struct Series<'a> {
+    /// Shown beside the curve where there are several.
+    pub name: &'a str,
+    /// What was measured, unsmoothed. Points that are not finite are left out.
+    pub points: &'a [[f64; 2]],
+}
+
+/// Why there is no chart.
+#[derive(Debug, thiserror::Error)]
+pub enum ChartError {
+    /// Nothing was measured.
+    #[error("there are no points yet, so there is no curve to draw")]
+    NoPoints,
+    /// It could not be drawn.
+    #[error("the chart could not be drawn: {0}")]
+    Draw(String),
+    /// It could not be written.
+    #[error(transparent)]
+    Write(#[from] FilmError),
+}
+
+/// Pixels of the picture.
+const SIZE: (u32, u32) = (1200, 750);
+/// The chart is drawn this many times larger and averaged down: even lines, and letters that sit where they should.
+const FINE: u32 = 3;
+/// Standard deviation of the smoothing, as a share of the width of the chart.
+const BLUR: f64 = 0.015;
+/// Points of a curve that are drawn: more would lie within a pixel of each other.
+const DRAWN: usize = 800;
+
+static INK: RGBColor = RGBColor(34, 40, 49);
+static QUIET: RGBColor = RGBColor(108, 117, 128);
+const GRID: RGBColor = RGBColor(232, 235, 239);
+/// After Okabe and Ito (2008): told apart by colour-blind eyes too.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(148, 110, 20),
+];
+
+/// A chart of `series` as a PNG file: each curve as it was measured, faint, and smoothed over it, strong.
+pub fn curve_png(path: &Path, title: &str, x_label: &str, y_label: &str, series: &[Series]) -> Result<(), ChartError> {
+    Ok(film::png(path, &curve(title, x_label, y_label, series)?)?)
+}
+
+/// The same chart as a picture.
+pub fn curve(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> Result<Picture, ChartError> {
+    register();
+    let finite = |points: &[[f64; 2]]| -> Vec<[f64; 2]> {
+        points.iter().copied().filter(|p| p.iter().all(|v| v.is_finite())).collect()
+    };
+    let curves = series.iter().map(|s| (s.name, finite(s.points))).filter(|(_, p)| !p.is_empty()).collect::<Vec<_>>();
+    if curves.is_empty() {
+        return Err(ChartError::NoPoints);
+    }
+    let size = (FINE * SIZE.0, FINE * SIZE.1);
+    let mut fine = vec![255; 3 * size.0 as usize * size.1 as usize];
+    {
+        let area = BitMapBackend::with_buffer(&mut fine, size).into_drawing_area();
+        draw(&area, [title, x_label, y_label], &curves).map_err(|e| ChartError::Draw(e.to_string()))?;
+    }
+    let rgb = averaged(&fine, size, FINE);
+    let rgba = rgb.chunks_exact(3).flat_map(|c| [c[0], c[1], c[2], 255]).collect();
+    Ok(Picture { width: SIZE.0, height: SIZE.1, rgba })
+}
+
+type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+
+fn draw(
+    area: &Area,
+    [title, x_label, y_label]: [&str; 3],
+    curves: &[(&str, Vec<[f64; 2]>)],
+) -> Result<(), Box<dyn std::error::Error>> {
+    let px = |n: u32| n * FINE;
+    let font = |size: u32, style: FontStyle, colour: &'static RGBColor| {
+        TextStyle::from(FontDesc::from((TYPEFACE, f64::from(px(size)))).style(style)).color(colour)
+    };
+    area.fill(&WHITE)?;
+    let left = px(28) as i32;
+    area.draw(&Text::new(title.to_string(), (left, px(20) as i32), font(30, FontStyle::Bold, &INK)))?;
+    // The legend stands under the title, where no curve can run into it.
+    let legend_y = px(70) as i32;
+    let mut legend_x = left;
+    let y_name = font(21, FontStyle::Normal, &QUIET);
+    area.draw(&Text::new(y_label.to_string(), (legend_x, legend_y), y_name.clone()))?;
+    if curves.len() > 1 {
+        legend_x += y_name.font.box_size(y_label).map_or(0, |(w, _)| w as i32) + px(36) as i32;
+        for (i, (name, _)) in curves.iter().enumerate() {
+            let colour = COLOURS[i % COLOURS.len()];
+            let middle = legend_y + px(12) as i32;
+            let end = legend_x + px(28) as i32;
+            area.draw(&PathElement::new([(legend_x, middle), (end, middle)], colour.stroke_width(px(4))))?;
+            let words = font(21, FontStyle::Normal, &INK);
+            let wide = words.font.box_size(name).map_or(0, |(w, _)| w as i32);
+            area.draw(&Text::new(name.to_string(), (end + px(10) as i32, legend_y), words))?;
+            legend_x = end + wide + px(36) as i32;
+        }
+    }
+
+    let all = || curves.iter().flat_map(|(_, points)| points);
+    let [x_low, x_high] = widened(range(all().map(|p| p[0])), 0.0);
+    let [y_low, y_high] = widened(range(all().map(|p| p[1])), 0.06);
+    let body = area.margin(px(104), px(16), px(20), px(44));
+    let mut chart = ChartBuilder::on(&body)
+        .x_label_area_size(px(72))
+        .y_label_area_size(px(72))
+        .build_cartesian_2d(x_low..x_high, y_low..y_high)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID.stroke_width(px(1)))
+        .axis_style(QUIET.stroke_width(px(1)))
+        .set_all_tick_mark_size(px(5))
+        .x_labels(8)
+        .y_labels(6)
+        .x_label_formatter(&|v| short(*v))
+        .y_label_formatter(&|v| short(*v))
+        .label_style(font(20, FontStyle::Normal, &QUIET))
+        .draw()?;
+    let (width, height) = area.dim_in_pixel();
+    let x_name = font(21, FontStyle::Normal, &QUIET).pos(Pos::new(HPos::Right, VPos::Bottom));
+    area.draw(&Text::new(x_label.to_string(), ((width - px(44)) as i32, (height - px(14)) as i32), x_name))?;
+
+    let pairs = |points: &[[f64; 2]]| points.iter().map(|p| (p[0], p[1])).collect::<Vec<_>>();
+    for (i, (_, points)) in curves.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        chart.draw_series(LineSeries::new(pairs(&thinned(points, DRAWN)), colour.mix(0.28).stroke_width(px(1))))?;
+    }
+    for (i, (_, points)) in curves.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        // Smooth first, thin out after: the other way round, what is left would be chance.
+        let strong = thinned(&smoothed(points, BLUR * (x_high - x_low)), DRAWN);
+        chart.draw_series(LineSeries::new(pairs(&strong), colour.stroke_width(px(3))))?;
+        if let Some(&[x, y]) = strong.last() {
+            chart.draw_series([Circle::new((x, y), px(5), colour.filled())])?;
+        }
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// Each point's y replaced by the mean of all, weighted by a Gaussian of standard deviation `deviation` in x. Where the curve begins
+/// and ends the window is cut to the same reach on both sides, so that a rising curve does not bend there.
+pub fn smoothed(points: &[[f64; 2]], deviation: f64) -> Vec<[f64; 2]> {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
+    points
+        .iter()
+        .map(|&[x, y]| {
+            let reach = (3.0 * deviation).min(x - first[0]).min(last[0] - x);
+            let start = points.partition_point(|p| p[0] < x - reach);
+            let end = points.partition_point(|p| p[0] <= x + reach);
+            let (mut sum, mut weights) = (0.0, 0.0);
+            for p in &points[start..end] {
+                let weight = (-0.5 * ((p[0] - x) / deviation).powi(2)).exp();
+                sum += weight * p[1];
+                weights += weight;
+            }
+            [x, if weights > 0.0 { sum / weights } else { y }]
+        })
+        .collect()
+}
+
+/// At most about `most` of the points, always with the first and the last: of each stretch of them, the lowest and the highest, so
+/// that no peak is lost.
+pub fn thinned(points: &[[f64; 2]], most: usize) -> Vec<[f64; 2]> {
+    if points.len() <= most.max(4) {
+        return points.to_vec();
+    }
+    let stretch = (points.len() - 2).div_ceil((most.max(4) - 2) / 2);
+    let mut kept = vec![points[0]];
+    for chunk in points[1..points.len() - 1].chunks(stretch) {
+        let extreme =
+            |sign: f64| (0..chunk.len()).max_by(|&a, &b| (sign * chunk[a][1]).total_cmp(&(sign * chunk[b][1])));
+        let mut ends = [extreme(-1.0), extreme(1.0)].into_iter().flatten().collect::<Vec<_>>();
+        ends.sort_unstable();
+        ends.dedup();
+        kept.extend(ends.into_iter().map(|i| chunk[i]));
+    }
+    kept.push(points[points.len() - 1]);
+    kept
+}
+
+fn range(values: impl Iterator<Item = f64>) -> [f64; 2] {
+    values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], v| [low.min(v), high.max(v)])
+}
+
+/// A range with a share added to each end, and never empty.
+fn widened([low, high]: [f64; 2], share: f64) -> [f64; 2] {
+    let span = if high > low { high - low } else { low.abs().max(1.0) };
+    let high = if high > low { high } else { low + span };
+    [low - share * span, high + share * span]
+}
+
+/// A tick's number as briefly as it can be said: 0, 250, 1.5k, 2M.
+pub fn short(value: f64) -> String {
+    let (scale, unit) = match value.abs() {
+        a if a >= 999_500_000.0 => (1e9, "G"),
+        a if a >= 999_500.0 => (1e6, "M"),
+        a if a >= 999.5 => (1e3, "k"),
+        _ => (1.0, ""),
+    };
+    let scaled = value / scale;
+    let text = if scaled.abs() >= 100.0 { format!("{scaled:.0}") } else { format!("{scaled:.2}") };
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let text = if text == "-0" { "0" } else { text };
+    format!("{}{unit}", text.replace('-', "−"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_brief() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (0.25, "0.25"),
+            (-3.0, "−3"),
+            (100.0, "100"),
+            (999.0, "999"),
+            (1000.0, "1k"),
+            (1500.0, "1.5k"),
+            (-12_500.0, "−12.5k"),
+            (250_000.0, "250k"),
+            (1_000_000.0, "1M"),
+            (2_500_000_000.0, "2.5G"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+    }
+
+    #[test]
+    fn smoothing_leaves_a_line_alone_and_takes_noise_out() {
+        let line = (0..200).map(|i| [f64::from(i), 3.0 * f64::from(i) - 7.0]).collect::<Vec<_>>();
+        for (a, b) in smoothed(&line, 5.0).iter().zip(&line) {
+            assert!((a[1] - b[1]).abs() < 1e-9, "{a:?} {b:?}");
+        }
+        let zigzag = (0..200).map(|i| [f64::from(i), f64::from(i % 2)]).collect::<Vec<_>>();
+        for p in &smoothed(&zigzag, 5.0)[20..180] {
+            assert!((p[1] - 0.5).abs() < 1e-3, "{p:?}");
+        }
+        assert!(smoothed(&[], 1.0).is_empty());
+        assert_eq!(smoothed(&[[1.0, 2.0]], 1.0), [[1.0, 2.0]]);
+    }
+
+    #[test]
+    fn thinning_keeps_ends_peaks_and_order() {
+        let mut points = (0..10_000).map(|i| [f64::from(i), (f64::from(i) * 0.01).sin()]).collect::<Vec<_>>();
+        points[4321][1] = 9.0;
+        points[6543][1] = -9.0;
+        let thin = thinned(&points, 500);
+        assert!(thin.len() <= 500, "{}", thin.len());
+        for i in [0, 4321, 6543, 9999] {
+            assert!(thin.contains(&points[i]), "{i}");
+        }
+        assert!(thin.is_sorted_by(|a, b| a[0] < b[0]));
+    }
+
+    #[test]
+    fn a_curve_is_where_its_axes_say() {
+        // A step from the bottom to the top at half the width: the strong colour fills the lower left and the upper right.
+        let points = (0..=100).map(|i| [f64::from(i), if i < 50 { 0.0 } else { 1000.0 }]).collect::<Vec<_>>();
+        let picture = curve("A step", "x", "y", &[Series { name: "step", points: &points }]).unwrap();
+        let strong = |x0: u32, x1: u32, y0: u32, y1: u32| {
+            let ours = COLOURS[0];
+            let is = |x, y| {
+                let [r, g, b] = picture.rgb(x, y);
+                r.abs_diff(ours.0) < 12 && g.abs_diff(ours.1) < 12 && b.abs_diff(ours.2) < 12
+            };
+            (y0..y1).flat_map(|y| (x0..x1).map(move |x| (x, y))).filter(|&(x, y)| is(x, y)).count()
+        };
+        let (half_x, half_y) = (SIZE.0 / 2, SIZE.1 / 2);
+        assert!(strong(0, half_x, half_y, SIZE.1) > 1000);
+        assert!(strong(half_x, SIZE.0, 0, half_y) > 1000);
+        assert!(strong(half_x + 60, SIZE.0, half_y + 60, SIZE.1) == 0);
+        let error = curve("Nothing", "x", "y", &[Series { name: "none", points: &[[f64::NAN, 1.0]] }]).unwrap_err();
+        assert!(matches!(error, ChartError::NoPoints));
+    }
+}

@@ -1,0 +1,303 @@
+//! Films and pictures as files: GIF and PNG. The one place in this room that writes any.
+
+use super::quantise::Palette;
+use super::text::Words;
+use super::{Camera, Look, Offscreen, OffscreenError, Picture, follow, interpolate};
+use crate::basics::{Clip, Scene};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Why there is no film or picture.
+#[derive(Debug, thiserror::Error)]
+pub enum FilmError {
+    /// Nothing can be drawn here.
+    #[error(transparent)]
+    Offscreen(#[from] OffscreenError),
+    /// The file could not be written.
+    #[error("{path} could not be written: {source}")]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is nothing to show.
+    #[error("the clip of {task} has no frames, so there is nothing to film")]
+    NoFrames {
+        /// Its task.
+        task: String,
+    },
+    /// A GIF's side is at most 65535 pixels.
+    #[error("a film of {width} × {height} pixels is larger than a GIF can be")]
+    TooLarge {
+        /// Pixels across, all panels together.
+        width: u32,
+        /// Pixels down.
+        height: u32,
+    },
+}
+
+/// How a film looks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Style {
+    /// Pixels of one panel.
+    pub panel: [u32; 2],
+    /// Hundredths of a second from one frame to the next, a GIF's unit; 4 is 25 frames a second. Browsers do not honour less than 2.
+    pub delay: u16,
+    /// Simulated seconds that pass in one second of film.
+    pub speed: f32,
+    /// Hundredths of a second that the last frame stays before the film begins again.
+    pub pause: u16,
+    /// Colours and light.
+    pub look: Look,
+    /// From where; `None` frames the robot as it stands in the first panel's first frame. Its target is not used: it follows the robot.
+    pub camera: Option<Camera>,
+}
+
+impl Default for Style {
+    fn default() -> Style {
+        Style { panel: [480, 360], delay: 4, speed: 1.0, pause: 60, look: Look::LIGHT, camera: None }
+    }
+}
+
+/// One clip of a film, with a word about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Panel<'a> {
+    /// Shown at the top left; may be empty.
+    pub caption: &'a str,
+    /// What moves.
+    pub clip: &'a Clip,
+}
+
+/// A looping GIF of one clip, in real time.
+pub fn gif(path: &Path, scene: &Scene, clip: &Clip) -> Result<(), FilmError> {
+    write(path, scene, &[Panel { caption: "", clip }], &Style::default())
+}
+
+/// A looping GIF of two clips on one clock, with their captions, in real time: `("untrained", …)`, `("after 40 s", …)`.
+pub fn side_by_side(path: &Path, scene: &Scene, panels: [(&str, &Clip); 2]) -> Result<(), FilmError> {
+    let panels = panels.map(|(caption, clip)| Panel { caption, clip });
+    write(path, scene, &panels, &Style { panel: [400, 340], ..Style::default() })
+}
+
+/// A looping GIF of `panels` of one scene, side by side on one clock. It lasts as long as the longest clip; a shorter one stays at its
+/// last frame.
+pub fn write(path: &Path, scene: &Scene, panels: &[Panel], style: &Style) -> Result<(), FilmError> {
+    let mut strip = Strip::new(scene, panels, style)?;
+    let at = |source| FilmError::Write { path: path.to_path_buf(), source };
+    let file = File::create(path).map_err(at)?;
+    let mut out = BufWriter::new(file);
+    strip.encode(&mut out)?.map_err(at)?;
+    out.flush().map_err(at)
+}
+
+/// A picture as a PNG file.
+pub fn png(path: &Path, picture: &Picture) -> Result<(), FilmError> {
+    let at = |source| FilmError::Write { path: path.to_path_buf(), source };
+    let mut out = BufWriter::new(File::create(path).map_err(at)?);
+    let mut encoder = png::Encoder::new(&mut out, picture.width, picture.height);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_source_srgb(png::SrgbRenderingIntent::Perceptual);
+    let mut writer = encoder.write_header().map_err(|e| at(io::Error::other(e)))?;
+    writer.write_image_data(&picture.rgba).and_then(|()| writer.finish()).map_err(|e| at(io::Error::other(e)))?;
+    out.flush().map_err(at)
+}
+
+/// Pixels between two panels.
+const GAP: u32 = 4;
+/// Pictures that the palette is made from.
+const PALETTE_PICTURES: usize = 16;
+/// Height of a caption's letters, pixels to the em.
+const CAPTION: u32 = 20;
+
+/// A film in the making.
+struct Strip<'a> {
+    offscreen: Offscreen,
+    panels: &'a [Panel<'a>],
+    captions: Vec<Words>,
+    style: &'a Style,
+    camera: Camera,
+    focus: usize,
+    frames: usize,
+}
+
+impl<'a> Strip<'a> {
+    fn new(scene: &Scene, panels: &'a [Panel<'a>], style: &'a Style) -> Result<Strip<'a>, FilmError> {
+        if let Some(empty) = panels.iter().find(|panel| panel.clip.frames.steps == 0) {
+            return Err(FilmError::NoFrames { task: empty.clip.task.clone() });
+        }
+        let first = panels.first().ok_or_else(|| FilmError::NoFrames { task: "nothing".into() })?;
+        let camera = style.camera.unwrap_or_else(|| Camera::framing(scene, first.clip.frames.poses_at(0)));
+        let longest = panels.iter().map(|panel| panel.clip.duration()).fold(0.0, f32::max);
+        // The last frame stands at or after the end of the longest clip's last step.
+        let frames = (longest / seconds_a_frame(style)).ceil().max(1.0) as usize;
+        let captions = panels.iter().map(|panel| Words::new(panel.caption, CAPTION)).collect();
+        Ok(Strip { offscreen: Offscreen::new(scene)?, panels, captions, style, camera, focus: scene.focus, frames })
+    }
+
+    /// Pixels across and down, all panels together.
+    fn size(&self) -> [u32; 2] {
+        let [width, height] = self.style.panel;
+        let panels = self.panels.len() as u32;
+        [panels * width + (panels - 1) * GAP, height]
+    }
+
+    /// The film to `out`. The outer error is about drawing, the inner about writing.
+    fn encode(&mut self, out: &mut impl Write) -> Result<Result<(), io::Error>, FilmError> {
+        let [width, height] = self.size();
+        let (Ok(gif_width), Ok(gif_height)) = (u16::try_from(width), u16::try_from(height)) else {
+            return Err(FilmError::TooLarge { width, height });
+        };
+        let step = self.frames.div_ceil(PALETTE_PICTURES);
+        let samples = (0..self.frames).step_by(step).map(|i| self.picture(i)).collect::<Result<Vec<_>, _>>()?;
+        let mut palette = Palette::of(&samples);
+        drop(samples);
+        let mut encoder = match begin(out, gif_width, gif_height, &palette) {
+            Ok(encoder) => encoder,
+            Err(error) => return Ok(Err(io::Error::other(error))),
+        };
+        let mut before: Option<Vec<u8>> = None;
+        for i in 0..self.frames {
+            let indices = palette.indices(&self.picture(i)?);
+            let changes = match &before {
+                Some(before) => {
+                    let pairs = indices.iter().zip(before);
+                    pairs.map(|(now, before)| if now == before { palette.unchanged() } else { *now }).collect()
+                }
+                None => indices.clone(),
+            };
+            let frame = gif::Frame {
+                width: gif_width,
+                height: gif_height,
+                delay: if i + 1 == self.frames { self.style.pause.max(self.style.delay) } else { self.style.delay },
+                dispose: gif::DisposalMethod::Keep,
+                transparent: before.is_some().then(|| palette.unchanged()),
+                buffer: Cow::Owned(changes),
+                ..gif::Frame::default()
+            };
+            if let Err(error) = encoder.write_frame(&frame) {
+                return Ok(Err(io::Error::other(error)));
+            }
+            before = Some(indices);
+        }
+        Ok(Ok(()))
+    }
+
+    /// All panels at frame `index` of the film.
+    fn picture(&mut self, index: usize) -> Result<Picture, FilmError> {
+        let seconds = index as f32 * seconds_a_frame(self.style);
+        let [width, height] = self.size();
+        let [gap_red, gap_green, gap_blue] = self.style.look.horizon.map(to_byte);
+        let mut strip = Picture {
+            width,
+            height,
+            rgba: [gap_red, gap_green, gap_blue, 255].repeat(width as usize * height as usize),
+        };
+        let ink = self.style.look.ink();
+        for (at, panel) in self.panels.iter().enumerate() {
+            let Clip { frames, dt, .. } = panel.clip;
+            let camera = self.camera.following(follow(frames, *dt, self.focus, seconds));
+            let poses = interpolate(frames, *dt, seconds);
+            let mut picture = self.offscreen.render(self.style.panel, &camera, &poses, &self.style.look)?;
+            self.captions[at].lay_over(&mut picture, CAPTION * 3 / 5, CAPTION / 4, ink);
+            let left = at * (picture.width + GAP) as usize;
+            let row_bytes = 4 * picture.width as usize;
+            for (y, row) in picture.rgba.chunks_exact(row_bytes).enumerate() {
+                let start = 4 * (y * width as usize + left);
+                strip.rgba[start..start + row_bytes].copy_from_slice(row);
+            }
+        }
+        Ok(strip)
+    }
+}
+
+fn begin<W: Write>(out: W, width: u16, height: u16, palette: &Palette) -> Result<gif::Encoder<W>, gif::EncodingError> {
+    let mut encoder = gif::Encoder::new(out, width, height, &palette.bytes())?;
+    encoder.set_repeat(gif::Repeat::Infinite)?;
+    Ok(encoder)
+}
+
+/// Simulated seconds from one frame of the film to the next.
+fn seconds_a_frame(style: &Style) -> f32 {
+    (f32::from(style.delay.max(1)) / 100.0 * style.speed).max(1e-3)
+}
+
+fn to_byte(srgb: f32) -> u8 {
+    (srgb.clamp(0.0, 1.0) * 255.0).round() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::samples;
+
+    /// Frames of a GIF: delay in hundredths and what the whole picture shows then, as RGBA.
+    fn decoded(path: &Path) -> (u32, u32, Vec<(u16, Vec<u8>)>) {
+        let mut options = gif::DecodeOptions::new();
+        options.set_color_output(gif::ColorOutput::RGBA);
+        let mut decoder = options.read_info(File::open(path).unwrap()).unwrap();
+        let (width, height) = (u32::from(decoder.width()), u32::from(decoder.height()));
+        let mut shown = vec![0; 4 * (width * height) as usize];
+        let mut frames = Vec::new();
+        while let Some(frame) = decoder.read_next_frame().unwrap() {
+            assert_eq!((frame.width, frame.height), (width as u16, height as u16));
+            for (below, pixel) in shown.chunks_exact_mut(4).zip(frame.buffer.chunks_exact(4)) {
+                if pixel[3] > 0 {
+                    below.copy_from_slice(pixel);
+                }
+            }
+            frames.push((frame.delay, shown.clone()));
+        }
+        (width, height, frames)
+    }
+
+    #[test]
+    fn a_film_runs_in_real_time_and_shows_what_was_drawn() {
+        let (scene, _) = samples::hopper();
+        let (still, moving) = (samples::hop(0.0, 20), samples::hop(1.5, 50));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("film.gif");
+        let style = Style { panel: [160, 120], ..Style::default() };
+        let panels = [Panel { caption: "still", clip: &still }, Panel { caption: "moving", clip: &moving }];
+        write(&path, &scene, &panels, &style).unwrap();
+        let (width, height, frames) = decoded(&path);
+        assert_eq!((width, height), (2 * 160 + GAP, 120));
+        // One second at 25 frames a second, the last of which stays.
+        assert_eq!(frames.len(), 25);
+        assert!(frames[..24].iter().all(|(delay, _)| *delay == 4));
+        assert_eq!(frames[24].0, 60);
+        let mut strip = Strip::new(&scene, &panels, &style).unwrap();
+        for i in [0, 7, 24] {
+            let drawn = strip.picture(i).unwrap();
+            let off = drawn.rgba.iter().zip(&frames[i].1).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>();
+            assert!(off < drawn.rgba.len() as u64, "frame {i} is off by {off} in {} bytes", drawn.rgba.len());
+        }
+    }
+
+    #[test]
+    fn a_picture_comes_back_from_its_file() {
+        let (scene, poses) = samples::hopper();
+        let camera = Camera::framing(&scene, &poses);
+        let picture = Offscreen::new(&scene).unwrap().render([64, 48], &camera, &poses, &Look::DARK).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture.png");
+        png(&path, &picture).unwrap();
+        let mut reader = png::Decoder::new(io::BufReader::new(File::open(&path).unwrap())).read_info().unwrap();
+        let mut rgba = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut rgba).unwrap();
+        assert_eq!(rgba, picture.rgba);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_filmed_in_a_sentence() {
+        let (scene, _) = samples::hopper();
+        let folder = tempfile::tempdir().unwrap();
+        let empty = gif(&folder.path().join("a.gif"), &scene, &samples::hop(1.0, 0)).unwrap_err();
+        assert!(empty.to_string().contains("hopper has no frames"), "{empty}");
+        let nowhere = gif(&folder.path().join("no/such/a.gif"), &scene, &samples::hop(1.0, 2)).unwrap_err();
+        assert!(nowhere.to_string().contains("a.gif could not be written"), "{nowhere}");
+    }
+}

@@ -1,0 +1,141 @@
+//! From true colour to a palette of 256, one for a whole film, so that nothing flickers from frame to frame.
+
+use super::Picture;
+use std::collections::HashMap;
+
+/// Colours of a palette that pictures use; the one left of a GIF's 256 means "as before".
+const COLOURS: usize = 255;
+
+/// A film's palette, and the colours whose nearest entry is known already.
+pub(super) struct Palette {
+    colours: Vec<[u8; 3]>,
+    nearest: HashMap<[u8; 3], u8>,
+}
+
+/// A colour and how many pixels have it.
+#[derive(Clone, Copy)]
+struct Counted {
+    rgb: [u8; 3],
+    pixels: f64,
+}
+
+impl Palette {
+    /// The palette that suits `pictures`: starting from one set of all colours, the set with the greatest squared error is cut at its
+    /// mean, across the channel in which it varies most, until there are enough (after Wu 1992); each becomes its mean.
+    pub fn of(pictures: &[Picture]) -> Palette {
+        let mut counts: HashMap<[u8; 3], u32> = HashMap::new();
+        for pixel in pictures.iter().flat_map(|picture| picture.rgba.chunks_exact(4)) {
+            *counts.entry([pixel[0], pixel[1], pixel[2]]).or_default() += 1;
+        }
+        let mut all = counts
+            .into_iter()
+            // The square root lets a small robot have its share of colours beside a large floor.
+            .map(|(rgb, pixels)| Counted { rgb, pixels: f64::from(pixels).sqrt() })
+            .collect::<Vec<_>>();
+        // A map has no order of its own; the same film must get the same palette.
+        all.sort_by_key(|counted| counted.rgb);
+        let mut sets = vec![Set::new(all)];
+        while sets.len() < COLOURS {
+            let Some(worst) = (0..sets.len()).max_by(|&a, &b| sets[a].error().total_cmp(&sets[b].error())) else {
+                break;
+            };
+            if sets[worst].error() <= 0.0 {
+                break;
+            }
+            let (low, high) = sets.swap_remove(worst).cut();
+            sets.extend([low, high]);
+        }
+        let colours = sets.iter().map(|set| set.mean.map(|c| c.round() as u8)).collect();
+        Palette { colours, nearest: HashMap::new() }
+    }
+
+    /// Red, green and blue of every entry, as a GIF stores them, the unused one included.
+    pub fn bytes(&self) -> Vec<u8> {
+        [self.colours.concat(), vec![0; 3]].concat()
+    }
+
+    /// The index that no colour has, for pixels that stay as they were.
+    pub fn unchanged(&self) -> u8 {
+        // At most 255 colours, so this fits.
+        self.colours.len() as u8
+    }
+
+    /// Every pixel as the index of the entry nearest to it.
+    pub fn indices(&mut self, picture: &Picture) -> Vec<u8> {
+        picture.rgba.chunks_exact(4).map(|pixel| self.index([pixel[0], pixel[1], pixel[2]])).collect()
+    }
+
+    fn index(&mut self, rgb: [u8; 3]) -> u8 {
+        let colours = &self.colours;
+        *self.nearest.entry(rgb).or_insert_with(|| {
+            let distance =
+                |c: &[u8; 3]| -> u32 { c.iter().zip(rgb).map(|(&a, b)| u32::from(a.abs_diff(b)).pow(2)).sum() };
+            (0..colours.len()).min_by_key(|&i| distance(&colours[i])).unwrap_or(0) as u8
+        })
+    }
+}
+
+/// Colours that share an entry.
+struct Set {
+    members: Vec<Counted>,
+    mean: [f64; 3],
+    /// Weighted squared distance from the mean, by channel.
+    errors: [f64; 3],
+}
+
+impl Set {
+    fn new(members: Vec<Counted>) -> Set {
+        let pixels: f64 = members.iter().map(|m| m.pixels).sum();
+        let over = |f: &dyn Fn(f64) -> f64, channel: usize| -> f64 {
+            members.iter().map(|m| m.pixels * f(f64::from(m.rgb[channel]))).sum()
+        };
+        let mean: [f64; 3] = std::array::from_fn(|c| over(&|x| x, c) / pixels.max(1e-9));
+        let errors = std::array::from_fn(|c| over(&|x| (x - mean[c]).powi(2), c));
+        Set { members, mean, errors }
+    }
+
+    fn error(&self) -> f64 {
+        if self.members.len() < 2 { 0.0 } else { self.errors.iter().sum() }
+    }
+
+    /// Two sets, neither empty: with an error above 0 there are colours on both sides of the mean.
+    fn cut(self) -> (Set, Set) {
+        let across = (0..3).max_by(|&a, &b| self.errors[a].total_cmp(&self.errors[b])).unwrap_or(0);
+        let (low, high) = self.members.into_iter().partition(|m| f64::from(m.rgb[across]) <= self.mean[across]);
+        (Set::new(low), Set::new(high))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(pixels: impl Iterator<Item = [u8; 3]>) -> Picture {
+        let rgba = pixels.flat_map(|[r, g, b]| [r, g, b, 255]).collect::<Vec<_>>();
+        Picture { width: rgba.len() as u32 / 4, height: 1, rgba }
+    }
+
+    #[test]
+    fn few_colours_stay_as_they_are() {
+        let colours = [[0, 0, 0], [255, 0, 0], [10, 200, 30], [255, 255, 255], [10, 200, 31]];
+        let picture = picture(colours.iter().copied().cycle().take(500));
+        let mut palette = Palette::of(std::slice::from_ref(&picture));
+        let bytes = palette.bytes();
+        let back = palette.indices(&picture);
+        for (index, pixel) in back.iter().zip(picture.rgba.chunks(4)) {
+            assert_eq!(bytes[3 * usize::from(*index)..][..3], pixel[..3]);
+        }
+    }
+
+    #[test]
+    fn a_gradient_is_off_by_little_more_than_its_steps() {
+        // 4096 colours on a line in colour space, in 255 entries: steps of 16 along it, so at most 8 and rounding away.
+        let picture = picture((0..4096_u32).map(|i| [(i / 16) as u8, 100 + (i / 40) as u8, (255 - i / 16) as u8]));
+        let mut palette = Palette::of(std::slice::from_ref(&picture));
+        let bytes = palette.bytes();
+        for (index, pixel) in palette.indices(&picture).into_iter().zip(picture.rgba.chunks(4)) {
+            let entry = &bytes[3 * usize::from(index)..][..3];
+            assert!(entry.iter().zip(pixel).all(|(a, b)| a.abs_diff(*b) <= 2), "{entry:?} for {pixel:?}");
+        }
+    }
+}
