@@ -1,0 +1,267 @@
+//! Everything a person can tell the desk, as data: one table from which the keys, the menus, the buttons, the help window and the
+//! command palette all derive, so that none of them can disagree with another.
+
+use super::clock::SPEEDS;
+use crate::basics::Choice;
+use egui::{Key, KeyboardShortcut, Modifiers};
+
+/// One thing a person can tell the desk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeskCommand {
+    /// The left clip is better.
+    PickLeft,
+    /// The right clip is better.
+    PickRight,
+    /// Both are equally good.
+    Tie,
+    /// Cannot tell.
+    Skip,
+    /// Take the last answer back.
+    Undo,
+    /// Play or pause the clips.
+    TogglePlay,
+    /// One frame back.
+    StepBack,
+    /// One frame on.
+    StepForward,
+    /// Repeat the clips, or stop at their end.
+    ToggleLoop,
+    /// A rung of the speed ladder, an index into [`SPEEDS`].
+    Speed(u8),
+    /// The camera back to where it began.
+    ResetCamera,
+    /// Start or pause training.
+    ToggleTraining,
+    /// Set up another run.
+    NewRun,
+    /// Write a checkpoint.
+    Save,
+    /// Close the desk.
+    Quit,
+    /// Follow the system's light or dark.
+    ThemeSystem,
+    /// Always light.
+    ThemeLight,
+    /// Always dark.
+    ThemeDark,
+    /// Search the commands.
+    Palette,
+    /// Show every command and its key.
+    Help,
+}
+
+/// The menus, in the order of the menu bar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Menu {
+    /// The run and its files.
+    Session,
+    /// The question on show.
+    Answer,
+    /// The clips' clock.
+    Clip,
+    /// What things look like.
+    View,
+    /// How to use the desk.
+    Help,
+}
+
+impl Menu {
+    /// All of them.
+    pub const ALL: [Menu; 5] = [Menu::Session, Menu::Answer, Menu::Clip, Menu::View, Menu::Help];
+
+    /// What the menu bar says.
+    pub fn title(self) -> &'static str {
+        match self {
+            Menu::Session => "Session",
+            Menu::Answer => "Answer",
+            Menu::Clip => "Clip",
+            Menu::View => "View",
+            Menu::Help => "Help",
+        }
+    }
+}
+
+/// A command's row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Sentence case; `…` where more is asked before anything happens.
+    pub label: &'static str,
+    /// What it does, in a sentence.
+    pub tooltip: &'static str,
+    /// The menu it stands in.
+    pub menu: Menu,
+    /// The key that gives it, if any.
+    pub key: Option<KeyboardShortcut>,
+}
+
+impl DeskCommand {
+    /// The whole table, in the order of the menus.
+    pub const ALL: [DeskCommand; 26] = [
+        DeskCommand::ToggleTraining,
+        DeskCommand::NewRun,
+        DeskCommand::Save,
+        DeskCommand::Quit,
+        DeskCommand::PickLeft,
+        DeskCommand::PickRight,
+        DeskCommand::Tie,
+        DeskCommand::Skip,
+        DeskCommand::Undo,
+        DeskCommand::TogglePlay,
+        DeskCommand::StepBack,
+        DeskCommand::StepForward,
+        DeskCommand::ToggleLoop,
+        DeskCommand::Speed(0),
+        DeskCommand::Speed(1),
+        DeskCommand::Speed(2),
+        DeskCommand::Speed(3),
+        DeskCommand::Speed(4),
+        DeskCommand::Speed(5),
+        DeskCommand::Speed(6),
+        DeskCommand::ResetCamera,
+        DeskCommand::ThemeSystem,
+        DeskCommand::ThemeLight,
+        DeskCommand::ThemeDark,
+        DeskCommand::Palette,
+        DeskCommand::Help,
+    ];
+
+    /// The command's row.
+    pub fn spec(self) -> Spec {
+        use DeskCommand as C;
+        let plain = |key| Some(KeyboardShortcut::new(Modifiers::NONE, key));
+        let ctrl = |key| Some(KeyboardShortcut::new(Modifiers::COMMAND, key));
+        let row = |menu, label, tooltip, key| Spec { label, tooltip, menu, key };
+        match self {
+            C::PickLeft => row(Menu::Answer, "Left better", "The left clip is the better one", plain(Key::ArrowLeft)),
+            C::PickRight => {
+                row(Menu::Answer, "Right better", "The right clip is the better one", plain(Key::ArrowRight))
+            }
+            C::Tie => row(Menu::Answer, "Tie", "Both clips are equally good", plain(Key::ArrowUp)),
+            C::Skip => row(Menu::Answer, "Skip", "Cannot tell: this pair teaches nothing", plain(Key::ArrowDown)),
+            C::Undo => row(Menu::Answer, "Undo", "Take the last answer back and ask it again", plain(Key::Z)),
+            C::TogglePlay => row(Menu::Clip, "Play or pause", "Play or pause both clips", plain(Key::Space)),
+            C::StepBack => row(Menu::Clip, "Step back", "Pause, and go one frame back", plain(Key::Comma)),
+            C::StepForward => row(Menu::Clip, "Step forward", "Pause, and go one frame on", plain(Key::Period)),
+            C::ToggleLoop => row(Menu::Clip, "Loop", "Begin again when the clips end", plain(Key::L)),
+            C::Speed(rung) => {
+                const ROWS: [(&str, Key); SPEEDS.len()] = [
+                    ("Play at 1/8 speed", Key::Num1),
+                    ("Play at 1/4 speed", Key::Num2),
+                    ("Play at 1/3 speed", Key::Num3),
+                    ("Play at 1/2 speed", Key::Num4),
+                    ("Play at real speed", Key::Num5),
+                    ("Play at 2× speed", Key::Num6),
+                    ("Play at 4× speed", Key::Num7),
+                ];
+                let (label, key) = ROWS[usize::from(rung).min(ROWS.len() - 1)];
+                row(Menu::Clip, label, "How fast the clips run, against the robot's own time", plain(key))
+            }
+            C::ResetCamera => row(Menu::View, "Reset camera", "Look from where the camera began", plain(Key::R)),
+            C::ToggleTraining => row(
+                Menu::Session,
+                "Start or pause training",
+                "Training rests while paused; answers still count",
+                plain(Key::T),
+            ),
+            C::NewRun => row(Menu::Session, "New run…", "Save this run and set up another", ctrl(Key::N)),
+            C::Save => row(Menu::Session, "Save checkpoint", "Write all that was learnt to disk now", ctrl(Key::S)),
+            C::Quit => row(Menu::Session, "Quit", "Save and close the desk", ctrl(Key::Q)),
+            C::ThemeSystem => row(Menu::View, "Follow the system's theme", "Light or dark as the system says", None),
+            C::ThemeLight => row(Menu::View, "Light theme", "Always light", None),
+            C::ThemeDark => row(Menu::View, "Dark theme", "Always dark", None),
+            C::Palette => row(Menu::Help, "Find a command…", "Type a few letters of what to do", ctrl(Key::K)),
+            C::Help => row(Menu::Help, "Keys and commands", "Every command and its key", plain(Key::F1)),
+        }
+    }
+
+    /// How the command's key is written, or an empty string.
+    pub fn key_text(self) -> String {
+        let Some(shortcut) = self.spec().key else { return String::new() };
+        let key = match shortcut.logical_key {
+            Key::ArrowLeft => "←",
+            Key::ArrowRight => "→",
+            Key::ArrowUp => "↑",
+            Key::ArrowDown => "↓",
+            key => key.symbol_or_name(),
+        };
+        match (shortcut.modifiers == Modifiers::COMMAND, cfg!(target_os = "macos")) {
+            (true, true) => format!("⌘{key}"),
+            (true, false) => format!("Ctrl+{key}"),
+            (false, _) => key.to_owned(),
+        }
+    }
+
+    /// The answer that the command gives to the pair on show.
+    pub fn choice(self) -> Option<Choice> {
+        match self {
+            DeskCommand::PickLeft => Some(Choice::Left),
+            DeskCommand::PickRight => Some(Choice::Right),
+            DeskCommand::Tie => Some(Choice::Tie),
+            DeskCommand::Skip => Some(Choice::Skip),
+            _ => None,
+        }
+    }
+
+    /// The command that a freshly pressed or repeating key gives. A key held down steps through a clip, but never answers twice.
+    fn of_key(key: Key, modifiers: Modifiers, repeat: bool) -> Option<DeskCommand> {
+        let command = DeskCommand::ALL.into_iter().find(|command| {
+            command.spec().key.is_some_and(|k| k.logical_key == key && modifiers.matches_exact(k.modifiers))
+        })?;
+        let steps = matches!(command, DeskCommand::StepBack | DeskCommand::StepForward);
+        (steps || !repeat).then_some(command)
+    }
+
+    /// Takes the commands that the frame's keys give out of its input. While `typing` (a text field or a menu has the keyboard), only
+    /// the keys that no text contains count.
+    pub(super) fn take_keys(ctx: &egui::Context, typing: bool) -> Vec<DeskCommand> {
+        let mut taken = Vec::new();
+        ctx.input_mut(|input| {
+            input.events.retain(|event| {
+                let egui::Event::Key { key, modifiers, pressed: true, repeat, .. } = event else { return true };
+                let bound = DeskCommand::of_key(*key, *modifiers, false).is_some();
+                if !bound || (typing && !modifiers.command && *key != Key::F1) {
+                    return true;
+                }
+                taken.extend(DeskCommand::of_key(*key, *modifiers, *repeat));
+                false
+            });
+        });
+        if !taken.is_empty() {
+            // An arrow that answered must not move the keyboard's focus as well.
+            ctx.memory_mut(|memory| memory.move_focus(egui::FocusDirection::None));
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_key_means_two_things_and_every_row_reads_well() {
+        let mut keys = HashSet::new();
+        let mut labels = HashSet::new();
+        for command in DeskCommand::ALL {
+            let spec = command.spec();
+            assert!(labels.insert(spec.label), "two commands are called {:?}", spec.label);
+            if spec.key.is_some() {
+                assert!(keys.insert(command.key_text()), "{} is taken twice", command.key_text());
+            }
+            let mut letters = spec.label.chars();
+            assert!(letters.next().is_some_and(char::is_uppercase), "{:?} is not in sentence case", spec.label);
+            assert!(!spec.tooltip.ends_with('.') && !spec.tooltip.is_empty(), "{:?}", spec.tooltip);
+        }
+        let speeds = DeskCommand::ALL.iter().filter(|c| matches!(c, DeskCommand::Speed(_))).count();
+        assert_eq!(speeds, SPEEDS.len());
+    }
+
+    #[test]
+    fn a_held_key_answers_once() {
+        assert_eq!(DeskCommand::of_key(Key::ArrowLeft, Modifiers::NONE, false), Some(DeskCommand::PickLeft));
+        assert_eq!(DeskCommand::of_key(Key::ArrowLeft, Modifiers::NONE, true), None);
+        assert_eq!(DeskCommand::of_key(Key::ArrowLeft, Modifiers::ALT, false), None);
+        assert_eq!(DeskCommand::of_key(Key::Period, Modifiers::NONE, true), Some(DeskCommand::StepForward));
+    }
+}

@@ -1,0 +1,501 @@
+//! What the desk knows, and what each command does to it. How it looks is in the files beside this one.
+
+use super::clock::Clock;
+use super::commands::DeskCommand;
+use super::curves::CurveCache;
+use super::hold::Hold;
+use super::overlays::{NewRun, PaletteState};
+use super::panel::CurveTab;
+use super::probe::{Probe, ProbeReport};
+use super::viewport::Stage;
+use super::{DeskOptions, TaskChoice, style};
+use crate::basics::{Choice, Clip, PairId, Scene};
+use crate::lab::{Command, Event, PairView, Phase, Snapshot, TeacherKind};
+use crate::settings::RunSettings;
+use crate::view::{Camera, interpolate};
+use eframe::egui_wgpu::RenderState;
+use egui::{RawInput, ThemePreference, Ui, ViewportCommand};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Frames a second while something moves: as many as the eye needs on a GPU, as many as leave the trainer its half where the
+/// processor draws.
+const PACE: Duration = Duration::from_millis(16);
+const PACE_SOFTWARE: Duration = Duration::from_millis(33);
+/// How often the policy is asked to show itself while it learns, seconds.
+const POLICY_EVERY: f64 = 6.0;
+/// How long a sentence stays in the status line, seconds.
+const STATUS_FOR: f64 = 8.0;
+
+/// How much a sentence in the status line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// Good to know.
+    Info,
+    /// Something was not done.
+    Warning,
+    /// Something broke.
+    Error,
+}
+
+/// The sentence in the status line.
+pub(super) struct Status {
+    pub text: String,
+    pub tone: Tone,
+    /// egui time when it goes.
+    until: f64,
+}
+
+/// A pair as it stands on the desk.
+pub(super) struct Shown {
+    pub pair: PairView,
+    /// What a simulated teacher made of it; `None` where the person is asked.
+    pub taught: Option<Choice>,
+    /// When it was put there.
+    pub since: Instant,
+}
+
+/// The glow that acknowledges an answer.
+pub(super) struct Flash {
+    pub choice: Choice,
+    /// egui time of the answer.
+    pub at: f64,
+}
+
+/// The small view of the policy at work.
+#[derive(Default)]
+pub(super) struct PolicyView {
+    pub clip: Option<Arc<Clip>>,
+    pub clock: Clock,
+    pub camera: Option<Camera>,
+    /// egui time when the lab was last asked for a new clip.
+    asked: Option<f64>,
+}
+
+/// Everything the window shows, and the hold on the lab behind it.
+pub struct Desk {
+    pub(super) hold: Hold,
+    pub(super) tasks: Vec<TaskChoice>,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    pub(super) shown: Option<Shown>,
+    /// The pair that was answered and is not yet replaced.
+    pub(super) awaiting: Option<PairId>,
+    pub(super) flash: Option<Flash>,
+    pub(super) clock: Clock,
+    /// The camera of both clips; its target follows each robot.
+    pub(super) camera: Option<Camera>,
+    /// The scene that the cameras were framed for.
+    framed: Option<Arc<Scene>>,
+    pub(super) policy: PolicyView,
+    pub(super) curves: CurveCache,
+    pub(super) tab: CurveTab,
+    pub(super) stage: Stage,
+    pub(super) status: Option<Status>,
+    pub(super) help_open: bool,
+    pub(super) palette: Option<PaletteState>,
+    pub(super) new_run: Option<NewRun>,
+    /// Commands that widgets gave in this frame.
+    pub(super) queue: Vec<DeskCommand>,
+    probe: Option<Probe>,
+    report: Option<ProbeReport>,
+    /// egui time of the latest frame.
+    pub(super) now: f64,
+    /// When the latest frame began.
+    last_frame: Option<Instant>,
+    /// A lab was opened and has not been told to start.
+    fresh: bool,
+    closing: bool,
+    title: String,
+}
+
+impl Desk {
+    /// A desk whose lab is being made in the background. `state` is eframe's device; without one the 3D views stay empty.
+    pub fn new(ctx: &egui::Context, options: DeskOptions, state: Option<&RenderState>) -> Desk {
+        style::apply(ctx);
+        let repaint = {
+            let ctx = ctx.clone();
+            Arc::new(move || ctx.request_repaint())
+        };
+        Desk {
+            hold: Hold::open(options.make_lab, repaint, options.settings),
+            tasks: options.tasks,
+            snapshot: None,
+            shown: None,
+            awaiting: None,
+            flash: None,
+            clock: Clock::default(),
+            camera: None,
+            framed: None,
+            policy: PolicyView { clock: Clock::at_speed(4), ..PolicyView::default() },
+            curves: CurveCache::default(),
+            tab: CurveTab::default(),
+            stage: Stage::new(state),
+            status: None,
+            help_open: false,
+            palette: None,
+            new_run: None,
+            queue: Vec::new(),
+            probe: options.probe.map(Probe::new),
+            report: None,
+            now: 0.0,
+            last_frame: None,
+            fresh: false,
+            closing: false,
+            title: String::new(),
+        }
+    }
+
+    /// Lets a probe press its keys in the frame that begins with this input.
+    pub(super) fn press_keys(&mut self, input: &mut RawInput) {
+        let Some(key) = self.probe.as_mut().and_then(|probe| probe.frame(Instant::now())).and_then(|c| c.spec().key)
+        else {
+            return;
+        };
+        for pressed in [true, false] {
+            input.events.push(egui::Event::Key {
+                key: key.logical_key,
+                physical_key: None,
+                pressed,
+                repeat: false,
+                modifiers: key.modifiers,
+            });
+        }
+    }
+
+    /// What the probe found, once, when it is done.
+    pub(super) fn take_report(&mut self) -> Option<ProbeReport> {
+        self.report.take()
+    }
+
+    /// What must happen even while nothing is painted: hearing the lab, and closing.
+    pub fn logic(&mut self, ctx: &egui::Context) {
+        if self.hold.poll() {
+            self.forget_run();
+            self.fresh = true;
+        }
+        self.hold.attend();
+        if let Some(link) = self.hold.link() {
+            let events = link.events();
+            let snapshot = link.snapshot();
+            for event in events {
+                self.hear(event);
+            }
+            self.look_at(snapshot);
+        }
+        if ctx.input(|input| input.viewport().close_requested()) && !self.hold.is_ended() {
+            // The window waits for the lab to save.
+            ctx.send_viewport_cmd(ViewportCommand::CancelClose);
+            self.close();
+        }
+        if self.closing && self.hold.is_ended() {
+            ctx.send_viewport_cmd(ViewportCommand::Close);
+        }
+        let title = match &self.snapshot {
+            Some(snapshot) => format!("Flipside – {}", self.task_title(&snapshot.task)),
+            None => "Flipside".to_owned(),
+        };
+        if title != self.title {
+            ctx.send_viewport_cmd(ViewportCommand::Title(title.clone()));
+            self.title = title;
+        }
+    }
+
+    /// One frame. The `Ui` has neither margin nor background.
+    pub fn ui(&mut self, ui: &mut Ui) {
+        let began = Instant::now();
+        let ctx = ui.ctx().clone();
+        let before = std::mem::replace(&mut self.now, ctx.input(|input| input.time));
+        let passed = (self.now - before).clamp(0.0, 0.25);
+
+        let typing =
+            ctx.any_popup_open() || ctx.text_edit_focused() || self.palette.is_some() || self.new_run.is_some();
+        for command in DeskCommand::take_keys(&ctx, typing) {
+            self.perform(&ctx, command);
+        }
+        self.clock.advance(passed);
+        self.policy.clock.advance(passed);
+
+        self.show_menu_bar(ui);
+        self.show_status_line(ui);
+        self.show_panel(ui);
+        self.show_question(ui);
+        self.show_overlays(&ctx);
+        for command in std::mem::take(&mut self.queue) {
+            self.perform(&ctx, command);
+        }
+        self.stage.submit();
+        self.finish_frame(&ctx, began);
+    }
+
+    fn finish_frame(&mut self, ctx: &egui::Context, began: Instant) {
+        let size = ctx.content_rect().size() * ctx.pixels_per_point();
+        let on_show = self.shown.as_ref().filter(|shown| shown.taught.is_none()).map(|shown| shown.pair.id);
+        let steps = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.env_steps);
+        let mut at_once = self.closing;
+        if let Some(probe) = &mut self.probe {
+            probe.painted(on_show, [size.x as u32, size.y as u32], steps);
+            at_once |= probe.is_waiting();
+            if let Some(wait) = probe.next_key() {
+                ctx.request_repaint_after(wait);
+            }
+            if probe.is_done() && self.report.is_none() && !self.closing {
+                self.report = Some(probe.report(&self.stage.adapter().name));
+                self.close();
+            }
+        }
+        let flashing = self.flash.as_ref().is_some_and(|flash| self.now - flash.at < super::question::FLASH);
+        let pace = if self.stage.adapter().software { PACE_SOFTWARE } else { PACE };
+        let moving = (self.shown.is_some() && self.clock.is_moving()) || self.policy.clip.is_some() || flashing;
+        if let Some(last) = self.last_frame.replace(began)
+            && moving
+        {
+            self.stage.note_frame(began.duration_since(last).as_secs_f64(), pace.as_secs_f64());
+        }
+        if at_once {
+            ctx.request_repaint();
+        } else if moving {
+            ctx.request_repaint_after(pace.saturating_sub(began.elapsed()).max(Duration::from_millis(1)));
+        } else {
+            // Something to look at may still arrive without a word, such as a duration that counts down.
+            ctx.request_repaint_after(Duration::from_millis(500));
+        }
+    }
+
+    /// Forgets what belonged to the run before.
+    fn forget_run(&mut self) {
+        self.snapshot = None;
+        self.shown = None;
+        self.awaiting = None;
+        self.flash = None;
+        self.policy.clip = None;
+        self.policy.asked = None;
+        self.status = None;
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Judged { .. } => {}
+            Event::Retracted { pair } => {
+                // The same pair is asked again, so it must be answerable again.
+                self.awaiting.take_if(|awaited| *awaited == pair);
+                self.say(Tone::Info, "The last answer was taken back.");
+            }
+            Event::Refused(sentence) => {
+                self.awaiting = None;
+                self.say(Tone::Warning, sentence);
+            }
+            Event::Saved { env_steps } => {
+                self.say(Tone::Info, format!("Saved after {} steps.", super::widgets::count(env_steps as f64)));
+            }
+            Event::Faulted(sentence) => self.say(Tone::Error, sentence),
+            Event::Finished => self.say(Tone::Info, "All planned steps are done."),
+            Event::Closed => self.say(Tone::Error, "The lab has closed; start a new run from the Session menu."),
+        }
+    }
+
+    /// Puts a sentence in the status line.
+    pub(super) fn say(&mut self, tone: Tone, text: impl Into<String>) {
+        self.status = Some(Status { text: text.into(), tone, until: self.now + STATUS_FOR });
+    }
+
+    /// The sentence that stands in the status line now. A fault stays for as long as it lasts.
+    pub(super) fn standing_status(&self) -> Option<(Tone, &str)> {
+        if let Some(snapshot) = self.snapshot.as_ref().filter(|s| s.phase == Phase::Faulted) {
+            return Some((Tone::Error, snapshot.fault.as_deref().unwrap_or("The run paused itself.")));
+        }
+        self.status.as_ref().filter(|status| self.now < status.until).map(|status| (status.tone, status.text.as_str()))
+    }
+
+    fn look_at(&mut self, snapshot: Arc<Snapshot>) {
+        if std::mem::take(&mut self.fresh) && matches!(snapshot.phase, Phase::Starting | Phase::Paused) {
+            self.send(Command::Start);
+        }
+        if self.framed.as_ref().is_none_or(|scene| !Arc::ptr_eq(scene, &snapshot.scene)) {
+            self.framed = Some(snapshot.scene.clone());
+            self.camera = None;
+            self.policy.camera = None;
+        }
+        self.curves.update(&snapshot.curves);
+
+        let asked = snapshot.pair.clone().map(|pair| (pair, None));
+        let taught = || snapshot.taught.clone().map(|(pair, choice)| (pair, Some(choice)));
+        if let Some((pair, taught)) = asked.or_else(taught) {
+            let known = self.shown.as_ref().is_some_and(|shown| shown.pair.id == pair.id && shown.taught == taught);
+            if !known {
+                let duration = pair.clips.iter().map(|clip| last_moment(clip)).fold(0.0, f64::max);
+                self.clock.restart(duration);
+                self.clock.playing = true;
+                self.awaiting.take_if(|awaited| *awaited != pair.id);
+                self.shown = Some(Shown { pair, taught, since: Instant::now() });
+            }
+        } else if snapshot.teacher != TeacherKind::Person || !snapshot.from_preferences {
+            self.shown = None;
+        }
+        if let Some(shown) = &self.shown {
+            self.camera.get_or_insert_with(|| framing(&snapshot.scene, &shown.pair.clips[0]));
+        }
+        self.look_at_policy(&snapshot);
+        self.snapshot = Some(snapshot);
+    }
+
+    fn look_at_policy(&mut self, snapshot: &Snapshot) {
+        if let Some(clip) = &snapshot.policy_clip {
+            let new = self.policy.clip.as_ref().is_none_or(|known| !Arc::ptr_eq(known, clip));
+            if new {
+                self.policy.clock.restart(last_moment(clip));
+                self.policy.camera.get_or_insert_with(|| framing(&snapshot.scene, clip));
+                self.policy.clip = Some(clip.clone());
+            }
+        }
+        let stale = self.policy.clip.as_ref().is_none_or(|clip| clip.recorded_at < snapshot.env_steps);
+        let due = self.policy.asked.is_none_or(|asked| self.now - asked >= POLICY_EVERY);
+        if stale && due && snapshot.phase != Phase::Starting {
+            self.policy.asked = Some(self.now);
+            self.send(Command::ShowPolicy);
+        }
+    }
+
+    /// Sends a command to the lab; says so if it was not taken.
+    pub(super) fn send(&mut self, command: Command) -> bool {
+        let Some(link) = self.hold.link() else { return false };
+        let quiet = command == Command::ShowPolicy;
+        let taken = link.send(command);
+        if !taken && !quiet {
+            self.say(Tone::Warning, "The lab is busy and did not take that; try again in a moment.");
+        }
+        taken
+    }
+
+    /// The pair that waits for the person's answer, if one does.
+    pub(super) fn open_pair(&self) -> Option<&Shown> {
+        let asked = self.snapshot.as_ref()?.pair.as_ref()?.id;
+        self.shown
+            .as_ref()
+            .filter(|shown| shown.taught.is_none() && shown.pair.id == asked && self.awaiting != Some(asked))
+    }
+
+    /// Whether a command would do anything now.
+    pub(super) fn can(&self, command: DeskCommand) -> bool {
+        let snapshot = self.snapshot.as_deref();
+        let open = self.hold.link().is_some();
+        match command {
+            DeskCommand::PickLeft | DeskCommand::PickRight | DeskCommand::Tie | DeskCommand::Skip => {
+                self.open_pair().is_some()
+            }
+            DeskCommand::Undo => {
+                open && snapshot.is_some_and(|s| s.from_preferences && s.teacher == TeacherKind::Person)
+            }
+            DeskCommand::TogglePlay | DeskCommand::StepBack | DeskCommand::StepForward => self.clock.duration() > 0.0,
+            DeskCommand::ToggleTraining => {
+                open && snapshot.is_some_and(|s| !matches!(s.phase, Phase::Starting | Phase::Finished))
+            }
+            DeskCommand::Save => open && snapshot.is_some(),
+            DeskCommand::ResetCamera => self.camera.is_some() || self.policy.camera.is_some(),
+            DeskCommand::NewRun => !self.hold.is_closing(),
+            _ => true,
+        }
+    }
+
+    /// Whether training goes on, so that the next [`DeskCommand::ToggleTraining`] pauses it.
+    pub(super) fn is_training(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|s| matches!(s.phase, Phase::Training | Phase::Waiting))
+    }
+
+    /// Does what a command says. Keys, menus, buttons, clicks on clips and the palette all end here.
+    pub fn perform(&mut self, ctx: &egui::Context, command: DeskCommand) {
+        if !self.can(command) {
+            return;
+        }
+        match command {
+            DeskCommand::PickLeft | DeskCommand::PickRight | DeskCommand::Tie | DeskCommand::Skip => {
+                self.answer(command);
+            }
+            DeskCommand::Undo => drop(self.send(Command::Undo)),
+            DeskCommand::TogglePlay => self.clock.toggle(),
+            DeskCommand::StepBack => self.step(-1.0),
+            DeskCommand::StepForward => self.step(1.0),
+            DeskCommand::ToggleLoop => self.clock.looping = !self.clock.looping,
+            DeskCommand::Speed(rung) => self.clock.speed = usize::from(rung),
+            DeskCommand::ResetCamera => self.reset_cameras(),
+            DeskCommand::ToggleTraining => {
+                let command = if self.is_training() { Command::Pause } else { Command::Start };
+                self.send(command);
+            }
+            DeskCommand::NewRun => self.new_run = Some(NewRun::like(self.present_settings())),
+            DeskCommand::Save => drop(self.send(Command::Save)),
+            DeskCommand::Quit => self.close(),
+            DeskCommand::ThemeSystem => ctx.set_theme(ThemePreference::System),
+            DeskCommand::ThemeLight => ctx.set_theme(ThemePreference::Light),
+            DeskCommand::ThemeDark => ctx.set_theme(ThemePreference::Dark),
+            DeskCommand::Palette => {
+                self.palette = if self.palette.is_some() { None } else { Some(PaletteState::default()) }
+            }
+            DeskCommand::Help => self.help_open = !self.help_open,
+        }
+    }
+
+    fn answer(&mut self, command: DeskCommand) {
+        let (Some(shown), Some(choice)) = (self.open_pair(), command.choice()) else { return };
+        let pair = shown.pair.id;
+        let thinking_ms = u32::try_from(shown.since.elapsed().as_millis()).unwrap_or(u32::MAX);
+        if self.send(Command::Judge { pair, choice, thinking_ms }) {
+            self.awaiting = Some(pair);
+            self.flash = Some(Flash { choice, at: self.now });
+        }
+    }
+
+    fn step(&mut self, frames: f64) {
+        let Some(dt) = self.shown.as_ref().map(|shown| f64::from(shown.pair.clips[0].dt)) else { return };
+        self.clock.playing = false;
+        self.clock.seek((self.clock.time() / dt).round() * dt + frames * dt);
+    }
+
+    fn reset_cameras(&mut self) {
+        let Some(scene) = &self.framed else { return };
+        self.camera = self.shown.as_ref().map(|shown| framing(scene, &shown.pair.clips[0]));
+        self.policy.camera = self.policy.clip.as_ref().map(|clip| framing(scene, clip));
+    }
+
+    fn close(&mut self) {
+        self.closing = true;
+        self.hold.end();
+    }
+
+    /// The settings of the run on show, as the lab has them.
+    pub(super) fn present_settings(&self) -> RunSettings {
+        let mut settings = RunSettings { folder: None, ..self.hold.settings().clone() };
+        if let Some(snapshot) = &self.snapshot {
+            settings.task.clone_from(&snapshot.task);
+            settings.teacher = snapshot.teacher;
+            settings.env_steps = snapshot.env_steps_planned;
+            settings.labels = snapshot.labels_planned.unwrap_or(settings.labels);
+            settings.reward = match snapshot.from_preferences {
+                true => crate::settings::RewardSource::Preferences,
+                false => crate::settings::RewardSource::True,
+            };
+        }
+        settings
+    }
+
+    /// Saves the present run and begins another.
+    pub(super) fn begin(&mut self, settings: RunSettings) {
+        self.forget_run();
+        self.hold.replace(settings);
+    }
+
+    /// A robot's name as a person reads it.
+    pub(super) fn task_title(&self, name: &str) -> String {
+        let known = self.tasks.iter().find(|task| task.name == name || task.title == name);
+        known.map_or_else(|| name.to_owned(), |task| task.title.clone())
+    }
+}
+
+/// The moment of a clip's last frame, seconds.
+fn last_moment(clip: &Clip) -> f64 {
+    clip.frames.steps.saturating_sub(1) as f64 * f64::from(clip.dt)
+}
+
+/// A camera that shows the robot as it stands at the clip's beginning.
+fn framing(scene: &Scene, clip: &Clip) -> Camera {
+    Camera::framing(scene, &interpolate(&clip.frames, clip.dt, 0.0))
+}
