@@ -1,0 +1,322 @@
+//! The desk, driven as a person with a screen reader would drive it: through the accessibility tree, against a scripted lab.
+
+mod scripted;
+
+use egui::accesskit::Role;
+use egui::{Key, Modifiers};
+use egui_kittest::Harness;
+use egui_kittest::kittest::{NodeT, Queryable};
+use flipside::app::{Desk, DeskCommand, Menu};
+use flipside::basics::Choice;
+use flipside::lab::{Command, Phase, TeacherKind};
+use scripted::{Lab, judgement};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// A desk of 1280 × 800 points in front of `lab`, with the lab opened.
+fn sit_down(lab: &Lab) -> Harness<'static, ()> {
+    let slot = Rc::new(RefCell::new(None::<Desk>));
+    let (made, options) = (slot.clone(), lab.options());
+    let mut harness = Harness::builder()
+        .with_size([1280.0, 800.0])
+        .with_context_setup(move |ctx| *made.borrow_mut() = Some(Desk::new(ctx, options, None)))
+        .build_ui(move |ui| {
+            let mut desk = slot.borrow_mut();
+            let desk = desk.as_mut().unwrap();
+            desk.logic(ui.ctx());
+            desk.ui(ui);
+        });
+    wait_for(&mut harness, "Pause clips");
+    assert_eq!(lab.heard(), [], "a lab that trains is not told to start");
+    harness
+}
+
+/// Steps until a widget of this name is there.
+fn wait_for(harness: &mut Harness<'_>, label: &str) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while harness.query_all_by_label(label).next().is_none() {
+        assert!(Instant::now() < patience, "nothing called {label:?} appeared");
+        std::thread::sleep(Duration::from_millis(2));
+        harness.step();
+    }
+    harness.run();
+}
+
+fn click_button(harness: &mut Harness<'_>, label: &str) {
+    harness.get_by_role_and_label(Role::Button, label).click();
+    harness.run();
+}
+
+fn press(harness: &mut Harness<'_>, key: Key) {
+    harness.key_press(key);
+    harness.run();
+}
+
+#[test]
+fn every_way_to_answer_sends_the_same_judgement_and_brings_the_next_pair() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    let ways: [(Key, &str, Choice); 4] = [
+        (Key::ArrowLeft, "Left better", Choice::Left),
+        (Key::ArrowRight, "Right better", Choice::Right),
+        (Key::ArrowUp, "Tie", Choice::Tie),
+        (Key::ArrowDown, "Skip", Choice::Skip),
+    ];
+    let mut pair = 1;
+    let mut expect = |lab: &Lab, choice: Choice| {
+        let heard: Vec<_> = lab.heard().iter().map(judgement).collect();
+        assert_eq!(heard, [Some((pair, choice))]);
+        pair += 1;
+    };
+    for (key, label, choice) in ways {
+        press(&mut harness, key);
+        expect(&lab, choice);
+        click_button(&mut harness, label);
+        expect(&lab, choice);
+        harness.get_by_role_and_label(Role::Button, label).click_accesskit();
+        harness.run();
+        expect(&lab, choice);
+        harness.get_by_label("Answer").click();
+        harness.run();
+        harness.get_by_role_and_label(Role::MenuItem, label).click();
+        harness.run();
+        expect(&lab, choice);
+    }
+    for (view, choice) in
+        [("Left clip: click to choose it", Choice::Left), ("Right clip: click to choose it", Choice::Right)]
+    {
+        click_button(&mut harness, view);
+        expect(&lab, choice);
+    }
+}
+
+#[test]
+fn a_double_click_or_a_held_key_answers_once() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    let view = harness.get_by_label("Left clip: click to choose it");
+    view.click();
+    view.click();
+    // All four events of the two clicks fall within a few milliseconds of egui time.
+    harness.input_mut().time = Some(100.0);
+    for _ in 0..8 {
+        harness.input_mut().time = harness.input().time.map(|t| t + 0.01);
+        harness.step();
+    }
+    assert_eq!(lab.heard().iter().filter_map(judgement).collect::<Vec<_>>(), [(1, Choice::Left)]);
+
+    for _ in 0..5 {
+        harness.key_down(Key::ArrowRight);
+    }
+    harness.key_up(Key::ArrowRight);
+    harness.run();
+    assert_eq!(lab.heard().iter().filter_map(judgement).collect::<Vec<_>>(), [(2, Choice::Right)]);
+}
+
+#[test]
+fn nothing_is_answered_while_there_is_nothing_to_answer() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    // The lab takes its time: the same pair must not be answered twice.
+    lab.script().answers = false;
+    press(&mut harness, Key::ArrowLeft);
+    press(&mut harness, Key::ArrowRight);
+    click_or_ignore(&mut harness, "Tie");
+    assert_eq!(lab.heard().iter().map(judgement).collect::<Vec<_>>(), [Some((1, Choice::Left))]);
+
+    // No pair is ready.
+    lab.script().snapshot.pair = None;
+    harness.run();
+    for key in [Key::ArrowLeft, Key::ArrowRight, Key::ArrowUp, Key::ArrowDown] {
+        press(&mut harness, key);
+    }
+    assert_eq!(lab.heard(), []);
+
+    // The next one can be answered again.
+    lab.script().snapshot.pair = Some(scripted::pair(7));
+    harness.run();
+    press(&mut harness, Key::ArrowUp);
+    assert_eq!(lab.heard().iter().map(judgement).collect::<Vec<_>>(), [Some((7, Choice::Tie))]);
+}
+
+/// Clicks where a button is, whether or not it is enabled.
+fn click_or_ignore(harness: &mut Harness<'_>, label: &str) {
+    harness.get_by_role_and_label(Role::Button, label).click();
+    harness.run();
+}
+
+#[test]
+fn undo_asks_the_same_pair_again() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    press(&mut harness, Key::ArrowLeft);
+    press(&mut harness, Key::Z);
+    press(&mut harness, Key::ArrowRight);
+    let heard = lab.heard();
+    assert_eq!(judgement(&heard[0]), Some((1, Choice::Left)));
+    assert_eq!(heard[1], Command::Undo);
+    assert_eq!(judgement(&heard[2]), Some((1, Choice::Right)));
+
+    // Also when no other pair was ever on show between the two.
+    let mut script = lab.script();
+    script.answers = false;
+    let id = script.snapshot.pair.as_ref().unwrap().id;
+    drop(script);
+    harness.run();
+    press(&mut harness, Key::ArrowLeft);
+    lab.script().events.push(flipside::lab::Event::Retracted { pair: id });
+    harness.run();
+    press(&mut harness, Key::ArrowLeft);
+    assert_eq!(lab.heard().iter().filter(|c| judgement(c) == Some((id.0, Choice::Left))).count(), 2);
+}
+
+#[test]
+fn training_pauses_and_goes_on_and_a_fault_is_told() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    click_button(&mut harness, "Pause training");
+    assert_eq!(lab.heard(), [Command::Pause]);
+    harness.get_by_label("Training is paused; your answers still count.");
+    // Judging goes on meanwhile.
+    press(&mut harness, Key::ArrowLeft);
+    assert_eq!(lab.heard().len(), 1);
+    click_button(&mut harness, "Go on training");
+    press(&mut harness, Key::T);
+    assert_eq!(lab.heard(), [Command::Start, Command::Pause]);
+
+    let sentence = "The policy's loss is not a number; lower the learning rate and go on from the last checkpoint.";
+    lab.script().snapshot.phase = Phase::Faulted;
+    lab.script().snapshot.fault = Some(sentence.to_owned());
+    harness.run();
+    harness.get_by_label(sentence);
+}
+
+#[test]
+fn the_clock_obeys_its_keys_and_buttons() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    let chosen = |harness: &Harness<'_>, label: &str| {
+        let node = harness.get_by_role_and_label(Role::RadioButton, label);
+        node.accesskit_node().toggled() == Some(egui::accesskit::Toggled::True)
+    };
+    assert!(chosen(&harness, "Play at 1/3 speed"));
+    press(&mut harness, Key::Num6);
+    assert!(chosen(&harness, "Play at 2× speed"));
+    harness.get_by_role_and_label(Role::RadioButton, "Play at 1/8 speed").click();
+    harness.run();
+    assert!(chosen(&harness, "Play at 1/8 speed"));
+    press(&mut harness, Key::Space);
+    harness.get_by_label("Play clips");
+    press(&mut harness, Key::Period);
+    press(&mut harness, Key::Space);
+    harness.get_by_label("Pause clips");
+    assert_eq!(lab.heard(), [], "the clock is the desk's own affair");
+}
+
+#[test]
+fn the_help_window_and_the_menus_list_every_command() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    press(&mut harness, Key::F1);
+    for command in DeskCommand::ALL {
+        let label = command.spec().label;
+        assert!(harness.query_by_role_and_label(Role::Label, label).is_some(), "help does not list {label:?}");
+        let key = command.key_text();
+        assert!(key.is_empty() || harness.query_all_by_label(&key).next().is_some(), "help does not show {key:?}");
+    }
+    press(&mut harness, Key::Escape);
+    assert!(harness.query_by_role_and_label(Role::Label, "Left better").is_none());
+    for menu in Menu::ALL {
+        harness.get_by_role_and_label(Role::Button, menu.title()).click();
+        harness.run();
+        for command in DeskCommand::ALL.into_iter().filter(|c| c.spec().menu == menu) {
+            let mut entries = harness.query_all_by_label(command.spec().label);
+            let found = entries.any(|n| matches!(n.accesskit_node().role(), Role::MenuItem | Role::MenuItemCheckBox));
+            assert!(found, "{} is not in {}", command.spec().label, menu.title());
+        }
+        press(&mut harness, Key::Escape);
+    }
+}
+
+#[test]
+fn the_palette_takes_the_keyboard_and_gives_the_command() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::K);
+    harness.run();
+    let field = harness.get_by_label("Find a command");
+    field.type_text("z");
+    harness.run();
+    press(&mut harness, Key::ArrowDown);
+    assert_eq!(lab.heard(), [], "keys typed into the palette must not answer");
+    press(&mut harness, Key::Backspace);
+    harness.get_by_label("Find a command").type_text("right b");
+    harness.run();
+    press(&mut harness, Key::Enter);
+    assert_eq!(lab.heard().iter().map(judgement).collect::<Vec<_>>(), [Some((1, Choice::Right))]);
+    assert!(harness.query_by_label("Find a command").is_none());
+}
+
+#[test]
+fn teacher_and_robot_are_chosen_in_the_panel() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    harness.get_by_role_and_label(Role::ComboBox, "Teacher").click();
+    harness.run();
+    harness.get_by_label("Simulated, perfect").click();
+    harness.run();
+    assert_eq!(lab.heard(), [Command::SetTeacher(TeacherKind::Oracle)]);
+    // A simulated teacher shows what it prefers, and the person's keys answer nothing.
+    let mut script = lab.script();
+    script.snapshot.pair = None;
+    script.snapshot.taught = Some((scripted::pair(5), Choice::Right));
+    drop(script);
+    harness.run();
+    harness.get_by_label("The simulated teacher prefers the right");
+    press(&mut harness, Key::ArrowLeft);
+    assert_eq!(lab.heard(), []);
+
+    harness.get_by_role_and_label(Role::ComboBox, "Robot").click();
+    harness.run();
+    harness.get_by_label("Half cheetah").click();
+    harness.run();
+    wait_for(&mut harness, "Pause clips");
+    assert_eq!(lab.heard(), [Command::Quit], "the present run is saved and closed before another begins");
+    assert_eq!(lab.script().snapshot.task, "half_cheetah");
+}
+
+#[test]
+fn whatever_can_be_clicked_or_focused_has_a_name() {
+    let lab = Lab::new();
+    let mut script = lab.script();
+    script.snapshot.curves = std::sync::Arc::new(scripted::curves(400));
+    script.snapshot.teacher = TeacherKind::Mistaken { rate: 0.1 };
+    drop(script);
+    let mut harness = sit_down(&lab);
+    let check = |harness: &mut Harness<'_>, state: &str| {
+        harness.run();
+        for node in harness.root().children_recursive() {
+            let node = node.accesskit_node();
+            let acts = node.data().supports_action(egui::accesskit::Action::Click);
+            let named = node.label().is_some_and(|label| !label.trim().is_empty());
+            assert!(!acts || named, "{state}: a {:?} at {:?} has no name", node.role(), node.raw_bounds());
+        }
+    };
+    check(&mut harness, "at rest");
+    for tab in ["Reward model", "Policy"] {
+        harness.get_by_role_and_label(Role::Tab, tab).click();
+        check(&mut harness, tab);
+    }
+    for menu in Menu::ALL {
+        harness.get_by_role_and_label(Role::Button, menu.title()).click();
+        check(&mut harness, menu.title());
+        harness.key_press(Key::Escape);
+    }
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::N);
+    check(&mut harness, "new run");
+    harness.get_by_role_and_label(Role::Button, "Cancel").click();
+    harness.run();
+    harness.key_press(Key::F1);
+    check(&mut harness, "help");
+}
