@@ -57,8 +57,6 @@ pub(super) struct Stage {
 
 struct Gpu {
     state: RenderState,
-    /// Samples a pixel.
-    samples: u32,
     scene: Option<(Arc<Scene>, Renderer)>,
     shower: Shower,
     canvases: [Option<Canvas>; 3],
@@ -104,8 +102,6 @@ impl Stage {
         });
         let gpu = state.map(|state| Gpu {
             state: state.clone(),
-            // Four samples a pixel are free on a GPU and half the frame on a processor.
-            samples: if adapter.software { 1 } else { Renderer::SAMPLES },
             scene: None,
             shower: Shower::new(state),
             canvases: [None, None, None],
@@ -169,7 +165,7 @@ impl Gpu {
                 *known = scene.clone();
             }
             None => {
-                let renderer = Renderer::with_samples(&self.state.device, FORMAT, self.samples, scene);
+                let renderer = Renderer::new(&self.state.device, FORMAT, scene);
                 self.scene = Some((scene.clone(), renderer));
             }
         }
