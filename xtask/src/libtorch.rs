@@ -241,7 +241,12 @@ fn from_archive(downloads: &Path, into: &Path) -> Result<(), String> {
         Outcome::Unreachable(why) => return Err(format!("its host cannot be reached: {why}")),
         Outcome::Failed(why) => return Err(why),
     }
-    unpack(&archive, into, "any", &pins::ARCHIVE_KEEPS).map_err(text)?;
+    take_archive(&archive, into)
+}
+
+/// Unpacks the official archive, if it is what it should be.
+fn take_archive(archive: &Path, into: &Path) -> Result<(), String> {
+    unpack(archive, into, "any", &pins::ARCHIVE_KEEPS).map_err(|error| error.to_string())?;
     let build = fs::read_to_string(into.join("build-version")).unwrap_or_default();
     if build.trim() != pins::ARCHIVE_BUILD {
         return Err(format!("its build is `{}`, not `{}`", build.trim(), pins::ARCHIVE_BUILD));
@@ -510,6 +515,36 @@ print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())";
         fs::write(&archive, &bytes).unwrap();
         let error = unpack(&archive, &into, "any", &keep).unwrap_err().to_string();
         assert!(error.contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn the_official_archive_is_taken_for_its_own_version_alone() {
+        let folder = Folder::new("archive");
+        let archive = folder.0.join("libtorch.zip");
+        let make = "import sys, zipfile
+with zipfile.ZipFile(sys.argv[1], 'w') as out:
+    out.writestr('libtorch/build-version', sys.argv[2] + '\\n')
+    for name in sys.argv[3:]:
+        out.writestr('libtorch/' + name, name)";
+        let names = [
+            "lib/libtorch.so",
+            "lib/libgomp-24e2ab19.so.1",
+            "lib/libdnnl.a",
+            "lib/libtorch_python.so",
+            "include/torch/x.h",
+        ];
+        let check = |version: &str| {
+            let into = folder.0.join(version);
+            let words = [archive.to_str().unwrap(), version].into_iter().chain(names).collect::<Vec<_>>();
+            assert_eq!(python(make, &words), Outcome::Done(String::new()));
+            (take_archive(&archive, &into), into)
+        };
+        let (taken, into) = check("2.11.0+cpu");
+        assert_eq!(taken, Ok(()));
+        let kept: Vec<bool> = names.iter().map(|name| into.join(name).exists()).collect();
+        assert_eq!(kept, [true, true, false, false, true]);
+        let (taken, _) = check("2.12.0+cpu");
+        assert_eq!(taken, Err("its build is `2.12.0+cpu`, not `2.11.0+cpu`".to_owned()));
     }
 
     #[test]
