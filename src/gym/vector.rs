@@ -265,6 +265,16 @@ impl VectorEnv {
         Ok(&self.step)
     }
 
+    /// Spreads the ends of the running episodes evenly over the horizon: world i is taken to have i/N of it behind it. Worlds that never
+    /// terminate would otherwise stand at the same moment of their episodes for ever, and a short rollout would show that moment alone.
+    pub fn stagger(&mut self) {
+        let (horizon, worlds) = (u64::from(self.task.horizon()), self.worlds as u64);
+        for (world, length) in self.length.iter_mut().enumerate() {
+            // Below the horizon, which fits u32.
+            *length = (world as u64 * horizon / worlds) as u32;
+        }
+    }
+
     /// What the last step brought; its `obs` is up to date after a reset, too.
     pub fn last(&self) -> &Step {
         &self.step

@@ -86,6 +86,7 @@ impl Trainer {
         let backend = physics::backend(&settings.backend, task.model().clone(), worlds, threads)?;
         let mut env = VectorEnv::new(training.clone(), backend, Autoreset::SameStep)?;
         env.reset(settings.seed);
+        env.stagger();
         let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
         ppo.plan(settings.env_steps);
         let preference = (settings.reward == RewardSource::Preferences)
@@ -223,7 +224,7 @@ impl Trainer {
         if let Some(preference) = &mut self.preference
             && preference.wants_fit(labels)
         {
-            values.extend(preference.fit(labels, &self.rollout, &self.played, cancelled)?);
+            values.extend(preference.fit(labels, cancelled)?);
             // Values learnt under the old reward would make advantages of the difference between the two.
             preference.rescore(&mut self.rollout, &self.played);
             self.ppo.refit_critic(&self.rollout, cancelled)?;
@@ -285,6 +286,7 @@ impl Trainer {
         self.env_steps = env_steps;
         // The worlds begin new episodes, other ones than the first time.
         self.env.reset(self.settings.seed.wrapping_add(env_steps));
+        self.env.stagger();
         Ok(())
     }
 }
@@ -408,8 +410,6 @@ impl Preference {
     fn fit(
         &mut self,
         labels: &[Label],
-        rollout: &Rollout,
-        played: &[f32],
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Values, LabError> {
         let comparisons: Vec<Comparison> = labels
@@ -420,7 +420,12 @@ impl Preference {
             })
             .collect();
         let report = self.reward.fit(&comparisons, cancelled)?;
-        self.reward.renormalise(&rollout.obs, played)?;
+        // The pool shows whole clips of what the policy did lately; one rollout is too short to tell the reward's mean and spread by.
+        let recent = |part: fn(&Frames) -> &Vec<f32>| -> Vec<f32> {
+            self.pool.iter().flat_map(|entry| part(&entry.clip.frames)).copied().collect()
+        };
+        let (obs, actions) = (recent(|f| &f.obs), recent(|f| &f.actions));
+        self.reward.renormalise(&obs, &actions)?;
         self.fitted = Some(fit_state(labels));
         self.agreement = report.held_out_agreement.or(self.agreement);
         let mut values = vec![("labels", labels.len() as f64)];
