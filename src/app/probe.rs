@@ -26,7 +26,7 @@ impl Default for ProbePlan {
 }
 
 /// What a measured desk found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ProbeReport {
     /// From the window's first frame to the first pair's first painting, seconds.
     pub first_pair_s: f64,

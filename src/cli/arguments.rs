@@ -40,11 +40,15 @@ pub enum Verb {
     Eval(Eval),
     /// Step given states under given controls and write what happens.
     Rollout(Rollout),
+    /// Film what a session's policy does.
+    Film(Film),
     /// Write labels or the policy in open formats.
     Export(Export),
     /// Measure speed on this machine.
     #[command(subcommand)]
     Bench(Bench),
+    /// The whole loop without a window, with a simulated teacher: session, films and curve.
+    Demo(Demo),
     /// List the tasks.
     Tasks {
         /// One JSON object on stdout.
@@ -162,6 +166,21 @@ pub struct Rollout {
     pub backend: String,
 }
 
+#[derive(Args, Debug)]
+pub struct Film {
+    /// Session folder.
+    pub session: PathBuf,
+    /// The film to write.
+    #[arg(long, value_name = "CLIP.gif")]
+    pub output: PathBuf,
+    /// Simulated seconds.
+    #[arg(long, default_value_t = 6.0)]
+    pub seconds: f32,
+    /// Seed of the start.
+    #[arg(long, default_value_t = 1000)]
+    pub seed: u64,
+}
+
 /// What to write.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ExportWhat {
@@ -190,6 +209,8 @@ pub enum Bench {
     Physics(BenchTask),
     /// Env steps a second of PPO, learning included.
     Ppo(BenchTask),
+    /// Frames a second and the time from a click to the next pair, in a real window with training on.
+    Desk(BenchDesk),
 }
 
 #[derive(Args, Debug)]
@@ -209,6 +230,35 @@ pub struct BenchTask {
     /// Seconds to measure.
     #[arg(long, default_value_t = 10.0)]
     pub seconds: f64,
+    /// One JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchDesk {
+    /// Task, by its file's name or Gymnasium's.
+    #[arg(long, default_value = "hopper")]
+    pub task: String,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 30.0)]
+    pub seconds: f64,
+    /// One JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// Task, by its file's name or Gymnasium's.
+    #[arg(long, default_value = "hopper")]
+    pub task: String,
+    /// Seed of every random stream.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Session folder to make.
+    #[arg(long, value_name = "DIR")]
+    pub session: Option<PathBuf>,
     /// One JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,

@@ -1,8 +1,10 @@
 //! The verb that measures. Figures go to stdout with what they were measured on.
 
-use super::arguments::{Bench, BenchTask};
-use super::run::report;
-use crate::lab::bench::{Plan, Speed, physics, ppo};
+use super::arguments::{Bench, BenchDesk, BenchTask, DeskArguments};
+use super::run::{desk_options, report};
+use crate::app::{self, ProbePlan};
+use crate::lab::bench::{Plan, Speed, physics, ppo, processor};
+use anyhow::Context;
 use serde_json::json;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ pub fn bench(what: &Bench) -> anyhow::Result<()> {
     match what {
         Bench::Physics(task) => speed("physics", &physics(&plan(task))?, task.json),
         Bench::Ppo(task) => speed("ppo", &ppo(&plan(task))?, task.json),
+        Bench::Desk(arguments) => desk(arguments)?,
     }
     Ok(())
 }
@@ -38,4 +41,36 @@ fn speed(what: &str, speed: &Speed, as_json: bool) {
             speed.device
         );
     });
+}
+
+/// Opens the real desk, lets it answer by itself while training goes on, and says how it felt.
+fn desk(arguments: &BenchDesk) -> anyhow::Result<()> {
+    let desk = DeskArguments { task: Some(arguments.task.clone()), session: None, seed: None };
+    let plan = ProbePlan { seconds: arguments.seconds, ..ProbePlan::default() };
+    let found =
+        app::run(desk_options(&desk, Some(plan)))?.context("the desk was closed before it had measured anything")?;
+    let device = processor();
+    report(
+        arguments.json,
+        json!({
+            "task": arguments.task, "device": device, "fps": found.fps_median, "desk": found,
+        }),
+        || {
+            println!(
+                "desk {}: {:.0} frames/s (5 % of frames below {:.0}), click to next pair {:.0} ms median, {:.0} ms at p95, over {} picks; \
+                 first pair after {:.1} s; {} at {}×{}; {device}",
+                arguments.task,
+                found.fps_median,
+                found.fps_p5,
+                found.click_p50_ms,
+                found.click_p95_ms,
+                found.picks,
+                found.first_pair_s,
+                found.adapter,
+                found.size[0],
+                found.size[1],
+            );
+        },
+    );
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::arguments::Demo;
 use super::run::{clip_of, report, watch};
-use crate::lab::{self, Lab, SavedPolicy};
+use crate::lab::{self, Lab, SavedPolicy, Snapshot};
 use crate::settings::{RewardSource, RunSettings, TeacherKind};
 use crate::view::{chart, film};
 use anyhow::Context;
@@ -15,9 +15,6 @@ const LABELS: usize = 160;
 
 /// Env steps: what two cores do in well under five minutes.
 const ENV_STEPS: u64 = 1_200_000;
-
-/// The curves that the picture shows, of those that the run has.
-const DRAWN: &[&str] = &["true_return"];
 
 /// Episodes behind each of the two returns that are compared.
 const EPISODES: usize = 20;
@@ -55,8 +52,14 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
     film::side_by_side(&gif, &scene, [("untrained", &clip_before), ("after", &clip_after)])
         .with_context(|| format!("could not film to {}", gif.display()))?;
     let png = done.folder.join("learning-curve.png");
-    chart::curve_png(&png, &format!("{} from {} judgements", done.task, done.labels), "env steps", "return", &series(&done))
-        .with_context(|| format!("could not draw {}", png.display()))?;
+    chart::curve_png(
+        &png,
+        &format!("{} from {} judgements", done.task, done.labels),
+        "env steps",
+        "true return of training episodes",
+        &curves(&done),
+    )
+    .with_context(|| format!("could not draw {}", png.display()))?;
 
     let seconds = started.elapsed().as_secs_f64();
     let ratio = after.mean_return / before.mean_return;
@@ -78,4 +81,10 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
         },
     );
     Ok(())
+}
+
+/// What the run was for, as it was never shown to the policy.
+fn curves(done: &Snapshot) -> Vec<chart::Series<'_>> {
+    let drawn = done.curves.iter().filter(|curve| curve.name == "true_return");
+    drawn.map(|curve| chart::Series { name: "true return", points: &curve.points }).collect()
 }

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod bench;
+mod demo;
 mod run;
 
 use arguments::{Arguments, Verb};
@@ -29,12 +30,14 @@ pub fn main() -> ExitCode {
 
 fn perform(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.verb {
-        None => anyhow::bail!("name what to do; --help lists it"),
+        None => run::desk(&arguments.desk),
         Some(Verb::Train(train)) => run::train(&train),
         Some(Verb::Eval(eval)) => run::eval(&eval),
         Some(Verb::Rollout(rollout)) => run::rollout(&rollout),
+        Some(Verb::Film(film)) => run::film(&film),
         Some(Verb::Export(export)) => run::export(&export),
         Some(Verb::Bench(what)) => bench::bench(&what),
+        Some(Verb::Demo(demo)) => demo::demo(&demo),
         Some(Verb::Tasks { json }) => run::tasks(json),
         Some(Verb::Devices { json }) => run::devices(json),
     }

@@ -1,9 +1,11 @@
 //! What each verb does.
 
-use super::arguments::{Eval, Export, ExportWhat, Rollout, Train};
+use super::arguments::{DeskArguments, Eval, Export, ExportWhat, Film, Rollout, Train};
+use crate::app::{DeskOptions, ProbePlan, TaskChoice};
+use crate::basics::Clip;
 use crate::lab::{self, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
-use crate::settings::RewardSource;
-use anyhow::bail;
+use crate::settings::{RewardSource, RunSettings, TeacherKind};
+use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -11,6 +13,37 @@ use std::time::{Duration, Instant};
 
 /// How often a terminal's progress is drawn.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Opens the desk, on a session of one's own or the one that was named.
+pub fn desk(arguments: &DeskArguments) -> anyhow::Result<()> {
+    crate::app::run(desk_options(arguments, None))?;
+    Ok(())
+}
+
+/// The desk over the real lab: it learns of tasks and opens runs without knowing what is behind them.
+pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) -> DeskOptions {
+    let tasks = lab::tasks().into_iter().filter(|task| task.fault.is_none());
+    DeskOptions {
+        settings: desk_settings(arguments),
+        make_lab: Arc::new(|settings, repaint| Ok(Box::new(Lab::open(settings, repaint)?))),
+        tasks: tasks.map(|task| TaskChoice { name: task.name, title: task.title }).collect(),
+        probe,
+    }
+}
+
+/// The run that a person at the desk teaches: long enough that nobody is hurried.
+fn desk_settings(arguments: &DeskArguments) -> RunSettings {
+    let defaults = RunSettings::default();
+    RunSettings {
+        task: arguments.task.clone().unwrap_or(defaults.task.clone()),
+        reward: RewardSource::Preferences,
+        teacher: TeacherKind::Person,
+        env_steps: 20_000_000,
+        seed: arguments.seed.unwrap_or(defaults.seed),
+        folder: arguments.session.clone(),
+        ..defaults
+    }
+}
 
 /// Trains without a window, to the end of the plan.
 pub fn train(arguments: &Train) -> anyhow::Result<()> {
@@ -131,6 +164,28 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
         },
     );
     Ok(())
+}
+
+/// Films the policy of a session from a fresh start.
+pub fn film(arguments: &Film) -> anyhow::Result<()> {
+    let saved = SavedPolicy::load(&arguments.session)?;
+    let frames =
+        lab::run_policy(&saved.task, &saved.policy, &saved.settings.backend, arguments.seconds, arguments.seed)?;
+    let clip = clip_of(&saved, frames);
+    crate::view::film::gif(&arguments.output, &saved.task.model().scene(), &clip)
+        .with_context(|| format!("could not film to {}", arguments.output.display()))?;
+    println!("{}", arguments.output.display());
+    Ok(())
+}
+
+pub(super) fn clip_of(saved: &SavedPolicy, frames: crate::basics::Frames) -> Clip {
+    Clip {
+        id: crate::basics::ItemId(0),
+        task: saved.task.name().to_owned(),
+        dt: saved.task.dt() as f32,
+        recorded_at: saved.env_steps,
+        frames,
+    }
 }
 
 /// Steps given states under given controls.

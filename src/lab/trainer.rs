@@ -407,11 +407,7 @@ impl Preference {
         }
     }
 
-    fn fit(
-        &mut self,
-        labels: &[Label],
-        cancelled: &mut dyn FnMut() -> bool,
-    ) -> Result<Values, LabError> {
+    fn fit(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
         let comparisons: Vec<Comparison> = labels
             .iter()
             .filter_map(|label| {
