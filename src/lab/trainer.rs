@@ -14,7 +14,7 @@ use crate::physics;
 use crate::preference::{
     AskedPairs, ClipPool, Comparison, LabelSchedule, Recorder, RewardModel, StepRecord, choose_pairs,
 };
-use crate::settings::{LabelSettings, PpoSettings, RewardModelSettings, RewardSource, RunSettings};
+use crate::settings::{LabelSettings, RewardModelSettings, RewardSource, RunSettings};
 use std::sync::Arc;
 
 /// Points of learning curves, by the names in [`super::Curve::NAMES`].
@@ -80,7 +80,7 @@ impl Trainer {
             RewardSource::True => task.clone(),
             RewardSource::Preferences => Arc::new(task.with_horizon(labels.episode_steps(task.dt()) as u32)),
         };
-        let mut dials = PpoSettings::default();
+        let mut dials = task.spec().ppo();
         dials.worlds = worlds.unwrap_or(dials.worlds);
         let worlds = dials.worlds;
         let backend = physics::backend(&settings.backend, task.model().clone(), worlds, threads)?;

@@ -204,6 +204,14 @@ impl Ppo {
         self.transaction(|ppo| ppo.improve(rollout, cancel))
     }
 
+    /// Takes a rollout's observations into the normaliser without learning anything else, for rollouts that have no reward yet. The policy changes
+    /// with it, so this rollout cannot be learnt from afterwards. The number of env steps that the learning rate goes by counts on.
+    pub fn observe(&mut self, rollout: &Rollout) -> Result<(), LearnError> {
+        rollout.check(self.policy.obs_dim(), self.policy.act_dim())?;
+        self.take_in(rollout);
+        Ok(())
+    }
+
     /// Refits the critic alone to a rollout whose rewards have been replaced, for when the reward function changed; to be called after the
     /// rollout's own [`update`](Ppo::update). Reward scaling starts anew from this rollout. Returns half the squared error
     /// on scaled returns, before and after.
@@ -281,11 +289,7 @@ impl Ppo {
         stats.value_loss = value.loss;
         stats.critic_grad_norm = value.norm;
 
-        if self.settings.normalise_obs {
-            self.obs_norm.absorb(&rollout.obs);
-        }
-        self.env_steps += rollout.samples() as u64;
-        self.refresh();
+        self.take_in(rollout);
         stats.entropy = entropy(&Tensor::from_slice(self.policy.log_std())).double_value(&[]);
         Ok(stats)
     }
@@ -314,6 +318,15 @@ impl Ppo {
             }
         }
         Ok([errors[0], errors[errors.len() - 1]])
+    }
+
+    /// What every rollout leaves behind when it is done with: its observations in the statistics, its steps in the count.
+    fn take_in(&mut self, rollout: &Rollout) {
+        if self.settings.normalise_obs {
+            self.obs_norm.absorb(&rollout.obs);
+        }
+        self.env_steps += rollout.samples() as u64;
+        self.refresh();
     }
 
     /// Takes the rollout's rewards into the statistics and divides by them.

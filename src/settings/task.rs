@@ -6,6 +6,7 @@
 //! tasks. This file checks all that can be checked without the robot; joint and body names are checked when the task meets its model
 //! ([`crate::gym::Task::new`]), and both report file, line and what was expected.
 
+use super::PpoSettings;
 use serde::Deserialize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -74,6 +75,8 @@ pub struct TaskSpec {
     /// The bounds within which it is healthy. With none it always is.
     #[serde(default)]
     pub healthy: Vec<HealthSpec>,
+    /// How a policy learns it: what differs from [`PpoSettings::default`].
+    pub ppo: Option<Spanned<PpoSettings>>,
 }
 
 /// Numbers that the simulation offers, chosen and shaped.
@@ -251,6 +254,11 @@ impl TaskSpec {
         Ok(spec)
     }
 
+    /// How a policy learns this task: the file's `[ppo]` over the defaults.
+    pub fn ppo(&self) -> PpoSettings {
+        self.ppo.as_ref().map(|ppo| ppo.get_ref().clone()).unwrap_or_default()
+    }
+
     /// All that can be checked without the robot.
     fn check(&self) -> Result<(), SpecError> {
         let refuse = |place: Range<usize>, message: String| Err(self.origin.error(place, message));
@@ -262,6 +270,9 @@ impl TaskSpec {
         }
         if self.observation.is_empty() {
             return refuse(0..0, "expected at least one [[observation]]".into());
+        }
+        if let Some(ppo) = &self.ppo {
+            ppo.get_ref().check().or_else(|message| refuse(ppo.span(), message))?;
         }
         for signal in &self.observation {
             self.check_signal(signal)?;

@@ -103,6 +103,8 @@ fn wrong_task_files_are_told_where_and_what() {
     check("name = \"reward_ctrl\"", "name = \"reward_forward\"", "already a reward term");
     check("weight = 1.0", "weight = nan", "a finite number");
     check("above = 0.7", "abov = 0.7", "unknown field `abov`");
+    check("frame_skip = 4", "frame_skip = 4\nppo.gamma = 2.0", "ppo.gamma must be a number from 0 to 1, not 2");
+    check("frame_skip = 4", "frame_skip = 4\nppo.wolrds = 2", "unknown field `wolrds`, expected one of `worlds`");
     // Names that the robot does not have.
     check(
         "joints = [\"root_x\"]",

@@ -325,6 +325,23 @@ fn the_learning_rate_falls_to_its_floor_over_the_plan() {
 }
 
 #[test]
+fn observing_moves_the_normaliser_alone() {
+    let mut ppo = learner(small());
+    let rollout = Line::new(8).collect(&mut ppo);
+    let before = ppo.to_arrays();
+    ppo.observe(&rollout).unwrap();
+    assert_eq!(changed(&before, &ppo), ["obs_count", "obs_m2", "obs_mean", "obs_var", "progress"]);
+    let n = rollout.obs.len() as f64;
+    let mean = rollout.obs.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let var = rollout.obs.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+    assert!((ppo.obs_norm.mean()[0] - mean).abs() < 1e-9 && (ppo.obs_norm.var()[0] - var).abs() < 1e-9);
+}
+
+fn changed(before: &Arrays, ppo: &Ppo) -> Vec<String> {
+    ppo.to_arrays().into_iter().filter(|(name, array)| before[name] != *array).map(|(name, _)| name).collect()
+}
+
+#[test]
 fn refitting_moves_the_critic_alone_to_the_new_reward() {
     let mut ppo = learner(PpoSettings { refit_epochs: 40, ..small() });
     let mut line = Line::new(7);
@@ -338,7 +355,6 @@ fn refitting_moves_the_critic_alone_to_the_new_reward() {
     let before = ppo.to_arrays();
     let [worse, better] = ppo.refit_critic(&rollout, &mut never).unwrap();
     assert!(better < 0.2 * worse, "{worse} → {better}");
-    let changed: Vec<String> =
-        ppo.to_arrays().into_iter().filter(|(name, a)| before[name] != *a).map(|(name, _)| name).collect();
+    let changed = changed(&before, &ppo);
     assert!(changed.iter().all(|n| n.contains("critic") || n.starts_with("reward_scale")), "{changed:?}");
 }
