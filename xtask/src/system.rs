@@ -71,7 +71,6 @@ const NEEDS: &[Need] = &[
     need("XCB", Library("libxcb.so.1"), Desk, ["libxcb1", "libxcb", "libxcb"]),
     need("X11 cursors", Library("libXcursor.so.1"), Desk, ["libxcursor1", "libXcursor", "libxcursor"]),
     need("X11 input", Library("libXi.so.6"), Desk, ["libxi6", "libXi", "libxi"]),
-    need("X11 screens", Library("libXrandr.so.2"), Desk, ["libxrandr2", "libXrandr", "libxrandr"]),
     need("Wayland", Library("libwayland-client.so.0"), Desk, ["libwayland-client0", "libwayland-client", "wayland"]),
     need("the keyboard library", Library("libxkbcommon.so.0"), Desk, ["libxkbcommon0", "libxkbcommon", "libxkbcommon"]),
     need(
