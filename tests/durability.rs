@@ -68,7 +68,7 @@ fn finished_session(folder: &Path, pairs: u64) {
             session.judge(PairId(id), choice(id), "person", id as i64, 900).unwrap();
         }
     }
-    session.retract(JudgementId(0), 77).unwrap();
+    session.retract(JudgementId(1), 77).unwrap();
     for env_steps in [1, 2] {
         session.save_checkpoint(&CheckpointHeader::new("run", env_steps), &arrays(env_steps, 100)).unwrap();
     }
@@ -276,7 +276,8 @@ fn kill_9_at_any_moment_loses_no_acknowledged_judgement() {
         let mut child = helper(&[], "judge", &folder);
         let mut words = words(child.stdout.take().unwrap());
         let mut said = vec![words.next().expect("it judges at least once")];
-        let reader = std::thread::spawn(move || words.collect::<Vec<_>>());
+        let reader = std::thread::Builder::new().name("listener".to_owned());
+        let reader = reader.spawn(move || words.collect::<Vec<_>>()).unwrap();
         std::thread::sleep(Duration::from_micros(moments.next_u64() % 120_000));
         child.kill().unwrap(); // SIGKILL
         child.wait().unwrap();

@@ -97,14 +97,14 @@ impl Session {
         self.sql(|db| db.prepare_cached(UNANSWERED)?.query_map([], read_pair)?.collect())
     }
 
-    /// The lowest number above every stored clip's.
+    /// The lowest number above every stored clip's; 1 in a new session.
     pub fn next_item_id(&self) -> Result<ItemId, StoreError> {
-        self.sql(|db| db.query_row("SELECT coalesce(max(id) + 1, 0) FROM clips", [], |row| row.get(0))).map(ItemId)
+        self.sql(|db| db.query_row("SELECT coalesce(max(id), 0) + 1 FROM clips", [], |row| row.get(0))).map(ItemId)
     }
 
-    /// The lowest number above every stored pair's.
+    /// The lowest number above every stored pair's; 1 in a new session.
     pub fn next_pair_id(&self) -> Result<PairId, StoreError> {
-        self.sql(|db| db.query_row("SELECT coalesce(max(id) + 1, 0) FROM pairs", [], |row| row.get(0))).map(PairId)
+        self.sql(|db| db.query_row("SELECT coalesce(max(id), 0) + 1 FROM pairs", [], |row| row.get(0))).map(PairId)
     }
 
     /// Runs `work` in one transaction: committed and synced when this returns `Ok`, undone otherwise.

@@ -25,7 +25,7 @@ impl Session {
                 return Err(Refused::Here(StoreError::NoSuchPair(pair)));
             }
             let id: u64 = transaction
-                .prepare_cached("SELECT coalesce(max(judgement) + 1, 0) FROM log")?
+                .prepare_cached("SELECT coalesce(max(judgement), 0) + 1 FROM log")?
                 .query_row([], |row| row.get(0))?;
             let judgement =
                 Judgement { id: JudgementId(id), pair, choice, teacher: teacher.to_owned(), at_ms, thinking_ms };
