@@ -127,7 +127,7 @@ impl Trainer {
     }
 
     /// Whether judgement is the reward.
-    pub fn from_preferences(&self) -> bool {
+    pub fn is_from_preferences(&self) -> bool {
         self.preference.is_some()
     }
 

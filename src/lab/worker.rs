@@ -123,7 +123,7 @@ impl Worker {
         if self.trainer.finished() {
             return Some(Phase::Finished);
         }
-        let waits_for_person = self.trainer.from_preferences()
+        let waits_for_person = self.trainer.is_from_preferences()
             && wishes.teacher == TeacherKind::Person
             && wishes.pairs_ready >= PAIRS_READY
             && self.trainer.can_ask()
