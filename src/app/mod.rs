@@ -30,7 +30,6 @@ pub use viewport::Adapter;
 
 use crate::lab::Link;
 use crate::settings::RunSettings;
-use eframe::{egui_wgpu, wgpu};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Wakes the window up: a lab calls it when it has something new to show.
@@ -87,13 +86,7 @@ pub fn run(options: DeskOptions) -> Result<Option<ProbeReport>, DeskError> {
             .with_app_id("flipside")
             .with_inner_size(SIZE)
             .with_min_inner_size([900.0, 600.0]),
-        wgpu_options: egui_wgpu::WgpuConfiguration {
-            surface: egui_wgpu::SurfaceConfig {
-                present_mode: wgpu::PresentMode::AutoVsync,
-                desired_maximum_frame_latency: Some(1),
-            },
-            ..egui_wgpu::WgpuConfiguration::default()
-        },
+        wgpu_options: viewport::configuration(),
         // Every picture comes with its own noise-free shading; egui's flat colours need none.
         dithering: false,
         ..eframe::NativeOptions::default()

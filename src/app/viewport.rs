@@ -6,7 +6,7 @@
 
 use crate::basics::{Clip, Scene};
 use crate::view::{Camera, Look, Renderer, follow, interpolate};
-use eframe::egui_wgpu::{Callback, CallbackResources, CallbackTrait, RenderState};
+use eframe::egui_wgpu::{Callback, CallbackResources, CallbackTrait, RenderState, SurfaceConfig, WgpuConfiguration};
 use eframe::wgpu;
 use egui::{PaintCallbackInfo, Rect, Shape};
 use std::sync::Arc;
@@ -14,6 +14,14 @@ use std::sync::Arc;
 const PICTURE_SHADER: &str = include_str!("../../shaders/desk/picture.wgsl");
 /// Bytes are stored as sRGB, which the scene's shader encodes for a format that does not.
 const FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba8Unorm;
+
+/// How the window's frames are handed to the screen: in step with it, and none of them waiting behind another.
+pub(super) fn configuration() -> WgpuConfiguration {
+    WgpuConfiguration {
+        surface: SurfaceConfig { present_mode: wgpu::PresentMode::AutoVsync, desired_maximum_frame_latency: Some(1) },
+        ..WgpuConfiguration::default()
+    }
+}
 
 /// The 3D views of the desk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
