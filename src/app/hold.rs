@@ -49,7 +49,7 @@ impl Hold {
     }
 
     fn begin(&mut self, settings: RunSettings) {
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::sync_channel(1);
         let (make_lab, repaint) = (self.make_lab.clone(), self.repaint.clone());
         self.settings = settings.clone();
         let opened = thread::Builder::new().name("open-lab".to_owned()).spawn(move || {

@@ -417,7 +417,7 @@ mod tests {
     fn serve(body: &'static [u8], cuts: Vec<usize>) -> (String, thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/libtorch.zip", listener.local_addr().unwrap());
-        let server = thread::spawn(move || {
+        let server = thread::Builder::new().name("archive server".to_owned()).spawn(move || {
             let mut ranges = Vec::new();
             for cut in cuts {
                 let (mut stream, _) = listener.accept().unwrap();
@@ -441,7 +441,7 @@ mod tests {
             }
             ranges
         });
-        (url, server)
+        (url, server.unwrap())
     }
 
     #[test]
