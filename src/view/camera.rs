@@ -43,12 +43,12 @@ impl Camera {
         let (yaw, pitch) = if bounds.is_planar() {
             (-FRAC_PI_2 + 10_f32.to_radians(), 9_f32.to_radians())
         } else {
-            (-55_f32.to_radians(), 24_f32.to_radians())
+            (-60_f32.to_radians(), 17_f32.to_radians())
         };
         Camera {
             yaw,
             pitch,
-            distance: (1.2 * radius / (0.5 * field_of_view).sin()).clamp(DISTANCE[0], DISTANCE[1]),
+            distance: (1.1 * radius / (0.5 * field_of_view).sin()).clamp(DISTANCE[0], DISTANCE[1]),
             field_of_view,
             lift: bounds.centre().z - focus.z,
             target: focus.to_array(),

@@ -2,7 +2,7 @@
 
 use super::Picture;
 use super::film::{self, FilmError};
-use super::text::{TYPEFACE, averaged, register};
+use super::text::{self, averaged};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::FontStyle;
@@ -37,7 +37,7 @@ const SIZE: (u32, u32) = (1200, 750);
 /// The chart is drawn this many times larger and averaged down: even lines, and letters that sit where they should.
 const FINE: u32 = 3;
 /// Standard deviation of the smoothing, as a share of the width of the chart.
-const BLUR: f64 = 0.015;
+const BLUR: f64 = 0.02;
 /// Points of a curve that are drawn: more would lie within a pixel of each other.
 const DRAWN: usize = 800;
 
@@ -61,7 +61,6 @@ pub fn curve_png(path: &Path, title: &str, x_label: &str, y_label: &str, series:
 
 /// The same chart as a picture.
 pub fn curve(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> Result<Picture, ChartError> {
-    register();
     let finite = |points: &[[f64; 2]]| -> Vec<[f64; 2]> {
         points.iter().copied().filter(|p| p.iter().all(|v| v.is_finite())).collect()
     };
@@ -89,7 +88,7 @@ fn draw(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let px = |n: u32| n * FINE;
     let font = |size: u32, style: FontStyle, colour: &'static RGBColor| {
-        TextStyle::from(FontDesc::from((TYPEFACE, f64::from(px(size)))).style(style)).color(colour)
+        TextStyle::from(text::font(px(size), style)).color(colour)
     };
     area.fill(&WHITE)?;
     let left = px(28) as i32;
@@ -118,7 +117,7 @@ fn draw(
     let [y_low, y_high] = widened(range(all().map(|p| p[1])), 0.06);
     let body = area.margin(px(104), px(16), px(20), px(44));
     let mut chart = ChartBuilder::on(&body)
-        .x_label_area_size(px(72))
+        .x_label_area_size(px(64))
         .y_label_area_size(px(72))
         .build_cartesian_2d(x_low..x_high, y_low..y_high)?;
     chart
@@ -132,6 +131,7 @@ fn draw(
         .y_labels(6)
         .x_label_formatter(&|v| short(*v))
         .y_label_formatter(&|v| short(*v))
+        .y_label_offset(px(4))
         .label_style(font(20, FontStyle::Normal, &QUIET))
         .draw()?;
     let (width, height) = area.dim_in_pixel();
@@ -156,23 +156,29 @@ fn draw(
     Ok(())
 }
 
-/// Each point's y replaced by the mean of all, weighted by a Gaussian of standard deviation `deviation` in x. Where the curve begins
-/// and ends the window is cut to the same reach on both sides, so that a rising curve does not bend there.
+/// Each point's y replaced by the value there of the straight line that fits all points best, weighted by a Gaussian of standard
+/// deviation `deviation` in x about it (local linear regression; Cleveland 1979). Unlike a mean it does not bend where a rising curve
+/// begins or ends.
 pub fn smoothed(points: &[[f64; 2]], deviation: f64) -> Vec<[f64; 2]> {
-    let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
     points
         .iter()
         .map(|&[x, y]| {
-            let reach = (3.0 * deviation).min(x - first[0]).min(last[0] - x);
-            let start = points.partition_point(|p| p[0] < x - reach);
-            let end = points.partition_point(|p| p[0] <= x + reach);
-            let (mut sum, mut weights) = (0.0, 0.0);
+            let start = points.partition_point(|p| p[0] < x - 3.0 * deviation);
+            let end = points.partition_point(|p| p[0] <= x + 3.0 * deviation);
+            // Moments of the offsets u from x, in deviations, and of the values, relative to y.
+            let (mut s0, mut s1, mut s2, mut t0, mut t1) = (0.0, 0.0, 0.0, 0.0, 0.0);
             for p in &points[start..end] {
-                let weight = (-0.5 * ((p[0] - x) / deviation).powi(2)).exp();
-                sum += weight * p[1];
-                weights += weight;
+                let (u, v) = ((p[0] - x) / deviation, p[1] - y);
+                let weight = (-0.5 * u * u).exp();
+                s0 += weight;
+                s1 += weight * u;
+                s2 += weight * u * u;
+                t0 += weight * v;
+                t1 += weight * u * v;
             }
-            [x, if weights > 0.0 { sum / weights } else { y }]
+            let spread = s0 * s2 - s1 * s1;
+            let fitted = if spread > 1e-9 * s0 * s0 { (s2 * t0 - s1 * t1) / spread } else { t0 / s0.max(1e-300) };
+            [x, y + fitted]
         })
         .collect()
 }

@@ -5,11 +5,11 @@ use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 use std::sync::Once;
 
-/// The name under which plotters knows the shipped typeface, Lato (SIL Open Font License).
-pub(super) const TYPEFACE: &str = "flipside";
+/// The name under which plotters knows the shipped typeface.
+const TYPEFACE: &str = "flipside";
 
-/// Makes the shipped typeface known to plotters, once.
-pub(super) fn register() {
+/// The shipped typeface, Lato (SIL Open Font License), `size` pixels to the em.
+pub(super) fn font(size: u32, style: FontStyle) -> FontDesc<'static> {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let regular = include_bytes!("../../assets/fonts/Lato-Regular.ttf");
@@ -18,6 +18,8 @@ pub(super) fn register() {
         let _ = register_font(TYPEFACE, FontStyle::Normal, regular);
         let _ = register_font(TYPEFACE, FontStyle::Bold, bold);
     });
+    // Not `FontDesc::style`: that changes the style's name and keeps the letters.
+    FontDesc::new(TYPEFACE.into(), f64::from(size), style)
 }
 
 /// A line of words as coverage, to be laid over a picture.
@@ -33,8 +35,7 @@ impl Words {
     /// a whole pixel.
     pub fn new(text: &str, size: u32) -> Words {
         const FINE: u32 = 4;
-        register();
-        let font = FontDesc::from((TYPEFACE, f64::from(FINE * size))).style(FontStyle::Bold);
+        let font = font(FINE * size, FontStyle::Bold);
         let (wide, _) = font.box_size(text).unwrap_or((0, 0));
         let (width, height) = (wide.div_ceil(FINE) + 2, 2 * size);
         let fine = (FINE * width, FINE * height);
