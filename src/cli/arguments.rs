@@ -251,7 +251,7 @@ pub struct BenchDesk {
 #[derive(Args, Debug)]
 pub struct Demo {
     /// Task, by its file's name or Gymnasium's.
-    #[arg(long, default_value = "hopper")]
+    #[arg(long, default_value = "half_cheetah")]
     pub task: String,
     /// Seed of every random stream.
     #[arg(long, default_value_t = 0)]

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Judgements of the simulated teacher.
-const LABELS: usize = 160;
+const LABELS: usize = 120;
 
 /// Env steps: what two cores do in well under five minutes.
-const ENV_STEPS: u64 = 1_200_000;
+const ENV_STEPS: u64 = 400_000;
 
 /// Episodes behind each of the two returns that are compared.
 const EPISODES: usize = 20;

@@ -24,7 +24,10 @@ pub(super) type Values = Vec<(&'static str, f64)>;
 const FIRST_FIT: usize = 10;
 
 /// Clips in the pool before the first pairs are proposed, so that the first question has some choice behind it.
-const FIRST_CLIPS: usize = 8;
+const FIRST_CLIPS: usize = 4;
+
+/// Clips in the pool before a simulated teacher, whom nobody waits for, is asked, and before an untrained policy may rest.
+const ENOUGH_CLIPS: usize = 32;
 
 /// A refit waits until the labels have grown by this share: a fit costs time that stepping could use.
 const REFIT_SHARE: usize = 25;
@@ -127,7 +130,7 @@ impl Trainer {
     }
 
     /// Whether judgement is the reward.
-    pub fn is_from_preferences(&self) -> bool {
+    pub fn learns_from_preferences(&self) -> bool {
         self.preference.is_some()
     }
 
@@ -139,6 +142,11 @@ impl Trainer {
     /// Whether there are clips enough to ask about.
     pub fn can_ask(&self) -> bool {
         self.preference.as_ref().is_some_and(|p| p.pool.len() >= FIRST_CLIPS)
+    }
+
+    /// Whether the pool shows what the policy does at its full breadth.
+    pub fn has_choice(&self) -> bool {
+        self.preference.as_ref().is_some_and(|p| p.pool.len() >= ENOUGH_CLIPS)
     }
 
     /// Judgements that the schedule would like to have by now.
@@ -157,7 +165,7 @@ impl Trainer {
         let due = self.labels_wanted().saturating_sub(labels);
         let handful = (self.settings.labels / 40).clamp(1, 10);
         let last = self.labels_wanted() >= self.settings.labels;
-        if due >= handful || last || labels == 0 { due } else { 0 }
+        if self.has_choice() && (due >= handful || last || labels == 0) { due } else { 0 }
     }
 
     /// Up to `count` pairs worth asking, sides shuffled; none while there are too few clips.

@@ -123,10 +123,10 @@ impl Worker {
         if self.trainer.finished() {
             return Some(Phase::Finished);
         }
-        let waits_for_person = self.trainer.is_from_preferences()
+        let waits_for_person = self.trainer.learns_from_preferences()
             && wishes.teacher == TeacherKind::Person
             && wishes.pairs_ready >= PAIRS_READY
-            && self.trainer.can_ask()
+            && self.trainer.has_choice()
             && (!self.trainer.has_reward() || self.trainer.env_steps() - self.judged.0 > PATIENCE);
         waits_for_person.then_some(Phase::Waiting)
     }

@@ -117,12 +117,16 @@ impl Recorder {
         cut
     }
 
-    /// Drops every clip in flight: all worlds begin a new episode with the next step.
+    /// Drops every clip in flight: all worlds begin a new episode with the next step. Every other slot begins a clip at once, so that the
+    /// first question need not wait.
     pub fn restart(&mut self) {
         for slot in 0..self.slots.len() {
             self.slots[slot].elapsed = 0;
             self.slots[slot].frames = Frames::default();
             self.draw_gap(slot);
+            if slot % 2 == 0 {
+                self.slots[slot].gap = Some(0);
+            }
         }
     }
 

@@ -31,7 +31,7 @@ impl Default for LabelSettings {
     fn default() -> Self {
         LabelSettings {
             clip_seconds: 1.5,
-            recorded_worlds: 8,
+            recorded_worlds: 16,
             pool: 100,
             candidates: 10,
             random_share: 0.3,
