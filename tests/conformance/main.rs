@@ -242,15 +242,15 @@ fn episodes_end_and_are_booked() {
 /// In preference mode nothing ends early, and the alive bonus goes step by step with health.
 #[test]
 fn a_fixed_horizon_pays_the_alive_bonus_only_while_healthy() {
-    let task = cut_at(&Task::load("hopper").unwrap(), 200).fixed_horizon();
+    let task = cut_at(&Task::load("hopper").unwrap(), 400).fixed_horizon();
     let alive = task.term_names().position(|name| name == "reward_survive").unwrap();
     let mut env = batch(&task, 1, 1, Autoreset::SameStep);
     env.reset(0);
     let mut paid = [0, 0];
-    for t in 1..=200 {
+    for t in 1..=400 {
         let step = env.step(&[0.0; 3]).unwrap();
-        assert_eq!((step.terminated[0], step.truncated[0]), (false, t == 200));
-        let obs = if t == 200 { &step.final_obs } else { &step.obs };
+        assert_eq!((step.terminated[0], step.truncated[0]), (false, t == 400));
+        let obs = if t == 400 { &step.final_obs } else { &step.obs };
         let healthy = obs[0] > 0.7 && obs[1].abs() < 0.2 && obs[1..5].iter().all(|x| x.abs() < 100.0);
         // With no torque it stands at first, then falls; the bonus is 1 or nothing.
         assert_eq!(step.terms[alive], f32::from(u8::from(healthy)), "step {t}: {obs:?}");
