@@ -166,7 +166,7 @@ fn the_first_minibatch_sees_the_policy_that_acted() {
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
-    let settings = PpoSettings { entropy: 0.03, ..PpoSettings::default() };
+    let settings = PpoSettings { entropy: 0.03, value_clip: 0.2, ..PpoSettings::default() };
     let mut stream = Seed(9).stream("gradients");
     let rows = 64;
     let mut draw = |columns: i64, scale: f64| {
