@@ -3,6 +3,7 @@
 use super::clock::Clock;
 use super::commands::DeskCommand;
 use super::curves::CurveCache;
+use super::eye::Eye;
 use super::hold::Hold;
 use super::overlays::{NewRun, PaletteState};
 use super::panel::CurveTab;
@@ -12,7 +13,6 @@ use super::{DeskOptions, TaskChoice, style};
 use crate::basics::{Choice, Clip, PairId, Scene};
 use crate::lab::{Command, Event, PairView, Phase, Snapshot, TeacherKind};
 use crate::settings::RunSettings;
-use crate::view::{Camera, interpolate};
 use eframe::egui_wgpu::RenderState;
 use egui::{RawInput, ThemePreference, Ui, ViewportCommand};
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(super) struct Flash {
 pub(super) struct PolicyView {
     pub clip: Option<Arc<Clip>>,
     pub clock: Clock,
-    pub camera: Option<Camera>,
+    pub eye: Option<Eye>,
     /// egui time when the lab was last asked for a new clip.
     asked: Option<f64>,
 }
@@ -82,9 +82,9 @@ pub struct Desk {
     pub(super) awaiting: Option<PairId>,
     pub(super) flash: Option<Flash>,
     pub(super) clock: Clock,
-    /// The camera of both clips; its target follows each robot.
-    pub(super) camera: Option<Camera>,
-    /// The scene that the cameras were framed for.
+    /// Where both clips are seen from.
+    pub(super) eye: Option<Eye>,
+    /// The scene that the eyes were made for.
     framed: Option<Arc<Scene>>,
     pub(super) policy: PolicyView,
     pub(super) curves: CurveCache,
@@ -124,7 +124,7 @@ impl Desk {
             awaiting: None,
             flash: None,
             clock: Clock::default(),
-            camera: None,
+            eye: None,
             framed: None,
             policy: PolicyView { clock: Clock::at_speed(4), ..PolicyView::default() },
             curves: CurveCache::default(),
@@ -312,8 +312,8 @@ impl Desk {
         }
         if self.framed.as_ref().is_none_or(|scene| !Arc::ptr_eq(scene, &snapshot.scene)) {
             self.framed = Some(snapshot.scene.clone());
-            self.camera = None;
-            self.policy.camera = None;
+            self.eye = None;
+            self.policy.eye = None;
         }
         self.curves.update(&snapshot.curves);
 
@@ -326,13 +326,11 @@ impl Desk {
                 self.clock.restart(duration);
                 self.clock.playing = true;
                 self.awaiting.take_if(|awaited| *awaited != pair.id);
+                self.eye = framed(self.eye, &snapshot.scene, &pair.clips);
                 self.shown = Some(Shown { pair, taught, since: Instant::now() });
             }
         } else if snapshot.teacher != TeacherKind::Person || !snapshot.from_preferences {
             self.shown = None;
-        }
-        if let Some(shown) = &self.shown {
-            self.camera.get_or_insert_with(|| framing(&snapshot.scene, &shown.pair.clips[0]));
         }
         self.look_at_policy(&snapshot);
         self.snapshot = Some(snapshot);
@@ -343,7 +341,7 @@ impl Desk {
             let new = self.policy.clip.as_ref().is_none_or(|known| !Arc::ptr_eq(known, clip));
             if new {
                 self.policy.clock.restart(last_moment(clip));
-                self.policy.camera.get_or_insert_with(|| framing(&snapshot.scene, clip));
+                self.policy.eye = framed(self.policy.eye, &snapshot.scene, std::slice::from_ref(clip));
                 self.policy.clip = Some(clip.clone());
             }
         }
@@ -382,15 +380,13 @@ impl Desk {
             DeskCommand::PickLeft | DeskCommand::PickRight | DeskCommand::Tie | DeskCommand::Skip => {
                 self.open_pair().is_some()
             }
-            DeskCommand::Undo => {
-                open && snapshot.is_some_and(|s| s.from_preferences && s.teacher == TeacherKind::Person)
-            }
+            DeskCommand::Undo => open && snapshot.is_some_and(|s| s.labels > 0 && s.teacher == TeacherKind::Person),
             DeskCommand::TogglePlay | DeskCommand::StepBack | DeskCommand::StepForward => self.clock.duration() > 0.0,
             DeskCommand::ToggleTraining => {
                 open && snapshot.is_some_and(|s| !matches!(s.phase, Phase::Starting | Phase::Finished))
             }
             DeskCommand::Save => open && snapshot.is_some(),
-            DeskCommand::ResetCamera => self.camera.is_some() || self.policy.camera.is_some(),
+            DeskCommand::ResetCamera => self.eye.is_some() || self.policy.eye.is_some(),
             DeskCommand::NewRun => !self.hold.is_closing(),
             _ => true,
         }
@@ -452,8 +448,8 @@ impl Desk {
 
     fn reset_cameras(&mut self) {
         let Some(scene) = &self.framed else { return };
-        self.camera = self.shown.as_ref().map(|shown| framing(scene, &shown.pair.clips[0]));
-        self.policy.camera = self.policy.clip.as_ref().map(|clip| framing(scene, clip));
+        self.eye = self.shown.as_ref().and_then(|shown| framed(None, scene, &shown.pair.clips));
+        self.policy.eye = self.policy.clip.as_ref().and_then(|clip| framed(None, scene, std::slice::from_ref(clip)));
     }
 
     fn close(&mut self) {
@@ -495,7 +491,13 @@ fn last_moment(clip: &Clip) -> f64 {
     clip.frames.steps.saturating_sub(1) as f64 * f64::from(clip.dt)
 }
 
-/// A camera that shows the robot as it stands at the clip's beginning.
-fn framing(scene: &Scene, clip: &Clip) -> Camera {
-    Camera::framing(scene, &interpolate(&clip.frames, clip.dt, 0.0))
+/// The eye for these clips: the one there is, widened if need be, or a new one.
+fn framed(eye: Option<Eye>, scene: &Scene, clips: &[Arc<Clip>]) -> Option<Eye> {
+    match eye {
+        Some(mut eye) => {
+            eye.widen(scene, clips);
+            Some(eye)
+        }
+        None => Eye::on(scene, clips),
+    }
 }

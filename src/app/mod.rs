@@ -12,6 +12,7 @@ mod clock;
 mod commands;
 mod curves;
 mod desk;
+mod eye;
 mod hold;
 mod overlays;
 mod panel;

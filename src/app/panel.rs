@@ -90,8 +90,8 @@ impl Desk {
         // The small view may run at half the pace of the large ones: nobody judges by it.
         let time = (self.policy.clock.time() * 15.0).round() / 15.0;
         let view = View { slot: Slot::Policy, rect, name: "Current policy, running", clickable: false };
-        let (_, moved) = self.show_view(ui, &view, clip.as_ref(), time as f32, self.policy.camera);
-        self.policy.camera = moved;
+        let (_, moved) = self.show_view(ui, &view, clip.as_ref(), time as f32, self.policy.eye);
+        self.policy.eye = moved;
         let line = Stroke::new(1.0, Palette::of(ui.ctx()).line);
         ui.painter().rect_stroke(rect, CornerRadius::same(CARD_RADIUS), line, StrokeKind::Inside);
     }

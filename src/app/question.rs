@@ -2,12 +2,12 @@
 
 use super::commands::DeskCommand;
 use super::desk::Desk;
+use super::eye::Eye;
 use super::style::{CARD_RADIUS, GAP, Palette};
 use super::viewport::{Shot, Slot};
 use super::widgets::{answer_button, chip, count, main_button, round_corners};
 use crate::basics::{Choice, Clip, PairReason};
 use crate::lab::{Phase, Snapshot};
-use crate::view::Camera;
 use egui::emath::GuiRounding as _;
 use egui::{
     Align, Align2, CornerRadius, CursorIcon, FontFamily, FontId, Layout, PointerButton, Rect, Response, RichText, Role,
@@ -81,10 +81,15 @@ impl Desk {
                 clickable: open,
             };
             let clip = clips.as_ref().map(|clips| clips[side].clone());
-            let camera = self.camera;
-            let (response, moved) = self.show_view(ui, &view, clip.as_ref(), time, camera);
-            self.camera = moved;
+            let eye = self.eye;
+            let (response, moved) = self.show_view(ui, &view, clip.as_ref(), time, eye);
+            self.eye = moved;
             self.dress(ui, &view, side, clip.as_deref(), &response);
+            if clip.is_none() {
+                let ink = Palette::of(ui.ctx()).muted;
+                let font = FontId::new(13.0, FontFamily::Proportional);
+                ui.painter().text(rect.center(), Align2::CENTER_CENTER, "A clip is on its way…", font, ink);
+            }
             // The second click of a double click must not answer the pair that the first one brought.
             if open && response.clicked() && !response.double_clicked() {
                 self.queue.push([DeskCommand::PickLeft, DeskCommand::PickRight][side]);
@@ -102,9 +107,9 @@ impl Desk {
         views.max.y = transport.max.y;
         let clip = self.policy.clip.clone();
         let view = View { slot: Slot::Left, rect: views, name: "Current policy, running", clickable: false };
-        let (time, camera) = (self.policy.clock.time() as f32, self.policy.camera);
-        let (response, moved) = self.show_view(ui, &view, clip.as_ref(), time, camera);
-        self.policy.camera = moved;
+        let (time, eye) = (self.policy.clock.time() as f32, self.policy.eye);
+        let (response, moved) = self.show_view(ui, &view, clip.as_ref(), time, eye);
+        self.policy.eye = moved;
         self.frame_view(ui, &view, &response, None);
         let palette = Palette::of(ui.ctx());
         let note = match snapshot.phase {
@@ -139,21 +144,21 @@ impl Desk {
         });
     }
 
-    /// One 3D view: senses, turns the camera, and paints the picture or a plain ground in its place. Returns the camera as it is now.
+    /// One 3D view: senses, turns the eye, and paints the picture or a plain ground in its place. Returns the eye as it is now.
     pub(super) fn show_view(
         &mut self,
         ui: &mut Ui,
         view: &View<'_>,
         clip: Option<&Arc<Clip>>,
         time: f32,
-        mut camera: Option<Camera>,
-    ) -> (Response, Option<Camera>) {
+        mut eye: Option<Eye>,
+    ) -> (Response, Option<Eye>) {
         let &View { slot, rect, name, clickable } = view;
         let sense = if clickable { Sense::click_and_drag() } else { Sense::drag() };
         let response = ui.interact(rect, ui.scope_id().with(("3D view", slot as usize)), sense);
         let role = if clickable { Role::Button } else { Role::Image };
         response.widget_info(|| WidgetInfo::labeled(role, ui.is_enabled(), name));
-        if let Some(camera) = &mut camera {
+        if let Some(camera) = eye.as_mut().map(|eye| &mut eye.camera) {
             if response.dragged_by(PointerButton::Primary) || response.dragged_by(PointerButton::Secondary) {
                 let delta = response.drag_delta();
                 camera.orbit(delta.x, delta.y);
@@ -168,8 +173,8 @@ impl Desk {
         let radius = CornerRadius::same(CARD_RADIUS);
         // Whole pixels, so that a picture's pixels fall on the screen's.
         let rect = rect.round_to_pixels(ui.pixels_per_point());
-        let picture = clip.zip(camera).zip(self.snapshot.clone()).and_then(|((clip, camera), snapshot)| {
-            let shot = Shot { clip: clip.clone(), time, camera, dark: ui.visuals().dark_mode };
+        let picture = clip.zip(eye).zip(self.snapshot.clone()).and_then(|((clip, eye), snapshot)| {
+            let shot = Shot { clip: clip.clone(), time, camera: eye.camera, dark: ui.visuals().dark_mode };
             self.stage.picture(slot, rect, ui.pixels_per_point(), &snapshot.scene, shot)
         });
         match picture {
@@ -179,7 +184,7 @@ impl Desk {
             }
             None => drop(ui.painter().rect_filled(rect, radius, palette.card)),
         }
-        (response, camera)
+        (response, eye)
     }
 
     /// The frame, the words and the glow of one of the two clips.

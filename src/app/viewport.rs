@@ -4,8 +4,9 @@
 //! A picture is drawn only when something in it changed, at the size in pixels that it has on the screen. Without a device (a test,
 //! a driver that failed) there are no pictures, and the views stay plain rectangles that can still be named, hovered and clicked.
 
+use super::eye::Path;
 use crate::basics::{Clip, Scene};
-use crate::view::{Camera, Look, Renderer, follow, interpolate};
+use crate::view::{Camera, Look, Renderer, interpolate};
 use eframe::egui_wgpu::{Callback, CallbackResources, CallbackTrait, RenderState, SurfaceConfig, WgpuConfiguration};
 use eframe::wgpu;
 use egui::{PaintCallbackInfo, Rect, Shape};
@@ -78,6 +79,8 @@ struct Canvas {
     view: wgpu::TextureView,
     bind_group: wgpu::BindGroup,
     shot: Option<Shot>,
+    /// Where the robot goes in the clip that was last on it.
+    path: Option<(Arc<Clip>, Path)>,
 }
 
 /// What puts a picture in its place.
@@ -179,6 +182,7 @@ impl Gpu {
         }
         for canvas in self.canvases.iter_mut().flatten() {
             canvas.shot = None;
+            canvas.path = None;
         }
     }
 
@@ -199,15 +203,19 @@ impl Gpu {
         });
         let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
         let bind_group = self.shower.bind_group(&self.state.device, &view);
-        *place = Some(Canvas { size, view, bind_group, shot: None });
+        *place = Some(Canvas { size, view, bind_group, shot: None, path: None });
     }
 
     fn draw(&mut self, slot: Slot) {
-        let (Some((scene, renderer)), Some(canvas)) = (&mut self.scene, &self.canvases[slot as usize]) else { return };
+        let (Some((scene, renderer)), Some(canvas)) = (&mut self.scene, &mut self.canvases[slot as usize]) else {
+            return;
+        };
         let Some(shot) = &canvas.shot else { return };
         let frames = &shot.clip.frames;
         let poses = interpolate(frames, shot.clip.dt, shot.time);
-        let camera = shot.camera.following(follow(frames, shot.clip.dt, scene.focus, shot.time));
+        canvas.path.take_if(|(clip, _)| !Arc::ptr_eq(clip, &shot.clip));
+        let (_, path) = canvas.path.get_or_insert_with(|| (shot.clip.clone(), Path::of(scene, &shot.clip)));
+        let camera = path.aim(shot.camera, shot.time);
         let look = if shot.dark { &Look::DARK } else { &Look::LIGHT };
         let device = &self.state.device;
         let fresh = || device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -240,14 +240,16 @@ pub(super) fn mix(a: Color32, b: Color32, share: f32) -> Color32 {
     a.lerp_to_gamma(b, share)
 }
 
-/// A count as one says it: 950, 12.3k, 4.56M.
+/// A count as one says it: 950, 12.3k, 4.56M, 20M.
 pub(super) fn count(n: f64) -> String {
-    match n.abs() {
-        m if m >= 1e9 => format!("{:.2}G", n / 1e9),
-        m if m >= 1e6 => format!("{:.2}M", n / 1e6),
-        m if m >= 1e4 => format!("{:.1}k", n / 1e3),
-        _ => format!("{n:.0}"),
-    }
+    let (scaled, unit) = match n.abs() {
+        m if m >= 1e9 => (n / 1e9, "G"),
+        m if m >= 1e6 => (n / 1e6, "M"),
+        m if m >= 1e4 => (n / 1e3, "k"),
+        _ => return format!("{n:.0}"),
+    };
+    let digits = format!("{scaled:.*}", if unit == "k" { 1 } else { 2 });
+    format!("{}{unit}", digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// A number of unknown size with about three digits that matter.
@@ -277,8 +279,15 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_one_says_them() {
-        let cases =
-            [(0.0, "0"), (950.0, "950"), (9999.0, "9999"), (12_345.0, "12.3k"), (2e6, "2.00M"), (3.2e9, "3.20G")];
+        let cases = [
+            (0.0, "0"),
+            (950.0, "950"),
+            (9999.0, "9999"),
+            (12_345.0, "12.3k"),
+            (1_234_567.0, "1.23M"),
+            (2e7, "20M"),
+            (3.2e9, "3.2G"),
+        ];
         for (n, expected) in cases {
             assert_eq!(count(n), expected);
         }
