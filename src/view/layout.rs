@@ -79,13 +79,13 @@ pub(super) struct Solid {
     pub rotation: [f32; 4],
     pub half_extents: [f32; 3],
     pub own: u32,
-    pub colour: [f32; 4],
+    pub colour: [f32; 3],
+    pub depth_scale: f32,
 }
 
 impl Solid {
-    /// Locations 0 to 4.
-    pub const ATTRIBUTES: [wgpu::VertexAttribute; 5] =
-        wgpu::vertex_attr_array![0 => Float32x4, 1 => Float32x4, 2 => Float32x3, 3 => Uint32, 4 => Float32x4];
+    /// Locations 0 to 5.
+    pub const ATTRIBUTES: [wgpu::VertexAttribute; 6] = wgpu::vertex_attr_array![0 => Float32x4, 1 => Float32x4, 2 => Float32x3, 3 => Uint32, 4 => Float32x3, 5 => Float32];
 }
 
 #[cfg(test)]
@@ -161,6 +161,7 @@ mod tests {
                 wgpu::VertexFormat::Float32x4
             }
             TypeInner::Scalar(scalar) if scalar.kind == ScalarKind::Uint => wgpu::VertexFormat::Uint32,
+            TypeInner::Scalar(scalar) if scalar.kind == ScalarKind::Float => wgpu::VertexFormat::Float32,
             other => panic!("unexpected {other:?}"),
         };
         let attributes = |name: &str| {
@@ -192,6 +193,7 @@ mod tests {
             ("half_extents", offset_of!(Solid, half_extents)),
             ("own", offset_of!(Solid, own)),
             ("colour", offset_of!(Solid, colour)),
+            ("depth_scale", offset_of!(Solid, depth_scale)),
         ];
         assert_eq!(attributes("Solid"), ours(&instance, &Solid::ATTRIBUTES));
     }

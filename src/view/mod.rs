@@ -9,6 +9,8 @@ mod bounds;
 mod camera;
 pub mod chart;
 pub mod film;
+#[cfg(test)]
+mod icon;
 mod layout;
 mod look;
 mod motion;

@@ -16,10 +16,12 @@ pub(super) const SHADER: &str = include_str!("../../shaders/scene/scene.wgsl");
 const DEPTH_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Depth32Float;
 /// How far the floor reaches from the eye, metres; the look's fade has long turned it into horizon there.
 const FLOOR_REACH: f32 = 400.0;
+/// Share of its distance by which each solid of a scene is drawn nearer than the one before: 0.1 mm at 4 m.
+const DEPTH_STEP: f32 = 2.5e-5;
 /// Textures kept between pictures: one set for each size that is on show.
 const KEPT_SIZES: usize = 4;
 
-/// Draws one scene in any poses. It keeps nothing of a picture, so one renderer may draw many pictures into one encoder.
+/// Draws one scene in any poses. Solids are opaque, whatever their alpha. It keeps nothing of a picture, so one renderer may draw many pictures into one encoder.
 pub struct Renderer {
     format: wgpu::TextureFormat,
     pipelines: Pipelines,
@@ -141,16 +143,17 @@ impl Renderer {
         let mut placed = self
             .solids
             .iter()
-            .filter_map(|geom| Some((geom, in_world(geom, poses.get(geom.body)?))))
+            .enumerate()
+            .filter_map(|(rank, geom)| Some((rank, geom, in_world(geom, poses.get(geom.body)?))))
             .collect::<Vec<_>>();
         // An outline is blended over what is already there, so that must be what lies behind it.
-        placed.sort_by(|(_, (_, a)), (_, (_, b))| b.distance_squared(eye).total_cmp(&a.distance_squared(eye)));
+        placed.sort_by(|(_, _, (_, a)), (_, _, (_, b))| b.distance_squared(eye).total_cmp(&a.distance_squared(eye)));
 
         let mut casters = Box::new(Casters::zeroed());
         let (mut capsules, mut boxes) = (0, 0);
         let mut patch: Option<[Vec2; 2]> = None;
         let mut owners = Vec::with_capacity(placed.len());
-        for &(geom, (rotation, centre)) in &placed {
+        for &(_, geom, (rotation, centre)) in &placed {
             owners.push(match caster(&geom.shape, rotation, centre) {
                 Caster::Capsule(capsule) if capsules < CAPSULES => {
                     casters.capsules[capsules] = capsule;
@@ -172,7 +175,7 @@ impl Renderer {
 
         let mut solids = Vec::with_capacity(placed.len());
         let mut runs: Vec<(Kind, Range<u32>)> = Vec::new();
-        for ((geom, (rotation, centre)), owner) in placed.into_iter().zip(owners) {
+        for ((rank, geom, (rotation, centre)), owner) in placed.into_iter().zip(owners) {
             let (kind, radius, half_extents) = match geom.shape {
                 Shape::Plane => continue,
                 Shape::Sphere { radius } => (Kind::Capsule, radius, Vec3::splat(radius)),
@@ -189,7 +192,7 @@ impl Renderer {
                 Some((last, range)) if *last == kind => range.end = index + 1,
                 _ => runs.push((kind, index..index + 1)),
             }
-            let [red, green, blue, alpha] = geom.rgba;
+            let [red, green, blue, _] = geom.rgba;
             // As the shader counts casters: capsules first, then boxes.
             let own = match owner {
                 Owner::Capsule(at) => at,
@@ -201,7 +204,8 @@ impl Renderer {
                 rotation: rotation.to_array(),
                 half_extents: half_extents.to_array(),
                 own: own as u32,
-                colour: [linear(red), linear(green), linear(blue), alpha],
+                colour: [linear(red), linear(green), linear(blue)],
+                depth_scale: 1.0 + DEPTH_STEP * rank as f32,
             });
         }
         Staged { solids, runs, casters, capsules: capsules as u32, boxes: boxes as u32, patch }
