@@ -1,11 +1,11 @@
 //! The desk that a person sits at: two clips, a question, and beside them what the answers are making of the robot.
 //!
 //! [`run`] opens the window first and the lab behind it; [`Desk`] is the whole of what the window shows, over any
-//! [`Link`](crate::lab::Link), so that a test drives it through the accessibility tree without a window. The desk reaches the work
+//! [`Link`], so that a test drives it through the accessibility tree without a window. The desk reaches the work
 //! through the lab's commands, events and snapshots alone. It keeps no record of its own: what it shows is the latest snapshot, and an
 //! answer counts when the lab says that it is on disk.
 //!
-//! [`commands`] is the table from which keys, menus, buttons and help derive; [`viewport`] is the one file that touches wgpu.
+//! `commands` is the table from which keys, menus, buttons and help derive; `viewport` is the one file that touches wgpu.
 
 mod chrome;
 mod clock;
