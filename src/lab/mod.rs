@@ -15,6 +15,7 @@ mod error;
 mod evaluate;
 mod ledger;
 mod portal;
+mod priority;
 mod trainer;
 mod vocabulary;
 mod worker;
@@ -32,7 +33,7 @@ use crate::store::{Session, StoreError};
 use board::Board;
 use control::{Control, Wishes};
 use ledger::{Ledger, Message};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -64,7 +65,15 @@ impl Lab {
         let (mut session, settings) = open_session(settings)?;
         let task = task_of(&settings)?;
         let seed = Seed(settings.seed);
-        let mut trainer = Trainer::new(&settings, task.clone(), session.next_item_id()?, None, None)?;
+        let next_item = session.next_item_id()?;
+        // The physics threads inherit the priority of the thread that starts them.
+        let mut trainer = std::thread::scope(|scope| {
+            let build = Builder::new().name("flipside-setup".to_owned()).spawn_scoped(scope, || {
+                priority::yield_to_the_window();
+                Trainer::new(&settings, task.clone(), next_item, None, None)
+            });
+            build.map_err(LabError::Thread)?.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })?;
         if let Some(loaded) = session.load_checkpoint()? {
             if let Some(warning) = &loaded.warning {
                 log::warn!("{warning}");

@@ -4,7 +4,7 @@ use super::board::Board;
 use super::control::{Control, Wishes};
 use super::ledger::Message;
 use super::trainer::Trainer;
-use super::{Event, LabError, Phase};
+use super::{Event, LabError, Phase, priority};
 use crate::learn::{LearnError, OneThread};
 use crate::preference::PreferenceError;
 use crate::settings::TeacherKind;
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 /// A crash loses at most this much training, and never a judgement.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 
-/// Pairs that should wait behind the one on show.
-const PAIRS_READY: usize = 4;
+/// Pairs that should wait behind the one on show: a burst of quick answers must not outrun one round of training.
+const PAIRS_READY: usize = 12;
 
 /// Waiting pairs older than this are replaced by more recent ones, since judgement is worth most on what the policy does now.
 const PAIRS_STALE: Duration = Duration::from_secs(8);
@@ -63,6 +63,7 @@ impl Worker {
 
     /// Serves until the ledger wishes to quit, then saves and says so.
     pub fn run(mut self) {
+        priority::yield_to_the_window();
         // The setting belongs to a thread, and this one does all the computing there is.
         let _one_thread = OneThread::new();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.serve())) {
