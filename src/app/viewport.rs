@@ -4,9 +4,8 @@
 //! A picture is drawn only when something in it changed, at the size in pixels that it has on the screen. Without a device (a test,
 //! a driver that failed) there are no pictures, and the views stay plain rectangles that can still be named, hovered and clicked.
 
-use super::eye::Path;
 use crate::basics::{Clip, Scene};
-use crate::view::{Camera, Look, Renderer, interpolate};
+use crate::view::{Camera, Look, Renderer, Track, interpolate};
 use eframe::egui_wgpu::{Callback, CallbackResources, CallbackTrait, RenderState, SurfaceConfig, WgpuConfiguration};
 use eframe::wgpu;
 use egui::{PaintCallbackInfo, Rect, Shape};
@@ -80,7 +79,7 @@ struct Canvas {
     bind_group: wgpu::BindGroup,
     shot: Option<Shot>,
     /// Where the robot goes in the clip that was last on it.
-    path: Option<(Arc<Clip>, Path)>,
+    track: Option<(Arc<Clip>, Track)>,
 }
 
 /// What puts a picture in its place.
@@ -182,7 +181,7 @@ impl Gpu {
         }
         for canvas in self.canvases.iter_mut().flatten() {
             canvas.shot = None;
-            canvas.path = None;
+            canvas.track = None;
         }
     }
 
@@ -203,7 +202,7 @@ impl Gpu {
         });
         let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
         let bind_group = self.shower.bind_group(&self.state.device, &view);
-        *place = Some(Canvas { size, view, bind_group, shot: None, path: None });
+        *place = Some(Canvas { size, view, bind_group, shot: None, track: None });
     }
 
     fn draw(&mut self, slot: Slot) {
@@ -213,9 +212,9 @@ impl Gpu {
         let Some(shot) = &canvas.shot else { return };
         let frames = &shot.clip.frames;
         let poses = interpolate(frames, shot.clip.dt, shot.time);
-        canvas.path.take_if(|(clip, _)| !Arc::ptr_eq(clip, &shot.clip));
-        let (_, path) = canvas.path.get_or_insert_with(|| (shot.clip.clone(), Path::of(scene, &shot.clip)));
-        let camera = path.aim(shot.camera, shot.time);
+        canvas.track.take_if(|(clip, _)| !Arc::ptr_eq(clip, &shot.clip));
+        let (_, track) = canvas.track.get_or_insert_with(|| (shot.clip.clone(), Track::of(scene, &shot.clip)));
+        let camera = track.aim(shot.camera, shot.time);
         let look = if shot.dark { &Look::DARK } else { &Look::LIGHT };
         let device = &self.state.device;
         let fresh = || device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -1,10 +1,12 @@
 //! Where one looks from: an orbit about a point that follows the robot.
 
 use super::bounds::Bounds;
-use crate::basics::{Pose, Scene};
+use crate::basics::{Clip, Pose, Scene};
 use glam::{Mat4, Vec2, Vec3, Vec4};
 use std::f32::consts::{FRAC_PI_2, PI};
 
+/// Moments of a clip that are looked at to learn how much room it needs.
+const MOMENTS: usize = 12;
 /// Nearest thing drawn, metres from the eye.
 pub(super) const NEAR: f32 = 0.02;
 /// Radians of orbit for one point of pointer travel.
@@ -15,7 +17,7 @@ const PITCH: [f32; 2] = [0.02, 1.5];
 const DISTANCE: [f32; 2] = [0.3, 60.0];
 
 /// An orbit camera. Its angles and distance are the person's; its target is set anew for every picture from
-/// [`follow`](super::follow), so that two cameras with the same angles see two clips in the same way.
+/// [`Track`](super::Track), so that two cameras with the same angles see two clips in the same way.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Camera {
     /// Radians about z, from +x towards +y, of the eye as seen from the target: −π/2 looks along +y, with +x to the right.
@@ -26,9 +28,7 @@ pub struct Camera {
     pub distance: f32,
     /// Field of view across the picture's shorter side, radians.
     pub field_of_view: f32,
-    /// What is looked at, relative to the followed point, metres: up or down, so that a tall robot stands in the middle.
-    pub lift: f32,
-    /// The followed point, world frame, metres.
+    /// The point that is looked at, world frame, metres.
     pub target: [f32; 3],
 }
 
@@ -37,7 +37,6 @@ impl Camera {
     /// moves in the x–z plane, from the side; any other from front right and above.
     pub fn framing(scene: &Scene, poses: &[Pose]) -> Camera {
         let bounds = Bounds::of_robot(scene, poses);
-        let focus = poses.get(scene.focus).map_or(Vec3::ZERO, |p| Vec3::from(p.position));
         let field_of_view = 32_f32.to_radians();
         let radius = (0.5 * bounds.size().length()).max(0.4);
         let (yaw, pitch) = if bounds.is_planar() {
@@ -50,9 +49,25 @@ impl Camera {
             pitch,
             distance: (1.1 * radius / (0.5 * field_of_view).sin()).clamp(DISTANCE[0], DISTANCE[1]),
             field_of_view,
-            lift: bounds.centre().z - focus.z,
-            target: focus.to_array(),
+            target: bounds.centre().to_array(),
         }
+    }
+
+    /// A camera that shows the robot of `scene` at every moment of all these clips, standing or fallen, once it is
+    /// [aimed](super::Track::aim): framed as at the first moment, as far away and as high as any moment needs. `None` if the clips
+    /// have no frames.
+    pub fn showing<'a>(scene: &Scene, clips: impl IntoIterator<Item = &'a Clip>) -> Option<Camera> {
+        let moments = clips.into_iter().filter(|clip| clip.frames.steps > 0).flat_map(|clip| {
+            let last = clip.frames.steps - 1;
+            (0..MOMENTS).map(move |i| clip.frames.poses_at(last * i / (MOMENTS - 1)))
+        });
+        let seen = moments.map(|poses| Camera::framing(scene, poses)).collect::<Vec<_>>();
+        let first = *seen.first()?;
+        let most = |of: fn(&Camera) -> f32| seen.iter().map(of).fold(f32::NEG_INFINITY, f32::max);
+        let [x, y, _] = first.target;
+        // The middle of a robot that stands is higher than that of one on the floor.
+        let target = [x, y, most(|c| c.target[2])];
+        Some(Camera { distance: most(|c| c.distance), target, ..first })
     }
 
     /// The same camera on another point.
@@ -76,7 +91,7 @@ impl Camera {
 
     /// Where the eye is, world frame, metres.
     pub fn eye(&self) -> [f32; 3] {
-        (self.centre() - self.forward() * self.distance).to_array()
+        (Vec3::from(self.target) - self.forward() * self.distance).to_array()
     }
 
     /// Where a point of the world falls in a picture of `size` pixels: x to the right and y down from the top left corner. `None`
@@ -118,10 +133,6 @@ impl Camera {
         let [tan_x, tan_y] = self.half_tangents(size);
         let (right, forward) = (self.right(), self.forward());
         [right * tan_x, right.cross(forward) * tan_y, forward]
-    }
-
-    fn centre(&self) -> Vec3 {
-        Vec3::from(self.target) + Vec3::Z * self.lift
     }
 
     fn forward(&self) -> Vec3 {
@@ -167,8 +178,7 @@ mod tests {
 
     #[test]
     fn agrees_with_glam() {
-        let camera =
-            Camera { yaw: 0.7, pitch: 0.4, distance: 3.0, field_of_view: 0.6, lift: 0.1, target: [1.0, 2.0, 0.5] };
+        let camera = Camera { yaw: 0.7, pitch: 0.4, distance: 3.0, field_of_view: 0.6, target: [1.0, 2.0, 0.6] };
         let centre = Vec3::new(1.0, 2.0, 0.6);
         let theirs = glam::camera::rh::proj::directx::perspective_infinite_reverse(0.6, 1.25, NEAR)
             * glam::camera::rh::view::look_at_mat4(Vec3::from(camera.eye()), centre, Vec3::Z);

@@ -2,7 +2,7 @@
 
 use super::quantise::Palette;
 use super::text::Words;
-use super::{Camera, Look, Offscreen, OffscreenError, Picture, follow, interpolate};
+use super::{Camera, Look, Offscreen, OffscreenError, Picture, Track, interpolate};
 use crate::basics::{Clip, Scene};
 use std::borrow::Cow;
 use std::fs::File;
@@ -52,7 +52,7 @@ pub struct Style {
     pub pause: u16,
     /// Colours and light.
     pub look: Look,
-    /// From where; `None` frames the robot as it stands in the first panel's first frame. Its target is not used: it follows the robot.
+    /// From where; `None` shows the whole robot at every moment. It moves along with the robot, at the height of its target.
     pub camera: Option<Camera>,
 }
 
@@ -118,9 +118,11 @@ struct Strip<'a> {
     offscreen: Offscreen,
     panels: &'a [Panel<'a>],
     captions: Vec<Words>,
+    tracks: Vec<Track>,
+    /// Whether the way that the robots have come is worth a word.
+    travels: bool,
     style: &'a Style,
     camera: Camera,
-    focus: usize,
     frames: usize,
 }
 
@@ -129,13 +131,15 @@ impl<'a> Strip<'a> {
         if let Some(empty) = panels.iter().find(|panel| panel.clip.frames.steps == 0) {
             return Err(FilmError::NoFrames { task: empty.clip.task.clone() });
         }
-        let first = panels.first().ok_or_else(|| FilmError::NoFrames { task: "nothing".into() })?;
-        let camera = style.camera.unwrap_or_else(|| Camera::framing(scene, first.clip.frames.poses_at(0)));
+        let camera = style.camera.or_else(|| Camera::showing(scene, panels.iter().map(|panel| panel.clip)));
+        let camera = camera.ok_or_else(|| FilmError::NoFrames { task: "nothing".into() })?;
+        let tracks = panels.iter().map(|panel| Track::of(scene, panel.clip)).collect::<Vec<_>>();
         let longest = panels.iter().map(|panel| panel.clip.duration()).fold(0.0, f32::max);
         // The last frame stands at or after the end of the longest clip's last step.
         let frames = (longest / seconds_a_frame(style)).ceil().max(1.0) as usize;
         let captions = panels.iter().map(|panel| Words::new(panel.caption, CAPTION)).collect();
-        Ok(Strip { offscreen: Offscreen::new(scene)?, panels, captions, style, camera, focus: scene.focus, frames })
+        let travels = tracks.iter().any(|track| track.advance(longest).abs() > 1.0);
+        Ok(Strip { offscreen: Offscreen::new(scene)?, panels, captions, tracks, travels, style, camera, frames })
     }
 
     /// Pixels across and down, all panels together.
@@ -192,10 +196,17 @@ impl<'a> Strip<'a> {
         let ink = self.style.look.ink();
         for (at, panel) in self.panels.iter().enumerate() {
             let Clip { frames, dt, .. } = panel.clip;
-            let camera = self.camera.following(follow(frames, *dt, self.focus, seconds));
+            let camera = self.tracks[at].aim(self.camera, seconds);
             let poses = interpolate(frames, *dt, seconds);
             let mut picture = self.offscreen.render(self.style.panel, &camera, &poses, &self.style.look)?;
-            self.captions[at].lay_over(&mut picture, CAPTION * 3 / 5, CAPTION / 4, ink);
+            let margin = CAPTION * 3 / 5;
+            self.captions[at].lay_over(&mut picture, margin, CAPTION / 4, ink);
+            if self.travels {
+                let way = format!("{:.1} m", self.tracks[at].advance(seconds)).replace('-', "−");
+                let words = Words::new(&way, CAPTION);
+                let left = picture.width.saturating_sub(words.width() + margin);
+                words.lay_over(&mut picture, left, CAPTION / 4, ink);
+            }
             let left = at * (picture.width + GAP) as usize;
             let row_bytes = 4 * picture.width as usize;
             for (y, row) in picture.rgba.chunks_exact(row_bytes).enumerate() {

@@ -36,7 +36,6 @@ fn draw() -> Picture {
         pitch: 12_f32.to_radians(),
         distance: 3.55,
         field_of_view: 30_f32.to_radians(),
-        lift: 0.0,
         target: [0.06, 0.0, 0.66],
     };
     let mut offscreen = Offscreen::new(&scene).unwrap();

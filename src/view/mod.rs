@@ -1,7 +1,7 @@
 //! From poses to pixels, on screen and off.
 //!
 //! [`Renderer`] draws a [`Scene`](crate::basics::Scene) into any wgpu texture; [`Offscreen`] brings a device of its own and gives the
-//! pixels back. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it and [`follow`] where the camera
+//! pixels back. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it and [`Track`] where the camera
 //! looks then, both as functions of the moment alone. [`film`] writes GIFs and PNGs, [`chart`] draws learning curves. Nothing here knows of windows or of learning.
 
 mod adapters;
@@ -26,6 +26,6 @@ mod text;
 pub use adapters::{AdapterLine, adapters};
 pub use camera::Camera;
 pub use look::Look;
-pub use motion::{follow, interpolate};
+pub use motion::{Track, interpolate};
 pub use offscreen::{Offscreen, OffscreenError, Picture};
 pub use renderer::Renderer;

@@ -1,14 +1,13 @@
 //! Poses and the camera's target at any moment of a clip, as functions of the moment alone: scrubbing back shows the same picture.
 
-use super::bounds::placed;
-use crate::basics::{Frames, Pose};
-use glam::Vec3;
+use super::Camera;
+use super::bounds::{Bounds, placed};
+use crate::basics::{Clip, Frames, Pose, Scene};
+use glam::Vec2;
 
-/// Standard deviation, in seconds, of the blur over the followed body's path along the floor: enough to take the judder of each
-/// stride out, little enough to keep the robot in the middle.
-const FLOOR_BLUR: f32 = 0.12;
-/// The same for its height: a hop should be seen as a hop, not be followed by the camera.
-const HEIGHT_BLUR: f32 = 0.8;
+/// Standard deviation, in seconds, of the blur over the robot's path: enough to take the judder of each stride out, little enough to
+/// keep the robot in the middle.
+const BLUR: f32 = 0.12;
 
 /// The poses `seconds` after the first frame, `[B]`: positions on the straight line between the two nearest frames, rotations along
 /// the shorter arc between them. Before the first and after the last frame time stands still. `dt` is the seconds between frames.
@@ -35,41 +34,65 @@ pub fn interpolate(frames: &Frames, dt: f32, seconds: f32) -> Vec<Pose> {
         .collect()
 }
 
-/// Where a camera that follows body `focus` looks `seconds` after the first frame, metres, world frame: the body's path, blurred by
-/// a Gaussian, lightly along the floor and heavily in height. Past either end of the clip the path along the floor goes on as its
-/// mirror image about the end point, so that the camera of a robot that runs does not brake there, and the height as its mirror
-/// image in time.
-pub fn follow(frames: &Frames, dt: f32, focus: usize, seconds: f32) -> [f32; 3] {
-    if frames.steps == 0 || focus >= frames.bodies {
-        return [0.0; 3];
+/// The way along the floor that the middle of a robot takes through a clip: what a camera follows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Track {
+    /// `[T]`: (x, y) of the middle of the box about all that moves.
+    middles: Vec<Vec2>,
+    dt: f32,
+}
+
+impl Track {
+    /// Of the robot of `scene` in `clip`.
+    pub fn of(scene: &Scene, clip: &Clip) -> Track {
+        let frames = &clip.frames;
+        let middle = |t| Bounds::of_robot(scene, frames.poses_at(t)).centre().truncate();
+        Track { middles: (0..frames.steps).map(middle).collect(), dt: clip.dt }
     }
-    let last = frames.steps as isize - 1;
-    let at = (seconds / dt).clamp(0.0, last as f32);
-    let place = |t: isize| Vec3::from(frames.poses_at(t as usize)[focus].position);
-    let mirrored = |t: isize| place((2 * t.clamp(0, last) - t).clamp(0, last));
-    let continued = |t: isize| {
-        if (0..=last).contains(&t) { place(t) } else { 2.0 * place(t.clamp(0, last)) - mirrored(t) }
-    };
-    let blurred = |blur: f32, path: &dyn Fn(isize) -> Vec3| {
-        let deviation = (blur / dt).max(1e-3);
-        let reach = (3.0 * deviation).ceil() as isize;
-        let middle = at.round() as isize;
-        let (mut sum, mut weights) = (Vec3::ZERO, 0.0);
-        for t in middle - reach..=middle + reach {
+
+    /// `camera` moved along to where the robot is `seconds` into the clip, at the height that it looks at now.
+    pub fn aim(&self, camera: Camera, seconds: f32) -> Camera {
+        let Vec2 { x, y } = self.blurred(seconds);
+        camera.following([x, y, camera.target[2]])
+    }
+
+    /// How far along +x the robot has come `seconds` into the clip, metres.
+    pub fn advance(&self, seconds: f32) -> f32 {
+        let Some(last) = self.middles.len().checked_sub(1) else { return 0.0 };
+        let at = (seconds / self.dt).clamp(0.0, last as f32);
+        let before = (at as usize).min(last);
+        let (a, b) = (self.middles[before], self.middles[(before + 1).min(last)]);
+        a.lerp(b, at - before as f32).x - self.middles[0].x
+    }
+
+    /// The path blurred by a Gaussian. Past either end of the clip it goes on as its mirror image about the end point, so that the
+    /// camera of a robot that runs does not brake there.
+    fn blurred(&self, seconds: f32) -> Vec2 {
+        let Some(last) = self.middles.len().checked_sub(1) else { return Vec2::ZERO };
+        let last = last as isize;
+        let continued = |t: isize| {
+            let inside = t.clamp(0, last);
+            let mirrored = (2 * inside - t).clamp(0, last);
+            let place = |t: isize| self.middles[t as usize];
+            if t == inside { place(t) } else { 2.0 * place(inside) - place(mirrored) }
+        };
+        let at = (seconds / self.dt).clamp(0.0, last as f32);
+        let deviation = (BLUR / self.dt).max(1e-3);
+        let (reach, nearest) = ((3.0 * deviation).ceil() as isize, at.round() as isize);
+        let (mut sum, mut weights) = (Vec2::ZERO, 0.0);
+        for t in nearest - reach..=nearest + reach {
             let from_middle = (t as f32 - at) / deviation;
             let weight = (-0.5 * from_middle * from_middle).exp();
-            sum += path(t) * weight;
+            sum += continued(t) * weight;
             weights += weight;
         }
         sum / weights
-    };
-    let floor = blurred(FLOOR_BLUR, &continued);
-    let height = blurred(HEIGHT_BLUR, &mirrored);
-    [floor.x, floor.y, height.z]
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples;
     use super::*;
     use glam::Quat;
 
@@ -104,12 +127,19 @@ mod tests {
 
     #[test]
     fn the_camera_keeps_up_and_does_not_hop_along() {
-        let frames = running(100, 0.02);
+        let (scene, _) = samples::hopper();
+        let clip = samples::hop(2.0, 100);
+        let track = Track::of(&scene, &clip);
+        let camera = Camera::showing(&scene, [&clip]).unwrap();
+        // The hopper's middle sways about the point that moves at 2 m/s.
+        let start = camera.target[0];
         for seconds in [0.0, 0.3, 1.0, 1.7, 1.98] {
-            let [x, y, z] = follow(&frames, 0.02, 1, seconds);
-            assert!((x - 2.0 * seconds).abs() < 0.01, "{x} at {seconds}");
-            assert_eq!(y, 0.0);
-            assert!((z - 1.0).abs() < 0.03, "{z}");
+            let aimed = track.aim(camera, seconds);
+            assert!((aimed.target[0] - start - 2.0 * seconds).abs() < 0.05, "{:?} at {seconds}", aimed.target);
+            assert_eq!(aimed.target[2], camera.target[2]);
+            assert!((track.advance(seconds) - 2.0 * seconds).abs() < 0.1);
         }
+        // As a function of the moment alone.
+        assert_eq!(track.aim(camera, 0.7), track.aim(track.aim(camera, 1.9), 0.7));
     }
 }

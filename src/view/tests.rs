@@ -140,8 +140,7 @@ fn an_upright_capsule_is_as_wide_as_its_projection() {
     let poses = [Pose::IDENTITY, pose(Vec3::new(0.0, 0.0, 2.0), Quat::IDENTITY)];
     let mut offscreen = Offscreen::new(&black).unwrap();
     for distance in [2.0_f32, 3.3, 5.1] {
-        let camera =
-            Camera { pitch: 0.0, distance, lift: 0.0, target: [0.0, 0.0, 2.0], ..Camera::framing(&black, &poses) };
+        let camera = Camera { pitch: 0.0, distance, target: [0.0, 0.0, 2.0], ..Camera::framing(&black, &poses) };
         let picture = offscreen.render(SIZE, &camera, &poses, &SILHOUETTE).unwrap();
         // In the middle row, the share of each pixel that is black.
         let around = f32::from(picture.rgb(0, SIZE[1] / 2)[0]);
@@ -166,7 +165,6 @@ fn what_is_nearer_hides_what_is_farther_whatever_the_order() {
         pitch: 0.3,
         distance: 3.0,
         target: [0.0, 0.0, 0.4],
-        lift: 0.0,
         ..Camera::framing(&scene(vec![red.clone()]), &poses)
     };
     let draw = |geoms: Vec<Geom>| {

@@ -50,6 +50,11 @@ impl Words {
         Words { width, height, coverage }
     }
 
+    /// Pixels across.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
     /// Lays the words over `picture` in `colour`, their top left corner at `(left, top)`; what does not fit is cut off.
     pub fn lay_over(&self, picture: &mut Picture, left: u32, top: u32, colour: [u8; 3]) {
         for y in 0..self.height.min(picture.height.saturating_sub(top)) {
