@@ -1,12 +1,13 @@
 //! From a task's file to its parts: every name looked up in the model, every choice of numbers resolved to indices, and a mistake
 //! reported with its line and what the model has instead.
 
-use super::signal::{BodyPick, Element, Pick};
+use super::signal::{BodyPick, CenterPick, Element, Pick};
 use super::task::{Bound, Parts, Place, Term};
 use crate::basics::Seed;
-use crate::physics::{Joint, JointKind, Model};
+use crate::physics::{Body, Joint, JointKind, Model, Quantity};
 use crate::settings::{HealthSpec, PlaceSpec, RewardKind, RewardSpec, SignalSpec, Source, SpecError, TaskSpec};
 use std::ops::Range;
+use std::sync::Arc;
 use toml::Spanned;
 
 const OPEN: [f64; 2] = [f64::NEG_INFINITY, f64::INFINITY];
@@ -22,13 +23,11 @@ pub(super) fn parts(spec: &TaskSpec, model: &Model) -> Result<Parts, SpecError> 
     let health = spec.healthy.iter().map(|bound| compiler.bound(bound)).collect::<Result<Vec<_>, _>>()?;
     let places = spec.reset.place.iter().map(|place| compiler.place(place)).collect::<Result<Vec<_>, _>>()?;
 
-    let needs = |wanted: fn(&Pick) -> bool| {
-        let of_terms = terms.iter().flat_map(|term| &term.signal);
-        let of_health = health.iter().flat_map(|bound| &bound.signal);
-        observation.iter().chain(of_terms).chain(of_health).any(|element| wanted(&element.pick))
-    };
-    let needs_poses = needs(|pick| matches!(pick, Pick::Body(_)));
-    let needs_forces = needs(|pick| matches!(pick, Pick::Force(_)));
+    let of_terms = terms.iter().flat_map(|term| &term.signal);
+    let of_health = health.iter().flat_map(|bound| &bound.signal);
+    let read = observation.iter().chain(of_terms).chain(of_health);
+    let needs =
+        Quantity::ALL.into_iter().filter(|q| read.clone().any(|element| element.pick.needs() == Some(*q))).collect();
     let free = |joint: &&Joint| joint.kind == JointKind::Free;
     Ok(Parts {
         observation,
@@ -38,8 +37,7 @@ pub(super) fn parts(spec: &TaskSpec, model: &Model) -> Result<Parts, SpecError> 
         qvel_noise: spec.reset.qvel.as_ref().map(|n| *n.get_ref()),
         places,
         quaternions: model.joints.iter().filter(free).map(|joint| joint.qposadr + 3).collect(),
-        needs_poses,
-        needs_forces,
+        needs,
     })
 }
 
@@ -92,18 +90,17 @@ impl Compiler<'_> {
             let joints = names.iter().map(|name| self.joint(name)).collect::<Result<Vec<_>, _>>()?;
             Ok(joints.into_iter().flat_map(entries).map(pick).collect())
         };
-        let refuse = |what: &str| {
-            let message =
-                format!("no physics backend supplies {what} yet; expected qpos, qvel, state, action, body or cfrc_ext");
-            Err(self.error(&signal.source, message))
-        };
         match signal.source.get_ref() {
             Source::Qpos => of_joints(positions, Pick::Qpos, nq),
             Source::Qvel => of_joints(velocities, Pick::Qvel, nv),
             Source::State => Ok((0..nq).map(Pick::Qpos).chain((0..nv).map(Pick::Qvel)).collect()),
             Source::Action => Ok((0..nu).map(Pick::Action).collect()),
-            // The world's own six, which come first, are left out: they are always zero.
+            // The world's own numbers, which come first, are left out: they never change.
+            Source::Cinert => Ok((10..10 * nbody).map(Pick::Cinert).collect()),
+            Source::Cvel => Ok((6..6 * nbody).map(Pick::Cvel).collect()),
             Source::CfrcExt => Ok((6..6 * nbody).map(Pick::Force).collect()),
+            Source::QfrcActuator => of_joints(velocities, Pick::Actuator, nv),
+            Source::QfrcConstraint => of_joints(velocities, Pick::Constraint, nv),
             Source::Body => {
                 // `TaskSpec::parse` has refused a body source without a body.
                 let Some(name) = &signal.body else { return Ok(Vec::new()) };
@@ -112,11 +109,12 @@ impl Compiler<'_> {
                 let offset = signal.offset.as_ref().map_or([0.0; 3], |o| *o.get_ref());
                 Ok((0..3).map(|axis| Pick::Body(BodyPick { body, offset, relative_to, axis })).collect())
             }
-            Source::CenterOfMass => refuse("the centre of mass"),
-            Source::Cinert => refuse("cinert"),
-            Source::Cvel => refuse("cvel"),
-            Source::QfrcActuator => refuse("qfrc_actuator"),
-            Source::QfrcConstraint => refuse("qfrc_constraint"),
+            Source::CenterOfMass => {
+                let total = self.model.total_mass();
+                let part = |body: &Body| (body.mass / total, body.ipos.to_array());
+                let parts: Arc<[_]> = self.model.bodies.iter().map(part).collect();
+                Ok((0..3).map(|axis| Pick::CenterOfMass(CenterPick { parts: parts.clone(), axis })).collect())
+            }
         }
     }
 

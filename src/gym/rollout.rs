@@ -1,8 +1,8 @@
 //! Given states and controls in, trajectories out: for comparing physics with physics.
 
+use super::signal::Senses;
 use super::task::Task;
-use super::vector::{EnvError, row, row_mut, sight};
-use crate::basics::Pose;
+use super::vector::{EnvError, row, row_mut};
 use crate::physics::Backend;
 
 /// N trajectories of T env steps, in double precision; row `[n, t]` is what step t of trajectory n led to.
@@ -28,7 +28,8 @@ pub struct RolloutOut {
 /// actuators' ranges. Nothing is ever reset. Trajectories run `backend.worlds()` at a time.
 ///
 /// # Errors
-/// Arrays whose lengths do not fit each other and the robot; a backend of another robot or of no world.
+/// Arrays whose lengths do not fit each other and the robot; a backend of another robot, of no world, or that does not
+/// compute what the task reads.
 pub fn rollout_from(
     task: &Task,
     backend: &mut dyn Backend,
@@ -49,6 +50,7 @@ pub fn rollout_from(
     let t = ctrl.len().checked_div(n * nu).unwrap_or(0);
     length("controls", n * t * nu, ctrl.len())?;
 
+    backend.need(task.needs()).map_err(EnvError::physics)?;
     let mut out = RolloutOut {
         trajectories: n,
         steps: t,
@@ -60,8 +62,7 @@ pub fn rollout_from(
     };
     let worlds = backend.worlds();
     let k = task.term_names().len();
-    let mut poses = vec![Pose::IDENTITY; if task.needs_poses() { model.nbody() } else { 0 }];
-    let mut forces = vec![0.0; if task.needs_forces() { 6 * model.nbody() } else { 0 }];
+    let mut senses = Senses::new(task.needs(), model);
     let (mut before, mut terms) = (vec![0.0; worlds * k], vec![0.0; k]);
     let mut held = vec![0.0; worlds * nu];
     let no_action = vec![0.0; nu];
@@ -72,7 +73,7 @@ pub fn rollout_from(
         for world in 0..worlds {
             let i = trajectory(world);
             backend.set_state(world, row(qpos, i, nq), row(qvel, i, nv));
-            let state = sight(backend, world, &mut poses, &mut forces, &no_action);
+            let state = senses.look(backend, world, &no_action);
             task.remember(&state, row_mut(&mut before, world, k));
         }
         for step in 0..t {
@@ -87,7 +88,7 @@ pub fn rollout_from(
             backend.step(&held, task.frame_skip());
             for world in 0..worlds.min(n - first) {
                 let at = (first + world) * t + step;
-                let state = sight(backend, world, &mut poses, &mut forces, row(&held, world, nu));
+                let state = senses.look(backend, world, row(&held, world, nu));
                 let before = row_mut(&mut before, world, k);
                 let healthy = task.healthy(&state);
                 out.reward[at] = task.reward(before, &state, healthy, &mut terms);

@@ -4,7 +4,7 @@ use super::compile;
 use super::signal::{Element, State};
 use super::space::Space;
 use crate::basics::Stream;
-use crate::physics::{Model, ModelError};
+use crate::physics::{Model, ModelError, Quantity};
 use crate::settings::envs::{self, EnvsError};
 use crate::settings::{Noise, RewardKind, SpecError, TaskSpec};
 use rand::RngExt;
@@ -46,8 +46,8 @@ pub(super) struct Parts {
     pub places: Vec<Place>,
     /// Where quaternions begin in qpos.
     pub quaternions: Vec<usize>,
-    pub needs_poses: bool,
-    pub needs_forces: bool,
+    /// What the backend must compute, each once.
+    pub needs: Vec<Quantity>,
 }
 
 /// One term of the reward.
@@ -98,8 +98,7 @@ impl Task {
     /// Binds a task to its robot.
     ///
     /// # Errors
-    /// A joint or body that the robot does not have (the error lists those it has), a choice of numbers that leaves none, a source that
-    /// the physics does not supply.
+    /// A joint or body that the robot does not have (the error lists those it has), a choice of numbers that leaves none.
     pub fn new(spec: TaskSpec, model: Arc<Model>) -> Result<Task, TaskError> {
         let parts = Arc::new(compile::parts(&spec, &model)?);
         Ok(Task {
@@ -186,14 +185,9 @@ impl Task {
         self.parts.terms.iter().map(|term| term.name.as_str())
     }
 
-    /// Whether [`State::poses`] are read.
-    pub fn needs_poses(&self) -> bool {
-        self.parts.needs_poses
-    }
-
-    /// Whether [`State::forces`] are read.
-    pub fn needs_forces(&self) -> bool {
-        self.parts.needs_forces
+    /// What the task reads of a [`State`] beside joints and action: what [`crate::physics::Backend::need`] must be told.
+    pub fn needs(&self) -> &[Quantity] {
+        &self.parts.needs
     }
 
     /// Writes the observation of a state into `out`, `[O]`.

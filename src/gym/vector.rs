@@ -3,10 +3,10 @@
 //! One [`VectorEnv::step`] is: refuse what cannot be done, clip the actions, hold them for a frame skip of physics (the one costly part,
 //! which the backend spreads over threads), then look at each world once. Nothing is allocated after the first step.
 
-use super::signal::State;
+use super::signal::Senses;
 use super::task::Task;
 use crate::basics::{Array, Arrays, Pose, Seed, Stream};
-use crate::physics::Backend;
+use crate::physics::{Backend, PhysicsError};
 use std::sync::Arc;
 
 /// What happens to a world whose episode ended. Gymnasium's three modes.
@@ -59,9 +59,18 @@ pub enum EnvError {
         /// The task's name.
         task: String,
     },
+    /// The backend does not compute what the task reads.
+    #[error("{0}")]
+    Physics(String),
     /// A saved batch does not fit this one.
     #[error("the saved worlds do not fit: {0}")]
     Saved(&'static str),
+}
+
+impl EnvError {
+    pub(super) fn physics(error: PhysicsError) -> EnvError {
+        EnvError::Physics(error.to_string())
+    }
 }
 
 /// A finished episode.
@@ -124,8 +133,7 @@ pub struct VectorEnv {
 
 /// Room for one world's numbers.
 struct Scratch {
-    poses: Vec<Pose>,
-    forces: Vec<f64>,
+    senses: Senses,
     obs: Vec<f64>,
     terms: Vec<f64>,
     qpos: Vec<f64>,
@@ -137,12 +145,13 @@ impl VectorEnv {
     /// A batch over all worlds of `backend`, which must hold the task's robot.
     ///
     /// # Errors
-    /// [`EnvError::OtherRobot`].
-    pub fn new(task: Arc<Task>, backend: Box<dyn Backend>, mode: Autoreset) -> Result<VectorEnv, EnvError> {
+    /// [`EnvError::OtherRobot`], and [`EnvError::Physics`] where the backend does not compute what the task reads.
+    pub fn new(task: Arc<Task>, mut backend: Box<dyn Backend>, mode: Autoreset) -> Result<VectorEnv, EnvError> {
         let (ours, theirs) = (task.model(), backend.model());
         if !std::ptr::eq(&**ours, theirs) && **ours != *theirs {
             return Err(EnvError::OtherRobot { task: task.name().to_owned() });
         }
+        backend.need(task.needs()).map_err(EnvError::physics)?;
         let (worlds, o, a, k) = (backend.worlds(), task.obs_dim(), task.act_dim(), task.term_names().len());
         Ok(VectorEnv {
             mode,
@@ -168,8 +177,7 @@ impl VectorEnv {
             },
             diverged: 0,
             scratch: Scratch {
-                poses: vec![Pose::IDENTITY; if task.needs_poses() { ours.nbody() } else { 0 }],
-                forces: vec![0.0; if task.needs_forces() { 6 * ours.nbody() } else { 0 }],
+                senses: Senses::new(task.needs(), ours),
                 obs: vec![0.0; o],
                 terms: vec![0.0; k],
                 qpos: vec![0.0; ours.nq()],
@@ -347,7 +355,7 @@ impl VectorEnv {
     fn judge(&mut self, world: usize) {
         let (o, k, a) = (self.task.obs_dim(), self.scratch.terms.len(), self.task.act_dim());
         let action = row(&self.ctrl, world, a);
-        let state = sight(&*self.backend, world, &mut self.scratch.poses, &mut self.scratch.forces, action);
+        let state = self.scratch.senses.look(&*self.backend, world, action);
         let healthy = self.task.healthy(&state);
         let before = row_mut(&mut self.before, world, k);
         let mut reward = self.task.reward(before, &state, healthy, &mut self.scratch.terms);
@@ -417,8 +425,8 @@ impl VectorEnv {
         self.over[world] = false;
         self.length[world] = 0;
         self.total_reward[world] = 0.0;
-        let Scratch { poses, forces, obs, no_action, .. } = &mut self.scratch;
-        let state = sight(&*self.backend, world, poses, forces, no_action);
+        let Scratch { senses, obs, no_action, .. } = &mut self.scratch;
+        let state = senses.look(&*self.backend, world, no_action);
         self.task.observe(&state, obs);
         self.task.remember(&state, row_mut(&mut self.before, world, k));
         narrow(obs, row_mut(&mut self.step.obs, world, o));
@@ -465,25 +473,6 @@ impl VectorEnv {
         }
         Ok(&self.step.obs)
     }
-}
-
-/// One world as its task sees it; `poses` and `forces` are room for what it reads of them, or empty.
-pub(super) fn sight<'a>(
-    backend: &'a dyn Backend,
-    world: usize,
-    poses: &'a mut [Pose],
-    forces: &'a mut [f64],
-    action: &'a [f64],
-) -> State<'a> {
-    if !poses.is_empty() {
-        backend.body_poses(world, poses);
-    }
-    if !forces.is_empty() {
-        backend.external_forces(world, forces);
-    }
-    let model = backend.model();
-    let (qpos, qvel) = (row(backend.qpos(), world, model.nq()), row(backend.qvel(), world, model.nv()));
-    State { qpos, qvel, action, poses, forces }
 }
 
 pub(super) fn row<T>(rows: &[T], index: usize, width: usize) -> &[T] {

@@ -17,6 +17,62 @@ pub struct Contact {
     pub distance: f64,
 }
 
+/// A quantity that follows from a state and the forces on it, by MuJoCo's name.
+///
+/// It is what an observation reads after a step: as of the fourth stage's evaluation where the model integrates by RK4, of the start of
+/// the last timestep where it integrates by Euler (`mjData` after `mj_step`). After [`Backend::set_state`] it is that state's, with no
+/// control (`mj_forward`), and [`Quantity::CfrcExt`] is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// `[nbody, 7]`: where each body is, `xpos` in metres, then how it is turned, `xquat` (w x y z).
+    Frames,
+    /// `[nbody, 10]`: each body's inertia about its tree's centre of mass: six entries of the symmetric matrix (xx yy zz xy xz yz, kg m²),
+    /// mass times offset (kg m), mass.
+    Cinert,
+    /// `[nbody, 6]`: each body's angular (rad/s), then linear velocity (m/s) of the point at its tree's centre of mass.
+    Cvel,
+    /// `[nbody, 6]`: torque (N m), then force (N), that contacts exert on each body, about its tree's centre of mass.
+    CfrcExt,
+    /// `[nv]`: the actuators' force on each degree of freedom, N or N m.
+    QfrcActuator,
+    /// `[nv]`: the limits' and contacts' force on each degree of freedom, N or N m.
+    QfrcConstraint,
+}
+
+impl Quantity {
+    /// All of them.
+    pub const ALL: [Quantity; 6] = [
+        Quantity::Frames,
+        Quantity::Cinert,
+        Quantity::Cvel,
+        Quantity::CfrcExt,
+        Quantity::QfrcActuator,
+        Quantity::QfrcConstraint,
+    ];
+
+    /// How many numbers it has for one world of this model. Never none for a robot: a quantity of the bodies has the world's row, too.
+    pub fn len(self, model: &Model) -> usize {
+        match self {
+            Quantity::Frames => 7 * model.nbody(),
+            Quantity::Cinert => 10 * model.nbody(),
+            Quantity::Cvel | Quantity::CfrcExt => 6 * model.nbody(),
+            Quantity::QfrcActuator | Quantity::QfrcConstraint => model.nv(),
+        }
+    }
+
+    /// MuJoCo's name for it, as task files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Quantity::Frames => "frames",
+            Quantity::Cinert => "cinert",
+            Quantity::Cvel => "cvel",
+            Quantity::CfrcExt => "cfrc_ext",
+            Quantity::QfrcActuator => "qfrc_actuator",
+            Quantity::QfrcConstraint => "qfrc_constraint",
+        }
+    }
+}
+
 /// A batch of worlds of one model, each independent of its neighbours bit for bit, whatever the batch size and thread count.
 ///
 /// Sizes are MuJoCo's: `nq` positions, `nv` velocities, `nu` controls, `nbody` bodies with the world as body 0. A free joint takes seven
@@ -50,9 +106,16 @@ pub trait Backend: Send {
     /// The points where geoms touch or overlap, as the last step found them; none after [`Backend::set_state`]. `out` is cleared first.
     fn contacts(&self, world: usize, out: &mut Vec<Contact>);
 
-    /// MuJoCo's `cfrc_ext` of one world, `[nbody, 6]`: torque, then force, that contacts exert on each body, in newtons and newton metres,
-    /// about the subtree's centre of mass; zero after [`Backend::set_state`].
-    fn external_forces(&self, world: usize, out: &mut [f64]);
+    /// Says which quantities [`Backend::derived`] will be asked for from the next [`Backend::set_state`] or [`Backend::step`] on, so that no
+    /// other need be computed. [`Quantity::Frames`] may always be asked for.
+    ///
+    /// # Errors
+    /// [`PhysicsError::NotSupplied`] for the first that the backend does not compute; nothing changes then.
+    fn need(&mut self, quantities: &[Quantity]) -> Result<(), PhysicsError>;
+
+    /// Writes a quantity of one world into `out`, [`Quantity::len`] numbers, world frame. One that was not asked for with
+    /// [`Backend::need`] may be out of date.
+    fn derived(&self, world: usize, quantity: Quantity, out: &mut [f64]);
 
     /// Whether a world's state went non-finite: it stays where it was before that step, until [`Backend::set_state`].
     fn frozen(&self, world: usize) -> bool;
@@ -79,6 +142,14 @@ pub enum PhysicsError {
         model: String,
         /// What it cannot do.
         reason: String,
+    },
+    /// The backend does not compute something that is asked of it.
+    #[error("the {backend} backend does not compute {quantity}: use the backend lanes, which does")]
+    NotSupplied {
+        /// The backend's name.
+        backend: &'static str,
+        /// [`Quantity::name`] of what it does not compute.
+        quantity: &'static str,
     },
     /// Threads could not be started.
     #[error("the physics threads could not be started: {0}")]

@@ -8,6 +8,6 @@ mod mjcf;
 mod model;
 mod rapier;
 
-pub use backend::{BACKENDS, Backend, Contact, PhysicsError, backend};
+pub use backend::{BACKENDS, Backend, Contact, PhysicsError, Quantity, backend};
 pub use mjcf::ModelError;
 pub use model::{Actuator, Body, Geom, GeomShape, Integrator, Joint, JointKind, Model, Options, Site, Solver};

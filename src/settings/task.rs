@@ -85,7 +85,7 @@ pub struct TaskSpec {
 pub struct SignalSpec {
     /// Which numbers.
     pub source: Spanned<Source>,
-    /// For `qpos` and `qvel`: only these joints' entries, in this order. All joints' if left out.
+    /// For `qpos`, `qvel` and the `qfrc` sources: only these joints' entries, in this order. All joints' if left out.
     pub joints: Option<Vec<Spanned<String>>>,
     /// For `body`: which one.
     pub body: Option<Spanned<String>>,
@@ -119,15 +119,15 @@ pub enum Source {
     Body,
     /// Contact torque and force on each body but the world, six numbers a body, as MuJoCo's `cfrc_ext`; zero in a reset.
     CfrcExt,
-    /// The robot's centre of mass.
+    /// Where the centre of mass of all bodies is: x, y, z in metres, world frame.
     CenterOfMass,
-    /// Inertias about the centre of mass, ten a body, as MuJoCo's `cinert`.
+    /// Inertias about the centre of mass, ten a body but the world, as MuJoCo's `cinert`.
     Cinert,
-    /// Velocities about the centre of mass, six a body, as MuJoCo's `cvel`.
+    /// Velocities about the centre of mass, six a body but the world, as MuJoCo's `cvel`.
     Cvel,
-    /// Actuator forces in joint space, as MuJoCo's `qfrc_actuator`.
+    /// Actuator forces on every degree of freedom, as MuJoCo's `qfrc_actuator`; zero in a reset.
     QfrcActuator,
-    /// Constraint forces in joint space, as MuJoCo's `qfrc_constraint`.
+    /// Forces of limits and contacts on every degree of freedom, as MuJoCo's `qfrc_constraint`.
     QfrcConstraint,
 }
 
@@ -299,7 +299,8 @@ impl TaskSpec {
     fn check_signal(&self, signal: &SignalSpec) -> Result<(), SpecError> {
         let source = *signal.source.get_ref();
         // Which keys go with which source: a key in the wrong place would otherwise be silently without effect.
-        let jointed = matches!(source, Source::Qpos | Source::Qvel);
+        let of_joints = [Source::Qpos, Source::Qvel, Source::QfrcActuator, Source::QfrcConstraint];
+        let jointed = of_joints.contains(&source);
         let joints = signal.joints.as_ref().and_then(|j| j.first()).map(Spanned::span);
         let body_keys = [
             ("body", signal.body.as_ref().map(Spanned::span)),
@@ -307,7 +308,10 @@ impl TaskSpec {
             ("relative_to", signal.relative_to.as_ref().map(Spanned::span)),
         ];
         if let (false, Some(place)) = (jointed, joints) {
-            return Err(self.origin.error(place, "`joints` goes with the sources `qpos` and `qvel` only"));
+            return Err(self.origin.error(
+                place,
+                "`joints` goes with the sources `qpos`, `qvel`, `qfrc_actuator` and `qfrc_constraint` only",
+            ));
         }
         for (key, place) in body_keys {
             if let (false, Some(place)) = (source == Source::Body, place) {

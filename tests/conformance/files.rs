@@ -1,8 +1,8 @@
 //! Task files: how they are found, and what a wrong one is told.
 
 use flipside::basics::Seed;
-use flipside::gym::{Task, TaskError};
-use flipside::physics::Model;
+use flipside::gym::{Env, EnvError, Task, TaskError};
+use flipside::physics::{self, Model};
 use flipside::settings::{TaskSpec, envs};
 use std::sync::Arc;
 
@@ -90,7 +90,11 @@ fn wrong_task_files_are_told_where_and_what() {
     check("skip = 1", "skip = 6", "fewer than the 6 numbers");
     check("skip = 1", "skip = 1\ntake = 6", "1 to 5");
     check("source = \"qpos\"", "source = \"position\"", "unknown variant `position`, expected one of `qpos`, `qvel`");
-    check("source = \"qpos\"", "source = \"cinert\"", "no physics backend supplies cinert");
+    check(
+        "source = \"qpos\"",
+        "source = \"cinert\"\njoints = [\"thigh\"]",
+        "`qfrc_actuator` and `qfrc_constraint` only",
+    );
     check("source = \"qpos\"", "source = \"body\"", "expected `body = \"NAME\"`");
     check("source = \"qvel\"", "source = \"qvel\"\nbody = \"torso\"", "`body` goes with the source `body` only");
     check("clip = [-10, 10]", "clip = [10, -10]", "low ≤ high");
@@ -129,6 +133,18 @@ fn wrong_task_files_are_told_where_and_what() {
     let line = 1 + good.lines().position(|l| l == "[[healthy]]").unwrap();
     let told = TaskSpec::parse(&good.replacen("above = 0.7\n", "", 1), "mine", "mine.toml").unwrap_err();
     assert!(told.line == line + 1 && told.message.contains("expected a bound"), "{told}");
+}
+
+/// What a backend does not compute is refused when the batch is made, with what to do.
+#[test]
+fn a_source_that_the_backend_lacks_is_refused() {
+    let text = include_str!("../../envs/hopper.toml").replacen("source = \"qpos\"", "source = \"cvel\"", 1);
+    let hopper = Task::load("hopper").unwrap();
+    let task = Task::new(TaskSpec::parse(&text, "mine", "mine.toml").unwrap(), hopper.model().clone()).unwrap();
+    let backend = physics::backend("rapier", task.model().clone(), 1, Some(1)).unwrap();
+    let error = Env::new(Arc::new(task), backend).err().unwrap();
+    assert!(matches!(error, EnvError::Physics(_)), "{error:?}");
+    assert_eq!(error.to_string(), "the rapier backend does not compute cvel: use the backend lanes, which does");
 }
 
 /// A target that is placed afresh keeps its distances and rests.

@@ -3,7 +3,7 @@
 
 use flipside::basics::{Pose, Seed};
 use flipside::gym::{Autoreset, Task, VectorEnv};
-use flipside::physics::{Backend, Contact, Model};
+use flipside::physics::{Backend, Contact, Model, PhysicsError, Quantity};
 use flipside::settings::TaskSpec;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -131,21 +131,26 @@ impl Backend for Script {
         }
     }
 
-    fn body_poses(&self, world: usize, out: &mut [Pose]) {
-        let [x, angle] = [self.qpos[2 * world], self.qpos[2 * world + 1]];
-        let (sin, cos) = (angle / 2.0).sin_cos();
-        let position = [x as f32, 0.0, 0.0];
-        out[0] = Pose::IDENTITY;
-        out[1] = Pose { position, ..Pose::IDENTITY };
-        out[2] = Pose { position, rotation: [cos as f32, 0.0, sin as f32, 0.0] };
+    fn body_poses(&self, _: usize, out: &mut [Pose]) {
+        out.fill(Pose::IDENTITY);
     }
 
     fn contacts(&self, _: usize, out: &mut Vec<Contact>) {
         out.clear();
     }
 
-    fn external_forces(&self, _: usize, out: &mut [f64]) {
-        out.fill(0.0);
+    fn need(&mut self, quantities: &[Quantity]) -> Result<(), PhysicsError> {
+        assert_eq!(quantities, [Quantity::Frames], "the task reads bodies and nothing else");
+        Ok(())
+    }
+
+    fn derived(&self, world: usize, quantity: Quantity, out: &mut [f64]) {
+        assert_eq!(quantity, Quantity::Frames);
+        let [x, angle] = [self.qpos[2 * world], self.qpos[2 * world + 1]];
+        let (sin, cos) = (angle / 2.0).sin_cos();
+        out[..7].copy_from_slice(&[0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+        out[7..14].copy_from_slice(&[x, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+        out[14..].copy_from_slice(&[x, 0.0, 0.0, cos, 0.0, sin, 0.0]);
     }
 
     fn frozen(&self, world: usize) -> bool {

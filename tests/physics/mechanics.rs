@@ -1,7 +1,7 @@
 //! Small models whose motion is known in closed form.
 
 use super::{lowest, made};
-use flipside::physics::Backend;
+use flipside::physics::{Backend, Quantity};
 use std::f64::consts::TAU;
 
 /// Steps until `q` has crossed its mean upwards twice; the seconds between, interpolated.
@@ -168,14 +168,14 @@ fn impacts_and_rests_show_in_contacts_and_forces() {
     );
     let (mut contacts, mut forces) = (vec![], vec![1.0; 12]);
     backend.contacts(0, &mut contacts);
-    backend.external_forces(0, &mut forces);
+    backend.derived(0, Quantity::CfrcExt, &mut forces);
     assert!(contacts.is_empty() && forces.iter().all(|f| *f == 0.0));
     // ∫ of the force over time is the momentum that the fall had, plus the weight over all the time.
     let (steps, dt) = (1000, 0.002);
     let mut impulse = 0.0;
     for _ in 0..steps {
         backend.step(&[], 1);
-        backend.external_forces(0, &mut forces);
+        backend.derived(0, Quantity::CfrcExt, &mut forces);
         impulse += forces[6 + 5] * dt;
     }
     let expected = 3.0 * 9.81 * f64::from(steps) * dt;

@@ -2,7 +2,7 @@
 
 use super::{ROBOTS, controls, load, lowest, one, run, still, weightless_of_contacts};
 use flipside::basics::Pose;
-use flipside::physics::{self, JointKind, Model};
+use flipside::physics::{self, Backend, JointKind, Model, PhysicsError, Quantity};
 use glam::DVec3;
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ fn every_robot_stands_on_the_ground() {
         let mut up = 0.0;
         for _ in 0..25 {
             backend.step(&vec![0.0; backend.model().nu()], 1);
-            backend.external_forces(0, &mut forces);
+            backend.derived(0, Quantity::CfrcExt, &mut forces);
             up += forces.chunks(6).map(|force| force[5]).sum::<f64>() / 25.0;
         }
         let weight = backend.model().total_mass() * 9.81;
@@ -339,4 +339,32 @@ fn a_world_that_diverges_is_frozen_alone_until_it_is_set_again() {
 fn an_unknown_backend_lists_the_known_ones() {
     let error = physics::backend("mujoco", Arc::new(load("hopper")), 1, None).err().unwrap().to_string();
     assert_eq!(error, "no physics backend is called \"mujoco\"; there is one: rapier");
+}
+
+#[test]
+fn rapier_computes_frames_contacts_and_actuator_forces_and_refuses_the_rest() {
+    let mut backend = one(load("walker2d"));
+    let supplied = [Quantity::Frames, Quantity::CfrcExt, Quantity::QfrcActuator];
+    backend.need(&supplied).unwrap();
+    for quantity in [Quantity::Cinert, Quantity::Cvel, Quantity::QfrcConstraint] {
+        let error = backend.need(&[Quantity::Frames, quantity]).unwrap_err();
+        assert!(matches!(error, PhysicsError::NotSupplied { .. }));
+        let expected = format!("the rapier backend does not compute {}: use the backend lanes", quantity.name());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
+    let model = load("walker2d");
+    let mut read = supplied.map(|quantity| vec![f64::NAN; quantity.len(&model)]);
+    let mut look = |backend: &dyn Backend| {
+        supplied.iter().zip(&mut read).for_each(|(quantity, out)| backend.derived(0, *quantity, out));
+        read.clone()
+    };
+    let [_, contacts, actuators] = look(&*backend);
+    assert!(contacts.iter().chain(&actuators).all(|x| *x == 0.0), "nothing pushes before the first step");
+    // Gear 100, and a control beyond ±1 counts as 1.
+    backend.step(&[0.5, -0.25, 3.0, 0.0, -7.0, 0.125], 4);
+    let [frames, _, actuators] = look(&*backend);
+    assert_eq!(actuators, [0.0, 0.0, 0.0, 50.0, -25.0, 100.0, 0.0, -100.0, 12.5]);
+    for (row, (pos, quat)) in frames.chunks(7).zip(model.kinematics(backend.qpos())) {
+        assert_eq!(row, [pos.x, pos.y, pos.z, quat.w, quat.x, quat.y, quat.z]);
+    }
 }

@@ -9,7 +9,7 @@
 mod layout;
 mod world;
 
-use super::backend::{Backend, Contact, PhysicsError};
+use super::backend::{Backend, Contact, PhysicsError, Quantity};
 use super::model::{self, JointKind, Model};
 use crate::basics::Pose;
 use glam::DVec3;
@@ -217,7 +217,42 @@ impl Backend for RapierBackend {
         });
     }
 
-    fn external_forces(&self, world: usize, out: &mut [f64]) {
+    fn need(&mut self, quantities: &[Quantity]) -> Result<(), PhysicsError> {
+        match quantities.iter().find(|q| matches!(q, Quantity::Cinert | Quantity::Cvel | Quantity::QfrcConstraint)) {
+            Some(quantity) => Err(PhysicsError::NotSupplied { backend: Self::NAME, quantity: quantity.name() }),
+            None => Ok(()),
+        }
+    }
+
+    fn derived(&self, world: usize, quantity: Quantity, out: &mut [f64]) {
+        match quantity {
+            Quantity::Frames => self.frames(world, out),
+            Quantity::CfrcExt => self.contact_forces(world, out),
+            Quantity::QfrcActuator => self.actuator_forces(world, out),
+            // `need` has refused them.
+            Quantity::Cinert | Quantity::Cvel | Quantity::QfrcConstraint => out.fill(f64::NAN),
+        }
+    }
+
+    fn frozen(&self, world: usize) -> bool {
+        self.lanes[world].frozen
+    }
+
+    fn diverged(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.diverged).sum()
+    }
+}
+
+impl RapierBackend {
+    fn frames(&self, world: usize, out: &mut [f64]) {
+        let nq = self.model.nq();
+        let frames = self.model.kinematics(&self.qpos[world * nq..(world + 1) * nq]);
+        for (row, (pos, quat)) in out.chunks_exact_mut(7).zip(frames) {
+            row.copy_from_slice(&[pos.x, pos.y, pos.z, quat.w, quat.x, quat.y, quat.z]);
+        }
+    }
+
+    fn contact_forces(&self, world: usize, out: &mut [f64]) {
         out.fill(0.0);
         let lane = &self.lanes[world];
         if !lane.stepped {
@@ -241,12 +276,14 @@ impl Backend for RapierBackend {
         });
     }
 
-    fn frozen(&self, world: usize) -> bool {
-        self.lanes[world].frozen
-    }
-
-    fn diverged(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.diverged).sum()
+    fn actuator_forces(&self, world: usize, out: &mut [f64]) {
+        out.fill(0.0);
+        let lane = &self.lanes[world];
+        if lane.stepped {
+            for (coordinate, force) in self.blueprint.layout.coordinates.iter().zip(&lane.forces) {
+                out[self.model.joints[coordinate.joint].dofadr] += force;
+            }
+        }
     }
 }
 
