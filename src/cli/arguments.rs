@@ -1,5 +1,6 @@
 //! What can be typed. What it means is in `settings`; each verb's struct turns itself into those.
 
+use crate::lab::Precision;
 use crate::settings::{RewardSource, RunSettings, TeacherKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -101,7 +102,7 @@ pub struct Train {
     #[arg(long, default_value_t = 1_000_000, value_parser = count)]
     pub steps: u64,
     /// Physics backend.
-    #[arg(long, default_value = "rapier")]
+    #[arg(long, default_value = "lanes")]
     pub backend: String,
     /// Seed of every random stream.
     #[arg(long, default_value_t = 0)]
@@ -162,8 +163,11 @@ pub struct Rollout {
     #[arg(long, value_name = "OUT.npz")]
     pub output: PathBuf,
     /// Physics backend.
-    #[arg(long, default_value = "rapier")]
+    #[arg(long, default_value = "lanes")]
     pub backend: String,
+    /// Number type of the lanes backend: f32, or f64 for reference.
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
 }
 
 #[derive(Args, Debug)]
@@ -219,8 +223,11 @@ pub struct BenchTask {
     #[arg(long, default_value = "hopper")]
     pub task: String,
     /// Physics backend.
-    #[arg(long, default_value = "rapier")]
+    #[arg(long, default_value = "lanes")]
     pub backend: String,
+    /// Number type of the lanes backend: f32, or f64 for reference.
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
     /// Physics threads; all cores if not given.
     #[arg(long)]
     pub threads: Option<usize>,

@@ -21,6 +21,7 @@ fn plan(arguments: &BenchTask) -> Plan {
     Plan {
         task: arguments.task.clone(),
         backend: arguments.backend.clone(),
+        precision: arguments.precision,
         threads: arguments.threads,
         worlds: arguments.worlds,
         duration: Duration::from_secs_f64(arguments.seconds.max(0.1)),

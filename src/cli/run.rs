@@ -190,7 +190,7 @@ pub(super) fn clip_of(saved: &SavedPolicy, frames: crate::basics::Frames) -> Cli
 
 /// Steps given states under given controls.
 pub fn rollout(arguments: &Rollout) -> anyhow::Result<()> {
-    lab::replay(&arguments.task, &arguments.backend, &arguments.input, &arguments.output)?;
+    lab::replay(&arguments.task, &arguments.backend, arguments.precision, &arguments.input, &arguments.output)?;
     println!("{}", arguments.output.display());
     Ok(())
 }

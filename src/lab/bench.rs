@@ -4,7 +4,7 @@ use super::LabError;
 use super::trainer::Trainer;
 use crate::basics::{ItemId, Seed};
 use crate::gym::{Autoreset, Space, Task, VectorEnv};
-use crate::physics;
+use crate::physics::{self, Precision};
 use crate::settings::{RewardSource, RunSettings};
 use serde::Serialize;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub struct Plan {
     pub task: String,
     /// The physics backend's name.
     pub backend: String,
+    /// The lanes backend's number type.
+    pub precision: Precision,
     /// Physics threads; `None` for all cores.
     pub threads: Option<usize>,
     /// Worlds in the batch; `None` for the default.
@@ -40,6 +42,9 @@ pub struct Speed {
     pub worlds: usize,
     /// Physics threads.
     pub threads: usize,
+    /// How far accelerations were from the optimum of the constraint problem, where the backend can tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver_residual: Option<f64>,
     /// The processor.
     pub device: String,
 }
@@ -55,20 +60,21 @@ const WINDOWS: u32 = 5;
 pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
     let task = Arc::new(Task::load(&plan.task)?);
     let worlds = plan.worlds.unwrap_or(64);
-    let backend = physics::backend(&plan.backend, task.model().clone(), worlds, plan.threads)?;
+    let backend = physics::backend(&plan.backend, plan.precision, task.model().clone(), worlds, plan.threads)?;
     let mut env = VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?;
     let mut stream = Seed(0).stream("bench");
     let space: Space = task.action_space();
     let mut actions: Vec<f32> = Vec::with_capacity(worlds * task.act_dim());
     env.reset(0);
-    measure(plan, worlds, || {
+    let speed = measure(plan, worlds, || {
         actions.clear();
         for _ in 0..worlds {
             actions.extend(space.sample(&mut stream));
         }
         env.step(&actions)?;
         Ok(worlds as u64)
-    })
+    })?;
+    Ok(Speed { solver_residual: env.backend().solver_residual(), ..speed })
 }
 
 /// Env steps a second of PPO on the task's own reward, collecting and learning included.
@@ -115,6 +121,7 @@ fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<u64, La
         range: [rates[0], rates[rates.len() - 1]],
         worlds,
         threads: plan.threads.unwrap_or_else(cores),
+        solver_residual: None,
         device: processor(),
     })
 }

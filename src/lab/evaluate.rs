@@ -4,7 +4,7 @@ use super::{LabError, task_of};
 use crate::basics::{Arrays, Frames, Pose};
 use crate::gym::{Autoreset, Task, VectorEnv};
 use crate::learn::Policy;
-use crate::physics;
+use crate::physics::{self, Precision};
 use crate::settings::RunSettings;
 use crate::store::Session;
 use serde::Serialize;
@@ -130,6 +130,6 @@ pub fn run_policy(
 }
 
 fn world(task: &Arc<Task>, backend: &str, worlds: usize) -> Result<VectorEnv, LabError> {
-    let backend = physics::backend(backend, task.model().clone(), worlds, None)?;
+    let backend = physics::backend(backend, Precision::default(), task.model().clone(), worlds, None)?;
     Ok(VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?)
 }

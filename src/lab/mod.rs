@@ -28,6 +28,7 @@ pub use vocabulary::*;
 use crate::basics::Seed;
 use crate::gym::Task;
 use crate::physics;
+pub use crate::physics::Precision;
 use crate::settings::{RewardSource, RunSettings};
 use crate::store::{Session, StoreError};
 use board::Board;
@@ -167,7 +168,7 @@ fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> 
         Err(StoreError::NotASession(_)) => {
             // The names are checked before a folder is made for them.
             let task = Task::load(&asked.task)?;
-            physics::backend(&asked.backend, task.model().clone(), 1, Some(1))?;
+            physics::backend(&asked.backend, Precision::default(), task.model().clone(), 1, Some(1))?;
             let settings = RunSettings { task: task.name().to_owned(), folder: Some(folder.clone()), ..asked };
             Ok((Session::create(&folder, &settings)?, settings))
         }

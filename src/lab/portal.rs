@@ -3,7 +3,7 @@
 use super::{LabError, SavedPolicy};
 use crate::gym::{RolloutOut, Task, rollout_from};
 use crate::learn::Policy;
-use crate::physics;
+use crate::physics::{self, Precision};
 use crate::settings::envs;
 use crate::store::npz::{self, Axis, Values};
 use crate::store::{LabelFrames, PolicyMetadata, Session, export_policy};
@@ -48,7 +48,7 @@ const REPLAY_WORLDS: usize = 64;
 /// # Errors
 ///
 /// Unknown names, arrays that are missing or do not fit the robot, files that cannot be read or written.
-pub fn replay(task: &str, backend: &str, input: &Path, output: &Path) -> Result<(), LabError> {
+pub fn replay(task: &str, backend: &str, precision: Precision, input: &Path, output: &Path) -> Result<(), LabError> {
     let task = Task::load(task)?;
     let model = task.model().clone();
     let (nq, nv, nu, o) = (model.nq(), model.nv(), model.nu(), task.obs_dim());
@@ -63,7 +63,7 @@ pub fn replay(task: &str, backend: &str, input: &Path, output: &Path) -> Result<
     )?;
     let [qpos, qvel, ctrl] = [0, 1, 2].map(|i| &read[i].values);
     let worlds = read[0].shape[0].clamp(1, REPLAY_WORLDS);
-    let mut backend = physics::backend(backend, model, worlds, None)?;
+    let mut backend = physics::backend(backend, precision, model, worlds, None)?;
     let RolloutOut { trajectories: n, steps: t, qpos, qvel, obs, reward, terminated } =
         rollout_from(&task, &mut *backend, qpos, qvel, ctrl)?;
     npz::write(

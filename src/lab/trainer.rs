@@ -10,7 +10,7 @@ use super::ledger::Offered;
 use crate::basics::{Array, Arrays, Clip, Frames, ItemId, JudgementId, Pose, Seed, Stream};
 use crate::gym::{Autoreset, Task, VectorEnv};
 use crate::learn::{Ppo, Rollout, Transition};
-use crate::physics;
+use crate::physics::{self, Precision};
 use crate::preference::{
     AskedPairs, ClipPool, Comparison, LabelSchedule, Recorder, RewardModel, StepRecord, choose_pairs,
 };
@@ -86,7 +86,7 @@ impl Trainer {
         let mut dials = task.spec().ppo();
         dials.worlds = worlds.unwrap_or(dials.worlds);
         let worlds = dials.worlds;
-        let backend = physics::backend(&settings.backend, task.model().clone(), worlds, threads)?;
+        let backend = physics::backend(&settings.backend, Precision::default(), task.model().clone(), worlds, threads)?;
         let mut env = VectorEnv::new(training.clone(), backend, Autoreset::SameStep)?;
         env.reset(settings.seed);
         env.stagger();

@@ -1,5 +1,6 @@
 //! What every physics backend can do. The layers above see this trait alone, so that a faster backend joins without a change there.
 
+use super::lanes::{self, Precision};
 use super::{Model, rapier::RapierBackend};
 use crate::basics::Pose;
 use std::sync::Arc;
@@ -122,6 +123,13 @@ pub trait Backend: Send {
 
     /// How many times a world went non-finite and had to be frozen since the batch was made.
     fn diverged(&self) -> u64;
+
+    /// How far the accelerations of the present states, under the controls of the last step, are from the optimum of the constraint
+    /// problem: ‖M a − f − Jᵀλ(a)‖ over 1 + ‖f‖ in double precision, the worst of the first 64 worlds. None where the engine solves
+    /// another problem.
+    fn solver_residual(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// What can go wrong when a batch is made.
@@ -164,17 +172,24 @@ fn listed() -> String {
 }
 
 /// The names that [`backend`] knows.
-pub const BACKENDS: &[&str] = &[RapierBackend::NAME];
+pub const BACKENDS: &[&str] = &[lanes::NAME, RapierBackend::NAME];
 
-/// A batch of `worlds` worlds of a robot at its reference configuration, on the backend of this name, spread over `threads` threads
+/// A batch of `worlds` worlds of a robot at its reference configuration, on the backend of this name and in this precision, spread over `threads` threads
 /// (all of the machine's where `None`).
 pub fn backend(
     name: &str,
+    precision: Precision,
     model: Arc<Model>,
     worlds: usize,
     threads: Option<usize>,
 ) -> Result<Box<dyn Backend>, PhysicsError> {
     match name {
+        lanes::NAME => lanes::lanes(precision, model, worlds, threads),
+        RapierBackend::NAME if precision == Precision::F64 => Err(PhysicsError::Unsupported {
+            backend: RapierBackend::NAME,
+            model: model.name.clone(),
+            reason: "it computes in single precision: leave out --precision f64, or choose --backend lanes".to_owned(),
+        }),
         RapierBackend::NAME => Ok(Box::new(RapierBackend::new(model, worlds, threads)?)),
         _ => Err(PhysicsError::UnknownBackend { name: name.to_owned() }),
     }

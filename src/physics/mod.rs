@@ -3,11 +3,15 @@
 //! Nothing here knows of rewards, episodes or learning.
 
 mod backend;
+mod dynamics;
 mod inertia;
+mod lanes;
 mod mjcf;
 mod model;
 mod rapier;
 
 pub use backend::{BACKENDS, Backend, Contact, PhysicsError, Quantity, backend};
+pub use dynamics::{Forward, forward};
+pub use lanes::Precision;
 pub use mjcf::ModelError;
 pub use model::{Actuator, Body, Geom, GeomShape, Integrator, Joint, JointKind, Model, Options, Site, Solver};

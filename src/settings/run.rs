@@ -63,7 +63,7 @@ impl Default for RunSettings {
             labels: 200,
             env_steps: 2_000_000,
             seed: 0,
-            backend: "rapier".to_owned(),
+            backend: "lanes".to_owned(),
             folder: None,
         }
     }

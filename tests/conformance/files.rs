@@ -141,7 +141,7 @@ fn a_source_that_the_backend_lacks_is_refused() {
     let text = include_str!("../../envs/hopper.toml").replacen("source = \"qpos\"", "source = \"cvel\"", 1);
     let hopper = Task::load("hopper").unwrap();
     let task = Task::new(TaskSpec::parse(&text, "mine", "mine.toml").unwrap(), hopper.model().clone()).unwrap();
-    let backend = physics::backend("rapier", task.model().clone(), 1, Some(1)).unwrap();
+    let backend = physics::backend("rapier", physics::Precision::F32, task.model().clone(), 1, Some(1)).unwrap();
     let error = Env::new(Arc::new(task), backend).err().unwrap();
     assert!(matches!(error, EnvError::Physics(_)), "{error:?}");
     assert_eq!(error.to_string(), "the rapier backend does not compute cvel: use the backend lanes, which does");

@@ -29,7 +29,7 @@ fn cut_at(task: &Task, horizon: u32) -> Task {
 }
 
 fn backend(task: &Task, worlds: usize, threads: usize) -> Box<dyn Backend> {
-    physics::backend(BACKEND, task.model().clone(), worlds, Some(threads)).unwrap()
+    physics::backend(BACKEND, physics::Precision::F32, task.model().clone(), worlds, Some(threads)).unwrap()
 }
 
 fn batch(task: &Task, worlds: usize, threads: usize, mode: Autoreset) -> VectorEnv {

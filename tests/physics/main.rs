@@ -27,7 +27,7 @@ fn load(name: &str) -> Model {
 
 /// One world on one thread.
 fn one(model: Model) -> Box<dyn Backend> {
-    physics::backend("rapier", Arc::new(model), 1, Some(1)).unwrap()
+    physics::backend("rapier", physics::Precision::F32, Arc::new(model), 1, Some(1)).unwrap()
 }
 
 /// One world of a model written down in a test.

@@ -277,7 +277,7 @@ fn a_state_that_is_set_is_the_state_that_is_read() {
 /// A world's path, bit for bit: its own controls from its own start, `world` of a batch, after the batch did something else before.
 fn path(model: &Arc<Model>, skip: usize, worlds: usize, threads: usize, lanes: &[usize]) -> Vec<Vec<u64>> {
     let (nq, nv, nu) = (model.nq(), model.nv(), model.nu());
-    let mut backend = physics::backend("rapier", model.clone(), worlds, Some(threads)).unwrap();
+    let mut backend = physics::backend("rapier", physics::Precision::F32, model.clone(), worlds, Some(threads)).unwrap();
     for ctrl in controls(100 + worlds as u64, 7, worlds * nu) {
         backend.step(&ctrl, skip);
     }
@@ -316,7 +316,7 @@ fn a_world_goes_its_way_bit_for_bit_whatever_runs_beside_it() {
 #[test]
 fn a_world_that_diverges_is_frozen_alone_until_it_is_set_again() {
     let model = Arc::new(load("hopper"));
-    let mut backend = physics::backend("rapier", model.clone(), 2, Some(1)).unwrap();
+    let mut backend = physics::backend("rapier", physics::Precision::F32, model.clone(), 2, Some(1)).unwrap();
     backend.step(&[0.5; 6], 4);
     let good = backend.qpos().to_vec();
     backend.step(&[f64::NAN, 0.0, 0.0, 0.5, 0.5, 0.5], 4);
@@ -337,7 +337,7 @@ fn a_world_that_diverges_is_frozen_alone_until_it_is_set_again() {
 
 #[test]
 fn an_unknown_backend_lists_the_known_ones() {
-    let error = physics::backend("mujoco", Arc::new(load("hopper")), 1, None).err().unwrap().to_string();
+    let error = physics::backend("mujoco", physics::Precision::F32, Arc::new(load("hopper")), 1, None).err().unwrap().to_string();
     assert_eq!(error, "no physics backend is called \"mujoco\"; there is one: rapier");
 }
 

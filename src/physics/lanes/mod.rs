@@ -1,0 +1,382 @@
+//! The lanes backend: MuJoCo's equations ([`super::dynamics`]) on sixteen or eight worlds at once in single precision, or on one in double
+//! precision for reference.
+//!
+//! Worlds are grouped in order, as many to a group as there are lanes; threads take groups. A world's numbers depend on its own state and
+//! controls alone: not on its lane, its neighbours, the size of the batch or the number of threads. States are kept in double precision
+//! between env steps.
+
+mod group;
+
+use super::backend::{Backend, Contact, PhysicsError, Quantity};
+use super::dynamics::lane::Lane;
+use super::dynamics::plan::{Plan, Test};
+use super::dynamics::simd::{self, Instructions};
+use super::dynamics::workspace::Workspace;
+use super::dynamics::residual;
+use super::model::{self, JointKind, Model};
+use crate::basics::Pose;
+use glam::{DMat3, DQuat, DVec3};
+use group::{Drift, Evaluate, Group, Layout, Shared, StepGroup, store};
+use rayon::prelude::*;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The number type that the lanes backend computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision, as many worlds at once as a vector register holds.
+    #[default]
+    F32,
+    /// Double precision, one world at a time: the reference.
+    F64,
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Precision, String> {
+        match text {
+            "f32" => Ok(Precision::F32),
+            "f64" => Ok(Precision::F64),
+            _ => Err(format!("\"{text}\" is no precision; expected f32 or f64")),
+        }
+    }
+}
+
+/// What `--backend` calls it.
+pub const NAME: &str = "lanes";
+
+/// A batch of worlds on the widest lanes that this machine has, or in double precision.
+pub fn lanes(
+    precision: Precision,
+    model: Arc<Model>,
+    worlds: usize,
+    threads: Option<usize>,
+) -> Result<Box<dyn Backend>, PhysicsError> {
+    Ok(match (precision, simd::best()) {
+        (Precision::F64, _) => Box::new(Lanes::<f64>::new(model, worlds, threads)?),
+        #[cfg(target_arch = "x86_64")]
+        (Precision::F32, Instructions::Avx512) => Box::new(Lanes::<simd::F32x16>::new(model, worlds, threads)?),
+        #[cfg(target_arch = "x86_64")]
+        (Precision::F32, Instructions::Avx2) => Box::new(Lanes::<simd::F32x8>::new(model, worlds, threads)?),
+        (Precision::F32, Instructions::Portable) => Box::new(Lanes::<simd::Array8>::new(model, worlds, threads)?),
+    })
+}
+
+/// A batch of worlds in lanes.
+struct Lanes<L: Lane> {
+    model: Arc<Model>,
+    worlds: usize,
+    shared: Shared<L>,
+    groups: Vec<Group<L>>,
+    /// For what a state implies before it was stepped: double precision, a world at a time.
+    reference: Plan<f64>,
+    reference_ws: Workspace<f64>,
+    qpos: Vec<f64>,
+    qvel: Vec<f64>,
+    /// `[worlds, nu]`, of the last step.
+    ctrl: Vec<f64>,
+    /// One a thread, each in use by its own thread alone.
+    workspaces: Vec<Mutex<Workspace<L>>>,
+    /// None where the caller's thread does it all.
+    pool: Option<rayon::ThreadPool>,
+}
+
+impl<L: Lane> Lanes<L> {
+    fn new(model: Arc<Model>, worlds: usize, threads: Option<usize>) -> Result<Lanes<L>, PhysicsError> {
+        let plan = Plan::<L::Scalar>::new(&model, NAME)?;
+        let reference = Plan::<f64>::new(&model, NAME)?;
+        let drift = if L::EPSILON > 1e-10 { drifting(&model) } else { vec![] };
+        let layout = Layout::new(&plan, &[]);
+        let count = worlds.div_ceil(L::LANES);
+        let available = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.unwrap_or_else(available).clamp(1, count.max(1));
+        let pool = match threads {
+            1 => None,
+            threads => {
+                let name = |index| format!("physics-{index}");
+                Some(rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build()?)
+            }
+        };
+        let group = |index: usize| {
+            let lanes = (worlds - index * L::LANES).min(L::LANES);
+            Group {
+                qacc: vec![L::zero(); plan.nv],
+                derived: vec![],
+                frozen: vec![false; lanes],
+                stepped: vec![false; lanes],
+                origin: vec![0.0; lanes * drift.len()],
+                diverged: 0,
+            }
+        };
+        Ok(Lanes {
+            groups: (0..count).map(group).collect(),
+            workspaces: (0..threads).map(|_| Mutex::new(Workspace::new(&plan))).collect(),
+            reference_ws: Workspace::new(&reference),
+            reference,
+            qpos: model.qpos0().repeat(worlds),
+            qvel: vec![0.0; worlds * model.nv()],
+            ctrl: vec![0.0; worlds * model.nu()],
+            shared: Shared { plan, layout, drift },
+            worlds,
+            pool,
+            model,
+        })
+    }
+
+    /// Evaluates a world's present state in double precision and keeps what was asked for.
+    fn sense(&mut self, world: usize) {
+        let layout = &self.shared.layout;
+        if layout.len == 0 {
+            return;
+        }
+        let (nq, nv) = (self.model.nq(), self.model.nv());
+        let ws = &mut self.reference_ws;
+        ws.qpos.copy_from_slice(&self.qpos[world * nq..(world + 1) * nq]);
+        ws.qvel.copy_from_slice(&self.qvel[world * nv..(world + 1) * nv]);
+        ws.ctrl.fill(0.0);
+        ws.qacc.fill(0.0);
+        super::dynamics::evaluate(&self.reference, ws);
+        let mut numbers = vec![0.0; layout.len];
+        store(&self.reference, ws, layout, &mut numbers);
+        if let Some(at) = layout.at[Quantity::CfrcExt as usize] {
+            numbers[at..at + 6 * self.model.nbody()].fill(0.0);
+        }
+        let (group, lane) = (&mut self.groups[world / L::LANES], world % L::LANES);
+        if let Some(at) = layout.at[Quantity::Frames as usize] {
+            // Frames are kept from where the drifting coordinates stood.
+            for (k, drift) in self.shared.drift.iter().enumerate() {
+                let origin = self.qpos[world * nq + drift.coordinate];
+                group.origin[lane * self.shared.drift.len() + k] = origin;
+                for (body, plan) in self.reference.bodies.iter().enumerate() {
+                    if plan.root == drift.root && body > 0 {
+                        numbers[at + 12 * body + drift.axis] -= origin;
+                    }
+                }
+            }
+        }
+        for (slot, x) in group.derived.iter_mut().zip(&numbers) {
+            slot.set(lane, *x);
+        }
+    }
+
+    fn frames(&self, world: usize, out: &mut [f64]) {
+        let (group, lane) = (&self.groups[world / L::LANES], world % L::LANES);
+        let Some(at) = self.shared.layout.at[Quantity::Frames as usize] else {
+            let nq = self.model.nq();
+            let frames = self.model.kinematics(&self.qpos[world * nq..(world + 1) * nq]);
+            for (slot, (pos, quat)) in out.chunks_exact_mut(7).zip(frames) {
+                frame(slot, pos, quat);
+            }
+            return;
+        };
+        for (body, slot) in out.chunks_exact_mut(7).enumerate() {
+            let number = |i: usize| group.derived[at + 12 * body + i].get(lane);
+            let mut pos = DVec3::new(number(0), number(1), number(2));
+            for (k, drift) in self.shared.drift.iter().enumerate() {
+                if body > 0 && self.reference.bodies[body].root == drift.root {
+                    pos[drift.axis] += group.origin[lane * self.shared.drift.len() + k];
+                }
+            }
+            let mat = DMat3::from_cols_array(&std::array::from_fn(|i| number(3 + i))).transpose();
+            frame(slot, pos, DQuat::from_mat3(&mat).normalize());
+        }
+    }
+}
+
+fn frame(slot: &mut [f64], pos: DVec3, quat: DQuat) {
+    slot.copy_from_slice(&[pos.x, pos.y, pos.z, quat.w, quat.x, quat.y, quat.z]);
+}
+
+/// Coordinates that nothing depends on: horizontal slides, or the horizontal position of a free joint, of a body on the world, without limit
+/// or spring, of the only tree, where all that it can touch are planes along it.
+fn drifting(model: &Model) -> Vec<Drift> {
+    let Ok(plan) = Plan::<f64>::new(model, NAME) else { return vec![] };
+    let root = model.bodies.iter().position(|body| !body.joints.is_empty()).unwrap_or(0);
+    let one_tree = model.bodies.iter().skip(1).all(|body| body.root == root || body.joints.is_empty());
+    let with_world = plan.pairs.iter().filter(|pair| pair.bodies.iter().any(|body| model.bodies[*body].weld == 0));
+    let planes: Vec<DVec3> = with_world
+        .map(|pair| match pair.test {
+            Test::PlaneSphere | Test::PlaneCapsule => DVec3::from_array(plan.geoms[pair.geoms[0]].axis),
+            // Something else of the world can be touched: every place differs.
+            _ => DVec3::ONE,
+        })
+        .collect();
+    let free_along = |axis: usize| {
+        let along = DVec3::AXES[axis];
+        planes.iter().all(|normal| normal.dot(along) == 0.0)
+    };
+    if !one_tree || root == 0 || model.bodies[root].parent != 0 {
+        return vec![];
+    }
+    let mut drifts = vec![];
+    // Behind a hinge a slide's direction turns: only those before it count.
+    for joint in &model.joints[model.bodies[root].joints.clone()] {
+        match joint.kind {
+            JointKind::Hinge => break,
+            JointKind::Free => drifts.extend((0..3).map(|axis| (joint.qposadr + axis, axis))),
+            JointKind::Slide => {
+                let own = (0..3).find(|axis| joint.axis[*axis] == 1.0);
+                let turned = model.bodies[root].quat != DQuat::IDENTITY;
+                let held = joint.range.is_some() || joint.stiffness != 0.0;
+                if let (Some(axis), false) = (own, turned || held) {
+                    drifts.push((joint.qposadr, axis));
+                }
+            }
+        }
+    }
+    drifts.retain(|(_, axis)| free_along(*axis));
+    drifts.into_iter().map(|(coordinate, axis)| Drift { coordinate, axis, root }).collect()
+}
+
+impl<L: Lane> Backend for Lanes<L> {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn worlds(&self) -> usize {
+        self.worlds
+    }
+
+    fn set_state(&mut self, world: usize, qpos: &[f64], qvel: &[f64]) {
+        let (nq, nv) = (self.model.nq(), self.model.nv());
+        self.qpos[world * nq..][..nq].copy_from_slice(qpos);
+        self.qvel[world * nv..][..nv].copy_from_slice(qvel);
+        let (group, lane) = (&mut self.groups[world / L::LANES], world % L::LANES);
+        group.frozen[lane] = false;
+        group.stepped[lane] = false;
+        group.qacc.iter_mut().for_each(|x| x.set(lane, 0.0));
+        self.sense(world);
+    }
+
+    fn qpos(&self) -> &[f64] {
+        &self.qpos
+    }
+
+    fn qvel(&self) -> &[f64] {
+        &self.qvel
+    }
+
+    fn step(&mut self, ctrl: &[f64], frame_skip: usize) {
+        let (nq, nv, nu) = (self.model.nq(), self.model.nv(), self.model.nu());
+        if nq == 0 || self.worlds == 0 {
+            return;
+        }
+        self.ctrl.copy_from_slice(ctrl);
+        let (shared, workspaces, rest) = (&self.shared, &self.workspaces, self.model.qpos0());
+        let one = |index: usize, group: &mut Group<L>, qpos: &mut [f64], qvel: &mut [f64]| {
+            let thread = rayon::current_thread_index().unwrap_or(0) % workspaces.len();
+            // A workspace holds nothing between steps, so that one whose thread panicked is as good as any.
+            let mut ws = workspaces[thread].lock().unwrap_or_else(PoisonError::into_inner);
+            let rows = index * L::LANES * nu..index * L::LANES * nu + group.frozen.len() * nu;
+            L::run(StepGroup { shared, ws: &mut ws, group, rest, ctrl: &ctrl[rows], qpos, qvel, frame_skip });
+        };
+        let (qpos, qvel) = (&mut self.qpos, &mut self.qvel);
+        match &self.pool {
+            None => {
+                let states = qpos.chunks_mut(nq * L::LANES).zip(qvel.chunks_mut(nv * L::LANES));
+                for (index, (group, (qpos, qvel))) in self.groups.iter_mut().zip(states).enumerate() {
+                    one(index, group, qpos, qvel);
+                }
+            }
+            Some(pool) => pool.install(|| {
+                let states = qpos.par_chunks_mut(nq * L::LANES).zip(qvel.par_chunks_mut(nv * L::LANES));
+                self.groups
+                    .par_iter_mut()
+                    .zip(states)
+                    .enumerate()
+                    .for_each(|(index, (group, (qpos, qvel)))| one(index, group, qpos, qvel));
+            }),
+        }
+    }
+
+    fn body_poses(&self, world: usize, out: &mut [Pose]) {
+        let nq = self.model.nq();
+        let frames = self.model.kinematics(&self.qpos[world * nq..(world + 1) * nq]);
+        for (slot, (pos, quat)) in out.iter_mut().zip(frames) {
+            *slot = model::pose(pos, quat);
+        }
+    }
+
+    fn contacts(&self, world: usize, out: &mut Vec<Contact>) {
+        out.clear();
+        if !self.groups[world / L::LANES].stepped[world % L::LANES] {
+            return;
+        }
+        let (nq, nv) = (self.model.nq(), self.model.nv());
+        let mut ws = Workspace::<f64>::new(&self.reference);
+        ws.qpos.copy_from_slice(&self.qpos[world * nq..(world + 1) * nq]);
+        ws.qvel.copy_from_slice(&self.qvel[world * nv..(world + 1) * nv]);
+        super::dynamics::evaluate(&self.reference, &mut ws);
+        for c in 0..ws.contacts.count {
+            let pair = &self.reference.pairs[usize::from(ws.contacts.pair[c])];
+            if ws.contacts.distance[c] <= 0.0 {
+                out.push(Contact {
+                    bodies: pair.bodies,
+                    position: ws.contacts.point[c],
+                    normal: ws.contacts.frame[c][0],
+                    distance: ws.contacts.distance[c],
+                });
+            }
+        }
+    }
+
+    fn need(&mut self, quantities: &[Quantity]) -> Result<(), PhysicsError> {
+        self.shared.layout = Layout::new(&self.shared.plan, quantities);
+        for group in &mut self.groups {
+            group.derived = vec![L::zero(); self.shared.layout.len];
+        }
+        (0..self.worlds).for_each(|world| self.sense(world));
+        Ok(())
+    }
+
+    fn derived(&self, world: usize, quantity: Quantity, out: &mut [f64]) {
+        if quantity == Quantity::Frames {
+            return self.frames(world, out);
+        }
+        let (group, lane) = (&self.groups[world / L::LANES], world % L::LANES);
+        match self.shared.layout.at[quantity as usize] {
+            None => out.fill(0.0),
+            Some(at) => {
+                for (slot, x) in out.iter_mut().zip(&group.derived[at..]) {
+                    *slot = x.get(lane);
+                }
+            }
+        }
+    }
+
+    fn frozen(&self, world: usize) -> bool {
+        self.groups[world / L::LANES].frozen[world % L::LANES]
+    }
+
+    fn diverged(&self) -> u64 {
+        self.groups.iter().map(|group| group.diverged).sum()
+    }
+
+    fn solver_residual(&self) -> Option<f64> {
+        let (nq, nv, nu) = (self.model.nq(), self.model.nv(), self.model.nu());
+        let mut exact = Workspace::<f64>::new(&self.reference);
+        let mut ws = Workspace::<L>::new(&self.shared.plan);
+        let mut worst: Option<f64> = None;
+        for world in 0..self.worlds.min(64) {
+            let rows = [&self.qpos[world * nq..][..nq], &self.qvel[world * nv..][..nv], &self.ctrl[world * nu..][..nu]];
+            exact.qpos.copy_from_slice(rows[0]);
+            exact.qvel.copy_from_slice(rows[1]);
+            exact.ctrl.copy_from_slice(rows[2]);
+            let spread = |to: &mut [L], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, x)| *to = L::of(*x));
+            spread(&mut ws.qpos, rows[0]);
+            spread(&mut ws.qvel, rows[1]);
+            spread(&mut ws.ctrl, rows[2]);
+            L::run(Evaluate { plan: &self.shared.plan, ws: &mut ws });
+            super::dynamics::evaluate(&self.reference, &mut exact);
+            let qacc: Vec<f64> = ws.qacc.iter().map(|x| x.get(0)).collect();
+            let off = residual(&self.reference, &mut exact, &qacc);
+            worst = Some(worst.map_or(off, |worst| worst.max(off)));
+        }
+        worst
+    }
+}
