@@ -277,7 +277,8 @@ fn a_state_that_is_set_is_the_state_that_is_read() {
 /// A world's path, bit for bit: its own controls from its own start, `world` of a batch, after the batch did something else before.
 fn path(model: &Arc<Model>, skip: usize, worlds: usize, threads: usize, lanes: &[usize]) -> Vec<Vec<u64>> {
     let (nq, nv, nu) = (model.nq(), model.nv(), model.nu());
-    let mut backend = physics::backend("rapier", physics::Precision::F32, model.clone(), worlds, Some(threads)).unwrap();
+    let mut backend =
+        physics::backend("rapier", physics::Precision::F32, model.clone(), worlds, Some(threads)).unwrap();
     for ctrl in controls(100 + worlds as u64, 7, worlds * nu) {
         backend.step(&ctrl, skip);
     }
@@ -337,7 +338,10 @@ fn a_world_that_diverges_is_frozen_alone_until_it_is_set_again() {
 
 #[test]
 fn an_unknown_backend_lists_the_known_ones() {
-    let error = physics::backend("mujoco", physics::Precision::F32, Arc::new(load("hopper")), 1, None).err().unwrap().to_string();
+    let error = physics::backend("mujoco", physics::Precision::F32, Arc::new(load("hopper")), 1, None)
+        .err()
+        .unwrap()
+        .to_string();
     assert_eq!(error, "no physics backend is called \"mujoco\"; there is one: rapier");
 }
 

@@ -67,12 +67,7 @@ pub fn collide<L: Lane>(test: Test, a: &Shape<L>, b: &Shape<L>, margin: L, among
 fn plane_sphere<L: Lane>(plane: &Shape<L>, center: V3<L>, radius: L, margin: L) -> Touch<L> {
     let distance = dot(sub(center, plane.center), plane.axis) - radius;
     let down = distance.mul_add(L::of(0.5), radius);
-    Touch {
-        near: distance.lt(margin),
-        distance,
-        point: axpy(-down, plane.axis, center),
-        normal: plane.axis,
-    }
+    Touch { near: distance.lt(margin), distance, point: axpy(-down, plane.axis, center), normal: plane.axis }
 }
 
 #[inline(always)]

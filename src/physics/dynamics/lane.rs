@@ -15,8 +15,6 @@ pub trait Mask: Copy + Send + Sync + BitAnd<Output = Self> + BitOr<Output = Self
     fn any(self) -> bool;
     /// Whether it holds for this lane.
     fn get(self, lane: usize) -> bool;
-    /// The mask that holds for this lane alone.
-    fn only(lane: usize) -> Self;
 }
 
 /// A model's constant in the precision of the lanes; it is spread over them where it is used.
@@ -126,10 +124,6 @@ impl Mask for bool {
     #[inline(always)]
     fn get(self, _lane: usize) -> bool {
         self
-    }
-    #[inline(always)]
-    fn only(_lane: usize) -> bool {
-        true
     }
 }
 

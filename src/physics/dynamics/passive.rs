@@ -42,8 +42,8 @@ fn drag<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, density: L, visc
         for i in 0..3 {
             let (j, k) = ((i + 1) % 3, (i + 2) % 3);
             let fourth = |x: L| x * x * (x * x);
-            force[i] = -(L::of(2.0) * density * r[j] * r[k] * u[i].abs() * u[i])
-                - L::of(6.0 * PI) * viscosity * mean * u[i];
+            force[i] =
+                -(L::of(2.0) * density * r[j] * r[k] * u[i].abs() * u[i]) - L::of(6.0 * PI) * viscosity * mean * u[i];
             torque[i] = -(L::of(0.5) * density * r[i] * (fourth(r[j]) + fourth(r[k])) * w[i].abs() * w[i])
                 - L::of(8.0 * PI) * viscosity * (mean * mean * mean) * w[i];
         }

@@ -253,7 +253,13 @@ impl<S: Scalar> Plan<S> {
         let across = across(model, &pairs).map(vector);
         let smooth = pairs.iter().all(|pair: &Pair<S>| pair.friction == S::of(0.0));
         Ok(Plan {
-            directions: if smooth { 1 } else if across.is_some() { 2 } else { 3 },
+            directions: if smooth {
+                1
+            } else if across.is_some() {
+                2
+            } else {
+                3
+            },
             nq: model.nq(),
             nv: model.nv(),
             nu: model.nu(),
@@ -304,7 +310,8 @@ fn matrix<S: Scalar>(m: DMat3) -> Matrix<S> {
 
 /// The degrees of freedom that move a body, ascending.
 pub fn chain(model: &Model, body: usize) -> Vec<usize> {
-    let mut bodies: Vec<usize> = std::iter::successors(Some(body), |body| (*body != 0).then(|| model.bodies[*body].parent)).collect();
+    let mut bodies: Vec<usize> =
+        std::iter::successors(Some(body), |body| (*body != 0).then(|| model.bodies[*body].parent)).collect();
     bodies.reverse();
     bodies.into_iter().flat_map(|body| model.bodies[body].dofs.clone()).collect()
 }
@@ -355,7 +362,9 @@ fn plan_geom<S: Scalar>(geom: &Geom) -> GeomPlan<S> {
     let (radius, half_length) = match geom.shape {
         GeomShape::Plane | GeomShape::Box { .. } => (0.0, 0.0),
         GeomShape::Sphere { radius } => (radius, 0.0),
-        GeomShape::Capsule { radius, half_length } | GeomShape::Cylinder { radius, half_length } => (radius, half_length),
+        GeomShape::Capsule { radius, half_length } | GeomShape::Cylinder { radius, half_length } => {
+            (radius, half_length)
+        }
     };
     let reach = match geom.shape {
         GeomShape::Plane => f64::INFINITY,
@@ -414,12 +423,7 @@ fn limits<S: Scalar>(model: &Model, weights: &InverseWeights) -> Vec<Limit<S>> {
             low: S::of(low),
             high: S::of(high),
             margin: S::of(joint.margin),
-            softness: softness(
-                joint.solref_limit,
-                joint.solimp_limit,
-                model.timestep(),
-                weights.dof[joint.dofadr],
-            ),
+            softness: softness(joint.solref_limit, joint.solimp_limit, model.timestep(), weights.dof[joint.dofadr]),
         })
         .collect()
 }
@@ -554,7 +558,13 @@ impl Mixed {
         let margin = a.margin + b.margin - (a.gap + b.gap);
         if a.priority != b.priority {
             let one = if a.priority > b.priority { a } else { b };
-            return Mixed { condim: one.condim, friction: one.friction[0], margin, solref: one.solref, solimp: one.solimp };
+            return Mixed {
+                condim: one.condim,
+                friction: one.friction[0],
+                margin,
+                solref: one.solref,
+                solimp: one.solimp,
+            };
         }
         let mix = match (a.solmix >= LEAST, b.solmix >= LEAST) {
             (true, true) => a.solmix / (a.solmix + b.solmix),

@@ -145,10 +145,6 @@ macro_rules! bits {
             fn get(self, lane: usize) -> bool {
                 self.0 >> lane & 1 == 1
             }
-            #[inline(always)]
-            fn only(lane: usize) -> $name {
-                $name(1 << lane)
-            }
         }
     };
 }
@@ -288,12 +284,6 @@ mod x86 {
         fn get(self, lane: usize) -> bool {
             unsafe { _mm256_movemask_ps(self.0) >> lane & 1 == 1 }
         }
-        #[inline(always)]
-        fn only(lane: usize) -> Mask8 {
-            let mut bits = [0_u32; 8];
-            bits[lane] = u32::MAX;
-            Mask8(unsafe { std::mem::transmute::<[u32; 8], __m256>(bits) })
-        }
     }
 
     operators!(
@@ -420,7 +410,8 @@ impl Lane for Array8 {
     fn mul_add(self, a: Array8, b: Array8) -> Array8 {
         let mut out = self;
         for ((x, a), b) in out.0.iter_mut().zip(&a.0).zip(&b.0) {
-            *x = if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { x.mul_add(*a, *b) } else { *x * a + b };
+            *x =
+                if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { x.mul_add(*a, *b) } else { *x * a + b };
         }
         out
     }

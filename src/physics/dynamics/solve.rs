@@ -60,13 +60,8 @@ fn alone<L: Lane, const K: usize>() -> L {
 #[inline(always)]
 fn rows<L: Lane, const K: usize>(e: &[L; K], friction: L, stiffness: L) -> Rows<L, K> {
     let zero = L::zero();
-    let mut rows = Rows {
-        force: [zero; K],
-        normal: zero,
-        mixed: [zero; K],
-        tangent: [zero; K],
-        pushing: [[L::Mask::NONE; 2]; K],
-    };
+    let mut rows =
+        Rows { force: [zero; K], normal: zero, mixed: [zero; K], tangent: [zero; K], pushing: [[L::Mask::NONE; 2]; K] };
     let mut push = zero;
     for k in 1..K {
         let (plus, minus) = (friction.mul_add(e[k], e[0]), friction.mul_add(-e[k], e[0]));

@@ -61,6 +61,8 @@ pub struct Workspace<L: Lane> {
     // Runge–Kutta.
     pub qpos_start: Vec<L>,
     pub qvel_start: Vec<L>,
+    /// How fast qpos changes: qvel, but for rotations.
+    pub rate: Vec<L>,
     pub qvel_sum: Vec<L>,
     pub qacc_sum: Vec<L>,
 }
@@ -178,6 +180,7 @@ impl<L: Lane> Workspace<L> {
             cfrc_ext: vec![[z; 6]; bodies],
             qpos_start: vec![z; plan.nq],
             qvel_start: vec![z; nv],
+            rate: vec![z; nv],
             qvel_sum: vec![z; nv],
             qacc_sum: vec![z; nv],
         }
