@@ -342,7 +342,7 @@ fn an_unknown_backend_lists_the_known_ones() {
         .err()
         .unwrap()
         .to_string();
-    assert_eq!(error, "no physics backend is called \"mujoco\"; there is one: rapier");
+    assert_eq!(error, "no physics backend is called \"mujoco\"; there are: lanes, rapier");
 }
 
 #[test]
