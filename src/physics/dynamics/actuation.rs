@@ -2,12 +2,13 @@
 
 use super::lane::Lane;
 use super::plan::Plan;
+use super::spatial::clear;
 use super::workspace::Workspace;
 
 /// Actuator forces in joint space.
 #[inline(always)]
 pub fn actuation<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
-    ws.actuator.fill(L::zero());
+    clear(&mut ws.actuator);
     for (motor, ctrl) in plan.motors.iter().zip(&ws.ctrl) {
         let held = ctrl.max(L::splat(motor.low)).min(L::splat(motor.high));
         ws.actuator[motor.dof] = L::splat(motor.gear).mul_add(held, ws.actuator[motor.dof]);

@@ -2,7 +2,7 @@
 
 use super::lane::Lane;
 use super::plan::Plan;
-use super::spatial::{axpy6, cross_force, cross_motion, dot6, inertia_mul};
+use super::spatial::{axpy6, cross_force, cross_motion, dot6, inertia_mul, v3};
 use super::workspace::Workspace;
 use crate::physics::model::JointKind;
 
@@ -42,7 +42,7 @@ pub fn velocities<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 #[inline(always)]
 pub fn bias<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let zero = L::zero();
-    let [x, y, z] = plan.gravity.map(L::splat);
+    let [x, y, z] = v3::<L>(&plan.gravity);
     // Gravity is a world that accelerates upwards.
     ws.cacc[0] = [zero, zero, zero, -x, -y, -z];
     for (index, body) in plan.bodies.iter().enumerate().skip(1) {

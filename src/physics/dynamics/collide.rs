@@ -86,7 +86,6 @@ fn spheres<L: Lane>(a: V3<L>, radius_a: L, b: V3<L>, radius_b: L, margin: L) -> 
 #[inline(always)]
 fn capsules<L: Lane>(a: &Shape<L>, b: &Shape<L>, margin: L) -> [Touch<L>; 2] {
     let one = L::one();
-    let clip = |x: L| x.max(-one).min(one);
     let (p, q) = (scale(a.half_length, a.axis), scale(b.half_length, b.axis));
     let apart = sub(a.center, b.center);
     let (ma, mb, mc) = (dot(p, p), -dot(p, q), dot(q, q));
@@ -105,8 +104,7 @@ fn capsules<L: Lane>(a: &Shape<L>, b: &Shape<L>, margin: L) -> [Touch<L>; 2] {
     let low = x2.lt(-one);
     x1 = L::select(high, clip((u - mb) / ma), L::select(low, clip((u + mb) / ma), x1));
     x2 = clip(x2);
-    let at = |x1: L, x2: L| spheres(axpy(x1, p, a.center), a.radius, axpy(x2, q, b.center), b.radius, margin);
-    let mut first = at(x1, x2);
+    let mut first = spheres(axpy(x1, p, a.center), a.radius, axpy(x2, q, b.center), b.radius, margin);
     let mut second = Touch::<L>::none();
     if parallel.any() {
         first.near = first.near & !parallel;
@@ -116,7 +114,7 @@ fn capsules<L: Lane>(a: &Shape<L>, b: &Shape<L>, margin: L) -> [Touch<L>; 2] {
             (clip((u - mb) / ma), one),
             (clip((u + mb) / ma), -one),
         ] {
-            let found = at(x1, x2);
+            let found = spheres(axpy(x1, p, a.center), a.radius, axpy(x2, q, b.center), b.radius, margin);
             let hit = found.near & parallel;
             let to_first = hit & !first.near;
             let to_second = hit & first.near & !second.near;
@@ -125,6 +123,12 @@ fn capsules<L: Lane>(a: &Shape<L>, b: &Shape<L>, margin: L) -> [Touch<L>; 2] {
         }
     }
     [first, second]
+}
+
+/// Inside ±1.
+#[inline(always)]
+fn clip<L: Lane>(x: L) -> L {
+    x.max(-L::one()).min(L::one())
 }
 
 #[inline(always)]

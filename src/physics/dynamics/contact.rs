@@ -7,7 +7,7 @@ use super::collide::{Shape, Touch, collide};
 use super::constraint::impedance;
 use super::lane::{Lane, Mask};
 use super::plan::{Pair, Plan, Test};
-use super::spatial::{V3, axpy, cross, dot, mul_v, normalized, scale, sub, v3};
+use super::spatial::{V3, axpy, clear as clear_all, cross, dot, mul_v, normalized, scale, sub, v3};
 use super::workspace::Workspace;
 
 /// Finds the contacts of every lane and their Jacobians (mj_collision, mj_makeConstraint).
@@ -17,7 +17,7 @@ pub fn contacts<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     ws.contacts.couples = false;
     let mut taken = L::zero();
     for (index, pair) in plan.pairs.iter().enumerate() {
-        let [a, b] = pair.geoms.map(|geom| shape(plan, ws, geom));
+        let (a, b) = (shape(plan, ws, pair.geoms[0]), shape(plan, ws, pair.geoms[1]));
         let margin = L::splat(pair.margin);
         let among = match pair.near {
             None => !L::Mask::NONE,
@@ -64,7 +64,7 @@ fn add<L: Lane>(
     let (nv, directions) = (plan.nv, ws.contacts.directions);
     let frame = frame(plan, pair.test, touch.normal, hint);
     // A unit force along a direction, as a wrench about the centre of mass of either body's tree.
-    let arms = pair.bodies.map(|body| sub(touch.point, ws.com[plan.bodies[body].root]));
+    let arms = [arm(plan, ws, touch, pair.bodies[0]), arm(plan, ws, touch, pair.bodies[1])];
     let (imp, regulariser) = impedance(&pair.softness, (touch.distance - L::splat(pair.margin)).abs());
     let depth = touch.distance - L::splat(pair.margin);
     let pull = L::splat(pair.softness.stiffness) * imp * depth;
@@ -81,14 +81,13 @@ fn add<L: Lane>(
             let contacts = &mut ws.contacts;
             contacts.active[c] = contacts.active[c] | here;
             contacts.couples |= pair.couples;
-            let put = |slot: &mut L, x: L| *slot = L::select(here, x, *slot);
-            put(&mut contacts.friction[c], L::splat(pair.friction));
-            put(&mut contacts.stiffness[c], L::one() / regulariser);
-            put(&mut contacts.distance[c], touch.distance);
+            put(here, &mut contacts.friction[c], L::splat(pair.friction));
+            put(here, &mut contacts.stiffness[c], L::one() / regulariser);
+            put(here, &mut contacts.distance[c], touch.distance);
             for k in 0..3 {
-                put(&mut contacts.point[c][k], touch.point[k]);
+                put(here, &mut contacts.point[c][k], touch.point[k]);
                 for (slot, axis) in contacts.frame[c].iter_mut().zip(&frame) {
-                    put(&mut slot[k], axis[k]);
+                    put(here, &mut slot[k], axis[k]);
                 }
             }
             for lane in 0..L::LANES {
@@ -97,13 +96,13 @@ fn add<L: Lane>(
                 }
             }
             for (k, axis) in frame.iter().enumerate().take(directions) {
-                let wrenches = arms.map(|arm| (cross(arm, *axis), *axis));
+                let torques = [cross(arms[0], *axis), cross(arms[1], *axis)];
                 let row = &mut contacts.jacobian[(c * directions + k) * nv..][..nv];
                 let mut velocity = L::zero();
                 for (dof, second) in &pair.chain {
-                    let (torque, force) = wrenches[usize::from(*second)];
+                    let torque = torques[usize::from(*second)];
                     let m = &ws.cdof[*dof];
-                    let moved = dot([m[0], m[1], m[2]], torque) + dot([m[3], m[4], m[5]], force);
+                    let moved = dot([m[0], m[1], m[2]], torque) + dot([m[3], m[4], m[5]], *axis);
                     let moved = if *second { moved } else { -moved };
                     velocity = moved.mul_add(ws.qvel[*dof], velocity);
                     row[*dof] = L::select(here, moved, row[*dof]);
@@ -119,6 +118,17 @@ fn add<L: Lane>(
     }
 }
 
+#[inline(always)]
+fn put<L: Lane>(lanes: L::Mask, slot: &mut L, x: L) {
+    *slot = L::select(lanes, x, *slot);
+}
+
+/// From the centre of mass of a body's tree to the point of contact.
+#[inline(always)]
+fn arm<L: Lane>(plan: &Plan<L::Scalar>, ws: &Workspace<L>, touch: &Touch<L>, body: usize) -> V3<L> {
+    sub(touch.point, ws.com[plan.bodies[body].root])
+}
+
 /// Makes room for the c-th contact.
 #[inline(always)]
 fn clear<L: Lane>(ws: &mut Workspace<L>, c: usize, nv: usize) {
@@ -132,8 +142,8 @@ fn clear<L: Lane>(ws: &mut Workspace<L>, c: usize, nv: usize) {
     contacts.distance[c] = zero;
     contacts.point[c] = [zero; 3];
     contacts.frame[c] = [[zero; 3]; 3];
-    contacts.aref[c * directions..(c + 1) * directions].fill(zero);
-    contacts.jacobian[c * directions * nv..(c + 1) * directions * nv].fill(zero);
+    clear_all(&mut contacts.aref[c * directions..(c + 1) * directions]);
+    clear_all(&mut contacts.jacobian[c * directions * nv..(c + 1) * directions * nv]);
 }
 
 /// The contact's axes: the normal and two tangents, the first along the capsule that lies on a plane, else along y, or z where the normal

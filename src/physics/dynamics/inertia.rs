@@ -2,14 +2,14 @@
 
 use super::lane::Lane;
 use super::plan::Plan;
-use super::spatial::{I10, M3, V3, dot6, inertia_mul, sub};
+use super::spatial::{I10, M3, V3, dot, dot6, inertia_mul, spread, sub};
 use super::workspace::Workspace;
 
 /// Body inertias in the axes of the world (cinert), composite inertias, and M with the rotors' armature on its diagonal.
 #[inline(always)]
 pub fn inertia<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     for (index, body) in plan.bodies.iter().enumerate().skip(1) {
-        let own = body.inertia.map(L::splat);
+        let own = spread(&body.inertia);
         let arm = sub(ws.xipos[index], ws.com[body.root]);
         let inertia = about(&ws.xmat[index], own, arm, L::splat(body.mass));
         ws.cinert[index] = inertia;
@@ -48,21 +48,24 @@ fn about<L: Lane>(mat: &M3<L>, i: [L; 6], arm: V3<L>, mass: L) -> I10<L> {
         t[3 * row + 1] = r[2].mul_add(i[5], r[1].mul_add(i[1], r[0] * i[3]));
         t[3 * row + 2] = r[2].mul_add(i[2], r[1].mul_add(i[5], r[0] * i[4]));
     }
-    let entry = |a: usize, b: usize| {
-        t[3 * a + 2].mul_add(mat[3 * b + 2], t[3 * a + 1].mul_add(mat[3 * b + 1], t[3 * a] * mat[3 * b]))
-    };
     let [x, y, z] = arm;
     let (mx, my, mz) = (mass * x, mass * y, mass * z);
     [
-        entry(0, 0) + my.mul_add(y, mz * z),
-        entry(1, 1) + mx.mul_add(x, mz * z),
-        entry(2, 2) + mx.mul_add(x, my * y),
-        entry(0, 1) - mx * y,
-        entry(0, 2) - mx * z,
-        entry(1, 2) - my * z,
+        entry(&t, mat, 0, 0) + my.mul_add(y, mz * z),
+        entry(&t, mat, 1, 1) + mx.mul_add(x, mz * z),
+        entry(&t, mat, 2, 2) + mx.mul_add(x, my * y),
+        entry(&t, mat, 0, 1) - mx * y,
+        entry(&t, mat, 0, 2) - mx * z,
+        entry(&t, mat, 1, 2) - my * z,
         mx,
         my,
         mz,
         mass,
     ]
+}
+
+/// An entry of T Rᵀ.
+#[inline(always)]
+fn entry<L: Lane>(t: &M3<L>, r: &M3<L>, a: usize, b: usize) -> L {
+    dot([t[3 * a], t[3 * a + 1], t[3 * a + 2]], [r[3 * b], r[3 * b + 1], r[3 * b + 2]])
 }

@@ -5,7 +5,7 @@ use super::evaluate;
 use super::factor::{factor, solve};
 use super::lane::Lane;
 use super::plan::Plan;
-use super::spatial::{V3, axpy, cross, dot, normalized, quat_mul, unit};
+use super::spatial::{V3, axpy, clear, copy, cross, dot, normalized, quat_mul, unit};
 use super::workspace::Workspace;
 use crate::physics::model::{Integrator, JointKind};
 
@@ -16,10 +16,10 @@ pub fn step<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
         Integrator::Euler => 1,
         Integrator::Rk4 => 4,
     };
-    ws.qpos_start.copy_from_slice(&ws.qpos);
-    ws.qvel_start.copy_from_slice(&ws.qvel);
-    ws.qvel_sum.fill(L::zero());
-    ws.qacc_sum.fill(L::zero());
+    copy(&ws.qpos, &mut ws.qpos_start);
+    copy(&ws.qvel, &mut ws.qvel_start);
+    clear(&mut ws.qvel_sum);
+    clear(&mut ws.qacc_sum);
     for stage in 0..stages {
         // The one place that the evaluation is inlined into.
         evaluate(plan, ws);
@@ -35,7 +35,7 @@ pub fn step<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 fn euler<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let (nv, h) = (plan.nv, L::splat(plan.timestep));
     let solver = &mut ws.solver;
-    solver.hessian.copy_from_slice(&ws.mass);
+    copy(&ws.mass, &mut solver.hessian);
     for (i, dof) in plan.dofs.iter().enumerate() {
         solver.hessian[i * nv + i] += h * L::splat(dof.damping);
         solver.direction[i] = ws.smooth[i] + ws.constraint[i];
@@ -64,10 +64,13 @@ fn runge_kutta<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, stage: us
         match joint.kind {
             JointKind::Slide | JointKind::Hinge => ws.rate[v] = ws.qvel[v],
             JointKind::Free => {
-                let turned = [v + 3, v + 4, v + 5].map(|i| if stage == 0 { L::zero() } else { behind * ws.rate[i] });
+                let behind = if stage == 0 { L::zero() } else { behind };
+                let turned = [behind * ws.rate[v + 3], behind * ws.rate[v + 4], behind * ws.rate[v + 5]];
                 let rate = algebra_rate(turned, [ws.qvel[v + 3], ws.qvel[v + 4], ws.qvel[v + 5]]);
-                ws.rate[v..v + 3].copy_from_slice(&ws.qvel[v..v + 3]);
-                ws.rate[v + 3..v + 6].copy_from_slice(&rate);
+                for k in 0..3 {
+                    ws.rate[v + k] = ws.qvel[v + k];
+                    ws.rate[v + 3 + k] = rate[k];
+                }
             }
         }
     }
@@ -124,7 +127,7 @@ fn advance<L: Lane>(plan: &Plan<L::Scalar>, from: &[L], qvel: &[L], time: L, to:
                 let (sin, cos) = (speed * time * L::of(0.5)).sin_cos();
                 let turn = [cos, sin * axis[0], sin * axis[1], sin * axis[2]];
                 let turned = unit(quat_mul([from[q + 3], from[q + 4], from[q + 5], from[q + 6]], turn));
-                to[q + 3..q + 7].copy_from_slice(&turned);
+                copy(&turned, &mut to[q + 3..q + 7]);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::lane::Lane;
 use super::plan::{Axis, Plan};
-use super::spatial::{M3, V3, add, axpy, column, cross, mul_const, mul_v, rotation, scale, sub, v3};
+use super::spatial::{M3, S6, V3, add, axpy, column, cross, mul_const, mul_v, rotation, scale, sub, v3};
 use super::workspace::Workspace;
 use crate::physics::model::JointKind;
 
@@ -32,16 +32,13 @@ pub fn kinematics<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
                 }
                 JointKind::Slide => {
                     let axis = world_axis(&mat, &joint.axis);
-                    ws.anchor[j] = joint.pos.map_or(pos, |at| add(pos, mul_v(&mat, v3(&at))));
+                    ws.anchor[j] = anchor_of(&joint.pos, pos, &mat);
                     ws.axis[j] = axis;
                     pos = axpy(q[0] - L::splat(joint.reference), axis, pos);
                 }
                 JointKind::Hinge => {
                     let axis = world_axis(&mat, &joint.axis);
-                    let anchor = match &joint.pos {
-                        Some(at) => add(pos, mul_v(&mat, v3(at))),
-                        None => pos,
-                    };
+                    let anchor = anchor_of(&joint.pos, pos, &mat);
                     ws.anchor[j] = anchor;
                     ws.axis[j] = axis;
                     mat = turned(&mat, &joint.axis, q[0] - L::splat(joint.reference));
@@ -54,6 +51,14 @@ pub fn kinematics<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
         ws.xipos[index] = add(pos, mul_v(&mat, v3(&body.ipos)));
         ws.xpos[index] = pos;
         ws.xmat[index] = mat;
+    }
+}
+
+#[inline(always)]
+fn anchor_of<L: Lane>(at: &Option<[L::Scalar; 3]>, pos: V3<L>, mat: &M3<L>) -> V3<L> {
+    match at {
+        Some(at) => add(pos, mul_v(mat, v3(at))),
+        None => pos,
     }
 }
 
@@ -122,24 +127,27 @@ pub fn motions<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
         let com = ws.com[plan.bodies[joint.body].root];
         let zero = L::zero();
         let offset = sub(com, ws.anchor[j]);
-        let spin = |axis: V3<L>| {
-            let moved = cross(axis, offset);
-            [axis[0], axis[1], axis[2], moved[0], moved[1], moved[2]]
-        };
         match joint.kind {
             JointKind::Free => {
                 for k in 0..3 {
                     let mut shift = [zero; 6];
                     shift[3 + k] = L::one();
                     ws.cdof[joint.dofadr + k] = shift;
-                    ws.cdof[joint.dofadr + 3 + k] = spin(column(&ws.xmat[joint.body], k));
+                    ws.cdof[joint.dofadr + 3 + k] = spin(column(&ws.xmat[joint.body], k), offset);
                 }
             }
             JointKind::Slide => {
                 let axis = ws.axis[j];
                 ws.cdof[joint.dofadr] = [zero, zero, zero, axis[0], axis[1], axis[2]];
             }
-            JointKind::Hinge => ws.cdof[joint.dofadr] = spin(ws.axis[j]),
+            JointKind::Hinge => ws.cdof[joint.dofadr] = spin(ws.axis[j], offset),
         }
     }
+}
+
+/// The motion of a rotation about an axis, as felt at the centre of mass, which lies `offset` from the axis.
+#[inline(always)]
+fn spin<L: Lane>(axis: V3<L>, offset: V3<L>) -> S6<L> {
+    let moved = cross(axis, offset);
+    [axis[0], axis[1], axis[2], moved[0], moved[1], moved[2]]
 }

@@ -2,7 +2,7 @@
 
 use super::lane::Lane;
 use super::plan::Plan;
-use super::spatial::{V3, add, cross, dot6, mul_const, mul_tv, mul_v, sub};
+use super::spatial::{V3, add, cross, dot6, mul_const, mul_tv, mul_v, sub, v3};
 use super::workspace::Workspace;
 use crate::physics::model::JointKind;
 use std::f64::consts::PI;
@@ -35,13 +35,12 @@ fn drag<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, density: L, visc
         // The velocity of the centre of mass.
         let here = add(linear, cross(angular, arm));
         let (w, u) = (mul_tv(&axes, angular), mul_tv(&axes, here));
-        let r: V3<L> = half.map(L::splat);
+        let r: V3<L> = v3(half);
         let mean = (r[0] + r[1] + r[2]) * L::of(1.0 / 3.0);
         let mut force = [L::zero(); 3];
         let mut torque = [L::zero(); 3];
         for i in 0..3 {
             let (j, k) = ((i + 1) % 3, (i + 2) % 3);
-            let fourth = |x: L| x * x * (x * x);
             force[i] =
                 -(L::of(2.0) * density * r[j] * r[k] * u[i].abs() * u[i]) - L::of(6.0 * PI) * viscosity * mean * u[i];
             torque[i] = -(L::of(0.5) * density * r[i] * (fourth(r[j]) + fourth(r[k])) * w[i].abs() * w[i])
@@ -57,4 +56,9 @@ fn drag<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, density: L, visc
             }
         }
     }
+}
+
+#[inline(always)]
+fn fourth<L: Lane>(x: L) -> L {
+    x * x * (x * x)
 }

@@ -56,41 +56,48 @@ fn sin_cos<L: Lane<Scalar = f32>>(x: L) -> (L, L) {
     (L::select(sin_negative, -s, s), L::select(cos_negative, -c, c))
 }
 
+/// Operators from expressions in the two operands. Not closures: those are functions of their own, compiled without the instructions that
+/// their caller has, into which an intrinsic cannot be inlined.
 macro_rules! operators {
-    ($name:ident, $add:expr, $sub:expr, $mul:expr, $div:expr, $neg:expr) => {
+    ($name:ident, $a:ident, $b:ident, $add:expr, $sub:expr, $mul:expr, $div:expr, $neg:expr) => {
         impl Add for $name {
             type Output = $name;
             #[inline(always)]
-            fn add(self, other: $name) -> $name {
-                $add(self, other)
+            fn add(self, $b: $name) -> $name {
+                let $a = self;
+                $add
             }
         }
         impl Sub for $name {
             type Output = $name;
             #[inline(always)]
-            fn sub(self, other: $name) -> $name {
-                $sub(self, other)
+            fn sub(self, $b: $name) -> $name {
+                let $a = self;
+                $sub
             }
         }
         impl Mul for $name {
             type Output = $name;
             #[inline(always)]
-            fn mul(self, other: $name) -> $name {
-                $mul(self, other)
+            fn mul(self, $b: $name) -> $name {
+                let $a = self;
+                $mul
             }
         }
         impl Div for $name {
             type Output = $name;
             #[inline(always)]
-            fn div(self, other: $name) -> $name {
-                $div(self, other)
+            fn div(self, $b: $name) -> $name {
+                let $a = self;
+                $div
             }
         }
         impl Neg for $name {
             type Output = $name;
             #[inline(always)]
             fn neg(self) -> $name {
-                $neg(self)
+                let $a = self;
+                $neg
             }
         }
         impl AddAssign for $name {
@@ -169,13 +176,13 @@ mod x86 {
     // SAFETY (of every intrinsic here): see the module's documentation.
     operators!(
         F32x16,
-        |a: F32x16, b: F32x16| F32x16(unsafe { _mm512_add_ps(a.0, b.0) }),
-        |a: F32x16, b: F32x16| F32x16(unsafe { _mm512_sub_ps(a.0, b.0) }),
-        |a: F32x16, b: F32x16| F32x16(unsafe { _mm512_mul_ps(a.0, b.0) }),
-        |a: F32x16, b: F32x16| F32x16(unsafe { _mm512_div_ps(a.0, b.0) }),
-        |a: F32x16| F32x16(unsafe {
-            _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a.0), _mm512_set1_epi32(i32::MIN)))
-        })
+        a,
+        b,
+        F32x16(unsafe { _mm512_add_ps(a.0, b.0) }),
+        F32x16(unsafe { _mm512_sub_ps(a.0, b.0) }),
+        F32x16(unsafe { _mm512_mul_ps(a.0, b.0) }),
+        F32x16(unsafe { _mm512_div_ps(a.0, b.0) }),
+        F32x16(unsafe { _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a.0), _mm512_set1_epi32(i32::MIN))) })
     );
 
     impl Lane for F32x16 {
@@ -288,11 +295,13 @@ mod x86 {
 
     operators!(
         F32x8,
-        |a: F32x8, b: F32x8| F32x8(unsafe { _mm256_add_ps(a.0, b.0) }),
-        |a: F32x8, b: F32x8| F32x8(unsafe { _mm256_sub_ps(a.0, b.0) }),
-        |a: F32x8, b: F32x8| F32x8(unsafe { _mm256_mul_ps(a.0, b.0) }),
-        |a: F32x8, b: F32x8| F32x8(unsafe { _mm256_div_ps(a.0, b.0) }),
-        |a: F32x8| F32x8(unsafe { _mm256_xor_ps(a.0, _mm256_set1_ps(-0.0)) })
+        a,
+        b,
+        F32x8(unsafe { _mm256_add_ps(a.0, b.0) }),
+        F32x8(unsafe { _mm256_sub_ps(a.0, b.0) }),
+        F32x8(unsafe { _mm256_mul_ps(a.0, b.0) }),
+        F32x8(unsafe { _mm256_div_ps(a.0, b.0) }),
+        F32x8(unsafe { _mm256_xor_ps(a.0, _mm256_set1_ps(-0.0)) })
     );
 
     impl Lane for F32x8 {
@@ -369,6 +378,16 @@ pub struct Array8([f32; 8]);
 
 bits!(MaskArray8, u8, 8);
 
+macro_rules! array8 {
+    ($a:ident, $b:ident, $op:tt) => {{
+        let mut out = $a;
+        for (x, y) in out.0.iter_mut().zip(&$b.0) {
+            *x = *x $op *y;
+        }
+        out
+    }};
+}
+
 #[inline(always)]
 fn each(a: Array8, b: Array8, f: impl Fn(f32, f32) -> f32) -> Array8 {
     let mut out = a;
@@ -378,14 +397,13 @@ fn each(a: Array8, b: Array8, f: impl Fn(f32, f32) -> f32) -> Array8 {
     out
 }
 
-operators!(
-    Array8,
-    |a, b| each(a, b, |x, y| x + y),
-    |a, b| each(a, b, |x, y| x - y),
-    |a, b| each(a, b, |x, y| x * y),
-    |a, b| each(a, b, |x, y| x / y),
-    |a| each(a, a, |x, _| -x)
-);
+operators!(Array8, a, b, array8!(a, b, +), array8!(a, b, -), array8!(a, b, *), array8!(a, b, /), {
+    let mut out = a;
+    for x in &mut out.0 {
+        *x = -*x;
+    }
+    out
+});
 
 impl Lane for Array8 {
     type Mask = MaskArray8;

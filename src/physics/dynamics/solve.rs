@@ -6,6 +6,7 @@
 use super::factor::{factor, multiply, solve};
 use super::lane::{Lane, Mask};
 use super::plan::Plan;
+use super::spatial::{clear, copy};
 use super::workspace::Workspace;
 
 /// Newton steps at most. Two or three are usual.
@@ -16,7 +17,10 @@ const SEARCHES: usize = 12;
 /// Accelerations and constraint forces. Starts from what `qacc` holds.
 #[inline(always)]
 pub fn accelerations<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
-    let limited = ws.limits.iter().any(|row| row.active.any());
+    let mut limited = false;
+    for row in &ws.limits {
+        limited |= row.active.any();
+    }
     if ws.contacts.count == 0 && !limited {
         unconstrained(plan, ws);
         return;
@@ -32,11 +36,11 @@ pub fn accelerations<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 #[inline(always)]
 pub fn unconstrained<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let solver = &mut ws.solver;
-    solver.hessian.copy_from_slice(&ws.mass);
+    copy(&ws.mass, &mut solver.hessian);
     factor(&plan.tree, &mut solver.hessian, &mut solver.inverse);
-    ws.qacc.copy_from_slice(&ws.smooth);
+    copy(&ws.smooth, &mut ws.qacc);
     solve(&plan.tree, &solver.hessian, &solver.inverse, &mut ws.qacc);
-    ws.constraint.fill(L::zero());
+    clear(&mut ws.constraint);
 }
 
 /// How one contact's cost changes with its residuals e = (e_n, e_t…), for rows e_n ± μ e_t and those without a tangent.
@@ -88,7 +92,7 @@ fn rows<L: Lane, const K: usize>(e: &[L; K], friction: L, stiffness: L) -> Rows<
 #[inline(always)]
 fn residual<L: Lane, const K: usize>(all: &[L], c: usize) -> [L; K] {
     let mut e = [L::zero(); K];
-    e.copy_from_slice(&all[c * K..(c + 1) * K]);
+    copy(&all[c * K..(c + 1) * K], &mut e);
     e
 }
 
@@ -235,7 +239,7 @@ fn along<L: Lane, const K: usize>(nv: usize, count: usize, jacobian: &[L], x: &[
 #[inline(always)]
 fn forces<L: Lane, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let nv = plan.nv;
-    ws.constraint.fill(L::zero());
+    clear(&mut ws.constraint);
     for c in 0..ws.contacts.count {
         let e = residual::<L, K>(&ws.solver.residual, c);
         let rows = rows::<L, K>(&e, ws.contacts.friction[c], ws.contacts.stiffness[c]);
@@ -303,7 +307,7 @@ fn hessian<L: Lane>(
                         sums[k] = left.mul_add(right[k], sums[k]);
                     }
                 }
-                out[i * nv + j..i * nv + j + 4].copy_from_slice(&sums);
+                copy(&sums, &mut out[i * nv + j..i * nv + j + 4]);
                 j += 4;
             }
             while j < run.end {

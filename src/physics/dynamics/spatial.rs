@@ -19,6 +19,32 @@ pub fn v3<L: Lane>(v: &V3<L::Scalar>) -> V3<L> {
     [L::splat(v[0]), L::splat(v[1]), L::splat(v[2])]
 }
 
+/// Constants in every lane. (Not `map`: what it calls is compiled without the instructions of the caller.)
+#[inline(always)]
+pub fn spread<L: Lane, const N: usize>(constants: &[L::Scalar; N]) -> [L; N] {
+    let mut out = [L::zero(); N];
+    for k in 0..N {
+        out[k] = L::splat(constants[k]);
+    }
+    out
+}
+
+/// Zero in every lane of all.
+#[inline(always)]
+pub fn clear<L: Lane>(numbers: &mut [L]) {
+    for x in numbers {
+        *x = L::zero();
+    }
+}
+
+/// A copy of all.
+#[inline(always)]
+pub fn copy<L: Lane>(from: &[L], to: &mut [L]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+}
+
 /// a + b.
 #[inline(always)]
 pub fn add<L: Lane>(a: V3<L>, b: V3<L>) -> V3<L> {
