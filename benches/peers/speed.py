@@ -1,0 +1,243 @@
+#!/usr/bin/env python3
+"""How fast the physics is: env steps a second on one core, Flipside's lanes beside mujoco.rollout, with EnvPool on two threads beside both.
+
+    benches/peers/run speed [--tasks hopper,ant] [--policies DIR] [--repeats 5] [--json FILE]
+
+What is compared, and why it is fair:
+
+* The work. MuJoCo does exactly the env steps of Gymnasium's own episodes: they are played once, untimed, with Gymnasium (actions uniform in
+  the action space, each held for the frame skip; or a policy's mean actions), ended by termination or at the horizon and reset by Gymnasium. The
+  state and the warm start before every env step are recorded, and mujoco.rollout then replays all of them on one thread, each from its own
+  start. Every replay is checked to end in Gymnasium's very bits. So resets cost MuJoCo nothing, and no step is done that an episode would not
+  have. Flipside plays episodes live: its figure includes resets, observations, rewards and terminations.
+* The model. Gymnasium's, with its integrator, frame skip, solver and tolerances untouched, contacts active, double precision. Flipside has its
+  own copy of the same robot and solves in single precision. The residual beside each figure is how far accelerations are from the optimum of the
+  constraint problem, |M a - f - J'force(a)| over 1 + |f| in double precision, the worst of 64 states.
+* The clock. The sides run alternately, and who goes first alternates too. Warm-up is not timed on either side. A figure is the median of the
+  repeats, a ratio the median of the paired ratios, with their range.
+* EnvPool steps 64 robots on two threads, once waiting for all of them and once for half at a time; the better counts. Its resets take a step
+  of their own, which is not counted as one. Flipside on two threads is run alternately with it.
+"""
+import argparse
+import pathlib
+import time
+
+import numpy as np
+
+import common
+
+WORLDS = 64
+STATES_FOR_RESIDUAL = 64
+
+
+class Recording:
+    """`count` env steps of Gymnasium's own episodes: the states before them, warm starts, controls, and the states after them."""
+
+    def __init__(self, env, count, policy, seed):
+        import mujoco
+        self.model, self.skip = env.unwrapped.model, env.unwrapped.frame_skip
+        m, space = self.model, env.action_space
+        self.kind = mujoco.mjtState.mjSTATE_FULLPHYSICS
+        size = mujoco.mj_stateSize(m, self.kind)
+        self.before, self.after = np.zeros((count, size)), np.zeros((count, size))
+        self.warm, ctrl = np.zeros((count, m.nv)), np.zeros((count, m.nu))
+        self.episodes, contacts = 0, 0
+        rng = np.random.default_rng(seed)
+        data, ended = env.unwrapped.data, True
+        for i in range(count):
+            if ended:
+                obs, _ = env.reset(seed=int(rng.integers(2**31)))
+                self.episodes += 1
+            action = policy.act(obs, space) if policy else rng.uniform(space.low, space.high).astype(np.float32)
+            mujoco.mj_getState(m, data, self.before[i], self.kind)
+            self.warm[i], ctrl[i] = data.qacc_warmstart, action
+            obs, _, terminated, truncated, _ = env.step(action)
+            mujoco.mj_getState(m, data, self.after[i], self.kind)
+            contacts += data.ncon > 0
+            ended = terminated or truncated
+        self.count, self.touching = count, contacts / count
+        self.ctrl = np.repeat(ctrl[:, None, :], self.skip, axis=1).copy()
+        self.data = [mujoco.MjData(m)]
+        self.out = np.zeros((count, self.skip, size))
+        self.sensors = np.zeros((count, self.skip, m.nsensordata))
+
+    def replay(self, pool):
+        """All the env steps once more, by mujoco.rollout on the calling thread."""
+        pool.rollout(self.model, self.data, self.before, self.ctrl, initial_warmstart=self.warm, state=self.out, sensordata=self.sensors)
+
+    def check(self):
+        """The replay did what Gymnasium did, to the last bit."""
+        if not np.array_equal(self.out[:, -1], self.after):
+            raise SystemExit("mujoco.rollout did not replay what Gymnasium did; the comparison would be void")
+
+    def residual(self):
+        """MuJoCo's own distance from the optimum, the worst over some of the recorded states."""
+        import mujoco
+        m, d, worst = self.model, self.data[0], 0.0
+        assert not m.dof_frictionloss.any() and m.neq == 0, "only limits and contacts with pyramids are covered"
+        for i in np.linspace(0, self.count - 1, STATES_FOR_RESIDUAL).astype(int):
+            mujoco.mj_resetData(m, d)
+            mujoco.mj_setState(m, d, self.before[i], self.kind)
+            d.qacc_warmstart[:], d.ctrl[:] = self.warm[i], self.ctrl[i, 0]
+            mujoco.mj_forward(m, d)
+            smooth = d.qfrc_passive - d.qfrc_bias + d.qfrc_actuator
+            off = np.zeros(m.nv)
+            mujoco.mj_mulM(m, d, off, d.qacc)
+            off -= smooth
+            if d.nefc:
+                row, force = np.zeros(d.nefc), np.zeros(m.nv)
+                mujoco.mj_mulJacVec(m, d, row, d.qacc)
+                mujoco.mj_mulJacTVec(m, d, force, -d.efc_D * np.minimum(0.0, row - d.efc_aref))
+                off -= force
+            worst = max(worst, np.linalg.norm(off) / (1 + np.linalg.norm(smooth)))
+        return worst
+
+
+def rate_of(work, seconds):
+    """Units of work a second: `work()` returns how many it did and is called until `seconds` have passed."""
+    done, started = 0, time.perf_counter()
+    while True:
+        done += work()
+        passed = time.perf_counter() - started
+        if passed >= seconds:
+            return done / passed
+
+
+def flipside_rate(flipside, task, threads, seconds, policy):
+    """Flipside's own measurement: its warm-up, then five windows whose median it gives."""
+    arguments = ["bench", "physics", "--backend", flipside.backend, "--task", task, "--threads", threads, "--worlds", WORLDS, "--seconds", seconds]
+    arguments += flipside.precision(["bench", "physics"], "f32")
+    if policy:
+        if not flipside.knows(["bench", "physics"], "--policy"):
+            raise common.Refused("this build's `bench physics` has no --policy")
+        arguments += ["--policy", policy]
+    return flipside.json(*arguments)
+
+
+def alternate(repeats, first, second):
+    """Runs two measurements `repeats` times in pairs, changing who goes first; what each returned, in order."""
+    results = ([], [])
+    for i in range(repeats):
+        for which in ((0, 1), (1, 0))[i % 2]:
+            results[which].append((first, second)[which]())
+    return results
+
+
+class EnvPoolRate:
+    """EnvPool on two threads under random actions, resets included but not counted."""
+
+    def __init__(self, task, batch):
+        import envpool
+        self.env = envpool.make(task, env_type="gymnasium", num_envs=WORLDS, batch_size=batch, num_threads=2)
+        space, rng = self.env.action_space, np.random.default_rng(0)
+        self.actions = [rng.uniform(space.low, space.high, (batch, *space.shape)).astype(space.dtype) for _ in range(64)]
+        self.turn = 0
+        self.env.async_reset()
+
+    def step(self):
+        info = self.env.recv()[-1]
+        self.env.send(self.actions[self.turn % len(self.actions)], info["env_id"])
+        self.turn += 1
+        # A reset's own step is number 0 of its episode.
+        return int(np.count_nonzero(info["elapsed_step"]))
+
+    def rate(self, seconds):
+        return rate_of(self.step, seconds)
+
+
+def measure(task, flipside, arguments, policy_file):
+    """Everything about one task under one kind of action."""
+    gymnasium = common.quiet_gymnasium()
+    from mujoco import rollout
+    policy = common.Policy(policy_file) if policy_file else None
+    row = {"task": task, "actions": "policy" if policy else "random"}
+    env = gymnasium.make(common.TASKS[task])
+    recording = Recording(env, arguments.record, policy, arguments.seed)
+    row |= {"episodes": recording.episodes, "recorded": recording.count, "touching": recording.touching, "mujoco_residual": recording.residual()}
+
+    row["residual"], refused = None, None
+    with rollout.Rollout(nthread=0) as pool:
+
+        def replay():
+            recording.replay(pool)
+            return recording.count
+
+        def ours(threads):
+            nonlocal refused
+            if refused:
+                return None
+            try:
+                result = flipside_rate(flipside, task, threads, arguments.seconds, policy_file)
+            except common.Refused as why:
+                refused = str(why)
+                return None
+            row["residual"] = result.get("solver_residual")
+            row["device"] = result["device"]
+            return result["env_steps_per_s"]
+
+        replay()
+        recording.check()
+        theirs, mine = alternate(arguments.repeats, lambda: rate_of(replay, arguments.seconds), lambda: ours(1))
+        row |= {"mujoco": common.median(theirs), "mujoco_all": theirs}
+        if not refused:
+            ratios = [a / b for a, b in zip(mine, theirs)]
+            row |= {"flipside": common.median(mine), "flipside_all": mine, "ratio": common.median(ratios), "ratio_range": [min(ratios), max(ratios)]}
+        if not policy and not arguments.without_envpool:
+            both = [EnvPoolRate(common.TASKS[task], batch) for batch in (WORLDS, WORLDS // 2)]
+            trial = [pool.rate(arguments.seconds / 2) for pool in both]
+            best = both[int(np.argmax(trial))]
+            theirs, mine = alternate(arguments.repeats, lambda: best.rate(arguments.seconds), lambda: ours(2))
+            row |= {"envpool": common.median(theirs), "envpool_all": theirs}
+            if not refused:
+                row |= {"flipside_two": common.median(mine), "flipside_two_all": mine, "ratio_envpool": common.median([a / b for a, b in zip(mine, theirs)])}
+    row["refused"] = refused
+    return row
+
+
+def show(rows, about):
+    head = ["task, actions", "mujoco.rollout, 1 core", "flipside, 1 core", "ratio (range)", "residual, MuJoCo's", "residual, flipside's", "EnvPool, 2 threads", "flipside, 2 threads", "ratio"]
+    body = []
+    for r in rows:
+        low, high = r.get("ratio_range", [None, None])
+        ratio = f"{common.times(r['ratio'])} ({low:.1f}–{high:.1f})" if "ratio" in r else "–"
+        body.append([f"{r['task']}, {r['actions']}", common.rate(r["mujoco"]), common.rate(r.get("flipside")), ratio, common.small(r["mujoco_residual"]),
+                     common.small(r["residual"]), common.rate(r.get("envpool")), common.rate(r.get("flipside_two")), common.times(r.get("ratio_envpool"))])
+    print(f"\nEnv steps a second. {about}\n")
+    print(common.table(head, body))
+    for r in rows:
+        if r["refused"]:
+            print(f"\n{r['task']}, {r['actions']}: flipside did not run: {r['refused']}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common.add_common(parser)
+    parser.add_argument("--policies", type=pathlib.Path, metavar="DIR", help="folder of TASK.safetensors from `flipside export policy`: their actions too")
+    parser.add_argument("--only-policies", action="store_true", help="leave the random actions out")
+    parser.add_argument("--repeats", type=int, default=5, help="pairs of measurements (default: 5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement (default: 1)")
+    parser.add_argument("--record", type=int, default=8000, help="env steps of Gymnasium to replay (default: 8000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without-envpool", action="store_true")
+    arguments = parser.parse_args()
+
+    flipside = common.Flipside(arguments.flipside, arguments.backend)
+    about, version = common.machine(), common.versions("mujoco", "gymnasium", "envpool", "numpy") | {"flipside": flipside.version().split()[-1]}
+    line = common.machine_line(about, version)
+    precision = flipside.precision(["bench", "physics"], "f32")
+    line += f"; flipside's backend {arguments.backend}" + (", f32" if precision else ", which leaves no choice of precision in this build")
+    rows = []
+    for task in arguments.tasks:
+        file = arguments.policies / f"{task}.safetensors" if arguments.policies else None
+        kinds = ([] if arguments.only_policies else [None]) + ([file] if file and file.is_file() else [])
+        for kind in kinds:
+            rows.append(measure(task, flipside, arguments, kind))
+            r = rows[-1]
+            print(f"{task}, {r['actions']}: {r['recorded']} env steps in {r['episodes']} episodes, {r['touching']:.0%} end in contact; "
+                  f"MuJoCo {common.rate(r['mujoco'])}, flipside {common.rate(r.get('flipside'))}", flush=True)
+    show(rows, line)
+    common.write_json(arguments.json, {"machine": about, "versions": version, "backend": arguments.backend, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
