@@ -11,8 +11,29 @@ use rand::RngExt;
 use std::sync::Arc;
 
 /// Name and frame skip of every robot that ships.
-const ROBOTS: [(&str, usize); 5] =
-    [("hopper", 4), ("half_cheetah", 5), ("walker2d", 4), ("ant", 5), ("inverted_pendulum", 2)];
+const ROBOTS: [(&str, usize); 11] = [
+    ("hopper", 4),
+    ("half_cheetah", 5),
+    ("walker2d", 4),
+    ("ant", 5),
+    ("humanoid", 5),
+    ("humanoid_standup", 5),
+    ("inverted_pendulum", 2),
+    ("inverted_double_pendulum", 5),
+    ("reacher", 2),
+    ("pusher", 5),
+    ("swimmer", 4),
+];
+
+/// Those that rapier can hold: all but the swimmer.
+fn on_rapier() -> impl Iterator<Item = (&'static str, usize)> {
+    ROBOTS.into_iter().filter(|(name, _)| *name != "swimmer")
+}
+
+/// Those whose place is the ground that they stand or lie on.
+fn on_the_ground() -> impl Iterator<Item = (&'static str, usize)> {
+    ROBOTS.into_iter().take(6)
+}
 
 /// The text of `envs/NAME.xml`, or of `tests/data/zoo.xml`.
 fn text(name: &str) -> String {

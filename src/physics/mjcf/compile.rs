@@ -198,7 +198,7 @@ fn compile_geom(
             return Err((piece.line, "<geom> has fromto with two equal points; expected two different ones".into()));
         }
         pos = (from + to) / 2.0;
-        quat = DQuat::from_rotation_arc(DVec3::Z, along.normalize());
+        quat = turn_of_z(along.normalize());
         let half = along.length() / 2.0;
         size = match geom.type_ {
             GeomType::Box if given < 2 => [size[0], size[0], half],
@@ -251,6 +251,16 @@ fn compile_geom(
         rgba: colour(parsed, geom).map(|channel| channel as f32),
     };
     Ok((compiled, part))
+}
+
+/// The smallest rotation that takes z to a unit vector; about x where they are opposite, as in MuJoCo.
+fn turn_of_z(to: DVec3) -> DQuat {
+    let axis = DVec3::Z.cross(to);
+    match axis.length() {
+        sine if sine >= LEAST => DQuat::from_axis_angle(axis / sine, sine.atan2(to.z)),
+        _ if to.z < 0.0 => DQuat::from_xyzw(1.0, 0.0, 0.0, 0.0),
+        _ => DQuat::IDENTITY,
+    }
 }
 
 /// The geom's own colour, else its material's.

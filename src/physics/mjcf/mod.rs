@@ -28,10 +28,7 @@ pub(super) type Complaint = (u32, String);
 impl Model {
     /// Reads a robot. `file_name` is only for error messages: no file is opened, and a text that asks for another file is refused.
     ///
-    /// The supported subset of MJCF: `compiler` (angle, coordinate, eulerseq, autolimits, inertiafromgeom, settotalmass), `option`,
-    /// `default` classes, `worldbody` with bodies, inertials, joints (free, slide, hinge), geoms (plane, sphere, capsule, cylinder, box)
-    /// and sites, and `actuator` with motors on joints. `visual`, `statistic`, `size`, `custom`, `asset`, cameras and lights say nothing
-    /// about physics and may stand in the file. Anything else is an error that names its line and what was expected.
+    /// The supported subset of MJCF is listed in `envs/README.md`. Anything else is an error that names its line and what was expected.
     pub fn from_mjcf(text: &str, file_name: &str) -> Result<Model, ModelError> {
         read(text).map_err(|(line, message)| ModelError { file: file_name.to_owned(), line, message })
     }
