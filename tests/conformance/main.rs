@@ -6,20 +6,29 @@ mod scripted;
 
 use flipside::basics::{Seed, Stream};
 use flipside::gym::{Autoreset, Env, EnvError, Space, State, Task, VectorEnv, rollout_from};
-use flipside::physics::{self, Backend};
+use flipside::physics::{self, Backend, Precision, Quantity};
 use flipside::settings::{TaskSpec, envs};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use toml::Spanned;
 
-const BACKEND: &str = "rapier";
+/// A task, and the name of a backend that runs it.
+type Subject = (Task, &'static str);
 
-/// Every task there is, by its file's name.
-fn tasks() -> Vec<Task> {
+/// Every task there is on every backend that runs it.
+fn subjects() -> Vec<Subject> {
     let entries = envs::Folders::default().list();
-    assert!(entries.len() >= 5, "{entries:?}");
-    entries.iter().map(|entry| Task::load(&entry.name).unwrap_or_else(|e| panic!("{e}"))).collect()
+    assert!(entries.len() >= 11, "{entries:?}");
+    let tasks = entries.iter().map(|entry| Task::load(&entry.name).unwrap_or_else(|e| panic!("{e}")));
+    let pairs = tasks.flat_map(|task| physics::BACKENDS.iter().map(move |name| (task.clone(), *name)));
+    pairs.filter(|(task, physics)| !refused(task, physics)).collect()
+}
+
+/// What rapier does not compute: forces of limits, inertias and velocities about the centre of mass, fluids.
+fn refused(task: &Task, physics: &str) -> bool {
+    let beyond = ["inverted_double_pendulum", "humanoid", "humanoid_standup", "swimmer"];
+    physics == "rapier" && beyond.contains(&task.name())
 }
 
 /// The same task, cut after so many steps.
@@ -28,12 +37,12 @@ fn cut_at(task: &Task, horizon: u32) -> Task {
     Task::new(spec, task.model().clone()).unwrap()
 }
 
-fn backend(task: &Task, worlds: usize, threads: usize) -> Box<dyn Backend> {
-    physics::backend(BACKEND, physics::Precision::F32, task.model().clone(), worlds, Some(threads)).unwrap()
+fn backend(task: &Task, physics: &str, worlds: usize, threads: usize) -> Box<dyn Backend> {
+    physics::backend(physics, Precision::F32, task.model().clone(), worlds, Some(threads)).unwrap()
 }
 
-fn batch(task: &Task, worlds: usize, threads: usize, mode: Autoreset) -> VectorEnv {
-    VectorEnv::new(Arc::new(task.clone()), backend(task, worlds, threads), mode).unwrap()
+fn batch(task: &Task, physics: &str, worlds: usize, threads: usize, mode: Autoreset) -> VectorEnv {
+    VectorEnv::new(Arc::new(task.clone()), backend(task, physics, worlds, threads), mode).unwrap()
 }
 
 fn bits(numbers: &[f32]) -> Vec<u32> {
@@ -43,10 +52,10 @@ fn bits(numbers: &[f32]) -> Vec<u32> {
 /// Gymnasium's `check_env`: the values of reset and step are what the spaces promise.
 #[test]
 fn values_lie_in_their_spaces() {
-    for task in tasks() {
+    for (task, physics) in subjects() {
         let (actions, observations) = (task.action_space(), task.observation_space());
         let mut stream = Seed(1).stream("actions");
-        let mut env = Env::new(Arc::new(task.clone()), backend(&task, 1, 1)).unwrap();
+        let mut env = Env::new(Arc::new(task.clone()), backend(&task, physics, 1, 1)).unwrap();
         assert!(observations.contains(env.reset(Some(1))), "{}", task.name());
         let mut reset = false;
         for _ in 0..200 {
@@ -65,15 +74,24 @@ fn values_lie_in_their_spaces() {
     }
 }
 
-/// The sizes that Gymnasium's documentation gives.
+/// The sizes that Gymnasium's documentation gives: observation, action, bound of the action, seconds and steps.
 #[test]
 fn spaces_have_gymnasiums_sizes() {
-    let sizes = [("Hopper-v5", 11, 3, 1.0), ("HalfCheetah-v5", 17, 6, 1.0), ("Walker2d-v5", 17, 6, 1.0)];
-    let sizes = sizes.into_iter().chain([("Ant-v5", 105, 8, 1.0), ("InvertedPendulum-v5", 4, 1, 3.0)]);
-    let steps = [0.008, 0.05, 0.008, 0.05, 0.04];
-    for ((name, obs, act, bound), dt) in sizes.zip(steps) {
+    for (name, obs, act, bound, dt, horizon) in [
+        ("InvertedPendulum-v5", 4, 1, 3.0, 0.04, 1000),
+        ("InvertedDoublePendulum-v5", 9, 1, 1.0, 0.05, 1000),
+        ("Reacher-v5", 10, 2, 1.0, 0.02, 50),
+        ("Pusher-v5", 23, 7, 2.0, 0.05, 100),
+        ("Swimmer-v5", 8, 2, 1.0, 0.04, 1000),
+        ("Hopper-v5", 11, 3, 1.0, 0.008, 1000),
+        ("HalfCheetah-v5", 17, 6, 1.0, 0.05, 1000),
+        ("Walker2d-v5", 17, 6, 1.0, 0.008, 1000),
+        ("Ant-v5", 105, 8, 1.0, 0.05, 1000),
+        ("Humanoid-v5", 348, 17, 0.4, 0.015, 1000),
+        ("HumanoidStandup-v5", 348, 17, 0.4, 0.015, 1000),
+    ] {
         let task = Task::load(name).unwrap();
-        assert_eq!((task.obs_dim(), task.act_dim(), task.horizon()), (obs, act, 1000), "{name}");
+        assert_eq!((task.obs_dim(), task.act_dim(), task.horizon()), (obs, act, horizon), "{name}");
         assert_eq!(
             task.action_space(),
             Space::Box { low: vec![-bound; act], high: vec![bound; act], shape: vec![act] },
@@ -83,11 +101,30 @@ fn spaces_have_gymnasiums_sizes() {
     }
 }
 
+/// A backend that cannot run a task says so, in one of two places: the robot is beyond it, or what the task reads is.
+#[test]
+fn what_a_backend_cannot_run_is_refused() {
+    for entry in envs::Folders::default().list() {
+        let task = Task::load(&entry.name).unwrap();
+        for name in physics::BACKENDS {
+            let made =
+                physics::backend(name, Precision::F32, task.model().clone(), 1, Some(1)).map_err(|e| e.to_string());
+            let env = made.and_then(|b| Env::new(Arc::new(task.clone()), b).map_err(|e| e.to_string()));
+            match (env, refused(&task, name)) {
+                (Ok(_), false) => {}
+                (Err(message), true) => assert!(message.contains("rapier"), "{message}"),
+                (Ok(_), true) => panic!("{name} runs {} after all", task.name()),
+                (Err(message), false) => panic!("{}: {message}", task.name()),
+            }
+        }
+    }
+}
+
 /// Gymnasium's `check_reset_seed_determinism` and `check_step_determinism`, to the bit.
 #[test]
 fn the_same_seed_gives_the_same_bits() {
-    for task in tasks() {
-        let mut env = Env::new(Arc::new(task.clone()), backend(&task, 1, 1)).unwrap();
+    for (task, physics) in subjects() {
+        let mut env = Env::new(Arc::new(task.clone()), backend(&task, physics, 1, 1)).unwrap();
         let mut run = |seed: u64| {
             let mut stream = Seed(9).stream("actions");
             let mut seen = vec![bits(env.reset(Some(seed)))];
@@ -167,9 +204,9 @@ fn transitions(env: &mut VectorEnv, seed: u64, first_world: usize, wanted: usize
 /// The three modes differ in when a world is reset, never in what a learner sees between resets.
 #[test]
 fn all_autoreset_modes_tell_the_same_story() {
-    for task in tasks() {
+    for (task, physics) in subjects() {
         let task = cut_at(&task, 30);
-        let story = |mode| transitions(&mut batch(&task, 3, 2, mode), 5, 0, 80);
+        let story = |mode| transitions(&mut batch(&task, physics, 3, 2, mode), 5, 0, 80);
         let same_step = story(Autoreset::SameStep);
         assert!(same_step.iter().all(|life| life.iter().any(|t| t.terminated || t.truncated)), "{}", task.name());
         assert_eq!(same_step, story(Autoreset::NextStep), "{}", task.name());
@@ -187,10 +224,10 @@ fn all_autoreset_modes_tell_the_same_story() {
 /// A world's numbers depend on its own seed and actions alone.
 #[test]
 fn batch_size_and_threads_change_no_bit() {
-    for task in tasks() {
+    for (task, physics) in subjects() {
         let task = cut_at(&task, 25);
         let run = |worlds, threads, first: usize| {
-            transitions(&mut batch(&task, worlds, threads, Autoreset::SameStep), 40 + first as u64, first, 40)
+            transitions(&mut batch(&task, physics, worlds, threads, Autoreset::SameStep), 40 + first as u64, first, 40)
         };
         let eight = run(8, 2, 0);
         assert_eq!(eight, run(8, 1, 0), "{}: threads", task.name());
@@ -202,11 +239,11 @@ fn batch_size_and_threads_change_no_bit() {
 /// Truncation comes exactly at the horizon and never with termination; the books of an episode agree with its steps.
 #[test]
 fn episodes_end_and_are_booked() {
-    for task in tasks() {
+    for (task, physics) in subjects() {
         let mut terminated = 0;
         for task in [cut_at(&task, 60), cut_at(&task, 60).fixed_horizon()] {
             let (worlds, o) = (4, task.obs_dim());
-            let mut env = batch(&task, worlds, 2, Autoreset::SameStep);
+            let mut env = batch(&task, physics, worlds, 2, Autoreset::SameStep);
             let mut stream = Seed(2).stream("actions");
             env.reset(11);
             let (mut length, mut total) = (vec![0_u32; worlds], vec![0.0_f64; worlds]);
@@ -233,8 +270,9 @@ fn episodes_end_and_are_booked() {
                 }
             }
         }
-        // At random all but the cheetah, which never ends, and the ant, which seldom does, fall within sixty steps.
-        let falls = !matches!(task.name(), "half_cheetah" | "ant");
+        // At random these fall within sixty steps; the ant seldom does, and the rest never end.
+        let falls = ["hopper", "walker2d", "inverted_pendulum", "inverted_double_pendulum", "humanoid"];
+        let falls = falls.contains(&task.name());
         assert!(!falls || terminated > 0, "{} never fell", task.name());
     }
 }
@@ -244,7 +282,7 @@ fn episodes_end_and_are_booked() {
 fn a_fixed_horizon_pays_the_alive_bonus_only_while_healthy() {
     let task = cut_at(&Task::load("hopper").unwrap(), 400).fixed_horizon();
     let alive = task.term_names().position(|name| name == "reward_survive").unwrap();
-    let mut env = batch(&task, 1, 1, Autoreset::SameStep);
+    let mut env = batch(&task, physics::BACKENDS[0], 1, 1, Autoreset::SameStep);
     env.reset(0);
     let mut paid = [0, 0];
     for t in 1..=400 {
@@ -263,7 +301,7 @@ fn a_fixed_horizon_pays_the_alive_bonus_only_while_healthy() {
 #[test]
 fn misuse_is_refused() {
     let task = cut_at(&Task::load("inverted_pendulum").unwrap(), 2);
-    let mut env = batch(&task, 2, 1, Autoreset::Disabled);
+    let mut env = batch(&task, physics::BACKENDS[0], 2, 1, Autoreset::Disabled);
     assert_eq!(env.step(&[0.0; 2]), Err(EnvError::NotReset));
     assert_eq!(env.reset_worlds(&[true, false], Some(0)), Err(EnvError::NotReset));
     let before = env.reset(0).to_vec();
@@ -282,7 +320,7 @@ fn misuse_is_refused() {
     // Beyond the range is clipped, as the actuators would.
     assert_eq!(env.step(&[100.0, f32::NEG_INFINITY]).unwrap().actions, [3.0, -3.0]);
     let hopper = Task::load("hopper").unwrap();
-    let other = VectorEnv::new(Arc::new(hopper), backend(&task, 1, 1), Autoreset::SameStep);
+    let other = VectorEnv::new(Arc::new(hopper), backend(&task, physics::BACKENDS[0], 1, 1), Autoreset::SameStep);
     assert!(matches!(other, Err(EnvError::OtherRobot { .. })));
 }
 
@@ -292,7 +330,9 @@ fn episodes_begin_around_the_initial_state() {
     // Of each task: half width of the uniform qpos noise; then standard deviation of the qvel noise.
     let uniform = |half: f64| half / 3.0_f64.sqrt();
     let cases = [("hopper", 5e-3, uniform(5e-3)), ("half_cheetah", 0.1, 0.1), ("walker2d", 5e-3, uniform(5e-3))];
-    for (name, half, qvel_sigma) in cases.into_iter().chain([("inverted_pendulum", 0.01, uniform(0.01))]) {
+    let cases = cases.into_iter().chain([("inverted_pendulum", 0.01, uniform(0.01))]);
+    let cases = cases.chain([("inverted_double_pendulum", 0.1, 0.1), ("swimmer", 0.1, uniform(0.1))]);
+    for (name, half, qvel_sigma) in cases {
         let task = Task::load(name).unwrap();
         let model = task.model();
         let (mut qpos, mut qvel) = (vec![0.0; model.nq()], vec![0.0; model.nv()]);
@@ -322,6 +362,39 @@ fn episodes_begin_around_the_initial_state() {
     assert!((norm - 1.0).abs() < 1e-12 && qpos[4..7].iter().any(|&x| x != 0.0), "{qpos:?}");
 }
 
+/// Reacher's target and Pusher's puck are drawn as in Gymnasium, and what they are drawn for rests.
+#[test]
+fn things_begin_where_gymnasium_puts_them() {
+    let mut stream = Seed(0).stream("reset");
+    let draws = 4000;
+    // Uniform in a disc of radius 0.2: half of the targets lie within 0.2 / √2.
+    let reacher = Task::load("reacher").unwrap();
+    let (mut qpos, mut qvel, mut near) = ([0.0; 4], [0.0; 4], 0);
+    for _ in 0..draws {
+        reacher.draw(&mut stream, &mut qpos, &mut qvel);
+        let distance = qpos[2].hypot(qpos[3]);
+        assert!(distance < 0.2 && qvel[2..] == [0.0; 2], "{qpos:?} {qvel:?}");
+        assert!(qpos[..2].iter().all(|q| q.abs() <= 0.1) && qvel[..2].iter().all(|v| v.abs() <= 0.005));
+        near += u32::from(distance < 0.1 * 2.0_f64.sqrt());
+    }
+    let share = f64::from(near) / f64::from(draws);
+    assert!((share - 0.5).abs() < 5.0 * (0.25 / f64::from(draws)).sqrt(), "{share} of the targets are near");
+    // Uniform in a box, but not within 0.17 of the goal. Further than 0.17 to the back all is allowed: 0.4 × 0.13 of 0.12 − π 0.17² / 2.
+    let pusher = Task::load("pusher").unwrap();
+    let (mut qpos, mut qvel, mut back) = ([0.0; 11], [0.0; 11], 0);
+    for _ in 0..draws {
+        pusher.draw(&mut stream, &mut qpos, &mut qvel);
+        let [y, x] = [qpos[7], qpos[8]];
+        assert!((-0.3..=0.0).contains(&y) && (-0.2..=0.2).contains(&x) && y.hypot(x) > 0.17, "{qpos:?}");
+        assert!(qpos[..7] == [0.0; 7] && qpos[9..] == [0.0; 2] && qvel[7..] == [0.0; 4], "{qpos:?} {qvel:?}");
+        assert!(qvel[..7].iter().all(|v| v.abs() <= 0.005 && *v != 0.0), "{qvel:?}");
+        back += u32::from(y < -0.17);
+    }
+    let (share, expected) =
+        (f64::from(back) / f64::from(draws), 0.052 / (0.12 - std::f64::consts::PI * 0.17_f64.powi(2) / 2.0));
+    assert!((share - expected).abs() < 5.0 * (0.25 / f64::from(draws)).sqrt(), "{share}, and {expected} is right");
+}
+
 /// Arrays of `tests/data/gymnasium.npz`, by name; each is rows of equal width.
 fn gymnasium() -> BTreeMap<String, Vec<Vec<f64>>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gymnasium.npz");
@@ -342,53 +415,75 @@ fn gymnasium() -> BTreeMap<String, Vec<Vec<f64>>> {
 #[test]
 fn formulas_are_gymnasiums() {
     let data = gymnasium();
-    for name in ["hopper", "half_cheetah", "walker2d", "ant", "inverted_pendulum"] {
-        let task = Task::load(name).unwrap();
-        let (model, k) = (task.model(), task.term_names().len());
-        let rows = |key: &str| &data[&format!("{name}.{key}")];
-        let zeros = vec![0.0; model.nu()];
-        for i in 0..rows("qpos").len() {
-            let observed = &rows("obs")[i];
-            // Ant reads two things that are no joint state: where the torso's frame is, and the contact forces on bodies 1.. (the data
-            // has them in the observation).
-            let mut frames = vec![0.0; 7 * model.nbody()];
-            let mut forces = vec![0.0; 6 * model.nbody()];
-            let torso = |frames: &mut Vec<f64>, after: usize| {
-                if let Some(x) = data.get(&format!("{name}.torso_x")) {
-                    frames[7] = x[i][after];
-                }
-            };
-            torso(&mut frames, 0);
-            let (qpos, qvel) = (&rows("qpos")[i], &rows("qvel")[i]);
+    for entry in envs::Folders::default().list() {
+        let task = Task::load(&entry.name).unwrap();
+        let (name, nu, k) = (task.name(), task.model().nu(), task.term_names().len());
+        let row = |key: &str, i: usize| &data[&format!("{name}.{key}")][i][..];
+        // What the task does not read is not in the file, and reading it anyhow panics.
+        let derived = |quantity: Quantity, i: usize| match task.needs().contains(&quantity) {
+            true => row(quantity.name(), i),
+            false => &[],
+        };
+        let rows = data[&format!("{name}.qpos")].len();
+        let mut ended = 0;
+        for i in 0..rows {
             let mut before = vec![0.0; k];
-            let start = State { qpos, qvel, action: &zeros, frames: &frames, forces: &forces, ..State::default() };
-            task.remember(&start, &mut before);
-            torso(&mut frames, 1);
-            if name == "ant" {
-                forces[6..].copy_from_slice(&observed[27..]);
-            }
-            let (qpos, qvel, action) = (&rows("next_qpos")[i], &rows("next_qvel")[i], &rows("ctrl")[i]);
-            let state = State { qpos, qvel, action, frames: &frames, forces: &forces, ..State::default() };
+            let frames = if task.needs().contains(&Quantity::Frames) { row("frames_before", i) } else { &[] };
+            let zeros = vec![0.0; 10 * task.model().nbody()];
+            task.remember(
+                &State {
+                    qpos: row("qpos", i),
+                    qvel: row("qvel", i),
+                    action: &zeros[..nu],
+                    frames,
+                    cinert: &zeros,
+                    cvel: &zeros,
+                    forces: &zeros,
+                    actuator: &zeros,
+                    constraint: &zeros,
+                },
+                &mut before,
+            );
+            let state = State {
+                qpos: row("next_qpos", i),
+                qvel: row("next_qvel", i),
+                action: row("ctrl", i),
+                frames: derived(Quantity::Frames, i),
+                cinert: derived(Quantity::Cinert, i),
+                cvel: derived(Quantity::Cvel, i),
+                forces: derived(Quantity::CfrcExt, i),
+                actuator: derived(Quantity::QfrcActuator, i),
+                constraint: derived(Quantity::QfrcConstraint, i),
+            };
             let mut obs = vec![0.0; task.obs_dim()];
             task.observe(&state, &mut obs);
-            assert_eq!(&obs, observed, "{name}, row {i}");
+            assert_eq!(obs.len(), row("obs", i).len(), "{name}");
+            for (j, (ours, theirs)) in obs.iter().zip(row("obs", i)).enumerate() {
+                // All but sines and cosines are handed on as they are.
+                assert!((ours - theirs).abs() < 1e-15, "{name}, row {i}: obs[{j}] is {ours}, Gymnasium has {theirs}");
+            }
             let healthy = task.healthy(&state);
-            assert_eq!(task.terminates() && !healthy, rows("terminated")[i][0] == 1.0, "{name}, row {i}");
+            let terminated = row("terminated", i)[0] == 1.0;
+            assert_eq!(task.terminates() && !healthy, terminated, "{name}, row {i}");
+            ended += usize::from(terminated);
             let reward = task.reward(&before, &state, healthy, &mut vec![0.0; k]);
-            let expected = rows("reward")[i][0];
-            // Gymnasium sums the squares of its f32 actions in single precision: a few parts in 10⁷ of Ant's half of up to 8.
-            assert!((reward - expected).abs() < 1e-6, "{name}, row {i}: {reward}, Gymnasium has {expected}");
+            let expected = row("reward", i)[0];
+            // Gymnasium sums the squares of its f32 actions in single precision.
+            let squares: f64 = row("ctrl", i).iter().map(|u| u * u).sum();
+            let tolerance = 1e-12 * (1.0 + expected.abs()) + 2e-7 * squares;
+            assert!((reward - expected).abs() < tolerance, "{name}, row {i}: {reward}, Gymnasium has {expected}");
         }
+        assert_eq!(ended * 2, if task.spec().healthy.is_empty() { 0 } else { rows }, "{name}");
     }
 }
 
 /// The `rollout` command's trajectories are those of the environment.
 #[test]
 fn a_rollout_repeats_the_environment() {
-    for task in tasks() {
+    for (task, physics) in subjects() {
         let task = task.fixed_horizon();
         let (n, t, o, a) = (5, 12, task.obs_dim(), task.act_dim());
-        let mut env = batch(&task, n, 2, Autoreset::SameStep);
+        let mut env = batch(&task, physics, n, 2, Autoreset::SameStep);
         env.reset(3);
         let (qpos, qvel) = (env.backend().qpos().to_vec(), env.backend().qvel().to_vec());
         let mut stream = Seed(8).stream("actions");
@@ -405,11 +500,11 @@ fn a_rollout_repeats_the_environment() {
             }
         }
         // Two worlds for five trajectories: three turns, the last one half empty.
-        let out = rollout_from(&task, &mut *backend(&task, 2, 1), &qpos, &qvel, &ctrl).unwrap();
+        let out = rollout_from(&task, &mut *backend(&task, physics, 2, 1), &qpos, &qvel, &ctrl).unwrap();
         assert_eq!((out.trajectories, out.steps), (n, t));
         assert_eq!(out.obs.iter().map(|&x| x as f32).collect::<Vec<_>>(), obs, "{}", task.name());
         assert_eq!(out.reward.iter().map(|&x| x as f32).collect::<Vec<_>>(), reward, "{}", task.name());
-        let short = rollout_from(&task, &mut *backend(&task, 2, 1), &qpos, &qvel[1..], &ctrl);
+        let short = rollout_from(&task, &mut *backend(&task, physics, 2, 1), &qpos, &qvel[1..], &ctrl);
         assert!(matches!(short, Err(EnvError::Length { what: "joint velocities", .. })));
     }
 }
@@ -418,13 +513,13 @@ fn a_rollout_repeats_the_environment() {
 #[test]
 fn a_saved_batch_goes_on() {
     let task = cut_at(&Task::load("hopper").unwrap(), 40);
-    let mut env = batch(&task, 2, 1, Autoreset::SameStep);
+    let mut env = batch(&task, physics::BACKENDS[0], 2, 1, Autoreset::SameStep);
     env.reset(6);
     let actions = [0.3; 6];
     for _ in 0..35 {
         env.step(&actions).unwrap();
     }
-    let mut other = batch(&task, 2, 1, Autoreset::SameStep);
+    let mut other = batch(&task, physics::BACKENDS[0], 2, 1, Autoreset::SameStep);
     assert_eq!(other.load_arrays(&env.to_arrays()).unwrap(), env.last().obs);
     assert_eq!(other.to_arrays(), env.to_arrays());
     // The episodes that begin after both have ended begin alike.
