@@ -256,8 +256,8 @@ fn impossible_sizes_are_refused() {
 fn pictures_to_look_at() {
     let Some(folder) = std::env::var_os("FLIPSIDE_PICTURES").map(std::path::PathBuf::from) else { return };
     let mut scenes = vec![("zoo".to_string(), samples::zoo())];
-    for task in ["hopper", "half_cheetah", "walker2d", "ant", "inverted_pendulum"] {
-        scenes.push((task.to_string(), samples::robot(task)));
+    for task in crate::settings::envs::Folders::default().list() {
+        scenes.push((task.name.clone(), samples::robot(&task.name)));
     }
     for (name, (scene, poses)) in scenes {
         let mut offscreen = Offscreen::new(&scene).unwrap();
