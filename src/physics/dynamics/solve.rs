@@ -104,6 +104,18 @@ fn newton<L: Lane, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>
     let rounding = L::of((L::EPSILON * 64.0) * (L::EPSILON * 64.0));
     let pattern = if ws.contacts.couples { &plan.dense } else { &plan.tree };
 
+    // A lane that nothing pushes starts at rest, from where one step is M⁻¹f to the last bit, as without neighbours that something pushes.
+    let mut pushed = L::Mask::NONE;
+    for active in &ws.contacts.active[..ws.contacts.count] {
+        pushed = pushed | *active;
+    }
+    for row in &ws.limits {
+        pushed = pushed | row.active;
+    }
+    for qacc in &mut ws.qacc {
+        *qacc = L::select(pushed, *qacc, zero);
+    }
+
     multiply(&plan.tree, &ws.mass, &ws.qacc, &mut ws.solver.ma);
     along::<L, K>(nv, ws.contacts.count, &ws.contacts.jacobian, &ws.qacc, &mut ws.solver.residual);
     for i in 0..ws.contacts.count * K {
