@@ -9,7 +9,7 @@ use super::evaluate::run_policy;
 use super::ledger::Offered;
 use crate::basics::{Array, Arrays, Clip, Frames, ItemId, JudgementId, Pose, Seed, Stream};
 use crate::gym::{Autoreset, Task, VectorEnv};
-use crate::learn::{Ppo, Rollout, Transition};
+use crate::learn::{Actions, Ppo, Rollout, Transition};
 use crate::physics::{self, Precision};
 use crate::preference::{
     AskedPairs, ClipPool, Comparison, LabelSchedule, Recorder, RewardModel, StepRecord, choose_pairs,
@@ -39,6 +39,9 @@ pub(super) struct Trainer {
     env: VectorEnv,
     ppo: Ppo,
     rollout: Rollout,
+    /// `[N, O]`: what the next actions are chosen on.
+    obs: Vec<f32>,
+    actions: Actions,
     /// `[T·N, A]`: the rollout's actions as the robot received them.
     played: Vec<f32>,
     preference: Option<Preference>,
@@ -102,6 +105,8 @@ impl Trainer {
             env,
             ppo,
             rollout,
+            obs: Vec::new(),
+            actions: Actions::default(),
             played: Vec::new(),
             preference,
             env_steps: 0,
@@ -180,36 +185,35 @@ impl Trainer {
     /// Steps every world through one rollout of the present policy. `cancelled` is asked at every env step; a rollout that it ends is not kept.
     pub fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         let worlds = self.env.worlds();
-        let mut rollout = Rollout::new(worlds);
+        self.rollout.clear();
         self.played.clear();
         self.true_returns.clear();
-        let mut obs = self.env.last().obs.clone();
+        self.obs.clone_from(&self.env.last().obs);
         for _ in 0..self.ppo.settings().horizon {
             if cancelled() {
                 return Err(LabError::Cancelled);
             }
-            let actions = self.ppo.act(&obs, worlds);
+            self.ppo.act_into(&self.obs, worlds, &mut self.actions);
             if let Some(preference) = &mut self.preference {
                 preference.before_step(&self.env);
             }
-            let step = self.env.step(&actions.actions)?;
+            let step = self.env.step(&self.actions.actions)?;
             let transition = Transition {
                 rewards: &step.reward,
                 terminated: &step.terminated,
                 truncated: &step.truncated,
                 final_obs: &step.final_obs,
             };
-            self.ppo.record(&mut rollout, &obs, &actions, transition);
+            self.rollout.record(&self.obs, &self.actions, transition);
             self.played.extend_from_slice(&step.actions);
             self.true_returns.extend(step.episodes.iter().map(|e| e.total_reward));
             if let Some(preference) = &mut self.preference {
-                preference.after_step(&self.env, &obs, &self.task, self.env_steps);
+                preference.after_step(&self.env, &self.obs, &self.task, self.env_steps);
             }
-            obs.copy_from_slice(&self.env.last().obs);
+            self.obs.copy_from_slice(&self.env.last().obs);
             self.env_steps += worlds as u64;
         }
-        self.ppo.close(&mut rollout, &obs);
-        self.rollout = rollout;
+        self.ppo.close(&mut self.rollout, &self.obs);
         Ok(())
     }
 

@@ -1,7 +1,11 @@
-//! A network of linear layers with tanh between them, run as plain loops over f32.
+//! A network of linear layers with tanh between them, packed for evaluation.
 //!
-//! Acting evaluates a 64×64 network for a few dozen rows at a time. There libtorch's fixed cost a call exceeds the arithmetic; a loop
-//! that the compiler turns into vector instructions does a row in about a microsecond. A row's result does not depend on the rows beside it.
+//! Acting evaluates a 64×64 network for a few dozen rows at a time. There libtorch's fixed cost a call exceeds the arithmetic; the kernels of
+//! `kernels.rs` do a row in a tenth of a microsecond. A row's result does not depend on the rows beside it.
+
+use super::kernels::{Left, Right, Target, load, product, store, tanh};
+use super::lanes::{Job, Lanes, padded, run};
+use super::network::Network;
 
 /// One linear layer y = W x + b, in PyTorch's order.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,22 +26,18 @@ pub struct Dense {
     layers: Vec<Packed>,
 }
 
-/// Outputs that are computed together: two or one vector registers of any x86-64 or ARM processor.
-const LANES: usize = 8;
-/// Rows that are computed together, so that a weight once loaded serves each.
-const ROWS: usize = 4;
 /// Rows taken through all layers before the next ones: their activations stay in the first-level cache.
-const BLOCK: usize = 32;
+const BLOCK: usize = 48;
 
-/// A layer as the inner loop wants it: [`LANES`] outputs side by side for each input, the last group filled up with zeros.
+/// A layer as the product wants it: the outputs side by side for each input, filled up with zeros to whole registers.
 #[derive(Clone, Debug, PartialEq)]
 struct Packed {
     inputs: usize,
     outputs: usize,
-    /// `[groups, inputs]`.
-    weight: Vec<[f32; LANES]>,
-    /// `[groups]`.
-    bias: Vec<[f32; LANES]>,
+    /// Wᵀ, `[inputs, padded(outputs)]`.
+    weight: Vec<f32>,
+    /// `[padded(outputs)]`.
+    bias: Vec<f32>,
 }
 
 impl Dense {
@@ -56,6 +56,15 @@ impl Dense {
         self.layers.iter().map(Packed::unpack).collect()
     }
 
+    /// Takes over the numbers of the network that this is a copy of.
+    pub(super) fn follow(&mut self, network: &Network) {
+        for (packed, span) in self.layers.iter_mut().zip(network.layout().layers()) {
+            let numbers = network.numbers();
+            packed.set_weight(&numbers[span.weight..span.bias], padded(span.inputs));
+            packed.bias.copy_from_slice(&numbers[span.bias..][..padded(span.outputs)]);
+        }
+    }
+
     /// Width of an input row.
     pub fn inputs(&self) -> usize {
         self.layers[0].inputs
@@ -69,40 +78,82 @@ impl Dense {
     /// The outputs of `n` rows, `[n, inputs]` → `[n, outputs]`.
     pub fn forward(&self, rows: &[f32], n: usize) -> Vec<f32> {
         assert_eq!(rows.len(), n * self.inputs(), "rows must be [n, inputs]");
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has what the function is compiled for.
-            return unsafe { self.forward_avx2(rows, n) };
-        }
-        self.forward_anywhere(rows, n)
-    }
-
-    /// The same code for wider registers. Multiplications and additions are never fused, so the bits are the same.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn forward_avx2(&self, rows: &[f32], n: usize) -> Vec<f32> {
-        self.forward_anywhere(rows, n)
-    }
-
-    #[inline(always)]
-    fn forward_anywhere(&self, rows: &[f32], n: usize) -> Vec<f32> {
-        let (inputs, outputs) = (self.inputs(), self.outputs());
-        let widest = self.layers.iter().map(Packed::stride).max().unwrap_or(0);
-        let (mut here, mut next) = (vec![0.0; BLOCK * widest], vec![0.0; BLOCK * widest]);
-        let mut out = Vec::with_capacity(n * outputs);
-        for block in rows.chunks(BLOCK * inputs) {
-            let count = block.len() / inputs;
-            let mut stride = self.layers[0].stride();
-            self.layers[0].apply(block, inputs, count, &mut here);
-            for layer in &self.layers[1..] {
-                here[..count * stride].iter_mut().for_each(|x| *x = tanh(*x));
-                layer.apply(&here, stride, count, &mut next);
-                stride = layer.stride();
-                std::mem::swap(&mut here, &mut next);
-            }
-            here[..count * stride].chunks(stride).for_each(|row| out.extend_from_slice(&row[..outputs]));
-        }
+        let mut out = vec![0.0; n * self.outputs()];
+        self.forward_into(rows, self.inputs(), &mut out, &mut Vec::new());
         out
+    }
+
+    /// The outputs of rows that lie `stride` apart, into `[n, outputs]`. `scratch` is room that is made once and kept by the caller.
+    pub(super) fn forward_into(&self, rows: &[f32], stride: usize, out: &mut [f32], scratch: &mut Vec<f32>) {
+        run(Forward { network: self, rows, stride, out, scratch });
+    }
+
+    /// All layers but the first and the last, for whoever keeps what lies between: x → y is one call a layer.
+    pub(super) fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// `count` rows of layer `index`, `x` rows being `stride` apart and `y` rows `padded(outputs)`; tanh follows every layer but the last.
+    #[inline(always)]
+    pub(super) fn layer<L: Lanes>(&self, index: usize, count: usize, x: Left, y: &mut [f32]) {
+        let layer = &self.layers[index];
+        let columns = layer.bias.len();
+        let right = Right { numbers: &layer.weight, stride: columns, columns };
+        let (bias, stride) = (&layer.bias[..], columns);
+        match index + 1 < self.layers.len() {
+            true => product::<L, false, _>(count, layer.inputs, x, right, &mut Affine::<true> { bias, y, stride }),
+            false => product::<L, false, _>(count, layer.inputs, x, right, &mut Affine::<false> { bias, y, stride }),
+        }
+    }
+}
+
+/// y = W x + b, and its tanh with `BENT`.
+struct Affine<'a, const BENT: bool> {
+    bias: &'a [f32],
+    y: &'a mut [f32],
+    stride: usize,
+}
+
+impl<const BENT: bool> Target for Affine<'_, BENT> {
+    #[inline(always)]
+    fn start<L: Lanes>(&self, _row: usize, column: usize) -> L {
+        load(self.bias, column)
+    }
+    #[inline(always)]
+    fn finish<L: Lanes>(&mut self, row: usize, column: usize, sums: L) {
+        store(if BENT { tanh(sums) } else { sums }, self.y, row * self.stride + column);
+    }
+}
+
+/// [`Dense::forward_into`].
+struct Forward<'a> {
+    network: &'a Dense,
+    rows: &'a [f32],
+    stride: usize,
+    out: &'a mut [f32],
+    scratch: &'a mut Vec<f32>,
+}
+
+impl Job for Forward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Forward { network, rows, stride, out, scratch } = self;
+        let (widest, outputs) = (network.layers.iter().map(|l| l.bias.len()).max().unwrap_or(0), network.outputs());
+        scratch.resize(2 * BLOCK * widest, 0.0);
+        let (mut here, mut next) = scratch.split_at_mut(BLOCK * widest);
+        for (block, out) in out.chunks_mut(BLOCK * outputs).enumerate() {
+            let count = out.len() / outputs;
+            let mut x = Left { numbers: &rows[block * BLOCK * stride..], stride };
+            for index in 0..network.depth() {
+                network.layer::<L>(index, count, x, next);
+                std::mem::swap(&mut here, &mut next);
+                x = Left { numbers: here, stride: network.layers[index].bias.len() };
+            }
+            for (row, out) in here.chunks_exact(x.stride).zip(out.chunks_exact_mut(outputs)) {
+                out.copy_from_slice(&row[..outputs]);
+            }
+        }
     }
 }
 
@@ -113,106 +164,50 @@ impl Packed {
             layer.weight.len() == inputs * outputs && layer.bias.len() == outputs,
             "weight must be [outputs, inputs]"
         );
-        let lane = |group: usize, lane: usize| Some(group * LANES + lane).filter(|&o| o < outputs);
-        let groups = outputs.div_ceil(LANES);
-        let weight = (0..groups)
-            .flat_map(|group| (0..inputs).map(move |input| (group, input)))
-            .map(|(group, input)| {
-                std::array::from_fn(|l| lane(group, l).map_or(0.0, |output| layer.weight[output * inputs + input]))
-            })
-            .collect();
-        let bias = (0..groups)
-            .map(|group| std::array::from_fn(|l| lane(group, l).map_or(0.0, |output| layer.bias[output])))
-            .collect();
-        Packed { inputs, outputs, weight, bias }
+        let mut packed =
+            Packed { inputs, outputs, weight: vec![0.0; inputs * padded(outputs)], bias: vec![0.0; padded(outputs)] };
+        packed.set_weight(&layer.weight, inputs);
+        packed.bias[..outputs].copy_from_slice(&layer.bias);
+        packed
+    }
+
+    /// Transposes W, whose rows lie `stride` apart.
+    fn set_weight(&mut self, weight: &[f32], stride: usize) {
+        let columns = self.bias.len();
+        for (output, row) in weight.chunks_exact(stride).enumerate() {
+            for (input, &w) in row[..self.inputs].iter().enumerate() {
+                self.weight[input * columns + output] = w;
+            }
+        }
     }
 
     fn unpack(&self) -> Layer {
         let &Packed { inputs, outputs, .. } = self;
-        let weight = (0..outputs)
-            .flat_map(|output| (0..inputs).map(move |input| (output, input)))
-            .map(|(output, input)| self.weight[output / LANES * inputs + input][output % LANES])
-            .collect();
-        let bias = self.bias.as_flattened()[..outputs].to_vec();
-        Layer { inputs, outputs, weight, bias }
+        let at = |output: usize, input: usize| self.weight[input * self.bias.len() + output];
+        let weight = (0..outputs).flat_map(|output| (0..inputs).map(move |input| at(output, input))).collect();
+        Layer { inputs, outputs, weight, bias: self.bias[..outputs].to_vec() }
     }
-
-    /// Numbers from one output row to the next: the outputs, filled up to whole groups.
-    fn stride(&self) -> usize {
-        self.bias.len() * LANES
-    }
-
-    /// `count` rows of x, `x_stride` apart, to rows of y, [`Packed::stride`] apart.
-    #[inline(always)]
-    fn apply(&self, x: &[f32], x_stride: usize, count: usize, y: &mut [f32]) {
-        let whole = count / ROWS * ROWS;
-        for row in (0..whole).step_by(ROWS) {
-            self.tile::<ROWS>(&x[row * x_stride..], x_stride, &mut y[row * self.stride()..]);
-        }
-        for row in whole..count {
-            self.tile::<1>(&x[row * x_stride..], x_stride, &mut y[row * self.stride()..]);
-        }
-    }
-
-    /// R rows. Each output starts at its bias and adds its inputs in order, whatever R: the bits do not depend on the batch.
-    #[inline(always)]
-    fn tile<const R: usize>(&self, x: &[f32], x_stride: usize, y: &mut [f32]) {
-        let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * x_stride..][..self.inputs]);
-        let stride = self.stride();
-        for (group, (weight, bias)) in self.weight.chunks_exact(self.inputs).zip(&self.bias).enumerate() {
-            let mut sums = [*bias; R];
-            for (input, weights) in weight.iter().enumerate() {
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    let x = row[input];
-                    sum.iter_mut().zip(weights).for_each(|(s, w)| *s += x * w);
-                }
-            }
-            for (r, sum) in sums.iter().enumerate() {
-                y[r * stride + group * LANES..][..LANES].copy_from_slice(sum);
-            }
-        }
-    }
-}
-
-/// tanh to within 5e-7, without branches so that it vectorises: Eigen's rational approximation (degree 13 over 6), which is what libtorch's
-/// own kernels come close to. NaN stays NaN.
-#[inline(always)]
-fn tanh(x: f32) -> f32 {
-    const LIMIT: f32 = 7.905_311;
-    const P: [f32; 7] = [
-        4.893_524_6e-3,
-        6.372_619_3e-4,
-        1.485_722_4e-5,
-        5.122_297_1e-8,
-        -8.604_672e-11,
-        2.000_188e-13,
-        -2.760_768_5e-16,
-    ];
-    const Q: [f32; 4] = [4.893_525e-3, 2.268_434_6e-3, 1.185_347_1e-4, 1.198_258_4e-6];
-    let x = if x > LIMIT { LIMIT } else { x };
-    let x = if x < -LIMIT { -LIMIT } else { x };
-    let x2 = x * x;
-    let p = P.iter().rev().fold(0.0, |sum, p| sum * x2 + p);
-    let q = Q.iter().rev().fold(0.0, |sum, q| sum * x2 + q);
-    x * p / q
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::run_in_all;
     use super::*;
     use crate::basics::Seed;
     use rand::RngExt;
 
-    #[test]
-    fn tanh_is_close_to_the_standard_librarys() {
-        let mut worst = 0.0_f64;
-        for i in -200_000..=200_000 {
-            let x = i as f32 * 1e-4;
-            worst = worst.max((f64::from(tanh(x)) - f64::from(x).tanh()).abs());
+    #[derive(Clone)]
+    struct Evaluate<'a>(&'a Dense, &'a [f32], usize);
+
+    impl Job for Evaluate<'_> {
+        type Output = Vec<f32>;
+        #[inline(always)]
+        fn run<L: Lanes>(self) -> Vec<f32> {
+            let mut out = vec![0.0; self.2 * self.0.outputs()];
+            let (network, rows) = (self.0, self.1);
+            Forward { network, rows, stride: network.inputs(), out: &mut out, scratch: &mut Vec::new() }.run::<L>();
+            out
         }
-        assert!(worst < 5e-7, "{worst}");
-        assert!(tanh(f32::NAN).is_nan());
-        assert_eq!((tanh(0.0), tanh(f32::INFINITY), tanh(-50.0)), (0.0, tanh(8.0), -tanh(8.0)));
     }
 
     #[test]
@@ -228,7 +223,9 @@ mod tests {
         assert_eq!(network.layers(), layers);
 
         let ours = network.forward(&rows, n);
-        for (row, ours) in rows.chunks(11).zip(ours.chunks(3)) {
+        let all = run_in_all(Evaluate(&network, &rows, n));
+        assert_eq!(all[all.len() - 1].1, ours);
+        for (row, at) in rows.chunks(11).zip(0..) {
             let mut x: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
             for (i, layer) in layers.iter().enumerate() {
                 let dot = |w: &[f32]| w.iter().zip(&x).map(|(&w, x)| f64::from(w) * x).sum::<f64>();
@@ -237,9 +234,20 @@ mod tests {
                     x.iter_mut().for_each(|x| *x = x.tanh());
                 }
             }
-            assert!(x.iter().zip(ours).all(|(x, &y)| (x - f64::from(y)).abs() < 2e-6), "{x:?} {ours:?}");
-            assert_eq!(network.forward(row, 1), ours);
+            for (lanes, out) in &all {
+                let out = &out[at * 3..][..3];
+                assert!(x.iter().zip(out).all(|(x, &y)| (x - f64::from(y)).abs() < 2e-6), "{lanes}: {x:?} {out:?}");
+            }
+            assert_eq!(network.forward(row, 1), ours[at * 3..][..3]);
         }
-        assert_eq!(network.forward_anywhere(&rows, n), ours);
+    }
+
+    #[test]
+    fn a_copy_follows_its_network() {
+        let network = |seed: u64| Network::new(&[5, 20, 7], 1.0, &[], &mut Seed(seed).stream("network"));
+        let mut copy = network(1).dense();
+        copy.follow(&network(2));
+        assert_eq!(copy, network(2).dense());
+        assert_ne!(copy, network(1).dense());
     }
 }

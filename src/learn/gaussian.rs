@@ -1,4 +1,6 @@
 //! The diagonal Gaussian that a policy is: means `[B, A]`, log standard deviations `[A]`. Everything in nats.
+//!
+//! As tensors for whoever differentiates automatically, and as [`Spread`] in plain numbers for acting and for the derivatives of `goal.rs`.
 
 use std::f64::consts::{E, PI};
 use tch::Tensor;
@@ -23,6 +25,59 @@ pub fn kl(p: (&Tensor, &Tensor), q: (&Tensor, &Tensor)) -> Tensor {
     let spread = (log_std_p * 2.0).exp() + (mean_p - mean_q).square();
     let each: Tensor = log_std_q - log_std_p + spread * (log_std_q * -2.0).exp() * 0.5 - 0.5;
     each.sum_dim_intlist(-1, false, mean_p.kind())
+}
+
+/// Present log standard deviations in the forms that sampling and densities need, all `[A]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Spread {
+    std: Vec<f32>,
+    inverse: Vec<f32>,
+    /// Σ log σ + ½ log 2π.
+    constant: f32,
+}
+
+impl Spread {
+    /// Of these log σ.
+    pub fn new(log_std: &[f32]) -> Spread {
+        let mut spread = Spread::default();
+        spread.set(log_std);
+        spread
+    }
+
+    /// Takes other log σ.
+    pub fn set(&mut self, log_std: &[f32]) {
+        self.std.clear();
+        self.std.extend(log_std.iter().map(|l| l.exp()));
+        self.inverse.clear();
+        self.inverse.extend(log_std.iter().map(|l| (-l).exp()));
+        self.constant = log_std.iter().map(|l| l + 0.5 * std::f32::consts::TAU.ln()).sum();
+    }
+
+    /// σ.
+    pub fn std(&self) -> &[f32] {
+        &self.std
+    }
+
+    /// 1/σ.
+    pub fn inverse(&self) -> &[f32] {
+        &self.inverse
+    }
+
+    /// Entropy: Σ log σ + ½ log 2πe.
+    pub fn entropy(&self) -> f64 {
+        f64::from(self.constant) + 0.5 * self.std.len() as f64
+    }
+
+    /// Log-density of one action, and z = (a − μ)/σ into `z`; all `[A]`.
+    #[inline(always)]
+    pub fn log_prob(&self, action: &[f32], mean: &[f32], z: &mut [f32]) -> f32 {
+        let mut squares = 0.0;
+        for (((z, a), mean), inverse) in z.iter_mut().zip(action).zip(mean).zip(&self.inverse) {
+            *z = (a - mean) * inverse;
+            squares += *z * *z;
+        }
+        -0.5 * squares - self.constant
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +111,11 @@ mod tests {
         let ours = log_prob(&row(MEAN), &Tensor::from_slice(&LOG_STD), &row(actions)).double_value(&[0]);
         let expected: f64 = (0..2).map(|i| density(actions[i], MEAN[i], LOG_STD[i].exp()).ln()).sum();
         assert!((ours - expected).abs() < 1e-12, "{ours} {expected}");
+        let [log_std, mean, actions] = [LOG_STD, MEAN, actions].map(|numbers| numbers.map(|x| x as f32));
+        let (spread, mut z) = (Spread::new(&log_std), [0.0; 2]);
+        let ours = spread.log_prob(&actions, &mean, &mut z);
+        assert!((f64::from(ours) - expected).abs() < 1e-6, "{ours} {expected}");
+        assert!((z[1] * spread.std()[1] + mean[1] - actions[1]).abs() < 1e-6, "{z:?}");
     }
 
     #[test]
@@ -69,6 +129,7 @@ mod tests {
         let d = each(&|i, x| log(x, MEAN[i], LOG_STD[i]) - log(x, mean_q[i], log_std_q[i]));
         let (log_std, log_std_q) = (Tensor::from_slice(&LOG_STD), Tensor::from_slice(&log_std_q));
         assert!((entropy(&log_std).double_value(&[]) - h).abs() < 1e-9);
+        assert!((Spread::new(&LOG_STD.map(|l| l as f32)).entropy() - h).abs() < 1e-6);
         let ours = kl((&row(MEAN), &log_std), (&row(mean_q), &log_std_q));
         assert_eq!((ours.size(), ours.kind()), (vec![1], Kind::Double));
         assert!((ours.double_value(&[0]) - d).abs() < 1e-9, "{ours} {d}");

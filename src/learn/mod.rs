@@ -1,8 +1,10 @@
 //! Learning from rewards: proximal policy optimisation for continuous actions, and the parts of it that other learners share.
 //!
-//! [`Ppo`] is the algorithm and reads top to bottom in `ppo.rs`. Acting needs no tensors: [`Policy`] and [`Dense`] run the networks as
-//! plain loops, because libtorch's cost a call is larger than the arithmetic of so small a network. Learning is in tensors, by
-//! automatic differentiation. [`gae`], [`clipped_objective`], [`clipped_value_loss`], [`Adam`] and [`orthogonal`] know nothing of control.
+//! [`Ppo`] is the algorithm and reads top to bottom in `ppo.rs`. It needs no tensors, because libtorch's cost a call is larger than the
+//! arithmetic of so small a network: acting ([`Policy`], [`Dense`]) and gradients (`gradient.rs`, `goal.rs`) share a handful of kernels
+//! (`kernels.rs`) over vector registers (`lanes.rs`). Tensors are for larger networks and other losses, and for the tests that hold our
+//! gradients against automatic differentiation: [`clipped_objective`], [`clipped_value_loss`], [`log_prob`], [`Adam`]. These, [`gae`] and
+//! [`orthogonal`] know nothing of control.
 
 mod adam;
 mod arrays;
@@ -11,11 +13,17 @@ mod devices;
 mod error;
 mod gae;
 mod gaussian;
+mod goal;
+mod gradient;
+mod kernels;
+mod lanes;
 mod network;
 mod norm;
 mod objective;
 mod policy;
 mod ppo;
+#[cfg(test)]
+mod reference;
 mod rollout;
 mod threads;
 

@@ -1,29 +1,98 @@
-//! Actor and critic as tensors: one flat vector of parameters, seen as layers.
+//! A network's parameters as one vector of numbers, laid out for the kernels that learn.
 
-use super::adam::numbers;
+use super::lanes::padded;
 use super::{Dense, Layer, LearnError, Reader};
 use crate::basics::{Array, Arrays, Stream};
 use rand_distr::{Distribution, StandardNormal};
-use tch::Tensor;
 
 /// Linear layers with tanh between them, and optionally a few free parameters more (the actor's log σ).
 ///
-/// All parameters lie in one flat tensor, of which the layers are views: the optimiser and the gradient's norm then cost a handful of
-/// libtorch calls instead of a handful a layer, and one vector is what a snapshot keeps.
-#[derive(Debug)]
+/// All lie in one vector, so that the optimiser is one pass over it and one vector is what a gradient is. Every row of a weight, every bias
+/// and the free parameters are filled up with zeros to whole registers; nothing ever changes these zeros, because their gradient is 0.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Network {
-    /// Layer widths, input first.
-    sizes: Vec<usize>,
-    free: usize,
-    parameters: Tensor,
+    layout: Layout,
+    numbers: Vec<f32>,
 }
 
-/// The network's tensors as views on the flat vector, through which gradients flow back to it.
-pub struct Views {
-    /// Weight `[out, in]` and bias `[out]`, first layer to last.
-    layers: Vec<(Tensor, Tensor)>,
-    /// The free parameters, `[free]`.
-    pub free: Tensor,
+/// Where the parts of a [`Network`] lie in its vector.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Layout {
+    layers: Vec<Span>,
+    /// Where the free parameters begin, and how many there are.
+    free: (usize, usize),
+}
+
+/// Where one layer lies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Span {
+    /// Width of x in y = W x + b.
+    pub inputs: usize,
+    /// Width of y.
+    pub outputs: usize,
+    /// Where W begins, `[outputs, padded(inputs)]`.
+    pub weight: usize,
+    /// Where b begins, `[padded(outputs)]`.
+    pub bias: usize,
+}
+
+impl Layout {
+    fn new(sizes: &[usize], free: usize) -> Layout {
+        let mut at = 0;
+        let mut take = |n: usize| {
+            at += n;
+            at - n
+        };
+        let layers = sizes.windows(2).map(|pair| {
+            let (inputs, outputs) = (pair[0], pair[1]);
+            Span { inputs, outputs, weight: take(outputs * padded(inputs)), bias: take(padded(outputs)) }
+        });
+        let layers = layers.collect();
+        Layout { layers, free: (at, free) }
+    }
+
+    /// First layer to last.
+    pub fn layers(&self) -> &[Span] {
+        &self.layers
+    }
+
+    /// Where the free parameters begin.
+    pub fn free(&self) -> usize {
+        self.free.0
+    }
+
+    /// Length of the vector.
+    pub fn len(&self) -> usize {
+        self.free.0 + padded(self.free.1)
+    }
+
+    /// The pieces that hold parameters, in PyTorch's order: each layer's rows of W `[out, in]`, then b, and the free parameters last.
+    fn pieces(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let row = move |o: usize| layer.weight + o * padded(layer.inputs);
+            let rows = (0..layer.outputs).map(move |o| row(o)..row(o) + layer.inputs);
+            rows.chain(std::iter::once(layer.bias..layer.bias + layer.outputs))
+        });
+        let (start, free) = self.free;
+        layers.chain(std::iter::once(start..start + free))
+    }
+
+    /// The parameters alone, without what fills rows up.
+    pub fn flat(&self, numbers: &[f32]) -> Vec<f32> {
+        self.pieces().flat_map(|piece| &numbers[piece]).copied().collect()
+    }
+
+    /// What [`Layout::flat`] was made from.
+    pub fn filled(&self, flat: &[f32]) -> Vec<f32> {
+        let mut numbers = vec![0.0; self.len()];
+        let mut rest = flat;
+        for piece in self.pieces() {
+            let (here, after) = rest.split_at(piece.len());
+            numbers[piece].copy_from_slice(here);
+            rest = after;
+        }
+        numbers
+    }
 }
 
 impl Network {
@@ -38,54 +107,47 @@ impl Network {
             flat.extend(std::iter::repeat_n(0.0, outputs));
         }
         flat.extend_from_slice(free);
-        let parameters = Tensor::from_slice(&flat).set_requires_grad(true);
-        Network { sizes: sizes.to_vec(), free: free.len(), parameters }
+        let layout = Layout::new(sizes, free.len());
+        let numbers = layout.filled(&flat);
+        Network { layout, numbers }
     }
 
-    /// The flat vector: a leaf that gradients are taken for.
-    pub fn parameters(&self) -> &Tensor {
-        &self.parameters
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
-    /// The flat vector, for the optimiser.
-    pub fn parameters_mut(&mut self) -> &mut Tensor {
-        &mut self.parameters
+    /// The vector, laid out as [`Network::layout`] says.
+    pub(super) fn numbers(&self) -> &[f32] {
+        &self.numbers
     }
 
-    /// Its parts; made anew for every forward pass.
-    pub fn views(&self) -> Views {
-        let pairs = || self.sizes.windows(2).map(|pair| (pair[0] as i64, pair[1] as i64));
-        let lengths: Vec<i64> =
-            pairs().flat_map(|(inputs, outputs)| [inputs * outputs, outputs]).chain([self.free as i64]).collect();
-        let mut parts = self.parameters.split_with_sizes(lengths, 0).into_iter();
-        // One part for each length asked for, so that none of these is missing.
-        let mut part = || parts.next().unwrap_or_default();
-        let layers = pairs().map(|(inputs, outputs)| (part().view([outputs, inputs]), part())).collect();
-        Views { layers, free: part() }
+    /// The vector, for the optimiser.
+    pub(super) fn numbers_mut(&mut self) -> &mut [f32] {
+        &mut self.numbers
     }
 
     /// The layers' present numbers.
     pub fn layers(&self) -> Vec<Layer> {
-        let flat = numbers(&self.parameters);
-        let mut at = 0;
-        let mut take = |n: usize| {
-            at += n;
-            flat[at - n..at].to_vec()
+        let layer = |span: &Span| {
+            let &Span { inputs, outputs, weight, bias } = span;
+            let rows = self.numbers[weight..bias].chunks_exact(padded(inputs));
+            Layer {
+                inputs,
+                outputs,
+                weight: rows.flat_map(|row| &row[..inputs]).copied().collect(),
+                bias: self.numbers[bias..bias + outputs].to_vec(),
+            }
         };
-        let layer = |pair: &[usize]| {
-            let (inputs, outputs) = (pair[0], pair[1]);
-            Layer { inputs, outputs, weight: take(inputs * outputs), bias: take(outputs) }
-        };
-        self.sizes.windows(2).map(layer).collect()
+        self.layout.layers.iter().map(layer).collect()
     }
 
     /// The free parameters' present numbers.
-    pub fn free(&self) -> Vec<f32> {
-        let flat = numbers(&self.parameters);
-        flat[flat.len() - self.free..].to_vec()
+    pub fn free(&self) -> &[f32] {
+        let (start, count) = self.layout.free;
+        &self.numbers[start..start + count]
     }
 
-    /// A copy for evaluation without tensors.
+    /// A copy for evaluation.
     pub fn dense(&self) -> Dense {
         Dense::new(&self.layers())
     }
@@ -94,44 +156,23 @@ impl Network {
     /// `free_name` where there are any.
     pub fn to_arrays(&self, prefix: &str, free_name: &str, arrays: &mut Arrays) {
         layers_to_arrays(&self.layers(), prefix, arrays);
-        if self.free > 0 {
-            arrays.insert(free_name.to_owned(), Array::f32(&[self.free], self.free()));
+        if !self.free().is_empty() {
+            arrays.insert(free_name.to_owned(), Array::f32(&[self.free().len()], self.free().to_vec()));
         }
     }
 
     /// A network of this one's sizes with the numbers that [`Network::to_arrays`] saved.
     pub fn restored(&self, prefix: &str, free_name: &str, arrays: Reader) -> Result<Network, LearnError> {
         let mut flat = Vec::new();
-        for (i, pair) in self.sizes.windows(2).enumerate() {
-            flat.extend_from_slice(arrays.f32(&format!("{prefix}.{i}.weight"), &[pair[1], pair[0]])?);
-            flat.extend_from_slice(arrays.f32(&format!("{prefix}.{i}.bias"), &[pair[1]])?);
+        for (i, &Span { inputs, outputs, .. }) in self.layout.layers.iter().enumerate() {
+            flat.extend_from_slice(arrays.f32(&format!("{prefix}.{i}.weight"), &[outputs, inputs])?);
+            flat.extend_from_slice(arrays.f32(&format!("{prefix}.{i}.bias"), &[outputs])?);
         }
-        if self.free > 0 {
-            flat.extend_from_slice(arrays.f32(free_name, &[self.free])?);
+        if !self.free().is_empty() {
+            flat.extend_from_slice(arrays.f32(free_name, &[self.free().len()])?);
         }
-        let parameters = Tensor::from_slice(&flat).set_requires_grad(true);
-        Ok(Network { sizes: self.sizes.clone(), free: self.free, parameters })
+        Ok(Network { layout: self.layout.clone(), numbers: self.layout.filled(&flat) })
     }
-}
-
-impl Views {
-    /// Rows `[B, in]` → `[B, out]`.
-    pub fn forward(&self, rows: &Tensor) -> Tensor {
-        let mut x = rows.shallow_clone();
-        for (i, (weight, bias)) in self.layers.iter().enumerate() {
-            if i > 0 {
-                x = tanh(&x);
-            }
-            x = x.linear(weight, Some(bias));
-        }
-        x
-    }
-}
-
-/// tanh x = 2σ(2x) − 1, to within 2e-7: libtorch's own tanh takes four times as long on a processor, which made it the dearest part of
-/// an update.
-fn tanh(x: &Tensor) -> Tensor {
-    (x * 2.0).sigmoid_().g_mul_scalar(2.0).g_sub_scalar_(1.0)
 }
 
 /// Adds `prefix.N.weight` and `prefix.N.bias` of every layer.
@@ -171,6 +212,7 @@ pub fn orthogonal(rows: usize, columns: usize, gain: f64, stream: &mut Stream) -
 mod tests {
     use super::*;
     use crate::basics::Seed;
+    use tch::Tensor;
 
     #[test]
     fn rows_or_columns_are_orthogonal_and_as_long_as_the_gain() {
@@ -185,15 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn tensors_and_plain_loops_compute_the_same() {
-        let mut stream = Seed(6).stream("init");
-        let network = Network::new(&[11, 64, 64, 3], 1.0, &[0.5, -0.5], &mut stream);
-        let rows: Vec<f32> = (0..100 * 11).map(|_| StandardNormal.sample(&mut stream)).collect();
-        let views = network.views();
-        let tensors = numbers(&views.forward(&Tensor::from_slice(&rows).view([100, 11])));
-        let loops = network.dense().forward(&rows, 100);
-        let worst = tensors.iter().zip(&loops).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(worst < 3e-6, "{worst}");
-        assert_eq!((numbers(&views.free), network.free()), (vec![0.5, -0.5], vec![0.5, -0.5]));
+    fn what_fills_rows_up_is_no_parameter() {
+        let network = Network::new(&[11, 64, 3], 1.0, &[0.5, -0.5], &mut Seed(6).stream("init"));
+        let layout = network.layout();
+        let flat = layout.flat(network.numbers());
+        assert_eq!(flat.len(), 11 * 64 + 64 + 64 * 3 + 3 + 2);
+        assert_eq!(layout.filled(&flat), network.numbers());
+        assert_eq!(layout.len(), 64 * 16 + 64 + 3 * 64 + 16 + 16);
+        assert_eq!(network.layers()[1].weight, flat[11 * 64 + 64..][..64 * 3]);
+        assert_eq!((network.free(), &flat[flat.len() - 2..]), (&[0.5, -0.5][..], &[0.5, -0.5][..]));
     }
 }

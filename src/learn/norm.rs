@@ -67,7 +67,9 @@ impl RunningNorm {
 
     /// (x − mean)/√(var + 1e-8), held within ±10, of `[n, width]` numbers. NaN stays NaN.
     pub fn normalise(&self, rows: &[f32]) -> Vec<f32> {
-        normalise(rows, &self.mean, &self.var())
+        let mut out = vec![0.0; rows.len()];
+        Standard::new(&self.mean, &self.var()).apply(rows, &mut out, self.mean.len());
+        out
     }
 
     /// Adds `prefix_count`, `prefix_mean` and `prefix_var` (f64) and the sums `prefix_m2` behind the latter, which a resumed run needs
@@ -90,15 +92,28 @@ impl RunningNorm {
     }
 }
 
-/// (x − mean)/√(var + 1e-8), held within ±10, of `[n, width]` numbers; `mean` and `var` are `[width]`.
-pub(super) fn normalise(rows: &[f32], mean: &[f64], var: &[f64]) -> Vec<f32> {
-    let columns: Vec<(f32, f32)> =
-        mean.iter().zip(var).map(|(&mean, &var)| (mean as f32, (1.0 / (var + EPS).sqrt()) as f32)).collect();
-    let mut out = Vec::with_capacity(rows.len());
-    for row in rows.chunks_exact(columns.len()) {
-        out.extend(row.iter().zip(&columns).map(|(x, (mean, scale))| hold((x - mean) * scale)));
+/// (x − mean)/√(var + 1e-8), held within ±10, in single precision.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Standard {
+    /// What is taken away from each column, and what it is multiplied by then.
+    columns: Vec<[f32; 2]>,
+}
+
+impl Standard {
+    /// For columns of this mean and variance.
+    pub fn new(mean: &[f64], var: &[f64]) -> Standard {
+        let column = |(&mean, &var): (&f64, &f64)| [mean as f32, (1.0 / (var + EPS).sqrt()) as f32];
+        Standard { columns: mean.iter().zip(var).map(column).collect() }
     }
-    out
+
+    /// Normalises `[n, width]` numbers into rows that lie `stride` apart; what lies between is left as it is.
+    pub fn apply(&self, rows: &[f32], out: &mut [f32], stride: usize) {
+        for (row, out) in rows.chunks_exact(self.columns.len()).zip(out.chunks_mut(stride)) {
+            for ((x, out), [mean, scale]) in row.iter().zip(out).zip(&self.columns) {
+                *out = hold((x - mean) * scale);
+            }
+        }
+    }
 }
 
 fn hold(x: f32) -> f32 {

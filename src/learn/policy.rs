@@ -1,7 +1,7 @@
 //! A trained policy as a plain value: for evaluation, film, the free view and export. No tensors, no learning.
 
 use super::network::layers_to_arrays;
-use super::norm::normalise;
+use super::norm::Standard;
 use super::{Dense, Layer, LearnError, Reader, RunningNorm};
 use crate::basics::{Array, Arrays};
 
@@ -15,6 +15,8 @@ pub struct Policy {
     log_std: Vec<f32>,
     obs_mean: Vec<f64>,
     obs_var: Vec<f64>,
+    /// The last two in the form that acting uses.
+    standard: Standard,
 }
 
 impl Policy {
@@ -24,7 +26,12 @@ impl Policy {
     pub const OBS_CLIP: f64 = super::norm::CLIP as f64;
 
     pub(super) fn new(actor: Dense, log_std: Vec<f32>, obs: &RunningNorm) -> Policy {
-        Policy { actor, log_std, obs_mean: obs.mean().to_vec(), obs_var: obs.var() }
+        Policy::of(actor, log_std, obs.mean().to_vec(), obs.var())
+    }
+
+    fn of(actor: Dense, log_std: Vec<f32>, obs_mean: Vec<f64>, obs_var: Vec<f64>) -> Policy {
+        let standard = Standard::new(&obs_mean, &obs_var);
+        Policy { actor, log_std, obs_mean, obs_var, standard }
     }
 
     /// The policy in saved arrays, whatever else is among them: a whole learner's checkpoint will do.
@@ -48,12 +55,9 @@ impl Policy {
             layers.push(Layer { inputs, outputs, weight, bias });
         }
         let actor = Dense::new(&layers);
-        Ok(Policy {
-            log_std: reader.f32("log_std", &[actor.outputs()])?.to_vec(),
-            obs_mean: reader.f64("obs_mean", &[actor.inputs()])?.to_vec(),
-            obs_var: reader.f64("obs_var", &[actor.inputs()])?.to_vec(),
-            actor,
-        })
+        let log_std = reader.f32("log_std", &[actor.outputs()])?.to_vec();
+        let [mean, var] = ["obs_mean", "obs_var"].map(|name| reader.f64(name, &[actor.inputs()]));
+        Ok(Policy::of(actor, log_std, mean?.to_vec(), var?.to_vec()))
     }
 
     /// The arrays that [`Policy::from_arrays`] reads.
@@ -83,15 +87,20 @@ impl Policy {
 
     /// The mean actions for raw observations, `[n, O]` → `[n, A]`, not clipped to the action space: the deterministic policy.
     pub fn act_mean(&self, obs: &[f32], n: usize) -> Vec<f32> {
-        self.mean_of_normalised(&normalise(obs, &self.obs_mean, &self.obs_var), n)
+        assert_eq!(obs.len(), n * self.obs_dim(), "obs must be [n, O]");
+        let mut normalised = vec![0.0; obs.len()];
+        self.normalise_into(obs, &mut normalised, self.obs_dim());
+        self.actor.forward(&normalised, n)
     }
 
-    pub(super) fn normalise(&self, obs: &[f32]) -> Vec<f32> {
-        normalise(obs, &self.obs_mean, &self.obs_var)
+    /// Normalises `[n, O]` observations into rows that lie `stride` apart.
+    pub(super) fn normalise_into(&self, obs: &[f32], out: &mut [f32], stride: usize) {
+        self.standard.apply(obs, out, stride);
     }
 
-    pub(super) fn mean_of_normalised(&self, obs: &[f32], n: usize) -> Vec<f32> {
-        self.actor.forward(obs, n)
+    /// The mean actions for normalised observations that lie `stride` apart, into `[n, A]`.
+    pub(super) fn mean_of_normalised(&self, obs: &[f32], stride: usize, out: &mut [f32], scratch: &mut Vec<f32>) {
+        self.actor.forward_into(obs, stride, out, scratch);
     }
 }
 

@@ -8,27 +8,45 @@
 //! - Advantages are normalised over the rollout, not over each minibatch.
 //! - An update is a transaction: cancelled or failed, it leaves the learner, random streams included, as it was before.
 
-use super::adam::numbers;
-use super::gaussian::{entropy, log_prob};
-use super::objective::{approx_kl, clipped_objective, clipped_value_loss, explained_variance};
+mod descent;
+mod learner;
+#[cfg(test)]
+mod tests;
+
+use self::descent::{Descent, Lesson, Means, Patience, Room};
+use self::learner::Learner;
+use super::gaussian::Spread;
+use super::goal::{ClippedPolicy, ClippedValue, Goal};
+use super::lanes::padded;
+use super::objective::explained_variance;
 use super::{
-    Actions, Adam, Dense, LearnError, Network, OneThread, Policy, Reader, RewardScale, Rollout, RunningNorm,
-    Trajectories, Transition, clip_by_global_norm, gae,
+    Actions, Dense, LearnError, Network, Policy, Reader, RewardScale, Rollout, RunningNorm, Trajectories, gae,
 };
 use crate::basics::{Array, Arrays, Seed, Stream};
 use crate::settings::PpoSettings;
-use rand::seq::SliceRandom;
 use rand_distr::{Distribution, StandardNormal};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use tch::Tensor;
-
-#[cfg(test)]
-mod tests;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The learner: actor, critic, their optimisers, the normalisers and the random streams.
 pub struct Ppo {
     settings: PpoSettings,
+    state: State,
+    /// Copies of the networks and of σ for acting, made after every change of the weights.
+    policy: Policy,
+    spread: Spread,
+    values: Dense,
+    /// How many may compute gradients at once; the results do not depend on it.
+    threads: usize,
+    /// Room for computing.
+    rooms: [Room; 2],
+    obs: Vec<f32>,
+    scratch: Vec<f32>,
+}
+
+/// What a checkpoint keeps, and a failed update gives back.
+#[derive(Clone)]
+struct State {
     actor: Learner,
     critic: Learner,
     obs_norm: RunningNorm,
@@ -38,16 +56,6 @@ pub struct Ppo {
     /// Env steps learnt from, and planned in all (0: no plan, no annealing).
     env_steps: u64,
     planned: u64,
-    /// Copies of the networks for acting, made after every change of the weights.
-    policy: Policy,
-    values: Dense,
-}
-
-/// A network with its optimiser and the stream that shuffles its minibatches.
-struct Learner {
-    network: Network,
-    adam: Adam,
-    shuffle: Stream,
 }
 
 /// What an update did. Losses, KL, clip fraction and norms are means over the gradient steps taken.
@@ -87,15 +95,22 @@ impl Ppo {
         let critic = Network::new(&sizes(1), 1.0, &[], &mut seed.stream("ppo.critic"));
         let obs_norm = RunningNorm::new(obs_dim);
         Ok(Ppo {
+            rooms: [Room::new(&actor), Room::new(&critic)],
+            spread: Spread::new(&log_std),
             policy: Policy::new(actor.dense(), log_std, &obs_norm),
             values: critic.dense(),
-            actor: Learner::new(actor, settings.adam_eps, seed.stream("ppo.actor.minibatches")),
-            critic: Learner::new(critic, settings.adam_eps, seed.stream("ppo.critic.minibatches")),
-            obs_norm,
-            reward_scale: RewardScale::new(settings.gamma),
-            noise: seed.stream("ppo.noise"),
-            env_steps: 0,
-            planned: 0,
+            state: State {
+                actor: Learner::new(actor, settings.adam_eps, seed.stream("ppo.actor.minibatches")),
+                critic: Learner::new(critic, settings.adam_eps, seed.stream("ppo.critic.minibatches")),
+                obs_norm,
+                reward_scale: RewardScale::new(settings.gamma),
+                noise: seed.stream("ppo.noise"),
+                env_steps: 0,
+                planned: 0,
+            },
+            threads: cores(),
+            obs: Vec::new(),
+            scratch: Vec::new(),
             settings,
         })
     }
@@ -107,19 +122,19 @@ impl Ppo {
 
     /// Says how many env steps the run is to take in all, which is what the learning rate is annealed over. Saved with the rest.
     pub fn plan(&mut self, env_steps: u64) {
-        self.planned = env_steps;
+        self.state.planned = env_steps;
     }
 
     /// Env steps learnt from so far.
     pub fn env_steps(&self) -> u64 {
-        self.env_steps
+        self.state.env_steps
     }
 
     /// Adam's step size for the next update.
     pub fn learning_rate(&self) -> f64 {
-        let progress = match self.planned {
+        let progress = match self.state.planned {
             0 => 0.0,
-            planned => (self.env_steps as f64 / planned as f64).min(1.0),
+            planned => (self.state.env_steps as f64 / planned as f64).min(1.0),
         };
         self.settings.learning_rate * (1.0 - (1.0 - self.settings.final_learning_rate) * progress)
     }
@@ -128,25 +143,32 @@ impl Ppo {
 
     /// Samples actions for raw observations, `[n, O]`.
     pub fn act(&mut self, obs: &[f32], n: usize) -> Actions {
-        let obs = self.policy.normalise(obs);
-        let mut actions = self.policy.mean_of_normalised(&obs, n);
-        let log_std = self.policy.log_std();
-        let std: Vec<f32> = log_std.iter().map(|l| l.exp()).collect();
-        let inverse: Vec<f32> = log_std.iter().map(|l| (-l).exp()).collect();
-        let constant: f32 = log_std.iter().map(|l| l + 0.5 * std::f32::consts::TAU.ln()).sum();
-        let mut log_probs = Vec::with_capacity(n);
-        for row in actions.chunks_exact_mut(std.len()) {
-            let mut squares = 0.0;
-            for ((action, std), inverse) in row.iter_mut().zip(&std).zip(&inverse) {
-                let mean = *action;
-                let noise: f32 = StandardNormal.sample(&mut self.noise);
-                *action = mean + std * noise;
-                // From the rounded action, as the update will compute it again.
-                squares += ((*action - mean) * inverse).powi(2);
+        let mut actions = Actions::default();
+        self.act_into(obs, n, &mut actions);
+        actions
+    }
+
+    /// The same, in the room of actions sampled before.
+    pub fn act_into(&mut self, obs: &[f32], n: usize, actions: &mut Actions) {
+        let (o, a) = (self.policy.obs_dim(), self.policy.act_dim());
+        assert_eq!(obs.len(), n * o, "obs must be [n, O]");
+        let Actions { actions, log_probs } = actions;
+        self.obs.resize(n * o, 0.0);
+        self.policy.normalise_into(obs, &mut self.obs, o);
+        actions.resize(n * a, 0.0);
+        self.policy.mean_of_normalised(&self.obs, o, actions, &mut self.scratch);
+        log_probs.clear();
+        self.scratch.resize(2 * a, 0.0);
+        let (mean, z) = self.scratch.split_at_mut(a);
+        for row in actions.chunks_exact_mut(a) {
+            mean.copy_from_slice(row);
+            for (action, std) in row.iter_mut().zip(self.spread.std()) {
+                let noise: f32 = StandardNormal.sample(&mut self.state.noise);
+                *action += std * noise;
             }
-            log_probs.push(-0.5 * squares - constant);
+            // From the rounded action, as the update will compute it again.
+            log_probs.push(self.spread.log_prob(row, mean, z));
         }
-        Actions { actions, log_probs, values: self.values.forward(&obs, n) }
     }
 
     /// The mean actions, `[n, O]` → `[n, A]`: the deterministic policy.
@@ -156,7 +178,10 @@ impl Ppo {
 
     /// The critic's values of raw observations, `[n, O]` → `[n]`, in units of scaled return.
     pub fn value(&self, obs: &[f32], n: usize) -> Vec<f32> {
-        self.values.forward(&self.policy.normalise(obs), n)
+        assert_eq!(obs.len(), n * self.policy.obs_dim(), "obs must be [n, O]");
+        let mut normalised = vec![0.0; obs.len()];
+        self.policy.normalise_into(obs, &mut normalised, self.policy.obs_dim());
+        self.values.forward(&normalised, n)
     }
 
     /// A copy of the policy as a plain value.
@@ -164,35 +189,32 @@ impl Ppo {
         self.policy.clone()
     }
 
-    /// Appends one step of all worlds: the observations `[N, O]`, what [`Ppo::act`] gave for them, and what came of it.
-    pub fn record(&self, rollout: &mut Rollout, obs: &[f32], actions: &Actions, transition: Transition) {
-        let worlds = rollout.worlds;
-        let obs_dim = obs.len() / worlds;
-        rollout.steps += 1;
-        rollout.obs.extend_from_slice(obs);
-        rollout.actions.extend_from_slice(&actions.actions);
-        rollout.log_probs.extend_from_slice(&actions.log_probs);
-        rollout.values.extend_from_slice(&actions.values);
-        rollout.rewards.extend_from_slice(transition.rewards);
-        rollout.terminated.extend_from_slice(transition.terminated);
-        rollout.truncated.extend_from_slice(transition.truncated);
-        for world in 0..worlds {
-            let value = match transition.truncated[world] {
-                true => {
-                    let final_obs = &transition.final_obs[world * obs_dim..][..obs_dim];
-                    rollout.final_obs.extend_from_slice(final_obs);
-                    self.value(final_obs, 1)[0]
-                }
-                false => 0.0,
-            };
-            rollout.final_values.push(value);
-        }
+    /// Ends a rollout with the observations after its last step, `[N, O]`, and has the critic value all that the rollout saw: nobody asks for
+    /// a value before, and one large batch costs less than one a step.
+    pub fn close(&mut self, rollout: &mut Rollout, last_obs: &[f32]) {
+        rollout.last_obs.clear();
+        rollout.last_obs.extend_from_slice(last_obs);
+        self.evaluate(rollout);
     }
 
-    /// Ends a rollout with the observations after its last step, `[N, O]`.
-    pub fn close(&self, rollout: &mut Rollout, last_obs: &[f32]) {
-        rollout.last_obs = last_obs.to_vec();
-        rollout.last_values = self.value(last_obs, rollout.worlds);
+    /// The critic's present values of a rollout.
+    fn evaluate(&mut self, rollout: &mut Rollout) {
+        let Ppo { policy, values, obs: normalised, scratch, .. } = self;
+        let o = policy.obs_dim();
+        let mut value = |obs: &[f32], out: &mut Vec<f32>| {
+            out.resize(obs.len() / o, 0.0);
+            normalised.resize(obs.len(), 0.0);
+            policy.normalise_into(obs, normalised, o);
+            values.forward_into(normalised, o, out, scratch);
+        };
+        value(&rollout.obs, &mut rollout.values);
+        value(&rollout.last_obs, &mut rollout.last_values);
+        let mut of_truncated = Vec::new();
+        value(&rollout.final_obs, &mut of_truncated);
+        rollout.final_values.clear();
+        rollout.final_values.resize(rollout.samples(), 0.0);
+        let truncated = rollout.final_values.iter_mut().zip(&rollout.truncated).filter(|(_, truncated)| **truncated);
+        truncated.zip(of_truncated).for_each(|((value, _), of_final)| *value = of_final);
     }
 
     // Learning.
@@ -227,11 +249,13 @@ impl Ppo {
     }
 
     fn transaction<T>(&mut self, work: impl FnOnce(&mut Ppo) -> Result<T, LearnError>) -> Result<T, LearnError> {
-        let before = self.to_arrays();
-        work(self).inspect_err(|_| {
-            let restored = self.load_arrays(&before);
-            debug_assert!(restored.is_ok(), "a learner reads what it wrote");
-        })
+        let before = self.state.clone();
+        let done = work(self);
+        if done.is_err() {
+            self.state = before;
+            self.refresh();
+        }
+        done
     }
 
     fn improve(&mut self, rollout: &Rollout, cancel: &mut dyn FnMut() -> bool) -> Result<UpdateStats, LearnError> {
@@ -239,48 +263,35 @@ impl Ppo {
         let mut stats = UpdateStats { learning_rate: self.learning_rate(), ..UpdateStats::default() };
 
         let rewards = self.scaled_rewards(rollout);
-        stats.reward_divisor = self.reward_scale.divisor();
+        stats.reward_divisor = self.state.reward_scale.divisor();
         let (gamma, lambda) = (self.settings.gamma as f32, self.settings.lambda as f32);
         let estimate = gae(rollout.trajectories(&rewards), gamma, lambda);
         stats.explained_variance = explained_variance(&rollout.values, &estimate.returns);
         let advantages = standardised(&estimate.advantages);
-        let obs = self.policy.normalise(&rollout.obs);
+        self.normalise(&rollout.obs);
 
-        let stop = AtomicBool::new(false);
-        let Ppo { actor, critic, settings, .. } = self;
-        let learning_rate = stats.learning_rate;
-        let (actor_done, critic_done) = std::thread::scope(|scope| {
-            let fit = || {
-                let mut cancel = || stop.load(Ordering::Relaxed);
-                let done =
-                    critic.fit_values(&obs, &rollout.values, &estimate.returns, settings, learning_rate, &mut cancel);
-                if done.is_err() {
-                    stop.store(true, Ordering::Relaxed);
-                }
-                done
-            };
-            let critic = scope.spawn(fit);
-            let mut cancel = || {
-                if cancel() {
-                    stop.store(true, Ordering::Relaxed);
-                }
-                stop.load(Ordering::Relaxed)
-            };
-            let actor = actor.improve_policy(&obs, rollout, &advantages, settings, learning_rate, &mut cancel);
-            if actor.is_err() {
-                stop.store(true, Ordering::Relaxed);
-            }
-            while !critic.is_finished() {
-                cancel();
-                std::thread::sleep(Duration::from_micros(100));
-            }
-            (actor, critic.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        });
-        // Whoever failed first made the other one stop: a cancel is the cause only where nothing else is.
-        let (policy, value) = match (actor_done, critic_done) {
-            (Ok(policy), Ok(value)) => (policy, value),
-            (Err(LearnError::Cancelled), Err(error)) | (Err(error), _) | (_, Err(error)) => return Err(error),
+        let Ppo {
+            settings, state: State { actor, critic, .. }, rooms: [actor_room, critic_room], obs, threads, ..
+        } = self;
+        let clipped_policy = ClippedPolicy {
+            actions: &rollout.actions,
+            old_log_probs: &rollout.log_probs,
+            advantages: &advantages,
+            clip: settings.clip as f32,
         };
+        let clipped_value =
+            ClippedValue { old_values: &rollout.values, returns: &estimate.returns, clip: settings.value_clip as f32 };
+        let policy = Lesson {
+            name: "policy",
+            goal: Goal::Policy(clipped_policy),
+            obs,
+            samples: rollout.samples(),
+            settings,
+            learning_rate: stats.learning_rate,
+        };
+        let value = Lesson { name: "value", goal: Goal::Value(clipped_value), ..policy };
+        let descents = [Descent::new(policy, actor, actor_room), Descent::new(value, critic, critic_room)];
+        let [policy, value] = descend(&descents, *threads, cancel)?;
         stats.policy_loss = policy.loss;
         stats.approx_kl = policy.kl;
         stats.clip_fraction = policy.clipped;
@@ -290,42 +301,55 @@ impl Ppo {
         stats.critic_grad_norm = value.norm;
 
         self.take_in(rollout);
-        stats.entropy = entropy(&Tensor::from_slice(self.policy.log_std())).double_value(&[]);
+        stats.entropy = self.spread.entropy();
         Ok(stats)
     }
 
     fn refit(&mut self, rollout: &Rollout, cancel: &mut dyn FnMut() -> bool) -> Result<[f64; 2], LearnError> {
         rollout.check(self.policy.obs_dim(), self.policy.act_dim())?;
-        self.reward_scale = RewardScale::new(self.settings.gamma);
+        self.state.reward_scale = RewardScale::new(self.settings.gamma);
         let mut rollout = rollout.clone();
         let rewards = self.scaled_rewards(&rollout);
-        let obs = self.policy.normalise(&rollout.obs);
-        let truncated: Vec<usize> = (0..rollout.samples()).filter(|&i| rollout.truncated[i]).collect();
         let (gamma, lambda) = (self.settings.gamma as f32, self.settings.lambda as f32);
-        let settings = PpoSettings { epochs: 1, value_clip: 0.0, ..self.settings.clone() };
+        let settings = PpoSettings { epochs: 1, value_clip: 0.0, target_kl: 0.0, ..self.settings.clone() };
+        let learning_rate = self.learning_rate();
         let mut errors = Vec::new();
         for epoch in 0..=self.settings.refit_epochs {
-            rollout.values = self.values.forward(&obs, rollout.samples());
-            rollout.last_values = self.value(&rollout.last_obs, rollout.worlds);
-            let final_values = self.value(&rollout.final_obs, truncated.len());
-            truncated.iter().zip(final_values).for_each(|(&i, value)| rollout.final_values[i] = value);
+            self.evaluate(&mut rollout);
             let returns = gae(rollout.trajectories(&rewards), gamma, lambda).returns;
             errors.push(half_squared_error(&rollout.values, &returns));
             if epoch < self.settings.refit_epochs {
-                let rate = self.learning_rate();
-                self.critic.fit_values(&obs, &rollout.values, &returns, &settings, rate, cancel)?;
-                self.values = self.critic.network.dense();
+                self.normalise(&rollout.obs);
+                let lesson = Lesson {
+                    name: "value",
+                    goal: Goal::Value(ClippedValue { old_values: &rollout.values, returns: &returns, clip: 0.0 }),
+                    obs: &self.obs,
+                    samples: rollout.samples(),
+                    settings: &settings,
+                    learning_rate,
+                };
+                let descent = Descent::new(lesson, &mut self.state.critic, &mut self.rooms[1]);
+                descend(&[descent], self.threads, cancel)?;
+                self.values.follow(&self.state.critic.network);
             }
         }
         Ok([errors[0], errors[errors.len() - 1]])
     }
 
+    /// Normalises observations into rows as the kernels want them.
+    fn normalise(&mut self, obs: &[f32]) {
+        let (o, stride) = (self.policy.obs_dim(), padded(self.policy.obs_dim()));
+        self.obs.clear();
+        self.obs.resize(obs.len() / o * stride, 0.0);
+        self.policy.normalise_into(obs, &mut self.obs, stride);
+    }
+
     /// What every rollout leaves behind when it is done with: its observations in the statistics, its steps in the count.
     fn take_in(&mut self, rollout: &Rollout) {
         if self.settings.normalise_obs {
-            self.obs_norm.absorb(&rollout.obs);
+            self.state.obs_norm.absorb(&rollout.obs);
         }
-        self.env_steps += rollout.samples() as u64;
+        self.state.env_steps += rollout.samples() as u64;
         self.refresh();
     }
 
@@ -333,8 +357,9 @@ impl Ppo {
     fn scaled_rewards(&mut self, rollout: &Rollout) -> Vec<f32> {
         match self.settings.scale_rewards {
             true => {
-                self.reward_scale.absorb(&rollout.rewards, |i| rollout.ended(i), rollout.worlds);
-                self.reward_scale.scale(&rollout.rewards)
+                let scale = &mut self.state.reward_scale;
+                scale.absorb(&rollout.rewards, |i| rollout.ended(i), rollout.worlds);
+                scale.scale(&rollout.rewards)
             }
             false => rollout.rewards.clone(),
         }
@@ -342,8 +367,10 @@ impl Ppo {
 
     /// Copies weights and statistics to where acting reads them.
     fn refresh(&mut self) {
-        self.policy = Policy::new(self.actor.network.dense(), self.actor.network.free(), &self.obs_norm);
-        self.values = self.critic.network.dense();
+        let State { actor, critic, obs_norm, .. } = &self.state;
+        self.policy = Policy::new(actor.network.dense(), actor.network.free().to_vec(), obs_norm);
+        self.spread.set(actor.network.free());
+        self.values.follow(&critic.network);
     }
 
     // Saving.
@@ -352,206 +379,80 @@ impl Ppo {
     /// `.bias`, `adam.actor.*` and `adam.critic.*`, `obs_count`, `obs_m2`, `reward_scale_*`, `stream.*` and `progress` (env steps
     /// done and planned).
     pub fn to_arrays(&self) -> Arrays {
-        let mut arrays = Arrays::new();
-        self.actor.to_arrays("actor", "log_std", &mut arrays);
-        self.critic.to_arrays("critic", "", &mut arrays);
-        self.obs_norm.to_arrays("obs", &mut arrays);
-        self.reward_scale.to_arrays("reward_scale", &mut arrays);
-        arrays.insert("stream.noise".to_owned(), Array::u64(self.noise.state().to_vec()));
-        arrays.insert("progress".to_owned(), Array::u64(vec![self.env_steps, self.planned]));
+        let (mut arrays, state) = (Arrays::new(), &self.state);
+        state.actor.to_arrays("actor", "log_std", &mut arrays);
+        state.critic.to_arrays("critic", "", &mut arrays);
+        state.obs_norm.to_arrays("obs", &mut arrays);
+        state.reward_scale.to_arrays("reward_scale", &mut arrays);
+        arrays.insert("stream.noise".to_owned(), Array::u64(state.noise.state().to_vec()));
+        arrays.insert("progress".to_owned(), Array::u64(vec![state.env_steps, state.planned]));
         arrays
     }
 
     /// Takes a state that [`Ppo::to_arrays`] gave, of a learner with the same sizes. On an error nothing has changed.
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), LearnError> {
         let reader = Reader(arrays);
-        let actor = self.actor.restored("actor", "log_std", reader)?;
-        let critic = self.critic.restored("critic", "", reader)?;
+        let actor = self.state.actor.restored("actor", "log_std", reader)?;
+        let critic = self.state.critic.restored("critic", "", reader)?;
         let obs_norm = RunningNorm::from_arrays("obs", self.policy.obs_dim(), reader)?;
         let reward_scale = RewardScale::from_arrays("reward_scale", self.settings.gamma, reader)?;
         let noise = reader.stream("stream.noise")?;
         let [env_steps, planned] = reader.words("progress")?;
-        (self.actor, self.critic, self.obs_norm, self.reward_scale) = (actor, critic, obs_norm, reward_scale);
-        (self.noise, self.env_steps, self.planned) = (noise, env_steps, planned);
+        self.state = State { actor, critic, obs_norm, reward_scale, noise, env_steps, planned };
         self.refresh();
         Ok(())
     }
 }
 
-/// Means over the actor's gradient steps.
-#[derive(Default)]
-struct PolicyStats {
-    loss: f64,
-    kl: f64,
-    clipped: f64,
-    norm: f64,
-    epochs: usize,
-}
-
-/// Means over the critic's gradient steps.
-#[derive(Default)]
-struct ValueStats {
-    loss: f64,
-    norm: f64,
-}
-
-impl Learner {
-    fn new(network: Network, eps: f64, shuffle: Stream) -> Learner {
-        let adam = Adam::new(&[network.parameters()], eps);
-        Learner { network, adam, shuffle }
-    }
-
-    /// Epochs of the clipped surrogate with an entropy bonus. `obs` is normalised, `advantages` standardised.
-    fn improve_policy(
-        &mut self,
-        obs: &[f32],
-        rollout: &Rollout,
-        advantages: &[f32],
-        settings: &PpoSettings,
-        learning_rate: f64,
-        cancel: &mut dyn FnMut() -> bool,
-    ) -> Result<PolicyStats, LearnError> {
-        let _one_thread = OneThread::new();
-        let samples = rollout.samples();
-        let data = [obs, &rollout.actions, &rollout.log_probs, advantages].map(|column| matrix(column, samples));
-        let mut stats = PolicyStats::default();
-        let mut steps = 0.0;
-        'epochs: for epoch in 1..=settings.epochs {
-            for part in shuffled(&data, settings.minibatch, &mut self.shuffle) {
-                if cancel() {
-                    return Err(LearnError::Cancelled);
-                }
-                let PolicyLoss { loss, surrogate, log_ratio } = policy_loss(&self.network, &part, settings);
-                let log_ratios = numbers(&log_ratio);
-                let kl = approx_kl(&log_ratios);
-                if !kl.is_finite() {
-                    return Err(LearnError::NotFinite { what: format!("the policy's KL in epoch {epoch}") });
-                }
-                if settings.target_kl > 0.0 && kl > 1.5 * settings.target_kl {
-                    break 'epochs;
-                }
-                let left = |l: &&f32| (l.exp() - 1.0).abs() > settings.clip as f32;
-                let norm = self.descend("policy", &loss, epoch, settings, learning_rate)?;
-                steps += 1.0;
-                stats.loss += surrogate.double_value(&[]);
-                stats.kl += kl;
-                stats.clipped += log_ratios.iter().filter(left).count() as f64 / log_ratios.len() as f64;
-                stats.norm += norm;
-            }
-            stats.epochs = epoch;
+/// Leads every descent with this many threads in all, the calling one among them. Descents are led side by side as far as threads go, and
+/// whoever has nothing to lead helps. `cancel` is asked on the calling thread alone.
+fn descend<const N: usize>(
+    descents: &[Descent; N],
+    threads: usize,
+    cancel: &mut dyn FnMut() -> bool,
+) -> Result<[Means; N], LearnError> {
+    let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let results: [OnceLock<Result<Means, LearnError>>; N] = [const { OnceLock::new() }; N];
+    let work = |cancelled: &mut dyn FnMut() -> bool| {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(descent) = descents.get(i) else { break };
+            let done = descent.lead(&mut || cancelled() || stop.load(Ordering::Relaxed));
+            stop.fetch_or(done.is_err(), Ordering::Relaxed);
+            let _ = results[i].set(done);
         }
-        self.check_parameters("policy")?;
-        let mean = |sum: f64| sum / f64::max(steps, 1.0);
-        Ok(PolicyStats {
-            loss: mean(stats.loss),
-            kl: mean(stats.kl),
-            clipped: mean(stats.clipped),
-            norm: mean(stats.norm),
-            epochs: stats.epochs,
-        })
-    }
-
-    /// Epochs of regression to `returns`. `obs` is normalised; `old_values` are where `value_clip` holds predictions.
-    fn fit_values(
-        &mut self,
-        obs: &[f32],
-        old_values: &[f32],
-        returns: &[f32],
-        settings: &PpoSettings,
-        learning_rate: f64,
-        cancel: &mut dyn FnMut() -> bool,
-    ) -> Result<ValueStats, LearnError> {
-        let _one_thread = OneThread::new();
-        let data = [obs, old_values, returns].map(|column| matrix(column, returns.len()));
-        let mut stats = ValueStats::default();
-        let mut steps = 0.0;
-        for epoch in 1..=settings.epochs {
-            for part in shuffled(&data, settings.minibatch, &mut self.shuffle) {
-                if cancel() {
-                    return Err(LearnError::Cancelled);
-                }
-                let loss = value_loss(&self.network, &part, settings);
-                stats.norm += self.descend("value", &loss, epoch, settings, learning_rate)?;
-                stats.loss += loss.double_value(&[]);
-                steps += 1.0;
+        let mut patience = Patience::default();
+        while !descents.iter().all(Descent::is_over) {
+            stop.fetch_or(cancelled(), Ordering::Relaxed);
+            match descents.iter().any(Descent::help) {
+                true => patience = Patience::default(),
+                false => patience.wait(),
             }
         }
-        self.check_parameters("value")?;
-        Ok(ValueStats { loss: stats.loss / steps, norm: stats.norm / steps })
-    }
-
-    /// One step down the gradient of `loss`; returns the gradient's norm before clipping. Refuses a loss or gradient that is not finite.
-    fn descend(
-        &mut self,
-        name: &str,
-        loss: &Tensor,
-        epoch: usize,
-        settings: &PpoSettings,
-        learning_rate: f64,
-    ) -> Result<f64, LearnError> {
-        let not_finite = |what: &str| LearnError::NotFinite { what: format!("the {name} {what} in epoch {epoch}") };
-        if !loss.double_value(&[]).is_finite() {
-            return Err(not_finite("loss"));
-        }
-        let mut gradients = Tensor::f_run_backward(&[loss], &[self.network.parameters()], false, false)?;
-        let norm = clip_by_global_norm(&mut gradients, settings.max_grad_norm);
-        if !norm.is_finite() {
-            return Err(not_finite("gradient"));
-        }
-        self.adam.step(&mut [self.network.parameters_mut()], &gradients, learning_rate);
-        Ok(norm)
-    }
-
-    fn check_parameters(&self, name: &str) -> Result<(), LearnError> {
-        match numbers(self.network.parameters()).iter().all(|x| x.is_finite()) {
-            true => Ok(()),
-            false => Err(LearnError::NotFinite { what: format!("a parameter of the {name} network after the update") }),
-        }
-    }
-
-    fn to_arrays(&self, name: &str, free_name: &str, arrays: &mut Arrays) {
-        self.network.to_arrays(name, free_name, arrays);
-        self.adam.to_arrays(&format!("adam.{name}"), arrays);
-        arrays.insert(format!("stream.{name}"), Array::u64(self.shuffle.state().to_vec()));
-    }
-
-    fn restored(&self, name: &str, free_name: &str, arrays: Reader) -> Result<Learner, LearnError> {
-        Ok(Learner {
-            network: self.network.restored(name, free_name, arrays)?,
-            adam: self.adam.restored(&format!("adam.{name}"), arrays)?,
-            shuffle: arrays.stream(&format!("stream.{name}"))?,
-        })
-    }
-}
-
-struct PolicyLoss {
-    /// What is minimised, a scalar.
-    loss: Tensor,
-    /// Without the entropy bonus, a scalar.
-    surrogate: Tensor,
-    /// log π − log π_old of each sample, `[B]`.
-    log_ratio: Tensor,
-}
-
-/// The actor's loss on a minibatch of observations `[B, O]`, actions `[B, A]`, old log-densities `[B, 1]` and advantages `[B, 1]`.
-fn policy_loss(actor: &Network, minibatch: &[Tensor; 4], settings: &PpoSettings) -> PolicyLoss {
-    let [obs, actions, old_log_probs, advantages] = minibatch;
-    let views = actor.views();
-    let log_probs = log_prob(&views.forward(obs), &views.free, actions);
-    let log_ratio = log_probs - old_log_probs.squeeze_dim(-1);
-    let surrogate = clipped_objective(&log_ratio, &advantages.squeeze_dim(-1), settings.clip).mean(obs.kind());
-    let loss = match settings.entropy > 0.0 {
-        true => &surrogate - entropy(&views.free) * settings.entropy,
-        false => surrogate.shallow_clone(),
     };
-    PolicyLoss { loss, surrogate, log_ratio }
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(N * Descent::HANDS) {
+            scope.spawn(|| work(&mut || false));
+        }
+        work(cancel);
+    });
+    // Whoever failed first made the others stop: a cancel is the cause only where nothing else is.
+    let mut means = [Means::default(); N];
+    let mut cancelled = false;
+    for (means, result) in means.iter_mut().zip(results) {
+        match result.into_inner() {
+            Some(Ok(found)) => *means = found,
+            Some(Err(LearnError::Cancelled)) | None => cancelled = true,
+            Some(Err(error)) => return Err(error),
+        }
+    }
+    if cancelled { Err(LearnError::Cancelled) } else { Ok(means) }
 }
 
-/// The critic's loss on a minibatch of observations `[B, O]`, old values `[B, 1]` and returns `[B, 1]`.
-fn value_loss(critic: &Network, minibatch: &[Tensor; 3], settings: &PpoSettings) -> Tensor {
-    let [obs, old_values, returns] = minibatch;
-    let values = critic.views().forward(obs);
-    clipped_value_loss(&values, old_values, returns, settings.value_clip).mean(obs.kind())
+/// Cores that this process may use; the system is asked once, since it reads files to answer.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 impl Rollout {
@@ -565,23 +466,6 @@ impl Rollout {
             last_values: &self.last_values,
         }
     }
-}
-
-/// `[rows, numbers / rows]`.
-fn matrix(numbers: &[f32], rows: usize) -> Tensor {
-    Tensor::from_slice(numbers).view([rows as i64, -1])
-}
-
-/// The rows of all columns in one random order, cut into equal parts (to within a row) of about `size`.
-fn shuffled<const N: usize>(columns: &[Tensor; N], size: usize, stream: &mut Stream) -> Vec<[Tensor; N]> {
-    let rows = columns[0].size()[0];
-    let mut order: Vec<i64> = (0..rows).collect();
-    order.shuffle(stream);
-    let order = Tensor::from_slice(&order);
-    let columns = columns.each_ref().map(|column| column.index_select(0, &order));
-    let parts = ((rows as f64 / size as f64).round() as i64).max(1);
-    let cut = |part: i64| part * rows / parts;
-    (0..parts).map(|i| columns.each_ref().map(|column| column.narrow(0, cut(i), cut(i + 1) - cut(i)))).collect()
 }
 
 /// Mean 0 and standard deviation 1.

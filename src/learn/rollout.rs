@@ -3,19 +3,17 @@
 use super::LearnError;
 
 /// Sampled actions for `n` observations.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Actions {
     /// `[n, A]`: samples, not clipped to the action space; the environment clips.
     pub actions: Vec<f32>,
     /// `[n]`: log-densities of these samples, nats.
     pub log_probs: Vec<f32>,
-    /// `[n]`: the critic's values of the observations, in units of scaled return.
-    pub values: Vec<f32>,
 }
 
 /// T steps of N worlds. Observations are raw, rewards unscaled: the learner normalises both. Rows are time-major, `[T, N, …]`.
 ///
-/// Filled by [`Ppo::record`](super::Ppo::record) and [`Ppo::close`](super::Ppo::close). The rewards may be replaced before the update, as long
+/// Filled by [`Rollout::record`], and by [`Ppo::close`](super::Ppo::close) where values are concerned. The rewards may be replaced before the update, as long
 /// as all of them come from one reward function.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rollout {
@@ -64,6 +62,36 @@ impl Rollout {
     /// An empty rollout of `worlds` worlds.
     pub fn new(worlds: usize) -> Rollout {
         Rollout { worlds, ..Rollout::default() }
+    }
+
+    /// Empties it, but keeps its room for the next rollout.
+    pub fn clear(&mut self) {
+        let Rollout { steps, worlds: _, terminated, truncated, .. } = self;
+        *steps = 0;
+        terminated.clear();
+        truncated.clear();
+        let Rollout {
+            obs, actions, log_probs, values, rewards, final_values, final_obs, last_obs, last_values, ..
+        } = self;
+        [obs, actions, log_probs, values, rewards, final_values, final_obs, last_obs, last_values]
+            .into_iter()
+            .for_each(Vec::clear);
+    }
+
+    /// Appends one step of all worlds: the observations `[N, O]`, what [`Ppo::act`](super::Ppo::act) gave for them, and what came of it.
+    pub fn record(&mut self, obs: &[f32], actions: &Actions, transition: Transition) {
+        let obs_dim = obs.len() / self.worlds;
+        self.steps += 1;
+        self.obs.extend_from_slice(obs);
+        self.actions.extend_from_slice(&actions.actions);
+        self.log_probs.extend_from_slice(&actions.log_probs);
+        self.rewards.extend_from_slice(transition.rewards);
+        self.terminated.extend_from_slice(transition.terminated);
+        self.truncated.extend_from_slice(transition.truncated);
+        for (final_obs, _) in transition.final_obs.chunks_exact(obs_dim).zip(transition.truncated).filter(|(_, t)| **t)
+        {
+            self.final_obs.extend_from_slice(final_obs);
+        }
     }
 
     /// T·N.

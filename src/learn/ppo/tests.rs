@@ -1,6 +1,8 @@
 //! Learns on two tasks whose optimum is known on paper, and holds what [`Ppo`] promises about gradients, failure and resumption.
 
 use super::*;
+use crate::learn::Transition;
+use crate::learn::gradient::{Part, Tape};
 use rand::RngExt;
 use std::time::Instant;
 
@@ -51,7 +53,7 @@ impl Line {
                 truncated: &[over; Line::WORLDS],
                 final_obs: &next,
             };
-            ppo.record(&mut rollout, &obs, &actions, transition);
+            rollout.record(&obs, &actions, transition);
         }
         ppo.close(&mut rollout, &self.x);
         rollout
@@ -135,7 +137,7 @@ fn finds_the_best_arm_of_a_gaussian_bandit() {
                     truncated: &vec![false; worlds],
                     final_obs: &contexts,
                 };
-                ppo.record(&mut rollout, &contexts, &actions, transition);
+                rollout.record(&contexts, &actions, transition);
             }
             ppo.close(&mut rollout, &vec![0.0; worlds]);
             ppo.update(&rollout, &mut never).unwrap();
@@ -154,58 +156,42 @@ fn the_first_minibatch_sees_the_policy_that_acted() {
     let mut line = Line::new(1);
     for _ in 0..5 {
         let rollout = line.collect(&mut ppo);
-        let samples = rollout.samples();
-        let obs = ppo.policy.normalise(&rollout.obs);
-        let columns = [&obs, &rollout.actions, &rollout.log_probs, &rollout.rewards].map(|c| matrix(c, samples));
-        let loss = policy_loss(&ppo.actor.network, &columns, ppo.settings());
-        let worst = numbers(&loss.log_ratio).into_iter().map(f32::abs).fold(0.0, f32::max);
-        assert!(worst <= 1e-5, "{worst}");
+        ppo.normalise(&rollout.obs);
+        let network = &ppo.state.actor.network;
+        let goal = Goal::Policy(ClippedPolicy {
+            actions: &rollout.actions,
+            old_log_probs: &rollout.log_probs,
+            advantages: &rollout.rewards,
+            clip: 1e-5,
+        });
+        let order: Vec<u32> = (0..rollout.samples() as u32).collect();
+        let mut tape = Tape::new(network.layout());
+        tape.take(network, &network.dense(), &goal, Part { obs: &ppo.obs, samples: &order, weight: 1.0 });
+        assert_eq!(tape.sums.clipped, 0.0, "a log-ratio is above 1e-5");
         ppo.update(&rollout, &mut never).unwrap();
     }
 }
 
+/// Any number of threads, more than there are parts among them.
 #[test]
-fn gradients_are_those_of_finite_differences() {
-    let settings = PpoSettings { entropy: 0.03, value_clip: 0.2, ..PpoSettings::default() };
-    let mut stream = Seed(9).stream("gradients");
-    let rows = 64;
-    let mut draw = |columns: i64, scale: f64| {
-        let numbers: Vec<f64> = (0..rows * columns).map(|_| scale * stream.random_range(-1.0..1.0)).collect();
-        Tensor::from_slice(&numbers).view([rows, columns])
-    };
-    // Old log-densities around the present ones, so that ratios lie on both sides of both clips.
-    let (obs, actions, advantages) = (draw(3, 2.0), draw(2, 2.0), draw(1, 1.0));
-    let (noise, old_values, returns) = (draw(1, 0.6), draw(1, 1.0), draw(1, 1.0));
-    let double = |mut network: Network| {
-        let parameters = network.parameters().detach().to_kind(tch::Kind::Double).set_requires_grad(true);
-        *network.parameters_mut() = parameters;
-        network
-    };
-    let mut actor = double(Network::new(&[3, 8, 8, 2], 1.0, &[-0.3, 0.2], &mut Seed(9).stream("actor")));
-    let mut critic = double(Network::new(&[3, 8, 8, 1], 1.0, &[], &mut Seed(9).stream("critic")));
-    let views = actor.views();
-    let old = log_prob(&views.forward(&obs), &views.free, &actions).detach().unsqueeze(-1) + noise;
-    let policy = [obs.shallow_clone(), actions, old, advantages];
-    let value = [obs, old_values, returns];
-    check_gradient(&mut actor, |network| policy_loss(network, &policy, &settings).loss);
-    check_gradient(&mut critic, |network| value_loss(network, &value, &settings));
-}
-
-fn check_gradient(network: &mut Network, loss: impl Fn(&Network) -> Tensor) {
-    let ours = Tensor::run_backward(&[loss(network)], &[network.parameters()], false, false).remove(0);
-    let h = 1e-6;
-    for i in 0..network.parameters().numel() as i64 {
-        let mut at = |offset: f64| {
-            tch::no_grad(|| {
-                let _ = network.parameters_mut().narrow(0, i, 1).g_add_scalar_(offset);
-            });
-            loss(network).double_value(&[])
+fn the_bits_do_not_depend_on_the_threads() {
+    // Minibatches of 320 rows are cut into two parts; the KL stop frees the actor's thread early.
+    let settings = PpoSettings { minibatch: 320, learning_rate: 0.01, target_kl: 0.01, ..small() };
+    let train = |threads: usize| {
+        let mut ppo = learner(settings.clone());
+        ppo.threads = threads;
+        let mut line = Line::new(1);
+        let mut update = || {
+            let rollout = line.collect(&mut ppo);
+            ppo.update(&rollout, &mut never).unwrap()
         };
-        let (up, down) = (at(h), at(-2.0 * h));
-        at(h);
-        let expected = (up - down) / (2.0 * h);
-        let ours = ours.double_value(&[i]);
-        assert!((ours - expected).abs() < 1e-7 + 1e-5 * expected.abs(), "parameter {i}: {ours} {expected}");
+        let stats = [update(), update(), update()];
+        assert!(stats.iter().any(|s| s.epochs < 10), "{stats:?}");
+        (ppo.to_arrays(), stats)
+    };
+    let alone = train(1);
+    for threads in [2, 3, 7] {
+        assert_eq!(train(threads), alone, "{threads} threads");
     }
 }
 
@@ -303,8 +289,8 @@ fn the_kl_stop_ends_the_actors_epochs_alone() {
     let rollout = Line::new(5).collect(&mut ppo);
     let stats = ppo.update(&rollout, &mut never).unwrap();
     assert!(stats.epochs < settings.epochs && stats.approx_kl <= 0.015, "{stats:?}");
-    assert_eq!(ppo.critic.adam.steps(), 40);
-    assert!(ppo.actor.adam.steps() < 40);
+    assert_eq!(ppo.state.critic.adam.steps(), 40);
+    assert!(ppo.state.actor.adam.steps() < 40);
     // And without it all epochs are taken.
     let mut free = learner(PpoSettings { target_kl: 0.0, ..settings });
     assert_eq!(free.update(&rollout, &mut never).unwrap().epochs, 10);
@@ -334,7 +320,7 @@ fn observing_moves_the_normaliser_alone() {
     let n = rollout.obs.len() as f64;
     let mean = rollout.obs.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
     let var = rollout.obs.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
-    assert!((ppo.obs_norm.mean()[0] - mean).abs() < 1e-9 && (ppo.obs_norm.var()[0] - var).abs() < 1e-9);
+    assert!((ppo.state.obs_norm.mean()[0] - mean).abs() < 1e-9 && (ppo.state.obs_norm.var()[0] - var).abs() < 1e-9);
 }
 
 fn changed(before: &Arrays, ppo: &Ppo) -> Vec<String> {
