@@ -1,5 +1,6 @@
 //! The robots and their backends, held against MuJoCo's numbers, closed forms and conservation laws.
 
+mod lanes;
 mod mechanics;
 mod model;
 mod robots;

@@ -6,6 +6,8 @@
 //! between env steps.
 
 mod group;
+#[cfg(test)]
+mod tests;
 
 use super::backend::{Backend, Contact, PhysicsError, Quantity};
 use super::dynamics::lane::Lane;
