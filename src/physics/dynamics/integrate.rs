@@ -18,6 +18,8 @@ pub fn step<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     };
     copy(&ws.qpos, &mut ws.qpos_start);
     copy(&ws.qvel, &mut ws.qvel_start);
+    // Not only tidy: a rate of another group's broken world is NaN, and NaN times the first stage's zero is NaN.
+    clear(&mut ws.rate);
     clear(&mut ws.qvel_sum);
     clear(&mut ws.qacc_sum);
     for stage in 0..stages {
