@@ -1,7 +1,8 @@
 //! The whole circle through the lab's own door: commands in, events and snapshots out, and what is on disk afterwards.
 
 use flipside::basics::{Choice, LogEntry};
-use flipside::lab::{Command, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
+use flipside::lab::bench::{Plan, physics_of_session};
+use flipside::lab::{Command, Event, Lab, Link, Phase, Precision, SavedPolicy, Snapshot};
 use flipside::settings::{RewardSource, RunSettings, TeacherKind};
 use flipside::store::Session;
 use std::path::Path;
@@ -129,6 +130,20 @@ fn pausing_saves_and_reopening_goes_on_from_there() {
     until(&lab, "the pause", |s, _| (s.phase == Phase::Paused).then_some(()));
     drop(lab);
     assert_eq!(SavedPolicy::load(&path).unwrap().env_steps, saved);
+
+    // Its policy can be told to act while the physics is measured, on its own task whatever the plan says.
+    let plan = Plan {
+        task: "ant".to_owned(),
+        backend: "lanes".to_owned(),
+        precision: Precision::F32,
+        threads: Some(1),
+        worlds: Some(8),
+        duration: Duration::from_millis(20),
+    };
+    let speed = physics_of_session(&plan, &path).unwrap();
+    assert_eq!((speed.task.as_str(), speed.worlds), ("inverted_pendulum", 8));
+    assert!(speed.range[0] > 0.0 && speed.solver_residual.is_some());
+    assert!(physics_of_session(&plan, &folder.path().join("none")).is_err());
     let lab = open(long);
     let first = until(&lab, "training again", |s, _| (s.phase == Phase::Training).then_some(s.env_steps));
     assert!(first > saved && first < saved + 100_000, "went on from {saved} at {first}");

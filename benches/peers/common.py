@@ -1,4 +1,5 @@
 """What the comparisons share: the tasks, the flipside program, exported policies, the machine, and how results are written down."""
+import argparse
 import json
 import os
 import pathlib
@@ -34,16 +35,16 @@ def add_common(parser, tasks="all"):
     parser.add_argument("--backend", default="lanes", help="its physics backend (default: lanes)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything measured to this file too")
     if tasks:
-        parser.add_argument("--tasks", default=tasks, type=task_list, metavar="A,B,…", help=f"flipside's names of tasks, or all (default: {tasks})")
+        parser.add_argument("--tasks", default=tasks, type=task_list, metavar="A,B,…", help=f"flipside's names of tasks, all or none (default: {tasks})")
 
 
 def task_list(text):
-    names = list(TASKS) if text == "all" else [n.strip() for n in text.split(",") if n.strip()]
+    names = list(TASKS) if text == "all" else [] if text == "none" else [n.strip() for n in text.split(",") if n.strip()]
     by_gymnasium = {value: key for key, value in TASKS.items()}
     names = [by_gymnasium.get(n, n) for n in names]
     unknown = [n for n in names if n not in TASKS]
     if unknown:
-        raise ValueError(f"no such task: {', '.join(unknown)}")
+        raise argparse.ArgumentTypeError(f"no such task: {', '.join(unknown)}")
     return names
 
 

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """How fast the physics is: env steps a second on one core, Flipside's lanes beside mujoco.rollout, with EnvPool on two threads beside both.
 
-    benches/peers/run speed [--tasks hopper,ant] [--policies DIR] [--repeats 5] [--json FILE]
+    benches/peers/run speed [--tasks hopper,ant] [--sessions SESSION…] [--repeats 5] [--json FILE]
 
 What is compared, and why it is fair:
 
 * The work. MuJoCo does exactly the env steps of Gymnasium's own episodes: they are played once, untimed, with Gymnasium (actions uniform in
   the action space, each held for the frame skip; or a policy's mean actions), ended by termination or at the horizon and reset by Gymnasium. The
   state and the warm start before every env step are recorded, and mujoco.rollout then replays all of them on one thread, each from its own
-  start. Every replay is checked to end in Gymnasium's very bits. So resets cost MuJoCo nothing, and no step is done that an episode would not
-  have. Flipside plays episodes live: its figure includes resets, observations, rewards and terminations.
+  start, and has to end in Gymnasium's very bits. So resets cost MuJoCo nothing, and it does no step that an episode would not have. (Replaying
+  whole episodes in one call was at most 2 % faster.) Flipside plays episodes live: its figure includes resets, observations, rewards, terminations.
+  Choosing actions is timed on neither side. MuJoCo does one world after another, so how many there are changes nothing there; Flipside has 64.
 * The model. Gymnasium's, with its integrator, frame skip, solver and tolerances untouched, contacts active, double precision. Flipside has its
   own copy of the same robot and solves in single precision. The residual beside each figure is how far accelerations are from the optimum of the
   constraint problem, |M a - f - J'force(a)| over 1 + |f| in double precision, the worst of 64 states.
@@ -20,6 +21,7 @@ What is compared, and why it is fair:
 """
 import argparse
 import pathlib
+import tempfile
 import time
 
 import numpy as np
@@ -103,15 +105,14 @@ def rate_of(work, seconds):
             return done / passed
 
 
-def flipside_rate(flipside, task, threads, seconds, policy):
+def flipside_rate(flipside, task, threads, seconds, session):
     """Flipside's own measurement: its warm-up, then five windows whose median it gives."""
-    arguments = ["bench", "physics", "--backend", flipside.backend, "--task", task, "--threads", threads, "--worlds", WORLDS, "--seconds", seconds]
-    arguments += flipside.precision(["bench", "physics"], "f32")
-    if policy:
-        if not flipside.knows(["bench", "physics"], "--policy"):
-            raise common.Refused("this build's `bench physics` has no --policy")
-        arguments += ["--policy", policy]
-    return flipside.json(*arguments)
+    verb = ["bench", "physics"]
+    if session and not flipside.knows(verb, "--session"):
+        raise common.Refused("this build's `bench physics` has no --session")
+    who = ["--session", session] if session else ["--task", task]
+    return flipside.json(*verb, "--backend", flipside.backend, *flipside.precision(verb, "f32"), *who,
+                         "--threads", threads, "--worlds", WORLDS, "--seconds", seconds)
 
 
 def alternate(repeats, first, second):
@@ -145,11 +146,10 @@ class EnvPoolRate:
         return rate_of(self.step, seconds)
 
 
-def measure(task, flipside, arguments, policy_file):
-    """Everything about one task under one kind of action."""
+def measure(task, flipside, arguments, session=None, policy=None):
+    """Everything about one task under one kind of action: a session's policy acts, or chance."""
     gymnasium = common.quiet_gymnasium()
     from mujoco import rollout
-    policy = common.Policy(policy_file) if policy_file else None
     row = {"task": task, "actions": "policy" if policy else "random"}
     env = gymnasium.make(common.TASKS[task])
     recording = Recording(env, arguments.record, policy, arguments.seed)
@@ -167,7 +167,7 @@ def measure(task, flipside, arguments, policy_file):
             if refused:
                 return None
             try:
-                result = flipside_rate(flipside, task, threads, arguments.seconds, policy_file)
+                result = flipside_rate(flipside, task, threads, arguments.seconds, session)
             except common.Refused as why:
                 refused = str(why)
                 return None
@@ -194,6 +194,18 @@ def measure(task, flipside, arguments, policy_file):
     return row
 
 
+def of_session(session, flipside):
+    """(task, session, policy) of a session folder, by way of `flipside export policy`."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "policy.safetensors"
+        try:
+            flipside.run("export", "policy", session.absolute(), "--output", file)
+        except common.Refused as why:
+            raise SystemExit(f"{session}: {why}")
+        policy = common.Policy(file)
+    return policy.task, session.absolute(), policy
+
+
 def show(rows, about):
     head = ["task, actions", "mujoco.rollout, 1 core", "flipside, 1 core", "ratio (range)", "residual, MuJoCo's", "residual, flipside's", "EnvPool, 2 threads", "flipside, 2 threads", "ratio"]
     body = []
@@ -212,8 +224,7 @@ def show(rows, about):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_common(parser)
-    parser.add_argument("--policies", type=pathlib.Path, metavar="DIR", help="folder of TASK.safetensors from `flipside export policy`: their actions too")
-    parser.add_argument("--only-policies", action="store_true", help="leave the random actions out")
+    parser.add_argument("--sessions", type=pathlib.Path, nargs="+", default=[], metavar="SESSION", help="sessions of `flipside train`: under their policies' actions too")
     parser.add_argument("--repeats", type=int, default=5, help="pairs of measurements (default: 5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement (default: 1)")
     parser.add_argument("--record", type=int, default=8000, help="env steps of Gymnasium to replay (default: 8000)")
@@ -227,14 +238,11 @@ def main():
     precision = flipside.precision(["bench", "physics"], "f32")
     line += f"; flipside's backend {arguments.backend}" + (", f32" if precision else ", which leaves no choice of precision in this build")
     rows = []
-    for task in arguments.tasks:
-        file = arguments.policies / f"{task}.safetensors" if arguments.policies else None
-        kinds = ([] if arguments.only_policies else [None]) + ([file] if file and file.is_file() else [])
-        for kind in kinds:
-            rows.append(measure(task, flipside, arguments, kind))
-            r = rows[-1]
-            print(f"{task}, {r['actions']}: {r['recorded']} env steps in {r['episodes']} episodes, {r['touching']:.0%} end in contact; "
-                  f"MuJoCo {common.rate(r['mujoco'])}, flipside {common.rate(r.get('flipside'))}", flush=True)
+    for task, session, policy in [(task, None, None) for task in arguments.tasks] + [of_session(s, flipside) for s in arguments.sessions]:
+        rows.append(measure(task, flipside, arguments, session, policy))
+        r = rows[-1]
+        print(f"{task}, {r['actions']}: {r['recorded']} env steps in {r['episodes']} episodes, {r['touching']:.0%} end in contact; "
+              f"MuJoCo {common.rate(r['mujoco'])}, flipside {common.rate(r.get('flipside'))}", flush=True)
     show(rows, line)
     common.write_json(arguments.json, {"machine": about, "versions": version, "backend": arguments.backend, "rows": rows})
 

@@ -209,8 +209,8 @@ pub struct Export {
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// Env steps a second of the physics alone, under random actions.
-    Physics(BenchTask),
+    /// Env steps a second of the physics alone, under random actions or a policy's.
+    Physics(BenchPhysics),
     /// Env steps a second of PPO, learning included.
     Ppo(BenchTask),
     /// Frames a second and the time from a click to the next pair, in a real window with training on.
@@ -225,9 +225,6 @@ pub struct BenchTask {
     /// Physics backend.
     #[arg(long, default_value = "lanes")]
     pub backend: String,
-    /// Number type of the lanes backend: f32, or f64 for reference.
-    #[arg(long, default_value = "f32")]
-    pub precision: Precision,
     /// Physics threads; all cores if not given.
     #[arg(long)]
     pub threads: Option<usize>,
@@ -240,6 +237,18 @@ pub struct BenchTask {
     /// One JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchPhysics {
+    #[command(flatten)]
+    pub task: BenchTask,
+    /// Number type of the lanes backend: f32, or f64 for reference.
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
+    /// Session whose policy acts, on its own task, in place of chance.
+    #[arg(long, value_name = "DIR", conflicts_with = "task")]
+    pub session: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -3,25 +3,33 @@
 use super::arguments::{Bench, BenchDesk, BenchTask, DeskArguments};
 use super::run::{desk_options, report};
 use crate::app::{self, ProbePlan};
-use crate::lab::bench::{Plan, Speed, physics, ppo, processor};
+use crate::lab::Precision;
+use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor};
 use anyhow::Context;
 use serde_json::json;
 use std::time::Duration;
 
 pub fn bench(what: &Bench) -> anyhow::Result<()> {
     match what {
-        Bench::Physics(task) => speed("physics", &physics(&plan(task))?, task.json),
-        Bench::Ppo(task) => speed("ppo", &ppo(&plan(task))?, task.json),
+        Bench::Physics(arguments) => {
+            let plan = plan(&arguments.task, arguments.precision);
+            let found = match &arguments.session {
+                Some(folder) => physics_of_session(&plan, folder)?,
+                None => physics(&plan)?,
+            };
+            speed("physics", &found, arguments.task.json);
+        }
+        Bench::Ppo(task) => speed("ppo", &ppo(&plan(task, Precision::default()))?, task.json),
         Bench::Desk(arguments) => desk(arguments)?,
     }
     Ok(())
 }
 
-fn plan(arguments: &BenchTask) -> Plan {
+fn plan(arguments: &BenchTask, precision: Precision) -> Plan {
     Plan {
         task: arguments.task.clone(),
         backend: arguments.backend.clone(),
-        precision: arguments.precision,
+        precision,
         threads: arguments.threads,
         worlds: arguments.worlds,
         duration: Duration::from_secs_f64(arguments.seconds.max(0.1)),

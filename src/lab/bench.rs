@@ -1,12 +1,14 @@
 //! How fast this machine is: physics alone, and the whole of PPO. No session, no disk.
 
-use super::LabError;
 use super::trainer::Trainer;
+use super::{LabError, SavedPolicy};
 use crate::basics::{ItemId, Seed};
 use crate::gym::{Autoreset, Space, Task, VectorEnv};
+use crate::learn::Policy;
 use crate::physics::{self, Precision};
 use crate::settings::{RewardSource, RunSettings};
 use serde::Serialize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ pub struct Plan {
     pub task: String,
     /// The physics backend's name.
     pub backend: String,
-    /// The lanes backend's number type.
+    /// The lanes backend's number type, for the physics alone; training has f32.
     pub precision: Precision,
     /// Physics threads; `None` for all cores.
     pub threads: Option<usize>,
@@ -52,27 +54,55 @@ pub struct Speed {
 /// The measured time is cut into this many windows, whose median is the figure.
 const WINDOWS: u32 = 5;
 
-/// Env steps a second under uniformly random actions, observation, reward and resets included.
+/// Env steps a second under uniformly random actions, observation, reward and resets included, choosing actions left out.
 ///
 /// # Errors
 ///
 /// An unknown task or backend.
 pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
     let task = Arc::new(Task::load(&plan.task)?);
-    let worlds = plan.worlds.unwrap_or(64);
-    let backend = physics::backend(&plan.backend, plan.precision, task.model().clone(), worlds, plan.threads)?;
-    let mut env = VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?;
     let mut stream = Seed(0).stream("bench");
     let space: Space = task.action_space();
-    let mut actions: Vec<f32> = Vec::with_capacity(worlds * task.act_dim());
-    env.reset(0);
-    let speed = measure(plan, worlds, || {
+    physics_under(plan, &task, |_, worlds, actions| {
         actions.clear();
         for _ in 0..worlds {
             actions.extend(space.sample(&mut stream));
         }
-        env.step(&actions)?;
-        Ok(worlds as u64)
+    })
+}
+
+/// As [`physics`], but the policy of the session in `folder` acts, by its mean action, on the session's task with its terminations;
+/// [`Plan::task`] is not read.
+///
+/// # Errors
+///
+/// A folder without a session or a checkpoint, an unknown backend.
+pub fn physics_of_session(plan: &Plan, folder: &Path) -> Result<Speed, LabError> {
+    let saved = SavedPolicy::load(folder)?;
+    let policy: Policy = saved.policy;
+    let task = Arc::new(Task::load(&saved.settings.task)?);
+    let plan = Plan { task: saved.settings.task, ..plan.clone() };
+    physics_under(&plan, &task, |obs, worlds, actions| *actions = policy.act_mean(obs, worlds))
+}
+
+/// Env steps a second under the actions that `choose` writes for the observations `[worlds, O]`.
+fn physics_under(
+    plan: &Plan,
+    task: &Arc<Task>,
+    mut choose: impl FnMut(&[f32], usize, &mut Vec<f32>),
+) -> Result<Speed, LabError> {
+    let worlds = plan.worlds.unwrap_or(64);
+    let backend = physics::backend(&plan.backend, plan.precision, task.model().clone(), worlds, plan.threads)?;
+    let mut env = VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?;
+    let mut actions: Vec<f32> = Vec::with_capacity(worlds * task.act_dim());
+    let mut obs = env.reset(0).to_vec();
+    let speed = measure(plan, worlds, || {
+        choose(&obs, worlds, &mut actions);
+        let started = Instant::now();
+        let step = env.step(&actions)?;
+        let time = started.elapsed();
+        obs.copy_from_slice(&step.obs);
+        Ok(Round { env_steps: worlds as u64, time })
     })?;
     Ok(Speed { solver_residual: env.backend().solver_residual(), ..speed })
 }
@@ -93,23 +123,31 @@ pub fn ppo(plan: &Plan) -> Result<Speed, LabError> {
     let mut trainer = Trainer::new(&settings, super::task_of(&settings)?, ItemId(0), plan.worlds, plan.threads)?;
     let worlds = trainer.worlds();
     measure(plan, worlds, || {
-        let before = trainer.env_steps();
+        let (started, before) = (Instant::now(), trainer.env_steps());
         trainer.collect(&mut || false)?;
         trainer.learn(&[], &mut || false)?;
-        Ok(trainer.env_steps() - before)
+        Ok(Round { env_steps: trainer.env_steps() - before, time: started.elapsed() })
     })
 }
 
-/// Runs `round`, which returns the env steps it did, for a warm-up of one window and then for the plan's time.
-fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<u64, LabError>) -> Result<Speed, LabError> {
+/// Some env steps and the time that counts for them.
+struct Round {
+    env_steps: u64,
+    time: Duration,
+}
+
+/// Runs `round` for a warm-up of one window and then for the plan's time.
+fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, LabError>) -> Result<Speed, LabError> {
     let window = plan.duration / WINDOWS;
     let mut rates = Vec::new();
     for _ in 0..=WINDOWS {
-        let (started, mut steps) = (Instant::now(), 0);
-        while started.elapsed() < window {
-            steps += round()?;
+        let (mut steps, mut time) = (0, Duration::ZERO);
+        while time < window {
+            let done = round()?;
+            steps += done.env_steps;
+            time += done.time;
         }
-        rates.push(steps as f64 / started.elapsed().as_secs_f64());
+        rates.push(steps as f64 / time.as_secs_f64());
     }
     // The first window warms caches and threads up.
     rates.remove(0);
@@ -170,4 +208,30 @@ fn brand() -> Option<String> {
     }
     let name = String::from_utf8_lossy(&bytes).trim_matches(['\0', ' ']).to_owned();
     (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_counts_the_time_of_the_rounds_alone_and_is_their_median() {
+        let plan = Plan {
+            task: "hopper".to_owned(),
+            backend: "lanes".to_owned(),
+            precision: Precision::F32,
+            threads: Some(1),
+            worlds: None,
+            duration: Duration::from_secs(50),
+        };
+        // Rounds that say they took ten seconds, one a window; the first is the warm-up.
+        let mut env_steps = [1, 100, 500, 300, 200, 400].into_iter();
+        let started = Instant::now();
+        let speed =
+            measure(&plan, 7, || Ok(Round { env_steps: env_steps.next().unwrap(), time: Duration::from_secs(10) }))
+                .unwrap();
+        assert_eq!((speed.env_steps_per_s, speed.range), (30.0, [10.0, 50.0]));
+        assert_eq!((speed.worlds, speed.threads, env_steps.next()), (7, 1, None));
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
 }
