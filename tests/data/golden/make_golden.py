@@ -103,14 +103,15 @@ def states(env, name, rng):
         elif name == "pusher" and deepest(d) < -0.01:
             t = 10**9  # the fork came down through the top of the puck, which cannot give way downwards
         elif rng.random() < (0.4 if name == "pusher" else 0.12):
-            qpos, qvel = d.qpos.copy(), d.qvel.copy()
+            qpos, qvel, held = d.qpos.copy(), d.qvel.copy(), action(env, rng)
             put(env, qpos, qvel)
+            d.ctrl[:] = held
             mujoco.mj_forward(m, d)
             pushes = np.abs(d.qfrc_constraint)
             # Pusher's contacts are those with the puck; the arm's limits push often enough.
             pushed = bool(np.any((pushes[7:9] if name == "pusher" and len(kept[True]) < PUSHED - 16 else pushes) > 1e-9))
             if len(kept[pushed]) < wanted[pushed] and (pushed or not np.any(pushes > 1e-9)):
-                kept[pushed].append((qpos, qvel))
+                kept[pushed].append((qpos, qvel, held))
     return kept[True] + kept[False]
 
 
@@ -145,7 +146,7 @@ for i, (name, task) in enumerate(TASKS.items()):
     if sys.argv[1:] and name not in sys.argv[1:]:
         continue
     env, rng = make(task), np.random.default_rng(i)
-    one = [stages(env, qpos, qvel, action(env, rng)) for qpos, qvel in states(env, name, rng)]
+    one = [stages(env, *state) for state in states(env, name, rng)]
     many = [trajectory(env, rng) for _ in range(TRAJECTORIES)]
     data = {k: np.array([r[k] for r in rows], dtype=float) for rows in (one, many) for k in rows[0]}
     np.savez_compressed(pathlib.Path(__file__).parent / f"{name}.npz", **data)
