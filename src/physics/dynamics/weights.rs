@@ -2,9 +2,10 @@
 //! softness of contacts and limits is measured in.
 
 use super::factor::{factor, solve};
-use super::plan::{Plan, chain};
+use super::plan::{LEAST, Plan, chain};
 use super::workspace::Workspace;
-use crate::physics::model::{JointKind, Model};
+use crate::physics::model::{Joint, JointKind, Model};
+use glam::DVec3;
 
 /// 1/kg and 1/(kg m²).
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +22,7 @@ impl InverseWeights {
         InverseWeights { body: vec![0.0; model.nbody()], dof: vec![0.0; model.nv()] }
     }
 
-    /// A body's is the mean of the diagonal of J M⁻¹ Jᵀ for the translation of its centre of mass; a degree of freedom's the diagonal of
+    /// Where a body only slides ([`slides`]), one over its mass, without armature, for body and degrees of freedom. Else a body's is the mean of the diagonal of J M⁻¹ Jᵀ for the translation of its centre of mass; a degree of freedom's the diagonal of
     /// M⁻¹, averaged over a free joint's three translations and over its three rotations.
     pub fn at_reference(model: &Model, plan: &mut Plan<f64>) -> InverseWeights {
         let nv = plan.nv;
@@ -44,6 +45,10 @@ impl InverseWeights {
             if moved_by.is_empty() {
                 continue;
             }
+            if slides(model, index) {
+                weights.body[index] = 1.0 / body.mass;
+                continue;
+            }
             let com = ws.com[body.root];
             let arm = super::spatial::sub(ws.xipos[index], com);
             let mut sum = 0.0;
@@ -64,6 +69,10 @@ impl InverseWeights {
             row
         };
         for joint in &model.joints {
+            if slides(model, joint.body) {
+                weights.dof[joint.dofadr] = 1.0 / model.bodies[joint.body].mass;
+                continue;
+            }
             let dofs = joint.dofadr..joint.dofadr + joint.sizes().1;
             let diagonal: Vec<f64> = dofs.clone().map(|dof| quadratic(&unit(dof))).collect();
             match joint.kind {
@@ -78,4 +87,20 @@ impl InverseWeights {
         }
         weights
     }
+}
+
+/// What MuJoCo calls a simple body with sliders alone (`body_simple` 2): a leaf on what stands still, whose principal axes are its frame's
+/// and whose joints are slides along those axes.
+fn slides(model: &Model, index: usize) -> bool {
+    let body = &model.bodies[index];
+    let aligned = |axis: DVec3| axis.to_array().iter().filter(|x| x.abs() > LEAST).count() == 1;
+    let sliding = |joint: &Joint| joint.kind == JointKind::Slide && joint.pos.length() < LEAST && aligned(joint.axis);
+    let joints = &model.joints[body.joints.clone()];
+    !joints.is_empty()
+        && joints.iter().all(sliding)
+        && model.bodies[body.parent].weld == 0
+        && model.bodies.iter().skip(1).all(|other| other.parent != index)
+        && body.mass > LEAST
+        && body.ipos.length() < LEAST
+        && body.iquat.xyz().length() < LEAST
 }
