@@ -73,4 +73,6 @@ pub struct Scene {
     pub geoms: Vec<Geom>,
     /// The body that a camera follows: the first one that moves.
     pub focus: usize,
+    /// Whether it moves along the floor alone, as a fish in a shallow pond: then it is seen best from above.
+    pub lies_flat: bool,
 }

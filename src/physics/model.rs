@@ -374,7 +374,17 @@ impl Model {
             pose: pose(geom.pos, geom.quat),
             rgba: geom.rgba,
         });
+        let frames = self.kinematics(&self.qpos0);
+        let level = |joint: &Joint| {
+            let upward = (frames[joint.body].1 * joint.axis).z.abs();
+            match joint.kind {
+                JointKind::Free => false,
+                JointKind::Slide => upward < 1e-6,
+                JointKind::Hinge => upward > 1.0 - 1e-6,
+            }
+        };
         Scene {
+            lies_flat: !self.joints.is_empty() && self.joints.iter().all(level),
             bodies: self.bodies.iter().map(|body| body.name.clone()).collect(),
             geoms: geoms.collect(),
             focus: self.bodies.iter().position(|body| !body.joints.is_empty()).unwrap_or(0),

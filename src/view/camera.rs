@@ -34,12 +34,14 @@ pub struct Camera {
 
 impl Camera {
     /// A camera that shows the whole robot of `scene` in `poses` (`[bodies]`) with some room to move in: a planar robot, which
-    /// moves in the x–z plane, from the side; any other from front right and above.
+    /// moves in the x–z plane, from the side; one that lies flat from high above; any other from front right and above.
     pub fn framing(scene: &Scene, poses: &[Pose]) -> Camera {
         let bounds = Bounds::of_robot(scene, poses);
         let field_of_view = 32_f32.to_radians();
         let radius = (0.5 * bounds.size().length()).max(0.4);
-        let (yaw, pitch) = if bounds.is_planar() {
+        let (yaw, pitch) = if scene.lies_flat {
+            (-FRAC_PI_2 + 10_f32.to_radians(), 55_f32.to_radians())
+        } else if bounds.is_planar() {
             (-FRAC_PI_2 + 10_f32.to_radians(), 9_f32.to_radians())
         } else {
             (-60_f32.to_radians(), 17_f32.to_radians())
@@ -197,6 +199,19 @@ mod tests {
         camera.zoom(1.0 / 1.5);
         assert!((camera.yaw - before.yaw).abs() < 1e-5 && (camera.pitch - before.pitch).abs() < 1e-5);
         assert!((camera.distance - before.distance).abs() < 1e-5);
+    }
+
+    /// A swimmer that turns across keeps its length in the picture.
+    #[test]
+    fn a_robot_that_lies_flat_is_seen_from_above() {
+        let (scene, poses) = samples::robot("swimmer");
+        assert!(
+            scene.lies_flat && !samples::robot("half_cheetah").0.lies_flat && !samples::robot("pusher").0.lies_flat
+        );
+        let camera = Camera::framing(&scene, &poses);
+        let place = |point| Vec2::from(camera.project(point, [500, 400]).unwrap());
+        let (along, across) = (place([1.0, 0.0, 0.0]) - place([0.0; 3]), place([0.0, 1.0, 0.0]) - place([0.0; 3]));
+        assert!(across.length() > 0.7 * along.length(), "{across} across, {along} along");
     }
 
     #[test]

@@ -34,6 +34,7 @@ fn hopper_scene() -> Scene {
             capsule("foot", 4, 0.06, 0.195),
         ],
         focus: 1,
+        lies_flat: false,
     }
 }
 
@@ -99,7 +100,10 @@ pub fn zoo() -> (Scene, Vec<Pose>) {
     poses.push(pose(Vec3::new(1.3, -0.9, 0.35), Quat::IDENTITY));
     geoms.push(geom("disc", poses.len(), Shape::Cylinder { radius: 0.3, half_length: 0.05 }, [0.5, 0.4, 0.8, 1.0]));
     poses.push(pose(Vec3::new(-1.2, 0.9, 0.3), Quat::from_rotation_x(0.5)));
-    (Scene { bodies: (0..poses.len()).map(|b| format!("body {b}")).collect(), geoms, focus: 1 }, poses)
+    (
+        Scene { bodies: (0..poses.len()).map(|b| format!("body {b}")).collect(), geoms, focus: 1, lies_flat: false },
+        poses,
+    )
 }
 
 /// A robot that is shipped, as it stands before its first step.

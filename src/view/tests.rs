@@ -26,7 +26,7 @@ const SILHOUETTE: Look = Look {
 
 fn scene(geoms: Vec<Geom>) -> Scene {
     let bodies = geoms.iter().map(|g| g.body).max().unwrap_or(0) + 1;
-    Scene { bodies: (0..bodies).map(|b| format!("body {b}")).collect(), geoms, focus: 1 }
+    Scene { bodies: (0..bodies).map(|b| format!("body {b}")).collect(), geoms, focus: 1, lies_flat: false }
 }
 
 fn blackened(scene: &Scene) -> Scene {

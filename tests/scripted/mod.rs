@@ -4,6 +4,7 @@ use flipside::app::{DeskOptions, TaskChoice};
 use flipside::basics::{Choice, Clip, Frames, Geom, ItemId, PairId, PairReason, Pose, Scene, Shape};
 use flipside::lab::{Command, Curve, Event, Link, PairView, Phase, Snapshot, TeacherKind};
 use flipside::settings::RunSettings;
+use flipside::settings::envs::{self, TaskEntry};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -84,9 +85,11 @@ impl Lab {
                 lab.script().snapshot.task = settings.task;
                 Ok(Box::new(lab.clone()))
             }),
-            tasks: [("hopper", "Hopper"), ("half_cheetah", "Half cheetah")]
-                .map(|(name, title)| TaskChoice { name: name.to_owned(), title: title.to_owned() })
-                .to_vec(),
+            tasks: envs::Folders::default()
+                .list()
+                .into_iter()
+                .map(|TaskEntry { name, title, .. }| TaskChoice { name, title })
+                .collect(),
             probe: None,
         }
     }
@@ -175,7 +178,7 @@ pub fn hopper() -> Scene {
     });
     let geoms = std::iter::once(ground).chain(links).collect();
     let bodies = std::iter::once("world").chain(LINKS.iter().map(|l| l.0)).map(str::to_owned).collect();
-    Scene { bodies, geoms, focus: 1 }
+    Scene { bodies, geoms, focus: 1, lies_flat: false }
 }
 
 /// A second and a half of hopping, `vigour` high and far.
