@@ -287,6 +287,40 @@ fn teacher_and_robot_are_chosen_in_the_panel() {
     assert_eq!(lab.script().snapshot.task, "half_cheetah");
 }
 
+/// In the panel as in the window for a new run, the whole list of robots shows, each on a line of its own.
+#[test]
+fn every_robot_shows_in_the_picker() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    let titles: Vec<String> = lab.options().tasks.into_iter().map(|task| task.title).collect();
+    assert!(titles.len() >= 11, "{titles:?}");
+    for (picker, opens) in [("Robot", None), ("Robot of the new run", Some(Key::N))] {
+        if let Some(key) = opens {
+            harness.key_press(Key::Escape);
+            harness.run();
+            harness.key_press_modifiers(Modifiers::COMMAND, key);
+            harness.run();
+        }
+        harness.get_by_role_and_label(Role::ComboBox, picker).click();
+        harness.run();
+        let combo = harness.get_by_role_and_label(Role::ComboBox, picker).rect();
+        let screen = egui::Rect::from_min_size(egui::Pos2::ZERO, egui::vec2(1280.0, 800.0));
+        let mut below = f32::NEG_INFINITY;
+        for title in &titles {
+            let line = harness.get_by_role_and_label(Role::Button, title).rect();
+            assert!(screen.contains_rect(line) && line.top() >= below, "{picker}: {title} at {line:?}");
+            assert!(line.width() <= combo.width(), "{picker}: {title} is wider than the list");
+            below = line.bottom();
+        }
+        // A line that is scrolled away cannot be clicked.
+        harness.get_by_role_and_label(Role::Button, &titles[titles.len() - 1]).click();
+        harness.run_ok();
+        wait_for(&mut harness, "Pause clips");
+        let combo = harness.get_by_role_and_label(Role::ComboBox, picker);
+        assert_eq!(combo.accesskit_node().value().as_deref(), titles.last().map(String::as_str), "{picker}");
+    }
+}
+
 #[test]
 fn whatever_can_be_clicked_or_focused_has_a_name() {
     let lab = Lab::new();

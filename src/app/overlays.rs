@@ -2,13 +2,11 @@
 
 use super::commands::{DeskCommand, Menu};
 use super::desk::Desk;
-use super::panel::{mistake_slider, row, teacher_picker};
+use super::panel::{mistake_slider, robot_picker, row, teacher_picker};
 use super::style::{Palette, semibold};
 use crate::lab::TeacherKind;
 use crate::settings::{RewardSource, RunSettings};
-use egui::{
-    Align2, Button, ComboBox, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, TextEdit, Window, vec2,
-};
+use egui::{Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, TextEdit, Window, vec2};
 
 /// What is typed in the palette, and which match is chosen.
 #[derive(Clone, Debug, Default)]
@@ -140,18 +138,8 @@ impl Desk {
             ui.add_space(6.0);
             let settings = &mut form.settings;
             row(ui, "Robot", |ui| {
-                let title = self.task_title(&settings.task);
-                let combo =
-                    ComboBox::from_id_salt("new robot").width(ui.available_width()).selected_text(title.as_str());
-                let response = combo
-                    .show_ui(ui, |ui| {
-                        for task in &self.tasks {
-                            if ui.selectable_label(task.title == title, &task.title).clicked() {
-                                settings.task.clone_from(&task.name);
-                            }
-                        }
-                    })
-                    .response;
+                let (picked, response) = robot_picker(ui, "new robot", &self.tasks, &settings.task);
+                settings.task = picked.unwrap_or_else(|| settings.task.clone());
                 response.accessible_name("Robot of the new run");
             });
             row(ui, "Learns from", |ui| {

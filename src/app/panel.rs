@@ -1,5 +1,6 @@
 //! The right of the desk: what is being trained, how far it is, and what the answers have made of it.
 
+use super::TaskChoice;
 use super::commands::DeskCommand;
 use super::curves::Drawn;
 use super::desk::Desk;
@@ -10,8 +11,8 @@ use super::widgets::{count, duration, main_button, meter, number, tip};
 use crate::lab::{Command, Curve, Phase, Snapshot, TeacherKind};
 use crate::settings::RewardSource;
 use egui::{
-    Align, Align2, ComboBox, CornerRadius, FontId, Layout, Margin, Panel, Rect, RichText, Role, ScrollArea, Sense,
-    Slider, Stroke, StrokeKind, Ui, Vec2b, WidgetInfo, vec2,
+    Align, Align2, ComboBox, CornerRadius, FontId, Layout, Margin, Panel, Rect, Response, RichText, Role, ScrollArea,
+    Sense, Slider, Stroke, StrokeKind, Ui, Vec2b, WidgetInfo, vec2,
 };
 use egui_plot::{Line, Plot, PlotPoints};
 
@@ -98,20 +99,10 @@ impl Desk {
 
     fn show_choice_of_robot(&mut self, ui: &mut Ui) {
         let present = self.present_settings();
-        let title = self.task_title(&present.task);
         let mut chosen = None;
         row(ui, "Robot", |ui| {
-            let width = ui.available_width();
-            let combo = ComboBox::from_id_salt("robot").width(width).selected_text(title.as_str());
-            let response = combo
-                .show_ui(ui, |ui| {
-                    for task in &self.tasks {
-                        if ui.selectable_label(task.title == title, &task.title).clicked() && task.title != title {
-                            chosen = Some(task.name.clone());
-                        }
-                    }
-                })
-                .response;
+            let response;
+            (chosen, response) = robot_picker(ui, "robot", &self.tasks, &present.task);
             response
                 .accessible_name("Robot")
                 .on_hover_text("Choosing another robot saves this run and begins a new one");
@@ -248,6 +239,24 @@ impl Desk {
             show_curve(ui, name, &format!("{label}: {latest}"), drawn, color);
         }
     }
+}
+
+/// A list of robots with the present one, `task`, chosen; the name of another that was picked, and the list's response.
+pub(super) fn robot_picker(ui: &mut Ui, id: &str, tasks: &[TaskChoice], task: &str) -> (Option<String>, Response) {
+    /// Points: room for all that are shipped and some of one's own; more than that scrolls.
+    const HEIGHT: f32 = 400.0;
+    let present = tasks.iter().find(|choice| choice.name == task);
+    let title = present.map_or(task, |choice| choice.title.as_str());
+    let combo = ComboBox::from_id_salt(id).width(ui.available_width()).height(HEIGHT).selected_text(title);
+    let mut picked = None;
+    let list = combo.show_ui(ui, |ui| {
+        for choice in tasks {
+            if ui.selectable_label(choice.name == task, &choice.title).clicked() && choice.name != task {
+                picked = Some(choice.name.clone());
+            }
+        }
+    });
+    (picked, list.response)
 }
 
 /// Who answers, as a combo box that fills its row.
