@@ -212,10 +212,13 @@ pub fn export(arguments: &Export) -> anyhow::Result<()> {
 pub fn tasks(as_json: bool) -> anyhow::Result<()> {
     let tasks = lab::tasks();
     report(as_json, json!({ "tasks": tasks }), || {
-        for task in &tasks {
-            match (&task.fault, &task.title) {
-                (Some(fault), _) => println!("{:24} cannot be used: {fault}", task.name),
-                (None, title) => println!("{:24} {:24} {title}", task.name, task.gymnasium.as_deref().unwrap_or("")),
+        let ids = || tasks.iter().map(|task| task.gymnasium.as_deref().unwrap_or(""));
+        let name_width = tasks.iter().map(|task| task.name.len()).max().unwrap_or(0);
+        let id_width = ids().map(str::len).max().unwrap_or(0);
+        for (task, id) in tasks.iter().zip(ids()) {
+            match &task.fault {
+                Some(fault) => println!("{:name_width$}  cannot be used: {fault}", task.name),
+                None => println!("{:name_width$}  {id:id_width$}  {}", task.name, task.title),
             }
         }
     });
