@@ -69,10 +69,8 @@ fn runge_kutta<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, stage: us
                 let behind = if stage == 0 { L::zero() } else { behind };
                 let turned = [behind * ws.rate[v + 3], behind * ws.rate[v + 4], behind * ws.rate[v + 5]];
                 let rate = algebra_rate(turned, [ws.qvel[v + 3], ws.qvel[v + 4], ws.qvel[v + 5]]);
-                for k in 0..3 {
-                    ws.rate[v + k] = ws.qvel[v + k];
-                    ws.rate[v + 3 + k] = rate[k];
-                }
+                ws.rate[v..v + 3].copy_from_slice(&ws.qvel[v..v + 3]);
+                ws.rate[v + 3..v + 6].copy_from_slice(&rate);
             }
         }
     }

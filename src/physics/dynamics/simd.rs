@@ -40,8 +40,8 @@ pub fn best() -> Instructions {
 fn sin_cos<L: Lane<Scalar = f32>>(x: L) -> (L, L) {
     let quarter_turns = (x * L::splat(std::f32::consts::FRAC_2_PI)).round();
     let mut r = quarter_turns.mul_add(L::splat(-1.570_312_5), x);
-    r = quarter_turns.mul_add(L::splat(-4.837_512_97e-4), r);
-    r = quarter_turns.mul_add(L::splat(-7.549_789_954_891_89e-8), r);
+    r = quarter_turns.mul_add(L::splat(-4.837_513e-4), r);
+    r = quarter_turns.mul_add(L::splat(-7.549_79e-8), r);
     let z = r * r;
     let sin = L::splat(-1.951_529_6e-4).mul_add(z, L::splat(8.332_161e-3)).mul_add(z, L::splat(-1.666_665_5e-1));
     let sin = (sin * z).mul_add(r, r);
@@ -381,8 +381,8 @@ bits!(MaskArray8, u8, 8);
 macro_rules! array8 {
     ($a:ident, $b:ident, $op:tt) => {{
         let mut out = $a;
-        for (x, y) in out.0.iter_mut().zip(&$b.0) {
-            *x = *x $op *y;
+        for ((out, a), b) in out.0.iter_mut().zip(&$a.0).zip(&$b.0) {
+            *out = *a $op *b;
         }
         out
     }};

@@ -190,10 +190,10 @@ fn newton<L: Lane, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>
                         e[k] = alpha.mul_add(s[k], e[k]);
                     }
                     let rows = rows::<L, K>(&e, contacts.friction[c], contacts.stiffness[c]);
-                    slope = slope - rows.force[0] * s[0];
+                    slope -= rows.force[0] * s[0];
                     curve = (rows.normal * s[0]).mul_add(s[0], curve);
                     for k in 1..K {
-                        slope = slope - rows.force[k] * s[k];
+                        slope -= rows.force[k] * s[k];
                         curve += (L::of(2.0) * rows.mixed[k] * s[0] + rows.tangent[k] * s[k]) * s[k];
                     }
                 }
@@ -219,8 +219,8 @@ fn newton<L: Lane, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>
             }
         }
         let step = L::select(going, alpha, zero);
-        for dof in 0..nv {
-            qacc[dof] = L::select(going, step.mul_add(solver.direction[dof], qacc[dof]), qacc[dof]);
+        for (dof, qacc) in qacc.iter_mut().enumerate().take(nv) {
+            *qacc = L::select(going, step.mul_add(solver.direction[dof], *qacc), *qacc);
             solver.ma[dof] = L::select(going, step.mul_add(solver.md[dof], solver.ma[dof]), solver.ma[dof]);
         }
         for i in 0..contacts.count * K {
