@@ -213,6 +213,8 @@ pub enum Bench {
     Physics(BenchPhysics),
     /// Env steps a second of PPO, learning included.
     Ppo(BenchTask),
+    /// How soon PPO reaches each task's target return, over several seeds: a table.
+    Learning(BenchLearning),
     /// Frames a second and the time from a click to the next pair, in a real window with training on.
     Desk(BenchDesk),
 }
@@ -249,6 +251,25 @@ pub struct BenchPhysics {
     /// Session whose policy acts, on its own task, in place of chance.
     #[arg(long, value_name = "DIR", conflicts_with = "task")]
     pub session: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchLearning {
+    /// Task, by its file's name or Gymnasium's; every task with a [benchmark] if not given.
+    #[arg(long)]
+    pub task: Option<String>,
+    /// Physics backend.
+    #[arg(long, default_value = "lanes")]
+    pub backend: String,
+    /// Runs a task.
+    #[arg(long, default_value_t = 5)]
+    pub seeds: u64,
+    /// Env steps a run; what the task's file plans if not given.
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// One JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args, Debug)]

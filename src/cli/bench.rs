@@ -1,10 +1,10 @@
 //! The verb that measures. Figures go to stdout with what they were measured on.
 
-use super::arguments::{Bench, BenchDesk, BenchTask, DeskArguments};
+use super::arguments::{Bench, BenchDesk, BenchLearning, BenchTask, DeskArguments};
 use super::run::{desk_options, report};
 use crate::app::{self, ProbePlan};
-use crate::lab::Precision;
 use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor};
+use crate::lab::{LearningPlan, Precision, learning};
 use anyhow::Context;
 use serde_json::json;
 use std::time::Duration;
@@ -20,8 +20,53 @@ pub fn bench(what: &Bench) -> anyhow::Result<()> {
             speed("physics", &found, arguments.task.json);
         }
         Bench::Ppo(task) => speed("ppo", &ppo(&plan(task, Precision::default()))?, task.json),
+        Bench::Learning(arguments) => learning_table(arguments)?,
         Bench::Desk(arguments) => desk(arguments)?,
     }
+    Ok(())
+}
+
+/// Every seed's line on stderr as it ends, then the table.
+fn learning_table(arguments: &BenchLearning) -> anyhow::Result<()> {
+    let plan = LearningPlan {
+        task: arguments.task.clone(),
+        backend: arguments.backend.clone(),
+        seeds: arguments.seeds.max(1),
+        env_steps: arguments.steps,
+        episodes: 100,
+    };
+    let rows = learning(&plan, &mut |task, run| {
+        let reached = run.seconds_to_target.map_or("not reached".to_owned(), |s| format!("reached after {s:.1} s"));
+        eprintln!(
+            "{task} seed {}: {:.0} after {} env steps in {:.1} s; target {reached}",
+            run.seed, run.mean_return, run.env_steps, run.seconds
+        );
+    })?;
+    report(arguments.json, json!({ "learning": rows }), || {
+        println!("| task | target | within | reached after | seeds | return at the end | env steps | wall time |");
+        println!("|---|--:|--:|--:|--:|--:|--:|--:|");
+        for row in &rows {
+            let count = row.runs.iter().filter(|run| run.seconds_to_target.is_some()).count();
+            let mean = |number: fn(&crate::lab::LearningRun) -> f64| {
+                row.runs.iter().map(number).sum::<f64>() / row.runs.len() as f64
+            };
+            println!(
+                "| {} | {:.0} | {:.0} s | {} | {count} of {} | {:.0} ± {:.0} | {:.1} M | {:.1} s |",
+                row.task,
+                row.target_return,
+                row.within_s,
+                row.mean_seconds_to_target.map_or("–".to_owned(), |s| format!("{s:.1} s")),
+                row.runs.len(),
+                row.mean_return,
+                row.std_return,
+                mean(|run| run.env_steps as f64) / 1e6,
+                mean(|run| run.seconds),
+            );
+        }
+        if let Some(row) = rows.first() {
+            println!("\n{}", row.device);
+        }
+    });
     Ok(())
 }
 

@@ -35,6 +35,9 @@ pub enum LabError {
     /// A checkpoint that another task or version wrote.
     #[error("The checkpoint lacks `{0}`; it was written by another version, so begin a new session.")]
     Incomplete(String),
+    /// A task that is not benchmarked.
+    #[error("The file of the task `{0}` has no [benchmark]; add one with `env_steps`, `target_return` and `within_s`.")]
+    NoBenchmark(String),
     /// Somebody asked to stop.
     #[error("The step was cancelled.")]
     Cancelled,

@@ -13,6 +13,7 @@ mod board;
 mod control;
 mod error;
 mod evaluate;
+mod learning;
 mod ledger;
 mod portal;
 mod priority;
@@ -22,6 +23,7 @@ mod worker;
 
 pub use error::LabError;
 pub use evaluate::{Evaluation, SavedPolicy, evaluate, run_policy};
+pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use portal::{TaskLine, cuda_devices, export_labels, export_policy_of, replay, tasks};
 pub use vocabulary::*;
 

@@ -9,7 +9,7 @@ use super::evaluate::run_policy;
 use super::ledger::Offered;
 use crate::basics::{Array, Arrays, Clip, Frames, ItemId, JudgementId, Pose, Seed, Stream};
 use crate::gym::{Autoreset, Task, VectorEnv};
-use crate::learn::{Actions, Ppo, Rollout, Transition};
+use crate::learn::{Actions, Policy, Ppo, Rollout, Transition};
 use crate::physics::{self, Precision};
 use crate::preference::{
     AskedPairs, ClipPool, Comparison, LabelSchedule, Recorder, RewardModel, StepRecord, choose_pairs,
@@ -242,6 +242,11 @@ impl Trainer {
             self.ppo.refit_critic(&self.rollout, cancelled)?;
         }
         Ok(values)
+    }
+
+    /// A copy of the present policy.
+    pub fn policy(&self) -> Policy {
+        self.ppo.policy()
     }
 
     /// What the present policy does without exploring, from a fresh start.

@@ -13,6 +13,6 @@ pub use ppo::PpoSettings;
 pub use reward_model::{LabelSettings, RewardModelSettings};
 pub use run::{RewardSource, RunSettings, TeacherKind};
 pub use task::{
-    HealthSpec, Map, Noise, Origin, PlaceSpec, ResetSpec, RewardKind, RewardSpec, SignalSpec, Source, SpecError,
-    TaskSpec,
+    BenchmarkSpec, HealthSpec, Map, Noise, Origin, PlaceSpec, ResetSpec, RewardKind, RewardSpec, SignalSpec, Source,
+    SpecError, TaskSpec,
 };

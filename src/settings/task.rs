@@ -75,8 +75,22 @@ pub struct TaskSpec {
     /// The bounds within which it is healthy. With none it always is.
     #[serde(default)]
     pub healthy: Vec<HealthSpec>,
+    /// What `flipside bench learning` runs and asks for.
+    pub benchmark: Option<BenchmarkSpec>,
     /// How a policy learns it: what differs from [`PpoSettings::default`].
     pub ppo: Option<Spanned<PpoSettings>>,
+}
+
+/// A learning benchmark: the task's own reward, the file's `[ppo]`, this many env steps.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BenchmarkSpec {
+    /// Env steps of a run, over which the learning rate is annealed.
+    pub env_steps: u64,
+    /// The mean return to reach.
+    pub target_return: f64,
+    /// The seconds of training on two cores in which it is meant to be reached.
+    pub within_s: f64,
 }
 
 /// Numbers that the simulation offers, chosen and shaped.
