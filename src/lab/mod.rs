@@ -151,7 +151,11 @@ impl Drop for Lab {
 fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> {
     let folder = match asked.folder.clone() {
         Some(folder) => folder,
-        None => crate::settings::folders::new_session_folder(&asked.task)?,
+        None => {
+            // The names are checked before a folder is made for them.
+            playable(&asked)?;
+            crate::settings::folders::new_session_folder(&asked.task)?
+        }
     };
     match Session::open(&folder) {
         Ok(mut session) => {
@@ -168,14 +172,19 @@ fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> 
             Ok((session, settings))
         }
         Err(StoreError::NotASession(_)) => {
-            // The names are checked before a folder is made for them.
-            let task = Task::load(&asked.task)?;
-            physics::backend(&asked.backend, Precision::default(), task.model().clone(), 1, Some(1))?;
+            let task = playable(&asked)?;
             let settings = RunSettings { task: task.name().to_owned(), folder: Some(folder.clone()), ..asked };
             Ok((Session::create(&folder, &settings)?, settings))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The task that a new run names, on a backend that holds its robot.
+fn playable(asked: &RunSettings) -> Result<Task, LabError> {
+    let task = Task::load(&asked.task)?;
+    physics::backend(&asked.backend, Precision::default(), task.model().clone(), 1, Some(1))?;
+    Ok(task)
 }
 
 /// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because an episode's end
