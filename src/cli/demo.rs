@@ -14,7 +14,7 @@ use std::time::Instant;
 const LABELS: usize = 120;
 
 /// Env steps: what two cores do in well under five minutes.
-const ENV_STEPS: u64 = 400_000;
+const ENV_STEPS: u64 = 1_000_000;
 
 /// Episodes behind each of the two returns that are compared.
 const EPISODES: usize = 20;
@@ -62,7 +62,8 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
     .with_context(|| format!("could not draw {}", png.display()))?;
 
     let seconds = started.elapsed().as_secs_f64();
-    let ratio = after.mean_return / before.mean_return;
+    // A robot that stands still earns about nothing, and nothing has no multiples.
+    let ratio = (before.mean_return > 1.0).then(|| after.mean_return / before.mean_return);
     report(
         arguments.json,
         json!({
@@ -72,8 +73,11 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
         }),
         || {
             println!(
-                "The return that the teacher judges by went from {:.0} to {:.0} ({ratio:.1} times) in {seconds:.0} s, from {} judgements.",
-                before.mean_return, after.mean_return, done.labels
+                "The return that the teacher judges by went from {:.0} to {:.0}{} in {seconds:.0} s, from {} judgements.",
+                before.mean_return,
+                after.mean_return,
+                ratio.map_or(String::new(), |ratio| format!(" ({ratio:.1} times)")),
+                done.labels
             );
             println!("film     {}", gif.display());
             println!("curve    {}", png.display());
