@@ -71,7 +71,7 @@ pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
     })
 }
 
-/// As [`physics`], but the policy of the session in `folder` acts, by its mean action, on the session's task with its terminations;
+/// As [`physics()`], but the policy of the session in `folder` acts, by its mean action, on the session's task with its terminations;
 /// [`Plan::task`] is not read.
 ///
 /// # Errors

@@ -107,8 +107,7 @@ fn wrong_task_files_are_told_where_and_what() {
     check("name = \"reward_ctrl\"", "name = \"reward_forward\"", "already a reward term");
     check("weight = 1.0", "weight = nan", "a finite number");
     check("above = 0.7", "abov = 0.7", "unknown field `abov`");
-    check("frame_skip = 4", "frame_skip = 4\nppo.gamma = 2.0", "ppo.gamma must be a number from 0 to 1, not 2");
-    check("frame_skip = 4", "frame_skip = 4\nppo.wolrds = 2", "unknown field `wolrds`, expected one of `worlds`");
+    check("lambda = 0.95", "wolrds = 2", "unknown field `wolrds`, expected one of `worlds`");
     // Names that the robot does not have.
     check(
         "joints = [\"root_x\"]",
@@ -133,6 +132,11 @@ fn wrong_task_files_are_told_where_and_what() {
     let line = 1 + good.lines().position(|l| l == "[[healthy]]").unwrap();
     let told = TaskSpec::parse(&good.replacen("above = 0.7\n", "", 1), "mine", "mine.toml").unwrap_err();
     assert!(told.line == line + 1 && told.message.contains("expected a bound"), "{told}");
+    // A number that is only too large is told at the head of its table.
+    let text = good.replace("lambda = 0.95", "gamma = 2.0");
+    let line = 1 + good.lines().position(|line| line == "[ppo]").unwrap();
+    let told = TaskSpec::parse(&text, "mine", "mine.toml").unwrap_err().to_string();
+    assert_eq!(told, format!("mine.toml:{line}: ppo.gamma must be a number from 0 to 1, not 2"));
 }
 
 /// What a backend does not compute is refused when the batch is made, with what to do.
