@@ -11,6 +11,7 @@ pub mod gym;
 
 pub mod learn;
 pub mod preference;
+pub mod text;
 
 pub mod store;
 

@@ -34,6 +34,7 @@ const CRATES: &[(&[&str], &[&str])] = &[
     (&["egui", "eframe", "egui_wgpu", "egui_winit", "egui_plot", "winit"], &["app"]),
     (&["clap"], &["cli", "settings"]),
     (&["rusqlite", "safetensors", "npyz"], &["store"]),
+    (&["tokenizers"], &["text"]),
     (&["anyhow"], &["lab", "app", "cli"]),
 ];
 
