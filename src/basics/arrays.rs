@@ -10,6 +10,10 @@ pub enum ArrayData {
     F32(Vec<f32>),
     /// 64-bit floats.
     F64(Vec<f64>),
+    /// 16-bit brain floats as their bits: the upper half of an f32.
+    Bf16(Vec<u16>),
+    /// 16-bit IEEE floats as their bits.
+    F16(Vec<u16>),
     /// 64-bit signed integers.
     I64(Vec<i64>),
     /// 64-bit unsigned integers: counters and the words of a random stream.
@@ -34,9 +38,20 @@ impl ArrayData {
         match self {
             ArrayData::F32(v) => v.len(),
             ArrayData::F64(v) => v.len(),
+            ArrayData::Bf16(v) | ArrayData::F16(v) => v.len(),
             ArrayData::I64(v) => v.len(),
             ArrayData::U64(v) => v.len(),
         }
+    }
+
+    /// How many bytes the numbers take.
+    pub fn bytes(&self) -> usize {
+        let width = match self {
+            ArrayData::Bf16(_) | ArrayData::F16(_) => 2,
+            ArrayData::F32(_) => 4,
+            ArrayData::F64(_) | ArrayData::I64(_) | ArrayData::U64(_) => 8,
+        };
+        self.len() * width
     }
 
     /// Whether there are none.
@@ -61,6 +76,11 @@ impl Array {
     /// A list of u64 words.
     pub fn u64(data: Vec<u64>) -> Array {
         Array { shape: vec![data.len()], data: ArrayData::U64(data) }
+    }
+
+    /// How many bytes its numbers take.
+    pub fn bytes(&self) -> usize {
+        self.data.bytes()
     }
 
     /// The numbers, where they are f32.

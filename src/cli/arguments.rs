@@ -50,6 +50,9 @@ pub enum Verb {
     Bench(Bench),
     /// The whole loop without a window, with a simulated teacher: session, films and curve.
     Demo(Demo),
+    /// Text mode: language models taught by comparing what they write.
+    #[command(subcommand)]
+    Text(super::text::Text),
     /// List the tasks.
     Tasks {
         /// One JSON object on stdout.
@@ -301,7 +304,7 @@ pub struct Demo {
     pub json: bool,
 }
 
-fn share(text: &str) -> Result<f64, String> {
+pub(super) fn share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(x) if (0.0..=1.0).contains(&x) => Ok(x),
         _ => Err("expected a number from 0 to 1".to_owned()),

@@ -6,6 +6,7 @@ mod arguments;
 mod bench;
 mod demo;
 mod run;
+mod text;
 
 use arguments::{Arguments, Verb};
 use clap::Parser;
@@ -38,6 +39,7 @@ fn perform(arguments: Arguments) -> anyhow::Result<()> {
         Some(Verb::Export(export)) => run::export(&export),
         Some(Verb::Bench(what)) => bench::bench(&what),
         Some(Verb::Demo(demo)) => demo::demo(&demo),
+        Some(Verb::Text(what)) => text::text(&what),
         Some(Verb::Tasks { json }) => run::tasks(json),
         Some(Verb::Devices { json }) => run::devices(json),
     }

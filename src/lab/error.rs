@@ -29,6 +29,12 @@ pub enum LabError {
     /// The reward model or its training.
     #[error(transparent)]
     Preference(#[from] crate::preference::PreferenceError),
+    /// The tokenizer of a language model.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::text::tokenizer::TokenizerError),
+    /// A file of texts.
+    #[error(transparent)]
+    Data(#[from] crate::text::data::DataError),
     /// The session holds no policy yet.
     #[error("The session in {0} holds no checkpoint yet; train it for a while first.")]
     Untrained(String),

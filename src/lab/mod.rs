@@ -17,6 +17,7 @@ mod learning;
 mod ledger;
 mod portal;
 mod priority;
+mod text;
 mod trainer;
 mod vocabulary;
 mod worker;
@@ -25,6 +26,9 @@ pub use error::LabError;
 pub use evaluate::{Evaluation, SavedPolicy, evaluate, run_policy};
 pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use portal::{TaskLine, cuda_devices, export_labels, export_policy_of, replay, tasks};
+pub use text::{
+    ExampleKind, ExamplesPlan, ExamplesReport, TokenizerPlan, TokenizerReport, train_tokenizer, write_examples,
+};
 pub use vocabulary::*;
 
 use crate::basics::Seed;
@@ -33,6 +37,7 @@ use crate::physics;
 pub use crate::physics::Precision;
 use crate::settings::{RewardSource, RunSettings};
 use crate::store::{Session, StoreError};
+pub use crate::text::teacher::Noise;
 use board::Board;
 use control::{Control, Wishes};
 use ledger::{Ledger, Message};

@@ -43,12 +43,7 @@ impl<'a> Reader<'a> {
 
     fn shaped(self, name: &str, shape: &[usize]) -> Result<&'a Array, LearnError> {
         let array = self.get(name)?;
-        let length = match &array.data {
-            ArrayData::F32(v) => v.len(),
-            ArrayData::F64(v) => v.len(),
-            ArrayData::I64(v) => v.len(),
-            ArrayData::U64(v) => v.len(),
-        };
+        let length = array.data.len();
         match array.shape == shape && length == shape.iter().product::<usize>() {
             true => Ok(array),
             false => Err(wrong(name, format!("of shape {:?} and {length} numbers, not {shape:?}", array.shape))),
@@ -64,6 +59,8 @@ fn kind(array: &Array) -> &'static str {
     match array.data {
         ArrayData::F32(_) => "f32",
         ArrayData::F64(_) => "f64",
+        ArrayData::Bf16(_) => "bf16",
+        ArrayData::F16(_) => "f16",
         ArrayData::I64(_) => "i64",
         ArrayData::U64(_) => "u64",
     }

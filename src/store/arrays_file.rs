@@ -7,6 +7,7 @@ use safetensors::tensor::{Dtype, SafeTensors, View, serialize};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Display;
 
 /// The one metadata entry of our own files. One, because the crate writes several in random order, and equal content should give
 /// equal bytes.
@@ -40,7 +41,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(String, Arrays), String> {
 }
 
 /// A safetensors file with this metadata.
-pub(super) fn encode_plain(metadata: HashMap<String, String>, arrays: &Arrays) -> Result<Vec<u8>, String> {
+pub(super) fn encode_plain<'a, S: AsRef<str> + Ord + Display>(
+    metadata: HashMap<String, String>,
+    arrays: impl IntoIterator<Item = (S, &'a Array)>,
+) -> Result<Vec<u8>, String> {
     serialize(arrays, Some(metadata)).map_err(|e| e.to_string())
 }
 
@@ -57,6 +61,8 @@ pub(super) fn decode_plain(bytes: &[u8]) -> Result<(HashMap<String, String>, Arr
         let data = match tensor.dtype() {
             Dtype::F32 => ArrayData::F32(numbers(bytes, f32::from_le_bytes)),
             Dtype::F64 => ArrayData::F64(numbers(bytes, f64::from_le_bytes)),
+            Dtype::BF16 => ArrayData::Bf16(numbers(bytes, u16::from_le_bytes)),
+            Dtype::F16 => ArrayData::F16(numbers(bytes, u16::from_le_bytes)),
             Dtype::I64 => ArrayData::I64(numbers(bytes, i64::from_le_bytes)),
             Dtype::U64 => ArrayData::U64(numbers(bytes, u64::from_le_bytes)),
             other => return Err(format!("array {name} has numbers of type {other:?}")),
@@ -74,6 +80,7 @@ fn bytes(array: &Array) -> Vec<u8> {
     match &array.data {
         ArrayData::F32(v) => flat(v, f32::to_le_bytes),
         ArrayData::F64(v) => flat(v, f64::to_le_bytes),
+        ArrayData::Bf16(v) | ArrayData::F16(v) => flat(v, u16::to_le_bytes),
         ArrayData::I64(v) => flat(v, i64::to_le_bytes),
         ArrayData::U64(v) => flat(v, u64::to_le_bytes),
     }
@@ -96,6 +103,8 @@ impl View for &Array {
         match &self.data {
             ArrayData::F32(_) => Dtype::F32,
             ArrayData::F64(_) => Dtype::F64,
+            ArrayData::Bf16(_) => Dtype::BF16,
+            ArrayData::F16(_) => Dtype::F16,
             ArrayData::I64(_) => Dtype::I64,
             ArrayData::U64(_) => Dtype::U64,
         }
@@ -110,7 +119,7 @@ impl View for &Array {
     }
 
     fn data_len(&self) -> usize {
-        self.data.len() * self.dtype().bitsize() / 8
+        self.bytes()
     }
 }
 
@@ -125,6 +134,8 @@ pub(super) mod tests {
             ("norm.mean".to_owned(), Array::f64(&[2], vec![f64::MIN_POSITIVE, -1e300])),
             ("stream".to_owned(), Array::u64(vec![u64::MAX, 0, 0x8000_0000_0000_0001, 1])),
             ("step".to_owned(), Array { shape: vec![], data: ArrayData::I64(vec![i64::MIN]) }),
+            ("brain".to_owned(), Array { shape: vec![2], data: ArrayData::Bf16(vec![0x7fc1, 0x8000]) }),
+            ("half".to_owned(), Array { shape: vec![1, 1], data: ArrayData::F16(vec![0x7e01]) }),
             ("empty".to_owned(), Array::f32(&[0, 4], vec![])),
         ])
     }

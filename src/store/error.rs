@@ -79,6 +79,30 @@ pub enum StoreError {
         /// What was found.
         reason: String,
     },
+    /// There is no such folder.
+    #[error("{} is no folder; give the folder of a model, with config.json and model.safetensors in it", .0.display())]
+    NoModelFolder(PathBuf),
+    /// A model without weights.
+    #[error("{} holds no weights; put model.safetensors, or its shards and model.safetensors.index.json, there", .0.display())]
+    NoWeights(PathBuf),
+    /// Weights that only a program could read.
+    #[error(
+        "{} is pickled, and reading it would run whatever is in it; save the model again as safetensors \
+         (save_pretrained with safe_serialization=True)",
+        .0.display()
+    )]
+    Pickled(PathBuf),
+    /// A model's file is not whole.
+    #[error("{} cannot be read ({reason}); fetch that file again, nothing in it was changed", path.display())]
+    DamagedModel {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A model was to be written where other things lie.
+    #[error("{} holds other files; name a new or an empty folder for the model", .0.display())]
+    ModelFolderTaken(PathBuf),
     /// There was no room to write.
     #[error(
         "the disk is full, so {} could not be written; free some space there and try again, what was saved before is whole",

@@ -9,6 +9,8 @@
 //!     initial.safetensors               snapshots with a name are kept for ever
 //! ```
 //!
+//! Language models are folders of their own, as Hugging Face keeps them: [`ModelFolder`].
+//!
 //! What holds, whatever happens to the process or the power:
 //! - A judgement that [`Session::judge`] returned is on disk. Undo appends a retraction; the log only grows.
 //! - A checkpoint appears whole or not at all: it is written beside, synced and renamed.
@@ -24,6 +26,7 @@ mod error;
 mod export;
 mod judgements;
 mod metrics;
+mod model_folder;
 pub mod npz;
 mod schema;
 mod session;
@@ -32,4 +35,5 @@ pub use checkpoints::{Checkpoint, CheckpointHeader};
 pub use error::StoreError;
 pub use export::{LabelFrames, PolicyMetadata, export_policy};
 pub use metrics::Metric;
+pub use model_folder::{ModelFolder, SHARD, read_text, write_text};
 pub use session::{Session, sessions_in};

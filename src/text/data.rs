@@ -337,7 +337,34 @@ fn tldr_own(object: &Map<String, Value>) -> Result<Tldr, String> {
     })
 }
 
+impl Example {
+    /// All of its text, for training a tokenizer on.
+    pub fn texts(&self) -> Vec<String> {
+        match self {
+            Example::Whole(words) | Example::Prompt(words) => vec![words.to_string()],
+            Example::Completion { prompt, completion } | Example::Labelled { prompt, completion, .. } => {
+                vec![format!("{prompt}{completion}")]
+            }
+            Example::Preference { prompt, chosen, rejected } => {
+                vec![format!("{prompt}{chosen}"), format!("{prompt}{rejected}")]
+            }
+            Example::Tldr(post) => {
+                let with = |summary: &str| format!("{}{}", post.text(&post.post), Tldr::completion(summary));
+                match &post.summaries {
+                    Summaries::Own(summary) => vec![with(summary)],
+                    Summaries::Judged(two, _) => two.iter().map(|summary| with(summary)).collect(),
+                }
+            }
+        }
+    }
+}
+
 impl Tldr {
+    /// The whole prompt, with this much of the post.
+    fn text(&self, post: &str) -> String {
+        format!("SUBREDDIT: r/{}\n\nTITLE: {}\n\nPOST: {post}\n\nTL;DR:", self.subreddit, self.title)
+    }
+
     /// The prompt: `SUBREDDIT: r/…`, `TITLE: …`, `POST: …`, `TL;DR:`, with an empty line between and no space at the end. A post that
     /// makes it longer than `most` tokens is cut at its last newline, and again, until it fits; one without a newline loses its last
     /// character (the published rule).
@@ -348,7 +375,7 @@ impl Tldr {
     pub fn query(&self, tokenizer: &Tokenizer, most: usize) -> Result<String, DataError> {
         let mut post = self.post.as_str();
         loop {
-            let query = format!("SUBREDDIT: r/{}\n\nTITLE: {}\n\nPOST: {post}\n\nTL;DR:", self.subreddit, self.title);
+            let query = self.text(post);
             if tokenizer.encode(&query, false)?.len() <= most {
                 return Ok(query);
             }

@@ -232,6 +232,14 @@ pub fn review(stream: &mut Stream) -> Review {
     Review { prompt, completion, score }
 }
 
+/// Another review in answer to a prompt of this grammar. A prompt of other words is answered by a review of any thing.
+pub fn answer(prompt: &str, stream: &mut Stream) -> Review {
+    let known = subject_of(prompt);
+    let thing = known.unwrap_or_else(|| subject(stream).1);
+    let completion = sentences(thing, stream);
+    Review { prompt: prompt.to_owned(), score: score(prompt, &completion), completion }
+}
+
 /// A text for a base model to learn the language from: opinions under headings that the supervised set does not use, and plain
 /// descriptions from a catalogue.
 pub fn document(stream: &mut Stream) -> String {
@@ -262,8 +270,7 @@ pub fn document(stream: &mut Stream) -> String {
 /// where no verdict ends it. A sentence that the grammar does not know, or about a part that this thing has not, counts −2; one about a
 /// part that was spoken of before −1. An empty completion has −3.
 pub fn score(prompt: &str, completion: &str) -> f64 {
-    let subject = prompt.trim_end_matches(':').rsplit(' ').next().unwrap_or_default();
-    let parts = THINGS.iter().find(|thing| thing.name == subject).map_or(&[][..], |thing| thing.parts);
+    let parts = subject_of(prompt).map_or(&[][..], |thing| thing.parts);
     let mut spoken: Vec<&str> = Vec::new();
     let mut values = Vec::new();
     let mut verdict_last = false;
@@ -326,6 +333,12 @@ fn conjugated(words: &str, part: &str) -> String {
 
 fn subject(stream: &mut Stream) -> (&'static str, &'static Thing) {
     (pick(LOOKS, stream), &THINGS[stream.random_range(0..THINGS.len())])
+}
+
+/// The thing that a prompt asks about.
+fn subject_of(prompt: &str) -> Option<&'static Thing> {
+    let name = prompt.trim_end_matches(':').rsplit(' ').next()?;
+    THINGS.iter().find(|thing| thing.name == name)
 }
 
 fn pick<'a>(from: &[&'a str], stream: &mut Stream) -> &'a str {
@@ -487,6 +500,13 @@ mod tests {
         assert!(distinct.len() > 4_500, "{}", distinct.len());
         assert_eq!(prompts().len(), THINGS.len() * LOOKS.len());
         assert!(prompts().contains(&reviews[0].prompt));
+        // Other answers to a prompt speak of the same thing.
+        for review in reviews.iter().take(300) {
+            let other = answer(&review.prompt, &mut stream);
+            assert_eq!(other.prompt, review.prompt);
+            assert!((-2.0..=2.0).contains(&other.score) && !other.completion.is_empty(), "{other:?}");
+            assert!(subject_of(&review.prompt).is_some());
+        }
     }
 
     #[test]

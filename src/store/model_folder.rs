@@ -1,0 +1,363 @@
+//! Language models as Hugging Face keeps them: a folder with `config.json`, the tokenizer's files and weights as safetensors, in one file or
+//! in shards with an index. Adapters in PEFT's format are such folders too.
+//!
+//! Pickled weights (`.bin`, `.pt`) are never opened: reading one runs whatever program is in it.
+
+use super::{StoreError, arrays_file, disk};
+use crate::basics::{Array, Arrays};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The texts of a model's folder that are read, and written if there.
+const TEXTS: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "adapter_config.json",
+    "chat_template.jinja",
+];
+
+/// A model's weights in one file.
+const WHOLE: &str = "model.safetensors";
+
+/// What lies in which shard.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// An adapter's weights.
+const ADAPTER: &str = "adapter_model.safetensors";
+
+/// Endings of files that are programs as much as data.
+const PICKLED: &[&str] = &["bin", "pt", "pth", "ckpt", "pkl", "pickle"];
+
+/// Bytes a shard that weights are split at where nothing else is asked for: 5 GB, as Hugging Face splits them.
+pub const SHARD: usize = 5_000_000_000;
+
+/// A model's folder in memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelFolder {
+    /// The texts by their file's name, `config.json` and the like.
+    pub texts: BTreeMap<String, String>,
+    /// The weights by the names that they have in the files.
+    pub weights: Arrays,
+}
+
+impl ModelFolder {
+    /// Reads a folder: every text that it has of those that matter, and all weights, sharded or not.
+    ///
+    /// # Errors
+    ///
+    /// No such folder; no safetensors in it, pickled weights among them; a shard that is missing, damaged or not named plainly.
+    pub fn read(folder: &Path) -> Result<ModelFolder, StoreError> {
+        let texts = read_texts(folder)?;
+        let mut weights = Arrays::new();
+        if let Some(index) = read_text_if_there(&folder.join(INDEX))? {
+            for (shard, names) in shards(&folder.join(INDEX), &index)? {
+                let mut found = read_weights(&folder.join(&shard))?;
+                for name in names {
+                    let array = found.remove(&name).ok_or_else(|| StoreError::DamagedModel {
+                        path: folder.join(&shard),
+                        reason: format!("the index says that {name} is in it, and it is not"),
+                    })?;
+                    weights.insert(name, array);
+                }
+            }
+            return Ok(ModelFolder { texts, weights });
+        }
+        for name in [WHOLE, ADAPTER] {
+            let path = folder.join(name);
+            if path.is_file() {
+                return Ok(ModelFolder { texts, weights: read_weights(&path)? });
+            }
+        }
+        Err(match pickled(folder)? {
+            Some(path) => StoreError::Pickled(path),
+            None => StoreError::NoWeights(folder.to_owned()),
+        })
+    }
+
+    /// The texts alone: enough for the tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// No such folder.
+    pub fn read_texts(folder: &Path) -> Result<BTreeMap<String, String>, StoreError> {
+        read_texts(folder)
+    }
+
+    /// Writes the folder, whole or not at all: beside, synced and renamed. Weights of more than `shard` bytes are split into files of at
+    /// most so many with an index beside them; a single array that is larger has a file of its own. An adapter is never split.
+    ///
+    /// # Errors
+    ///
+    /// A folder that is there and not empty, or a disk that refuses.
+    pub fn write(&self, folder: &Path, shard: usize) -> Result<(), StoreError> {
+        let failed = |error| StoreError::io(folder, error);
+        match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => return Err(StoreError::ModelFolderTaken(folder.to_owned())),
+            Ok(false) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).map_err(failed)?;
+        let beside = disk::partial(folder);
+        // What a run that died has left: it is ours, by its ending.
+        if beside.is_dir() {
+            fs::remove_dir_all(&beside).map_err(failed)?;
+        }
+        fs::create_dir(&beside).map_err(failed)?;
+        let written = self.fill(&beside, shard).and_then(|()| {
+            // A rename replaces an empty folder on Unix; elsewhere it has to go first.
+            if cfg!(not(unix)) && folder.is_dir() {
+                fs::remove_dir(folder).map_err(failed)?;
+            }
+            fs::rename(&beside, folder).map_err(failed)?;
+            disk::sync_folder(parent)
+        });
+        written.inspect_err(|_| drop(fs::remove_dir_all(&beside)))
+    }
+
+    fn fill(&self, folder: &Path, shard: usize) -> Result<(), StoreError> {
+        for (name, text) in &self.texts {
+            if !is_plain(name) {
+                return Err(unsound(name, "it is not the name of a file"));
+            }
+            disk::write_whole(&folder.join(name), text.as_bytes())?;
+        }
+        if self.weights.is_empty() {
+            return Ok(());
+        }
+        let adapter = self.texts.contains_key("adapter_config.json");
+        let parts = split(&self.weights, if adapter { usize::MAX } else { shard });
+        if let [whole] = parts.as_slice() {
+            return write_weights(&folder.join(if adapter { ADAPTER } else { WHOLE }), whole, &self.weights);
+        }
+        let mut places = Map::new();
+        for (i, names) in parts.iter().enumerate() {
+            let file = format!("model-{:05}-of-{:05}.safetensors", i + 1, parts.len());
+            write_weights(&folder.join(&file), names, &self.weights)?;
+            places.extend(names.iter().map(|name| ((*name).clone(), json!(file))));
+        }
+        let total: usize = self.weights.values().map(Array::bytes).sum();
+        let index = json!({ "metadata": { "total_size": total }, "weight_map": places });
+        disk::write_whole(&folder.join(INDEX), format!("{index:#}\n").as_bytes())
+    }
+}
+
+/// A text file.
+///
+/// # Errors
+///
+/// A file that is not there, or not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, StoreError> {
+    fs::read_to_string(path).map_err(|error| StoreError::io(path, error))
+}
+
+/// Writes a text file, whole or not at all.
+///
+/// # Errors
+///
+/// A disk that refuses.
+pub fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
+    disk::write_whole(path, text.as_bytes())
+}
+
+fn read_text_if_there(path: &Path) -> Result<Option<String>, StoreError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io(path, error)),
+    }
+}
+
+fn read_texts(folder: &Path) -> Result<BTreeMap<String, String>, StoreError> {
+    if !folder.is_dir() {
+        return Err(StoreError::NoModelFolder(folder.to_owned()));
+    }
+    let mut texts = BTreeMap::new();
+    for name in TEXTS {
+        if let Some(text) = read_text_if_there(&folder.join(name))? {
+            texts.insert((*name).to_owned(), text);
+        }
+    }
+    Ok(texts)
+}
+
+fn read_weights(path: &Path) -> Result<Arrays, StoreError> {
+    let bytes = fs::read(path).map_err(|error| StoreError::io(path, error))?;
+    let damaged = |reason| StoreError::DamagedModel { path: path.to_owned(), reason };
+    arrays_file::decode_plain(&bytes).map(|(_, arrays)| arrays).map_err(damaged)
+}
+
+fn write_weights(path: &Path, names: &[&String], weights: &Arrays) -> Result<(), StoreError> {
+    let part: BTreeMap<&str, &Array> = names.iter().map(|&name| (name.as_str(), &weights[name])).collect();
+    // Without this entry `transformers` refuses the file.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let bytes = arrays_file::encode_plain(metadata, part).map_err(|reason| unsound("the model", &reason))?;
+    disk::write_whole(path, &bytes)
+}
+
+/// The shards that an index names, each with its arrays.
+fn shards(path: &Path, index: &str) -> Result<BTreeMap<String, BTreeSet<String>>, StoreError> {
+    let damaged = |reason: String| StoreError::DamagedModel { path: path.to_owned(), reason };
+    let index: Value = serde_json::from_str(index).map_err(|error| damaged(error.to_string()))?;
+    let places = index["weight_map"].as_object().ok_or_else(|| damaged("it has no \"weight_map\"".to_owned()))?;
+    let mut shards: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, file) in places {
+        let file = file.as_str().unwrap_or_default();
+        if !is_plain(file) || !file.ends_with(".safetensors") {
+            return Err(damaged(format!(
+                "it says that {name} lies in {file:?}, which is no safetensors file beside it"
+            )));
+        }
+        shards.entry(file.to_owned()).or_default().insert(name.clone());
+    }
+    Ok(shards)
+}
+
+/// The names of the arrays, file by file, in their order.
+fn split(weights: &Arrays, most: usize) -> Vec<Vec<&String>> {
+    let mut parts: Vec<Vec<&String>> = vec![Vec::new()];
+    let mut room = most;
+    for (name, array) in weights {
+        let bytes = array.bytes();
+        // There is always a last part: the list begins with one and only grows.
+        let last = parts.last_mut().expect("a part");
+        if bytes > room && !last.is_empty() {
+            parts.push(vec![name]);
+            room = most;
+        } else {
+            last.push(name);
+        }
+        room = room.saturating_sub(bytes);
+    }
+    parts
+}
+
+/// A file of pickled weights in this folder.
+fn pickled(folder: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let failed = |error| StoreError::io(folder, error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|ending| PICKLED.iter().any(|known| ending.eq_ignore_ascii_case(known))) {
+            found.push(path);
+        }
+    }
+    Ok(found.into_iter().min())
+}
+
+/// Whether this names a file in a folder, and no way out of it.
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(one)), None) if one == name)
+        && !name.contains('\\')
+}
+
+fn unsound(what: &str, reason: &str) -> StoreError {
+    StoreError::Unsound { what: what.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::basics::ArrayData;
+
+    fn model() -> ModelFolder {
+        let half = Array { shape: vec![2, 2], data: ArrayData::Bf16(vec![0x3f80, 0xc000, 0x7fc0, 1]) };
+        ModelFolder {
+            texts: BTreeMap::from([("config.json".to_owned(), "{\"model_type\": \"gpt2\"}".to_owned())]),
+            weights: Arrays::from([
+                ("wte.weight".to_owned(), Array::f32(&[4, 2], (0..8).map(|x| x as f32).collect())),
+                ("h.0.bias".to_owned(), Array { shape: vec![2], data: ArrayData::F16(vec![0x3c00, 0x8000]) }),
+                ("h.0.weight".to_owned(), half),
+                ("ln_f.weight".to_owned(), Array::f32(&[2], vec![-0.0, f32::MIN_POSITIVE])),
+            ]),
+        }
+    }
+
+    fn files(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_folder_comes_back_whole_and_in_shards() {
+        let root = tempfile::tempdir().unwrap();
+        for (shard, expected) in [(SHARD, 1), (40, 2), (1, 4)] {
+            let folder = root.path().join(format!("models/{shard}"));
+            model().write(&folder, shard).unwrap();
+            assert_eq!(ModelFolder::read(&folder).unwrap(), model(), "{shard}");
+            let weights = files(&folder).iter().filter(|name| name.ends_with(".safetensors")).count();
+            assert_eq!((weights, folder.join(INDEX).exists()), (expected, expected > 1));
+            assert_eq!(ModelFolder::read_texts(&folder).unwrap(), model().texts);
+        }
+        assert_eq!(files(&root.path().join("models")), ["1", "40", &SHARD.to_string()]);
+        let bytes = fs::read(root.path().join(format!("models/{SHARD}/{WHOLE}"))).unwrap();
+        assert_eq!(arrays_file::decode_plain(&bytes).unwrap().0["format"], "pt");
+        let index: Value =
+            serde_json::from_str(&read_text(&root.path().join("models/40").join(INDEX)).unwrap()).unwrap();
+        // 8 · 4 + 2 · 2 + 4 · 2 + 2 · 4 bytes.
+        assert_eq!(index["metadata"]["total_size"], 52);
+        assert_eq!(index["weight_map"]["wte.weight"], "model-00002-of-00002.safetensors");
+    }
+
+    #[test]
+    fn an_adapter_has_the_name_that_peft_looks_for() {
+        let root = tempfile::tempdir().unwrap();
+        let mut adapter = model();
+        adapter.texts = BTreeMap::from([("adapter_config.json".to_owned(), "{}".to_owned())]);
+        let folder = root.path().join("adapter");
+        adapter.write(&folder, 1).unwrap();
+        assert_eq!(files(&folder), ["adapter_config.json", ADAPTER]);
+        assert_eq!(ModelFolder::read(&folder).unwrap(), adapter);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_and_nothing_is_written_over() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("model");
+        let refused = |folder: &Path| ModelFolder::read(folder).unwrap_err().to_string();
+        assert!(refused(&folder).contains("is no folder"));
+        fs::create_dir(&folder).unwrap();
+        assert!(refused(&folder).contains("holds no weights"));
+        fs::write(folder.join("pytorch_model.bin"), b"\x80\x02").unwrap();
+        let words = refused(&folder);
+        assert!(words.contains("pytorch_model.bin") && words.contains("run"), "{words}");
+        let taken = model().write(&folder, SHARD).unwrap_err().to_string();
+        assert!(taken.contains("holds other files"), "{taken}");
+        assert_eq!(files(&folder), ["pytorch_model.bin"]);
+        fs::write(folder.join(WHOLE), b"not safetensors").unwrap();
+        assert!(refused(&folder).contains(WHOLE));
+        for (index, words) in [
+            ("{}", "weight_map"),
+            (r#"{"weight_map": {"a": "../other/model.safetensors"}}"#, "beside it"),
+            (r#"{"weight_map": {"a": "/etc/passwd"}}"#, "beside it"),
+            (r#"{"weight_map": {"a": "pytorch_model.bin"}}"#, "beside it"),
+            (r#"{"weight_map": {"a": "gone.safetensors"}}"#, "gone.safetensors"),
+        ] {
+            fs::write(folder.join(INDEX), index).unwrap();
+            assert!(refused(&folder).contains(words), "{index}: {}", refused(&folder));
+        }
+    }
+
+    #[test]
+    fn what_a_run_that_died_has_left_is_no_hindrance() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("model");
+        let beside = disk::partial(&folder);
+        fs::create_dir(&beside).unwrap();
+        fs::write(beside.join("half"), b"of it").unwrap();
+        fs::create_dir(&folder).unwrap();
+        model().write(&folder, SHARD).unwrap();
+        assert_eq!(files(root.path()), ["model"]);
+        assert_eq!(files(&folder), ["config.json", WHOLE]);
+    }
+}
