@@ -1,7 +1,7 @@
 // A robot on a floor under a sky, made to be cheap per pixel, because it must also run where the GPU is two CPU cores.
 //
 // Three things are drawn: the floor (a plane cut into 3 × 3 cells whose middle one, the patch, is the only one that pays for
-// shadows), the sky behind it, and the solids. Nothing is tessellated and nothing is sampled more than once a pixel: a solid is a box
+// shadows), the sky behind it, and the solids. Nothing but meshes is made of triangles, and nothing is sampled more than once a pixel: a solid is a box
 // around it, in each of whose pixels the ray meets the exact shape, and its outline is blended by how much of the pixel it covers.
 // Shadows and ambient occlusion are not looked up in a map either: every receiver asks each caster, in closed form, how much of the
 // sun and of the sky it hides, and soft edges come with that for nothing.
@@ -330,6 +330,32 @@ fn cylinder_fragment(in: SolidVarying) -> Shaded {
 fn box_fragment(in: SolidVarying) -> Shaded {
     let ray = normalize(in.point - in.eye);
     return shade(in, ray, meet_box(in.eye, ray, in.half_extents));
+}
+
+// A corner of a mesh's triangle, in the mesh's frame.
+@vertex
+fn mesh_vertex(solid: Solid, @location(6) corner: vec3f) -> SolidVarying {
+    var out: SolidVarying;
+    out.point = corner;
+    out.clip = globals.world_to_clip * vec4f(solid.position_radius.xyz + rotate(solid.rotation, corner), 1.0);
+    out.eye = rotate(vec4f(-solid.rotation.xyz, solid.rotation.w), globals.eye - solid.position_radius.xyz);
+    out.half_extents = solid.half_extents;
+    out.position_radius = solid.position_radius;
+    out.rotation = solid.rotation;
+    out.colour = solid.colour;
+    out.depth_scale = solid.depth_scale;
+    out.own = solid.own;
+    return out;
+}
+
+@fragment
+fn mesh_fragment(in: SolidVarying) -> Shaded {
+    // Across a triangle the point changes linearly, so its changes from pixel to pixel span the face; the side that is seen looks at the eye.
+    let across = cross(dpdx(in.point), dpdy(in.point));
+    let to_point = in.point - in.eye;
+    let travel = length(to_point);
+    let normal = across * (-sign(dot(across, to_point)) * inverseSqrt(max(dot(across, across), 1e-30)));
+    return shade(in, to_point / travel, Hit(travel, normal, travel));
 }
 
 // ---- Floor ---------------------------------------------------------------------------------------------------------------

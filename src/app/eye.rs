@@ -59,7 +59,13 @@ mod tests {
         let shape = Shape::Capsule { radius: 0.05, half_length: 0.75 };
         let pose = Pose { position: [0.0, 0.0, 0.75], rotation: [1.0, 0.0, 0.0, 0.0] };
         let geom = Geom { name: String::new(), body: 1, shape, pose, rgba: [1.0; 4] };
-        Scene { bodies: vec!["world".to_owned(), "pole".to_owned()], geoms: vec![geom], focus: 1, lies_flat: false }
+        Scene {
+            bodies: vec!["world".to_owned(), "pole".to_owned()],
+            geoms: vec![geom],
+            meshes: vec![],
+            focus: 1,
+            lies_flat: false,
+        }
     }
 
     #[test]

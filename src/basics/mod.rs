@@ -11,5 +11,5 @@ pub use arrays::{Array, ArrayData, Arrays};
 pub use checksum::{fnv1a, fnv1a_on};
 pub use clip::{Clip, Frames};
 pub use judgement::{Choice, ItemId, Judgement, JudgementId, LogEntry, Pair, PairId, PairReason, standing};
-pub use scene::{Geom, Pose, Scene, Shape};
+pub use scene::{Geom, Pose, Scene, Shape, TriangleMesh};
 pub use seed::{Seed, Stream};

@@ -18,7 +18,7 @@ impl Pose {
     pub const IDENTITY: Pose = Pose { position: [0.0; 3], rotation: [1.0, 0.0, 0.0, 0.0] };
 }
 
-/// The shapes that MJCF's primitive geoms have; lengths in metres, the long axis along local z, as in MuJoCo.
+/// The shapes that MJCF's geoms have; lengths in metres, the long axis along local z, as in MuJoCo.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Shape {
     /// An infinite ground plane, normal along local z.
@@ -47,6 +47,24 @@ pub enum Shape {
         /// Metres.
         half_extents: [f32; 3],
     },
+    /// Triangles.
+    Mesh {
+        /// Index into [`Scene::meshes`].
+        mesh: usize,
+        /// Metres: of a box about the geom's origin that holds all of it.
+        half_extents: [f32; 3],
+        /// Metres: half sizes of the box, also about the origin, that stands for it where shadows are computed. None: it casts none.
+        shadow: Option<[f32; 3]>,
+    },
+}
+
+/// A surface of triangles.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TriangleMesh {
+    /// Metres, in the frame of the geom that has it.
+    pub vertices: Vec<[f32; 3]>,
+    /// Three indices into `vertices` each.
+    pub faces: Vec<[u32; 3]>,
 }
 
 /// One visible piece of a body.
@@ -71,6 +89,9 @@ pub struct Scene {
     pub bodies: Vec<String>,
     /// Every visible geom, the ground included.
     pub geoms: Vec<Geom>,
+    /// What [`Shape::Mesh`] refers to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub meshes: Vec<TriangleMesh>,
     /// The body that a camera follows: the first one that moves.
     pub focus: usize,
     /// Whether it moves along the floor alone, as a fish in a shallow pond: then it is seen best from above.

@@ -91,7 +91,7 @@ impl Task {
     /// An unknown name, which lists what exists; a wrong file, with its line and what was expected.
     pub fn load(name: &str) -> Result<Task, TaskError> {
         let files = envs::load(name)?;
-        let model = Model::from_mjcf(&files.mjcf, &files.mjcf_file)?;
+        let model = Model::from_mjcf_with(&files.mjcf, &files.mjcf_file, &|path| files.assets.read(path))?;
         Task::new(files.spec, Arc::new(model))
     }
 

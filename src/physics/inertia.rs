@@ -1,13 +1,15 @@
 //! Mass and inertia of geoms and bodies, by the formulas that MuJoCo's compiler uses.
 
+use super::mesh::Mesh;
 use super::model::GeomShape;
 use glam::{DMat3, DQuat, DVec3};
 use std::f64::consts::PI;
 
-/// Cubic metres; a plane has none.
-pub fn volume(shape: GeomShape) -> f64 {
+/// Cubic metres; what is ground has none. A mesh is looked up in `meshes`.
+pub fn volume(shape: GeomShape, meshes: &[Mesh]) -> f64 {
     match shape {
-        GeomShape::Plane => 0.0,
+        GeomShape::Plane | GeomShape::HeightField { .. } => 0.0,
+        GeomShape::Mesh { mesh } => meshes[mesh].volume,
         GeomShape::Sphere { radius } => 4.0 / 3.0 * PI * radius.powi(3),
         GeomShape::Capsule { radius, half_length } => PI * radius * radius * (2.0 * half_length + 4.0 / 3.0 * radius),
         GeomShape::Cylinder { radius, half_length } => PI * radius * radius * 2.0 * half_length,
@@ -16,9 +18,10 @@ pub fn volume(shape: GeomShape) -> f64 {
 }
 
 /// Principal moments of inertia about the centre, in the geom's own axes, kg m².
-pub fn moments(shape: GeomShape, mass: f64) -> DVec3 {
+pub fn moments(shape: GeomShape, mass: f64, meshes: &[Mesh]) -> DVec3 {
     match shape {
-        GeomShape::Plane => DVec3::ZERO,
+        GeomShape::Plane | GeomShape::HeightField { .. } => DVec3::ZERO,
+        GeomShape::Mesh { mesh } => meshes[mesh].moments_at(mass),
         GeomShape::Sphere { radius } => DVec3::splat(0.4 * mass * radius * radius),
         GeomShape::Cylinder { radius, half_length } => cylinder(mass, radius, 2.0 * half_length),
         GeomShape::Capsule { radius, half_length } => {
@@ -131,7 +134,7 @@ mod tests {
     fn a_capsules_moments_match_numerical_integration() {
         let (radius, half_length, mass) = (0.3, 0.5, 2.0);
         let shape = GeomShape::Capsule { radius, half_length };
-        let density = mass / volume(shape);
+        let density = mass / volume(shape, &[]);
         let (mut across, mut along, mut total) = (0.0, 0.0, 0.0);
         let steps = 400_000;
         let end = half_length + radius;
@@ -145,7 +148,7 @@ mod tests {
             along += dm * r2 / 2.0;
             across += dm * (r2 / 4.0 + z * z);
         }
-        let moments = moments(shape, mass);
+        let moments = moments(shape, mass, &[]);
         assert!((total - mass).abs() < 1e-8, "{total}");
         assert!((moments.z - along).abs() < 1e-8, "{moments} {along}");
         assert!((moments.x - across).abs() < 1e-8 && moments.x == moments.y, "{moments} {across}");
@@ -156,13 +159,15 @@ mod tests {
         let whole = GeomShape::Box { half_extents: DVec3::new(1.0, 2.0, 0.5) };
         let part = |lo: f64, hi: f64| {
             let shape = GeomShape::Box { half_extents: DVec3::new((hi - lo) / 2.0, 2.0, 0.5) };
-            let mass = volume(shape);
-            Inertia { mass, pos: DVec3::X * ((lo + hi) / 2.0), quat: DQuat::IDENTITY, moments: moments(shape, mass) }
+            let mass = volume(shape, &[]);
+            let pos = DVec3::X * ((lo + hi) / 2.0);
+            Inertia { mass, pos, quat: DQuat::IDENTITY, moments: moments(shape, mass, &[]) }
         };
         let turn = DQuat::from_euler(glam::EulerRot::XYZ, 0.3, -1.1, 0.7);
         let shift = DVec3::new(0.4, -2.0, 3.0);
         let sum = Inertia::sum(&[part(-1.0, 0.2).moved(shift, turn), part(0.2, 1.0).moved(shift, turn)]);
-        let expected = Inertia { mass: volume(whole), pos: shift, quat: turn, moments: moments(whole, volume(whole)) };
+        let mass = volume(whole, &[]);
+        let expected = Inertia { mass, pos: shift, quat: turn, moments: moments(whole, mass, &[]) };
         assert!((sum.mass - expected.mass).abs() < 1e-12);
         assert!((sum.pos - expected.pos).length() < 1e-12);
         assert!(sum.matrix().abs_diff_eq(expected.matrix(), 1e-11), "{:?}\n{:?}", sum.matrix(), expected.matrix());

@@ -3,6 +3,7 @@
 //! Names and conventions are MuJoCo's: body 0 is the world, bodies are in depth-first order, joints, degrees of freedom and geoms are
 //! grouped by body; lengths are metres, angles radians, and a quaternion rotates from the local frame to its parent's.
 
+use super::mesh::{HeightField, Mesh};
 use crate::basics::{self, Pose, Scene, Shape};
 use glam::{DMat3, DQuat, DVec3};
 use std::ops::Range;
@@ -20,6 +21,10 @@ pub struct Model {
     pub joints: Vec<Joint>,
     /// Every geom, in the order of bodies, then of the file.
     pub geoms: Vec<Geom>,
+    /// Every mesh, in the order of the file.
+    pub meshes: Vec<Mesh>,
+    /// Every height field, in the order of the file.
+    pub hfields: Vec<HeightField>,
     /// Every site, in the order of bodies, then of the file.
     pub sites: Vec<Site>,
     /// Every actuator, in the order of the file: the order of `ctrl`.
@@ -200,6 +205,16 @@ pub enum GeomShape {
         /// Metres.
         half_extents: DVec3,
     },
+    /// A surface of triangles, in the frame of its principal axes; its convex hull collides.
+    Mesh {
+        /// Index into [`Model::meshes`].
+        mesh: usize,
+    },
+    /// Ground with hills.
+    HeightField {
+        /// Index into [`Model::hfields`].
+        hfield: usize,
+    },
 }
 
 /// A shape on a body: it collides, is seen, and gives the body its mass.
@@ -370,6 +385,17 @@ impl Model {
                     Shape::Cylinder { radius: radius as f32, half_length: half_length as f32 }
                 }
                 GeomShape::Box { half_extents } => Shape::Box { half_extents: half_extents.as_vec3().to_array() },
+                GeomShape::Mesh { mesh } => Shape::Mesh {
+                    mesh,
+                    half_extents: self.meshes[mesh].half_extents().as_vec3().to_array(),
+                    shadow: Some(self.meshes[mesh].equivalent_box().as_vec3().to_array()),
+                },
+                // In the scene's list the height fields follow the meshes.
+                GeomShape::HeightField { hfield } => Shape::Mesh {
+                    mesh: self.meshes.len() + hfield,
+                    half_extents: self.hfields[hfield].half_extents().as_vec3().to_array(),
+                    shadow: None,
+                },
             },
             pose: pose(geom.pos, geom.quat),
             rgba: geom.rgba,
@@ -387,6 +413,12 @@ impl Model {
             lies_flat: !self.joints.is_empty() && self.joints.iter().all(level),
             bodies: self.bodies.iter().map(|body| body.name.clone()).collect(),
             geoms: geoms.collect(),
+            meshes: self
+                .meshes
+                .iter()
+                .map(Mesh::triangles)
+                .chain(self.hfields.iter().map(HeightField::triangles))
+                .collect(),
             focus: self.bodies.iter().position(|body| !body.joints.is_empty()).unwrap_or(0),
         }
     }

@@ -5,7 +5,7 @@
 use super::task::{SpecError, TaskSpec};
 use include_dir::{Dir, include_dir};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 static BUILT_IN: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/envs");
 
@@ -35,6 +35,50 @@ pub struct TaskFiles {
     pub mjcf: String,
     /// The robot's file, as messages name it.
     pub mjcf_file: String,
+    /// Where the robot's other files lie.
+    pub assets: AssetFolders,
+}
+
+/// Where the files that a robot's file names are looked for: its meshes and height fields.
+#[derive(Clone, Debug)]
+pub struct AssetFolders {
+    /// The first one first; `None` is the built-in one.
+    folders: Vec<Option<PathBuf>>,
+    /// The robot's folder, below each of them.
+    below: PathBuf,
+}
+
+impl AssetFolders {
+    /// The bytes of the first file of this path, which counts from the robot's own folder.
+    ///
+    /// # Errors
+    /// A sentence's end: the path leads out of the folder, there is no such file, it cannot be read.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
+        if path.contains('\\') || !Path::new(path).components().all(plain) {
+            return Err(format!("{path} leads out of the robot's folder; expected a path inside it"));
+        }
+        let path = self.below.join(path);
+        let there = |folder: &&Option<PathBuf>| match folder {
+            Some(folder) => folder.join(&path).is_file(),
+            None => BUILT_IN.get_file(&path).is_some(),
+        };
+        match self.folders.iter().find(there) {
+            Some(Some(folder)) => {
+                let file = folder.join(&path);
+                std::fs::read(&file).map_err(|error| format!("{} cannot be read: {error}", file.display()))
+            }
+            Some(None) => Ok(BUILT_IN.get_file(&path).map(|file| file.contents().to_vec()).unwrap_or_default()),
+            None => {
+                let place = |folder: &Option<PathBuf>| match folder {
+                    Some(folder) => folder.join(&self.below).display().to_string(),
+                    None => "the built-in files".to_owned(),
+                };
+                let places: Vec<String> = self.folders.iter().map(place).collect();
+                Err(format!("there is no such file in {}", places.join(" or ")))
+            }
+        }
+    }
 }
 
 /// Why a task was not loaded.
@@ -123,8 +167,15 @@ impl Folders {
             None => self.by_gymnasium_id(asked)?,
         };
         let spec = self.spec(&name, folder.as_deref())?;
-        let (mjcf, mjcf_file) = self.mjcf(&spec, folder.as_deref())?;
-        Ok(TaskFiles { spec, mjcf, mjcf_file })
+        let (mjcf, mjcf_file, robots) = self.mjcf(&spec, folder.as_deref())?;
+        let mut folders = vec![robots];
+        for other in self.0.iter().cloned().map(Some).chain([None]) {
+            if !folders.contains(&other) {
+                folders.push(other);
+            }
+        }
+        let below = Path::new(spec.model.get_ref()).parent().map(Path::to_owned).unwrap_or_default();
+        Ok(TaskFiles { spec, mjcf, mjcf_file, assets: AssetFolders { folders, below } })
     }
 
     fn by_gymnasium_id(&self, asked: &str) -> Result<(String, Option<PathBuf>), EnvsError> {
@@ -171,9 +222,9 @@ impl Folders {
         Ok(TaskSpec::parse(&text, name, &file)?)
     }
 
-    /// The robot's text and file name: beside the task, or else the first of that name in the folders. A built-in task looks into the
+    /// The robot's text, file name and folder: beside the task, or else the first of that name in the folders. A built-in task looks into the
     /// folders first, so that an overriding robot counts there too.
-    fn mjcf(&self, spec: &TaskSpec, beside: Option<&Path>) -> Result<(String, String), EnvsError> {
+    fn mjcf(&self, spec: &TaskSpec, beside: Option<&Path>) -> Result<(String, String, Option<PathBuf>), EnvsError> {
         let path = Path::new(spec.model.get_ref());
         let folders = beside.into_iter().chain(self.0.iter().map(PathBuf::as_path)).map(Some).chain([None]);
         let there = |folder: &Option<&Path>| match folder {
@@ -181,7 +232,10 @@ impl Folders {
             None => BUILT_IN.get_file(path).is_some(),
         };
         match folders.into_iter().find(there) {
-            Some(folder) => read(path, folder),
+            Some(folder) => {
+                let (text, file) = read(path, folder)?;
+                Ok((text, file, folder.map(Path::to_owned)))
+            }
             None => {
                 let place = beside.map_or("among the built-in files".to_owned(), |f| format!("in {}", f.display()));
                 let message = format!("expected the robot's MJCF file: there is no {} {place}", path.display());

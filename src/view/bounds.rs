@@ -73,7 +73,7 @@ pub(super) fn extent(shape: &Shape, rotation: Quat) -> Option<Vec3> {
         Shape::Cylinder { radius, half_length } => {
             axis * half_length + (Vec3::ONE - axis * axis).max(Vec3::ZERO).map(f32::sqrt) * radius
         }
-        Shape::Box { half_extents: [x, y, z] } => {
+        Shape::Box { half_extents: [x, y, z] } | Shape::Mesh { half_extents: [x, y, z], .. } => {
             (rotation * Vec3::X).abs() * x + (rotation * Vec3::Y).abs() * y + axis * z
         }
     })

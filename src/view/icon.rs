@@ -24,7 +24,7 @@ fn hop() -> (Scene, Vec<Pose>) {
         geoms.push(geom("", poses.len(), Shape::Capsule { radius, half_length }, rgba));
         poses.push(pose(0.5 * (ends[0] + ends[1]), Quat::from_rotation_arc(Vec3::Z, along.normalize())));
     }
-    (Scene { bodies: vec![String::new(); poses.len()], geoms, focus: 1, lies_flat: false }, poses)
+    (Scene { bodies: vec![String::new(); poses.len()], geoms, meshes: vec![], focus: 1, lies_flat: false }, poses)
 }
 
 /// The icon, its corners transparent.

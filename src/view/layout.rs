@@ -84,6 +84,9 @@ pub(super) struct Solid {
 }
 
 impl Solid {
+    /// A corner of a mesh's triangle, beside the solid.
+    pub const CORNER: [wgpu::VertexAttribute; 1] = wgpu::vertex_attr_array![6 => Float32x3];
+
     /// Locations 0 to 5.
     pub const ATTRIBUTES: [wgpu::VertexAttribute; 6] = wgpu::vertex_attr_array![0 => Float32x4, 1 => Float32x4, 2 => Float32x3, 3 => Uint32, 4 => Float32x3, 5 => Float32];
 }

@@ -28,6 +28,12 @@ pub struct Renderer {
     layout: wgpu::BindGroupLayout,
     /// Every geom but planes.
     solids: Vec<Geom>,
+    /// The corners of all meshes' triangles, one after another.
+    corners: Vec<[f32; 3]>,
+    /// Each mesh's stretch of `corners`.
+    meshes: Vec<Range<u32>>,
+    /// `corners` on the device, once a picture needed them.
+    corner_buffer: Option<wgpu::Buffer>,
     floor_z: f32,
     /// Depth textures by size, most recently used last.
     depths: Vec<([u32; 2], wgpu::TextureView)>,
@@ -39,6 +45,7 @@ struct Pipelines {
     sky: wgpu::RenderPipeline,
     /// Indexed by [`Kind`].
     solids: [wgpu::RenderPipeline; 3],
+    mesh: wgpu::RenderPipeline,
 }
 
 /// The shader's ways to meet a solid.
@@ -47,6 +54,19 @@ enum Kind {
     Capsule,
     Cylinder,
     Box,
+    /// Triangles, by the mesh's index.
+    Mesh(usize),
+}
+
+/// What a pipeline is given to draw.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drawn {
+    /// Nothing: it knows its own corners.
+    Alone,
+    /// Solids, by the boxes about them.
+    InABox,
+    /// Solids, by their triangles.
+    AsTriangles,
 }
 
 impl Renderer {
@@ -59,6 +79,9 @@ impl Renderer {
             pipelines: Pipelines::new(device, &layout, format),
             layout,
             solids: Vec::new(),
+            corners: Vec::new(),
+            meshes: Vec::new(),
+            corner_buffer: None,
             floor_z: 0.0,
             depths: Vec::new(),
         };
@@ -70,6 +93,15 @@ impl Renderer {
     pub fn set_scene(&mut self, scene: &Scene) {
         self.floor_z = floor_height(scene);
         self.solids = scene.geoms.iter().filter(|geom| geom.shape != Shape::Plane).cloned().collect();
+        self.corner_buffer = None;
+        self.corners.clear();
+        self.meshes.clear();
+        for mesh in &scene.meshes {
+            let first = self.corners.len() as u32;
+            let corners = mesh.faces.iter().flatten().filter_map(|at| mesh.vertices.get(*at as usize));
+            self.corners.extend(corners);
+            self.meshes.push(first..self.corners.len() as u32);
+        }
     }
 
     /// Records one picture of `poses` (`[bodies]`, of the scene given; a geom whose body has no pose is left out) into `encoder`.
@@ -104,6 +136,12 @@ impl Renderer {
         let solids = (!staged.solids.is_empty())
             .then(|| buffer("solids", bytemuck::cast_slice(&staged.solids), wgpu::BufferUsages::VERTEX));
 
+        if self.corner_buffer.is_none() && !self.corners.is_empty() {
+            let corners = bytemuck::cast_slice(&self.corners);
+            self.corner_buffer = Some(buffer("corners", corners, wgpu::BufferUsages::VERTEX));
+        }
+        let corners = self.corner_buffer.clone();
+
         let mut pass = encoder.begin_render_pass(&wgpu::RenderPassDescriptor {
             label: Some("scene"),
             color_attachments: &[Some(wgpu::RenderPassColorAttachment {
@@ -131,7 +169,20 @@ impl Renderer {
         if let Some(solids) = &solids {
             pass.set_vertex_buffer(0, solids.slice(..));
             for (kind, range) in staged.runs {
-                pass.set_pipeline(&self.pipelines.solids[kind as usize]);
+                let boxes = match kind {
+                    Kind::Capsule => 0,
+                    Kind::Cylinder => 1,
+                    Kind::Box => 2,
+                    Kind::Mesh(mesh) => {
+                        if let (Some(corners), Some(stretch)) = (&corners, self.meshes.get(mesh)) {
+                            pass.set_pipeline(&self.pipelines.mesh);
+                            pass.set_vertex_buffer(1, corners.slice(..));
+                            pass.draw(stretch.clone(), range);
+                        }
+                        continue;
+                    }
+                };
+                pass.set_pipeline(&self.pipelines.solids[boxes]);
                 pass.draw(0..14, range);
             }
         }
@@ -167,7 +218,8 @@ impl Renderer {
                 }
                 _ => Owner::None,
             });
-            if let Some(extent) = extent(&geom.shape, rotation) {
+            let ground = matches!(geom.shape, Shape::Mesh { shadow: None, .. });
+            if let Some(extent) = extent(&geom.shape, rotation).filter(|_| !ground) {
                 let [low, high] = shaded_floor(centre, extent, self.floor_z, sun_direction(look), look.sun_spread);
                 patch = Some(patch.map_or([low, high], |[l, h]| [l.min(low), h.max(high)]));
             }
@@ -186,6 +238,7 @@ impl Renderer {
                     (Kind::Cylinder, radius, Vec3::new(radius, radius, half_length))
                 }
                 Shape::Box { half_extents } => (Kind::Box, 0.0, Vec3::from(half_extents)),
+                Shape::Mesh { mesh, half_extents, .. } => (Kind::Mesh(mesh), 0.0, Vec3::from(half_extents)),
             };
             let index = solids.len() as u32;
             match runs.last_mut() {
@@ -292,7 +345,7 @@ enum Caster {
 }
 
 /// What stands for a solid when shadows are computed: a long cylinder is taken for the capsule inside it, a flat one for the box of
-/// the same base area.
+/// the same base area, a mesh for the box that its geom names.
 fn caster(shape: &Shape, rotation: Quat, centre: Vec3) -> Caster {
     let capsule = |radius: f32, half_length: f32| {
         let half_axis = rotation * Vec3::Z * half_length;
@@ -326,6 +379,7 @@ fn caster(shape: &Shape, rotation: Quat, centre: Vec3) -> Caster {
             cuboid([half, half, half_length])
         }
         Shape::Box { half_extents } => cuboid(half_extents),
+        Shape::Mesh { shadow, .. } => shadow.map_or(Caster::None, cuboid),
     }
 }
 
@@ -391,12 +445,24 @@ impl Pipelines {
             bind_group_layouts: &[Some(layout)],
             immediate_size: 0,
         });
-        let pipeline = |vertex: &str, fragment: &str, solid: bool| {
-            let buffers = [Some(wgpu::VertexBufferLayout {
-                array_stride: size_of::<Solid>() as u64,
-                step_mode: wgpu::VertexStepMode::Instance,
-                attributes: &Solid::ATTRIBUTES,
-            })];
+        let pipeline = |vertex: &str, fragment: &str, drawn: Drawn| {
+            let buffers = [
+                Some(wgpu::VertexBufferLayout {
+                    array_stride: size_of::<Solid>() as u64,
+                    step_mode: wgpu::VertexStepMode::Instance,
+                    attributes: &Solid::ATTRIBUTES,
+                }),
+                Some(wgpu::VertexBufferLayout {
+                    array_stride: size_of::<[f32; 3]>() as u64,
+                    step_mode: wgpu::VertexStepMode::Vertex,
+                    attributes: &Solid::CORNER,
+                }),
+            ];
+            let buffers = match drawn {
+                Drawn::Alone => &buffers[..0],
+                Drawn::InABox => &buffers[..1],
+                Drawn::AsTriangles => &buffers[..],
+            };
             device.create_render_pipeline(&wgpu::RenderPipelineDescriptor {
                 label: Some(fragment),
                 layout: Some(&layout),
@@ -404,9 +470,9 @@ impl Pipelines {
                     module: &module,
                     entry_point: Some(vertex),
                     compilation_options: wgpu::PipelineCompilationOptions::default(),
-                    buffers: if solid { &buffers } else { &[] },
+                    buffers,
                 },
-                primitive: if solid {
+                primitive: if drawn == Drawn::InABox {
                     // The far sides of the box: each pixel once, and also from within.
                     wgpu::PrimitiveState {
                         topology: wgpu::PrimitiveTopology::TriangleStrip,
@@ -430,7 +496,7 @@ impl Pipelines {
                     compilation_options: wgpu::PipelineCompilationOptions::default(),
                     targets: &[Some(wgpu::ColorTargetState {
                         format,
-                        blend: solid.then_some(wgpu::BlendState {
+                        blend: (drawn != Drawn::Alone).then_some(wgpu::BlendState {
                             color: wgpu::BlendState::ALPHA_BLENDING.color,
                             // The picture stays opaque.
                             alpha: wgpu::BlendComponent {
@@ -447,11 +513,12 @@ impl Pipelines {
             })
         };
         Pipelines {
-            floor: pipeline("floor_vertex", "floor_fragment", false),
-            patch: pipeline("patch_vertex", "patch_fragment", false),
-            sky: pipeline("sky_vertex", "sky_fragment", false),
+            floor: pipeline("floor_vertex", "floor_fragment", Drawn::Alone),
+            patch: pipeline("patch_vertex", "patch_fragment", Drawn::Alone),
+            sky: pipeline("sky_vertex", "sky_fragment", Drawn::Alone),
+            mesh: pipeline("mesh_vertex", "mesh_fragment", Drawn::AsTriangles),
             solids: ["capsule_fragment", "cylinder_fragment", "box_fragment"]
-                .map(|fragment| pipeline("solid_vertex", fragment, true)),
+                .map(|fragment| pipeline("solid_vertex", fragment, Drawn::InABox)),
         }
     }
 }

@@ -33,6 +33,7 @@ fn hopper_scene() -> Scene {
             capsule("shin", 3, 0.04, 0.25),
             capsule("foot", 4, 0.06, 0.195),
         ],
+        meshes: vec![],
         focus: 1,
         lies_flat: false,
     }
@@ -101,7 +102,13 @@ pub fn zoo() -> (Scene, Vec<Pose>) {
     geoms.push(geom("disc", poses.len(), Shape::Cylinder { radius: 0.3, half_length: 0.05 }, [0.5, 0.4, 0.8, 1.0]));
     poses.push(pose(Vec3::new(-1.2, 0.9, 0.3), Quat::from_rotation_x(0.5)));
     (
-        Scene { bodies: (0..poses.len()).map(|b| format!("body {b}")).collect(), geoms, focus: 1, lies_flat: false },
+        Scene {
+            bodies: (0..poses.len()).map(|b| format!("body {b}")).collect(),
+            geoms,
+            meshes: vec![],
+            focus: 1,
+            lies_flat: false,
+        },
         poses,
     )
 }
@@ -117,4 +124,18 @@ pub fn robot(task: &str) -> (Scene, Vec<Pose>) {
         .map(|(position, rotation)| pose(position.as_vec3(), rotation.as_quat()))
         .collect();
     (model.scene(), poses)
+}
+
+/// Bodies of meshes that have just fallen onto a floor and a height field.
+pub fn meshes() -> (Scene, Vec<Pose>) {
+    let folder = format!("{}/tests/data/meshes", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(format!("{folder}/meshes.xml")).unwrap();
+    let file = |path: &str| std::fs::read(format!("{folder}/{path}")).map_err(|error| error.to_string());
+    let model = crate::physics::Model::from_mjcf_with(&text, "meshes.xml", &file).unwrap();
+    let scene = model.scene();
+    let mut backend = crate::physics::backend("rapier", Default::default(), model.into(), 1, Some(1)).unwrap();
+    backend.step(&[], 500);
+    let mut poses = vec![Pose::IDENTITY; scene.bodies.len()];
+    backend.body_poses(0, &mut poses);
+    (scene, poses)
 }

@@ -3,7 +3,7 @@
 use super::bounds::in_world;
 use super::samples::{geom, plane, pose};
 use super::*;
-use crate::basics::{Geom, Pose, Scene, Shape};
+use crate::basics::{Geom, Pose, Scene, Shape, TriangleMesh};
 use glam::{Quat, Vec3};
 use std::time::Instant;
 
@@ -26,7 +26,13 @@ const SILHOUETTE: Look = Look {
 
 fn scene(geoms: Vec<Geom>) -> Scene {
     let bodies = geoms.iter().map(|g| g.body).max().unwrap_or(0) + 1;
-    Scene { bodies: (0..bodies).map(|b| format!("body {b}")).collect(), geoms, focus: 1, lies_flat: false }
+    Scene {
+        bodies: (0..bodies).map(|b| format!("body {b}")).collect(),
+        geoms,
+        meshes: vec![],
+        focus: 1,
+        lies_flat: false,
+    }
 }
 
 fn blackened(scene: &Scene) -> Scene {
@@ -47,6 +53,7 @@ fn distance(shape: &Shape, p: Vec3) -> f32 {
             outside(Vec3::new(p.truncate().length() - radius, p.z.abs() - half_length, f32::NEG_INFINITY))
         }
         Shape::Box { half_extents } => outside(p.abs() - Vec3::from(half_extents)),
+        Shape::Mesh { .. } => panic!("a mesh is compared with the box that it is"),
     }
 }
 
@@ -255,7 +262,7 @@ fn impossible_sizes_are_refused() {
 #[ignore = "for the eye, not for a verdict"]
 fn pictures_to_look_at() {
     let Some(folder) = std::env::var_os("FLIPSIDE_PICTURES").map(std::path::PathBuf::from) else { return };
-    let mut scenes = vec![("zoo".to_string(), samples::zoo())];
+    let mut scenes = vec![("zoo".to_string(), samples::zoo()), ("meshes".to_string(), samples::meshes())];
     for task in crate::settings::envs::Folders::default().list() {
         scenes.push((task.name.clone(), samples::robot(&task.name)));
     }
@@ -336,4 +343,54 @@ fn measure(scene: &Scene, poses: &[Pose], pictures: usize) -> (String, [f64; 2])
         .collect::<Vec<_>>();
     times.sort_by(f64::total_cmp);
     (adapter.get_info().name, [times[0], times[times.len() / 2]])
+}
+
+/// The surface of a box, its faces cut into triangles.
+fn box_mesh([x, y, z]: [f32; 3]) -> TriangleMesh {
+    let sign = |bit: u32, size: f32| if bit == 0 { -size } else { size };
+    let quads = [[0, 2, 3, 1], [4, 5, 7, 6], [0, 1, 5, 4], [2, 6, 7, 3], [0, 4, 6, 2], [1, 3, 7, 5]];
+    TriangleMesh {
+        vertices: (0..8).map(|k| [sign(k & 1, x), sign(k & 2, y), sign(k & 4, z)]).collect(),
+        faces: quads.iter().flat_map(|[a, b, c, d]| [[*a, *b, *c], [*a, *c, *d]]).collect(),
+    }
+}
+
+#[test]
+fn a_box_made_of_triangles_looks_like_a_box() {
+    let half_extents = [0.3, 0.2, 0.15];
+    let colour = [0.85, 0.3, 0.3, 1.0];
+    let ball = geom("ball", 2, Shape::Sphere { radius: 0.12 }, colour);
+    let of_box = scene(vec![plane(), geom("box", 1, Shape::Box { half_extents }, colour), ball.clone()]);
+    // Another mesh comes first, so that a wrong stretch of corners would show.
+    let mesh = Shape::Mesh { mesh: 1, half_extents, shadow: Some(half_extents) };
+    let of_mesh = Scene {
+        meshes: vec![box_mesh([1.0; 3]), box_mesh(half_extents)],
+        ..scene(vec![plane(), geom("box", 1, mesh, colour), ball])
+    };
+    let poses = [
+        Pose::IDENTITY,
+        pose(Vec3::new(0.1, 0.0, 0.4), Quat::from_euler(glam::EulerRot::XYZ, 0.5, 0.8, 0.3)),
+        pose(Vec3::new(0.3, 0.1, 0.9), Quat::IDENTITY),
+    ];
+    let mut camera = Camera::framing(&of_box, &poses);
+    camera.zoom(1.3);
+    let mut offscreen = Offscreen::new(&of_box).unwrap();
+    for turn in [0.0, 130.0, 250.0] {
+        camera.orbit(turn, 10.0);
+        offscreen.set_scene(&of_box);
+        let expected = offscreen.render(SIZE, &camera, &poses, &Look::LIGHT).unwrap();
+        offscreen.set_scene(&of_mesh);
+        let picture = offscreen.render(SIZE, &camera, &poses, &Look::LIGHT).unwrap();
+        let empty = Scene { geoms: vec![plane()], ..of_box.clone() };
+        offscreen.set_scene(&empty);
+        let floor = offscreen.render(SIZE, &camera, &poses, &Look::LIGHT).unwrap();
+        let differ = |a: &Picture, b: &Picture, by: i32| {
+            pixels()
+                .filter(|&(x, y, _)| (0..3).any(|c| (i32::from(a.rgb(x, y)[c]) - i32::from(b.rgb(x, y)[c])).abs() > by))
+                .count()
+        };
+        let (covered, off) = (differ(&floor, &expected, 20), differ(&picture, &expected, 4));
+        // The outline is not blended.
+        assert!(covered > 2000 && off * 12 < covered, "{off} pixels of {covered} differ");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod lanes;
 mod mechanics;
+mod meshes;
 mod model;
 mod robots;
 

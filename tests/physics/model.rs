@@ -110,6 +110,9 @@ fn compiles_to_mujocos_arrays() {
             GeomShape::Capsule { radius, half_length } => (3.0, vec![radius, half_length]),
             GeomShape::Cylinder { radius, half_length } => (5.0, vec![radius, half_length]),
             GeomShape::Box { half_extents } => (6.0, half_extents.to_array().to_vec()),
+            GeomShape::Mesh { .. } | GeomShape::HeightField { .. } => {
+                panic!("no robot that ships has a {:?}", geom.shape)
+            }
         };
         close("geom_type", geoms.iter().map(|geom| shape(geom).0).collect());
         close("geom_size", geoms.iter().flat_map(|geom| shape(geom).1).collect());

@@ -178,7 +178,7 @@ pub fn hopper() -> Scene {
     });
     let geoms = std::iter::once(ground).chain(links).collect();
     let bodies = std::iter::once("world").chain(LINKS.iter().map(|l| l.0)).map(str::to_owned).collect();
-    Scene { bodies, geoms, focus: 1, lies_flat: false }
+    Scene { bodies, geoms, meshes: vec![], focus: 1, lies_flat: false }
 }
 
 /// A second and a half of hopping, `vigour` high and far.

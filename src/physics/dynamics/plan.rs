@@ -360,14 +360,15 @@ fn plan_joint<S: Scalar>(joint: &crate::physics::model::Joint) -> Joint<S> {
 
 fn plan_geom<S: Scalar>(geom: &Geom) -> GeomPlan<S> {
     let (radius, half_length) = match geom.shape {
-        GeomShape::Plane | GeomShape::Box { .. } => (0.0, 0.0),
+        GeomShape::Plane | GeomShape::Box { .. } | GeomShape::Mesh { .. } | GeomShape::HeightField { .. } => (0.0, 0.0),
         GeomShape::Sphere { radius } => (radius, 0.0),
         GeomShape::Capsule { radius, half_length } | GeomShape::Cylinder { radius, half_length } => {
             (radius, half_length)
         }
     };
     let reach = match geom.shape {
-        GeomShape::Plane => f64::INFINITY,
+        // `pair` refuses meshes and height fields that can touch anything.
+        GeomShape::Plane | GeomShape::Mesh { .. } | GeomShape::HeightField { .. } => f64::INFINITY,
         GeomShape::Box { half_extents } => half_extents.length(),
         GeomShape::Sphere { radius } => radius,
         GeomShape::Capsule { radius, half_length } => radius + half_length,
@@ -486,6 +487,8 @@ fn pair<S: Scalar>(
         GeomShape::Capsule { .. } => 2,
         GeomShape::Cylinder { .. } => 3,
         GeomShape::Box { .. } => 4,
+        GeomShape::Mesh { .. } => 5,
+        GeomShape::HeightField { .. } => 6,
     };
     let geoms = if rank(first) <= rank(second) { [first, second] } else { [second, first] };
     let [a, b] = geoms.map(|geom| &model.geoms[geom]);
@@ -498,7 +501,7 @@ fn pair<S: Scalar>(
         [1, 3] => Test::SphereCylinder,
         [2, 3] => Test::CapsuleCylinder,
         _ => {
-            let words = ["plane", "sphere", "capsule", "cylinder", "box"];
+            let words = ["plane", "sphere", "capsule", "cylinder", "box", "mesh", "height field"];
             let called = |geom: usize| match &model.geoms[geom].name[..] {
                 "" => format!("the {} on body \"{}\"", words[rank(geom)], model.bodies[model.geoms[geom].body].name),
                 name => format!("the {} \"{name}\"", words[rank(geom)]),

@@ -3,6 +3,7 @@
 use super::Complaint;
 use super::schema::{Piece, Source};
 use crate::physics::inertia::{self, Inertia};
+use crate::physics::mesh::{HeightField, Mesh};
 use crate::physics::model::{
     Actuator, Body, Geom, GeomShape, Integrator, Joint, JointKind, Model, Options, Site, Solver,
 };
@@ -22,13 +23,20 @@ const RGBA: [f64; 4] = [0.5, 0.5, 0.5, 1.0];
 /// Less than this is no mass (MuJoCo's mjMINVAL).
 const LEAST: f64 = 1e-15;
 
-pub fn compile(source: &Source, parsed: &mjcf_rs::Model) -> Result<Model, Complaint> {
+pub fn compile(
+    source: &Source,
+    parsed: &mjcf_rs::Model,
+    meshes: Vec<Mesh>,
+    hfields: Vec<HeightField>,
+) -> Result<Model, Complaint> {
     let mut model = Model {
         name: parsed.name.clone().unwrap_or_default(),
         option: options(source, parsed)?,
         bodies: Vec::with_capacity(parsed.bodies.len()),
         joints: vec![],
         geoms: vec![],
+        meshes,
+        hfields,
         sites: vec![],
         actuators: vec![],
         qpos0: vec![],
@@ -47,7 +55,7 @@ pub fn compile(source: &Source, parsed: &mjcf_rs::Model) -> Result<Model, Compla
         }
         let mut parts = vec![];
         for (geom, piece) in body.geoms.iter().zip(&pieces.geoms) {
-            let (geom, part) = compile_geom(source, parsed, index, geom, piece)?;
+            let (geom, part) = compile_geom(&model, source, parsed, index, geom, piece)?;
             model.geoms.push(geom);
             parts.push(part);
         }
@@ -179,6 +187,7 @@ fn add_joint(
 }
 
 fn compile_geom(
+    model: &Model,
     source: &Source,
     parsed: &mjcf_rs::Model,
     body: usize,
@@ -212,26 +221,48 @@ fn compile_geom(
         GeomType::Capsule => (GeomShape::Capsule { radius: size[0], half_length: size[1] }, 2),
         GeomType::Cylinder => (GeomShape::Cylinder { radius: size[0], half_length: size[1] }, 2),
         GeomType::Box => (GeomShape::Box { half_extents: DVec3::from_array(size) }, 3),
+        GeomType::Mesh => {
+            let names = || model.meshes.iter().map(|mesh| &mesh.name[..]);
+            let mesh = asset("mesh", geom.mesh.as_deref(), names, piece)?;
+            // The mesh's own frame, whose place in the file's it knows.
+            pos += quat * model.meshes[mesh].pos;
+            quat *= model.meshes[mesh].quat;
+            (GeomShape::Mesh { mesh }, 0)
+        }
+        GeomType::Hfield => {
+            let names = || model.hfields.iter().map(|hfield| &hfield.name[..]);
+            (GeomShape::HeightField { hfield: asset("hfield", geom.hfield.as_deref(), names, piece)? }, 0)
+        }
         _ => {
             return Err((
                 piece.line,
-                "<geom> has a type that is not supported; expected plane, sphere, capsule, cylinder or box".into(),
+                "<geom> has a type that is not supported; expected plane, hfield, sphere, capsule, cylinder, box or mesh"
+                    .into(),
             ));
         }
     };
+    for (name, named, its_own) in
+        [("mesh", &geom.mesh, geom.type_ == GeomType::Mesh), ("hfield", &geom.hfield, geom.type_ == GeomType::Hfield)]
+    {
+        if named.is_some() && !its_own {
+            return Err((piece.line, format!("<geom> has {name} and another type; expected it with type=\"{name}\"")));
+        }
+    }
     if size[..sizes].iter().any(|size| *size <= 0.0) {
         let expected = if geom.fromto.is_some() { "with fromto the radius or the half-widths" } else { "all of them" };
         let message = format!("<geom> needs {sizes} sizes above 0 for its type; expected {expected} in \"size\"");
         return Err((piece.line, message));
     }
-    if shape == GeomShape::Plane && body != 0 {
-        return Err((piece.line, "a plane is on a body; expected planes in <worldbody>".into()));
+    if matches!(shape, GeomShape::Plane | GeomShape::HeightField { .. }) && body != 0 {
+        let message = "a plane or height field is on a body; expected planes and height fields in <worldbody>";
+        return Err((piece.line, message.into()));
     }
-    let mass = geom.mass.unwrap_or_else(|| geom.density.unwrap_or(DENSITY) * inertia::volume(shape));
+    let volume = inertia::volume(shape, &model.meshes);
+    let mass = geom.mass.unwrap_or_else(|| geom.density.unwrap_or(DENSITY) * volume);
     if mass < 0.0 {
         return Err((piece.line, "<geom> has a negative mass or density; expected 0 or more".into()));
     }
-    let part = Inertia { mass, pos, quat, moments: inertia::moments(shape, mass) };
+    let part = Inertia { mass, pos, quat, moments: inertia::moments(shape, mass, &model.meshes) };
     let compiled = Geom {
         name: geom.name.clone().unwrap_or_default(),
         body,
@@ -251,6 +282,23 @@ fn compile_geom(
         rgba: colour(parsed, geom).map(|channel| channel as f32),
     };
     Ok((compiled, part))
+}
+
+/// The place of what a geom names among the meshes or height fields.
+fn asset<'m, N: Iterator<Item = &'m str>>(
+    kind: &str,
+    named: Option<&str>,
+    names: impl Fn() -> N,
+    piece: &Piece,
+) -> Result<usize, Complaint> {
+    let named = named.unwrap_or_default();
+    names().position(|name| name == named).ok_or_else(|| {
+        let expected = match names().collect::<Vec<_>>()[..] {
+            [] => format!("a <{kind}> in <asset>"),
+            ref names => format!("one of {}", names.join(", ")),
+        };
+        (piece.line, format!("<geom> has {kind}=\"{named}\"; expected {expected}"))
+    })
 }
 
 /// The smallest rotation that takes z to a unit vector; about x where they are opposite, as in MuJoCo.

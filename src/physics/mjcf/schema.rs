@@ -30,7 +30,10 @@ struct Element {
 }
 
 /// Elements about looks, memory and bookkeeping: nothing in a step depends on them, so they may stand in the file, whatever is in them.
-const WITHOUT_PHYSICS: &[&str] = &["visual", "statistic", "size", "custom", "asset", "camera", "light"];
+const WITHOUT_PHYSICS: &[&str] = &["visual", "statistic", "size", "custom", "camera", "light"];
+
+/// The same in `<asset>`.
+const LOOKS: &[&str] = &["texture", "material"];
 
 type Attributes = &'static [(&'static str, Value)];
 
@@ -68,7 +71,9 @@ const JOINT: Attributes = &[
 
 /// What a geom and a default geom may both have.
 const GEOM: Attributes = &[
-    ("type", OneOf(&["plane", "sphere", "capsule", "cylinder", "box"])),
+    ("type", OneOf(&["plane", "hfield", "sphere", "capsule", "cylinder", "box", "mesh"])),
+    ("mesh", Text),
+    ("hfield", Text),
     ("group", Whole),
     ("size", Numbers(1, 3)),
     ("mass", NUMBER),
@@ -98,10 +103,50 @@ const SITE: Attributes = &[
 const MOTOR: Attributes =
     &[("group", Whole), ("ctrllimited", YES_NO_AUTO), ("ctrlrange", PAIR), ("gear", Numbers(1, 6))];
 
+/// What a mesh and a default mesh may both have.
+const MESH: Attributes = &[("scale", VECTOR), ("inertia", OneOf(&["convex", "exact", "legacy"]))];
+
+/// As many as there are.
+const MANY: usize = usize::MAX;
+
+static ASSET: Element = Element {
+    tag: "asset",
+    attributes: &[],
+    children: &[
+        &Element {
+            tag: "mesh",
+            attributes: &[
+                NAME_AND_CLASS,
+                MESH,
+                &[
+                    ("file", Text),
+                    ("vertex", Numbers(12, MANY)),
+                    ("face", Numbers(3, MANY)),
+                    ("refpos", VECTOR),
+                    ("refquat", Numbers(4, 4)),
+                ],
+            ],
+            children: &[],
+        },
+        &Element {
+            tag: "hfield",
+            attributes: &[&[
+                ("name", Text),
+                ("file", Text),
+                ("nrow", Whole),
+                ("ncol", Whole),
+                ("elevation", Numbers(1, MANY)),
+                ("size", Numbers(4, 4)),
+            ]],
+            children: &[],
+        },
+    ],
+};
+
 static MUJOCO: Element = Element {
     tag: "mujoco",
     attributes: &[&[("model", Text)]],
-    children: &[&COMPILER, &OPTION, &DEFAULT, &WORLDBODY, &ACTUATOR],
+    children: &[&COMPILER, &OPTION, &DEFAULT, &ASSET, &WORLDBODY, &ACTUATOR],
 };
 
 static COMPILER: Element = Element {
@@ -113,6 +158,9 @@ static COMPILER: Element = Element {
         ("autolimits", YES_NO),
         ("inertiafromgeom", YES_NO_AUTO),
         ("settotalmass", NUMBER),
+        ("meshdir", Text),
+        ("assetdir", Text),
+        ("texturedir", Text),
     ]],
     children: &[],
 };
@@ -141,6 +189,7 @@ static DEFAULT: Element = Element {
         &DEFAULT,
         &Element { tag: "joint", attributes: &[JOINT], children: &[] },
         &Element { tag: "geom", attributes: &[GEOM], children: &[] },
+        &Element { tag: "mesh", attributes: &[MESH], children: &[] },
         &Element { tag: "site", attributes: &[SITE], children: &[] },
         &Element { tag: "motor", attributes: &[MOTOR], children: &[] },
     ],
@@ -197,12 +246,21 @@ pub struct BodyPieces<'a> {
     pub geoms: Vec<Piece<'a>>,
 }
 
+impl Piece<'_> {
+    /// What it is.
+    pub fn tag(&self) -> &str {
+        self.node.tag_name().name()
+    }
+}
+
 /// A file that lies inside the subset, with its lines and its default classes.
 pub struct Source<'a> {
     pub root_line: u32,
     /// The world first, then depth first.
     pub bodies: Vec<BodyPieces<'a>>,
     pub motors: Vec<Piece<'a>>,
+    pub meshes: Vec<Piece<'a>>,
+    pub hfields: Vec<Piece<'a>>,
     classes: HashMap<&'a str, Class<'a>>,
     document: &'a Document<'a>,
 }
@@ -216,6 +274,9 @@ struct Class<'a> {
 
 const MAIN: &str = "main";
 
+/// Characters of a value that a message shows.
+const LONGEST: usize = 60;
+
 /// Holds the whole file to the subset and gathers what the compiler needs beside mjcf-rs' result.
 pub fn check<'a>(document: &'a Document<'a>) -> Result<Source<'a>, Complaint> {
     let root = document.root_element();
@@ -223,6 +284,8 @@ pub fn check<'a>(document: &'a Document<'a>) -> Result<Source<'a>, Complaint> {
         root_line: line(document, root),
         bodies: vec![BodyPieces { line: line(document, root), joints: vec![], geoms: vec![] }],
         motors: vec![],
+        meshes: vec![],
+        hfields: vec![],
         classes: HashMap::from([(MAIN, Class::default())]),
         document,
     };
@@ -236,6 +299,16 @@ pub fn check<'a>(document: &'a Document<'a>) -> Result<Source<'a>, Complaint> {
     for child in elements(root) {
         match child.tag_name().name() {
             "worldbody" => source.body(child, 0, MAIN)?,
+            "asset" => {
+                for asset in elements(child) {
+                    let piece = source.piece(asset, MAIN);
+                    match asset.tag_name().name() {
+                        "mesh" => source.meshes.push(piece?),
+                        "hfield" => source.hfields.push(piece?),
+                        _ => {}
+                    }
+                }
+            }
             "actuator" => {
                 for motor in elements(child) {
                     let piece = source.piece(motor, MAIN)?;
@@ -279,7 +352,7 @@ impl<'a> Source<'a> {
         }
         for child in elements(node) {
             let tag = child.tag_name().name();
-            if WITHOUT_PHYSICS.contains(&tag) {
+            if WITHOUT_PHYSICS.contains(&tag) || known.tag == "asset" && LOOKS.contains(&tag) {
                 continue;
             }
             let known_child = known.children.iter().find(|known| known.tag == tag).ok_or_else(|| {
@@ -314,11 +387,16 @@ impl<'a> Source<'a> {
                 match (least, most) {
                     (1, 1) => "a number".to_owned(),
                     _ if least == most => format!("{least} numbers"),
+                    (_, MANY) => format!("{least} numbers or more"),
                     _ => format!("{least} to {most} numbers"),
                 }
             }
         };
-        let message = format!("<{}> has {}=\"{text}\"; expected {expected}", element.tag, attribute.name());
+        let shown: String = match text.char_indices().nth(LONGEST) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text.to_owned(),
+        };
+        let message = format!("<{}> has {}=\"{shown}\"; expected {expected}", element.tag, attribute.name());
         Err((self.attribute_line(attribute), message))
     }
 
@@ -391,9 +469,9 @@ impl<'a> Source<'a> {
         Err((line(self.document, node), message))
     }
 
-    /// The numbers of an attribute, from the element itself or the nearest default class that has it.
-    pub fn numbers(&self, piece: &Piece<'a>, name: &str) -> Option<Vec<f64>> {
-        let text = piece.node.attribute(name).or_else(|| {
+    /// An attribute, from the element itself or the nearest default class that has it.
+    pub fn text(&self, piece: &Piece<'a>, name: &str) -> Option<&'a str> {
+        piece.node.attribute(name).or_else(|| {
             // A freejoint takes no defaults, as in MuJoCo.
             let tag = piece.node.tag_name().name();
             let chain = std::iter::successors(Some(piece.class), |class| self.classes.get(class)?.parent);
@@ -401,16 +479,29 @@ impl<'a> Source<'a> {
                 .filter_map(|class| self.classes.get(class))
                 .flat_map(|class| class.elements.iter().rev())
                 .find_map(|element| element.has_tag_name(tag).then(|| element.attribute(name)).flatten())
-        })?;
+        })
+    }
+
+    /// The numbers of an attribute, as [`Source::text`] finds it.
+    pub fn numbers(&self, piece: &Piece<'a>, name: &str) -> Option<Vec<f64>> {
         // `element` has seen that every word is a number.
-        Some(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect())
+        Some(self.text(piece, name)?.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect())
     }
 
     /// A word of `<option>`, from the last one that says it.
     pub fn option(&self, name: &str) -> Option<&'a str> {
+        self.last("option", name)
+    }
+
+    /// A word of `<compiler>`, from the last one that says it.
+    pub fn compiler(&self, name: &str) -> Option<&'a str> {
+        self.last("compiler", name)
+    }
+
+    fn last(&self, tag: &str, name: &str) -> Option<&'a str> {
         elements(self.document.root_element())
-            .filter(|child| child.has_tag_name("option"))
-            .filter_map(|option| option.attribute(name))
+            .filter(|child| child.has_tag_name(tag))
+            .filter_map(|element| element.attribute(name))
             .last()
     }
 

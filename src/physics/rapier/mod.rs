@@ -3,7 +3,7 @@
 //! Rapier is not MuJoCo. It takes one semi-implicit Euler step a timestep, whatever `<option integrator>` says; damping, springs and
 //! Coriolis terms are implicit; contacts are stiff, with rapier's own softness for all of them, so `solref`, `solimp`, `margin` and `gap`
 //! are not looked at; of `solreflimit` the time constant counts; friction is a cone, not a pyramid, with the larger of the two geoms'
-//! coefficients; torsional and rolling friction do not exist. Armature, damping, dry friction, springs, limits, gears and collision
+//! coefficients; a mesh collides as its convex hull, a height field as the surface alone, without its base; torsional and rolling friction do not exist. Armature, damping, dry friction, springs, limits, gears and collision
 //! masks mean what they mean in MuJoCo. A medium (`density`, `viscosity`) and springs on free joints are refused.
 
 mod layout;
@@ -71,7 +71,7 @@ impl RapierBackend {
                 Some(rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build()?)
             }
         };
-        let blueprint = Blueprint::new(&model);
+        let blueprint = Blueprint::new(&model).map_err(|reason| unsupported(&reason))?;
         let lane = || Lane {
             world: blueprint.pristine.clone(),
             pipeline: PhysicsPipeline::new(),

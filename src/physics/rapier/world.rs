@@ -5,6 +5,7 @@ use crate::physics::backend::Contact;
 use crate::physics::model::{Geom, GeomShape, Model};
 use glam::{DQuat, DVec3, Vec3};
 use rapier3d::dynamics::MultibodyIndex;
+use rapier3d::parry::utils::Array2;
 use rapier3d::prelude::*;
 
 /// What every world of a batch shares.
@@ -53,7 +54,9 @@ impl PhysicsHooks for Frictionless {
 }
 
 impl Blueprint {
-    pub fn new(model: &Model) -> Blueprint {
+    /// # Errors
+    /// The geom that rapier has no shape for.
+    pub fn new(model: &Model) -> Result<Blueprint, String> {
         let layout = Layout::new(model);
         let parameters = IntegrationParameters {
             dt: model.timestep() as f32,
@@ -68,17 +71,18 @@ impl Blueprint {
             normalized_prediction_distance: (10.0 * model.timestep()).max(0.02) as f32,
             ..IntegrationParameters::default()
         };
-        let pristine = World::new(model, &layout);
+        let pristine = World::new(model, &layout)?;
         let hooks = Frictionless { condim: model.geoms.iter().map(|geom| geom.condim).collect() };
         // A motor's joint is a hinge or a slide, so it has a coordinate.
         let place = |joint: usize| layout.coordinates.iter().position(|coordinate| coordinate.joint == joint);
         let motors = model.actuators.iter().filter_map(|actuator| place(actuator.joint)).collect();
-        Blueprint { motors, layout, gravity: to_vector(model.option.gravity), parameters, hooks, pristine }
+        let gravity = to_vector(model.option.gravity);
+        Ok(Blueprint { motors, layout, gravity, parameters, hooks, pristine })
     }
 }
 
 impl World {
-    fn new(model: &Model, layout: &Layout) -> World {
+    fn new(model: &Model, layout: &Layout) -> Result<World, String> {
         let mut world = World {
             islands: IslandManager::new(),
             broad_phase: BroadPhaseBvh::new(),
@@ -110,7 +114,7 @@ impl World {
                 continue;
             }
             let (link, pos, quat) = layout.carriers[geom.body];
-            let collider = collider(geom, geom_index, pos + quat * geom.pos, quat * geom.quat);
+            let collider = collider(model, geom, geom_index, pos + quat * geom.pos, quat * geom.quat)?;
             match link {
                 Some(link) => world.colliders.insert_with_parent(collider, handles[link], &mut world.bodies),
                 None => world.colliders.insert(collider),
@@ -146,7 +150,7 @@ impl World {
                 }
             }
         }
-        world
+        Ok(world)
     }
 
     fn multibody_mut(&mut self) -> Option<&mut Multibody> {
@@ -284,7 +288,7 @@ impl World {
     }
 }
 
-fn collider(geom: &Geom, index: usize, pos: DVec3, quat: DQuat) -> ColliderBuilder {
+fn collider(model: &Model, geom: &Geom, index: usize, pos: DVec3, quat: DQuat) -> Result<ColliderBuilder, String> {
     let shape = match geom.shape {
         GeomShape::Plane => ColliderBuilder::new(SharedShape::halfspace(Vec3::Z)),
         GeomShape::Sphere { radius } => ColliderBuilder::ball(radius as f32),
@@ -294,20 +298,41 @@ fn collider(geom: &Geom, index: usize, pos: DVec3, quat: DQuat) -> ColliderBuild
             let half = half_extents.as_vec3();
             ColliderBuilder::cuboid(half.x, half.y, half.z)
         }
+        GeomShape::Mesh { mesh } => {
+            let mesh = &model.meshes[mesh];
+            let corners: Vec<Vec3> = mesh.hull.iter().map(|at| mesh.vertices[*at as usize].as_vec3()).collect();
+            ColliderBuilder::convex_hull(&corners)
+                .ok_or_else(|| format!("the convex hull of the mesh \"{}\" is too thin for it", mesh.name))?
+        }
+        GeomShape::HeightField { hfield } => {
+            let field = &model.hfields[hfield];
+            let [half_x, half_y, _, _] = field.size;
+            // Its rows run against our y, since its y points up and its z to where y is less; columns first in memory.
+            let rows = || (0..field.rows).rev();
+            let heights = (0..field.columns).flat_map(|c| rows().map(move |r| field.point(r, c).z as f32)).collect();
+            ColliderBuilder::heightfield_with_flags(
+                Array2::new(field.rows, field.columns, heights),
+                Vec3::new(2.0 * half_x as f32, 1.0, 2.0 * half_y as f32),
+                // Else what slides over the ground trips over the edges between triangles.
+                HeightFieldFlags::FIX_INTERNAL_EDGES,
+            )
+        }
     };
-    // Rapier's cylinder stands along y, MuJoCo's along z.
+    // Rapier's cylinder and height field stand along y, MuJoCo's along z.
     let turn = match geom.shape {
-        GeomShape::Cylinder { .. } => DQuat::from_rotation_x(std::f64::consts::FRAC_PI_2),
+        GeomShape::Cylinder { .. } | GeomShape::HeightField { .. } => {
+            DQuat::from_rotation_x(std::f64::consts::FRAC_PI_2)
+        }
         _ => DQuat::IDENTITY,
     };
     let groups = InteractionGroups::new(geom.contype.into(), geom.conaffinity.into(), InteractionTestMode::Or);
     let hooks = if geom.condim == 1 { ActiveHooks::MODIFY_SOLVER_CONTACTS } else { ActiveHooks::empty() };
-    shape
+    Ok(shape
         .position(to_pose(pos, quat * turn))
         .density(0.0)
         .collision_groups(groups)
         .friction(geom.friction[0] as f32)
         .friction_combine_rule(CoefficientCombineRule::Max)
         .active_hooks(hooks)
-        .user_data(index as u128)
+        .user_data(index as u128))
 }
