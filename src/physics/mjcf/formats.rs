@@ -96,6 +96,7 @@ fn text_stl(bytes: &[u8]) -> Result<Vec<DVec3>, String> {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words[..] {
             [] | ["solid" | "endsolid" | "facet" | "endfacet", ..] => {}
+            ["outer", "loop"] if in_loop.is_some() => return Err(wrong("endloop before the next loop")),
             ["outer", "loop"] => in_loop = Some(corners.len()),
             ["vertex", x, y, z] => corners.push(vector([x, y, z]).ok_or_else(|| wrong("three numbers"))?),
             ["endloop"] => match in_loop.take() {
@@ -214,7 +215,12 @@ mod tests {
         check("a.stl", &binary()[..150], "of 4 triangles has 284 bytes; this one has 150");
         check("a.stl", b"abc", "this one has 3");
         check("a.stl", b"solid x\nendsolid x", "no triangle");
-        check("a.stl", text().replacen("endloop\n", "", 1).as_bytes(), "line 14: expected three vertices in a loop");
+        check("a.stl", text().replacen("endloop\n", "", 1).as_bytes(), "line 9: expected endloop before the next loop");
+        check(
+            "a.stl",
+            text().replacen("endloop", "vertex 0 0 0\nendloop", 1).as_bytes(),
+            "line 8: expected three vertices in a loop",
+        );
         check("a.stl", text().replacen("vertex 0.0", "vertex nil", 1).as_bytes(), "line 4: expected three numbers");
         check("a.stl", &text().as_bytes()[..200], "it ends in the middle");
         check("a.obj", b"v 0 0 0\nf 1 2 3\n", "line 2: expected vertices that stand before the face");
