@@ -1,0 +1,174 @@
+//! Completions, written column by column from a cache of keys and values.
+
+use super::model::Transformer;
+use crate::basics::{Seed, Stream};
+use rand::RngExt;
+use tch::{Device, Kind, Tensor};
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// What divides the logits; 0 takes the likeliest token every time.
+    pub temperature: f64,
+    /// Only so many of the likeliest tokens are drawn from; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest tokens that together have this probability are drawn from; 1 for all.
+    pub top_p: f64,
+    /// Tokens after which a completion is cut that has not ended.
+    pub max_new_tokens: usize,
+    /// The tokens that end a completion.
+    pub stop: Vec<u32>,
+    /// Decides every draw. A row's draws depend on it and on the row's number alone, not on the rows beside it.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, max_new_tokens: 64, stop: vec![], seed: 0 }
+    }
+}
+
+/// What follows a prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completion {
+    /// Its tokens, the one that ended it included.
+    pub tokens: Vec<u32>,
+    /// Each token's log-probability among all tokens, at the sampling temperature (1 where that is 0), nats.
+    pub log_probs: Vec<f32>,
+    /// Whether a stop token ended it, rather than being cut.
+    pub stopped: bool,
+}
+
+/// Writes one completion a prompt. After every token `on_token` is told its row and the token; where it says `false`, everything stops and what
+/// there is comes back. Every prompt must have a token. Without `adapters` the base model writes.
+pub fn generate(
+    model: &Transformer,
+    prompts: &[&[u32]],
+    sampling: &Sampling,
+    adapters: bool,
+    on_token: &mut dyn FnMut(usize, u32) -> bool,
+) -> Vec<Completion> {
+    tch::no_grad(|| write(model, prompts, sampling, adapters, on_token))
+}
+
+fn write(
+    model: &Transformer,
+    prompts: &[&[u32]],
+    sampling: &Sampling,
+    adapters: bool,
+    on_token: &mut dyn FnMut(usize, u32) -> bool,
+) -> Vec<Completion> {
+    let rows = prompts.len();
+    let mut completions = vec![Completion::default(); rows];
+    if rows == 0 || sampling.max_new_tokens == 0 {
+        return completions;
+    }
+    let width = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(1);
+    let mut draws: Vec<Stream> =
+        (0..rows).map(|row| Seed(sampling.seed).stream(&format!("completion {row}"))).collect();
+    let mut cache = model.cache(rows, width + sampling.max_new_tokens);
+    let (mut ids, mut mask) = left_padded(prompts, width, model.device());
+    loop {
+        let hidden = model.hidden(&ids, &mask, Some(&mut cache), adapters);
+        let last = hidden.narrow(1, hidden.size()[1] - 1, 1).squeeze_dim(1);
+        let logits = model.logits(&last).to_device(Device::Cpu).contiguous();
+        let vocabulary = logits.size()[1] as usize;
+        let mut numbers = vec![0.0_f32; rows * vocabulary];
+        logits.copy_data(&mut numbers, rows * vocabulary);
+        let (mut next, mut real) = (vec![0_i64; rows], vec![0_i64; rows]);
+        for (row, logits) in numbers.chunks_exact_mut(vocabulary).enumerate() {
+            let completion = &mut completions[row];
+            if completion.stopped {
+                continue;
+            }
+            let (token, log_prob) = choose(logits, sampling, &mut draws[row]);
+            completion.tokens.push(token);
+            completion.log_probs.push(log_prob);
+            completion.stopped = sampling.stop.contains(&token);
+            (next[row], real[row]) = (i64::from(token), i64::from(!completion.stopped));
+            if !on_token(row, token) {
+                return completions;
+            }
+        }
+        let longest = completions.iter().map(|completion| completion.tokens.len()).max().unwrap_or(0);
+        if longest >= sampling.max_new_tokens || real.iter().all(|&real| real == 0) {
+            return completions;
+        }
+        let column = |numbers: &[i64]| Tensor::from_slice(numbers).unsqueeze(1).to_device(model.device());
+        (ids, mask) = (column(&next), column(&real));
+    }
+}
+
+/// Prompts in the columns of a batch, padding before them: ids and mask, `[B, width]` (i64).
+fn left_padded(prompts: &[&[u32]], width: usize, device: Device) -> (Tensor, Tensor) {
+    let (mut ids, mut mask) = (vec![0_i64; prompts.len() * width], vec![0_i64; prompts.len() * width]);
+    for (row, prompt) in prompts.iter().enumerate() {
+        let start = (row + 1) * width - prompt.len();
+        for (i, &token) in prompt.iter().enumerate() {
+            (ids[start + i], mask[start + i]) = (i64::from(token), 1);
+        }
+    }
+    let tensor = |numbers: &[i64]| {
+        Tensor::from_slice(numbers).reshape([-1, width as i64]).to_device(device).to_kind(Kind::Int64)
+    };
+    (tensor(&ids), tensor(&mask))
+}
+
+/// A token and its log-probability among all. The logits are scratch.
+fn choose(logits: &mut [f32], sampling: &Sampling, stream: &mut Stream) -> (u32, f32) {
+    let greedy = sampling.temperature == 0.0;
+    if !greedy && sampling.temperature != 1.0 {
+        let cold = (1.0 / sampling.temperature) as f32;
+        logits.iter_mut().for_each(|logit| *logit *= cold);
+    }
+    let best = |logits: &[f32]| (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+    let likeliest = best(logits);
+    let top = logits[likeliest];
+    let total: f64 = logits.iter().map(|&logit| f64::from((logit - top).exp())).sum();
+    let log_total = f64::from(top) + total.ln();
+    let token = match greedy {
+        true => likeliest,
+        false => draw(logits, top, total, sampling, stream.random::<f64>()),
+    };
+    (token as u32, (f64::from(logits[token]) - log_total) as f32)
+}
+
+/// The token at this point, from 0 to 1, of the cumulative distribution; `top` is the highest logit and `total` the sum of exp(logit − top).
+fn draw(logits: &[f32], top: f32, total: f64, sampling: &Sampling, point: f64) -> usize {
+    let weight = |i: usize| f64::from((logits[i] - top).exp());
+    let cut = |candidates: &mut dyn Iterator<Item = usize>, total: f64| {
+        let (mut rest, mut last) = (point * total, 0);
+        for i in candidates {
+            last = i;
+            rest -= weight(i);
+            if rest < 0.0 {
+                break;
+            }
+        }
+        last
+    };
+    let (some, most) = (sampling.top_k > 0 && sampling.top_k < logits.len(), sampling.top_p < 1.0);
+    if !some && !most {
+        return cut(&mut (0..logits.len()), total);
+    }
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_unstable_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    if some {
+        order.truncate(sampling.top_k);
+    }
+    let mut kept: f64 = order.iter().map(|&i| weight(i)).sum();
+    if most {
+        // The fewest tokens that reach the probability; one at least.
+        let (mut sum, mut count) = (0.0, 0);
+        for &i in &order {
+            sum += weight(i);
+            count += 1;
+            if sum >= sampling.top_p * kept {
+                break;
+            }
+        }
+        order.truncate(count);
+        kept = sum;
+    }
+    cut(&mut order.into_iter(), kept)
+}

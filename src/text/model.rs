@@ -1,0 +1,424 @@
+//! The transformer: GPT-2 and the Llama family, from token ids to hidden states and logits.
+//!
+//! Parameters carry Hugging Face's names and layouts, so that what is loaded, trained and saved is one set of tensors. Dropout is off
+//! throughout. In bf16, weights and activations are bf16; norms, softmax and the logits that are returned are computed in f32.
+
+mod attention;
+mod linear;
+mod norm;
+
+use super::config::{Ending, Family, ModelConfig};
+use super::error::ModelError;
+use crate::basics::Stream;
+use attention::{Angles, Attention, Columns};
+use linear::Linear;
+use norm::Norm;
+use rand_distr::{Distribution, StandardNormal};
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor};
+
+pub use attention::Cache;
+pub use linear::Lora;
+
+/// Named tensors, by Hugging Face's names.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// What weights and activations are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bfloat16, with norms, softmax and logits in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// The kind of tensors that hold it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Precision::F32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
+/// A language model. A clone shares the parameters.
+#[derive(Debug)]
+pub struct Transformer {
+    config: ModelConfig,
+    precision: Precision,
+    device: Device,
+    /// `[vocabulary, d]`.
+    embedding: Tensor,
+    /// GPT-2's `[context, d]`.
+    positions: Option<Tensor>,
+    blocks: Vec<Block>,
+    norm: Norm,
+    /// `[vocabulary, d]`; the embedding's own tensor where the two are tied.
+    head: Tensor,
+}
+
+/// Attention and a feed-forward part, each behind a norm and beside a residual.
+#[derive(Debug)]
+struct Block {
+    before_attention: Norm,
+    attention: Attention,
+    before_mlp: Norm,
+    mlp: Mlp,
+}
+
+#[derive(Debug)]
+enum Mlp {
+    /// GPT-2: out(gelu(in(x))), the GELU by its tanh approximation.
+    Gelu { input: Linear, output: Linear },
+    /// SwiGLU: down(silu(gate(x)) · up(x)).
+    Gated { gate: Linear, up: Linear, down: Linear },
+}
+
+impl Mlp {
+    fn forward(&self, x: &Tensor, adapters: bool) -> Tensor {
+        match self {
+            Mlp::Gelu { input, output } => output.forward(&input.forward(x, adapters).gelu("tanh"), adapters),
+            Mlp::Gated { gate, up, down } => {
+                down.forward(&(gate.forward(x, adapters).silu() * up.forward(x, adapters)), adapters)
+            }
+        }
+    }
+
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Mlp::Gelu { input, output } => vec![input, output],
+            Mlp::Gated { gate, up, down } => vec![gate, up, down],
+        }
+    }
+}
+
+impl Transformer {
+    /// A model with random weights, as its family starts: N(0, 0.02²), GPT-2's maps into the residual stream divided by √(2 layers), biases 0,
+    /// norms 1.
+    pub fn random(config: &ModelConfig, precision: Precision, device: Device, stream: &mut Stream) -> Transformer {
+        let mut draw = |shape: &[i64], deviation: f64| {
+            let count: i64 = shape.iter().product();
+            let numbers: Vec<f32> = (0..count)
+                .map(|_| {
+                    let z: f32 = StandardNormal.sample(stream);
+                    z * deviation as f32
+                })
+                .collect();
+            Tensor::from_slice(&numbers).reshape(shape)
+        };
+        let residual = match config.family {
+            Family::Gpt2 => 0.02 / (2.0 * config.layers as f64).sqrt(),
+            _ => 0.02,
+        };
+        let tensors = shapes(config)
+            .into_iter()
+            .map(|(name, shape)| {
+                let options = (Kind::Float, Device::Cpu);
+                let tensor = if name.ends_with("bias") {
+                    Tensor::zeros(&shape, options)
+                } else if shape.len() == 1 {
+                    Tensor::ones(&shape, options)
+                } else {
+                    draw(&shape, if name.ends_with("c_proj.weight") { residual } else { 0.02 })
+                };
+                (name, tensor)
+            })
+            .collect();
+        // The names and shapes are those asked for: they come from the same list.
+        Transformer::from_tensors(config, tensors, precision, device).expect("a model of its own list of tensors")
+    }
+
+    /// A model of these parameters, named as the family's causal model names them, with or without its prefix (`transformer.`, `model.`).
+    /// A tied head may be left out. The tensors are copied where their kind or device differs.
+    ///
+    /// # Errors
+    ///
+    /// A parameter that is missing or has another shape.
+    pub fn from_tensors(
+        config: &ModelConfig,
+        mut tensors: Tensors,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Transformer, ModelError> {
+        let mut taken = Tensors::new();
+        for (name, shape) in shapes(config) {
+            let bare = name.split_once('.').map_or(&name[..], |(_, bare)| bare);
+            let found = tensors.remove(&name).or_else(|| tensors.remove(bare));
+            let Some(tensor) = found else { return Err(ModelError::MissingTensor(name)) };
+            if tensor.size() != shape {
+                return Err(ModelError::Shape { name, found: tensor.size(), expected: shape });
+            }
+            // Norms stay in f32: they are computed in it.
+            let kind = if shape.len() == 1 && name.contains("norm") || name.contains("ln_") {
+                Kind::Float
+            } else {
+                precision.kind()
+            };
+            taken.insert(name, tensor.detach().to_device(device).to_kind(kind).contiguous());
+        }
+        Ok(Transformer::assemble(config, &taken, precision, device))
+    }
+
+    fn assemble(config: &ModelConfig, tensors: &Tensors, precision: Precision, device: Device) -> Transformer {
+        let get = |name: &str| tensors[name].shallow_clone();
+        let maybe = |name: &str| tensors.get(name).map(Tensor::shallow_clone);
+        let norm = |name: &str| Norm {
+            name: name.to_owned(),
+            weight: get(&format!("{name}.weight")),
+            bias: maybe(&format!("{name}.bias")),
+            eps: config.norm_eps,
+        };
+        let conv1d = config.family == Family::Gpt2;
+        let linear =
+            |name: String| Linear::new(get(&format!("{name}.weight")), maybe(&format!("{name}.bias")), conv1d, name);
+        let prefix = prefix(config.family);
+        let block = |i: usize| match config.family {
+            Family::Gpt2 => {
+                let at = format!("{prefix}h.{i}");
+                Block {
+                    before_attention: norm(&format!("{at}.ln_1")),
+                    attention: Attention::fused(
+                        config,
+                        linear(format!("{at}.attn.c_attn")),
+                        linear(format!("{at}.attn.c_proj")),
+                    ),
+                    before_mlp: norm(&format!("{at}.ln_2")),
+                    mlp: Mlp::Gelu {
+                        input: linear(format!("{at}.mlp.c_fc")),
+                        output: linear(format!("{at}.mlp.c_proj")),
+                    },
+                }
+            }
+            _ => {
+                let at = format!("{prefix}layers.{i}");
+                let qk_norm = (config.family == Family::Qwen3)
+                    .then(|| [norm(&format!("{at}.self_attn.q_norm")), norm(&format!("{at}.self_attn.k_norm"))]);
+                let [q, k, v, o] = ["q", "k", "v", "o"].map(|x| linear(format!("{at}.self_attn.{x}_proj")));
+                Block {
+                    before_attention: norm(&format!("{at}.input_layernorm")),
+                    attention: Attention::separate(config, [q, k, v], o, qk_norm),
+                    before_mlp: norm(&format!("{at}.post_attention_layernorm")),
+                    mlp: Mlp::Gated {
+                        gate: linear(format!("{at}.mlp.gate_proj")),
+                        up: linear(format!("{at}.mlp.up_proj")),
+                        down: linear(format!("{at}.mlp.down_proj")),
+                    },
+                }
+            }
+        };
+        let [embedding, last] = match config.family {
+            Family::Gpt2 => [format!("{prefix}wte.weight"), format!("{prefix}ln_f")],
+            _ => [format!("{prefix}embed_tokens.weight"), format!("{prefix}norm")],
+        };
+        let embedding = get(&embedding);
+        Transformer {
+            config: config.clone(),
+            precision,
+            device,
+            positions: maybe(&format!("{prefix}wpe.weight")),
+            blocks: (0..config.layers).map(block).collect(),
+            norm: norm(&last),
+            head: maybe("lm_head.weight").unwrap_or_else(|| embedding.shallow_clone()),
+            embedding,
+        }
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Where its tensors lie.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The hidden states behind the last norm, `[B, T, d]`, of token ids `[B, T]` (i64) under a mask of the same shape (i64: 1 for a token, 0
+    /// for padding on either side). A token's position is the number of tokens before it in its row. With a cache, the columns follow
+    /// those that the cache holds. Without `adapters` it is the base model, bit for bit.
+    pub fn hidden(&self, ids: &Tensor, mask: &Tensor, cache: Option<&mut Cache>, adapters: bool) -> Tensor {
+        let mut nothing = Cache::none();
+        let kept = cache.is_some();
+        let cache = cache.unwrap_or(&mut nothing);
+        let columns = Columns::new(mask, cache, kept, self.config.window, self.precision.kind());
+        let angles = self
+            .config
+            .rope
+            .map(|rope| Angles::new(rope, self.config.head_width, &columns.positions, self.precision.kind()));
+        let mut x = Tensor::embedding(&self.embedding, ids, -1, false, false);
+        if let Some(positions) = &self.positions {
+            x = &x + Tensor::embedding(positions, &columns.positions, -1, false, false);
+        }
+        // Sums are new tensors: adding in place would overwrite what a norm keeps for its gradient.
+        for (i, block) in self.blocks.iter().enumerate() {
+            let normed = block.before_attention.forward(&x);
+            x = &x + block.attention.forward(&normed, &columns, angles.as_ref(), cache.layer(i, kept), adapters);
+            let normed = block.before_mlp.forward(&x);
+            x = &x + block.mlp.forward(&normed, adapters);
+        }
+        if kept {
+            cache.advance(&columns);
+        }
+        self.norm.forward(&x)
+    }
+
+    /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
+    pub fn logits(&self, hidden: &Tensor) -> Tensor {
+        hidden.linear(&self.head, None::<Tensor>).to_kind(Kind::Float)
+    }
+
+    /// A cache for so many rows and columns.
+    pub fn cache(&self, rows: usize, columns: usize) -> Cache {
+        Cache::new(&self.config, rows, columns, self.precision.kind(), self.device)
+    }
+
+    /// The base model's parameters by name; a tied head is left out.
+    pub fn tensors(&self) -> Tensors {
+        let mut all = Tensors::new();
+        let prefix = prefix(self.config.family);
+        match self.config.family {
+            Family::Gpt2 => all.insert(format!("{prefix}wte.weight"), self.embedding.shallow_clone()),
+            _ => all.insert(format!("{prefix}embed_tokens.weight"), self.embedding.shallow_clone()),
+        };
+        if let Some(positions) = &self.positions {
+            all.insert(format!("{prefix}wpe.weight"), positions.shallow_clone());
+        }
+        let mut norm = |norm: &Norm| {
+            all.insert(format!("{}.weight", norm.name), norm.weight.shallow_clone());
+            if let Some(bias) = &norm.bias {
+                all.insert(format!("{}.bias", norm.name), bias.shallow_clone());
+            }
+        };
+        norm(&self.norm);
+        for block in &self.blocks {
+            norm(&block.before_attention);
+            norm(&block.before_mlp);
+            block.attention.norms().into_iter().flatten().for_each(&mut norm);
+        }
+        for linear in self.linears() {
+            all.insert(format!("{}.weight", linear.name), linear.weight.shallow_clone());
+            if let Some(bias) = &linear.bias {
+                all.insert(format!("{}.bias", linear.name), bias.shallow_clone());
+            }
+        }
+        if has_head(&self.config) {
+            all.insert("lm_head.weight".into(), self.head.shallow_clone());
+        }
+        all
+    }
+
+    /// The linear maps, in order.
+    pub(super) fn linears(&self) -> Vec<&Linear> {
+        let mut all = vec![];
+        for block in &self.blocks {
+            all.extend(block.attention.linears());
+            match &block.mlp {
+                Mlp::Gelu { input, output } => all.extend([input, output]),
+                Mlp::Gated { gate, up, down } => all.extend([gate, up, down]),
+            }
+        }
+        all
+    }
+
+    /// The linear maps, in order, to put adapters on.
+    pub(super) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut all = vec![];
+        for block in &mut self.blocks {
+            all.extend(block.attention.linears_mut());
+            all.extend(block.mlp.linears());
+        }
+        all
+    }
+}
+
+impl Clone for Transformer {
+    fn clone(&self) -> Transformer {
+        let mut twin = Transformer::assemble(&self.config, &self.tensors(), self.precision, self.device);
+        for (new, old) in twin.linears_mut().into_iter().zip(self.linears()) {
+            new.lora = old.lora.as_ref().map(Lora::share);
+        }
+        twin
+    }
+}
+
+/// What a family's parameters of the trunk begin with.
+fn prefix(family: Family) -> &'static str {
+    match family {
+        Family::Gpt2 => "transformer.",
+        _ => "model.",
+    }
+}
+
+/// Whether logits have a map of their own: a tied head is the embedding, and a model that ends in a score has none.
+fn has_head(config: &ModelConfig) -> bool {
+    !config.tied && config.ending == Ending::Causal
+}
+
+/// Every parameter's name and shape, as the family's causal model names them.
+fn shapes(config: &ModelConfig) -> Vec<(String, Vec<i64>)> {
+    let number = |n: usize| n as i64;
+    let (d, inner) = (number(config.width), number(config.inner));
+    let prefix = prefix(config.family);
+    let mut all: Vec<(String, Vec<i64>)> = vec![];
+    let mut add = |name: String, shape: &[i64]| all.push((name, shape.to_vec()));
+    match config.family {
+        Family::Gpt2 => {
+            add(format!("{prefix}wte.weight"), &[number(config.vocabulary), d]);
+            add(format!("{prefix}wpe.weight"), &[number(config.context), d]);
+            for i in 0..config.layers {
+                for norm in ["ln_1", "ln_2"] {
+                    add(format!("{prefix}h.{i}.{norm}.weight"), &[d]);
+                    add(format!("{prefix}h.{i}.{norm}.bias"), &[d]);
+                }
+                for (map, input, output) in
+                    [("attn.c_attn", d, 3 * d), ("attn.c_proj", d, d), ("mlp.c_fc", d, inner), ("mlp.c_proj", inner, d)]
+                {
+                    add(format!("{prefix}h.{i}.{map}.weight"), &[input, output]);
+                    add(format!("{prefix}h.{i}.{map}.bias"), &[output]);
+                }
+            }
+            add(format!("{prefix}ln_f.weight"), &[d]);
+            add(format!("{prefix}ln_f.bias"), &[d]);
+        }
+        _ => {
+            let w = number(config.head_width);
+            let (q, kv) = (number(config.heads) * w, number(config.kv_heads) * w);
+            add(format!("{prefix}embed_tokens.weight"), &[number(config.vocabulary), d]);
+            for i in 0..config.layers {
+                let at = format!("{prefix}layers.{i}");
+                add(format!("{at}.input_layernorm.weight"), &[d]);
+                add(format!("{at}.post_attention_layernorm.weight"), &[d]);
+                for (map, output, input, bias) in [
+                    ("self_attn.q_proj", q, d, config.qkv_bias),
+                    ("self_attn.k_proj", kv, d, config.qkv_bias),
+                    ("self_attn.v_proj", kv, d, config.qkv_bias),
+                    ("self_attn.o_proj", d, q, config.output_bias),
+                    ("mlp.gate_proj", inner, d, config.mlp_bias),
+                    ("mlp.up_proj", inner, d, config.mlp_bias),
+                    ("mlp.down_proj", d, inner, config.mlp_bias),
+                ] {
+                    add(format!("{at}.{map}.weight"), &[output, input]);
+                    if bias {
+                        add(format!("{at}.{map}.bias"), &[output]);
+                    }
+                }
+                if config.family == Family::Qwen3 {
+                    add(format!("{at}.self_attn.q_norm.weight"), &[w]);
+                    add(format!("{at}.self_attn.k_norm.weight"), &[w]);
+                }
+            }
+            add(format!("{prefix}norm.weight"), &[d]);
+        }
+    }
+    if has_head(config) {
+        add("lm_head.weight".into(), &[number(config.vocabulary), d]);
+    }
+    all
+}

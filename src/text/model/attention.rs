@@ -1,0 +1,211 @@
+//! Causal self-attention with grouped queries, rotary positions and a cache of keys and values.
+
+use super::linear::Linear;
+use super::norm::Norm;
+use crate::text::config::{ModelConfig, Rope};
+use tch::{Device, Kind, Tensor};
+
+/// Queries, keys and values of one block, and the way back.
+#[derive(Debug)]
+pub struct Attention {
+    /// One map for all three (GPT-2), or one each.
+    input: Input,
+    output: Linear,
+    /// Qwen 3's norms of queries and keys.
+    qk_norm: Option<[Norm; 2]>,
+    heads: i64,
+    kv_heads: i64,
+    width: i64,
+}
+
+#[derive(Debug)]
+enum Input {
+    Fused(Linear),
+    Separate([Linear; 3]),
+}
+
+impl Attention {
+    pub fn fused(config: &ModelConfig, input: Linear, output: Linear) -> Attention {
+        Attention::new(config, Input::Fused(input), output, None)
+    }
+
+    pub fn separate(config: &ModelConfig, input: [Linear; 3], output: Linear, qk_norm: Option<[Norm; 2]>) -> Attention {
+        Attention::new(config, Input::Separate(input), output, qk_norm)
+    }
+
+    fn new(config: &ModelConfig, input: Input, output: Linear, qk_norm: Option<[Norm; 2]>) -> Attention {
+        let [heads, kv_heads, width] = [config.heads, config.kv_heads, config.head_width].map(|n| n as i64);
+        Attention { input, output, qk_norm, heads, kv_heads, width }
+    }
+
+    /// `[B, T, d]` → `[B, T, d]`.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        columns: &Columns,
+        angles: Option<&Angles>,
+        cache: Option<&mut Layer>,
+        adapters: bool,
+    ) -> Tensor {
+        let (rows, new) = (x.size()[0], x.size()[1]);
+        let parts = match &self.input {
+            Input::Fused(all) => all.forward(x, adapters).chunk(3, -1),
+            Input::Separate(maps) => maps.iter().map(|map| map.forward(x, adapters)).collect(),
+        };
+        let split = |part: &Tensor, heads: i64| part.reshape([rows, new, heads, self.width]);
+        let (mut q, mut k) = (split(&parts[0], self.heads), split(&parts[1], self.kv_heads));
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
+        }
+        let (mut q, mut k) = (q.transpose(1, 2), k.transpose(1, 2));
+        let mut v = split(&parts[2], self.kv_heads).transpose(1, 2);
+        if let Some(angles) = angles {
+            (q, k) = (angles.turn(&q), angles.turn(&k));
+        }
+        if let Some(layer) = cache {
+            layer.keys.narrow(2, columns.before, new).copy_(&k);
+            layer.values.narrow(2, columns.before, new).copy_(&v);
+            k = layer.keys.narrow(2, 0, columns.before + new);
+            v = layer.values.narrow(2, 0, columns.before + new);
+        }
+        let grouped = self.heads != self.kv_heads;
+        let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&columns.bias), 0.0, false, None, grouped);
+        self.output.forward(&mixed.transpose(1, 2).reshape([rows, new, self.heads * self.width]), adapters)
+    }
+
+    pub fn norms(&self) -> Option<&[Norm; 2]> {
+        self.qk_norm.as_ref()
+    }
+
+    pub fn linears(&self) -> Vec<&Linear> {
+        let mut all = match &self.input {
+            Input::Fused(map) => vec![map],
+            Input::Separate(maps) => maps.iter().collect(),
+        };
+        all.push(&self.output);
+        all
+    }
+
+    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut all = match &mut self.input {
+            Input::Fused(map) => vec![map],
+            Input::Separate(maps) => maps.iter_mut().collect(),
+        };
+        all.push(&mut self.output);
+        all
+    }
+}
+
+/// Where the columns of a batch stand, and what each may look at.
+pub struct Columns {
+    /// `[B, T]` (i64): tokens before each in its row.
+    pub positions: Tensor,
+    /// `[B, 1, T, S]`: 0 where a query may look at a key, −∞ elsewhere. S counts the cached columns too.
+    bias: Tensor,
+    /// Columns before these, in the cache.
+    before: i64,
+    /// `[B, S]`: tokens among all columns.
+    mask: Tensor,
+}
+
+impl Columns {
+    pub fn new(mask: &Tensor, cache: &Cache, kept: bool, window: Option<usize>, kind: Kind) -> Columns {
+        let new = mask.size()[1];
+        let before = if kept { cache.filled } else { 0 };
+        let mask = if before == 0 { mask.shallow_clone() } else { Tensor::cat(&[&cache.mask, mask], 1) };
+        let all = mask.size()[1];
+        // A query in column i may look at the tokens up to its own column. Padding looks at itself, so that no row of the softmax is empty.
+        let columns = Tensor::arange(all, (Kind::Int64, mask.device()));
+        let (keys, queries) = (columns.unsqueeze(0), columns.narrow(0, before, new).unsqueeze(1));
+        let tokens = mask.to_kind(Kind::Bool).unsqueeze(1);
+        let positions = (mask.cumsum(1, Kind::Int64) - &mask).narrow(1, before, new);
+        let mut allowed = keys.le_tensor(&queries).unsqueeze(0).logical_and(&tokens);
+        if let Some(window) = window {
+            let at = mask.cumsum(1, Kind::Int64) - &mask;
+            let behind = positions.unsqueeze(2) - at.unsqueeze(1);
+            allowed = allowed.logical_and(&behind.lt(window as i64));
+        }
+        let allowed = allowed.logical_or(&keys.eq_tensor(&queries).unsqueeze(0)).unsqueeze(1);
+        let zero = Tensor::zeros([1], (kind, mask.device()));
+        let bias = zero.where_self(&allowed, &zero.fill(f64::NEG_INFINITY));
+        Columns { positions, bias, before, mask }
+    }
+}
+
+/// The cosines and sines of rotary positions.
+pub struct Angles {
+    /// `[B, 1, T, head]`.
+    cos: Tensor,
+    /// `[B, 1, T, head]`.
+    sin: Tensor,
+}
+
+impl Angles {
+    pub fn new(rope: Rope, width: usize, positions: &Tensor, kind: Kind) -> Angles {
+        let frequencies: Vec<f32> = (0..width / 2).map(|i| frequency(rope, 2.0 * i as f64 / width as f64)).collect();
+        let frequencies = Tensor::from_slice(&frequencies).to_device(positions.device());
+        let half = positions.to_kind(Kind::Float).unsqueeze(-1) * frequencies;
+        let angles = Tensor::cat(&[&half, &half], -1).unsqueeze(1);
+        Angles { cos: angles.cos().to_kind(kind), sin: angles.sin().to_kind(kind) }
+    }
+
+    /// Turns pairs of channels (i, i + head/2) of `[B, heads, T, head]`.
+    fn turn(&self, x: &Tensor) -> Tensor {
+        let halves = x.chunk(2, -1);
+        x * &self.cos + Tensor::cat(&[&halves[1].neg(), &halves[0]], -1) * &self.sin
+    }
+}
+
+/// Radians a position of the channel pair at this share of the head.
+fn frequency(rope: Rope, share: f64) -> f32 {
+    let plain = rope.theta.powf(-share);
+    let Some(l) = rope.llama3 else { return plain as f32 };
+    let wavelength = std::f64::consts::TAU / plain;
+    // 0 where waves are long and are stretched, 1 where they are short and stay.
+    let fast = (l.original_context / wavelength - l.low_freq_factor) / (l.high_freq_factor - l.low_freq_factor);
+    let fast = fast.clamp(0.0, 1.0);
+    ((1.0 - fast) * plain / l.factor + fast * plain) as f32
+}
+
+/// Keys and values of the columns so far, so that each is computed once.
+#[derive(Debug)]
+pub struct Cache {
+    layers: Vec<Layer>,
+    /// `[B, filled]`.
+    mask: Tensor,
+    filled: i64,
+}
+
+/// One block's keys and values, `[B, heads, columns, head]`.
+#[derive(Debug)]
+pub struct Layer {
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl Cache {
+    pub(super) fn new(config: &ModelConfig, rows: usize, columns: usize, kind: Kind, device: Device) -> Cache {
+        let shape = [rows, config.kv_heads, columns, config.head_width].map(|n| n as i64);
+        let empty = || Tensor::empty(shape, (kind, device));
+        let layers = (0..config.layers).map(|_| Layer { keys: empty(), values: empty() }).collect();
+        Cache { layers, mask: Tensor::empty([rows as i64, 0], (Kind::Int64, device)), filled: 0 }
+    }
+
+    pub(super) fn none() -> Cache {
+        Cache { layers: vec![], mask: Tensor::empty([0, 0], (Kind::Int64, Device::Cpu)), filled: 0 }
+    }
+
+    pub(super) fn layer(&mut self, block: usize, kept: bool) -> Option<&mut Layer> {
+        if kept { self.layers.get_mut(block) } else { None }
+    }
+
+    pub(super) fn advance(&mut self, columns: &Columns) {
+        self.filled = columns.mask.size()[1];
+        self.mask = columns.mask.shallow_clone();
+    }
+
+    /// Columns that it holds.
+    pub fn columns(&self) -> usize {
+        self.filled as usize
+    }
+}

@@ -1,0 +1,248 @@
+//! Language models against what transformers computes from the same weights (tests/golden/text/models.py), and against themselves.
+
+use flipside::basics::Seed;
+use flipside::store::ModelFolder;
+use flipside::text::config::{Ending, Family, ModelConfig};
+use flipside::text::generate::{Sampling, generate};
+use flipside::text::lora::LoraSettings;
+use flipside::text::model::{Precision, Transformer};
+use flipside::text::weights;
+use serde_json::Value;
+use std::path::PathBuf;
+use tch::{Device, Kind, Tensor};
+
+const FOLDERS: [&str; 7] = ["gpt2", "llama", "llama3", "mistral", "qwen2", "qwen3", "llama_score"];
+
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/text/models").join(name)
+}
+
+fn load(name: &str, precision: Precision) -> (Transformer, ModelFolder) {
+    let folder = ModelFolder::read(&folder(name)).unwrap();
+    let config = ModelConfig::from_json(&folder.texts["config.json"]).unwrap();
+    (Transformer::from_arrays(&config, &folder.weights, precision, Device::Cpu).unwrap(), folder)
+}
+
+fn integers(value: &Value) -> Tensor {
+    let rows: Vec<Vec<i64>> = serde_json::from_value(value.clone()).unwrap();
+    Tensor::from_slice(&rows.concat()).reshape([rows.len() as i64, -1])
+}
+
+/// Ids, mask and expected logits, a row for each token (or, of a score, for each row).
+fn expected(name: &str) -> (Tensor, Tensor, Tensor) {
+    let text = std::fs::read_to_string(folder(name).join("expected.json")).unwrap();
+    let value: Value = serde_json::from_str(&text).unwrap();
+    let rows: Vec<Vec<f32>> = serde_json::from_value(value["logits"].clone()).unwrap();
+    let logits = Tensor::from_slice(&rows.concat()).reshape([rows.len() as i64, -1]);
+    (integers(&value["ids"]), integers(&value["mask"]), logits)
+}
+
+fn largest(tensor: &Tensor) -> f64 {
+    tensor.abs().max().double_value(&[])
+}
+
+/// Logits `[B · T, vocabulary]` with zeros at padding.
+fn logits(model: &Transformer, ids: &Tensor, mask: &Tensor) -> Tensor {
+    let hidden = model.hidden(ids, mask, None, true);
+    (model.logits(&hidden) * mask.unsqueeze(-1)).flatten(0, 1)
+}
+
+#[test]
+fn every_family_computes_what_transformers_does() {
+    for name in FOLDERS {
+        let (model, folder) = load(name, Precision::F32);
+        let (ids, mask, expected) = expected(name);
+        let found = match model.config().ending {
+            Ending::Causal => logits(&model, &ids, &mask),
+            Ending::Score => {
+                let hidden = model.hidden(&ids, &mask, None, true);
+                let last = hidden.narrow(1, hidden.size()[1] - 1, 1).squeeze_dim(1);
+                last.matmul(&weights::tensor(&folder.weights["score.weight"]).unwrap().tr())
+            }
+        };
+        let error = largest(&(found - &expected));
+        assert!(error < 2e-5 * (1.0 + largest(&expected)), "{name}: {error}");
+    }
+}
+
+#[test]
+fn columns_from_the_cache_are_those_of_the_whole() {
+    for name in FOLDERS {
+        let (model, _) = load(name, Precision::F32);
+        let (ids, mask, _) = expected(name);
+        let whole = model.hidden(&ids, &mask, None, true);
+        let mut cache = model.cache(3, 11);
+        let mut parts = vec![];
+        let mut start = 0;
+        for width in [5, 1, 3, 1, 1] {
+            let column = |all: &Tensor| all.narrow(1, start, width);
+            parts.push(model.hidden(&column(&ids), &column(&mask), Some(&mut cache), true));
+            start += width;
+        }
+        let error = largest(&((Tensor::cat(&parts, 1) - whole) * mask.unsqueeze(-1)));
+        assert!(error < 1e-5, "{name}: {error}");
+        assert_eq!(cache.columns(), 11);
+    }
+}
+
+#[test]
+fn padding_changes_nothing() {
+    for name in FOLDERS {
+        let (model, _) = load(name, Precision::F32);
+        let (ids, mask, _) = expected(name);
+        let padded = model.hidden(&ids, &mask, None, true);
+        for row in 0..3 {
+            let length = mask.get(row).sum(Kind::Int64).int64_value(&[]);
+            let cut = |all: &Tensor| all.narrow(0, row, 1).narrow(1, 11 - length, length);
+            let alone = model.hidden(&cut(&ids), &cut(&mask), None, true);
+            // On the right of the text padding changes nothing either.
+            let zeros = Tensor::zeros([1, 2], (Kind::Int64, Device::Cpu));
+            let right = model.hidden(
+                &Tensor::cat(&[cut(&ids), zeros.shallow_clone()], 1),
+                &Tensor::cat(&[cut(&mask), zeros], 1),
+                None,
+                true,
+            );
+            assert!(largest(&(cut(&padded) - &alone)) < 1e-5, "{name}, row {row}");
+            assert!(largest(&(right.narrow(1, 0, length) - &alone)) < 1e-5, "{name}, row {row}");
+        }
+    }
+}
+
+#[test]
+fn brain_floats_are_near_and_norms_stay_single() {
+    for name in FOLDERS {
+        let (single, _) = load(name, Precision::F32);
+        let (brain, _) = load(name, Precision::Bf16);
+        let (ids, mask, _) = expected(name);
+        let [exact, rounded] = [&single, &brain].map(|model| logits(model, &ids, &mask));
+        assert_eq!(rounded.kind(), Kind::Float);
+        let error = largest(&(rounded - &exact)) / largest(&exact);
+        assert!(error > 0.0 && error < 0.1, "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_config_is_written_as_it_was_read_and_others_are_refused_by_name() {
+    for name in FOLDERS {
+        let text = std::fs::read_to_string(folder(name).join("config.json")).unwrap();
+        let config = ModelConfig::from_json(&text).unwrap();
+        assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config, "{name}");
+        let refused = |key: &str, value: Value, words: &str| {
+            let mut changed: Value = serde_json::from_str(&text).unwrap();
+            changed[key] = value;
+            let error = ModelConfig::from_json(&changed.to_string()).unwrap_err().to_string();
+            assert!(error.contains(words), "{name}: {error}");
+        };
+        refused("model_type", "mamba".into(), "model_type is \"mamba\"");
+        refused("architectures", serde_json::json!(["GPT2DoubleHeadsModel"]), "GPT2DoubleHeadsModel");
+        refused("quantization_config", serde_json::json!({"bits": 4}), "quantization_config");
+        refused("vocab_size", serde_json::json!("forty"), "vocab_size");
+        match config.family {
+            Family::Gpt2 => refused("activation_function", "relu".into(), "activation_function"),
+            _ => refused("rope_scaling", serde_json::json!({"rope_type": "yarn"}), "rope_type is \"yarn\""),
+        }
+    }
+}
+
+#[test]
+fn an_adapter_adds_nothing_at_first_and_its_product_when_merged() {
+    for name in FOLDERS {
+        let (base, _) = load(name, Precision::F32);
+        let (ids, mask, _) = expected(name);
+        let plain = logits(&base, &ids, &mask);
+        let mut model = base.clone();
+        let mut stream = Seed(5).stream("adapter");
+        model.attach(&LoraSettings { rank: 3, alpha: 6.0, targets: vec![] }, &mut stream).unwrap();
+        assert!(logits(&model, &ids, &mask).equal(&plain), "{name}");
+        tch::no_grad(|| {
+            for (name, mut tensor) in model.trainable() {
+                if name.ends_with("lora_B.weight") {
+                    let ramp = Tensor::arange(tensor.numel() as i64, (Kind::Float, Device::Cpu)).sin() * 0.1;
+                    tensor.copy_(&ramp.reshape(tensor.size()));
+                }
+            }
+        });
+        let adapted = logits(&model, &ids, &mask);
+        assert!(largest(&(&adapted - &plain)) > 0.1, "{name}");
+        let merged = logits(&model.merged(), &ids, &mask);
+        assert!(largest(&(&adapted - merged)) < 1e-4 * (1.0 + largest(&adapted)), "{name}");
+        // Switched off, it is the base bit for bit, and the base was never touched.
+        let off = model.hidden(&ids, &mask, None, false);
+        assert!(off.equal(&base.hidden(&ids, &mask, None, true)), "{name}");
+        let error = model.attach(&LoraSettings { targets: vec!["q".into()], ..Default::default() }, &mut stream);
+        assert!(error.unwrap_err().to_string().contains("no map `q`"));
+    }
+}
+
+#[test]
+fn completions_are_likely_alone_or_together_and_end_where_they_should() {
+    let (model, _) = load("llama", Precision::F32);
+    let prompts: [&[u32]; 3] = [&[3, 4, 5, 6], &[7], &[9, 8]];
+    let write = |prompts: &[&[u32]], sampling: &Sampling| generate(&model, prompts, sampling, true, &mut |_, _| true);
+    // Greedy: each token is the likeliest, as the whole text's logits say.
+    let greedy = Sampling { temperature: 0.0, max_new_tokens: 6, ..Sampling::default() };
+    let together = write(&prompts, &greedy);
+    for (prompt, completion) in prompts.iter().zip(&together) {
+        let text: Vec<i64> = prompt.iter().chain(&completion.tokens).map(|&id| i64::from(id)).collect();
+        let ids = Tensor::from_slice(&text).unsqueeze(0);
+        let logits = logits(&model, &ids, &ids.ones_like());
+        for (i, (&token, &log_prob)) in completion.tokens.iter().zip(&completion.log_probs).enumerate() {
+            let row = logits.get((prompt.len() + i) as i64 - 1).log_softmax(-1, Kind::Float);
+            assert_eq!(row.argmax(-1, false).int64_value(&[]), i64::from(token));
+            assert!((row.double_value(&[i64::from(token)]) - f64::from(log_prob)).abs() < 1e-5);
+        }
+        assert_eq!(write(&[prompt], &greedy)[0].tokens, completion.tokens);
+    }
+    // A stop token ends its row and is its last.
+    let stop = together[0].tokens[2];
+    let stopped = write(&prompts, &Sampling { stop: vec![stop], ..greedy.clone() });
+    assert!(stopped[0].stopped && stopped[0].tokens.ends_with(&[stop]) && stopped[0].tokens.len() <= 3);
+    // The frequencies of the first token are its probabilities, within 5 standard deviations, and top-k and top-p leave only what they say.
+    let many = vec![prompts[0]; 4000];
+    let ids = Tensor::from_slice(&[3_i64, 4, 5, 6]).unsqueeze(0);
+    let probabilities = (logits(&model, &ids, &ids.ones_like()).get(3) / 1.5).softmax(-1, Kind::Float);
+    let first = Sampling { temperature: 1.5, max_new_tokens: 1, seed: 11, ..Sampling::default() };
+    let mut counts = [0.0_f64; 40];
+    write(&many, &first).iter().for_each(|completion| counts[completion.tokens[0] as usize] += 1.0);
+    for (token, &count) in counts.iter().enumerate() {
+        let p = probabilities.double_value(&[token as i64]);
+        assert!(
+            (count - 4000.0 * p).abs() <= 5.0 * (4000.0 * p * (1.0 - p)).sqrt() + 1.0,
+            "token {token}: {count} of {}",
+            4000.0 * p
+        );
+    }
+    let (_, order) = probabilities.sort(-1, true);
+    let rank = |token: u32| (0..40).find(|&i| order.int64_value(&[i]) == i64::from(token)).unwrap();
+    let some = write(&many[..300], &Sampling { top_k: 3, ..first.clone() });
+    assert_eq!(some.iter().map(|completion| rank(completion.tokens[0])).max(), Some(2));
+    let p = probabilities.double_value(&[order.int64_value(&[0])]) + 1e-4;
+    let most = write(&many[..300], &Sampling { top_p: p, ..first.clone() });
+    assert_eq!(most.iter().map(|completion| rank(completion.tokens[0])).max(), Some(1));
+    // The same seed writes the same, and one told to stop stops.
+    assert_eq!(write(&many[..5], &first), write(&many[..5], &first));
+    let mut told = 0;
+    let cut = generate(&model, &prompts, &greedy, true, &mut |_, _| {
+        told += 1;
+        told < 4
+    });
+    assert_eq!((told, cut.iter().map(|completion| completion.tokens.len()).sum::<usize>()), (4, 4));
+}
+
+#[test]
+fn gradients_reach_every_parameter() {
+    for name in FOLDERS {
+        let (model, _) = load(name, Precision::F32);
+        let (ids, mask, _) = expected(name);
+        let parameters = model.trainable();
+        logits(&model, &ids, &mask).square().sum(Kind::Float).backward();
+        for (parameter, tensor) in parameters {
+            // A key's bias shifts all scores of a query alike, which softmax does not see, unless rotary positions turn it.
+            assert!(
+                tensor.grad().defined() && tensor.grad().isfinite().all().int64_value(&[]) == 1,
+                "{name}: {parameter}"
+            );
+        }
+    }
+}
