@@ -5,24 +5,45 @@ use super::lanes::{Job, Lanes, PAD, run};
 use super::network::Layout;
 use super::{LearnError, Reader};
 use crate::basics::{Array, Arrays};
-use tch::{Kind, Tensor};
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
 
-/// Adam with PyTorch's placement of ε: θ ← θ − η/(1 − β₁ᵗ) · m / (√(v/(1 − β₂ᵗ)) + ε). β₁ = 0.9, β₂ = 0.999, no weight decay.
+/// Adam: θ ← θ − η/(1 − β₁ᵗ) · m / (√(v/(1 − β₂ᵗ)) + ε), with PyTorch's placement of ε or TensorFlow's. β₁ = 0.9, β₂ = 0.999, no weight decay.
+///
+/// Moments are f32 whatever the parameters are. Parameters of lower precision have an f32 copy here, the master, which takes the steps; a step
+/// of a thousandth would be lost in the 8 bits of a bf16 number.
 #[derive(Debug)]
 pub struct Adam {
     eps: f64,
+    tensorflow: bool,
     step: u64,
     /// First and second moments, each shaped like its parameter.
     moments: Vec<[Tensor; 2]>,
+    /// f32 copies of those parameters that are not f32.
+    masters: Vec<Option<Tensor>>,
 }
 
 const BETA: [f64; 2] = [0.9, 0.999];
 
 impl Adam {
-    /// Moments of zero for parameters of these shapes, on their device and of their kind.
+    /// Moments of zero for parameters of these shapes, on their device.
     pub fn new(parameters: &[&Tensor], eps: f64) -> Adam {
-        let moments = tch::no_grad(|| parameters.iter().map(|p| [p.zeros_like(), p.zeros_like()]).collect());
-        Adam { eps, step: 0, moments }
+        tch::no_grad(|| {
+            let zeros = |p: &Tensor| Tensor::zeros(p.size(), (Kind::Float, p.device()));
+            let master = |p: &Tensor| (p.kind() != Kind::Float).then(|| p.detach().to_kind(Kind::Float));
+            Adam {
+                eps,
+                tensorflow: false,
+                step: 0,
+                moments: parameters.iter().map(|p| [zeros(p), zeros(p)]).collect(),
+                masters: parameters.iter().map(|p| master(p)).collect(),
+            }
+        })
+    }
+
+    /// The same with ε where TensorFlow has it: θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε).
+    pub fn with_tensorflow_eps(self) -> Adam {
+        Adam { tensorflow: true, ..self }
     }
 
     /// Gradient steps taken.
@@ -32,30 +53,88 @@ impl Adam {
 
     /// One gradient step in place with step size `learning_rate`. Parameters and gradients come in the order of [`Adam::new`].
     pub fn step(&mut self, parameters: &mut [&mut Tensor], gradients: &[Tensor], learning_rate: f64) {
+        self.step_each(parameters, gradients, 1.0, |_| learning_rate);
+    }
+
+    /// One gradient step in place down the gradients times `scale`, which is what clipping leaves of them, with a step size for each parameter.
+    /// A parameter whose gradient is not defined stays as it is.
+    pub fn step_each(
+        &mut self,
+        parameters: &mut [&mut Tensor],
+        gradients: &[Tensor],
+        scale: f64,
+        learning_rate: impl Fn(usize) -> f64,
+    ) {
         self.step += 1;
         let correction = correction(self.step);
+        let root = correction[1].sqrt();
+        let eps = if self.tensorflow { self.eps / root } else { self.eps };
         tch::no_grad(|| {
-            for ((parameter, gradient), [m, v]) in parameters.iter_mut().zip(gradients).zip(&mut self.moments) {
-                let _ = m.lerp_(gradient, 1.0 - BETA[0]);
-                let _ = v.g_mul_scalar_(BETA[1]).addcmul_(gradient, &(gradient * (1.0 - BETA[1])));
-                let denominator = (v.sqrt() / correction[1].sqrt()).g_add_scalar_(self.eps);
-                let _ = parameter.addcdiv_(&(&*m * (-learning_rate / correction[0])), &denominator);
+            for (i, (parameter, gradient)) in parameters.iter_mut().zip(gradients).enumerate() {
+                if !gradient.defined() {
+                    continue;
+                }
+                let [m, v] = &mut self.moments[i];
+                let mut gradient = gradient.to_kind(Kind::Float).contiguous();
+                let rate = -learning_rate(i) / correction[0];
+                let mut own = parameter.shallow_clone();
+                let numbers = self.masters[i].as_mut().unwrap_or(&mut own);
+                if let (Some(numbers), Some(gradient), Some(m), Some(v)) =
+                    (slice(numbers), slice(&mut gradient), slice(m), slice(v))
+                {
+                    let step = Step {
+                        scale: scale as f32,
+                        rate: rate as f32,
+                        inverse_root: (1.0 / root) as f32,
+                        eps: eps as f32,
+                    };
+                    step.apply(numbers, gradient, m, v);
+                } else {
+                    let gradient = gradient * scale;
+                    let _ = m.lerp_(&gradient, 1.0 - BETA[0]);
+                    let _ = v.g_mul_scalar_(BETA[1]).addcmul_(&gradient, &(&gradient * (1.0 - BETA[1])));
+                    let denominator = (v.sqrt() / root).g_add_scalar_(eps);
+                    let _ = numbers.addcdiv_(&(&*m * rate), &denominator);
+                }
+                if let Some(master) = &self.masters[i] {
+                    parameter.copy_(master);
+                }
             }
         });
     }
 
-    /// Adds the state under `prefix.step` (u64), `prefix.N.m` and `prefix.N.v` (f32) for parameter N.
+    /// A copy of the whole state that shares no memory with this one.
+    pub fn copy(&self) -> Adam {
+        tch::no_grad(|| Adam {
+            moments: self.moments.iter().map(|moments| moments.each_ref().map(Tensor::copy)).collect(),
+            masters: self.masters.iter().map(|master| master.as_ref().map(Tensor::copy)).collect(),
+            ..*self
+        })
+    }
+
+    /// The f32 copies of those parameters that are not f32.
+    pub fn masters(&self) -> &[Option<Tensor>] {
+        &self.masters
+    }
+
+    /// Adds the state under `prefix.step` (u64), `prefix.N.m` and `prefix.N.v` (f32) for parameter N, and `prefix.N.master` (f32) where it is
+    /// not f32 itself.
     pub fn to_arrays(&self, prefix: &str, arrays: &mut Arrays) {
         arrays.insert(format!("{prefix}.step"), Array::u64(vec![self.step]));
-        for (i, moments) in self.moments.iter().enumerate() {
-            for (moment, letter) in moments.iter().zip(["m", "v"]) {
-                let shape: Vec<usize> = moment.size().iter().map(|&n| n as usize).collect();
-                arrays.insert(format!("{prefix}.{i}.{letter}"), Array::f32(&shape, numbers(moment)));
+        let mut add = |i: usize, letter: &str, tensor: &Tensor| {
+            let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
+            arrays.insert(format!("{prefix}.{i}.{letter}"), Array::f32(&shape, numbers(tensor)));
+        };
+        for (i, ([m, v], master)) in self.moments.iter().zip(&self.masters).enumerate() {
+            add(i, "m", m);
+            add(i, "v", v);
+            if let Some(master) = master {
+                add(i, "master", master);
             }
         }
     }
 
-    /// The state that [`Adam::to_arrays`] saved, for parameters of the same shapes as this one's.
+    /// The state that [`Adam::to_arrays`] saved, for parameters of the same shapes and kinds as this one's.
     pub fn restored(&self, prefix: &str, arrays: Reader) -> Result<Adam, LearnError> {
         let [step] = arrays.words(&format!("{prefix}.step"))?;
         let read = |i: usize, letter: &str, like: &Tensor| -> Result<Tensor, LearnError> {
@@ -64,8 +143,23 @@ impl Adam {
             Ok(Tensor::from_slice(data).reshape(like.size()).to_device(like.device()))
         };
         let moments = self.moments.iter().enumerate().map(|(i, [m, v])| Ok([read(i, "m", m)?, read(i, "v", v)?]));
-        Ok(Adam { eps: self.eps, step, moments: moments.collect::<Result<_, LearnError>>()? })
+        let master = |(i, master): (usize, &Option<Tensor>)| master.as_ref().map(|m| read(i, "master", m)).transpose();
+        Ok(Adam {
+            step,
+            moments: moments.collect::<Result<_, LearnError>>()?,
+            masters: self.masters.iter().enumerate().map(master).collect::<Result<_, LearnError>>()?,
+            ..*self
+        })
     }
+}
+
+/// The numbers of a contiguous f32 tensor on the CPU; `None` for any other.
+fn slice(tensor: &mut Tensor) -> Option<&mut [f32]> {
+    let plain = tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous();
+    // SAFETY: a contiguous f32 tensor is `numel` floats in memory, which live as long as the tensor. The parameter, its moments and its
+    // gradient are four tensors that share none, and nothing else reads them while they are borrowed here.
+    (plain && tensor.numel() > 0)
+        .then(|| unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) })
 }
 
 /// 1 − βᵗ: what the moments are divided by after `step` steps.
@@ -99,16 +193,13 @@ impl VectorAdam {
         self.step += 1;
         let correction = correction(self.step);
         let [m, v] = &mut self.moments;
-        run(AdamPass {
-            parameters,
-            gradient,
-            m,
-            v,
+        let step = Step {
             scale: scale as f32,
             rate: (-learning_rate / correction[0]) as f32,
             inverse_root: (1.0 / correction[1].sqrt()) as f32,
             eps: self.eps as f32,
-        });
+        };
+        run(AdamPass { parameters, gradient, m, v, step });
     }
 
     /// Adds what [`Adam::to_arrays`] would for one tensor of all parameters.
@@ -130,12 +221,10 @@ impl VectorAdam {
     }
 }
 
-/// [`VectorAdam::step`] without the bookkeeping.
-struct AdamPass<'a> {
-    parameters: &'a mut [f32],
-    gradient: &'a [f32],
-    m: &'a mut [f32],
-    v: &'a mut [f32],
+/// The numbers of one gradient step.
+#[derive(Clone, Copy)]
+struct Step {
+    /// What the gradient is multiplied by first.
     scale: f32,
     /// −η/(1 − β₁ᵗ).
     rate: f32,
@@ -144,11 +233,51 @@ struct AdamPass<'a> {
     eps: f32,
 }
 
+/// Numbers that a thread takes at once, a multiple of [`PAD`].
+const SHARE: usize = 1 << 16;
+
+impl Step {
+    /// Takes the step over slices of any one length, on all threads where they are long.
+    fn apply(self, parameters: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32]) {
+        let shares = parameters.par_chunks_mut(SHARE).zip(gradient.par_chunks(SHARE));
+        let shares = shares.zip(m.par_chunks_mut(SHARE)).zip(v.par_chunks_mut(SHARE));
+        shares.for_each(|(((parameters, gradient), m), v)| {
+            let whole = parameters.len() / PAD * PAD;
+            let (parameters, last) = parameters.split_at_mut(whole);
+            let (gradient, last_gradient) = gradient.split_at(whole);
+            let (m, last_m) = m.split_at_mut(whole);
+            let (v, last_v) = v.split_at_mut(whole);
+            run(AdamPass { parameters, gradient, m, v, step: self });
+            // What does not fill a register is copied to where it does.
+            let fill = |numbers: &[f32]| {
+                let mut filled = [0.0; PAD];
+                filled[..numbers.len()].copy_from_slice(numbers);
+                filled
+            };
+            let [mut parameters, gradient, mut m, mut v] =
+                [fill(last), fill(last_gradient), fill(last_m), fill(last_v)];
+            run(AdamPass { parameters: &mut parameters, gradient: &gradient, m: &mut m, v: &mut v, step: self });
+            for (last, filled) in [(last, parameters), (last_m, m), (last_v, v)] {
+                last.copy_from_slice(&filled[..last.len()]);
+            }
+        });
+    }
+}
+
+/// One pass over vectors a multiple of [`PAD`] long.
+struct AdamPass<'a> {
+    parameters: &'a mut [f32],
+    gradient: &'a [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    step: Step,
+}
+
 impl Job for AdamPass<'_> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let AdamPass { parameters, gradient, m: all_m, v: all_v, scale, rate, inverse_root, eps } = self;
+        let AdamPass { parameters, gradient, m: all_m, v: all_v, step: Step { scale, rate, inverse_root, eps } } = self;
         let [take_m, keep_v, take_v] = [1.0 - BETA[0], BETA[1], 1.0 - BETA[1]].map(|x| L::splat(x as f32));
         let [scale, rate, inverse_root, eps] = [scale, rate, inverse_root, eps].map(L::splat);
         for at in (0..parameters.len()).step_by(L::WIDTH) {
@@ -216,19 +345,22 @@ pub(super) fn numbers(tensor: &Tensor) -> Vec<f32> {
     numbers
 }
 
+/// The L2 norm over all gradients together, in f32 and above; those that are not defined count nothing.
+pub fn global_norm(gradients: &[Tensor]) -> f64 {
+    tch::no_grad(|| {
+        let square = |g: &Tensor| g.to_kind(Kind::Float).norm().double_value(&[]).powi(2);
+        gradients.iter().filter(|g| g.defined()).map(square).sum::<f64>().sqrt()
+    })
+}
+
 /// The L2 norm over all gradients together; where it is above `max` (and `max` above 0) they are scaled down to it, in place.
 /// A norm that is not finite is returned as it is, and the gradients are left alone.
 pub fn clip_by_global_norm(gradients: &mut [Tensor], max: f64) -> f64 {
-    tch::no_grad(|| {
-        let squares: f64 = gradients.iter().map(|g| g.norm().double_value(&[]).powi(2)).sum();
-        let norm = squares.sqrt();
-        if max > 0.0 && norm > max && norm.is_finite() {
-            for gradient in gradients {
-                let _ = gradient.g_mul_scalar_(max / norm);
-            }
-        }
-        norm
-    })
+    let norm = global_norm(gradients);
+    if max > 0.0 && norm > max && norm.is_finite() {
+        tch::no_grad(|| gradients.iter_mut().for_each(|gradient| drop(gradient.g_mul_scalar_(max / norm))));
+    }
+    norm
 }
 
 #[cfg(test)]
@@ -310,6 +442,81 @@ mod tests {
         }
         // What fills the rows up is still 0.
         assert_eq!(layout.filled(&layout.flat(&plain)), plain);
+    }
+
+    /// θ of one number after steps down these gradients, by the published formulas in f64.
+    fn by_hand(mut x: f64, gradients: &[f64], eps: f64, tensorflow: bool) -> f64 {
+        let (mut m, mut v) = (0.0, 0.0);
+        for (t, g) in (1..).zip(gradients) {
+            m = 0.9 * m + 0.1 * g;
+            v = 0.999 * v + 0.001 * g * g;
+            let [first, second] = [1.0 - 0.9_f64.powi(t), 1.0 - 0.999_f64.powi(t)];
+            x -= match tensorflow {
+                true => 0.1 * second.sqrt() / first * m / (f64::sqrt(v) + eps),
+                false => 0.1 * (m / first) / ((v / second).sqrt() + eps),
+            };
+        }
+        x
+    }
+
+    #[test]
+    fn either_placement_of_eps_is_the_published_one_at_any_length() {
+        // Gradients of the size of ε tell the placements apart; the lengths leave registers and shares of threads partly filled.
+        for length in [1, 15, 16, 33, (SHARE + 17)] {
+            let mut stream = Seed(7).stream("eps");
+            let rows: Vec<Vec<f32>> =
+                (0..4).map(|_| (0..length).map(|_| stream.random_range(1e-5..3e-5)).collect()).collect();
+            for tensorflow in [false, true] {
+                let mut x = Tensor::ones([length as i64], (Kind::Float, Device::Cpu));
+                let mut adam = Adam::new(&[&x], 1e-5);
+                if tensorflow {
+                    adam = adam.with_tensorflow_eps();
+                }
+                rows.iter().for_each(|row| adam.step(&mut [&mut x], &[Tensor::from_slice(row)], 0.1));
+                for (i, got) in
+                    numbers(&x).into_iter().enumerate().step_by(61).chain([(length - 1, numbers(&x)[length - 1])])
+                {
+                    let gradients: Vec<f64> = rows.iter().map(|row| f64::from(row[i])).collect();
+                    let expected = by_hand(1.0, &gradients, 1e-5, tensorflow);
+                    assert!((f64::from(got) - expected).abs() < 1e-6, "{length} {tensorflow} {i}: {got} {expected}");
+                    assert!((expected - by_hand(1.0, &gradients, 1e-5, !tensorflow)).abs() > 1e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn small_steps_of_bf16_numbers_are_not_lost() {
+        let mut weight = Tensor::ones([40], (Kind::BFloat16, Device::Cpu));
+        let mut single = Tensor::ones([40], (Kind::Float, Device::Cpu));
+        let mut adam = Adam::new(&[&weight], 1e-8);
+        let mut reference = Adam::new(&[&single], 1e-8);
+        for _ in 0..20 {
+            // Each step moves a number by about 1e-4; neighbours of 1 in bf16 lie .004 and .008 away.
+            adam.step(&mut [&mut weight], &[Tensor::ones([40], (Kind::BFloat16, Device::Cpu))], 1e-4);
+            reference.step(&mut [&mut single], &[Tensor::ones([40], (Kind::Float, Device::Cpu))], 1e-4);
+        }
+        let master = adam.masters()[0].as_ref().unwrap();
+        assert_eq!(numbers(master), numbers(&single));
+        assert!((numbers(&single)[0] - 0.998).abs() < 1e-5);
+        assert_eq!(numbers(&weight), numbers(&single.to_kind(Kind::BFloat16)));
+        let mut arrays = Arrays::new();
+        adam.to_arrays("adam", &mut arrays);
+        let restored = Adam::new(&[&weight], 1e-8).restored("adam", Reader(&arrays)).unwrap();
+        assert_eq!(numbers(restored.masters()[0].as_ref().unwrap()), numbers(&single));
+        assert!(Adam::new(&[&single], 1e-8).masters()[0].is_none());
+    }
+
+    #[test]
+    fn each_parameter_has_its_own_rate_and_one_without_gradient_stays() {
+        let mut parameters = [1.0_f32, 1.0, 1.0].map(|x| Tensor::from_slice(&[x]));
+        let [a, b, c] = &mut parameters;
+        let mut adam = Adam::new(&[a, b, c], 1e-8);
+        let gradients = [Tensor::from_slice(&[2.0_f32]), Tensor::from_slice(&[2.0_f32]), Tensor::new()];
+        assert_eq!(global_norm(&gradients), 8.0_f64.sqrt());
+        adam.step_each(&mut [a, b, c], &gradients, 0.5, |i| [0.1, 0.0, 0.1][i]);
+        let [a, b, c] = parameters.map(|p| numbers(&p)[0]);
+        assert!((a - 0.9).abs() < 1e-6 && b == 1.0 && c == 1.0, "{a} {b} {c}");
     }
 
     #[test]

@@ -174,8 +174,8 @@ impl Target for ThroughTanh<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::goal::{ClippedPolicy, ClippedValue};
+    use super::super::kl::approx_kl;
     use super::super::lanes::run_in_all;
-    use super::super::objective::approx_kl;
     use super::super::reference::{self, TensorNetwork};
     use super::*;
     use crate::basics::Seed;

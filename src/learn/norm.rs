@@ -116,6 +116,16 @@ impl Standard {
     }
 }
 
+/// Numbers brought to standard deviation 1 (of the population) and, where `shift`, to mean 0; without it they keep their mean, as rewards do
+/// in lm-human-preferences (Ziegler et al. 2019).
+pub fn whiten(numbers: &[f32], shift: bool) -> Vec<f32> {
+    let n = numbers.len() as f64;
+    let mean = numbers.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let var = numbers.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+    let (scale, centre) = (1.0 / (var.sqrt() + 1e-8), if shift { 0.0 } else { mean });
+    numbers.iter().map(|&x| ((f64::from(x) - mean) * scale + centre) as f32).collect()
+}
+
 fn hold(x: f32) -> f32 {
     // Not `clamp` or `max`/`min`: comparisons leave NaN as it is and still vectorise.
     let x = if x > CLIP { CLIP } else { x };
@@ -211,6 +221,20 @@ mod tests {
         }
         let row = norm.normalise(&[1e9, f32::NAN, -1e9]);
         assert_eq!((row[0], row[1].is_nan(), row[2]), (10.0, true, -10.0));
+    }
+
+    #[test]
+    fn whitening_agrees_with_the_published_numbers() {
+        // The check vector of "The N implementation details of RLHF with PPO" (Huang et al. 2024).
+        let numbers: Vec<f32> = (12..21).map(|i| i as f32 / 10.0).collect();
+        let expected = [0.0508, 0.4381, 0.8254, 1.2127, 1.6, 1.9873, 2.3746, 2.7619, 3.1492];
+        for (got, expected) in whiten(&numbers, false).iter().zip(expected) {
+            assert!((got - expected).abs() < 5e-5, "{got} {expected}");
+        }
+        for (got, expected) in whiten(&numbers, true).iter().zip(expected) {
+            assert!((got - (expected - 1.6)).abs() < 5e-5, "{got} {expected}");
+        }
+        assert!(whiten(&[3.0; 4], true).iter().all(|&x| x == 0.0) && whiten(&[], true).is_empty());
     }
 
     #[test]

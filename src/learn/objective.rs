@@ -24,13 +24,6 @@ pub fn clipped_value_loss(values: &Tensor, old_values: &Tensor, returns: &Tensor
     }
 }
 
-/// The estimate E[(r − 1) − log r] of KL(old ‖ new) in nats from log-ratios of samples of the old policy: unbiased and never negative
-/// (Schulman, "Approximating KL divergence", 2020).
-pub fn approx_kl(log_ratios: &[f32]) -> f64 {
-    let sum: f64 = log_ratios.iter().map(|&l| f64::from(l).exp_m1() - f64::from(l)).sum();
-    sum / log_ratios.len().max(1) as f64
-}
-
 /// The share of the returns' variance that the predictions explain: 1 is perfect, 0 no better than their mean, below 0 worse.
 /// 0 where the returns do not vary.
 pub fn explained_variance(predictions: &[f32], returns: &[f32]) -> f64 {

@@ -20,7 +20,7 @@ use super::goal::{ClippedPolicy, ClippedValue, Goal};
 use super::lanes::padded;
 use super::objective::explained_variance;
 use super::{
-    Actions, Dense, LearnError, Network, Policy, Reader, RewardScale, Rollout, RunningNorm, Trajectories, gae,
+    Actions, Dense, LearnError, Network, Policy, Reader, RewardScale, Rollout, RunningNorm, Trajectories, gae, whiten,
 };
 use crate::basics::{Array, Arrays, Seed, Stream};
 use crate::settings::PpoSettings;
@@ -267,7 +267,7 @@ impl Ppo {
         let (gamma, lambda) = (self.settings.gamma as f32, self.settings.lambda as f32);
         let estimate = gae(rollout.trajectories(&rewards), gamma, lambda);
         stats.explained_variance = explained_variance(&rollout.values, &estimate.returns);
-        let advantages = standardised(&estimate.advantages);
+        let advantages = whiten(&estimate.advantages, true);
         self.normalise(&rollout.obs);
 
         let Ppo {
@@ -466,15 +466,6 @@ impl Rollout {
             last_values: &self.last_values,
         }
     }
-}
-
-/// Mean 0 and standard deviation 1.
-fn standardised(numbers: &[f32]) -> Vec<f32> {
-    let n = numbers.len() as f64;
-    let mean = numbers.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let var = numbers.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
-    let scale = 1.0 / (var.sqrt() + 1e-8);
-    numbers.iter().map(|&x| ((f64::from(x) - mean) * scale) as f32).collect()
 }
 
 fn half_squared_error(predictions: &[f32], targets: &[f32]) -> f64 {

@@ -8,6 +8,7 @@ mod ppo;
 mod reward_model;
 mod run;
 mod task;
+mod text;
 
 pub use ppo::PpoSettings;
 pub use reward_model::{LabelSettings, RewardModelSettings};
@@ -16,3 +17,4 @@ pub use task::{
     BenchmarkSpec, HealthSpec, Map, Noise, Origin, PlaceSpec, ResetSpec, RewardKind, RewardSpec, SignalSpec, Source,
     SpecError, TaskSpec,
 };
+pub use text::{KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};

@@ -1,0 +1,327 @@
+//! How language models are taught: supervised fine-tuning, reward models, PPO. The defaults are those of lm-human-preferences (Ziegler et al.
+//! 2019) and its reproductions (Huang et al. 2024), where they name one.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How gradients become steps, for every trainer of language models.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimiserSettings {
+    /// Adam's step size after the warm-up.
+    pub learning_rate: f64,
+    /// The share of it that is left after the last planned step; it falls linearly till then. 1 turns the decay off.
+    pub final_learning_rate: f64,
+    /// Steps over which the step size rises linearly from 0 at the start; 0 turns the warm-up off.
+    pub warmup_steps: u64,
+    /// Parameter groups: the step size is multiplied by the number whose key is found in the parameter's name (`head`, `lora_A`, `h.0.`); the
+    /// longest key found counts, and 0 leaves the parameter as it is. Parameters that no key matches have 1.
+    pub rates: BTreeMap<String, f64>,
+    /// Adam's ε.
+    pub adam_eps: f64,
+    /// Whether ε stands where TensorFlow has it, inside the bias-corrected step, θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε), rather than
+    /// beside the corrected root, where PyTorch has it. TensorFlow's takes shorter steps at the start.
+    pub tensorflow_eps: bool,
+    /// Gradients longer than this (L2 norm over all parameters) are shortened to it; 0 turns it off.
+    pub max_grad_norm: f64,
+}
+
+impl Default for OptimiserSettings {
+    fn default() -> Self {
+        OptimiserSettings {
+            learning_rate: 1e-4,
+            final_learning_rate: 0.0,
+            warmup_steps: 0,
+            rates: BTreeMap::new(),
+            adam_eps: 1e-5,
+            tensorflow_eps: true,
+            max_grad_norm: 1.0,
+        }
+    }
+}
+
+impl OptimiserSettings {
+    fn check(&self, room: &str) -> Result<(), String> {
+        above(room, "learning_rate", self.learning_rate)?;
+        within(room, "final_learning_rate", self.final_learning_rate, 0.0, 1.0)?;
+        above(room, "adam_eps", self.adam_eps)?;
+        within(room, "max_grad_norm", self.max_grad_norm, 0.0, f64::MAX)?;
+        self.rates.iter().try_for_each(|(name, &rate)| within(room, &format!("rates.{name}"), rate, 0.0, f64::MAX))
+    }
+
+    /// The step size of gradient step `done` (from 0) of `planned`; 0 planned means no plan and no decay.
+    pub fn learning_rate_at(&self, done: u64, planned: u64) -> f64 {
+        let progress = match planned {
+            0 => 0.0,
+            planned => (done as f64 / planned as f64).min(1.0),
+        };
+        let warm = match self.warmup_steps {
+            0 => 1.0,
+            steps => ((done + 1) as f64 / steps as f64).min(1.0),
+        };
+        self.learning_rate * warm * (1.0 - (1.0 - self.final_learning_rate) * progress)
+    }
+
+    /// What the step size of the parameter of this name is multiplied by.
+    pub fn rate_of(&self, name: &str) -> f64 {
+        let found = self.rates.iter().filter(|(key, _)| name.contains(key.as_str()));
+        found.max_by_key(|(key, _)| key.len()).map_or(1.0, |(_, &rate)| rate)
+    }
+}
+
+/// Supervised fine-tuning, and training from nothing: the same loss on the tokens of completions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SupervisedSettings {
+    /// Examples a gradient step.
+    pub batch: usize,
+    /// Into how many parts a batch is cut, whose gradients are added up: less memory, the same step.
+    pub accumulate: usize,
+    /// How gradients become steps.
+    pub optimiser: OptimiserSettings,
+}
+
+impl Default for SupervisedSettings {
+    fn default() -> Self {
+        SupervisedSettings {
+            batch: 32,
+            accumulate: 1,
+            optimiser: OptimiserSettings { learning_rate: 1e-4, ..OptimiserSettings::default() },
+        }
+    }
+}
+
+impl SupervisedSettings {
+    /// Refuses settings that cannot work, naming the field and what it must be.
+    pub fn check(&self) -> Result<(), String> {
+        parts("text.sft", self.batch, self.accumulate)?;
+        self.optimiser.check("text.sft.optimiser")
+    }
+}
+
+/// Teaching a reward model from pairs of completions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextRewardSettings {
+    /// Pairs a gradient step.
+    pub batch: usize,
+    /// Into how many parts a batch is cut, whose gradients are added up.
+    pub accumulate: usize,
+    /// The share of judgements that is taken to be random, ε in the Bradley–Terry likelihood.
+    pub error_rate: f64,
+    /// How gradients become steps.
+    pub optimiser: OptimiserSettings,
+}
+
+impl Default for TextRewardSettings {
+    fn default() -> Self {
+        TextRewardSettings {
+            batch: 16,
+            accumulate: 1,
+            error_rate: 0.0,
+            optimiser: OptimiserSettings { learning_rate: 5e-5, ..OptimiserSettings::default() },
+        }
+    }
+}
+
+impl TextRewardSettings {
+    /// Refuses settings that cannot work, naming the field and what it must be.
+    pub fn check(&self) -> Result<(), String> {
+        parts("text.reward", self.batch, self.accumulate)?;
+        within("text.reward", "error_rate", self.error_rate, 0.0, 1.0)?;
+        self.optimiser.check("text.reward.optimiser")
+    }
+}
+
+/// How KL(policy ‖ reference) is estimated from one sampled token, with r = reference/policy probability (Schulman, "Approximating KL
+/// divergence", 2020).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KlEstimator {
+    /// −log r: unbiased, of either sign.
+    K1,
+    /// ½ (log r)²: biased, never negative.
+    K2,
+    /// r − 1 − log r: unbiased, never negative.
+    K3,
+}
+
+/// What keeps the policy near the reference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KlSettings {
+    /// β, the price of a nat, at the start; for good unless `adaptive`.
+    pub beta: f64,
+    /// Whether β is steered so that the KL of a completion comes to `target`.
+    pub adaptive: bool,
+    /// KL of a whole completion that is aimed at, nats.
+    pub target: f64,
+    /// Episodes over which an error of 20 % or more changes β by 20 %.
+    pub horizon: f64,
+    /// How the KL of a token in the reward is estimated.
+    pub estimator: KlEstimator,
+}
+
+impl Default for KlSettings {
+    fn default() -> Self {
+        KlSettings { beta: 0.15, adaptive: true, target: 6.0, horizon: 10_000.0, estimator: KlEstimator::K1 }
+    }
+}
+
+/// PPO of a language model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextPpoSettings {
+    /// Episodes (a prompt and its completion) between two updates.
+    pub batch: usize,
+    /// Episodes a gradient step.
+    pub minibatch: usize,
+    /// Into how many parts a minibatch is cut, whose gradients are added up.
+    pub accumulate: usize,
+    /// Episodes that are generated and scored side by side; 0 means all of `batch`.
+    pub side_by_side: usize,
+    /// Passes over the episodes.
+    pub epochs: usize,
+    /// Discount a token, γ.
+    pub gamma: f64,
+    /// GAE's λ.
+    pub lambda: f64,
+    /// How far the probability ratio of a token may leave 1 before the objective goes flat.
+    pub clip: f64,
+    /// How far a value may leave that of the rollout; 0 turns it off.
+    pub value_clip: f64,
+    /// Weight of the value loss beside the policy's.
+    pub value_weight: f64,
+    /// What divides the logits, when sampling and when scoring alike.
+    pub temperature: f64,
+    /// Where a completion is cut that has not ended.
+    pub max_new_tokens: usize,
+    /// What a completion without an end costs, in units of the reward.
+    pub missing_eos_cost: f64,
+    /// Whether scores are divided by the standard deviation of all scores so far.
+    pub scale_scores: bool,
+    /// Whether the rewards of an update's tokens, KL included, are brought to standard deviation 1 without moving their mean.
+    pub whiten_rewards: bool,
+    /// The price of leaving the reference.
+    pub kl: KlSettings,
+    /// How gradients become steps.
+    pub optimiser: OptimiserSettings,
+}
+
+impl Default for TextPpoSettings {
+    fn default() -> Self {
+        TextPpoSettings {
+            batch: 64,
+            minibatch: 16,
+            accumulate: 1,
+            side_by_side: 0,
+            epochs: 4,
+            gamma: 1.0,
+            lambda: 0.95,
+            clip: 0.2,
+            value_clip: 0.2,
+            value_weight: 0.1,
+            temperature: 1.0,
+            max_new_tokens: 24,
+            missing_eos_cost: 1.0,
+            scale_scores: false,
+            whiten_rewards: false,
+            kl: KlSettings::default(),
+            optimiser: OptimiserSettings { learning_rate: 1e-5, ..OptimiserSettings::default() },
+        }
+    }
+}
+
+impl TextPpoSettings {
+    /// Refuses settings that cannot work, naming the field and what it must be.
+    pub fn check(&self) -> Result<(), String> {
+        let room = "text.ppo";
+        parts(room, self.minibatch, self.accumulate)?;
+        for (name, value) in [("batch", self.batch), ("epochs", self.epochs), ("max_new_tokens", self.max_new_tokens)] {
+            if value == 0 {
+                return Err(format!("{room}.{name} must be at least 1"));
+            }
+        }
+        if self.minibatch > self.batch {
+            return Err(format!("{room}.minibatch must be at most {room}.batch, {}", self.batch));
+        }
+        within(room, "gamma", self.gamma, 0.0, 1.0)?;
+        within(room, "lambda", self.lambda, 0.0, 1.0)?;
+        above(room, "clip", self.clip)?;
+        above(room, "temperature", self.temperature)?;
+        within(room, "value_clip", self.value_clip, 0.0, f64::MAX)?;
+        within(room, "value_weight", self.value_weight, 0.0, f64::MAX)?;
+        within(room, "missing_eos_cost", self.missing_eos_cost, 0.0, f64::MAX)?;
+        within(room, "kl.beta", self.kl.beta, 0.0, f64::MAX)?;
+        above(room, "kl.target", self.kl.target)?;
+        above(room, "kl.horizon", self.kl.horizon)?;
+        self.optimiser.check("text.ppo.optimiser")
+    }
+}
+
+fn parts(room: &str, batch: usize, parts: usize) -> Result<(), String> {
+    match (batch, parts) {
+        (0, _) => Err(format!("{room}.batch must be at least 1")),
+        (batch, parts) if parts == 0 || parts > batch => {
+            Err(format!("{room}.accumulate must be from 1 to the {batch} examples of a gradient step, not {parts}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn above(room: &str, name: &str, value: f64) -> Result<(), String> {
+    match value.is_finite() && value > 0.0 {
+        true => Ok(()),
+        false => Err(format!("{room}.{name} must be a number above 0, not {value}")),
+    }
+}
+
+fn within(room: &str, name: &str, value: f64, low: f64, high: f64) -> Result<(), String> {
+    match ((low..=high).contains(&value), high) {
+        (true, _) => Ok(()),
+        (false, f64::MAX) => Err(format!("{room}.{name} must be a number of at least {low}, not {value}")),
+        (false, _) => Err(format!("{room}.{name} must be a number from {low} to {high}, not {value}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_step_size_rises_then_falls_to_nothing() {
+        let settings = OptimiserSettings { learning_rate: 1.0, warmup_steps: 4, ..OptimiserSettings::default() };
+        let rates: Vec<f64> = [0, 1, 3, 10, 20, 30].map(|done| settings.learning_rate_at(done, 20)).to_vec();
+        assert_eq!(rates, [0.25, 0.5 * 0.95, 0.85, 0.5, 0.0, 0.0]);
+        assert_eq!(settings.learning_rate_at(1_000_000, 0), 1.0);
+    }
+
+    #[test]
+    fn the_longest_name_decides_the_rate() {
+        let rates = [("h.1.", 0.5), ("h.1.attn", 0.1), ("head", 10.0)].map(|(name, rate)| (name.to_owned(), rate));
+        let settings = OptimiserSettings { rates: rates.into(), ..OptimiserSettings::default() };
+        let names = ["h.1.mlp.w", "h.1.attn.w", "value.head", "h.11.mlp.w"];
+        assert_eq!(names.map(|name| settings.rate_of(name)), [0.5, 0.1, 10.0, 1.0]);
+    }
+
+    #[test]
+    fn impossible_settings_are_named() {
+        TextPpoSettings::default().check().unwrap();
+        SupervisedSettings::default().check().unwrap();
+        TextRewardSettings::default().check().unwrap();
+        let ppo = TextPpoSettings::default;
+        for (settings, wanted) in [
+            (TextPpoSettings { minibatch: 65, ..ppo() }, "text.ppo.minibatch must be at most text.ppo.batch, 64"),
+            (
+                TextPpoSettings { accumulate: 17, ..ppo() },
+                "text.ppo.accumulate must be from 1 to the 16 examples of a gradient step, not 17",
+            ),
+            (TextPpoSettings { temperature: 0.0, ..ppo() }, "text.ppo.temperature must be a number above 0, not 0"),
+            (TextPpoSettings { lambda: 2.0, ..ppo() }, "text.ppo.lambda must be a number from 0 to 1, not 2"),
+        ] {
+            assert_eq!(settings.check().unwrap_err(), wanted);
+        }
+        assert!(toml::from_str::<TextPpoSettings>("[kl]\nbeta = 0.1\nestimator = 'k3'").is_ok());
+        assert!(toml::from_str::<TextPpoSettings>("[kl]\nbetta = 0.1").unwrap_err().to_string().contains("betta"));
+    }
+}
