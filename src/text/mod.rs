@@ -1,15 +1,37 @@
-//! Text mode: the same circle with completions for clips.
+//! The same circle with completions for clips: language models that are taught by comparing what they wrote.
+//!
+//! [`Supervised`] teaches a model to continue texts, [`TextReward`] turns judgements of pairs into a reward, and [`TextPpo`] follows the reward
+//! without leaving the reference far behind. Each is stepwise: whoever calls owns the loop, is told the [`Progress`] within a call and may
+//! stop it, and can save the whole state between calls as named arrays. The likelihood, GAE, the clipped losses, Adam and the KL control
+//! are those of `preference` and `learn`, which robots use too.
 
+mod causal;
+pub mod chain;
 pub mod chat;
 pub mod config;
+mod cursor;
 pub mod data;
 mod error;
 pub mod generate;
 pub mod grammar;
+mod heads;
 pub mod lora;
 pub mod model;
+mod optimiser;
+mod ppo;
+mod reward;
+mod supervised;
 pub mod teacher;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tiny;
 pub mod tokenizer;
 pub mod weights;
 
+pub use causal::{Draw, Drawn, Example, LanguageModel, Progress, Watch};
 pub use error::ModelError;
+pub use heads::ScalarHead;
+pub use ppo::{Episode, Reference, TextPpo, TextPpoStats};
+pub use reward::{TextComparison, TextReward, TextRewardStats};
+pub use supervised::{Supervised, SupervisedStats};
