@@ -85,8 +85,9 @@ fn a_person_picks_ties_skips_and_takes_back_and_all_of_it_survives_reopening() {
     let mut shown = Vec::new();
     for choice in [Choice::Left, Choice::Right, Choice::Tie, Choice::Skip] {
         let pair = until(&lab, "a pair", |s, _| s.pair.clone().filter(|p| !shown.contains(&p.id)));
-        assert_ne!(pair.clips[0].id, pair.clips[1].id);
-        assert!(pair.clips.iter().all(|c| c.frames.is_sound() && c.frames.steps >= 25));
+        let clips = pair.clips().unwrap();
+        assert_ne!(clips[0].id, clips[1].id);
+        assert!(clips.iter().all(|c| c.frames.is_sound() && c.frames.steps >= 25));
         shown.push(pair.id);
         answer(&lab, pair.id, choice);
     }

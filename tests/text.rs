@@ -153,7 +153,7 @@ fn an_adapter_adds_nothing_at_first_and_its_product_when_merged() {
         let plain = logits(&base, &ids, &mask);
         let mut model = base.clone();
         let mut stream = Seed(5).stream("adapter");
-        model.attach(&LoraSettings { rank: 3, alpha: 6.0, targets: vec![] }, &mut stream).unwrap();
+        model.attach(&LoraSettings { rank: 3, alpha: 6.0, ..Default::default() }, &mut stream).unwrap();
         assert!(logits(&model, &ids, &mask).equal(&plain), "{name}");
         tch::no_grad(|| {
             for (name, mut tensor) in model.trainable() {

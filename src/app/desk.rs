@@ -322,11 +322,13 @@ impl Desk {
         if let Some((pair, taught)) = asked.or_else(taught) {
             let known = self.shown.as_ref().is_some_and(|shown| shown.pair.id == pair.id && shown.taught == taught);
             if !known {
-                let duration = pair.clips.iter().map(|clip| last_moment(clip)).fold(0.0, f64::max);
-                self.clock.restart(duration);
-                self.clock.playing = true;
+                if let Some(clips) = pair.clips() {
+                    let duration = clips.iter().map(|clip| last_moment(clip)).fold(0.0, f64::max);
+                    self.clock.restart(duration);
+                    self.clock.playing = true;
+                    self.eye = framed(self.eye, &snapshot.scene, &clips.map(Arc::clone));
+                }
                 self.awaiting.take_if(|awaited| *awaited != pair.id);
-                self.eye = framed(self.eye, &snapshot.scene, &pair.clips);
                 self.shown = Some(Shown { pair, taught, since: Instant::now() });
             }
         } else if snapshot.teacher != TeacherKind::Person || !snapshot.from_preferences {
@@ -441,14 +443,16 @@ impl Desk {
     }
 
     fn step(&mut self, frames: f64) {
-        let Some(dt) = self.shown.as_ref().map(|shown| f64::from(shown.pair.clips[0].dt)) else { return };
+        let Some([clip, _]) = self.shown.as_ref().and_then(|shown| shown.pair.clips()) else { return };
+        let dt = f64::from(clip.dt);
         self.clock.playing = false;
         self.clock.seek((self.clock.time() / dt).round() * dt + frames * dt);
     }
 
     fn reset_cameras(&mut self) {
         let Some(scene) = &self.framed else { return };
-        self.eye = self.shown.as_ref().and_then(|shown| framed(None, scene, &shown.pair.clips));
+        let clips = self.shown.as_ref().and_then(|shown| shown.pair.clips());
+        self.eye = clips.and_then(|clips| framed(None, scene, &clips.map(Arc::clone)));
         self.policy.eye = self.policy.clip.as_ref().and_then(|clip| framed(None, scene, std::slice::from_ref(clip)));
     }
 

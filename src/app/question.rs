@@ -71,7 +71,7 @@ impl Desk {
             Rect::from_min_size(pos2(views.right() - width, views.top()), vec2(width, views.height())),
         ];
         let open = self.open_pair().is_some();
-        let clips = self.shown.as_ref().map(|shown| shown.pair.clips.clone());
+        let clips = self.shown.as_ref().and_then(|shown| shown.pair.clips()).map(|clips| clips.map(Arc::clone));
         let time = self.clock.time() as f32;
         for (side, rect) in halves.into_iter().enumerate() {
             let view = View {

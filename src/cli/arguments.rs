@@ -135,6 +135,7 @@ impl Train {
             env_steps: self.steps,
             seed: self.seed,
             backend: self.backend.clone(),
+            text: None,
             folder: self.session.clone(),
         }
     }

@@ -1,15 +1,15 @@
 //! What the ledger wants of the worker, as one small shared value: the worker looks at it between minibatches and never waits for a queue.
 
-use crate::basics::{Choice, Clip, JudgementId, PairId};
+use crate::basics::{Choice, Item, JudgementId, PairId};
 use crate::settings::TeacherKind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A standing judgement with the clips it is about.
+/// A standing judgement with what it is about.
 #[derive(Clone, Debug)]
 pub(super) struct Label {
     pub judgement: JudgementId,
     pub pair: PairId,
-    pub clips: [Arc<Clip>; 2],
+    pub items: [Item; 2],
     pub choice: Choice,
 }
 
@@ -24,6 +24,10 @@ pub(super) struct Wishes {
     pub save: bool,
     /// Show what the policy does at the next opportunity.
     pub show_policy: bool,
+    /// Text mode: a free prompt to answer at the next opportunity.
+    pub ask: Option<String>,
+    /// Text mode: the prompts to ask about from the next opportunity on.
+    pub prompts: Option<Vec<String>>,
     /// Who answers pairs.
     pub teacher: TeacherKind,
     /// Pairs that wait behind the one on show.
@@ -68,8 +72,8 @@ impl Control {
         guard.clone()
     }
 
-    /// Takes a one-time wish: returns whether it stood, and clears it.
-    pub fn take(&self, field: impl FnOnce(&mut Wishes) -> &mut bool) -> bool {
+    /// Takes a one-time wish: returns it as it stood, and clears it.
+    pub fn take<T: Default>(&self, field: impl FnOnce(&mut Wishes) -> &mut T) -> T {
         std::mem::take(field(&mut self.lock()))
     }
 

@@ -4,10 +4,13 @@
 use super::board::Board;
 use super::control::{Control, Label};
 use super::{Command, Curve, Event, PairView, Phase};
-use crate::basics::{Arrays, Choice, Clip, ItemId, Judgement, Pair, PairId, PairReason, Seed};
+use crate::basics::{
+    Arrays, Choice, Item, ItemId, Judgement, Pair, PairId, PairReason, Seed, Stream, both_clips, both_completions,
+};
 use crate::preference::SimulatedTeacher;
 use crate::settings::TeacherKind;
 use crate::store::{CheckpointHeader, Metric, Session, StoreError};
+use crate::text::teacher::{GoldTeacher, Noise};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -31,22 +34,22 @@ pub(super) enum Message {
 
 /// A pair that the worker proposes, sides already shuffled.
 pub(super) struct Offered {
-    pub clips: [Arc<Clip>; 2],
+    pub items: [Item; 2],
     pub reason: PairReason,
 }
 
-/// A pair with its clips.
+/// A pair with its items.
 #[derive(Clone)]
 struct Question {
     pair: Pair,
-    clips: [Arc<Clip>; 2],
+    items: [Item; 2],
     /// Whether the session holds it yet.
     stored: bool,
 }
 
 impl Question {
     fn view(&self) -> PairView {
-        PairView { id: self.pair.id, clips: self.clips.clone(), reason: self.pair.reason }
+        PairView { id: self.pair.id, items: self.items.clone(), reason: self.pair.reason }
     }
 }
 
@@ -82,27 +85,27 @@ impl Ledger {
         seed: Seed,
         teacher: TeacherKind,
     ) -> Result<Ledger, StoreError> {
-        let mut cache: HashMap<ItemId, Arc<Clip>> = HashMap::new();
+        let mut cache: HashMap<ItemId, Item> = HashMap::new();
         let mut labels = Vec::new();
         let mut answered = Vec::new();
         for judgement in session.standing()? {
             // The database holds a judgement to a pair that exists.
             let Some(pair) = session.pair(judgement.pair)? else { continue };
-            let mut clip = |id: ItemId| -> Result<Arc<Clip>, StoreError> {
+            let mut item = |id: ItemId| -> Result<Item, StoreError> {
                 Ok(match cache.get(&id) {
-                    Some(clip) => clip.clone(),
-                    None => cache.entry(id).or_insert(Arc::new(session.clip(id)?)).clone(),
+                    Some(item) => item.clone(),
+                    None => cache.entry(id).or_insert(session.item(id)?).clone(),
                 })
             };
-            let clips = [clip(pair.items[0])?, clip(pair.items[1])?];
+            let items = [item(pair.items[0])?, item(pair.items[1])?];
             labels.push(Label {
                 judgement: judgement.id,
                 pair: pair.id,
-                clips: clips.clone(),
+                items: items.clone(),
                 choice: judgement.choice,
             });
             if judgement.teacher == "person" {
-                answered.push((judgement, Question { pair, clips, stored: true }));
+                answered.push((judgement, Question { pair, items, stored: true }));
             }
         }
         let mut curves: Vec<Curve> = Curve::NAMES.iter().map(|(name, ..)| Curve { name, points: Vec::new() }).collect();
@@ -176,6 +179,17 @@ impl Ledger {
             Command::SetTeacher(teacher) => self.set_teacher(teacher),
             Command::Save => self.control.change(|w| w.save = true),
             Command::ShowPolicy => self.control.change(|w| w.show_policy = true),
+            Command::Ask(prompt) => self.control.change(|w| w.ask = Some(prompt)),
+            Command::SetPrompts(prompts) => {
+                if prompts.is_empty() || prompts.iter().any(|prompt| prompt.trim().is_empty()) {
+                    let why = "There must be a prompt, and none may be empty; the prompts stay as they were.";
+                    return self.board.say(Event::Refused(why.to_owned()));
+                }
+                // What waits was written for the old prompts.
+                self.queue.retain(|q| q.stored);
+                self.control.change(|w| w.prompts = Some(prompts));
+                self.publish_queue();
+            }
             Command::Quit => self.control.change(|w| w.quit = true),
         }
     }
@@ -250,10 +264,10 @@ impl Ledger {
             .map(|offered| {
                 let id = PairId(self.next_pair);
                 self.next_pair += 1;
-                let items = [offered.clips[0].id, offered.clips[1].id];
+                let items = offered.items.each_ref().map(Item::id);
                 Question {
                     pair: Pair { id, items, reason: offered.reason, asked_at: env_steps },
-                    clips: offered.clips,
+                    items: offered.items,
                     stored: false,
                 }
             })
@@ -280,13 +294,11 @@ impl Ledger {
         for question in questions {
             // One stream a question: the answers are the same however the run was cut into sessions.
             let stream = self.seed.stream(&format!("teacher/{}", question.pair.id.0));
-            let Some(mut simulated) = SimulatedTeacher::new(teacher, stream) else { return };
-            let [left, right] = &question.clips;
-            let choice = simulated.judge(&left.frames, &right.frames);
+            let Some((choice, name)) = simulated(teacher, stream, &question.items) else { continue };
             if let Err(error) = self
                 .session
-                .put_pair(&question.pair, [left, right])
-                .and_then(|()| self.commit(question, choice, simulated.name(), 0).map(drop))
+                .put_items(&question.pair, &question.items)
+                .and_then(|()| self.commit(question, choice, name, 0).map(drop))
             {
                 self.disk_fault(&error);
                 break;
@@ -311,7 +323,7 @@ impl Ledger {
         self.labels.push(Label {
             judgement: judgement.id,
             pair: question.pair.id,
-            clips: question.clips.clone(),
+            items: question.items.clone(),
             choice,
         });
         Ok(judgement)
@@ -329,9 +341,8 @@ impl Ledger {
 
     /// Puts a question on show. It reaches the disk here, before anyone can have answered it.
     fn show(&mut self, mut question: Question) {
-        let [left, right] = &question.clips;
         if !question.stored
-            && let Err(error) = self.session.put_pair(&question.pair, [left, right])
+            && let Err(error) = self.session.put_items(&question.pair, &question.items)
         {
             self.queue.push_front(question);
             self.disk_fault(&error);
@@ -418,6 +429,28 @@ impl Ledger {
             });
             self.board.say(Event::Faulted(why));
         }
+    }
+}
+
+/// What a simulated teacher says of a pair, and its name: by the task's true return of clips, by the gold score of texts. `None` for a
+/// person, and for texts whose score nobody knows.
+fn simulated(teacher: TeacherKind, stream: Stream, items: &[Item; 2]) -> Option<(Choice, &'static str)> {
+    if let Some([left, right]) = both_clips(items) {
+        let mut teacher = SimulatedTeacher::new(teacher, stream)?;
+        return Some((teacher.judge(&left.frames, &right.frames), teacher.name()));
+    }
+    let [left, right] = both_completions(items)?;
+    let (left, right) = (left.gold?, right.gold?);
+    let noise = text_noise(teacher)?;
+    Some((GoldTeacher::new(noise, stream).judge(left, right), GoldTeacher::NAME))
+}
+
+/// How a simulated teacher of texts errs; `None` for a person.
+pub(super) fn text_noise(teacher: TeacherKind) -> Option<Noise> {
+    match teacher {
+        TeacherKind::Person => None,
+        TeacherKind::Oracle => Some(Noise { doubt: 0.0, mistakes: 0.0 }),
+        TeacherKind::Mistaken { rate } => Some(Noise { mistakes: rate, ..Noise::default() }),
     }
 }
 

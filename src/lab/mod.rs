@@ -96,6 +96,8 @@ impl Lab {
             quit: false,
             save: false,
             show_policy: false,
+            ask: None,
+            prompts: None,
             teacher: settings.teacher,
             pairs_ready: 0,
             offers_done: 0,
@@ -224,6 +226,7 @@ fn first_snapshot(settings: &RunSettings, task: &Task, folder: &Path) -> Snapsho
         seconds_left: None,
         curves: Arc::default(),
         policy_clip: None,
+        text: None,
         folder: PathBuf::from(folder),
         at: Instant::now(),
     }

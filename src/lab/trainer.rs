@@ -7,7 +7,7 @@ use super::LabError;
 use super::control::Label;
 use super::evaluate::run_policy;
 use super::ledger::Offered;
-use crate::basics::{Array, Arrays, Clip, Frames, ItemId, JudgementId, Pose, Seed, Stream};
+use crate::basics::{Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, Pose, Seed, Stream, both_clips};
 use crate::gym::{Autoreset, Task, VectorEnv};
 use crate::learn::{Actions, Policy, Ppo, Rollout, Transition};
 use crate::physics::{self, Precision};
@@ -385,7 +385,7 @@ impl Preference {
             .map(|pair| {
                 let clips = [pair.left, pair.right].map(|i| pool.get(i).clip.clone());
                 asked.insert(clips[0].id, clips[1].id);
-                Offered { clips, reason: pair.reason }
+                Offered { items: clips.map(Item::Clip), reason: pair.reason }
             })
             .collect()
     }
@@ -428,7 +428,7 @@ impl Preference {
         let comparisons: Vec<Comparison> = labels
             .iter()
             .filter_map(|label| {
-                let [left, right] = &label.clips;
+                let [left, right] = both_clips(&label.items)?;
                 Comparison::new(label.pair.0, &left.frames, &right.frames, label.choice)
             })
             .collect();

@@ -1,7 +1,7 @@
 //! The words that cross between the lab and whoever drives it: the window, the terminal, a test.
 
-use crate::basics::{Choice, Clip, PairId, PairReason, Scene};
-pub use crate::settings::TeacherKind;
+use crate::basics::{Choice, Clip, Completion, Item, PairId, PairReason, Scene, both_clips, both_completions};
+pub use crate::settings::{TeacherKind, TextStage};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,8 +28,13 @@ pub enum Command {
     SetTeacher(TeacherKind),
     /// Write a checkpoint now.
     Save,
-    /// Render what the current policy does, deterministically, into [`Snapshot::policy_clip`], as soon as the worker can.
+    /// Show what the current policy does, as soon as the worker can: a robot's into [`Snapshot::policy_clip`], a language model's into
+    /// [`TextView::samples`].
     ShowPolicy,
+    /// Text mode: answer this prompt with the model before and after teaching, into [`TextView::asked`].
+    Ask(String),
+    /// Text mode: ask about these prompts from now on, one or more, none empty.
+    SetPrompts(Vec<String>),
     /// Save, close the session and end the worker.
     Quit,
 }
@@ -87,10 +92,22 @@ pub enum Phase {
 pub struct PairView {
     /// The question.
     pub id: PairId,
-    /// `[left, right]`, as they must be shown.
-    pub clips: [Arc<Clip>; 2],
+    /// `[left, right]`, as they must be shown: two clips, or in text mode two completions of one prompt.
+    pub items: [Item; 2],
     /// Why it is asked.
     pub reason: PairReason,
+}
+
+impl PairView {
+    /// Both clips, where a robot is taught.
+    pub fn clips(&self) -> Option<[&Arc<Clip>; 2]> {
+        both_clips(&self.items)
+    }
+
+    /// Both completions, in text mode.
+    pub fn completions(&self) -> Option<[&Arc<Completion>; 2]> {
+        both_completions(&self.items)
+    }
 }
 
 /// One named learning curve; the points are `[env steps, value]`, oldest first.
@@ -117,7 +134,69 @@ impl Curve {
         ("kl", "Update KL", "Approximate KL of the last policy update, nats"),
         ("value_loss", "Value loss", "Mean squared error of the critic on normalised returns"),
         ("labels", "Labels", "Standing judgements"),
+        (
+            "base_loss",
+            "Base loss",
+            "Negative log-likelihood of documents while the base model learns the language, nats a token",
+        ),
+        ("supervised_loss", "Supervised loss", "Negative log-likelihood of demonstrations, nats a token"),
+        (
+            "reward",
+            "Reward",
+            "Mean score of the reward model over an update's completions; 0 is the supervised model, 1 its spread",
+        ),
+        (
+            "gold",
+            "Gold score",
+            "Mean true score of an update's completions, where it is known; the policy never sees it",
+        ),
+        ("reference_kl", "KL to reference", "Mean of log π − log π_ref over whole completions, nats"),
+        (
+            "beta",
+            "β, price of a nat",
+            "What a nat of KL costs in units of the reward; steered so that the KL comes to its target",
+        ),
+        ("length", "Length", "Mean length of a completion, tokens"),
+        ("ended", "Ended", "Share of the completions that come to an end rather than being cut"),
     ];
+}
+
+/// What text mode shows beside pairs and curves.
+#[derive(Clone, Debug, Default)]
+pub struct TextView {
+    /// The model in a few words, e.g. `GPT-2, 0.9 M parameters, f32, LoRA r = 16`.
+    pub model: String,
+    /// The stage that is being trained.
+    pub stage: TextStage,
+    /// Steps done in it.
+    pub done: u64,
+    /// Steps that it takes in all.
+    pub of: u64,
+    /// What is being done right now, e.g. `Writing completions`; empty while nothing is.
+    pub doing: String,
+    /// Whether a gold score is known, so that a simulated teacher can answer.
+    pub has_gold: bool,
+    /// The prompts that are asked about. Their number may be large; shared, so a clone is cheap.
+    pub prompts: Arc<Vec<String>>,
+    /// The same few prompts, answered then and now.
+    pub samples: Arc<Vec<TextSample>>,
+    /// The latest free prompt and its answers.
+    pub asked: Option<Arc<TextSample>>,
+    /// The KL that β is steered to, nats; `None` where β is fixed.
+    pub kl_target: Option<f64>,
+}
+
+/// A prompt, answered before and after teaching. While a text streams in it grows from snapshot to snapshot.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TextSample {
+    /// The prompt as a person reads it.
+    pub prompt: String,
+    /// What the supervised model writes.
+    pub before: Completion,
+    /// What the policy writes now; its log-ratios say how far each token moved.
+    pub now: Completion,
+    /// Whether both are written to their end.
+    pub complete: bool,
 }
 
 /// The whole picture at one moment: latest value wins, so a slow window never queues stale frames. Cheap to clone.
@@ -152,7 +231,7 @@ pub struct Snapshot {
     pub labels_per_minute: f64,
     /// Share of held-out judgements that the reward model gets right; `None` before there are any.
     pub agreement: Option<f64>,
-    /// Env steps done.
+    /// Env steps done; in text mode steps of all stages together.
     pub env_steps: u64,
     /// Env steps planned.
     pub env_steps_planned: u64,
@@ -164,6 +243,8 @@ pub struct Snapshot {
     pub curves: Arc<Vec<Curve>>,
     /// The current policy running, deterministically; `None` until first asked for or made.
     pub policy_clip: Option<Arc<Clip>>,
+    /// What only text mode has; `None` where a robot is taught.
+    pub text: Option<Arc<TextView>>,
     /// The session's folder.
     pub folder: PathBuf,
     /// When this snapshot was made.

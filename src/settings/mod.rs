@@ -9,6 +9,7 @@ mod reward_model;
 mod run;
 mod task;
 mod text;
+mod text_run;
 
 pub use ppo::PpoSettings;
 pub use reward_model::{LabelSettings, RewardModelSettings};
@@ -18,3 +19,4 @@ pub use task::{
     SpecError, TaskSpec,
 };
 pub use text::{KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
+pub use text_run::{LoraSettings, TextPrecision, TextRun, TextShape, TextStage};

@@ -1,5 +1,6 @@
 //! One run: which task, whose judgement, how long.
 
+use super::TextRun;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -22,9 +23,9 @@ pub enum TeacherKind {
     /// The person at the desk.
     #[default]
     Person,
-    /// A simulated teacher that judges by the task's true return and never errs.
+    /// A simulated teacher that judges by the task's true return, in text mode by the gold score, and never errs.
     Oracle,
-    /// A simulated teacher whose answer is flipped at this rate.
+    /// A simulated teacher whose answer is flipped at this rate. In text mode it is also unsure where two scores lie close.
     Mistaken {
         /// Probability of a flip, 0..=1.
         rate: f64,
@@ -49,9 +50,30 @@ pub struct RunSettings {
     pub seed: u64,
     /// The physics backend's name.
     pub backend: String,
+    /// Text mode's settings; `None` for a run that teaches a robot. `env_steps` then counts the steps of all stages, and the task is
+    /// called `text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextRun>,
     /// The session's folder; `None` makes a new one under the sessions folder.
     #[serde(skip)]
     pub folder: Option<PathBuf>,
+}
+
+impl RunSettings {
+    /// What a run in text mode calls its task.
+    pub const TEXT: &str = "text";
+
+    /// A run in text mode.
+    pub fn of_text(text: TextRun) -> RunSettings {
+        let env_steps = text.steps();
+        RunSettings {
+            task: RunSettings::TEXT.to_owned(),
+            labels: 500,
+            env_steps,
+            text: Some(text),
+            ..RunSettings::default()
+        }
+    }
 }
 
 impl Default for RunSettings {
@@ -64,6 +86,7 @@ impl Default for RunSettings {
             env_steps: 2_000_000,
             seed: 0,
             backend: "lanes".to_owned(),
+            text: None,
             folder: None,
         }
     }

@@ -33,6 +33,12 @@ impl Session {
                 reason: format!("it names clips {:?} and came with {:?}", pair.items, clips.map(|c| c.id)),
             });
         }
+        if self.holds_texts() {
+            return Err(StoreError::Unsound {
+                what: format!("pair {}", pair.id.0),
+                reason: "it compares clips, and the session holds texts".to_owned(),
+            });
+        }
         let rows = [ClipRow::new(clips[0])?, ClipRow::new(clips[1])?];
         let taken = self.pair(pair.id)?;
         if taken.is_some_and(|there| there != *pair) {
@@ -42,17 +48,7 @@ impl Session {
             for row in &rows {
                 row.insert(transaction)?;
             }
-            if taken.is_none() {
-                transaction.prepare_cached("INSERT INTO pairs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute((
-                    pair.id.0,
-                    pair.items[0].0,
-                    pair.items[1].0,
-                    word(&pair.reason)?,
-                    pair.asked_at,
-                    pair_sum(pair)?,
-                ))?;
-            }
-            Ok(())
+            if taken.is_none() { insert_pair(transaction, pair) } else { Ok(()) }
         })
     }
 
@@ -97,9 +93,12 @@ impl Session {
         self.sql(|db| db.prepare_cached(UNANSWERED)?.query_map([], read_pair)?.collect())
     }
 
-    /// The lowest number above every stored clip's; 1 in a new session.
+    /// The lowest number above every stored clip's or completion's; 1 in a new session.
     pub fn next_item_id(&self) -> Result<ItemId, StoreError> {
-        self.sql(|db| db.query_row("SELECT coalesce(max(id), 0) + 1 FROM clips", [], |row| row.get(0))).map(ItemId)
+        const CLIPS: &str = "SELECT coalesce(max(id), 0) + 1 FROM clips";
+        const COMPLETIONS: &str = "SELECT coalesce(max(id), 0) + 1 FROM completions";
+        let ask = if self.holds_texts() { COMPLETIONS } else { CLIPS };
+        self.sql(|db| db.query_row(ask, [], |row| row.get(0))).map(ItemId)
     }
 
     /// The lowest number above every stored pair's; 1 in a new session.
@@ -264,6 +263,19 @@ impl ClipRow {
         };
         Ok(Clip { id: ItemId(self.id), task: self.task, dt: self.dt, recorded_at: self.recorded_at, frames })
     }
+}
+
+/// Adds a pair whose items are there and whose id is free.
+pub(super) fn insert_pair(transaction: &Transaction, pair: &Pair) -> Result<(), Refused> {
+    transaction.prepare_cached("INSERT INTO pairs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute((
+        pair.id.0,
+        pair.items[0].0,
+        pair.items[1].0,
+        word(&pair.reason)?,
+        pair.asked_at,
+        pair_sum(pair)?,
+    ))?;
+    Ok(())
 }
 
 fn read_pair(row: &Row) -> rusqlite::Result<Pair> {

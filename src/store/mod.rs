@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hopper-2026-11-23-194501/
-//!   session.db                      SQLite: settings, clips, pairs, the log of judgements, metrics
+//!   session.db                      SQLite: settings, clips (or completions), pairs, the log of judgements, metrics
 //!   session.lock                    locked by the process that writes the session; never by a dead one
 //!   checkpoints/
 //!     checkpoint-00000041.safetensors   weights, optimiser, normalisers, random streams; the last two are kept
@@ -21,6 +21,7 @@
 mod arrays_file;
 mod checkpoints;
 mod clips;
+mod completions;
 mod disk;
 mod error;
 mod export;

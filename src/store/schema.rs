@@ -14,20 +14,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The database's file name in the session's folder.
 pub(super) const DATABASE: &str = "session.db";
 
-/// The format that this program writes, in the header's `user_version`. Raise it with any change that an older program would misread.
-pub(super) const FORMAT: u32 = 1;
+/// The formats that this program writes, in the header's `user_version`: of a session with clips, and of one with texts. A change that an
+/// older program would misread takes the next number that is free.
+const FORMATS: [u32; 2] = [1, 2];
 
 /// The header's `application_id`, "Flip": tells a session from any other SQLite file.
 const APPLICATION: u32 = u32::from_be_bytes(*b"Flip");
 
-/// Format 1.
-const TABLES: &str = "
+/// What both kinds of session begin with.
+const SETTINGS: &str = "
     -- The run's settings as JSON: one row. checksum: FNV-1a of json.
     CREATE TABLE settings (one INTEGER PRIMARY KEY CHECK (one = 1), json TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
 
     -- Single facts: when the session was made, and by which version.
     CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+";
 
+/// A robot's clips.
+const CLIPS: &str = "
     -- frames: little-endian f32 of poses [T, B, 7], obs [T, O], actions [T, A] and task reward [T], one after the other.
     -- checksum: FNV-1a over all the other columns, see clips.rs.
     CREATE TABLE clips (
@@ -42,12 +46,21 @@ const TABLES: &str = "
         checksum INTEGER NOT NULL,
         frames BLOB NOT NULL
     ) STRICT;
+";
 
+/// A language model's completions.
+const COMPLETIONS: &str = "
+    -- json: the completion with its prompt, tokens, pieces and log-ratios. checksum: FNV-1a of json.
+    CREATE TABLE completions (id INTEGER PRIMARY KEY, json TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
+";
+
+/// Pairs of items, which lie in the table that stands for `ITEMS`, what was said of them, and curves.
+const PAIRS: &str = "
     -- left and right as shown. checksum: as for clips.
     CREATE TABLE pairs (
         id INTEGER PRIMARY KEY,
-        left_item INTEGER NOT NULL REFERENCES clips (id),
-        right_item INTEGER NOT NULL REFERENCES clips (id),
+        left_item INTEGER NOT NULL REFERENCES ITEMS (id),
+        right_item INTEGER NOT NULL REFERENCES ITEMS (id),
         reason TEXT NOT NULL,
         asked_at INTEGER NOT NULL,
         checksum INTEGER NOT NULL
@@ -93,8 +106,14 @@ pub(super) fn write_new(path: &Path, settings: &RunSettings) -> Result<(), Store
         db.pragma_update(None, "synchronous", "FULL")?;
         let transaction = db.unchecked_transaction()?;
         db.pragma_update(None, "application_id", APPLICATION)?;
-        db.pragma_update(None, "user_version", FORMAT)?;
-        db.execute_batch(TABLES)?;
+        let (format, items, table) = match settings.text {
+            None => (FORMATS[0], CLIPS, "clips"),
+            Some(_) => (FORMATS[1], COMPLETIONS, "completions"),
+        };
+        db.pragma_update(None, "user_version", format)?;
+        db.execute_batch(SETTINGS)?;
+        db.execute_batch(items)?;
+        db.execute_batch(&PAIRS.replace("ITEMS", table))?;
         let meta = [("created_at_ms", now_ms().to_string()), ("created_by", env!("CARGO_PKG_VERSION").to_owned())];
         for (name, value) in meta {
             db.execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", (name, value))?;
@@ -160,9 +179,9 @@ pub(super) fn inspect(folder: &Path) -> Result<(), StoreError> {
 /// Refuses formats that this program does not know.
 fn check_format(folder: &Path, found: u32) -> Result<(), StoreError> {
     match found {
-        FORMAT => Ok(()),
+        known if FORMATS.contains(&known) => Ok(()),
         0 => Err(StoreError::Damaged { path: folder.join(DATABASE), reason: "it names no format".to_owned() }),
-        _ => Err(StoreError::Newer { path: folder.to_owned(), found, known: FORMAT }),
+        _ => Err(StoreError::Newer { path: folder.to_owned(), found, known: FORMATS[1] }),
     }
 }
 

@@ -6,22 +6,7 @@ use crate::basics::Stream;
 use rand::RngExt;
 use tch::{Kind, Tensor};
 
-/// Which maps get an adapter, and how large.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraSettings {
-    /// r: the adapter's rank.
-    pub rank: usize,
-    /// What is added to a map is alpha / rank times the product of the adapter's two matrices.
-    pub alpha: f64,
-    /// The maps, by the last part of their names (`q_proj`, `c_attn`, `down_proj`); none for every linear map.
-    pub targets: Vec<String>,
-}
-
-impl Default for LoraSettings {
-    fn default() -> Self {
-        LoraSettings { rank: 16, alpha: 32.0, targets: vec![] }
-    }
-}
+pub use crate::settings::LoraSettings;
 
 impl Transformer {
     /// Puts a new adapter on each target; the model's outputs stay as they are, bit for bit, till it is trained. A is uniform within

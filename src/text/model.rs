@@ -17,21 +17,12 @@ use rand_distr::{Distribution, StandardNormal};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
+pub use crate::settings::TextPrecision as Precision;
 pub use attention::Cache;
 pub use linear::Lora;
 
 /// Named tensors, by Hugging Face's names.
 pub type Tensors = BTreeMap<String, Tensor>;
-
-/// What weights and activations are made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// Single precision.
-    #[default]
-    F32,
-    /// bfloat16, with norms, softmax and logits in f32.
-    Bf16,
-}
 
 impl Precision {
     /// The kind of tensors that hold it.

@@ -1,7 +1,7 @@
 //! A lab for the desk's tests: it follows a script instead of training, and remembers what it was told.
 
 use flipside::app::{DeskOptions, TaskChoice};
-use flipside::basics::{Choice, Clip, Frames, Geom, ItemId, PairId, PairReason, Pose, Scene, Shape};
+use flipside::basics::{Choice, Clip, Frames, Geom, Item, ItemId, PairId, PairReason, Pose, Scene, Shape};
 use flipside::lab::{Command, Curve, Event, Link, PairView, Phase, Snapshot, TeacherKind};
 use flipside::settings::RunSettings;
 use flipside::settings::envs::{self, TaskEntry};
@@ -52,6 +52,7 @@ impl Lab {
             seconds_left: Some(222.0),
             curves: Arc::new(Vec::new()),
             policy_clip: None,
+            text: None,
             folder: PathBuf::from("/sessions/hopper-1"),
             at: Instant::now(),
         };
@@ -126,7 +127,7 @@ impl Link for Lab {
             Command::SetTeacher(teacher) => script.snapshot.teacher = *teacher,
             Command::Save => script.events.push(Event::Saved { env_steps: script.snapshot.env_steps }),
             Command::Quit => script.events.push(Event::Closed),
-            Command::Judge { .. } => {}
+            Command::Judge { .. } | Command::Ask(_) | Command::SetPrompts(_) => {}
         }
         script.commands.push(command);
         true
@@ -143,10 +144,11 @@ impl Link for Lab {
 
 /// Pair `n`, of clips that hop in different ways.
 pub fn pair(n: u64) -> PairView {
-    let clips = [0, 1].map(|side| Arc::new(clip(2 * n + side, 1000 * n, 0.6 + 0.13 * ((2 * n + side) % 7) as f32)));
+    let vigour = |side: u64| 0.6 + 0.13 * ((2 * n + side) % 7) as f32;
+    let items = [0, 1].map(|side| Item::Clip(Arc::new(clip(2 * n + side, 1000 * n, vigour(side)))));
     PairView {
         id: PairId(n),
-        clips,
+        items,
         reason: if n.is_multiple_of(3) { PairReason::Random } else { PairReason::Disagreement },
     }
 }

@@ -1,0 +1,285 @@
+//! A run in text mode: which model, which data, how far, and how each stage learns.
+
+use super::{KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// The stages of a run, in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextStage {
+    /// The base model learns the language from documents.
+    Base,
+    /// The supervised model learns to answer prompts from demonstrations.
+    Supervised,
+    /// The reward model learns from judgements.
+    Reward,
+    /// PPO follows the reward model.
+    #[default]
+    Ppo,
+}
+
+impl TextStage {
+    /// All of them, in order.
+    pub const ALL: [TextStage; 4] = [TextStage::Base, TextStage::Supervised, TextStage::Reward, TextStage::Ppo];
+
+    /// Its name in files and folders.
+    pub fn name(self) -> &'static str {
+        ["base", "supervised", "reward", "ppo"][self as usize]
+    }
+}
+
+/// What weights and activations are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextPrecision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bfloat16, with norms, softmax and logits in f32 and f32 master weights in Adam.
+    Bf16,
+}
+
+impl FromStr for TextPrecision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TextPrecision, String> {
+        match text {
+            "f32" => Ok(TextPrecision::F32),
+            "bf16" => Ok(TextPrecision::Bf16),
+            _ => Err("expected f32 or bf16".to_owned()),
+        }
+    }
+}
+
+/// Low-rank adapters (Hu et al. 2021): which maps get one, and how large.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraSettings {
+    /// r: the adapter's rank.
+    pub rank: usize,
+    /// What is added to a map is alpha / rank times the product of the adapter's two matrices.
+    pub alpha: f64,
+    /// Share of the adapter's inputs that is set to 0 in supervised training, the rest scaled up; PPO and reward models train without, as
+    /// a probability ratio between two different networks would mean nothing.
+    pub dropout: f64,
+    /// The maps, by the last part of their names (`q_proj`, `c_attn`, `down_proj`); none for every linear map.
+    pub targets: Vec<String>,
+}
+
+impl Default for LoraSettings {
+    fn default() -> Self {
+        LoraSettings { rank: 16, alpha: 32.0, dropout: 0.0, targets: vec![] }
+    }
+}
+
+impl FromStr for LoraSettings {
+    type Err = String;
+
+    /// `r=16,alpha=32,dropout=0.05,targets=all` or `targets=q_proj+v_proj`, any of them left out. Without an alpha it is twice the rank.
+    fn from_str(text: &str) -> Result<LoraSettings, String> {
+        let mut settings = LoraSettings::default();
+        let mut alpha = None;
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not NAME=VALUE"))?;
+            let bad = |what: &str| format!("`{name}` is `{value}`; expected {what}");
+            match name {
+                "r" => {
+                    settings.rank = value.parse().ok().filter(|&r| r > 0).ok_or_else(|| bad("a rank of 1 or more"))?
+                }
+                "alpha" => {
+                    let number = value.parse().ok().filter(|a: &f64| a.is_finite() && *a > 0.0);
+                    alpha = Some(number.ok_or_else(|| bad("a number above 0"))?);
+                }
+                "dropout" => {
+                    let share = value.parse().ok().filter(|p| (0.0..1.0).contains(p));
+                    settings.dropout = share.ok_or_else(|| bad("a share from 0 to below 1"))?;
+                }
+                "targets" if value == "all" => settings.targets = Vec::new(),
+                "targets" => settings.targets = value.split('+').map(str::to_owned).collect(),
+                _ => return Err(format!("`{name}` is not known; expected r, alpha, dropout or targets")),
+            }
+        }
+        settings.alpha = alpha.unwrap_or(2.0 * settings.rank as f64);
+        Ok(settings)
+    }
+}
+
+/// The size of the built-in model, a GPT-2 that is trained from nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextShape {
+    /// Tokens of the byte-level BPE that is trained for it, at least 258.
+    pub vocabulary: usize,
+    /// Positions.
+    pub context: usize,
+    /// Size of a hidden state.
+    pub width: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Heads.
+    pub heads: usize,
+}
+
+impl Default for TextShape {
+    fn default() -> Self {
+        TextShape { vocabulary: 1024, context: 192, width: 128, layers: 4, heads: 4 }
+    }
+}
+
+/// Everything that decides how a run in text mode goes; stored with its session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextRun {
+    /// The folder of the model to begin with; `None` trains the built-in one from nothing.
+    pub model: Option<PathBuf>,
+    /// The first stage that is trained. What comes before it is what `model` has behind it.
+    pub from: TextStage,
+    /// The last stage that is trained.
+    pub until: TextStage,
+    /// A finished reward model's folder, in place of one that is taught.
+    pub reward_model: Option<PathBuf>,
+    /// Documents for the base model, JSON lines; the built-in grammar's if none.
+    pub documents: Option<PathBuf>,
+    /// Prompts with completions for the supervised model; the built-in grammar's if none.
+    pub demonstrations: Option<PathBuf>,
+    /// Judged pairs for the reward model, beside the judgements of the session.
+    pub comparisons: Option<PathBuf>,
+    /// Prompts to answer; the demonstrations' if none.
+    pub prompts: Option<PathBuf>,
+    /// Leave lines out that cannot be read, after naming them.
+    pub skip_bad_lines: bool,
+    /// The built-in model's size.
+    pub shape: TextShape,
+    /// What weights and activations are made of.
+    pub precision: TextPrecision,
+    /// Adapters in place of training every weight, from the supervised stage on (in all stages where a model is given).
+    pub lora: Option<LoraSettings>,
+    /// Blocks, counted from the embedding, that stay as they are, the embedding with them; policy, reference and reward model share them.
+    pub frozen_layers: usize,
+    /// Whether activations are computed again in the backward pass rather than kept: less memory, about a third more time.
+    pub checkpointing: bool,
+    /// Gradient steps of the base model.
+    pub base_steps: u64,
+    /// Gradient steps of the supervised model.
+    pub supervised_steps: u64,
+    /// Gradient steps of the reward model over all planned judgements.
+    pub reward_steps: u64,
+    /// Updates of PPO.
+    pub updates: u64,
+    /// How the base model learns.
+    pub base: SupervisedSettings,
+    /// How the supervised model learns.
+    pub supervised: SupervisedSettings,
+    /// How the reward model learns.
+    pub reward: TextRewardSettings,
+    /// How PPO learns.
+    pub ppo: TextPpoSettings,
+}
+
+impl Default for TextRun {
+    fn default() -> Self {
+        let at = |learning_rate: f64| OptimiserSettings { learning_rate, ..OptimiserSettings::default() };
+        let ppo = TextPpoSettings::default();
+        TextRun {
+            model: None,
+            from: TextStage::Base,
+            until: TextStage::Ppo,
+            reward_model: None,
+            documents: None,
+            demonstrations: None,
+            comparisons: None,
+            prompts: None,
+            skip_bad_lines: false,
+            shape: TextShape::default(),
+            precision: TextPrecision::default(),
+            lora: None,
+            frozen_layers: 0,
+            checkpointing: false,
+            base_steps: 600,
+            supervised_steps: 200,
+            reward_steps: 150,
+            updates: 80,
+            base: SupervisedSettings { batch: 32, optimiser: at(2e-3), ..SupervisedSettings::default() },
+            supervised: SupervisedSettings { batch: 32, optimiser: at(5e-4), ..SupervisedSettings::default() },
+            reward: TextRewardSettings { batch: 16, optimiser: at(3e-4), ..TextRewardSettings::default() },
+            ppo: TextPpoSettings {
+                max_new_tokens: 64,
+                kl: KlSettings { horizon: 1_000.0, ..ppo.kl.clone() },
+                optimiser: at(2e-4),
+                ..ppo
+            },
+        }
+    }
+}
+
+impl TextRun {
+    /// Refuses settings that cannot work, naming the field and what it must be.
+    pub fn check(&self) -> Result<(), String> {
+        if self.from > self.until {
+            return Err(format!("text.from, {}, comes after text.until, {}", self.from.name(), self.until.name()));
+        }
+        if self.from > TextStage::Base && self.model.is_none() {
+            return Err(format!("text.from = {} needs a model to begin with: set text.model", self.from.name()));
+        }
+        if self.lora.is_some() && self.frozen_layers > 0 {
+            return Err("text.lora freezes every layer already: leave text.frozen_layers at 0".to_owned());
+        }
+        self.base.check()?;
+        self.supervised.check()?;
+        self.reward.check()?;
+        self.ppo.check()
+    }
+
+    /// Gradient steps or updates that this stage takes, where it is trained at all.
+    pub fn steps_of(&self, stage: TextStage) -> u64 {
+        if !(self.from..=self.until).contains(&stage) {
+            return 0;
+        }
+        match stage {
+            TextStage::Base => self.base_steps,
+            TextStage::Supervised => self.supervised_steps,
+            TextStage::Reward if self.reward_model.is_some() => 0,
+            TextStage::Reward => self.reward_steps,
+            TextStage::Ppo => self.updates,
+        }
+    }
+
+    /// Steps of all stages together.
+    pub fn steps(&self) -> u64 {
+        TextStage::ALL.into_iter().map(|stage| self.steps_of(stage)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_are_typed_in_a_word() {
+        let all = LoraSettings::default();
+        assert_eq!("r=16,targets=all".parse(), Ok(all.clone()));
+        assert_eq!("".parse(), Ok(all.clone()));
+        let typed: LoraSettings = "r=4,alpha=4,dropout=0.1,targets=q_proj+v_proj".parse().unwrap();
+        let targets = vec!["q_proj".to_owned(), "v_proj".to_owned()];
+        assert_eq!(typed, LoraSettings { rank: 4, alpha: 4.0, dropout: 0.1, targets });
+        assert_eq!("r=8".parse::<LoraSettings>().map(|l| l.alpha), Ok(16.0));
+        for wrong in ["r=0", "r", "rank=3", "alpha=-1", "dropout=1"] {
+            assert!(wrong.parse::<LoraSettings>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn impossible_runs_are_refused() {
+        TextRun::default().check().unwrap();
+        let run = TextRun { from: TextStage::Ppo, ..TextRun::default() };
+        assert!(run.check().unwrap_err().contains("text.model"));
+        let run = TextRun { until: TextStage::Base, from: TextStage::Reward, ..TextRun::default() };
+        assert!(run.check().unwrap_err().contains("comes after"));
+        let run = TextRun { until: TextStage::Supervised, ..TextRun::default() };
+        assert_eq!((run.steps(), run.steps_of(TextStage::Ppo)), (800, 0));
+        let back: TextRun = toml::from_str(&toml::to_string(&run).unwrap()).unwrap();
+        assert_eq!(back, run);
+    }
+}
