@@ -5,7 +5,7 @@ use flipside::store::ModelFolder;
 use flipside::text::config::{Ending, Family, ModelConfig};
 use flipside::text::generate::{Sampling, generate};
 use flipside::text::lora::LoraSettings;
-use flipside::text::model::{Precision, Transformer};
+use flipside::text::model::{Precision, Transformer, weights_bytes};
 use flipside::text::weights;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -245,4 +245,52 @@ fn gradients_reach_every_parameter() {
             );
         }
     }
+}
+
+#[test]
+fn twins_share_what_is_not_trained() {
+    for name in ["gpt2", "llama", "qwen3"] {
+        let (mut model, _) = load(name, Precision::F32);
+        let (ids, mask, _) = expected(name);
+        let plain = logits(&model, &ids, &mask);
+        let all = model.trainable().len();
+        // Nothing is frozen: nothing is shared.
+        let whole = model.twin();
+        assert_eq!(weights_bytes(&[&model, &whole]), 2 * weights_bytes(&[&model]), "{name}");
+        // The embedding and the first block are frozen: they are shared and need no gradient.
+        model.freeze(1);
+        let trained = model.trainable();
+        assert!(trained.len() < all && trained.iter().all(|(name, _)| !name.contains(".0.") && !name.contains("emb")));
+        let names: Vec<&String> = trained.iter().map(|(name, _)| name).collect();
+        for (name, tensor) in model.tensors() {
+            assert_eq!(tensor.requires_grad(), names.contains(&&name), "{name}");
+        }
+        let twin = model.twin();
+        let own: usize = trained.iter().map(|(_, tensor)| 4 * tensor.numel()).sum();
+        assert_eq!(weights_bytes(&[&model, &twin]), weights_bytes(&[&model]) + own, "{name}");
+        // What the twin learns does not reach the model.
+        assert!(logits(&twin, &ids, &mask).equal(&plain), "{name}");
+        tch::no_grad(|| twin.trainable().into_iter().for_each(|(_, mut tensor)| drop(tensor.g_add_scalar_(0.1))));
+        assert!(logits(&model, &ids, &mask).equal(&plain), "{name}");
+        assert!(!logits(&twin, &ids, &mask).equal(&plain), "{name}");
+        model.freeze(0);
+        assert_eq!(model.trainable().len(), all);
+    }
+}
+
+#[test]
+fn four_models_with_adapters_take_little_more_than_one() {
+    let config = r#"{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": 2000, "n_positions": 128, "n_embd": 256,
+        "n_layer": 4, "n_head": 8}"#;
+    let config = ModelConfig::from_json(config).unwrap();
+    let mut policy = Transformer::random(&config, Precision::F32, Device::Cpu, &mut Seed(1).stream("weights"));
+    let base = weights_bytes(&[&policy]);
+    policy.attach(&LoraSettings { rank: 8, ..Default::default() }, &mut Seed(2).stream("adapter")).unwrap();
+    let (reward, value) = (policy.twin(), policy.twin());
+    let mut reference = policy.clone();
+    reference.take_off();
+    let all = weights_bytes(&[&policy, &reference, &reward, &value]);
+    assert!(all > base && all as f64 <= 1.25 * base as f64, "{all} bytes for a base of {base}");
+    assert!(policy.trainable().iter().all(|(name, _)| name.contains("lora_")));
+    assert!(policy.tensors().values().all(|tensor| !tensor.requires_grad()));
 }

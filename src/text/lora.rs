@@ -44,7 +44,19 @@ impl Transformer {
                 scale: settings.alpha / settings.rank as f64,
             });
         }
+        self.adapter = Some(settings.clone());
         Ok(())
+    }
+
+    /// Takes the adapters off and leaves the base model, bit for bit what it was before they were put on.
+    pub fn take_off(&mut self) {
+        self.linears_mut().into_iter().for_each(|linear| linear.lora = None);
+        self.adapter = None;
+    }
+
+    /// How the adapters were made or read, where there are any.
+    pub fn adapter(&self) -> Option<&LoraSettings> {
+        self.adapter.as_ref()
     }
 
     /// The adapters' matrices, `MODULE.lora_A.weight` `[r, input]` and `MODULE.lora_B.weight` `[output, r]`.
@@ -59,17 +71,25 @@ impl Transformer {
         all
     }
 
-    /// What is trained, by name, always in the same order: the adapters where there are any, else every parameter. They are leaves that
-    /// require gradients from now on.
+    /// What is trained, by name, always in the same order: the adapters where there are any, else every parameter, without what
+    /// [`Transformer::freeze`] left out. They are leaves that require gradients from now on, and nothing else of the model does.
     pub fn trainable(&self) -> Vec<(String, Tensor)> {
-        let adapters = self.adapter_tensors();
-        let chosen = if adapters.is_empty() { self.tensors() } else { adapters };
-        chosen.into_iter().map(|(name, tensor)| (name, tensor.set_requires_grad(true))).collect()
+        let (base, adapters) = (self.tensors(), self.adapter_tensors());
+        let adapted = !adapters.is_empty();
+        let all = base.into_iter().map(|pair| (pair, !adapted)).chain(adapters.into_iter().map(|pair| (pair, true)));
+        all.filter_map(|((name, tensor), candidate)| {
+            let trained = candidate && !self.is_frozen(&name);
+            let tensor = tensor.set_requires_grad(trained);
+            trained.then_some((name, tensor))
+        })
+        .collect()
     }
 
-    /// A model with the adapters' products added to the weights, and without adapters. It shares the parameters that no adapter touches.
+    /// A model with the adapters' products added to the weights, and without adapters. It shares the parameters that no adapter touches; this
+    /// model keeps its base and adapters, so that nothing has to be subtracted to come back.
     pub fn merged(&self) -> Transformer {
         let mut merged = self.clone();
+        merged.adapter = None;
         for linear in merged.linears_mut() {
             let Some(lora) = linear.lora.take() else { continue };
             let delta = tch::no_grad(|| if linear.transposed { lora.delta().tr() } else { lora.delta() });

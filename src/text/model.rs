@@ -10,11 +10,12 @@ mod norm;
 use super::config::{Ending, Family, ModelConfig};
 use super::error::ModelError;
 use crate::basics::Stream;
+use crate::settings::LoraSettings;
 use attention::{Angles, Attention, Columns};
 use linear::Linear;
 use norm::Norm;
 use rand_distr::{Distribution, StandardNormal};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tch::{Device, Kind, Tensor};
 
 pub use crate::settings::TextPrecision as Precision;
@@ -48,6 +49,10 @@ pub struct Transformer {
     norm: Norm,
     /// `[vocabulary, d]`; the embedding's own tensor where the two are tied.
     head: Tensor,
+    /// Blocks from the embedding on that are not trained, the embedding with them; 0 leaves the embedding to be trained too.
+    frozen: usize,
+    /// How the adapters were made, where there are any.
+    pub(super) adapter: Option<LoraSettings>,
 }
 
 /// Attention and a feed-forward part, each behind a norm and beside a residual.
@@ -213,6 +218,8 @@ impl Transformer {
             norm: norm(&last),
             head: maybe("lm_head.weight").unwrap_or_else(|| embedding.shallow_clone()),
             embedding,
+            frozen: 0,
+            adapter: None,
         }
     }
 
@@ -329,14 +336,72 @@ impl Transformer {
     }
 }
 
+impl Transformer {
+    /// Leaves the embeddings and the first `layers` blocks as they are from now on: they are not trained, and twins share them. A head that is
+    /// tied is the embedding, and stays with it. 0 lets everything be trained again.
+    pub fn freeze(&mut self, layers: usize) {
+        self.frozen = layers.min(self.config.layers);
+    }
+
+    /// Whether the parameter or adapter matrix of this name belongs to what [`Transformer::freeze`] left out.
+    pub(super) fn is_frozen(&self, name: &str) -> bool {
+        if self.frozen == 0 {
+            return false;
+        }
+        let bare = name.strip_prefix(prefix(self.config.family)).unwrap_or(name);
+        let block = bare.strip_prefix("h.").or_else(|| bare.strip_prefix("layers."));
+        match block.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok()) {
+            Some(block) => block < self.frozen,
+            None => ["wte.", "wpe.", "embed_tokens."].iter().any(|embedding| bare.starts_with(embedding)),
+        }
+    }
+
+    /// A model of the same numbers that can be trained apart: it has its own copies of what is trained, leaves that require gradients, and
+    /// shares what is not. With adapters the base is shared and the adapters are copied.
+    pub fn twin(&self) -> Transformer {
+        let leaf = |tensor: &Tensor| tch::no_grad(|| tensor.detach().copy()).set_requires_grad(true);
+        let adapted = self.linears().iter().any(|linear| linear.lora.is_some());
+        let mut tensors = self.tensors();
+        if !adapted {
+            tensors.iter_mut().filter(|(name, _)| !self.is_frozen(name)).for_each(|(_, tensor)| *tensor = leaf(tensor));
+        }
+        let mut twin = self.of_same_kind(&tensors);
+        for (new, old) in twin.linears_mut().into_iter().zip(self.linears()) {
+            new.lora = old.lora.as_ref().map(|lora| match self.is_frozen(&old.name) {
+                true => lora.share(),
+                false => Lora { a: leaf(&lora.a), b: leaf(&lora.b), scale: lora.scale },
+            });
+        }
+        twin
+    }
+
+    /// A model of these tensors without adapters, in all else like this one.
+    fn of_same_kind(&self, tensors: &Tensors) -> Transformer {
+        let mut model = Transformer::assemble(&self.config, tensors, self.precision, self.device);
+        model.frozen = self.frozen;
+        model.adapter = self.adapter.clone();
+        model
+    }
+}
+
 impl Clone for Transformer {
     fn clone(&self) -> Transformer {
-        let mut twin = Transformer::assemble(&self.config, &self.tensors(), self.precision, self.device);
+        let mut twin = self.of_same_kind(&self.tensors());
         for (new, old) in twin.linears_mut().into_iter().zip(self.linears()) {
             new.lora = old.lora.as_ref().map(Lora::share);
         }
         twin
     }
+}
+
+/// Bytes of the weights of these models together, adapters included; what several of them share counts once.
+pub fn weights_bytes(models: &[&Transformer]) -> usize {
+    let mut seen = BTreeSet::new();
+    let all =
+        models.iter().flat_map(|model| model.tensors().into_values().chain(model.adapter_tensors().into_values()));
+    all.filter(|tensor| seen.insert(tensor.data_ptr() as usize))
+        .map(|tensor| tensor.numel() * tensor.kind().elt_size_in_bytes())
+        .sum()
 }
 
 /// What a family's parameters of the trunk begin with.
