@@ -247,6 +247,18 @@ fn gradients_reach_every_parameter() {
     }
 }
 
+/// Sets every adapter's B to small numbers, so that the adapter says something.
+fn stir(model: &Transformer) {
+    tch::no_grad(|| {
+        for (name, mut tensor) in model.adapter_tensors() {
+            if name.ends_with("lora_B.weight") {
+                let ramp = Tensor::arange(tensor.numel() as i64, (Kind::Float, Device::Cpu)).sin() * 0.1;
+                tensor.copy_(&ramp.reshape(tensor.size()));
+            }
+        }
+    });
+}
+
 #[test]
 fn twins_share_what_is_not_trained() {
     for name in ["gpt2", "llama", "qwen3"] {
@@ -293,4 +305,55 @@ fn four_models_with_adapters_take_little_more_than_one() {
     assert!(all > base && all as f64 <= 1.25 * base as f64, "{all} bytes for a base of {base}");
     assert!(policy.trainable().iter().all(|(name, _)| name.contains("lora_")));
     assert!(policy.tensors().values().all(|tensor| !tensor.requires_grad()));
+}
+
+#[test]
+fn an_adapter_goes_through_peft_files_and_comes_off_without_a_trace() {
+    for name in FOLDERS {
+        let (base, _) = load(name, Precision::F32);
+        let (ids, mask, _) = expected(name);
+        let mut model = base.clone();
+        let settings = LoraSettings { rank: 3, alpha: 6.0, dropout: 0.1, targets: vec![] };
+        model.attach(&settings, &mut Seed(5).stream("adapter")).unwrap();
+        stir(&model);
+        let head: Vec<f32> = (0..model.config().width).map(|i| i as f32).collect();
+        let (text, arrays) = model.to_peft(Some("base/model"), Some(&head)).unwrap();
+        let written: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(written["fan_in_fan_out"], Value::Bool(name == "gpt2"));
+        assert_eq!((&written["task_type"], &written["r"]), (&"SEQ_CLS".into(), &3.into()));
+        assert_eq!(arrays["base_model.model.score.weight"].shape, [1, head.len()]);
+        let mut read = base.clone();
+        read.attach_peft(&text, &arrays).unwrap();
+        assert!(logits(&read, &ids, &mask).equal(&logits(&model, &ids, &mask)), "{name}");
+        assert_eq!(read.to_peft(Some("base/model"), Some(&head)).unwrap(), (text.clone(), arrays.clone()));
+        read.take_off();
+        assert!(logits(&read, &ids, &mask).equal(&logits(&base, &ids, &mask)), "{name}");
+        assert!(read.to_peft(None, None).is_none());
+        // alpha / √r in place of alpha / r.
+        let changed = |key: &str, value: Value| {
+            let mut changed = written.clone();
+            changed[key] = value;
+            changed.to_string()
+        };
+        read.attach_peft(&changed("use_rslora", true.into()), &arrays).unwrap();
+        assert!((read.adapter().unwrap().alpha - 6.0 * 3.0_f64.sqrt()).abs() < 1e-12);
+        for (key, value) in [
+            ("peft_type", "IA3".into()),
+            ("use_dora", true.into()),
+            ("rank_pattern", serde_json::json!({"c_attn": 2})),
+            ("bias", "all".into()),
+            ("modules_to_save", serde_json::json!(["lm_head"])),
+            ("target_modules", ".*attn".into()),
+            ("init_lora_weights", "pissa".into()),
+        ] {
+            let error = base.clone().attach_peft(&changed(key, value), &arrays).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+        let (some, mut fewer) = (arrays.keys().find(|key| key.contains("lora_A")).unwrap(), arrays.clone());
+        fewer.remove(some);
+        let error = base.clone().attach_peft(&text, &fewer).unwrap_err().to_string();
+        assert!(error.contains(&format!("lacks `{some}`")), "{error}");
+        let error = base.clone().attach_peft(&changed("r", 4.into()), &arrays).unwrap_err().to_string();
+        assert!(error.contains("lora_A") && error.contains("[4, "), "{error}");
+    }
 }

@@ -18,6 +18,7 @@ mod heads;
 pub mod lora;
 pub mod model;
 mod optimiser;
+pub mod peft;
 mod ppo;
 mod reward;
 mod supervised;
