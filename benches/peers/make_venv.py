@@ -79,8 +79,9 @@ def install(python, learning, text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=pathlib.Path, metavar="DIR", help="where to make it")
-    parser.add_argument("--without-learning", action="store_true", help="leave PyTorch and Stable-Baselines3 out")
-    parser.add_argument("--text", action="store_true", help="the environment of the peers of language models")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--without-learning", action="store_true", help="leave PyTorch and Stable-Baselines3 out")
+    which.add_argument("--text", action="store_true", help="the environment of the peers of language models")
     arguments = parser.parse_args()
 
     usual = default_folder()
