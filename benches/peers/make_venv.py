@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Makes the virtual environment that the peers of Flipside live in: MuJoCo, Gymnasium, EnvPool, Stable-Baselines3, all pinned.
 
-    python3 benches/peers/make_venv.py [--venv DIR] [--without-learning]
+    python3 benches/peers/make_venv.py [--venv DIR] [--without-learning | --text]
 
 It lies outside the source tree, in the user's cache folder unless --venv or the environment variable FLIPSIDE_PEERS names another, and is
 made once: as long as the pins are the same, a later call only prints the path of its Python, which is all that stdout ever gets. Needs
 Python 3.11 or later with pip; nothing is installed into that Python itself. --without-learning leaves PyTorch and Stable-Baselines3 out
-(only ppo_speed.py needs them): 0.9 GB instead of 2 GB, or of 6 GB where only PyTorch's CUDA build can be had.
+(only ppo_speed.py needs them): 0.9 GB instead of 2 GB, or of 6 GB where only PyTorch's CUDA build can be had. --text makes another one, named
+like it with `-text` behind: PyTorch and what tests/peers/requirements.txt pins, for the peers of language models.
 """
 import argparse
 import hashlib
@@ -19,6 +20,7 @@ import venv
 
 HERE = pathlib.Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
+TEXT_REQUIREMENTS = HERE.parents[1] / "tests" / "peers" / "requirements.txt"
 
 # The PyTorch that Flipside itself is built with, so that neither side has the faster kernels. Its CPU build is on PyTorch's own index;
 # where that cannot be reached, the CUDA build of the ordinary index does the same work on the CPU.
@@ -41,9 +43,12 @@ def python_of(folder):
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def fingerprint(learning):
+def fingerprint(learning, text=False):
     """Changes when anything that would be installed does."""
-    pins = [REQUIREMENTS.read_text(), sys.version, *([TORCH, *LEARNING] if learning else [])]
+    if text:
+        pins = [TEXT_REQUIREMENTS.read_text(), sys.version, TORCH]
+    else:
+        pins = [REQUIREMENTS.read_text(), sys.version, *([TORCH, *LEARNING] if learning else [])]
     return hashlib.sha256("\n".join(pins).encode()).hexdigest()
 
 
@@ -54,31 +59,36 @@ def pip_install(python, arguments, quiet=False):
     return subprocess.run(command, stdout=out, stderr=out).returncode == 0
 
 
-def install(python, learning):
+def install(python, learning, text):
     """All the pins into a fresh environment, or a sentence about what could not be had."""
-    if not pip_install(python, ["--quiet", "-r", str(REQUIREMENTS)]):
+    if not text and not pip_install(python, ["--quiet", "-r", str(REQUIREMENTS)]):
         return "the packages of requirements.txt could not be installed; pip says why above"
-    if learning:
+    if learning or text:
         # Looked for quietly: that this index does not answer is no fault, there is the ordinary one.
         # What PyTorch itself needs comes with the next line, from the ordinary index.
         cpu = ["--quiet", "--retries", "1", "--timeout", "15", "--no-deps", "--index-url", TORCH_CPU_INDEX]
         if not pip_install(python, [*cpu, TORCH + "+cpu"], quiet=True):
             print("PyTorch's CPU index does not answer: taking the larger build from the ordinary index", file=sys.stderr)
-        if not pip_install(python, ["--quiet", TORCH, *LEARNING, "-r", str(REQUIREMENTS)]):
-            return "PyTorch and Stable-Baselines3 could not be installed; pip says why above (--without-learning does without)"
+        rest = ["-r", str(TEXT_REQUIREMENTS)] if text else [*LEARNING, "-r", str(REQUIREMENTS)]
+        if not pip_install(python, ["--quiet", TORCH, *rest]):
+            return ("PyTorch and transformers could not be installed; pip says why above" if text else
+                    "PyTorch and Stable-Baselines3 could not be installed; pip says why above (--without-learning does without)")
     return None
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=pathlib.Path, metavar="DIR", help="where to make it")
-    parser.add_argument("--without-learning", action="store_true", help="leave PyTorch and Stable-Baselines3 out")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--without-learning", action="store_true", help="leave PyTorch and Stable-Baselines3 out")
+    which.add_argument("--text", action="store_true", help="the environment of the peers of language models")
     arguments = parser.parse_args()
 
-    folder = (arguments.venv or default_folder()).expanduser().absolute()
+    usual = default_folder()
+    folder = (arguments.venv or (usual.with_name(usual.name + "-text") if arguments.text else usual)).expanduser().absolute()
     python, mark = python_of(folder), folder / "flipside-peers.txt"
     # An environment with the learners serves those who can do without.
-    wanted = {fingerprint(True)} | ({fingerprint(False)} if arguments.without_learning else set())
+    wanted = {fingerprint(not arguments.text, arguments.text)} | ({fingerprint(False)} if arguments.without_learning else set())
     if not (mark.is_file() and mark.read_text().strip() in wanted):
         if folder.exists() and not mark.is_file() and any(folder.iterdir()):
             sys.exit(f"{folder} is not empty and was not made by this script: name another folder with --venv")
@@ -91,10 +101,10 @@ def main():
         mark.write_text("unfinished\n")
         # Without pip inside: this Python's pip installs into it, and Debian's Python without python3-venv can do that much.
         venv.create(folder, with_pip=False, symlinks=os.name != "nt")
-        problem = install(python, not arguments.without_learning)
+        problem = install(python, not (arguments.without_learning or arguments.text), arguments.text)
         if problem:
             sys.exit(problem)
-        mark.write_text(fingerprint(not arguments.without_learning) + "\n")
+        mark.write_text(fingerprint(not arguments.without_learning, arguments.text) + "\n")
     print(python)
 
 
