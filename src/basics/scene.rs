@@ -83,7 +83,7 @@ pub struct Geom {
 }
 
 /// All that a renderer needs to know of a robot before the poses come.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
     /// Body names in MuJoCo's order; body 0 is the world.
     pub bodies: Vec<String>,

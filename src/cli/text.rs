@@ -1,10 +1,18 @@
 //! Text mode's verbs.
 
-use super::run::report;
-use crate::lab::{ExampleKind, ExamplesPlan, Noise, TokenizerPlan, train_tokenizer, write_examples};
+use super::run::{report, watch};
+use crate::lab::{
+    ExampleKind, ExamplesPlan, GeneratePlan, Lab, Noise, Scored, TextModel, TokenizerPlan, copy_stage, evaluate_text,
+    export_text, generate_text, measure_text, merge_text, train_tokenizer, write_examples,
+};
+use crate::settings::{LoraSettings, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};
+use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// What to do in text mode.
 #[derive(Debug, Subcommand)]
@@ -13,6 +21,176 @@ pub enum Text {
     Tokenizer(TokenizerArguments),
     /// Write the built-in grammar's data as JSON lines: no download needed.
     Examples(ExamplesArguments),
+    /// Train a small base model from nothing, on documents.
+    Base(StageArguments),
+    /// Supervised fine-tuning on prompts with completions.
+    Sft(StageArguments),
+    /// Train a reward model, from judged pairs of a file or a simulated teacher's answers.
+    Reward(StageArguments),
+    /// PPO against a reward model; with a new session and no model, the whole chain.
+    Ppo(StageArguments),
+    /// Answer prompts.
+    Generate(GenerateArguments),
+    /// Score a data file: likelihood, or which of two a reward model prefers; or measure a session's models by the gold score.
+    Eval(EvalArguments),
+    /// Add an adapter to a model's weights.
+    Merge(FolderArguments),
+    /// Write a model again, in another precision or in shards.
+    Export(FolderArguments),
+}
+
+/// A model's folder and how it is read.
+#[derive(Args, Debug)]
+pub struct ModelArguments {
+    /// Model folder, as Hugging Face keeps them: config.json, tokenizer.json, safetensors.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Adapter folder in PEFT's format.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// What weights and activations are made of: f32, or bf16.
+    #[arg(long, default_value = "f32")]
+    pub precision: TextPrecision,
+}
+
+impl ModelArguments {
+    fn model(&self) -> TextModel {
+        TextModel { folder: self.model.clone(), adapter: self.adapter.clone(), precision: self.precision }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct StageArguments {
+    /// Model folder to begin with; what the session has, or the built-in model, if not given.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// JSON lines to learn from (of ppo: prompts); the built-in grammar's if not given.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Finished reward model's folder, for ppo.
+    #[arg(long, value_name = "DIR")]
+    pub reward: Option<PathBuf>,
+    /// Report lines that cannot be read, and go on without them.
+    #[arg(long)]
+    pub skip_bad_lines: bool,
+    /// Gradient steps (of ppo: updates); the built-in plan's if not given.
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// Examples a gradient step (of ppo: episodes an update).
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Adam's step size.
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
+    /// Low-rank adapters in place of all weights: r=16,alpha=32,targets=all or targets=q_proj+v_proj.
+    #[arg(long, value_name = "r=R,…")]
+    pub lora: Option<LoraSettings>,
+    /// Blocks, counted from the embedding, that stay as they are.
+    #[arg(long, default_value_t = 0)]
+    pub freeze: usize,
+    /// What weights and activations are made of: f32, or bf16 with f32 master weights.
+    #[arg(long, default_value = "f32")]
+    pub precision: TextPrecision,
+    /// Judgements that the simulated teacher gives.
+    #[arg(long, default_value_t = 500)]
+    pub labels: usize,
+    /// Share of its answers that are turned round; it is also unsure where two scores lie close. 0: it never errs.
+    #[arg(long, default_value_t = Noise::default().mistakes, value_parser = super::arguments::share)]
+    pub mistake_rate: f64,
+    /// Tokens of a completion, at most.
+    #[arg(long)]
+    pub max_new_tokens: Option<usize>,
+    /// Seed of every random stream.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Session folder; one that exists is gone on with, after a kill too.
+    #[arg(long, value_name = "DIR")]
+    pub session: Option<PathBuf>,
+    /// Folder to copy the finished model (with --lora the adapter) to.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// One JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct GenerateArguments {
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// Prompt to answer; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Vec<String>,
+    /// JSON lines with prompts.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Report lines that cannot be read, and go on without them.
+    #[arg(long)]
+    pub skip_bad_lines: bool,
+    /// Tokens of a completion, at most.
+    #[arg(long, default_value_t = 64)]
+    pub max_new_tokens: usize,
+    /// What divides the logits; 0 takes the likeliest token every time.
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Draw from so many of the likeliest tokens; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    pub top_k: usize,
+    /// Draw from the likeliest tokens that together have this probability.
+    #[arg(long, default_value_t = 1.0, value_parser = super::arguments::share)]
+    pub top_p: f64,
+    /// Seed of every draw.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// One JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct EvalArguments {
+    /// Model folder.
+    #[arg(long, value_name = "DIR", required_unless_present = "session", requires = "data")]
+    pub model: Option<PathBuf>,
+    /// Adapter folder in PEFT's format.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// JSON lines to score.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Session whose supervised model, reward model and policy are measured by the gold score instead.
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    pub session: Option<PathBuf>,
+    /// Prompts to answer, of a session.
+    #[arg(long, default_value_t = 300)]
+    pub prompts: usize,
+    /// What weights and activations are made of: f32, or bf16.
+    #[arg(long, default_value = "f32")]
+    pub precision: TextPrecision,
+    /// Report lines that cannot be read, and go on without them.
+    #[arg(long)]
+    pub skip_bad_lines: bool,
+    /// Arrays to write: every token's log-probability, or every pair's rewards.
+    #[arg(long, value_name = "OUT.npz")]
+    pub logprobs: Option<PathBuf>,
+    /// Seed of a session's prompts and draws.
+    #[arg(long, default_value_t = 1000)]
+    pub seed: u64,
+    /// One JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct FolderArguments {
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// Folder to write.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Bytes a file of weights, of export.
+    #[arg(long)]
+    pub shard: Option<usize>,
 }
 
 #[derive(Args, Debug)]
@@ -80,7 +258,174 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
     match what {
         Text::Tokenizer(arguments) => tokenizer(arguments),
         Text::Examples(arguments) => examples(arguments),
+        Text::Base(arguments) => stage(arguments, TextStage::Base),
+        Text::Sft(arguments) => stage(arguments, TextStage::Supervised),
+        Text::Reward(arguments) => stage(arguments, TextStage::Reward),
+        Text::Ppo(arguments) => stage(arguments, TextStage::Ppo),
+        Text::Generate(arguments) => generate(arguments),
+        Text::Eval(arguments) => eval(arguments),
+        Text::Merge(arguments) => {
+            if arguments.model.adapter.is_none() {
+                bail!("there is nothing to merge: name the adapter's folder with --adapter");
+            }
+            merge_text(&arguments.model.model(), &arguments.output)?;
+            println!("{}", arguments.output.display());
+            Ok(())
+        }
+        Text::Export(arguments) => {
+            export_text(&arguments.model.model(), &arguments.output, arguments.shard)?;
+            println!("{}", arguments.output.display());
+            Ok(())
+        }
     }
+}
+
+impl StageArguments {
+    /// The run that these words ask for, to the end of this stage.
+    fn settings(&self, until: TextStage) -> RunSettings {
+        let mut run = TextRun {
+            model: self.model.clone(),
+            // A model that is given has everything before this stage behind it.
+            from: if self.model.is_some() { until } else { TextStage::Base },
+            until,
+            reward_model: self.reward.clone(),
+            skip_bad_lines: self.skip_bad_lines,
+            lora: self.lora.clone(),
+            frozen_layers: self.freeze,
+            precision: self.precision,
+            ..TextRun::default()
+        };
+        // PPO on a given model has to learn a reward first, unless that is given too.
+        if until == TextStage::Ppo && self.model.is_some() && self.reward.is_none() {
+            run.from = TextStage::Reward;
+        }
+        let (data, steps, batch, optimiser) = match until {
+            TextStage::Base => (&mut run.documents, &mut run.base_steps, &mut run.base.batch, &mut run.base.optimiser),
+            TextStage::Supervised => (
+                &mut run.demonstrations,
+                &mut run.supervised_steps,
+                &mut run.supervised.batch,
+                &mut run.supervised.optimiser,
+            ),
+            TextStage::Reward => {
+                (&mut run.comparisons, &mut run.reward_steps, &mut run.reward.batch, &mut run.reward.optimiser)
+            }
+            TextStage::Ppo => (&mut run.prompts, &mut run.updates, &mut run.ppo.batch, &mut run.ppo.optimiser),
+        };
+        *data = self.data.clone();
+        *steps = self.steps.unwrap_or(*steps);
+        *batch = self.batch.unwrap_or(*batch);
+        optimiser.learning_rate = self.learning_rate.unwrap_or(optimiser.learning_rate);
+        run.ppo.max_new_tokens = self.max_new_tokens.unwrap_or(run.ppo.max_new_tokens);
+        run.ppo.minibatch = run.ppo.minibatch.min(run.ppo.batch);
+        RunSettings {
+            labels: self.labels,
+            seed: self.seed,
+            folder: self.session.clone(),
+            teacher: match self.mistake_rate {
+                0.0 => TeacherKind::Oracle,
+                rate => TeacherKind::Mistaken { rate },
+            },
+            ..RunSettings::of_text(run)
+        }
+    }
+}
+
+/// Trains to the end of a stage, from wherever the session is.
+fn stage(arguments: &StageArguments, until: TextStage) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let lab = Lab::open(arguments.settings(until), Arc::new(|| {}))?;
+    let done = watch(&lab, until.name())?;
+    drop(lab);
+    if let Some(output) = &arguments.output {
+        copy_stage(&done.folder, until, output)?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let last = |name: &str| done.curves.iter().find(|c| c.name == name).and_then(|c| c.points.last()).map(|p| p[1]);
+    let names = ["base_loss", "supervised_loss", "reward_loss", "reward", "gold", "reference_kl", "beta", "length"];
+    let figures: serde_json::Map<String, serde_json::Value> =
+        names.into_iter().filter_map(|name| Some((name.to_owned(), json!(last(name)?)))).collect();
+    report(
+        arguments.json,
+        json!({
+            "stage": until, "session": done.folder, "steps": done.env_steps, "labels": done.labels, "seconds": seconds,
+            "output": arguments.output, "figures": figures,
+        }),
+        || {
+            println!(
+                "{} done after {} steps and {} labels in {seconds:.0} s",
+                until.name(),
+                done.env_steps,
+                done.labels
+            );
+            for (name, value) in &figures {
+                println!("{name:>16}  {value:.4}");
+            }
+            println!("session  {}", done.folder.display());
+        },
+    );
+    Ok(())
+}
+
+fn generate(arguments: &GenerateArguments) -> anyhow::Result<()> {
+    let plan = GeneratePlan {
+        prompts: arguments.prompt.clone(),
+        data: arguments.data.clone(),
+        skip_bad_lines: arguments.skip_bad_lines,
+        max_new_tokens: arguments.max_new_tokens,
+        temperature: arguments.temperature,
+        top_k: arguments.top_k,
+        top_p: arguments.top_p,
+        seed: arguments.seed,
+    };
+    // One text streams as it is written; several would run into each other.
+    let streams = !arguments.json && plan.data.is_none() && plan.prompts.len() == 1;
+    let written = generate_text(&arguments.model.model(), &plan, &mut |_, piece| {
+        if streams {
+            print!("{piece}");
+            // A terminal that is gone is told by the last line.
+            let _ = std::io::stdout().flush();
+        }
+    })?;
+    report(arguments.json, json!({ "completions": written }), || match streams {
+        true => println!(),
+        false => written.iter().for_each(|one| println!("{}{}\n", one.prompt, one.text)),
+    });
+    Ok(())
+}
+
+fn eval(arguments: &EvalArguments) -> anyhow::Result<()> {
+    if let Some(session) = &arguments.session {
+        let found = measure_text(session, arguments.prompts, arguments.seed)?;
+        report(arguments.json, json!(found), || {
+            println!(
+                "gold score {:.2} → {:.2}, the policy wins {:.1} % of {} prompts; reward accuracy {:.1} % of {:.1} % that the \
+                 teacher's noise allows",
+                found.supervised_gold,
+                found.policy_gold,
+                100.0 * found.win_rate,
+                found.prompts,
+                100.0 * found.reward_accuracy,
+                100.0 * found.reward_ceiling
+            );
+        });
+        return Ok(());
+    }
+    let (Some(folder), Some(data)) = (&arguments.model, &arguments.data) else {
+        bail!("name a model with --model and a data file with --data, or a session with --session");
+    };
+    let model =
+        TextModel { folder: folder.clone(), adapter: arguments.adapter.clone(), precision: arguments.precision };
+    let found = evaluate_text(&model, data, arguments.skip_bad_lines, arguments.logprobs.as_deref())?;
+    report(arguments.json, json!(found), || match found {
+        Scored::Likelihood { tokens, nll, perplexity } => {
+            println!("{tokens} tokens, {nll:.4} nats a token, perplexity {perplexity:.3}");
+        }
+        Scored::Preference { pairs, accuracy, loss } => {
+            println!("{pairs} pairs, accuracy {:.1} %, loss {loss:.4} nats", 100.0 * accuracy);
+        }
+    });
+    Ok(())
 }
 
 fn tokenizer(arguments: &TokenizerArguments) -> anyhow::Result<()> {

@@ -35,6 +35,15 @@ pub enum LabError {
     /// A file of texts.
     #[error(transparent)]
     Data(#[from] crate::text::data::DataError),
+    /// A language model's folder.
+    #[error(transparent)]
+    Bundle(#[from] crate::text::BundleError),
+    /// A language model.
+    #[error(transparent)]
+    Model(#[from] crate::text::ModelError),
+    /// What a run in text mode is given does not go together; the sentence says what to do.
+    #[error("{0}")]
+    Text(String),
     /// The session holds no policy yet.
     #[error("The session in {0} holds no checkpoint yet; train it for a while first.")]
     Untrained(String),
@@ -50,4 +59,17 @@ pub enum LabError {
     /// The system gave no thread.
     #[error("A thread could not be started ({0}); close other programs and try again.")]
     Thread(std::io::Error),
+}
+
+impl LabError {
+    /// Whether somebody asked to stop, rather than something being wrong.
+    pub fn is_cancelled(&self) -> bool {
+        use crate::{learn::LearnError, preference::PreferenceError};
+        matches!(
+            self,
+            LabError::Cancelled
+                | LabError::Learn(LearnError::Cancelled)
+                | LabError::Preference(PreferenceError::Cancelled)
+        )
+    }
 }

@@ -185,6 +185,10 @@ impl Ledger {
                     let why = "There must be a prompt, and none may be empty; the prompts stay as they were.";
                     return self.board.say(Event::Refused(why.to_owned()));
                 }
+                let kept = serde_json::to_string(&prompts).map(|json| self.session.put_meta(super::PROMPTS, &json));
+                if let Ok(Err(error)) = kept {
+                    return self.disk_fault(&error);
+                }
                 // What waits was written for the old prompts.
                 self.queue.retain(|q| q.stored);
                 self.control.change(|w| w.prompts = Some(prompts));

@@ -10,6 +10,7 @@
 
 pub mod bench;
 mod board;
+mod circle;
 mod control;
 mod error;
 mod evaluate;
@@ -27,18 +28,21 @@ pub use evaluate::{Evaluation, SavedPolicy, evaluate, run_policy};
 pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use portal::{TaskLine, cuda_devices, export_labels, export_policy_of, replay, tasks};
 pub use text::{
-    ExampleKind, ExamplesPlan, ExamplesReport, TokenizerPlan, TokenizerReport, train_tokenizer, write_examples,
+    ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, Scored, TextMeasure, TextModel, TokenizerPlan,
+    TokenizerReport, copy_stage, evaluate_text, export_text, generate_text, measure_text, merge_text, train_tokenizer,
+    write_examples,
 };
 pub use vocabulary::*;
 
-use crate::basics::Seed;
+use crate::basics::{Arrays, ItemId, Scene, Seed};
 use crate::gym::Task;
 use crate::physics;
 pub use crate::physics::Precision;
-use crate::settings::{RewardSource, RunSettings};
+use crate::settings::{RewardSource, RunSettings, TextRun};
 use crate::store::{Session, StoreError};
 pub use crate::text::teacher::Noise;
 use board::Board;
+use circle::Circle;
 use control::{Control, Wishes};
 use ledger::{Ledger, Message};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -47,6 +51,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
+use text::TextTrainer;
 use trainer::Trainer;
 use worker::Worker;
 
@@ -71,26 +76,28 @@ impl Lab {
     /// An unknown task or backend, a wrong robot or task file, a session that cannot be read, written or locked, or that a newer version wrote.
     pub fn open(settings: RunSettings, repaint: Arc<dyn Fn() + Send + Sync>) -> Result<Lab, LabError> {
         let (mut session, settings) = open_session(settings)?;
-        let task = task_of(&settings)?;
-        let seed = Seed(settings.seed);
-        let next_item = session.next_item_id()?;
-        // The physics threads inherit the priority of the thread that starts them.
-        let mut trainer = std::thread::scope(|scope| {
+        let checkpoint = session.load_checkpoint()?;
+        if let Some(warning) = checkpoint.as_ref().and_then(|loaded| loaded.warning.as_ref()) {
+            log::warn!("{warning}");
+        }
+        let (next_item, folder) = (session.next_item_id()?, session.folder().to_owned());
+        let prompts = session.meta(PROMPTS)?.and_then(|json| serde_json::from_str(&json).ok());
+        // Threads inherit the priority of the thread that starts them.
+        let (circle, scene) = std::thread::scope(|scope| {
             let build = Builder::new().name("flipside-setup".to_owned()).spawn_scoped(scope, || {
                 priority::yield_to_the_window();
-                Trainer::new(&settings, task.clone(), next_item, None, None)
+                circle_of(&settings, &folder, next_item, prompts, checkpoint.as_ref().map(|loaded| &loaded.arrays))
             });
             build.map_err(LabError::Thread)?.join().unwrap_or_else(|panic| resume_unwind(panic))
         })?;
-        if let Some(loaded) = session.load_checkpoint()? {
-            if let Some(warning) = &loaded.warning {
-                log::warn!("{warning}");
-            }
-            trainer.load(&loaded.arrays)?;
+        if checkpoint.is_some() {
             // What was measured after the checkpoint will be measured again.
-            session.drop_metrics_after(trainer.env_steps())?;
+            session.drop_metrics_after(circle.steps())?;
         }
-        let board = Arc::new(Board::new(first_snapshot(&settings, &task, session.folder()), repaint));
+        let seed = Seed(settings.seed);
+        let mut first = first_snapshot(&settings, scene, session.folder());
+        circle.publish(&mut first);
+        let board = Arc::new(Board::new(first, repaint));
         let control = Arc::new(Control::new(Wishes {
             run: true,
             quit: false,
@@ -107,7 +114,7 @@ impl Lab {
         }));
         let ledger = Ledger::new(session, board.clone(), control.clone(), seed, settings.teacher)?;
         let (inbox, letters) = sync_channel(INBOX);
-        let worker = Worker::new(trainer, board.clone(), control.clone(), inbox.clone());
+        let worker = Worker::new(circle, board.clone(), control.clone(), inbox.clone());
         let threads = vec![
             spawn("flipside-ledger", {
                 let (board, control) = (board.clone(), control.clone());
@@ -160,7 +167,7 @@ fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> 
         Some(folder) => folder,
         None => {
             // The names are checked before a folder is made for them.
-            playable(&asked)?;
+            check_new(&asked)?;
             crate::settings::folders::new_session_folder(&asked.task)?
         }
     };
@@ -171,6 +178,17 @@ fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> 
                 teacher: asked.teacher,
                 labels: asked.labels.max(stored.labels),
                 env_steps: asked.env_steps.max(stored.env_steps),
+                text: match (&stored.text, asked.text) {
+                    (Some(stored), Some(asked)) => Some(gone_on(stored, asked)),
+                    (None, None) => None,
+                    (Some(stored), None) => Some(stored.clone()),
+                    (None, Some(_)) => {
+                        return Err(LabError::Text(format!(
+                            "The session in {} teaches a robot; give another folder for text.",
+                            folder.display()
+                        )));
+                    }
+                },
                 ..stored.clone()
             };
             if settings != stored {
@@ -179,13 +197,64 @@ fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> 
             Ok((session, settings))
         }
         Err(StoreError::NotASession(_)) => {
-            let task = playable(&asked)?;
-            let settings = RunSettings { task: task.name().to_owned(), folder: Some(folder.clone()), ..asked };
+            let task = check_new(&asked)?;
+            let settings = RunSettings { task, folder: Some(folder.clone()), ..asked };
             Ok((Session::create(&folder, &settings)?, settings))
         }
         Err(error) => Err(error.into()),
     }
 }
+
+/// A run of text that is gone on with: what its stages come from stays, and what is asked for anew may go further.
+fn gone_on(stored: &TextRun, asked: TextRun) -> TextRun {
+    let later = asked.until > stored.until;
+    TextRun {
+        until: asked.until.max(stored.until),
+        documents: stored.documents.clone().or(asked.documents.clone()),
+        demonstrations: stored.demonstrations.clone().or(asked.demonstrations.clone()),
+        comparisons: stored.comparisons.clone().or(asked.comparisons.clone()),
+        prompts: stored.prompts.clone().or(asked.prompts.clone()),
+        reward_model: stored.reward_model.clone().or(asked.reward_model.clone()),
+        // A stage that has not begun takes what it is told now.
+        supervised_steps: if later { asked.supervised_steps } else { stored.supervised_steps },
+        reward_steps: if later { asked.reward_steps } else { stored.reward_steps },
+        updates: if later { asked.updates } else { stored.updates },
+        lora: stored.lora.clone().or(if later { asked.lora } else { None }),
+        ..stored.clone()
+    }
+}
+
+/// Refuses a new run that cannot be; the name of its task.
+fn check_new(asked: &RunSettings) -> Result<String, LabError> {
+    match &asked.text {
+        Some(run) => run.check().map(|()| RunSettings::TEXT.to_owned()).map_err(LabError::Text),
+        None => playable(asked).map(|task| task.name().to_owned()),
+    }
+}
+
+/// The circle of a run's mode, gone on with where there is a checkpoint, and what its robot looks like.
+fn circle_of(
+    settings: &RunSettings,
+    folder: &Path,
+    next_item: ItemId,
+    prompts: Option<Vec<String>>,
+    arrays: Option<&Arrays>,
+) -> Result<(Box<dyn Circle>, Scene), LabError> {
+    if settings.text.is_some() {
+        let trainer = TextTrainer::new(settings, folder, next_item, prompts, arrays)?;
+        return Ok((Box::new(trainer), Scene::default()));
+    }
+    let task = task_of(settings)?;
+    let scene = task.model().scene();
+    let mut trainer = Trainer::new(settings, task, next_item, None, None)?;
+    if let Some(arrays) = arrays {
+        trainer.load(arrays)?;
+    }
+    Ok((Box::new(trainer), scene))
+}
+
+/// The name under which a session keeps the prompts that the person chose, as JSON.
+const PROMPTS: &str = "prompts";
 
 /// The task that a new run names, on a backend that holds its robot.
 fn playable(asked: &RunSettings) -> Result<Task, LabError> {
@@ -204,11 +273,11 @@ pub(crate) fn task_of(settings: &RunSettings) -> Result<Arc<Task>, LabError> {
     }))
 }
 
-fn first_snapshot(settings: &RunSettings, task: &Task, folder: &Path) -> Snapshot {
+fn first_snapshot(settings: &RunSettings, scene: Scene, folder: &Path) -> Snapshot {
     Snapshot {
-        task: task.name().to_owned(),
+        task: settings.task.clone(),
         from_preferences: settings.reward == RewardSource::Preferences,
-        scene: Arc::new(task.model().scene()),
+        scene: Arc::new(scene),
         phase: Phase::Starting,
         fault: None,
         teacher: settings.teacher,

@@ -4,6 +4,7 @@
 //! simulated teachers and for the curve that says whether it worked; nothing here feeds it to the policy.
 
 use super::LabError;
+use super::circle::Values;
 use super::control::Label;
 use super::evaluate::run_policy;
 use super::ledger::Offered;
@@ -16,9 +17,6 @@ use crate::preference::{
 };
 use crate::settings::{LabelSettings, RewardModelSettings, RewardSource, RunSettings};
 use std::sync::Arc;
-
-/// Points of learning curves, by the names in [`super::Curve::NAMES`].
-pub(super) type Values = Vec<(&'static str, f64)>;
 
 /// Judgements before the first fit: with fewer, the held-out share is empty and the members agree by accident.
 const FIRST_FIT: usize = 10;

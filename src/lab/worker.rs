@@ -1,12 +1,11 @@
 //! The working thread: it holds every tensor and every world, and turns the ledger's wishes into training.
 
 use super::board::Board;
+use super::circle::Circle;
 use super::control::{Control, Wishes};
 use super::ledger::Message;
-use super::trainer::Trainer;
-use super::{Event, LabError, Phase, priority};
-use crate::learn::{LearnError, OneThread};
-use crate::preference::PreferenceError;
+use super::{Event, LabError, Phase, Snapshot, priority};
+use crate::learn::OneThread;
 use crate::settings::TeacherKind;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,27 +16,23 @@ use std::time::{Duration, Instant};
 /// A crash loses at most this much training, and never a judgement.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 
+/// Where a checkpoint is so large that writing it takes long, this many times as long passes before the next.
+const CHECKPOINT_SHARE: u32 = 20;
+
 /// Pairs that should wait behind the one on show: a burst of quick answers must not outrun one round of training.
 const PAIRS_READY: usize = 12;
-
-/// Waiting pairs older than this are replaced by more recent ones, since judgement is worth most on what the policy does now.
-const PAIRS_STALE: Duration = Duration::from_secs(8);
-
-/// Env steps that training may run on after a person's last answer: minutes of thought, but not a night of exploiting a frozen reward.
-const PATIENCE: u64 = 400_000;
 
 /// The pace is measured over this long.
 const PACE_WINDOW: Duration = Duration::from_secs(10);
 
-/// Simulated seconds of the free view of the policy.
-const POLICY_SECONDS: f32 = 6.0;
-
 pub(super) struct Worker {
-    trainer: Trainer,
+    trainer: Box<dyn Circle>,
     board: Arc<Board>,
     control: Arc<Control>,
     ledger: SyncSender<Message>,
     saved: Instant,
+    /// How long the last checkpoint took to put together.
+    saving: Duration,
     offered: Option<Instant>,
     offers: u64,
     /// `(when, env steps)` of recent iterations.
@@ -47,13 +42,19 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub fn new(trainer: Trainer, board: Arc<Board>, control: Arc<Control>, ledger: SyncSender<Message>) -> Worker {
+    pub fn new(
+        trainer: Box<dyn Circle>,
+        board: Arc<Board>,
+        control: Arc<Control>,
+        ledger: SyncSender<Message>,
+    ) -> Worker {
         Worker {
             trainer,
             board,
             control,
             ledger,
             saved: Instant::now(),
+            saving: Duration::ZERO,
             offered: None,
             offers: 0,
             pace: VecDeque::new(),
@@ -65,7 +66,7 @@ impl Worker {
     pub fn run(mut self) {
         priority::yield_to_the_window();
         // The setting belongs to a thread, and this one does all the computing there is.
-        let _one_thread = OneThread::new();
+        let _one_thread = self.trainer.is_small().then(OneThread::new);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.serve())) {
             let why = panic
                 .downcast_ref::<String>()
@@ -82,7 +83,7 @@ impl Worker {
     }
 
     fn serve(&mut self) {
-        if self.trainer.env_steps() == 0 {
+        if self.trainer.steps() == 0 {
             self.checkpoint(Some("initial"));
         }
         loop {
@@ -93,9 +94,7 @@ impl Worker {
             if self.control.take(|w| &mut w.save) {
                 self.checkpoint(None);
             }
-            if self.control.take(|w| &mut w.show_policy) {
-                self.show_policy();
-            }
+            self.grant();
             match self.rest(&wishes) {
                 // A person may go on judging whatever training does.
                 Some(phase) => {
@@ -114,7 +113,7 @@ impl Worker {
     /// Why the worker should not train now, if it should not.
     fn rest(&mut self, wishes: &Wishes) -> Option<Phase> {
         if self.judged.1 != wishes.labels_version {
-            self.judged = (self.trainer.env_steps(), wishes.labels_version);
+            self.judged = (self.trainer.steps(), wishes.labels_version);
         }
         if !wishes.run {
             // A fault keeps its own phase until someone starts again.
@@ -124,11 +123,11 @@ impl Worker {
         if self.trainer.finished() {
             return Some(Phase::Finished);
         }
-        let waits_for_person = self.trainer.learns_from_preferences()
-            && wishes.teacher == TeacherKind::Person
+        let patience = self.trainer.patience()?;
+        let waits_for_person = wishes.teacher == TeacherKind::Person
             && wishes.pairs_ready >= PAIRS_READY
             && self.trainer.has_choice()
-            && (!self.trainer.has_reward() || self.trainer.env_steps() - self.judged.0 > PATIENCE);
+            && (!self.trainer.has_reward() || self.trainer.steps() - self.judged.0 > patience);
         waits_for_person.then_some(Phase::Waiting)
     }
 
@@ -150,6 +149,8 @@ impl Worker {
             w.quit
                 || w.save
                 || w.show_policy
+                || w.ask.is_some()
+                || w.prompts.is_some()
                 || w.run != wishes.run
                 || w.teacher != wishes.teacher
                 || w.labels_version != wishes.labels_version
@@ -158,6 +159,7 @@ impl Worker {
     }
 
     fn iterate(&mut self, wishes: &Wishes) {
+        self.trainer.set_teacher(wishes.teacher);
         let control = self.control.clone();
         let mut cancelled = || control.quitting();
         if let Err(error) = self.trainer.collect(&mut cancelled) {
@@ -167,10 +169,10 @@ impl Worker {
         let labels = self.control.look().labels;
         match self.trainer.learn(&labels, &mut cancelled) {
             Ok(values) => {
-                let env_steps = self.trainer.env_steps();
+                let env_steps = self.trainer.steps();
                 self.tell(Message::Metrics { env_steps, values });
                 self.publish();
-                if self.saved.elapsed() > CHECKPOINT_EVERY {
+                if self.saved.elapsed() > CHECKPOINT_EVERY.max(CHECKPOINT_SHARE * self.saving) {
                     self.checkpoint(None);
                 }
             }
@@ -183,26 +185,36 @@ impl Worker {
     fn offer(&mut self, wishes: &Wishes) -> bool {
         let count = match wishes.teacher {
             TeacherKind::Person => {
-                let stale = self.offered.is_none_or(|at| at.elapsed() > PAIRS_STALE);
+                let stale = self.offered.is_none_or(|at| at.elapsed() > self.trainer.stale_after());
                 if wishes.pairs_ready < PAIRS_READY || stale { PAIRS_READY + 1 } else { 0 }
             }
             _ => self.trainer.labels_due(wishes.labels.len()),
         };
-        let pairs = self.trainer.propose(count);
+        if count == 0 {
+            return false;
+        }
+        let control = self.control.clone();
+        let pairs = match self.trainer.propose(count, &mut || control.quitting()) {
+            Ok(pairs) => pairs,
+            Err(error) => {
+                self.fault(&error);
+                return false;
+            }
+        };
         if pairs.is_empty() {
             return false;
         }
         self.offered = Some(Instant::now());
         self.offers += 1;
         let offers = self.offers;
-        self.tell(Message::Offer { pairs, env_steps: self.trainer.env_steps() });
+        self.tell(Message::Offer { pairs, env_steps: self.trainer.steps() });
         self.control.wait_until(|w| w.offers_done >= offers || w.quit);
         true
     }
 
     fn publish(&mut self) {
         let now = Instant::now();
-        let env_steps = self.trainer.env_steps();
+        let env_steps = self.trainer.steps();
         self.pace.push_back((now, env_steps));
         while self.pace.len() > 2 && now - self.pace[0].0 > PACE_WINDOW {
             self.pace.pop_front();
@@ -210,10 +222,12 @@ impl Worker {
         let (since, from) = self.pace[0];
         let seconds = (now - since).as_secs_f64();
         let pace = if seconds > 0.0 { (env_steps - from) as f64 / seconds } else { 0.0 };
-        let planned = self.trainer.env_steps_planned();
+        let planned = self.trainer.steps_planned();
         let wanted = self.trainer.labels_wanted();
         let agreement = self.trainer.agreement();
+        let trainer = &self.trainer;
         self.board.update(|s| {
+            trainer.publish(s);
             s.phase = Phase::Training;
             s.fault = None;
             s.env_steps = env_steps;
@@ -225,27 +239,38 @@ impl Worker {
     }
 
     fn checkpoint(&mut self, name: Option<&'static str>) {
-        self.saved = Instant::now();
-        let message =
-            Message::Checkpoint { env_steps: self.trainer.env_steps(), arrays: self.trainer.to_arrays(), name };
+        let began = Instant::now();
+        let message = Message::Checkpoint { env_steps: self.trainer.steps(), arrays: self.trainer.to_arrays(), name };
         self.tell(message);
+        self.saved = Instant::now();
+        self.saving = began.elapsed();
     }
 
-    fn show_policy(&mut self) {
-        match self.trainer.film_policy(POLICY_SECONDS) {
-            Ok(clip) => self.board.update(|s| s.policy_clip = Some(Arc::new(clip))),
-            Err(error) => self.fault(&error),
+    /// Does what was wished for once: a look at the policy, a free prompt, other prompts.
+    fn grant(&mut self) {
+        let (board, control) = (self.board.clone(), self.control.clone());
+        let mut tell = |change: &dyn Fn(&mut Snapshot)| board.update(change);
+        let mut cancelled = || control.quitting();
+        let mut done = Ok(());
+        if let Some(prompts) = self.control.take(|w| &mut w.prompts) {
+            done = self.trainer.set_prompts(prompts);
+            let trainer = &self.trainer;
+            self.board.update(|s| trainer.publish(s));
+        }
+        if let Some(prompt) = self.control.take(|w| &mut w.ask) {
+            done = done.and_then(|()| self.trainer.ask(&prompt, &mut tell, &mut cancelled));
+        }
+        if self.control.take(|w| &mut w.show_policy) {
+            done = done.and_then(|()| self.trainer.show(&mut tell, &mut cancelled));
+        }
+        if let Err(error) = done {
+            self.fault(&error);
         }
     }
 
     /// Pauses with the reason. The trainer holds what it held before the failed step; nothing of the failure is saved.
     fn fault(&mut self, error: &LabError) {
-        if matches!(
-            error,
-            LabError::Cancelled
-                | LabError::Learn(LearnError::Cancelled)
-                | LabError::Preference(PreferenceError::Cancelled)
-        ) {
+        if error.is_cancelled() {
             return;
         }
         self.control.change(|w| w.run = false);

@@ -122,6 +122,18 @@ impl ModelFolder {
         written.inspect_err(|_| drop(fs::remove_dir_all(&beside)))
     }
 
+    /// [`ModelFolder::write`] in the place of a folder that is there, such as one that a killed run has left. Only for folders of our own.
+    ///
+    /// # Errors
+    ///
+    /// A disk that refuses.
+    pub fn replace(&self, folder: &Path, shard: usize) -> Result<(), StoreError> {
+        if folder.is_dir() {
+            fs::remove_dir_all(folder).map_err(|error| StoreError::io(folder, error))?;
+        }
+        self.write(folder, shard)
+    }
+
     fn fill(&self, folder: &Path, shard: usize) -> Result<(), StoreError> {
         for (name, text) in &self.texts {
             if !is_plain(name) {

@@ -34,6 +34,8 @@ pub enum Values<'a> {
     F64(&'a [f64]),
     /// As float32.
     F32(&'a [f32]),
+    /// As int64.
+    I64(&'a [i64]),
     /// As bool.
     Bool(&'a [bool]),
 }
@@ -231,6 +233,7 @@ pub fn write(path: &Path, arrays: &[(&str, &[usize], Values)]) -> Result<(), Sto
         let there = match values {
             Values::F64(v) => v.len(),
             Values::F32(v) => v.len(),
+            Values::I64(v) => v.len(),
             Values::Bool(v) => v.len(),
         };
         if shape.iter().product::<usize>() != there {
@@ -247,6 +250,7 @@ pub fn write(path: &Path, arrays: &[(&str, &[usize], Values)]) -> Result<(), Sto
             match values {
                 Values::F64(v) => write_array(&mut npz, name, shape, v)?,
                 Values::F32(v) => write_array(&mut npz, name, shape, v)?,
+                Values::I64(v) => write_array(&mut npz, name, shape, v)?,
                 Values::Bool(v) => write_array(&mut npz, name, shape, v)?,
             }
         }

@@ -30,6 +30,11 @@ impl Family {
         (Family::Qwen3, "qwen3", "Qwen3"),
     ];
 
+    /// What people call it.
+    pub fn label(self) -> &'static str {
+        ["GPT-2", "Llama", "Mistral", "Qwen2", "Qwen3"][self as usize]
+    }
+
     fn names(self) -> (&'static str, &'static str) {
         let (_, model_type, stem) = Family::NAMES[self as usize];
         (model_type, stem)

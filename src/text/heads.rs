@@ -58,6 +58,11 @@ impl ScalarHead {
         numbers(&self.weight)
     }
 
+    /// What is added to every number.
+    pub fn bias(&self) -> f64 {
+        f64::from(numbers(&self.bias)[0])
+    }
+
     /// The leaves, by name.
     pub fn trainable(&self) -> [(String, Tensor); 2] {
         [("head.weight".to_owned(), self.weight.shallow_clone()), ("head.bias".to_owned(), self.bias.shallow_clone())]

@@ -5,6 +5,7 @@
 //! stop it, and can save the whole state between calls as named arrays. The likelihood, GAE, the clipped losses, Adam and the KL control
 //! are those of `preference` and `learn`, which robots use too.
 
+mod bundle;
 mod causal;
 pub mod chain;
 pub mod chat;
@@ -30,6 +31,7 @@ mod tiny;
 pub mod tokenizer;
 pub mod weights;
 
+pub use bundle::{Bundle, BundleError, Parts, log_probs, tokenizer_of};
 pub use causal::{Draw, Drawn, Example, LanguageModel, Progress, Watch};
 pub use error::ModelError;
 pub use heads::ScalarHead;

@@ -112,6 +112,11 @@ impl<M: LanguageModel> TextReward<M> {
         [self.gain, self.bias]
     }
 
+    /// Sets them, for a model that was scaled before.
+    pub fn set_gain_and_bias(&mut self, [gain, bias]: [f64; 2]) {
+        (self.gain, self.bias) = (gain, bias);
+    }
+
     /// One gradient step on the next batch of these comparisons, which should only grow between calls. `watch` is told before every part of the
     /// batch and may stop it. On any error the trainer is as it was before the call.
     pub fn step(&mut self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {

@@ -1,7 +1,7 @@
 //! Text mode's commands that need no session: tokenizers of one's own, and the built-in grammar as data files.
 
-use super::LabError;
 use crate::basics::{Choice, Seed, Stream};
+use crate::lab::LabError;
 use crate::store::{ModelFolder, read_text, write_text};
 use crate::text::data::{self, BadLine, BadLines};
 use crate::text::grammar;

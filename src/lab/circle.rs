@@ -1,0 +1,158 @@
+//! What the worker drives, whichever mode it is: something that collects experience, proposes pairs, and learns.
+
+use super::ledger::Offered;
+use super::vocabulary::{Snapshot, TeacherKind};
+use super::{LabError, control::Label, trainer::Trainer};
+use crate::basics::Arrays;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Points of learning curves, by the names in [`super::Curve::NAMES`].
+pub(super) type Values = Vec<(&'static str, f64)>;
+
+/// Tells the desk something while work goes on.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(&dyn Fn(&mut Snapshot));
+
+/// A mode's circle, free of threads and of the database.
+pub(super) trait Circle: Send {
+    /// Steps done.
+    fn steps(&self) -> u64;
+
+    /// Steps planned in all.
+    fn steps_planned(&self) -> u64;
+
+    /// Whether the plan is done.
+    fn finished(&self) -> bool;
+
+    /// Steps that training may run on after a person's last answer; `None` where no answers are waited for.
+    fn patience(&self) -> Option<u64>;
+
+    /// Whether there is a reward to train on.
+    fn has_reward(&self) -> bool;
+
+    /// Whether there is enough to ask about that an untrained policy may rest.
+    fn has_choice(&self) -> bool;
+
+    /// Judgements that the schedule would like to have by now.
+    fn labels_wanted(&self) -> usize;
+
+    /// How many pairs a simulated teacher should be asked now, `labels` judgements standing.
+    fn labels_due(&self, labels: usize) -> usize;
+
+    /// Waiting pairs older than this are replaced by more recent ones.
+    fn stale_after(&self) -> Duration;
+
+    /// Share of judgements that the reward model gets right before it has learnt from them.
+    fn agreement(&self) -> Option<f64>;
+
+    /// Up to `count` pairs worth asking, sides shuffled.
+    fn propose(&mut self, count: usize, cancelled: &mut dyn FnMut() -> bool) -> Result<Vec<Offered>, LabError>;
+
+    /// Gathers experience with the present policy. A cancelled one is not kept.
+    fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError>;
+
+    /// Learns; returns the points that belong on the curves.
+    fn learn(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError>;
+
+    /// All that a resumed run needs.
+    fn to_arrays(&self) -> Arrays;
+
+    /// Shows what the present policy does.
+    fn show(&mut self, tell: Tell, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError>;
+
+    /// Text mode: answers a free prompt before and after teaching.
+    fn ask(&mut self, _prompt: &str, _tell: Tell, _cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        Ok(())
+    }
+
+    /// Text mode: asks about these prompts from now on.
+    fn set_prompts(&mut self, _prompts: Vec<String>) -> Result<(), LabError> {
+        Ok(())
+    }
+
+    /// Puts what only this mode has into the picture; called whenever there is something new.
+    fn publish(&self, _snapshot: &mut Snapshot) {}
+
+    /// Whether its tensors are so small that one thread computes them fastest.
+    fn is_small(&self) -> bool;
+
+    /// Who answers from now on.
+    fn set_teacher(&mut self, _teacher: TeacherKind) {}
+}
+
+/// Simulated seconds of the free view of a robot's policy.
+const POLICY_SECONDS: f32 = 6.0;
+
+/// Env steps that training may run on after a person's last answer: minutes of thought, but not a night of exploiting a frozen reward.
+const PATIENCE: u64 = 400_000;
+
+/// Judgement is worth most on what the policy does now.
+const PAIRS_STALE: Duration = Duration::from_secs(8);
+
+impl Circle for Trainer {
+    fn steps(&self) -> u64 {
+        self.env_steps()
+    }
+
+    fn steps_planned(&self) -> u64 {
+        self.env_steps_planned()
+    }
+
+    fn finished(&self) -> bool {
+        Trainer::finished(self)
+    }
+
+    fn patience(&self) -> Option<u64> {
+        self.learns_from_preferences().then_some(PATIENCE)
+    }
+
+    fn has_reward(&self) -> bool {
+        Trainer::has_reward(self)
+    }
+
+    fn has_choice(&self) -> bool {
+        Trainer::has_choice(self)
+    }
+
+    fn labels_wanted(&self) -> usize {
+        Trainer::labels_wanted(self)
+    }
+
+    fn labels_due(&self, labels: usize) -> usize {
+        Trainer::labels_due(self, labels)
+    }
+
+    fn stale_after(&self) -> Duration {
+        PAIRS_STALE
+    }
+
+    fn agreement(&self) -> Option<f64> {
+        Trainer::agreement(self)
+    }
+
+    fn propose(&mut self, count: usize, _cancelled: &mut dyn FnMut() -> bool) -> Result<Vec<Offered>, LabError> {
+        Ok(Trainer::propose(self, count))
+    }
+
+    fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        Trainer::collect(self, cancelled)
+    }
+
+    fn learn(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
+        Trainer::learn(self, labels, cancelled)
+    }
+
+    fn to_arrays(&self) -> Arrays {
+        Trainer::to_arrays(self)
+    }
+
+    fn show(&mut self, tell: Tell, _cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        let clip = Arc::new(self.film_policy(POLICY_SECONDS)?);
+        tell(&|s: &mut Snapshot| s.policy_clip = Some(clip.clone()));
+        Ok(())
+    }
+
+    fn is_small(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,129 @@
+//! How good a session's models are, by the gold score that the grammar knows.
+
+use super::corpus::{Corpus, Reader};
+use super::folders;
+use crate::basics::{Seed, Stream};
+use crate::lab::ledger::text_noise;
+use crate::lab::{LabError, TeacherKind};
+use crate::settings::TextStage;
+use crate::store::Session;
+use crate::text::generate::{Sampling, generate};
+use crate::text::{Bundle, Example, TextReward};
+use rand::{Rng, RngExt};
+use serde::Serialize;
+use std::path::Path;
+
+/// Rows that are written side by side.
+const ROWS: usize = 64;
+
+/// What was measured on prompts of the grammar.
+#[derive(Clone, Debug, Serialize)]
+pub struct TextMeasure {
+    /// Prompts that each model answered.
+    pub prompts: usize,
+    /// Mean gold score of the supervised model's completions.
+    pub supervised_gold: f64,
+    /// Mean gold score of the policy's.
+    pub policy_gold: f64,
+    /// Share of prompts where the policy's completion has the higher gold score; equal scores count half.
+    pub win_rate: f64,
+    /// Probability that an answer of the session's teacher agrees with the reward model, mean over new pairs of the supervised model.
+    pub reward_accuracy: f64,
+    /// The same for the gold score itself: no reward model can do better.
+    pub reward_ceiling: f64,
+}
+
+/// Has a finished session's models answer prompts of the grammar. A session whose teacher is a person is measured against one that never errs.
+///
+/// # Errors
+///
+/// A session in another mode, one whose PPO is not done, or one whose prompts are not the grammar's.
+pub fn measure_text(folder: &Path, prompts: usize, seed: u64) -> Result<TextMeasure, LabError> {
+    let settings = Session::open_to_read(folder)?.settings().clone();
+    let run = settings
+        .text
+        .clone()
+        .ok_or_else(|| LabError::Text(format!("{} teaches a robot; `flipside eval` measures it.", folder.display())))?;
+    let read = |stage| folders::read(&folders::of_stage(folder, stage), run.precision);
+    let (supervised, policy) = (read(TextStage::Supervised)?, read(TextStage::Ppo)?);
+    let reward = read(TextStage::Reward)?;
+    let corpus = Corpus::new(&run, Seed(settings.seed));
+    let context = supervised.model.config().context;
+    let reader = Reader {
+        tokenizer: &supervised.tokenizer,
+        context,
+        prompt: context.saturating_sub(run.ppo.max_new_tokens),
+        skip_bad_lines: false,
+    };
+    let listed = corpus.prompt_list();
+    if run.demonstrations.is_some() || run.prompts.is_some() || !corpus.has_gold() {
+        return Err(LabError::Text(
+            "The gold score of these prompts is not known; there is nothing to measure by.".into(),
+        ));
+    }
+    let mut stream = Seed(seed).stream("text.measure");
+    let asked: Vec<&String> = (0..prompts.max(1)).map(|_| &listed[stream.random_range(0..listed.len())]).collect();
+    let mut write = |bundle: &Bundle| -> Result<Vec<(Example, f64)>, LabError> {
+        let mut all = Vec::new();
+        for part in asked.chunks(ROWS) {
+            let tokens: Vec<Vec<u32>> = part.iter().map(|p| reader.prompt_of(p)).collect::<Result<_, _>>()?;
+            for ((prompt, tokens), completion) in
+                part.iter().zip(&tokens).zip(draw(bundle, &tokens, &run.ppo, &mut stream))
+            {
+                let gold = corpus.gold(prompt, &bundle.tokenizer.decode(&completion, true)?).unwrap_or(0.0);
+                all.push((Example { prompt: tokens.clone(), completion }, gold));
+            }
+        }
+        Ok(all)
+    };
+    let (ours, theirs, others) = (write(&policy)?, write(&supervised)?, write(&supervised)?);
+    let win = |(ours, theirs): (&(Example, f64), &(Example, f64))| match ours.1 - theirs.1 {
+        gap if gap > 0.0 => 1.0,
+        0.0 => 0.5,
+        _ => 0.0,
+    };
+    let head = reward.head().ok_or_else(|| LabError::Text("The session has no reward model yet.".to_owned()))?;
+    let judge = TextReward::with_head(reward.model, head, &run.reward, Seed(0))?;
+    let score = |all: &[(Example, f64)]| {
+        let examples: Vec<Example> = all.iter().map(|(example, _)| example.clone()).collect();
+        judge.rewards(&examples, &mut |_| false)
+    };
+    let (left, right) = (score(&theirs)?, score(&others)?);
+    let teacher = if settings.teacher == TeacherKind::Person { TeacherKind::Oracle } else { settings.teacher };
+    let noise = text_noise(teacher).unwrap_or_default();
+    let pairs = || theirs.iter().zip(&others).zip(left.iter().zip(&right)).filter(|((a, b), _)| a.0 != b.0);
+    let agrees = pairs().map(|((a, b), (left, right))| {
+        let says_left = noise.probability_left(a.1, b.1);
+        if left > right { says_left } else { 1.0 - says_left }
+    });
+    Ok(TextMeasure {
+        prompts: asked.len(),
+        supervised_gold: mean(theirs.iter().map(|(_, gold)| *gold)),
+        policy_gold: mean(ours.iter().map(|(_, gold)| *gold)),
+        win_rate: mean(ours.iter().zip(&theirs).map(win)),
+        reward_accuracy: mean(agrees),
+        reward_ceiling: mean(pairs().map(|((a, b), _)| noise.ceiling(a.1, b.1))),
+    })
+}
+
+fn draw(
+    bundle: &Bundle,
+    prompts: &[Vec<u32>],
+    ppo: &crate::settings::TextPpoSettings,
+    stream: &mut Stream,
+) -> Vec<Vec<u32>> {
+    let sampling = Sampling {
+        temperature: ppo.temperature,
+        max_new_tokens: ppo.max_new_tokens,
+        stop: bundle.stop(),
+        seed: stream.next_u64(),
+        ..Sampling::default()
+    };
+    let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    generate(&bundle.model, &rows, &sampling, true, &mut |_, _| true).into_iter().map(|c| c.tokens).collect()
+}
+
+fn mean(numbers: impl Iterator<Item = f64>) -> f64 {
+    let (count, sum) = numbers.fold((0_usize, 0.0), |(count, sum), x| (count + 1, sum + x));
+    sum / count.max(1) as f64
+}

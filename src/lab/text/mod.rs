@@ -1,0 +1,17 @@
+//! Text mode in the lab: the circle that a session runs, the tools that need no session, and models to and from their folders.
+
+mod corpus;
+mod folders;
+mod measure;
+mod tools;
+mod trainer;
+mod verbs;
+
+pub use measure::{TextMeasure, measure_text};
+pub use tools::{
+    ExampleKind, ExamplesPlan, ExamplesReport, TokenizerPlan, TokenizerReport, train_tokenizer, write_examples,
+};
+pub(super) use trainer::TextTrainer;
+pub use verbs::{
+    GeneratePlan, Generated, Scored, TextModel, copy_stage, evaluate_text, export_text, generate_text, merge_text,
+};

@@ -1,0 +1,907 @@
+//! Text mode's circle, free of threads and of the database: a base model learns the language, a supervised one to answer, a reward model
+//! what is liked, and PPO follows it while the next pairs show what that made of the policy.
+//!
+//! With a person at the desk reward model and PPO take turns for as long as answers come. A simulated teacher, whom nobody waits for, gives all its
+//! answers first. Every finished stage leaves its model in the session's folder, `models/base` and the like, as Hugging Face keeps models.
+
+use super::corpus::{Corpus, Reader};
+use super::folders;
+use crate::basics::{Array, Arrays, Completion, Item, ItemId, JudgementId, PairReason, Seed, Stream, both_completions};
+use crate::lab::circle::{Circle, Tell, Values};
+use crate::lab::control::Label;
+use crate::lab::ledger::Offered;
+use crate::lab::trainer::{prefixed, unprefixed};
+use crate::lab::vocabulary::{Snapshot, TextSample, TextView};
+use crate::lab::{LabError, TeacherKind};
+use crate::settings::{RunSettings, TextRun, TextStage};
+use crate::text::generate::{Sampling, generate};
+use crate::text::{
+    Bundle, Example, Reference, Supervised, TextComparison, TextPpo, TextReward, log_probs, tokenizer_of,
+};
+use rand::Rng;
+use rand::RngExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Gradient steps of the base and the supervised model between two points of their curves.
+const POINT: u64 = 5;
+
+/// Answers of a person before the reward model first learns: with fewer it learns the pair and not the taste.
+const FIRST_FIT: usize = 12;
+
+/// Steps that PPO and the reward model may run on after a person's last answer.
+const PATIENCE: u64 = 24;
+
+/// Pairs that a simulated teacher is asked at once.
+const HANDFUL: usize = 32;
+
+/// Prompts that are answered then and now.
+const SAMPLES: usize = 8;
+
+/// Rows that are scored at once where nothing is learnt.
+const SCORED: usize = 32;
+
+/// Judgements of which the share that the reward model foresaw is told.
+const FORESEEN: usize = 50;
+
+/// Everything that learns.
+pub(in crate::lab) struct TextTrainer {
+    settings: RunSettings,
+    run: TextRun,
+    seed: Seed,
+    folder: PathBuf,
+    corpus: Corpus,
+    stage: Stage,
+    /// Steps of all stages together.
+    steps: u64,
+    /// Sum and count of the losses since the last point of the curve.
+    window: [f64; 2],
+    teacher: TeacherKind,
+    next_item: u64,
+    model: String,
+    samples: Arc<Vec<TextSample>>,
+    asked: Option<Arc<TextSample>>,
+    doing: &'static str,
+}
+
+/// What is being trained.
+enum Stage {
+    /// The base or the supervised model.
+    Learning(Box<Learning>),
+    /// Reward model and policy.
+    Teaching(Box<Teaching>),
+    /// Nothing: the last stage that was asked for is done.
+    Done(TextStage),
+}
+
+/// A model that learns to continue texts.
+struct Learning {
+    stage: TextStage,
+    bundle: Bundle,
+    trainer: Supervised<crate::text::model::Transformer>,
+    examples: Vec<Example>,
+    held: Vec<Example>,
+}
+
+/// The policy, its reward model, and what they come from.
+struct Teaching {
+    /// The supervised model: what the policy is held near.
+    start: Bundle,
+    reward: TextReward<crate::text::model::Transformer>,
+    ppo: TextPpo<crate::text::model::Transformer>,
+    /// Whether the reward model was given, or has learnt enough to be followed.
+    trusted: bool,
+    /// Whether the reward model was given and does not learn.
+    given: bool,
+    /// Judgements of the last fit, the newest of them, and gradient steps that are left of the present one.
+    fitted: (u64, u64),
+    fit_left: u64,
+    /// Comparisons of a data file.
+    filed: Vec<TextComparison>,
+    /// Prompts that pairs are drawn from, in tokens, as the corpus has them.
+    prompts: Vec<Vec<u32>>,
+    /// Draws prompts, seeds of completions and sides of pairs.
+    draws: Stream,
+    /// Whether the reward model foresaw each of the latest judgements, oldest first: 1, ½ or 0.
+    foreseen: Vec<f64>,
+}
+
+impl TextTrainer {
+    /// A fresh trainer at the first stage, or at the one that `arrays` of a checkpoint say. `prompts` are those that the person chose.
+    pub fn new(
+        settings: &RunSettings,
+        folder: &Path,
+        next_item: ItemId,
+        prompts: Option<Vec<String>>,
+        arrays: Option<&Arrays>,
+    ) -> Result<TextTrainer, LabError> {
+        let run = settings.text.clone().unwrap_or_default();
+        run.check().map_err(LabError::Text)?;
+        let seed = Seed(settings.seed);
+        let stage = match arrays {
+            None => run.from,
+            Some(arrays) => stage_of(arrays)?,
+        };
+        let mut corpus = Corpus::new(&run, seed);
+        corpus.prompts = prompts;
+        let mut trainer = TextTrainer {
+            corpus,
+            stage: Stage::Done(stage),
+            steps: 0,
+            window: [0.0; 2],
+            teacher: settings.teacher,
+            next_item: next_item.0,
+            model: String::new(),
+            samples: Arc::default(),
+            asked: None,
+            doing: "",
+            settings: settings.clone(),
+            run,
+            seed,
+            folder: folder.to_owned(),
+        };
+        trainer.enter(stage)?;
+        if let Some(arrays) = arrays {
+            trainer.load(arrays)?;
+        }
+        Ok(trainer)
+    }
+
+    /// The bundle that a stage begins with.
+    fn bundle_for(&self, stage: TextStage) -> Result<Bundle, LabError> {
+        let precision = self.run.precision;
+        let mut bundle = match (stage, &self.run.model) {
+            (stage, Some(model))
+                if stage <= self.run.from
+                    || (stage > TextStage::Supervised && self.run.from > TextStage::Supervised) =>
+            {
+                folders::read(model, precision)?
+            }
+            (TextStage::Base, _) => {
+                let tokenizer = self.tokenizer()?;
+                Bundle::random(&self.run.shape, tokenizer, precision, self.seed)
+            }
+            (TextStage::Supervised, _) => folders::read(&folders::of_stage(&self.folder, TextStage::Base), precision)?,
+            _ => folders::read(&folders::of_stage(&self.folder, TextStage::Supervised), precision)?,
+        };
+        let adapted = stage > TextStage::Base || self.run.model.is_some();
+        if adapted {
+            let seed = Seed(self.seed.0.wrapping_add(stage as u64));
+            bundle.prepare(self.run.lora.as_ref(), self.run.frozen_layers, seed)?;
+        }
+        Ok(bundle)
+    }
+
+    /// The tokenizer of the built-in model: made once, then kept with the session.
+    fn tokenizer(&self) -> Result<crate::text::tokenizer::Tokenizer, LabError> {
+        let folder = folders::models(&self.folder).join("tokenizer");
+        let texts = match crate::store::ModelFolder::read_texts(&folder) {
+            Ok(texts) => texts,
+            Err(_) => {
+                let plan = super::tools::TokenizerPlan {
+                    data: self.run.documents.clone(),
+                    skip_bad_lines: self.run.skip_bad_lines,
+                    vocabulary: self.run.shape.vocabulary,
+                    seed: self.seed.0,
+                    output: folder.clone(),
+                };
+                super::tools::train_tokenizer(&plan)?;
+                crate::store::ModelFolder::read_texts(&folder)?
+            }
+        };
+        Ok(tokenizer_of(&texts)?)
+    }
+
+    /// Begins a stage from what the one before has left.
+    fn enter(&mut self, stage: TextStage) -> Result<(), LabError> {
+        self.window = [0.0; 2];
+        let bundle = self.bundle_for(stage)?;
+        self.model = bundle.describe();
+        if let Some(lora) = &self.run.lora
+            && stage > TextStage::Base
+        {
+            self.model += &format!(", LoRA r = {}", lora.rank);
+        }
+        self.stage = match stage {
+            TextStage::Base | TextStage::Supervised => {
+                let reader = self.reader(&bundle);
+                let (examples, settings, steps) = match stage {
+                    TextStage::Base => (self.corpus.documents(&reader)?, &self.run.base, self.run.base_steps),
+                    _ => (self.corpus.demonstrations(&reader)?, &self.run.supervised, self.run.supervised_steps),
+                };
+                // What is held back says whether the loss is of the language or of these texts.
+                let held = (examples.len() / 20).min(200);
+                let (held, examples) = examples.split_at(held);
+                let seed = Seed(self.seed.0.wrapping_add(stage as u64));
+                let mut trainer = Supervised::new(bundle.twin().model, settings, seed)?;
+                trainer.plan(steps);
+                let (held, examples) = (held.to_vec(), examples.to_vec());
+                Stage::Learning(Box::new(Learning { stage, bundle, trainer, examples, held }))
+            }
+            TextStage::Reward | TextStage::Ppo => Stage::Teaching(Box::new(self.teaching(bundle)?)),
+        };
+        Ok(())
+    }
+
+    fn reader<'a>(&self, bundle: &'a Bundle) -> Reader<'a> {
+        let context = bundle.model.config().context;
+        Reader {
+            tokenizer: &bundle.tokenizer,
+            context,
+            prompt: context.saturating_sub(self.run.ppo.max_new_tokens),
+            skip_bad_lines: self.run.skip_bad_lines,
+        }
+    }
+
+    fn teaching(&self, start: Bundle) -> Result<Teaching, LabError> {
+        let reader = self.reader(&start);
+        if reader.prompt == 0 {
+            return Err(LabError::Text(format!(
+                "The model has {} positions and a completion may have {}, which leaves none for a prompt; lower max_new_tokens.",
+                reader.context, self.run.ppo.max_new_tokens
+            )));
+        }
+        let (prompts, filed) = (self.corpus.prompts(&reader)?, self.corpus.comparisons(&reader)?);
+        let given = match &self.run.reward_model {
+            Some(path) => Some(folders::read(path, self.run.precision)?),
+            None => None,
+        };
+        let mut reward = match given {
+            None => TextReward::new(start.twin().model, &self.run.reward, self.seed)?,
+            Some(bundle) => {
+                let head = bundle.head().ok_or_else(|| {
+                    LabError::Text("The folder given as reward model is no …ForSequenceClassification; teach one with `flipside text reward`.".to_owned())
+                })?;
+                let [gain, bias] = [1.0, bundle.score.as_ref().map_or(0.0, |(_, bias)| *bias)];
+                let mut reward = TextReward::with_head(bundle.model, head, &self.run.reward, self.seed)?;
+                reward.set_gain_and_bias([gain, bias]);
+                reward
+            }
+        };
+        let given = self.run.reward_model.is_some();
+        // A person's answers come for as long as they like, so nothing decays towards an end.
+        let one_fit = self.settings.teacher != TeacherKind::Person || !filed.is_empty();
+        reward.plan(if one_fit { self.run.reward_steps } else { 0 });
+        let policy = start.twin().model;
+        let reference = if self.run.lora.is_some() { Reference::Base } else { Reference::Model(start.twin().model) };
+        let mut ppo = TextPpo::new(policy, reference, &start.stop(), &self.run.ppo, self.seed)?;
+        ppo.plan(self.run.updates);
+        Ok(Teaching {
+            reward,
+            ppo,
+            trusted: given,
+            given,
+            fitted: (0, 0),
+            fit_left: 0,
+            filed,
+            prompts,
+            draws: self.seed.stream("text.draws"),
+            foreseen: Vec::new(),
+            start,
+        })
+    }
+
+    /// The stage as the person sees it, steps done in it, and of how many.
+    fn progress(&self) -> (TextStage, u64, u64) {
+        match &self.stage {
+            Stage::Learning(l) => (l.stage, l.trainer.steps(), self.run.steps_of(l.stage)),
+            Stage::Teaching(t) if !t.trusted => {
+                (TextStage::Reward, t.reward.steps(), (t.reward.steps() + t.fit_left).max(self.run.reward_steps))
+            }
+            Stage::Teaching(t) => (TextStage::Ppo, t.ppo.updates(), self.run.updates),
+            Stage::Done(stage) => (*stage, self.run.steps_of(*stage), self.run.steps_of(*stage)),
+        }
+    }
+
+    /// A gradient step or a few of the base or the supervised model.
+    fn study(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
+        let Stage::Learning(learning) = &mut self.stage else { return Ok(Values::new()) };
+        let planned = self.run.steps_of(learning.stage);
+        let name = if learning.stage == TextStage::Base { "base_loss" } else { "supervised_loss" };
+        let mut values = Values::new();
+        while learning.trainer.steps() < planned {
+            let stats = learning.trainer.step(&learning.examples, &mut |_| cancelled())?;
+            self.steps += 1;
+            self.window = [self.window[0] + stats.loss, self.window[1] + 1.0];
+            if learning.trainer.steps().is_multiple_of(POINT) {
+                break;
+            }
+        }
+        if learning.trainer.steps() >= planned {
+            // The last point is that of texts it has not learnt from.
+            let held =
+                (!learning.held.is_empty()).then(|| learning.trainer.evaluate(&learning.held, &mut |_| cancelled()));
+            values.extend(held.transpose()?.map(|loss| (name, loss)));
+            self.leave()?;
+        } else {
+            values.push((name, self.window[0] / self.window[1].max(1.0)));
+        }
+        self.window = [0.0; 2];
+        Ok(values)
+    }
+
+    /// Writes down what the present stage has made, and goes on to the next.
+    fn leave(&mut self) -> Result<(), LabError> {
+        let next = match &self.stage {
+            Stage::Learning(learning) => {
+                let twin = Bundle {
+                    model: learning.trainer.model().clone(),
+                    tokenizer: learning.bundle.tokenizer.clone(),
+                    score: None,
+                };
+                self.keep(&twin, learning.stage)?;
+                TextStage::ALL[learning.stage as usize + 1]
+            }
+            Stage::Teaching(teaching) => {
+                if !teaching.given {
+                    self.keep(&teaching.reward_bundle(), TextStage::Reward)?;
+                }
+                if self.run.until == TextStage::Ppo && teaching.ppo.updates() > 0 {
+                    self.keep(&teaching.policy_bundle(), TextStage::Ppo)?;
+                }
+                self.stage = Stage::Done(self.run.until);
+                return Ok(());
+            }
+            Stage::Done(_) => return Ok(()),
+        };
+        if next > self.run.until {
+            self.stage = Stage::Done(self.run.until);
+            return Ok(());
+        }
+        self.enter(next)
+    }
+
+    /// Writes a stage's model into the session. With adapters both the adapter and the merged model are kept: the one to share, the other to go on
+    /// from.
+    fn keep(&self, bundle: &Bundle, stage: TextStage) -> Result<(), LabError> {
+        let base = self.run.model.as_ref().map(|path| path.display().to_string());
+        if let Some(parts) = bundle.to_adapter_parts(base.as_deref()) {
+            folders::replace(&folders::adapter_of(&self.folder, stage), parts)?;
+            let merged = Bundle {
+                model: bundle.model.merged(),
+                tokenizer: bundle.tokenizer.clone(),
+                score: bundle.score.clone(),
+            };
+            return folders::replace(&folders::of_stage(&self.folder, stage), merged.to_parts()?);
+        }
+        folders::replace(&folders::of_stage(&self.folder, stage), bundle.to_parts()?)
+    }
+
+    /// One turn of the circle: the reward model where there is more to learn, PPO otherwise.
+    fn teach(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
+        let planned = self.settings.labels;
+        let person = self.teacher == TeacherKind::Person;
+        let Stage::Teaching(teaching) = &mut self.stage else { return Ok(Values::new()) };
+        if !teaching.given {
+            teaching.plan_fit(labels, planned, person, &self.run);
+        }
+        if teaching.fit_left > 0 {
+            self.doing = "Learning what is liked";
+            let comparisons = teaching.comparisons(labels);
+            let stats = teaching.reward.step(&comparisons, &mut |_| cancelled())?;
+            teaching.fit_left -= 1;
+            self.steps += 1;
+            if teaching.fit_left > 0 {
+                return Ok(vec![("reward_loss", stats.loss)]);
+            }
+            let samples: Vec<Example> = comparisons
+                .iter()
+                .take(256)
+                .map(|c| Example { prompt: c.prompt.clone(), completion: c.left.clone() })
+                .collect();
+            teaching.reward.normalise(&samples, &mut |_| cancelled())?;
+            teaching.trusted = true;
+            let mut values = vec![("reward_loss", stats.loss), ("labels", labels.len() as f64)];
+            values.extend(teaching.agreement().map(|share| ("agreement", share)));
+            if self.run.until == TextStage::Reward {
+                self.leave()?;
+            }
+            return Ok(values);
+        }
+        if !teaching.trusted || self.run.until < TextStage::Ppo {
+            return Ok(Values::new());
+        }
+        self.doing = "Following the reward";
+        let episodes = teaching.ppo.collect(&teaching.prompts, &mut |_| cancelled())?;
+        let written: Vec<Example> =
+            episodes.iter().map(|e| Example { prompt: e.prompt.clone(), completion: e.completion.clone() }).collect();
+        let scores = teaching.reward.rewards(&written, &mut |_| cancelled())?;
+        let stats = teaching.ppo.learn(&episodes, &scores, &mut |_| cancelled())?;
+        self.steps += 1;
+        let tokenizer = &teaching.start.tokenizer;
+        let golds: Vec<Option<f64>> = episodes
+            .iter()
+            .map(|episode| {
+                let prompt = self.corpus.prompt_text(tokenizer, &episode.prompt, episode.place)?;
+                Ok(self.corpus.gold(&prompt, &tokenizer.decode(&episode.completion, true)?))
+            })
+            .collect::<Result<_, LabError>>()?;
+        let gold: Option<f64> = golds.iter().copied().sum::<Option<f64>>().map(|sum| sum / golds.len() as f64);
+        let mut values = vec![
+            ("reward", stats.reward),
+            ("reference_kl", stats.kl),
+            ("beta", stats.beta),
+            ("entropy", stats.entropy),
+            ("length", stats.length),
+            ("ended", stats.stopped),
+            ("kl", stats.approx_kl),
+            ("value_loss", stats.value_loss),
+        ];
+        values.extend(gold.map(|gold| ("gold", gold)));
+        if teaching.ppo.updates() >= self.run.updates {
+            self.leave()?;
+        }
+        Ok(values)
+    }
+
+    fn load(&mut self, arrays: &Arrays) -> Result<(), LabError> {
+        let words = |name: &str| arrays.get(name).and_then(Array::as_u64).ok_or_else(|| lacks(name));
+        self.steps = *words("trainer/steps")?.first().ok_or_else(|| lacks("trainer/steps"))?;
+        let window = arrays.get("trainer/window").and_then(Array::as_f64).ok_or_else(|| lacks("trainer/window"))?;
+        self.window = window.try_into().map_err(|_| lacks("trainer/window"))?;
+        let done = words("trainer/done")? == [1];
+        match &mut self.stage {
+            _ if done => {
+                // A run that was asked to go further begins the stage after the one that it ended with.
+                let ended = stage_of(arrays)?;
+                match TextStage::ALL.into_iter().find(|next| *next > ended && *next <= self.run.until) {
+                    Some(next) => self.enter(next)?,
+                    None => self.stage = Stage::Done(self.run.until),
+                }
+            }
+            Stage::Learning(learning) => learning.trainer.load_arrays(&unprefixed(arrays, "learning/"))?,
+            Stage::Teaching(teaching) => {
+                if !teaching.given {
+                    teaching.reward.load_arrays(&unprefixed(arrays, "reward/"))?;
+                }
+                teaching.ppo.load_arrays(&unprefixed(arrays, "ppo/"))?;
+                let &[trusted, count, newest, left] = words("trainer/fit")? else { return Err(lacks("trainer/fit")) };
+                teaching.trusted = trusted == 1;
+                (teaching.fitted, teaching.fit_left) = ((count, newest), left);
+                let state: [u64; 4] = words("trainer/draws")?.try_into().map_err(|_| lacks("trainer/draws"))?;
+                teaching.draws = Stream::from_state(state);
+                teaching.foreseen = arrays
+                    .get("trainer/foreseen")
+                    .and_then(Array::as_f64)
+                    .ok_or_else(|| lacks("trainer/foreseen"))?
+                    .to_vec();
+            }
+            Stage::Done(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A completion of the policy as it is shown, with its log-ratios.
+    fn shown(
+        &mut self,
+        prompt: &[u32],
+        place: Option<usize>,
+        tokens: Vec<u32>,
+        stopped: bool,
+    ) -> Result<Completion, LabError> {
+        let id = ItemId(self.next_item);
+        let steps = self.steps;
+        let Stage::Teaching(teaching) = &self.stage else { return Ok(Completion::default()) };
+        let tokenizer = &teaching.start.tokenizer;
+        let text = match place {
+            Some(place) => self.corpus.prompt_text(tokenizer, prompt, place)?,
+            None => tokenizer.decode(prompt, true)?,
+        };
+        let example = [Example { prompt: prompt.to_vec(), completion: tokens }];
+        let log_ratios = teaching.log_ratios(&example, self.run.ppo.temperature).pop().unwrap_or_default();
+        let [Example { completion: tokens, .. }] = example;
+        let pieces = pieces(tokenizer, &tokens)?;
+        let gold = self.corpus.gold(&text, &pieces.concat());
+        self.next_item += 1;
+        Ok(Completion {
+            id,
+            prompt: text,
+            prompt_tokens: prompt.to_vec(),
+            tokens,
+            pieces,
+            log_ratios,
+            stopped,
+            recorded_at: steps,
+            gold,
+        })
+    }
+
+    /// Answers prompts with the supervised model and with the policy, telling the growing texts.
+    fn then_and_now(
+        &mut self,
+        prompts: &[(Vec<u32>, Option<usize>)],
+        seed: u64,
+        on_token: &mut dyn FnMut(&[TextSample]),
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<TextSample>, LabError> {
+        let Stage::Teaching(teaching) = &self.stage else { return Ok(Vec::new()) };
+        let sampling = Sampling {
+            temperature: self.run.ppo.temperature,
+            max_new_tokens: self.run.ppo.max_new_tokens,
+            stop: teaching.start.stop(),
+            seed,
+            ..Sampling::default()
+        };
+        let rows: Vec<&[u32]> = prompts.iter().map(|(tokens, _)| &tokens[..]).collect();
+        let tokenizer = teaching.start.tokenizer.clone();
+        let mut samples: Vec<TextSample> = Vec::new();
+        for (prompt, place) in prompts {
+            let prompt = match place {
+                Some(place) => self.corpus.prompt_text(&tokenizer, prompt, *place)?,
+                None => tokenizer.decode(prompt, true)?,
+            };
+            samples.push(TextSample { prompt, ..TextSample::default() });
+        }
+        let mut written = Vec::new();
+        for tuned in [false, true] {
+            let model = if tuned { teaching.ppo.policy() } else { &teaching.start.model };
+            let mut streams: Vec<_> = rows.iter().map(|_| tokenizer.stream()).collect();
+            let mut stop = false;
+            let done = generate(model, &rows, &sampling, tuned, &mut |row, token| {
+                let piece = streams[row].push(token).unwrap_or_default();
+                let side = if tuned { &mut samples[row].now } else { &mut samples[row].before };
+                side.tokens.push(token);
+                side.pieces.push(piece);
+                side.log_ratios.push(0.0);
+                on_token(&samples);
+                stop = cancelled();
+                !stop
+            });
+            if stop {
+                return Err(LabError::Cancelled);
+            }
+            written.push(done);
+        }
+        let now = written.pop().unwrap_or_default();
+        let before = written.pop().unwrap_or_default();
+        for (((sample, (prompt, place)), before), now) in samples.iter_mut().zip(prompts).zip(before).zip(now) {
+            sample.before.pieces = pieces(&tokenizer, &before.tokens)?;
+            sample.before.stopped = before.stopped;
+            sample.before.gold = self.corpus.gold(&sample.prompt, &sample.before.text());
+            sample.now = self.shown(prompt, *place, now.tokens, now.stopped)?;
+            sample.complete = true;
+        }
+        Ok(samples)
+    }
+}
+
+impl Teaching {
+    /// Every standing comparison that teaches: those of the file, then the session's.
+    fn comparisons(&self, labels: &[Label]) -> Vec<TextComparison> {
+        let judged = labels.iter().filter_map(|label| {
+            let [left, right] = both_completions(&label.items)?;
+            TextComparison::new(left.prompt_tokens.clone(), left.tokens.clone(), right.tokens.clone(), label.choice)
+        });
+        self.filed.iter().cloned().chain(judged).collect()
+    }
+
+    /// Decides whether the reward model is to learn, and how long; asks it first what it makes of the answers that are new.
+    fn plan_fit(&mut self, labels: &[Label], planned: usize, person: bool, run: &TextRun) {
+        let newest = labels.last().map_or(0, |label| label.judgement.0);
+        let state = (labels.len() as u64, newest);
+        let all = labels.len() + self.filed.len();
+        if self.fit_left > 0 || all == 0 || (self.trusted && state == self.fitted) {
+            return;
+        }
+        let enough = match (person, self.filed.is_empty()) {
+            (_, false) => true,
+            (true, _) => labels.len() >= FIRST_FIT.min(planned.max(1)),
+            (false, _) => labels.len() >= planned,
+        };
+        let grown = (state.0.abs_diff(self.fitted.0) as usize).max(1);
+        if !enough || (self.trusted && grown < (labels.len() / 8).clamp(4, 32)) {
+            return;
+        }
+        if self.trusted {
+            self.foresee(labels);
+        }
+        // As many passes over what is new as the plan has over all.
+        let first = self.fitted.0 == 0;
+        let whole = planned.max(1) + if planned == 0 { self.filed.len() } else { 0 };
+        let share = run.reward_steps as f64 * grown as f64 / whole as f64;
+        self.fit_left = match (person, first) {
+            (false, true) => run.reward_steps,
+            _ if !self.filed.is_empty() && first => run.reward_steps,
+            (_, true) => (share as u64).max(FIRST_FIT as u64),
+            (_, false) => (share as u64).max(4),
+        };
+        self.fitted = state;
+    }
+
+    /// What the reward model makes of judgements that it has not learnt from.
+    fn foresee(&mut self, labels: &[Label]) {
+        let new = labels.iter().filter(|label| label.judgement > JudgementId(self.fitted.1));
+        let comparisons: Vec<TextComparison> = new
+            .filter_map(|label| {
+                let [left, right] = both_completions(&label.items)?;
+                TextComparison::new(left.prompt_tokens.clone(), left.tokens.clone(), right.tokens.clone(), label.choice)
+            })
+            .collect();
+        for comparison in comparisons.iter().filter(|c| c.target != 0.5) {
+            if let Ok(stats) = self.reward.evaluate(std::slice::from_ref(comparison), &mut |_| false) {
+                self.foreseen.push(stats.accuracy);
+            }
+        }
+        let old = self.foreseen.len().saturating_sub(FORESEEN);
+        self.foreseen.drain(..old);
+    }
+
+    fn agreement(&self) -> Option<f64> {
+        let n = self.foreseen.len();
+        (n >= 4).then(|| self.foreseen.iter().sum::<f64>() / n as f64)
+    }
+
+    /// log π − log π_ref of each token.
+    fn log_ratios(&self, examples: &[Example], temperature: f64) -> Vec<Vec<f32>> {
+        if self.ppo.updates() == 0 {
+            return examples.iter().map(|e| vec![0.0; e.completion.len()]).collect();
+        }
+        let of = |model, adapters| log_probs(model, examples, adapters, temperature, SCORED, &mut |_| false);
+        let policy = of(self.ppo.policy(), true);
+        let reference = match self.ppo.reference() {
+            Some(model) => of(model, true),
+            None => of(self.ppo.policy(), false),
+        };
+        let less =
+            |(policy, reference): (Vec<f32>, Vec<f32>)| policy.iter().zip(&reference).map(|(p, r)| p - r).collect();
+        policy.into_iter().zip(reference).map(less).collect()
+    }
+
+    fn reward_bundle(&self) -> Bundle {
+        let [gain, bias] = self.reward.gain_and_bias();
+        // The format has one linear map: the gain goes into its weights.
+        let weight: Vec<f32> = self.reward.head().weight().into_iter().map(|w| (f64::from(w) * gain) as f32).collect();
+        let bias = self.reward.head().bias() * gain + bias;
+        Bundle {
+            model: self.reward.model().clone(),
+            tokenizer: self.start.tokenizer.clone(),
+            score: Some((weight, bias)),
+        }
+    }
+
+    fn policy_bundle(&self) -> Bundle {
+        Bundle { model: self.ppo.policy().clone(), tokenizer: self.start.tokenizer.clone(), score: None }
+    }
+}
+
+impl Circle for TextTrainer {
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn steps_planned(&self) -> u64 {
+        let (stage, done, of) = self.progress();
+        let later = TextStage::ALL.into_iter().filter(|later| *later > stage).map(|later| self.run.steps_of(later));
+        self.steps + of.saturating_sub(done) + later.sum::<u64>()
+    }
+
+    fn finished(&self) -> bool {
+        matches!(self.stage, Stage::Done(_))
+    }
+
+    fn patience(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::Teaching(teaching) => (!teaching.given && teaching.filed.is_empty()).then_some(PATIENCE),
+            _ => None,
+        }
+    }
+
+    fn has_reward(&self) -> bool {
+        matches!(&self.stage, Stage::Teaching(teaching) if teaching.trusted || teaching.fit_left > 0)
+    }
+
+    fn has_choice(&self) -> bool {
+        matches!(self.stage, Stage::Teaching(_))
+    }
+
+    fn labels_wanted(&self) -> usize {
+        let Stage::Teaching(teaching) = &self.stage else { return 0 };
+        if teaching.given || !teaching.filed.is_empty() {
+            return 0;
+        }
+        match self.teacher {
+            // The pace that keeps PPO from following a reward that nobody has looked at lately.
+            TeacherKind::Person => {
+                let share = teaching.ppo.updates() as f64 / self.run.updates.max(1) as f64;
+                let first = FIRST_FIT.min(self.settings.labels);
+                first + ((self.settings.labels - first) as f64 * share) as usize
+            }
+            _ => self.settings.labels,
+        }
+    }
+
+    fn labels_due(&self, labels: usize) -> usize {
+        self.labels_wanted().saturating_sub(labels).min(HANDFUL)
+    }
+
+    fn stale_after(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    fn agreement(&self) -> Option<f64> {
+        match &self.stage {
+            Stage::Teaching(teaching) => teaching.agreement(),
+            _ => None,
+        }
+    }
+
+    fn propose(&mut self, count: usize, cancelled: &mut dyn FnMut() -> bool) -> Result<Vec<Offered>, LabError> {
+        let Stage::Teaching(teaching) = &mut self.stage else { return Ok(Vec::new()) };
+        self.doing = "Writing completions";
+        let before = teaching.draws.clone();
+        let places: Vec<usize> = (0..count).map(|_| teaching.draws.random_range(0..teaching.prompts.len())).collect();
+        let seed = teaching.draws.next_u64();
+        let sampling = Sampling {
+            temperature: self.run.ppo.temperature,
+            max_new_tokens: self.run.ppo.max_new_tokens,
+            stop: teaching.start.stop(),
+            seed,
+            ..Sampling::default()
+        };
+        let rows: Vec<&[u32]> = places.iter().flat_map(|&place| [&teaching.prompts[place][..]; 2]).collect();
+        let mut stop = false;
+        let written = generate(teaching.ppo.policy(), &rows, &sampling, true, &mut |_, _| {
+            stop = cancelled();
+            !stop
+        });
+        if stop {
+            teaching.draws = before;
+            return Err(LabError::Cancelled);
+        }
+        let prompts: Vec<Vec<u32>> = places.iter().map(|&place| teaching.prompts[place].clone()).collect();
+        let mut offered = Vec::new();
+        let mut written = written.into_iter();
+        for (prompt, place) in prompts.iter().zip(places) {
+            let (Some(left), Some(right)) = (written.next(), written.next()) else { break };
+            // The same words twice are no question.
+            if left.tokens == right.tokens {
+                continue;
+            }
+            let left = self.shown(prompt, Some(place), left.tokens, left.stopped)?;
+            let right = self.shown(prompt, Some(place), right.tokens, right.stopped)?;
+            let items = [left, right].map(|completion| Item::Completion(Arc::new(completion)));
+            offered.push(Offered { items, reason: PairReason::Random });
+        }
+        self.doing = "";
+        Ok(offered)
+    }
+
+    fn collect(&mut self, _cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        // Writing, scoring and learning of an update belong together: an interrupted one leaves nothing behind.
+        Ok(())
+    }
+
+    fn learn(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
+        match &self.stage {
+            Stage::Learning(_) => {
+                self.doing = "Reading";
+                self.study(cancelled)
+            }
+            Stage::Teaching(_) => self.teach(labels, cancelled),
+            Stage::Done(_) => Ok(Values::new()),
+        }
+    }
+
+    fn to_arrays(&self) -> Arrays {
+        let mut arrays = match &self.stage {
+            Stage::Learning(learning) => prefixed(learning.trainer.to_arrays(), "learning/"),
+            Stage::Teaching(teaching) => {
+                let mut arrays = prefixed(teaching.ppo.to_arrays(), "ppo/");
+                if !teaching.given {
+                    arrays.extend(prefixed(teaching.reward.to_arrays(), "reward/"));
+                }
+                let fit = vec![u64::from(teaching.trusted), teaching.fitted.0, teaching.fitted.1, teaching.fit_left];
+                arrays.insert("trainer/fit".to_owned(), Array::u64(fit));
+                arrays.insert("trainer/draws".to_owned(), Array::u64(teaching.draws.state().to_vec()));
+                let foreseen = Array::f64(&[teaching.foreseen.len()], teaching.foreseen.clone());
+                arrays.insert("trainer/foreseen".to_owned(), foreseen);
+                arrays
+            }
+            Stage::Done(_) => Arrays::new(),
+        };
+        let stage = match &self.stage {
+            Stage::Learning(learning) => learning.stage,
+            Stage::Teaching(_) => self.run.from.max(TextStage::Reward),
+            Stage::Done(stage) => *stage,
+        };
+        arrays.insert("trainer/stage".to_owned(), Array::u64(vec![stage as u64]));
+        arrays.insert("trainer/done".to_owned(), Array::u64(vec![u64::from(self.finished())]));
+        arrays.insert("trainer/steps".to_owned(), Array::u64(vec![self.steps]));
+        arrays.insert("trainer/window".to_owned(), Array::f64(&[2], self.window.to_vec()));
+        arrays
+    }
+
+    fn show(&mut self, tell: Tell, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
+        let n = teaching.prompts.len();
+        // Spread over the prompts, always the same ones.
+        let places = (0..SAMPLES.min(n)).map(|i| i * n / SAMPLES.min(n));
+        let prompts: Vec<_> = places.map(|place| (teaching.prompts[place].clone(), Some(place))).collect();
+        let samples = self.then_and_now(&prompts, 0, &mut |_| {}, cancelled)?;
+        self.samples = Arc::new(samples);
+        tell(&|snapshot: &mut Snapshot| self.publish(snapshot));
+        Ok(())
+    }
+
+    fn ask(&mut self, prompt: &str, tell: Tell, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
+        let tokens = self.reader(&teaching.start).prompt_of(prompt)?;
+        let view = self.view();
+        let mut streaming = |samples: &[TextSample]| {
+            let asked = samples.first().cloned().map(Arc::new);
+            let view = Arc::new(TextView { asked, ..view.clone() });
+            tell(&|snapshot: &mut Snapshot| snapshot.text = Some(view.clone()));
+        };
+        let samples = self.then_and_now(&[(tokens, None)], self.steps, &mut streaming, cancelled)?;
+        self.asked = samples.into_iter().next().map(Arc::new);
+        tell(&|snapshot: &mut Snapshot| self.publish(snapshot));
+        Ok(())
+    }
+
+    fn set_prompts(&mut self, prompts: Vec<String>) -> Result<(), LabError> {
+        self.corpus.prompts = Some(prompts);
+        let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
+        let prompts = self.corpus.prompts(&self.reader(&teaching.start))?;
+        if let Stage::Teaching(teaching) = &mut self.stage {
+            teaching.prompts = prompts;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, snapshot: &mut Snapshot) {
+        snapshot.text = Some(Arc::new(self.view()));
+    }
+
+    fn is_small(&self) -> bool {
+        false
+    }
+
+    fn set_teacher(&mut self, teacher: TeacherKind) {
+        self.teacher = teacher;
+    }
+}
+
+impl TextTrainer {
+    /// What only text mode shows.
+    pub fn view(&self) -> TextView {
+        let (stage, done, of) = self.progress();
+        TextView {
+            model: self.model.clone(),
+            stage,
+            done,
+            of,
+            doing: self.doing.to_owned(),
+            has_gold: self.corpus.has_gold(),
+            prompts: self.corpus.prompt_list(),
+            samples: self.samples.clone(),
+            asked: self.asked.clone(),
+            kl_target: self.run.ppo.kl.adaptive.then_some(self.run.ppo.kl.target),
+        }
+    }
+}
+
+/// What each token adds to the text; what never became a character comes with the last.
+pub(in crate::lab) fn pieces(
+    tokenizer: &crate::text::tokenizer::Tokenizer,
+    tokens: &[u32],
+) -> Result<Vec<String>, LabError> {
+    let mut stream = tokenizer.stream();
+    let mut pieces = tokens.iter().map(|&token| stream.push(token)).collect::<Result<Vec<String>, _>>()?;
+    let rest = stream.finish()?;
+    if let Some(last) = pieces.last_mut() {
+        last.push_str(&rest);
+    }
+    Ok(pieces)
+}
+
+/// The stage that a checkpoint was made in.
+fn stage_of(arrays: &Arrays) -> Result<TextStage, LabError> {
+    let words = arrays.get("trainer/stage").and_then(Array::as_u64);
+    let index = words.and_then(|w| w.first().copied()).ok_or_else(|| lacks("trainer/stage"))?;
+    TextStage::ALL.get(index as usize).copied().ok_or_else(|| lacks("trainer/stage"))
+}
+
+fn lacks(name: &str) -> LabError {
+    LabError::Incomplete(name.to_owned())
+}

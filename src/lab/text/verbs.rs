@@ -1,0 +1,255 @@
+//! What can be done with a model's folder without a session: score texts, write some, merge an adapter, save it again.
+
+use super::corpus::{Reader, pairs};
+use super::folders;
+use crate::basics::Seed;
+use crate::lab::LabError;
+use crate::settings::{TextPrecision, TextRewardSettings, TextStage};
+use crate::store::npz::{self, Values};
+use crate::text::generate::{Sampling, generate};
+use crate::text::{Bundle, Example, TextReward, log_probs};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Rows that are scored or written side by side.
+const ROWS: usize = 16;
+
+/// A model's folder, and how it is read.
+#[derive(Clone, Debug)]
+pub struct TextModel {
+    /// The folder.
+    pub folder: PathBuf,
+    /// An adapter's folder, attached to it.
+    pub adapter: Option<PathBuf>,
+    /// What it computes in.
+    pub precision: TextPrecision,
+}
+
+impl TextModel {
+    fn read(&self) -> Result<Bundle, LabError> {
+        folders::read_with(&self.folder, self.adapter.as_deref(), self.precision)
+    }
+}
+
+fn reader(bundle: &Bundle, skip_bad_lines: bool, room: usize) -> Reader<'_> {
+    let context = bundle.model.config().context;
+    Reader { tokenizer: &bundle.tokenizer, context, prompt: context.saturating_sub(room).max(1), skip_bad_lines }
+}
+
+/// What a model makes of a data file.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Scored {
+    /// A language model's: likelihood.
+    Likelihood {
+        /// Tokens that were predicted.
+        tokens: usize,
+        /// Mean negative log-likelihood of a token, nats.
+        nll: f64,
+        /// Its exponential.
+        perplexity: f64,
+    },
+    /// A reward model's: which of two it prefers.
+    Preference {
+        /// Pairs.
+        pairs: usize,
+        /// Share of pairs whose chosen side has the higher reward; equal rewards count half.
+        accuracy: f64,
+        /// Mean −log σ(chosen − rejected), nats.
+        loss: f64,
+    },
+}
+
+/// Scores a data file, and writes what each token (`logprobs`, `tokens`, `offsets`) or pair (`chosen`, `rejected`) got where a file is given.
+///
+/// # Errors
+///
+/// A model or data that cannot be read, or data of the other kind.
+pub fn evaluate_text(
+    model: &TextModel,
+    data: &Path,
+    skip_bad_lines: bool,
+    output: Option<&Path>,
+) -> Result<Scored, LabError> {
+    let bundle = model.read()?;
+    let reader = reader(&bundle, skip_bad_lines, 1);
+    let lines = reader.file(data)?;
+    let nothing = |what: &str| LabError::Text(format!("{} holds no {what}; give a file with some.", data.display()));
+    if let Some(head) = bundle.head() {
+        let pairs = pairs(&lines, &reader);
+        if pairs.is_empty() {
+            return Err(nothing("pairs"));
+        }
+        let judge = TextReward::with_head(bundle.model.clone(), head, &TextRewardSettings::default(), Seed(0))?;
+        let side = |right: bool| {
+            let of = |pair: &crate::text::TextComparison| Example {
+                prompt: pair.prompt.clone(),
+                completion: if right { pair.right.clone() } else { pair.left.clone() },
+            };
+            judge.rewards(&pairs.iter().map(of).collect::<Vec<_>>(), &mut |_| false)
+        };
+        let (chosen, rejected) = (side(false)?, side(true)?);
+        if let Some(path) = output {
+            let shape: &[usize] = &[chosen.len()];
+            npz::write(path, &[("chosen", shape, Values::F32(&chosen)), ("rejected", shape, Values::F32(&rejected))])?;
+        }
+        let gaps = || chosen.iter().zip(&rejected).map(|(c, r)| f64::from(c - r));
+        let n = chosen.len() as f64;
+        let right = gaps().map(|gap| if gap > 0.0 { 1.0 } else { f64::from(u8::from(gap == 0.0)) * 0.5 });
+        return Ok(Scored::Preference {
+            pairs: chosen.len(),
+            accuracy: right.sum::<f64>() / n,
+            loss: gaps().map(|gap| (-gap).exp().ln_1p()).sum::<f64>() / n,
+        });
+    }
+    let examples: Vec<Example> = lines.into_iter().flat_map(|tokens| reader.examples(tokens)).collect();
+    if examples.is_empty() {
+        return Err(nothing("texts"));
+    }
+    let found = log_probs(&bundle.model, &examples, true, 1.0, ROWS, &mut |_| false);
+    let flat: Vec<f32> = found.concat();
+    if let Some(path) = output {
+        let predicted = |example: &Example| {
+            let given = usize::from(example.prompt.is_empty() && !example.completion.is_empty());
+            example.completion[given..].iter().map(|&token| i64::from(token)).collect::<Vec<_>>()
+        };
+        let tokens: Vec<i64> = examples.iter().flat_map(predicted).collect();
+        let mut offsets = vec![0_i64];
+        offsets.extend(found.iter().scan(0_i64, |at, row| {
+            *at += row.len() as i64;
+            Some(*at)
+        }));
+        npz::write(
+            path,
+            &[
+                ("logprobs", &[flat.len()], Values::F32(&flat)),
+                ("tokens", &[tokens.len()], Values::I64(&tokens)),
+                ("offsets", &[offsets.len()], Values::I64(&offsets)),
+            ],
+        )?;
+    }
+    let nll = -flat.iter().map(|&x| f64::from(x)).sum::<f64>() / flat.len().max(1) as f64;
+    Ok(Scored::Likelihood { tokens: flat.len(), nll, perplexity: nll.exp() })
+}
+
+/// What is to be written.
+#[derive(Clone, Debug)]
+pub struct GeneratePlan {
+    /// Prompts as they were typed.
+    pub prompts: Vec<String>,
+    /// A file with more.
+    pub data: Option<PathBuf>,
+    /// Leave lines out that cannot be read.
+    pub skip_bad_lines: bool,
+    /// Tokens that a completion may have.
+    pub max_new_tokens: usize,
+    /// What divides the logits; 0 takes the likeliest token.
+    pub temperature: f64,
+    /// Only so many of the likeliest tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest tokens that together have this probability.
+    pub top_p: f64,
+    /// Decides every draw.
+    pub seed: u64,
+}
+
+/// A prompt and what was written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Generated {
+    /// The prompt.
+    pub prompt: String,
+    /// The text behind it.
+    pub text: String,
+    /// Its tokens, the one that ended it included.
+    pub tokens: Vec<u32>,
+    /// Whether it came to an end.
+    pub stopped: bool,
+}
+
+/// Answers prompts. `on_piece` is told what each token adds to which completion as it is written.
+///
+/// # Errors
+///
+/// A model or data that cannot be read, or no prompt.
+pub fn generate_text(
+    model: &TextModel,
+    plan: &GeneratePlan,
+    on_piece: &mut dyn FnMut(usize, &str),
+) -> Result<Vec<Generated>, LabError> {
+    let bundle = model.read()?;
+    let reader = reader(&bundle, plan.skip_bad_lines, plan.max_new_tokens);
+    let mut prompts: Vec<Vec<u32>> = plan.prompts.iter().map(|p| reader.prompt_of(p)).collect::<Result<_, _>>()?;
+    if let Some(path) = &plan.data {
+        let lines = reader.file(path)?;
+        prompts.extend(lines.iter().map(|tokens| tokens.prompt().to_vec()).filter(|prompt| !prompt.is_empty()));
+    }
+    if prompts.is_empty() {
+        return Err(LabError::Text("There is nothing to answer; give a prompt or a file with some.".to_owned()));
+    }
+    let mut all = Vec::new();
+    for (part, prompts) in prompts.chunks(ROWS).enumerate() {
+        let sampling = Sampling {
+            temperature: plan.temperature,
+            top_k: plan.top_k,
+            top_p: plan.top_p,
+            max_new_tokens: plan.max_new_tokens,
+            stop: bundle.stop(),
+            seed: plan.seed.wrapping_add(part as u64),
+        };
+        let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let mut streams: Vec<_> = rows.iter().map(|_| bundle.tokenizer.stream()).collect();
+        let written = generate(&bundle.model, &rows, &sampling, true, &mut |row, token| {
+            let piece = streams[row].push(token).unwrap_or_default();
+            on_piece(part * ROWS + row, &piece);
+            true
+        });
+        for (prompt, completion) in prompts.iter().zip(written) {
+            all.push(Generated {
+                prompt: bundle.tokenizer.decode(prompt, true)?,
+                text: bundle.tokenizer.decode(&completion.tokens, true)?,
+                tokens: completion.tokens,
+                stopped: completion.stopped,
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// Adds an adapter to the weights and writes the model that comes of it.
+///
+/// # Errors
+///
+/// A model or adapter that cannot be read, or a folder that holds other files.
+pub fn merge_text(model: &TextModel, output: &Path) -> Result<(), LabError> {
+    let bundle = model.read()?;
+    let merged = Bundle { model: bundle.model.merged(), tokenizer: bundle.tokenizer, score: bundle.score };
+    folders::write(output, merged.to_parts()?, None)
+}
+
+/// Writes a model again, in another precision or in shards of so many bytes; with an adapter, the adapter alone.
+///
+/// # Errors
+///
+/// As [`merge_text`].
+pub fn export_text(model: &TextModel, output: &Path, shard: Option<usize>) -> Result<(), LabError> {
+    let bundle = model.read()?;
+    let parts = match bundle.to_adapter_parts(model.folder.to_str()) {
+        Some(adapter) if model.adapter.is_some() => adapter,
+        _ => bundle.to_parts()?,
+    };
+    folders::write(output, parts, shard)
+}
+
+/// Copies what a session's stage made, the adapter alone where one was trained, to a folder of one's own.
+///
+/// # Errors
+///
+/// A session that has not come that far, or a folder that holds other files.
+pub fn copy_stage(session: &Path, stage: TextStage, output: &Path) -> Result<(), LabError> {
+    let read = |folder: &Path| crate::store::ModelFolder::read(folder);
+    let folder = match read(&folders::adapter_of(session, stage)) {
+        Ok(adapter) => adapter,
+        Err(_) => read(&folders::of_stage(session, stage))?,
+    };
+    Ok(folder.write(output, crate::store::SHARD)?)
+}
