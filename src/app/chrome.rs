@@ -2,6 +2,7 @@
 
 use super::commands::{DeskCommand, Menu};
 use super::desk::{Desk, Tone};
+use super::mode::Mode;
 use super::style::{Palette, semibold};
 use super::widgets::tip;
 use crate::lab::Phase;
@@ -17,7 +18,9 @@ impl Desk {
         Panel::top("menu").frame(frame).show(ui, |ui| {
             egui::MenuBar::new().ui(ui, |ui| {
                 ui.label(RichText::new("Flipside").font(FontId::new(14.0, semibold())).color(palette.text));
-                ui.add_space(10.0);
+                ui.add_space(6.0);
+                self.show_mode_switch(ui);
+                ui.add_space(6.0);
                 for menu in Menu::ALL {
                     ui.menu_button(menu.title(), |ui| self.show_menu(ui, menu));
                 }
@@ -61,6 +64,9 @@ impl Desk {
         match command {
             DeskCommand::ToggleLoop => Some(self.clock.looping),
             DeskCommand::Speed(rung) => Some(self.clock.speed == usize::from(rung)),
+            DeskCommand::ShowTab(tab) => Some(self.mode() == Mode::Text && self.text.tab == tab),
+            DeskCommand::ToggleColours => Some(self.text.colours),
+            DeskCommand::Switch(mode) => Some(self.mode() == mode),
             DeskCommand::ThemeSystem => Some(theme == ThemePreference::System),
             DeskCommand::ThemeLight => Some(theme == ThemePreference::Light),
             DeskCommand::ThemeDark => Some(theme == ThemePreference::Dark),
@@ -106,6 +112,18 @@ impl Desk {
 
     fn resting_status(&self) -> String {
         let Some(snapshot) = &self.snapshot else { return String::new() };
+        if let Some(view) = &snapshot.text {
+            return match snapshot.phase {
+                Phase::Starting | Phase::Training if view.doing.is_empty() => String::new(),
+                Phase::Starting | Phase::Training => format!("{}…", view.doing),
+                Phase::Waiting => {
+                    "Training rests until you answer: the policy may not outrun your judgement.".to_owned()
+                }
+                Phase::Paused => "Training is paused; your answers still count.".to_owned(),
+                Phase::Faulted => String::new(),
+                Phase::Finished => "All planned steps are done; answering and asking still work.".to_owned(),
+            };
+        }
         match snapshot.phase {
             Phase::Starting => "Making the first clips…".to_owned(),
             Phase::Training => String::new(),

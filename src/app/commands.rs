@@ -2,15 +2,16 @@
 //! command palette all derive, so that none of them can disagree with another.
 
 use super::clock::SPEEDS;
+use super::mode::{Mode, TextTab};
 use crate::basics::Choice;
 use egui::{Key, KeyboardShortcut, Modifiers};
 
 /// One thing a person can tell the desk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeskCommand {
-    /// The left clip is better.
+    /// The left one is better.
     PickLeft,
-    /// The right clip is better.
+    /// The right one is better.
     PickRight,
     /// Both are equally good.
     Tie,
@@ -30,6 +31,12 @@ pub enum DeskCommand {
     Speed(u8),
     /// The camera back to where it began.
     ResetCamera,
+    /// Turn to a part of text mode.
+    ShowTab(TextTab),
+    /// Colour tokens by their log-ratios, or not.
+    ToggleColours,
+    /// Teach a robot, or a language model.
+    Switch(Mode),
     /// Start or pause training.
     ToggleTraining,
     /// Set up another run.
@@ -59,6 +66,8 @@ pub enum Menu {
     Answer,
     /// The clips' clock.
     Clip,
+    /// What text mode shows.
+    Completion,
     /// What things look like.
     View,
     /// How to use the desk.
@@ -67,7 +76,7 @@ pub enum Menu {
 
 impl Menu {
     /// All of them.
-    pub const ALL: [Menu; 5] = [Menu::Session, Menu::Answer, Menu::Clip, Menu::View, Menu::Help];
+    pub const ALL: [Menu; 6] = [Menu::Session, Menu::Answer, Menu::Clip, Menu::Completion, Menu::View, Menu::Help];
 
     /// What the menu bar says.
     pub fn title(self) -> &'static str {
@@ -75,6 +84,7 @@ impl Menu {
             Menu::Session => "Session",
             Menu::Answer => "Answer",
             Menu::Clip => "Clip",
+            Menu::Completion => "Completion",
             Menu::View => "View",
             Menu::Help => "Help",
         }
@@ -96,9 +106,11 @@ pub struct Spec {
 
 impl DeskCommand {
     /// The whole table, in the order of the menus.
-    pub const ALL: [DeskCommand; 26] = [
+    pub const ALL: [DeskCommand; 33] = [
         DeskCommand::ToggleTraining,
         DeskCommand::NewRun,
+        DeskCommand::Switch(Mode::Control),
+        DeskCommand::Switch(Mode::Text),
         DeskCommand::Save,
         DeskCommand::Quit,
         DeskCommand::PickLeft,
@@ -117,6 +129,11 @@ impl DeskCommand {
         DeskCommand::Speed(4),
         DeskCommand::Speed(5),
         DeskCommand::Speed(6),
+        DeskCommand::ShowTab(TextTab::Compare),
+        DeskCommand::ShowTab(TextTab::Samples),
+        DeskCommand::ShowTab(TextTab::Ask),
+        DeskCommand::ShowTab(TextTab::Prompts),
+        DeskCommand::ToggleColours,
         DeskCommand::ResetCamera,
         DeskCommand::ThemeSystem,
         DeskCommand::ThemeLight,
@@ -132,11 +149,9 @@ impl DeskCommand {
         let ctrl = |key| Some(KeyboardShortcut::new(Modifiers::COMMAND, key));
         let row = |menu, label, tooltip, key| Spec { label, tooltip, menu, key };
         match self {
-            C::PickLeft => row(Menu::Answer, "Left better", "The left clip is the better one", plain(Key::ArrowLeft)),
-            C::PickRight => {
-                row(Menu::Answer, "Right better", "The right clip is the better one", plain(Key::ArrowRight))
-            }
-            C::Tie => row(Menu::Answer, "Tie", "Both clips are equally good", plain(Key::ArrowUp)),
+            C::PickLeft => row(Menu::Answer, "Left better", "The left one is better", plain(Key::ArrowLeft)),
+            C::PickRight => row(Menu::Answer, "Right better", "The right one is better", plain(Key::ArrowRight)),
+            C::Tie => row(Menu::Answer, "Tie", "Both are equally good", plain(Key::ArrowUp)),
             C::Skip => row(Menu::Answer, "Skip", "Cannot tell: this pair teaches nothing", plain(Key::ArrowDown)),
             C::Undo => row(Menu::Answer, "Undo", "Take the last answer back and ask it again", plain(Key::Z)),
             C::TogglePlay => row(Menu::Clip, "Play or pause", "Play or pause both clips", plain(Key::Space)),
@@ -157,6 +172,34 @@ impl DeskCommand {
                 row(Menu::Clip, label, "How fast the clips run, against the robot's own time", plain(key))
             }
             C::ResetCamera => row(Menu::View, "Reset camera", "Look from where the camera began", plain(Key::R)),
+            C::ShowTab(tab) => {
+                const ROWS: [(&str, &str, Key); TextTab::ALL.len()] = [
+                    ("Compare two completions", "The pair that is asked about", Key::F2),
+                    ("Then and now", "The same prompts, answered before teaching and now", Key::F3),
+                    ("Free prompt", "Answer a prompt of your own with the model before teaching and now", Key::F4),
+                    ("Edit the prompts", "See and change the prompts that are asked about", Key::F5),
+                ];
+                let (label, tooltip, key) = ROWS[tab as usize];
+                row(Menu::Completion, label, tooltip, plain(key))
+            }
+            C::ToggleColours => row(
+                Menu::Completion,
+                "Colour tokens",
+                "Show by colour how much likelier teaching made each token",
+                plain(Key::C),
+            ),
+            C::Switch(Mode::Control) => row(
+                Menu::Session,
+                "Teach a robot",
+                "Save this run and go on with the latest of a robot, or begin one",
+                ctrl(Key::Num1),
+            ),
+            C::Switch(Mode::Text) => row(
+                Menu::Session,
+                "Teach a language model",
+                "Save this run and go on with the latest of a language model, or begin one",
+                ctrl(Key::Num2),
+            ),
             C::ToggleTraining => row(
                 Menu::Session,
                 "Start or pause training",
@@ -219,7 +262,7 @@ impl DeskCommand {
             input.events.retain(|event| {
                 let egui::Event::Key { key, modifiers, pressed: true, repeat, .. } = event else { return true };
                 let bound = DeskCommand::of_key(*key, *modifiers, false).is_some();
-                if !bound || (typing && !modifiers.command && *key != Key::F1) {
+                if !bound || (typing && !modifiers.command && !is_function_key(*key)) {
                     return true;
                 }
                 taken.extend(DeskCommand::of_key(*key, *modifiers, *repeat));
@@ -232,6 +275,11 @@ impl DeskCommand {
         }
         taken
     }
+}
+
+/// Whether no text contains the key.
+fn is_function_key(key: Key) -> bool {
+    (Key::F1..=Key::F35).contains(&key)
 }
 
 #[cfg(test)]

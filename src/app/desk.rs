@@ -5,8 +5,8 @@ use super::commands::DeskCommand;
 use super::curves::CurveCache;
 use super::eye::Eye;
 use super::hold::Hold;
+use super::mode::{Mode, TextDesk, can_answer};
 use super::overlays::{NewRun, PaletteState};
-use super::panel::CurveTab;
 use super::probe::{Probe, ProbeReport};
 use super::viewport::Stage;
 use super::{DeskOptions, TaskChoice, style};
@@ -88,7 +88,11 @@ pub struct Desk {
     framed: Option<Arc<Scene>>,
     pub(super) policy: PolicyView,
     pub(super) curves: CurveCache,
-    pub(super) tab: CurveTab,
+    /// Which curves are on show, an index into the mode's tabs.
+    pub(super) curve_tab: usize,
+    pub(super) text: TextDesk,
+    /// The latest run of the other mode, to go on with when the person turns back to it.
+    pub(super) elsewhere: Option<RunSettings>,
     pub(super) stage: Stage,
     pub(super) status: Option<Status>,
     pub(super) help_open: bool,
@@ -128,7 +132,9 @@ impl Desk {
             framed: None,
             policy: PolicyView { clock: Clock::at_speed(4), ..PolicyView::default() },
             curves: CurveCache::default(),
-            tab: CurveTab::default(),
+            curve_tab: 0,
+            text: TextDesk::default(),
+            elsewhere: None,
             stage: Stage::new(state),
             status: None,
             help_open: false,
@@ -191,6 +197,7 @@ impl Desk {
             ctx.send_viewport_cmd(ViewportCommand::Close);
         }
         let title = match &self.snapshot {
+            Some(snapshot) if snapshot.text.is_some() => "Flipside – Language model".to_owned(),
             Some(snapshot) => format!("Flipside – {}", self.task_title(&snapshot.task)),
             None => "Flipside".to_owned(),
         };
@@ -245,9 +252,13 @@ impl Desk {
         }
         let flashing = self.flash.as_ref().is_some_and(|flash| self.now - flash.at < super::question::FLASH);
         let pace = if self.stage.adapter().software { PACE_SOFTWARE } else { PACE };
-        let moving = (self.shown.is_some() && self.clock.is_moving()) || self.policy.clip.is_some() || flashing;
+        // A text stands still; pictures move.
+        let pictures = self.mode() == Mode::Control;
+        let moving =
+            pictures && ((self.shown.is_some() && self.clock.is_moving()) || self.policy.clip.is_some()) || flashing;
         if let Some(last) = self.last_frame.replace(began)
             && moving
+            && pictures
         {
             self.stage.note_frame(began.duration_since(last).as_secs_f64(), pace.as_secs_f64());
         }
@@ -269,6 +280,8 @@ impl Desk {
         self.flash = None;
         self.policy.clip = None;
         self.policy.asked = None;
+        self.clock.restart(0.0);
+        self.text.forget_run();
         self.status = None;
     }
 
@@ -282,6 +295,7 @@ impl Desk {
             }
             Event::Refused(sentence) => {
                 self.awaiting = None;
+                self.text.sent = None;
                 self.say(Tone::Warning, sentence);
             }
             Event::Saved { env_steps } => {
@@ -334,7 +348,15 @@ impl Desk {
         } else if snapshot.teacher != TeacherKind::Person || !snapshot.from_preferences {
             self.shown = None;
         }
-        self.look_at_policy(&snapshot);
+        match &snapshot.text {
+            Some(view) => {
+                self.text.draft.follow(&view.prompts);
+                let begun = |prompt: &String| view.asked.as_ref().is_some_and(|asked| asked.prompt == *prompt);
+                self.text.sent.take_if(|prompt| begun(prompt));
+                self.look_at_samples(&snapshot);
+            }
+            None => self.look_at_policy(&snapshot),
+        }
         self.snapshot = Some(snapshot);
     }
 
@@ -378,18 +400,25 @@ impl Desk {
     pub(super) fn can(&self, command: DeskCommand) -> bool {
         let snapshot = self.snapshot.as_deref();
         let open = self.hold.link().is_some();
+        let text = self.mode() == Mode::Text;
         match command {
             DeskCommand::PickLeft | DeskCommand::PickRight | DeskCommand::Tie | DeskCommand::Skip => {
-                self.open_pair().is_some()
+                self.open_pair().is_some() && self.sees_pair()
             }
-            DeskCommand::Undo => open && snapshot.is_some_and(|s| s.labels > 0 && s.teacher == TeacherKind::Person),
-            DeskCommand::TogglePlay | DeskCommand::StepBack | DeskCommand::StepForward => self.clock.duration() > 0.0,
+            DeskCommand::Undo => {
+                open && self.sees_pair() && snapshot.is_some_and(|s| s.labels > 0 && s.teacher == TeacherKind::Person)
+            }
+            DeskCommand::TogglePlay | DeskCommand::StepBack | DeskCommand::StepForward => {
+                !text && self.clock.duration() > 0.0
+            }
+            DeskCommand::ToggleLoop | DeskCommand::Speed(_) => !text,
+            DeskCommand::ShowTab(_) | DeskCommand::ToggleColours => text,
             DeskCommand::ToggleTraining => {
                 open && snapshot.is_some_and(|s| !matches!(s.phase, Phase::Starting | Phase::Finished))
             }
             DeskCommand::Save => open && snapshot.is_some(),
-            DeskCommand::ResetCamera => self.eye.is_some() || self.policy.eye.is_some(),
-            DeskCommand::NewRun => !self.hold.is_closing(),
+            DeskCommand::ResetCamera => !text && (self.eye.is_some() || self.policy.eye.is_some()),
+            DeskCommand::NewRun | DeskCommand::Switch(_) => !self.hold.is_closing() && !self.hold.is_ended(),
             _ => true,
         }
     }
@@ -419,6 +448,9 @@ impl Desk {
                 let command = if self.is_training() { Command::Pause } else { Command::Start };
                 self.send(command);
             }
+            DeskCommand::ShowTab(tab) => self.text.turn_to(tab),
+            DeskCommand::ToggleColours => self.text.colours = !self.text.colours,
+            DeskCommand::Switch(mode) => self.switch_to(mode),
             DeskCommand::NewRun => self.new_run = Some(NewRun::like(self.present_settings())),
             DeskCommand::Save => drop(self.send(Command::Save)),
             DeskCommand::Quit => self.close(),
@@ -439,6 +471,15 @@ impl Desk {
         if self.send(Command::Judge { pair, choice, thinking_ms }) {
             self.awaiting = Some(pair);
             self.flash = Some(Flash { choice, at: self.now });
+        }
+    }
+
+    /// Has a free prompt answered by the model before teaching and now.
+    pub(super) fn ask(&mut self) {
+        let prompt = self.text.question.trim().to_owned();
+        let ready = self.snapshot.as_ref().is_some_and(|snapshot| can_answer(snapshot));
+        if ready && !prompt.is_empty() && self.send(Command::Ask(prompt.clone())) {
+            self.text.sent = Some(prompt);
         }
     }
 
@@ -473,6 +514,12 @@ impl Desk {
                 true => crate::settings::RewardSource::Preferences,
                 false => crate::settings::RewardSource::True,
             };
+            // A session that was opened by its folder brings its own; these only say which kind it is.
+            if snapshot.text.is_some() {
+                settings.text.get_or_insert_default();
+            } else {
+                settings.text = None;
+            }
         }
         settings
     }

@@ -83,6 +83,14 @@ impl Hold {
         &self.settings
     }
 
+    /// The settings of the lab that will be there once the present one has closed; otherwise the present one's.
+    pub fn coming(&self) -> &RunSettings {
+        match &self.state {
+            State::Closing { after: After::Open(settings), .. } => settings,
+            _ => &self.settings,
+        }
+    }
+
     /// The line to the lab, while it runs.
     pub fn link(&self) -> Option<&dyn Link> {
         match &self.state {
@@ -147,7 +155,10 @@ impl Hold {
         if !closed {
             log::warn!("the lab did not close within {} s", PATIENCE.as_secs());
         }
-        if let State::Closing { after: After::Open(settings), .. } = std::mem::replace(&mut self.state, State::Ended) {
+        let State::Closing { link, after, .. } = std::mem::replace(&mut self.state, State::Ended) else { return };
+        // The session's lock goes with its lab, and the next run may be one that this desk has left before.
+        drop(link);
+        if let After::Open(settings) = after {
             self.begin(*settings);
         }
     }

@@ -1,4 +1,5 @@
-//! The desk that a person sits at: two clips, a question, and beside them what the answers are making of the robot.
+//! The desk that a person sits at: two clips or two completions, a question, and beside them what the answers are making of the robot or
+//! the language model.
 //!
 //! [`run`] opens the window first and the lab behind it; [`Desk`] is the whole of what the window shows, over any
 //! [`Link`], so that a test drives it through the accessibility tree without a window. The desk reaches the work
@@ -10,15 +11,21 @@
 mod chrome;
 mod clock;
 mod commands;
+mod completions;
 mod curves;
 mod desk;
 mod eye;
 mod hold;
+mod mode;
 mod overlays;
 mod panel;
 mod probe;
+mod prompts;
 mod question;
+mod sampling;
 mod style;
+mod text_panel;
+mod tokens;
 mod transport;
 mod viewport;
 mod widgets;
@@ -26,6 +33,7 @@ mod widgets;
 pub use clock::{Clock, SPEEDS};
 pub use commands::{DeskCommand, Menu, Spec};
 pub use desk::Desk;
+pub use mode::{Mode, TextTab};
 pub use probe::{ProbePlan, ProbeReport};
 pub use viewport::Adapter;
 

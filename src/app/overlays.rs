@@ -2,11 +2,13 @@
 
 use super::commands::{DeskCommand, Menu};
 use super::desk::Desk;
+use super::mode::Mode;
 use super::panel::{mistake_slider, robot_picker, row, teacher_picker};
 use super::style::{Palette, semibold};
 use crate::lab::TeacherKind;
-use crate::settings::{RewardSource, RunSettings};
-use egui::{Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, TextEdit, Window, vec2};
+use crate::settings::{RewardSource, RunSettings, TextRun, TextStage};
+use egui::{Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, TextEdit, Ui, Window, vec2};
+use std::path::PathBuf;
 
 /// What is typed in the palette, and which match is chosen.
 #[derive(Clone, Debug, Default)]
@@ -19,12 +21,18 @@ pub(super) struct PaletteState {
 #[derive(Clone, Debug)]
 pub(super) struct NewRun {
     settings: RunSettings,
+    /// What is typed as the folder of a language model to begin with; empty for the built-in one.
+    model: String,
+    /// Why the settings were not taken.
+    refusal: Option<String>,
 }
 
 impl NewRun {
     /// Begins from the settings of the present run.
     pub fn like(settings: RunSettings) -> NewRun {
-        NewRun { settings }
+        let model = settings.text.as_ref().and_then(|text| text.model.as_ref());
+        let model = model.map(|folder| folder.display().to_string()).unwrap_or_default();
+        NewRun { settings, model, refusal: None }
     }
 }
 
@@ -48,13 +56,17 @@ impl Desk {
             .resizable(false)
             .anchor(Align2::CENTER_CENTER, vec2(0.0, 0.0))
             .show(ctx, |ui| {
-                ui.label(
-                    RichText::new(
+                let how = match self.mode() {
+                    Mode::Control => {
                         "Two clips of the robot play side by side. Choose the better one: a reward model learns from your answers, \
-                         and the robot learns from it. Drag a clip to look around it, scroll to come nearer.",
-                    )
-                    .color(palette.muted),
-                );
+                         and the robot learns from it. Drag a clip to look around it, scroll to come nearer."
+                    }
+                    Mode::Text => {
+                        "Two completions of one prompt stand side by side. Choose the better one: a reward model learns from your \
+                         answers, and the language model learns from it. Point at a token to see how far teaching moved it."
+                    }
+                };
+                ui.label(RichText::new(how).color(palette.muted));
                 ui.add_space(6.0);
                 ui.columns_const(|[left, right]: &mut [egui::Ui; 2]| {
                     for menu in Menu::ALL {
@@ -125,6 +137,37 @@ impl Desk {
         }
     }
 
+    fn show_control_fields(&self, ui: &mut Ui, settings: &mut RunSettings) {
+        row(ui, "Robot", |ui| {
+            let (picked, response) = robot_picker(ui, "new robot", &self.tasks, &settings.task);
+            settings.task = picked.unwrap_or_else(|| settings.task.clone());
+            response.accessible_name("Robot of the new run");
+        });
+        row(ui, "Learns from", |ui| {
+            ui.radio_value(&mut settings.reward, RewardSource::Preferences, "Judgements");
+            ui.radio_value(&mut settings.reward, RewardSource::True, "The task's reward");
+        });
+        if settings.reward == RewardSource::Preferences {
+            row(ui, "Teacher", |ui| {
+                teacher_picker(ui, "new teacher", &mut settings.teacher, Some("the task's true return"))
+            });
+            if let TeacherKind::Mistaken { rate } = &mut settings.teacher {
+                row(ui, "Mistakes", |ui| mistake_slider(ui, rate));
+            }
+            row(ui, "Answers", |ui| {
+                ui.add(DragValue::new(&mut settings.labels).range(10..=5000).speed(5))
+                    .accessible_name("Answers planned");
+            });
+        }
+        row(ui, "Steps", |ui| {
+            let mut thousands = settings.env_steps / 1000;
+            let field = DragValue::new(&mut thousands).range(50..=100_000).speed(50).suffix(" thousand");
+            if ui.add(field).accessible_name("Steps planned, in thousands").changed() {
+                settings.env_steps = thousands * 1000;
+            }
+        });
+    }
+
     fn show_new_run(&mut self, ctx: &egui::Context) {
         let Some(mut form) = self.new_run.take() else { return };
         let palette = Palette::of(ctx);
@@ -136,36 +179,18 @@ impl Desk {
                 RichText::new("The present run is saved first; its session folder stays.").small().color(palette.muted),
             );
             ui.add_space(6.0);
-            let settings = &mut form.settings;
-            row(ui, "Robot", |ui| {
-                let (picked, response) = robot_picker(ui, "new robot", &self.tasks, &settings.task);
-                settings.task = picked.unwrap_or_else(|| settings.task.clone());
-                response.accessible_name("Robot of the new run");
-            });
-            row(ui, "Learns from", |ui| {
-                ui.radio_value(&mut settings.reward, RewardSource::Preferences, "Judgements");
-                ui.radio_value(&mut settings.reward, RewardSource::True, "The task's reward");
-            });
-            if settings.reward == RewardSource::Preferences {
-                row(ui, "Teacher", |ui| teacher_picker(ui, "new teacher", &mut settings.teacher));
-                if let TeacherKind::Mistaken { rate } = &mut settings.teacher {
-                    row(ui, "Mistakes", |ui| mistake_slider(ui, rate));
-                }
-                row(ui, "Answers", |ui| {
-                    ui.add(DragValue::new(&mut settings.labels).range(10..=5000).speed(5))
-                        .accessible_name("Answers planned");
-                });
+            match form.settings.text.is_some() {
+                true => show_text_fields(ui, &mut form),
+                false => self.show_control_fields(ui, &mut form.settings),
             }
-            row(ui, "Steps", |ui| {
-                let mut thousands = settings.env_steps / 1000;
-                let field = DragValue::new(&mut thousands).range(50..=100_000).speed(50).suffix(" thousand");
-                if ui.add(field).accessible_name("Steps planned, in thousands").changed() {
-                    settings.env_steps = thousands * 1000;
-                }
-            });
+            let settings = &mut form.settings;
             row(ui, "Seed", |ui| {
                 ui.add(DragValue::new(&mut settings.seed)).accessible_name("Seed");
             });
+            if let Some(refusal) = &form.refusal {
+                ui.add_space(4.0);
+                ui.label(RichText::new(refusal).small().color(palette.warning));
+            }
             ui.add_space(8.0);
             ui.horizontal(|ui| {
                 let start = Button::new(RichText::new("Start run").color(palette.on_accent)).fill(palette.accent);
@@ -178,12 +203,50 @@ impl Desk {
             });
         });
         match verdict {
-            Some(true) => self.begin(form.settings),
+            Some(true) => match form.settings.text.as_ref().map_or(Ok(()), TextRun::check) {
+                Ok(()) => self.begin(form.settings),
+                Err(sentence) => self.new_run = Some(NewRun { refusal: Some(sentence), ..form }),
+            },
             Some(false) => {}
             None if modal.should_close() => {}
             None => self.new_run = Some(form),
         }
     }
+}
+
+/// What can be chosen of a run in text mode; the command line can set the rest.
+fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
+    let settings = &mut form.settings;
+    let Some(text) = &mut settings.text else { return };
+    row(ui, "Model", |ui| {
+        let hint = "The built-in one, from nothing";
+        let field = TextEdit::singleline(&mut form.model).hint_text(hint).desired_width(f32::INFINITY);
+        let response = ui.add(field).accessible_name("Folder of the model to begin with");
+        if response.on_hover_text("A folder in Hugging Face's layout: GPT-2 or a Llama").changed() {
+            let folder = form.model.trim();
+            text.model = (!folder.is_empty()).then(|| PathBuf::from(folder));
+            // Without a model there is nothing that a later stage could begin with.
+            text.from = if text.model.is_some() { TextStage::Supervised } else { TextStage::Base };
+        }
+    });
+    if text.model.is_some() {
+        row(ui, "Begins with", |ui| {
+            ui.radio_value(&mut text.from, TextStage::Supervised, "Demonstrations");
+            ui.radio_value(&mut text.from, TextStage::Reward, "Judgements");
+        });
+    }
+    let measure = (text.prompts.is_none() && text.demonstrations.is_none()).then_some("the gold score");
+    row(ui, "Teacher", |ui| teacher_picker(ui, "new teacher", &mut settings.teacher, measure));
+    if let TeacherKind::Mistaken { rate } = &mut settings.teacher {
+        row(ui, "Mistakes", |ui| mistake_slider(ui, rate));
+    }
+    row(ui, "Answers", |ui| {
+        ui.add(DragValue::new(&mut settings.labels).range(10..=5000).speed(5)).accessible_name("Answers planned");
+    });
+    row(ui, "Updates", |ui| {
+        ui.add(DragValue::new(&mut text.updates).range(1..=10_000).speed(1)).accessible_name("Updates of PPO planned");
+    });
+    settings.env_steps = text.steps();
 }
 
 /// Whether the letters typed occur in this order in `label`, whatever their case.

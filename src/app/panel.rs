@@ -4,10 +4,11 @@ use super::TaskChoice;
 use super::commands::DeskCommand;
 use super::curves::Drawn;
 use super::desk::Desk;
+use super::mode::Mode;
 use super::question::View;
 use super::style::{CARD_RADIUS, Palette, semibold};
 use super::viewport::Slot;
-use super::widgets::{count, duration, main_button, meter, number, tip};
+use super::widgets::{count, duration, main_button, meter, name_scroll_bar, number, tip};
 use crate::lab::{Command, Curve, Phase, Snapshot, TeacherKind};
 use crate::settings::RewardSource;
 use egui::{
@@ -22,25 +23,15 @@ const CURVE_HEIGHT: f32 = 70.0;
 /// What a simulated teacher that errs does at first: one answer in ten wrong, as the benchmarks of the field have it.
 const MISTAKE_RATE: f64 = 0.1;
 
-/// Which curves are on show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum CurveTab {
-    /// How well the robot does.
-    #[default]
-    Returns,
-    /// How well the reward model follows the answers.
-    Reward,
-    /// How the policy moves.
-    Policy,
-}
+/// Tabs of curves: a tab's name and the curves on it.
+pub(super) type CurveTabs = [(&'static str, &'static [&'static str]); 3];
 
-impl CurveTab {
-    const ALL: [(CurveTab, &'static str, &'static [&'static str]); 3] = [
-        (CurveTab::Returns, "Returns", &["true_return", "learned_return"]),
-        (CurveTab::Reward, "Reward model", &["agreement", "reward_loss"]),
-        (CurveTab::Policy, "Policy", &["entropy", "kl", "value_loss"]),
-    ];
-}
+/// How well the robot does, how well the reward model follows the answers, and how the policy moves.
+const CURVE_TABS: CurveTabs = [
+    ("Returns", &["true_return", "learned_return"]),
+    ("Reward model", &["agreement", "reward_loss"]),
+    ("Policy", &["entropy", "kl", "value_loss"]),
+];
 
 impl Desk {
     /// The panel.
@@ -50,8 +41,14 @@ impl Desk {
             let scrolled = ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
                 ui.set_width(WIDTH - 29.0);
                 let Some(snapshot) = self.snapshot.clone() else {
-                    return self.show_choice_of_robot(ui);
+                    return match self.mode() {
+                        Mode::Control => self.show_choice_of_robot(ui),
+                        Mode::Text => {}
+                    };
                 };
+                if let Some(view) = snapshot.text.clone() {
+                    return self.show_text_panel(ui, &snapshot, &view);
+                }
                 if snapshot.from_preferences {
                     self.show_policy(ui, &snapshot);
                     ui.add_space(4.0);
@@ -68,13 +65,9 @@ impl Desk {
                     self.show_labels(ui, &snapshot);
                 }
                 ui.add_space(8.0);
-                self.show_curves(ui);
+                self.show_curves(ui, &CURVE_TABS);
             });
-            if scrolled.content_size.y > scrolled.inner_rect.height() {
-                // egui gives the bar of axis 1 this id, but no name.
-                let bar = scrolled.id.with(1_usize);
-                ui.ctx().accesskit_node_builder(bar, |node| node.set_label("Scroll the training panel"));
-            }
+            name_scroll_bar(ui, &scrolled, "Scroll the training panel");
         });
     }
 
@@ -137,9 +130,14 @@ impl Desk {
         }
     }
 
-    fn show_choice_of_teacher(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
+    pub(super) fn show_choice_of_teacher(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         let mut teacher = snapshot.teacher;
-        row(ui, "Teacher", |ui| teacher_picker(ui, "teacher", &mut teacher));
+        // Text mode knows a true score only of what its own grammar wrote.
+        let measure = match &snapshot.text {
+            None => Some("the task's true return"),
+            Some(view) => view.has_gold.then_some("the gold score"),
+        };
+        row(ui, "Teacher", |ui| teacher_picker(ui, "teacher", &mut teacher, measure));
         if let TeacherKind::Mistaken { rate } = &mut teacher {
             row(ui, "Mistakes", |ui| mistake_slider(ui, rate));
         }
@@ -148,8 +146,8 @@ impl Desk {
         }
     }
 
-    fn show_training(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
-        let palette = Palette::of(ui.ctx());
+    /// The button that starts and pauses training.
+    pub(super) fn show_training_button(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         if self.can(DeskCommand::ToggleTraining) {
             let (label, filled) = match (self.is_training(), snapshot.env_steps) {
                 (true, _) => ("Pause training", false),
@@ -161,6 +159,11 @@ impl Desk {
             }
             ui.add_space(4.0);
         }
+    }
+
+    fn show_training(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
+        let palette = Palette::of(ui.ctx());
+        self.show_training_button(ui, snapshot);
         let (done, planned) = (snapshot.env_steps as f64, snapshot.env_steps_planned as f64);
         let steps = format!("{} of {} steps", count(done), count(planned));
         let pace = match (snapshot.phase, snapshot.seconds_left) {
@@ -179,7 +182,7 @@ impl Desk {
             );
     }
 
-    fn show_labels(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
+    pub(super) fn show_labels(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         let palette = Palette::of(ui.ctx());
         let labels = match snapshot.labels_planned {
             Some(planned) => format!("{} of {planned} answers", snapshot.labels),
@@ -210,21 +213,21 @@ impl Desk {
         );
     }
 
-    fn show_curves(&mut self, ui: &mut Ui) {
+    pub(super) fn show_curves(&mut self, ui: &mut Ui, tabs: &CurveTabs) {
         let palette = Palette::of(ui.ctx());
         ui.horizontal(|ui| {
             ui.spacing_mut().item_spacing.x = 4.0;
-            for (tab, name, _) in CurveTab::ALL {
-                let chosen = self.tab == tab;
-                let text = RichText::new(name).small().color(if chosen { palette.text } else { palette.muted });
+            for (tab, (name, _)) in tabs.iter().enumerate() {
+                let chosen = self.curve_tab == tab;
+                let text = RichText::new(*name).small().color(if chosen { palette.text } else { palette.muted });
                 let response = ui.add(egui::Button::selectable(chosen, text));
-                response.widget_info(|| WidgetInfo::selected(Role::Tab, true, chosen, name));
+                response.widget_info(|| WidgetInfo::selected(Role::Tab, true, chosen, *name));
                 if response.clicked() {
-                    self.tab = tab;
+                    self.curve_tab = tab;
                 }
             }
         });
-        let (_, _, names) = CurveTab::ALL[self.tab as usize];
+        let (_, names) = tabs[self.curve_tab.min(tabs.len() - 1)];
         for &name in names {
             let Some(&(_, label, what)) = Curve::NAMES.iter().find(|(n, ..)| *n == name) else { continue };
             let drawn = self.curves.get(name);
@@ -232,8 +235,8 @@ impl Desk {
             ui.add_space(2.0);
             two_ends(ui, label, &latest).on_hover_text(what);
             let color = match name {
-                "true_return" | "entropy" => palette.accent,
-                "learned_return" | "agreement" | "kl" => palette.left,
+                "true_return" | "entropy" | "gold" | "ended" => palette.accent,
+                "learned_return" | "agreement" | "kl" | "reward" | "length" => palette.left,
                 _ => palette.right,
             };
             show_curve(ui, name, &format!("{label}: {latest}"), drawn, color);
@@ -259,24 +262,26 @@ pub(super) fn robot_picker(ui: &mut Ui, id: &str, tasks: &[TaskChoice], task: &s
     (picked, list.response)
 }
 
-/// Who answers, as a combo box that fills its row.
-pub(super) fn teacher_picker(ui: &mut Ui, id: &str, teacher: &mut TeacherKind) {
+/// Who answers, as a combo box that fills its row. Simulated teachers judge by `measure`; without one there are none.
+pub(super) fn teacher_picker(ui: &mut Ui, id: &str, teacher: &mut TeacherKind, measure: Option<&str>) {
     let mistaken = match *teacher {
         TeacherKind::Mistaken { rate } => TeacherKind::Mistaken { rate },
         _ => TeacherKind::Mistaken { rate: MISTAKE_RATE },
     };
+    let by = measure.unwrap_or_default();
     let kinds = [
-        (TeacherKind::Person, "Me", "I answer the pairs"),
-        (TeacherKind::Oracle, "Simulated, perfect", "Answers by the task's true return and never errs"),
-        (mistaken, "Simulated, with mistakes", "Answers by the task's true return, with some answers flipped"),
+        (TeacherKind::Person, "Me", "I answer the pairs".to_owned()),
+        (TeacherKind::Oracle, "Simulated, perfect", format!("Answers by {by} and never errs")),
+        (mistaken, "Simulated, with mistakes", format!("Answers by {by}, with some answers flipped")),
     ];
     let name = kinds.iter().find(|(kind, ..)| kind == teacher).map_or("", |(_, name, _)| name);
+    let offered = if measure.is_some() { kinds.len() } else { 1 };
     let width = ui.available_width();
     let response = ComboBox::from_id_salt(id)
         .width(width)
         .selected_text(name)
         .show_ui(ui, |ui| {
-            for (kind, name, what) in kinds {
+            for (kind, name, what) in kinds.into_iter().take(offered) {
                 ui.selectable_value(teacher, kind, name).on_hover_text(what);
             }
         })
@@ -307,7 +312,7 @@ pub(super) fn row(ui: &mut Ui, name: &str, field: impl FnOnce(&mut Ui)) {
 }
 
 /// A line of words with figures at its right end.
-fn two_ends(ui: &mut Ui, left: &str, right: &str) -> egui::Response {
+pub(super) fn two_ends(ui: &mut Ui, left: &str, right: &str) -> egui::Response {
     let palette = Palette::of(ui.ctx());
     ui.horizontal(|ui| {
         ui.spacing_mut().interact_size.y = 16.0;

@@ -3,6 +3,7 @@
 use super::commands::DeskCommand;
 use super::desk::Desk;
 use super::eye::Eye;
+use super::mode::Mode;
 use super::style::{CARD_RADIUS, GAP, Palette};
 use super::viewport::{Shot, Slot};
 use super::widgets::{answer_button, chip, count, main_button, round_corners};
@@ -18,9 +19,9 @@ use std::sync::Arc;
 /// How long an answer glows, seconds.
 pub(super) const FLASH: f64 = 0.45;
 
-const HEADER: f32 = 40.0;
+pub(super) const HEADER: f32 = 40.0;
 const TRANSPORT: f32 = 40.0;
-const ANSWERS: f32 = 56.0;
+pub(super) const ANSWERS: f32 = 56.0;
 
 /// A place for a 3D picture.
 pub(super) struct View<'a> {
@@ -41,28 +42,24 @@ impl Desk {
                 return self.show_failure(ui, &failure);
             }
             let Some(snapshot) = self.snapshot.clone() else {
-                let words = if self.hold.is_closing() { "Saving the session…" } else { "Getting the robot ready…" };
+                let words = match (self.hold.is_closing(), self.mode()) {
+                    (true, _) => "Saving the session…",
+                    (false, Mode::Control) => "Getting the robot ready…",
+                    (false, Mode::Text) => "Getting the language model ready…",
+                };
                 return self.show_waiting(ui, words);
             };
+            if let Some(view) = snapshot.text.clone() {
+                return self.show_text(ui, &snapshot, &view);
+            }
             if snapshot.from_preferences { self.show_pair(ui, &snapshot) } else { self.show_only_policy(ui, &snapshot) }
         });
     }
 
     fn show_pair(&mut self, ui: &mut Ui, snapshot: &Arc<Snapshot>) {
-        let taught = self.shown.as_ref().and_then(|shown| shown.taught);
         let asks = snapshot.teacher == crate::lab::TeacherKind::Person;
         let [header, views, transport, answers] = rows(ui.available_rect_before_wrap(), asks);
-        let headline = match (&self.shown, asks) {
-            (None, true) => "Getting the first clips ready…",
-            (None, false) => "The simulated teacher is about to answer…",
-            (Some(_), false) => match taught {
-                Some(Choice::Left) => "The simulated teacher prefers the left",
-                Some(Choice::Right) => "The simulated teacher prefers the right",
-                Some(Choice::Tie) => "The simulated teacher calls it a tie",
-                Some(Choice::Skip) | None => "The simulated teacher answers",
-            },
-            (Some(_), true) => "Which one is better?",
-        };
+        let headline = self.headline(asks, "Getting the first clips ready…", "Which one is better?");
         self.show_header(ui, header, headline);
 
         let width = (views.width() - GAP) * 0.5;
@@ -84,7 +81,8 @@ impl Desk {
             let eye = self.eye;
             let (response, moved) = self.show_view(ui, &view, clip.as_ref(), time, eye);
             self.eye = moved;
-            self.dress(ui, &view, side, clip.as_deref(), &response);
+            let hint = "Click to choose · drag to look around";
+            self.dress(ui, &view, side, clip.as_ref().map(|clip| clip.recorded_at), &response, hint);
             if clip.is_none() {
                 let ink = Palette::of(ui.ctx()).muted;
                 let font = FontId::new(13.0, FontFamily::Proportional);
@@ -126,7 +124,22 @@ impl Desk {
         );
     }
 
-    fn show_header(&self, ui: &mut Ui, rect: Rect, headline: &str) {
+    /// What is asked, or what a simulated teacher makes of it.
+    pub(super) fn headline<'a>(&self, asks: bool, early: &'a str, question: &'a str) -> &'a str {
+        match (&self.shown, asks) {
+            (None, true) => early,
+            (None, false) => "The simulated teacher is about to answer…",
+            (Some(shown), false) => match shown.taught {
+                Some(Choice::Left) => "The simulated teacher prefers the left",
+                Some(Choice::Right) => "The simulated teacher prefers the right",
+                Some(Choice::Tie) => "The simulated teacher calls it a tie",
+                Some(Choice::Skip) | None => "The simulated teacher answers",
+            },
+            (Some(_), true) => question,
+        }
+    }
+
+    pub(super) fn show_header(&self, ui: &mut Ui, rect: Rect, headline: &str) {
         let palette = Palette::of(ui.ctx());
         ui.scope_builder(UiBuilder::new().max_rect(rect).layout(Layout::left_to_right(Align::Center)), |ui| {
             ui.label(RichText::new(headline).text_style(TextStyle::Heading).size(19.0));
@@ -137,7 +150,7 @@ impl Desk {
                         "Asked because the reward models disagree",
                         "The members of the reward model give these two different orders, so an answer teaches most here",
                     ),
-                    PairReason::Random => ("Asked at random", "Some pairs are drawn at random, so that no part of what the robot does goes unjudged"),
+                    PairReason::Random => ("Asked at random", "Some pairs are drawn at random, so that no part of what is done goes unjudged"),
                 };
                 ui.label(RichText::new(reason).small().color(palette.muted)).on_hover_text(why);
             });
@@ -187,11 +200,19 @@ impl Desk {
         (response, eye)
     }
 
-    /// The frame, the words and the glow of one of the two clips.
-    fn dress(&self, ui: &Ui, view: &View<'_>, side: usize, clip: Option<&Clip>, response: &Response) {
+    /// The frame, the words and the glow of one of the two that are compared, made after so many steps of training.
+    pub(super) fn dress(
+        &self,
+        ui: &Ui,
+        view: &View<'_>,
+        side: usize,
+        recorded_at: Option<u64>,
+        response: &Response,
+        hint: &str,
+    ) {
         let palette = Palette::of(ui.ctx());
         self.frame_view(ui, view, response, Some(side));
-        let Some(clip) = clip else { return };
+        let Some(recorded_at) = recorded_at else { return };
         let inset = vec2(10.0, 10.0);
         let veil = palette.surface.gamma_multiply(0.85);
         chip(
@@ -202,13 +223,13 @@ impl Desk {
             palette.side(side),
             palette.on_accent,
         );
-        let age = format!("from step {}", count(clip.recorded_at as f64));
+        let age = format!("from step {}", count(recorded_at as f64));
         chip(ui.painter(), view.rect.right_top() + vec2(-10.0, 10.0), Align2::RIGHT_TOP, &age, veil, palette.muted);
 
         let first = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.labels == 0);
         if first && view.clickable && response.hovered() {
             let at = view.rect.center_bottom() - vec2(0.0, 10.0);
-            chip(ui.painter(), at, Align2::CENTER_BOTTOM, "Click to choose · drag to look around", veil, palette.text);
+            chip(ui.painter(), at, Align2::CENTER_BOTTOM, hint, veil, palette.text);
         }
         if self.awaiting.is_some() && self.shown.as_ref().is_some_and(|shown| self.awaiting == Some(shown.pair.id)) {
             let at = view.rect.center_bottom() - vec2(0.0, 10.0);
@@ -250,7 +271,7 @@ impl Desk {
         }
     }
 
-    fn show_answers(&mut self, ui: &mut Ui, rect: Rect) {
+    pub(super) fn show_answers(&mut self, ui: &mut Ui, rect: Rect) {
         let palette = Palette::of(ui.ctx());
         let side = (rect.width() * 0.27).max(120.0);
         let small = (rect.width() - 2.0 * side - 4.0 * 8.0) / 3.0;

@@ -3,12 +3,9 @@
 use super::clock::SPEEDS;
 use super::commands::DeskCommand;
 use super::desk::Desk;
-use super::style::{Palette, RADIUS, semibold};
-use super::widgets::{Icon, focus_ring, icon_button, tip};
-use egui::{
-    Align, Align2, CornerRadius, FontFamily, FontId, Layout, Rect, RichText, Role, Sense, Slider, Ui, UiBuilder,
-    WidgetInfo, pos2, vec2,
-};
+use super::style::{Palette, RADIUS};
+use super::widgets::{Icon, icon_button, segment, tip};
+use egui::{Align, Layout, Rect, RichText, Sense, Slider, Ui, UiBuilder, pos2, vec2};
 
 impl Desk {
     /// The transport in its row.
@@ -69,16 +66,8 @@ impl Desk {
         for (rung, (_, text)) in SPEEDS.iter().enumerate() {
             let command = DeskCommand::Speed(rung as u8);
             let rect = Rect::from_min_size(pos2(strip.left() + rung as f32 * step.x, strip.top()), step);
-            let response = ui.interact(rect, ui.scope_id().with(("speed", rung)), Sense::click());
-            let chosen = self.clock.speed == rung;
-            response.widget_info(|| WidgetInfo::selected(Role::RadioButton, true, chosen, command.spec().label));
-            let ink = if chosen || response.hovered() { palette.text } else { palette.muted };
-            if chosen {
-                ui.painter().rect_filled(rect.shrink(2.0), CornerRadius::same(RADIUS - 1), palette.control_hot);
-            }
-            focus_ring(ui, &response, rect);
-            let font = FontId::new(11.5, if chosen { semibold() } else { FontFamily::Proportional });
-            ui.painter().text(rect.center(), Align2::CENTER_CENTER, format!("{text}×"), font, ink);
+            let (chosen, name) = (self.clock.speed == rung, command.spec().label);
+            let response = segment(ui, ("speed", rung), rect, &format!("{text}×"), name, chosen);
             if tip(response, command).clicked() {
                 self.queue.push(command);
             }

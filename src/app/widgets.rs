@@ -2,6 +2,7 @@
 
 use super::commands::DeskCommand;
 use super::style::{Palette, RADIUS, semibold};
+use egui::scroll_area::ScrollAreaOutput;
 use egui::{
     Align2, Color32, CornerRadius, CursorIcon, FontFamily, FontId, Pos2, Rect, Response, Role, Sense, Shape, Stroke,
     StrokeKind, Ui, Vec2, WidgetInfo, pos2, vec2,
@@ -78,6 +79,30 @@ pub(super) fn icon_button(ui: &mut Ui, command: DeskCommand, icon: Icon, name: &
     focus_ring(ui, &response, rect);
     icon.paint(ui.painter(), Rect::from_center_size(rect.center(), Vec2::splat(15.0)), color);
     tip(response, command).clicked() && enabled
+}
+
+/// One of several choices in a strip. `name` is what a screen reader says.
+pub(super) fn segment(ui: &mut Ui, salt: (&str, usize), rect: Rect, text: &str, name: &str, chosen: bool) -> Response {
+    let palette = Palette::of(ui.ctx());
+    let response = ui.interact(rect, ui.scope_id().with(salt), Sense::click());
+    response.widget_info(|| WidgetInfo::selected(Role::RadioButton, true, chosen, name));
+    let ink = if chosen || response.hovered() { palette.text } else { palette.muted };
+    if chosen {
+        ui.painter().rect_filled(rect.shrink(2.0), CornerRadius::same(RADIUS - 1), palette.control_hot);
+    }
+    focus_ring(ui, &response, rect);
+    let font = FontId::new(11.5, if chosen { semibold() } else { FontFamily::Proportional });
+    ui.painter().text(rect.center(), Align2::CENTER_CENTER, text, font, ink);
+    response
+}
+
+/// Gives a scroll area's vertical bar a name, where it has a bar.
+pub(super) fn name_scroll_bar<R>(ui: &Ui, scrolled: &ScrollAreaOutput<R>, name: &str) {
+    if scrolled.content_size.y > scrolled.inner_rect.height() {
+        // egui gives the bar of axis 1 this id, but no name.
+        let bar = scrolled.id.with(1_usize);
+        ui.ctx().accesskit_node_builder(bar, |node| node.set_label(name));
+    }
 }
 
 /// Adds a command's tooltip and key to whatever gives it.

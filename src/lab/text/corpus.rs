@@ -8,7 +8,7 @@ use crate::text::data::{self, BadLines, Encoder, Example as Line, Tokens, Words}
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{Example, TextComparison, grammar};
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 /// Documents that the grammar writes for the base model.
@@ -215,7 +215,7 @@ pub(in crate::lab) fn pairs(tokens: &[Tokens], reader: &Reader) -> Vec<TextCompa
     tokens.iter().filter_map(of).collect()
 }
 
-fn of_file(reader: &Reader, path: &PathBuf, what: &str) -> Result<Vec<Example>, LabError> {
+fn of_file(reader: &Reader, path: &Path, what: &str) -> Result<Vec<Example>, LabError> {
     let all: Vec<Example> = reader.file(path)?.into_iter().flat_map(|tokens| reader.examples(tokens)).collect();
     match all.iter().all(|example| example.completion.is_empty()) {
         true => Err(LabError::Text(format!("{} holds no {what}; give a file with some.", path.display()))),

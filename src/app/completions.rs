@@ -1,0 +1,298 @@
+//! The middle of the desk in text mode: the prompt and two completions with the question about them, or how far the models are that
+//! will write them.
+
+use super::commands::DeskCommand;
+use super::desk::Desk;
+use super::mode::{Mode, TextTab};
+use super::question::{ANSWERS, HEADER, View};
+use super::style::{CARD_RADIUS, GAP, Palette, semibold};
+use super::tokens::{Writing, Written, legend, length, note, show_written};
+use super::viewport::Slot;
+use super::widgets::{chip, count, duration, meter, name_scroll_bar, number, tip};
+use crate::basics::Completion;
+use crate::lab::{Phase, Snapshot, TeacherKind, TextStage, TextView};
+use egui::{
+    Align, Align2, Button, CornerRadius, CursorIcon, FontFamily, FontId, Layout, Rect, RichText, Role, ScrollArea,
+    Sense, Stroke, StrokeKind, TextStyle, Ui, UiBuilder, WidgetInfo, pos2, vec2,
+};
+use std::sync::Arc;
+
+/// Height of the row of tabs, points.
+const TABS: f32 = 34.0;
+/// Inner margin of a card of text, points.
+const INSET: f32 = 16.0;
+/// Size of what is read and compared, points.
+const READING: f32 = 15.0;
+
+impl Desk {
+    /// The middle of the desk in text mode.
+    pub(super) fn show_text(&mut self, ui: &mut Ui, snapshot: &Arc<Snapshot>, view: &Arc<TextView>) {
+        let whole = ui.available_rect_before_wrap();
+        let tabs = Rect::from_min_size(whole.min - vec2(0.0, 4.0), vec2(whole.width(), TABS));
+        let rest = Rect::from_min_max(pos2(whole.left(), tabs.bottom()), whole.max);
+        self.show_text_tabs(ui, tabs);
+        ui.scope_builder(UiBuilder::new().max_rect(rest), |ui| match self.text.tab {
+            TextTab::Compare => self.show_comparison(ui, snapshot, view),
+            TextTab::Samples => self.show_samples(ui, snapshot, view),
+            TextTab::Ask => self.show_free_prompt(ui, snapshot, view),
+            TextTab::Prompts => self.show_prompts(ui, view),
+        });
+    }
+
+    fn show_text_tabs(&mut self, ui: &mut Ui, rect: Rect) {
+        let palette = Palette::of(ui.ctx());
+        ui.scope_builder(UiBuilder::new().max_rect(rect).layout(Layout::left_to_right(Align::Center)), |ui| {
+            ui.spacing_mut().item_spacing.x = 4.0;
+            for tab in TextTab::ALL {
+                let (command, chosen) = (DeskCommand::ShowTab(tab), self.text.tab == tab);
+                let ink = if chosen { palette.text } else { palette.muted };
+                let response = ui.add(Button::selectable(chosen, RichText::new(tab.title()).color(ink)));
+                response.widget_info(|| WidgetInfo::selected(Role::Tab, true, chosen, tab.title()));
+                if tip(response, command).clicked() {
+                    self.queue.push(command);
+                }
+            }
+            if self.text.tab == TextTab::Prompts {
+                return;
+            }
+            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                let mut on = self.text.colours;
+                let label = RichText::new(DeskCommand::ToggleColours.spec().label).small().color(palette.muted);
+                if tip(ui.checkbox(&mut on, label), DeskCommand::ToggleColours).clicked() {
+                    self.queue.push(DeskCommand::ToggleColours);
+                }
+                ui.add_space(8.0);
+                // In a small window the tabs come first.
+                if self.text.colours && ui.available_width() > 190.0 {
+                    legend(ui);
+                }
+            });
+        });
+    }
+
+    fn show_comparison(&mut self, ui: &mut Ui, snapshot: &Arc<Snapshot>, view: &Arc<TextView>) {
+        if !snapshot.from_preferences {
+            return self.show_progress(
+                ui,
+                snapshot,
+                view,
+                "A finished reward model judges: there is nothing to answer",
+            );
+        }
+        let pair = self.shown.as_ref().and_then(|shown| shown.pair.completions());
+        let Some(completions) = pair.map(|pair| pair.map(Arc::clone)) else {
+            let headline = match view.stage {
+                TextStage::Base => "The base model learns the language…",
+                TextStage::Supervised => "The supervised model learns to answer…",
+                _ => self.headline(
+                    snapshot.teacher == TeacherKind::Person,
+                    "Writing the first completions…",
+                    "Which completion is better?",
+                ),
+            };
+            return self.show_progress(ui, snapshot, view, headline);
+        };
+        let asks = snapshot.teacher == TeacherKind::Person;
+        let whole = ui.available_rect_before_wrap();
+        let header = Rect::from_min_size(whole.min, vec2(whole.width(), HEADER));
+        let answers = Rect::from_min_max(
+            pos2(whole.left(), whole.bottom() - if asks { ANSWERS } else { 0.0 }),
+            whole.right_bottom(),
+        );
+        self.show_header(ui, header, self.headline(asks, "", "Which completion is better?"));
+
+        // Both completions answer one prompt.
+        let most = (answers.top() - header.bottom()) * 0.34;
+        let bottom = show_prompt(ui, header.left_bottom(), whole.width(), most, &completions[0].prompt);
+        let cards = Rect::from_min_max(pos2(whole.left(), bottom + GAP), pos2(whole.right(), answers.top() - 4.0));
+        let width = (cards.width() - GAP) * 0.5;
+        for (side, completion) in completions.iter().enumerate() {
+            let x = if side == 0 { cards.left() } else { cards.right() - width };
+            let rect = Rect::from_min_size(pos2(x, cards.top()), vec2(width, cards.height()));
+            self.show_completion(ui, rect, side, completion);
+        }
+        if asks {
+            self.show_answers(ui, answers);
+        }
+    }
+
+    /// One of the two completions, as a card that a click chooses.
+    fn show_completion(&mut self, ui: &mut Ui, rect: Rect, side: usize, completion: &Completion) {
+        let palette = Palette::of(ui.ctx());
+        let open = self.open_pair().is_some();
+        let view = View {
+            slot: [Slot::Left, Slot::Right][side],
+            rect,
+            name: ["Left completion: click to choose it", "Right completion: click to choose it"][side],
+            clickable: open,
+        };
+        let id = ui.scope_id().with(("completion", side));
+        let response = ui.interact(rect, id, if open { Sense::click() } else { Sense::hover() });
+        let role = if open { Role::Button } else { Role::GenericContainer };
+        response.widget_info(|| WidgetInfo::labeled(role, ui.is_enabled(), view.name));
+        if open && response.hovered() {
+            ui.ctx().set_cursor_icon(CursorIcon::PointingHand);
+        }
+        ui.painter().rect_filled(rect, CornerRadius::same(CARD_RADIUS), palette.card);
+        let inside = Rect::from_min_max(rect.min + vec2(INSET, 44.0), rect.max - vec2(INSET, 40.0));
+        let writing = Writing { size: READING, ground: palette.card, colours: self.text.colours };
+        let spoken = ["Left completion", "Right completion"][side];
+        show_scrolled(ui, inside, (spoken, completion.id.0), spoken, |ui, width| {
+            let written = Written::new(ui, completion, writing, width);
+            show_written(ui, &written, &completion.text());
+        });
+        let font = FontId::new(11.5, FontFamily::Proportional);
+        let foot = rect.left_bottom() + vec2(INSET, -12.0);
+        ui.painter().text(foot, Align2::LEFT_BOTTOM, length(completion), font, palette.muted);
+        self.dress(ui, &view, side, Some(completion.recorded_at), &response, "Click to choose");
+        // The second click of a double click must not answer the pair that the first one brought.
+        if open && response.clicked() && !response.double_clicked() {
+            self.queue.push([DeskCommand::PickLeft, DeskCommand::PickRight][side]);
+        }
+    }
+
+    /// The stages of the run: which are done, how far the present one is, what is being done.
+    pub(super) fn show_progress(&self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView, headline: &str) {
+        let palette = Palette::of(ui.ctx());
+        let rect = ui.available_rect_before_wrap();
+        ui.painter().rect_filled(rect, CornerRadius::same(CARD_RADIUS), palette.card);
+        let width = (rect.width() - 48.0).min(520.0);
+        let middle = Rect::from_center_size(rect.center(), vec2(width, (rect.height() - 24.0).min(350.0)));
+        ui.scope_builder(UiBuilder::new().max_rect(middle), |ui| {
+            ui.horizontal(|ui| {
+                if matches!(snapshot.phase, Phase::Starting | Phase::Training) {
+                    ui.add(egui::Spinner::new().size(18.0).color(palette.accent));
+                }
+                ui.label(RichText::new(headline).text_style(TextStyle::Heading).size(19.0));
+            });
+            let doing = match snapshot.phase {
+                Phase::Paused => "Training is paused.".to_owned(),
+                Phase::Faulted => String::new(),
+                _ if view.doing.is_empty() => String::new(),
+                _ => format!("{}…", view.doing),
+            };
+            ui.label(RichText::new(doing).color(palette.muted));
+            ui.add_space(14.0);
+            let planned = self.hold.settings().text.as_ref();
+            for stage in TextStage::ALL {
+                // What a run does not train needs no line; a session opened by its folder does not say.
+                if stage == view.stage || planned.is_none_or(|run| run.steps_of(stage) > 0) {
+                    show_stage(ui, snapshot, view, stage);
+                }
+            }
+        });
+    }
+}
+
+/// What a stage is called, and what happens in it.
+pub(super) fn stage_words(stage: TextStage) -> (&'static str, &'static str) {
+    match stage {
+        TextStage::Base => ("Base model", "Learns the language from documents"),
+        TextStage::Supervised => ("Supervised model", "Learns to answer prompts from demonstrations"),
+        TextStage::Reward => ("Reward model", "Learns from your answers which completion is better"),
+        TextStage::Ppo => ("Policy", "Follows the reward model by PPO, held near the supervised model"),
+    }
+}
+
+/// How far the present stage is, and at what pace.
+pub(super) fn stage_figures(snapshot: &Snapshot, view: &TextView) -> (String, String) {
+    let unit = if view.stage == TextStage::Ppo { "updates" } else { "steps" };
+    let steps = format!("{} of {} {unit}", count(view.done as f64), count(view.of as f64));
+    let pace = match (snapshot.phase, snapshot.seconds_left) {
+        (Phase::Starting, None) => "starting…".to_owned(),
+        (Phase::Waiting, _) => "waiting for you".to_owned(),
+        (Phase::Paused, _) => "paused".to_owned(),
+        (Phase::Faulted, _) => "stopped by a fault".to_owned(),
+        (Phase::Finished, _) => "done".to_owned(),
+        (Phase::Starting | Phase::Training, Some(left)) if snapshot.env_steps_per_s > 0.0 => {
+            format!("{}/s · {} left", number(snapshot.env_steps_per_s), duration(left))
+        }
+        (Phase::Starting | Phase::Training, Some(left)) => format!("{} left", duration(left)),
+        (Phase::Training, None) if snapshot.env_steps_per_s > 0.0 => {
+            format!("{}/s", number(snapshot.env_steps_per_s))
+        }
+        (Phase::Training, None) => String::new(),
+    };
+    (steps, pace)
+}
+
+fn show_stage(ui: &mut Ui, snapshot: &Snapshot, view: &TextView, stage: TextStage) {
+    let palette = Palette::of(ui.ctx());
+    let (name, what) = stage_words(stage);
+    let (ink, state) = match stage.cmp(&view.stage) {
+        std::cmp::Ordering::Less => (palette.muted, "done".to_owned()),
+        std::cmp::Ordering::Equal => (palette.text, stage_figures(snapshot, view).0),
+        std::cmp::Ordering::Greater => (palette.muted, "to come".to_owned()),
+    };
+    ui.horizontal(|ui| {
+        ui.label(RichText::new(name).font(FontId::new(14.0, semibold())).color(ink));
+        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            ui.label(RichText::new(state).small().color(palette.muted));
+        });
+    });
+    ui.label(RichText::new(what).small().color(palette.muted));
+    if stage == view.stage {
+        let (steps, pace) = stage_figures(snapshot, view);
+        meter(ui, name, &format!("{steps}, {pace}"), view.done as f32 / view.of.max(1) as f32, None, palette.accent);
+        ui.label(RichText::new(pace).small().color(palette.muted));
+    }
+    ui.add_space(10.0);
+}
+
+/// The prompt on a card of its own, as high as it needs to be and at most `most`; the card's lower edge.
+fn show_prompt(ui: &mut Ui, at: egui::Pos2, width: f32, most: f32, prompt: &str) -> f32 {
+    let palette = Palette::of(ui.ctx());
+    let font = FontId::new(14.0, FontFamily::Proportional);
+    let galley = ui.painter().layout(prompt.to_owned(), font, palette.text, width - 2.0 * INSET - 8.0);
+    let height = (galley.size().y + 42.0).min(most.max(64.0));
+    let rect = Rect::from_min_size(at, vec2(width, height));
+    let radius = CornerRadius::same(CARD_RADIUS);
+    ui.painter().rect(rect, radius, palette.surface, Stroke::new(1.0, palette.line), StrokeKind::Inside);
+    let small = FontId::new(11.5, semibold());
+    ui.painter().text(rect.min + vec2(INSET, 9.0), Align2::LEFT_TOP, "Prompt", small, palette.muted);
+    let inside = Rect::from_min_max(rect.min + vec2(INSET, 28.0), rect.max - vec2(INSET, 10.0));
+    show_scrolled(ui, inside, ("prompt", 0), "prompt", |ui, _| {
+        let (place, response) = ui.allocate_exact_size(galley.size(), Sense::hover());
+        response.widget_info(|| WidgetInfo::labeled(Role::Label, true, prompt));
+        ui.painter().galley(place.min, galley.clone(), palette.text);
+    });
+    rect.bottom()
+}
+
+/// Something that scrolls within `rect` where it is too long; it is told the width that it has.
+pub(super) fn show_scrolled(
+    ui: &mut Ui,
+    rect: Rect,
+    salt: (&str, u64),
+    name: &str,
+    content: impl FnOnce(&mut Ui, f32),
+) {
+    ui.scope_builder(UiBuilder::new().max_rect(rect), |ui| {
+        let scrolled = ScrollArea::vertical().id_salt(salt).auto_shrink(false).show(ui, |ui| {
+            // Room for the bar, whether or not there is one, so that lines do not break anew when it comes.
+            content(ui, rect.width() - 8.0);
+        });
+        name_scroll_bar(ui, &scrolled, &format!("Scroll the {}", name.to_lowercase()));
+    });
+}
+
+impl Desk {
+    /// What a tab says that needs models which are not there yet.
+    pub(super) fn show_not_yet(&self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
+        debug_assert_eq!(self.mode(), Mode::Text, "only text mode has tabs");
+        if view.stage < TextStage::Reward {
+            self.show_progress(ui, snapshot, view, "There is nothing to compare before the supervised model is done");
+        } else {
+            let rect = ui.available_rect_before_wrap();
+            ui.painter().rect_filled(rect, CornerRadius::same(CARD_RADIUS), Palette::of(ui.ctx()).card);
+            note(ui, rect, "The models are getting ready…");
+        }
+    }
+
+    /// A small heading with what it means under the pointer.
+    pub(super) fn chip_of(&self, ui: &Ui, at: egui::Pos2, words: &str, now: bool) {
+        let palette = Palette::of(ui.ctx());
+        let (fill, ink) = if now { (palette.accent, palette.on_accent) } else { (palette.control, palette.text) };
+        chip(ui.painter(), at, Align2::LEFT_TOP, words, fill, ink);
+    }
+}

@@ -1,0 +1,106 @@
+//! The right of the desk in text mode: which model, how far it is, and what the answers have made of it.
+
+use super::completions::{stage_figures, stage_words};
+use super::desk::Desk;
+use super::panel::{CurveTabs, two_ends};
+use super::style::{CARD_RADIUS, Palette, semibold};
+use super::widgets::{meter, number};
+use crate::lab::{Curve, Snapshot, TextView};
+use egui::{CornerRadius, FontFamily, FontId, Label, Rect, RichText, Role, Sense, Ui, WidgetInfo, vec2};
+
+/// How well the model does, how the policy moves, and how well the other models fit.
+const CURVE_TABS: CurveTabs = [
+    ("Learning", &["reward", "gold", "reference_kl"]),
+    ("Policy", &["entropy", "beta", "length", "ended"]),
+    ("Models", &["agreement", "reward_loss", "value_loss", "base_loss", "supervised_loss"]),
+];
+
+/// The figures of the latest update: a curve's name, and what it is called where there is little room.
+const FIGURES: [(&str, &str); 6] = [
+    ("reward", "Reward"),
+    ("reference_kl", "KL"),
+    ("entropy", "Entropy"),
+    ("beta", "β"),
+    ("length", "Length"),
+    ("ended", "Ended"),
+];
+
+impl Desk {
+    /// The panel's content in text mode.
+    pub(super) fn show_text_panel(&mut self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
+        let palette = Palette::of(ui.ctx());
+        two_ends(ui, "Language model", "");
+        if !view.model.is_empty() {
+            ui.add(Label::new(RichText::new(&view.model).small().color(palette.muted)).wrap());
+        }
+        ui.add_space(4.0);
+        if snapshot.from_preferences {
+            self.show_choice_of_teacher(ui, snapshot);
+        }
+        ui.add_space(6.0);
+        self.show_training_button(ui, snapshot);
+        let (name, what) = stage_words(view.stage);
+        let (steps, pace) = stage_figures(snapshot, view);
+        two_ends(ui, name, &steps).on_hover_text(what);
+        let fraction = view.done as f32 / view.of.max(1) as f32;
+        meter(ui, "Stage", &format!("{name}, {steps}, {pace}"), fraction, None, palette.accent).on_hover_text(what);
+        let doing = if view.doing.is_empty() { String::new() } else { format!("{}…", view.doing) };
+        two_ends(ui, &doing, &pace)
+            .on_hover_text("What is being done, how many steps a second, and the time left in all");
+        if snapshot.from_preferences {
+            ui.add_space(8.0);
+            self.show_labels(ui, snapshot);
+        }
+        ui.add_space(8.0);
+        show_figures(ui, snapshot, view);
+        ui.add_space(8.0);
+        self.show_curves(ui, &CURVE_TABS);
+    }
+}
+
+/// Six figures of the latest update, in two rows.
+fn show_figures(ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
+    let palette = Palette::of(ui.ctx());
+    let size = vec2(ui.available_width(), 88.0);
+    let (whole, _) = ui.allocate_exact_size(size, Sense::hover());
+    ui.painter().rect_filled(whole, CornerRadius::same(CARD_RADIUS), palette.card);
+    let cell = vec2(size.x / 3.0, size.y / 2.0);
+    for (index, (name, short)) in FIGURES.into_iter().enumerate() {
+        let Some(&(_, label, what)) = Curve::NAMES.iter().find(|(n, ..)| *n == name) else { continue };
+        let curve = snapshot.curves.iter().find(|curve| curve.name == name);
+        let latest = curve.and_then(|curve| curve.points.last()).map(|point| point[1]);
+        let value = match (latest, name) {
+            (None, _) => "–".to_owned(),
+            (Some(share), "ended") => format!("{:.0} %", 100.0 * share),
+            (Some(x), "length") => format!("{x:.0}"),
+            (Some(x), _) => number(x),
+        };
+        let target = view.kl_target.filter(|_| name == "reference_kl").map(|target| format!(" / {}", number(target)));
+        let min = whole.min + vec2((index % 3) as f32 * cell.x, (index / 3) as f32 * cell.y);
+        let rect = Rect::from_min_size(min, cell);
+        let response = ui.interact(rect, ui.scope_id().with(("figure", index)), Sense::hover());
+        let spoken = match view.kl_target.filter(|_| name == "reference_kl") {
+            Some(target) => format!("{label}: {value}, target {}", number(target)),
+            None => format!("{label}: {value}"),
+        };
+        response.widget_info(|| WidgetInfo::labeled(Role::Label, true, spoken.clone()));
+        response.on_hover_text(match &target {
+            Some(_) => format!("{what}. Behind the stroke is the target that β steers it to"),
+            None => what.to_owned(),
+        });
+        let painter = ui.painter();
+        let small = FontId::new(11.0, FontFamily::Proportional);
+        let caption = painter.layout_no_wrap(short.to_owned(), small.clone(), palette.muted);
+        let at = rect.min + vec2(10.0, 7.0);
+        painter.galley(at, caption, palette.muted);
+        let figure = painter.layout_no_wrap(value, FontId::new(14.0, semibold()), palette.text);
+        let below = at + vec2(0.0, 14.0);
+        let (width, height) = (figure.size().x, figure.size().y);
+        painter.galley(below, figure, palette.text);
+        if let Some(target) = target {
+            let target = painter.layout_no_wrap(target, small, palette.muted);
+            let rise = height - target.size().y - 1.0;
+            painter.galley(below + vec2(width, rise), target, palette.muted);
+        }
+    }
+}
