@@ -445,11 +445,11 @@ fn a_newer_session_is_refused_and_left_as_it_is() {
         let before = bytes_of(folder);
         for open in [Session::open, Session::open_to_read] {
             let error = open(folder).unwrap_err();
-            assert!(matches!(error, StoreError::Newer { found: 7, known: 1, .. }), "{error}");
+            assert!(matches!(error, StoreError::Newer { found: 7, known: 2, .. }), "{error}");
             assert!(
                 error
                     .to_string()
-                    .contains("was written by a newer Flipside (format 7; this one knows up to 1); update")
+                    .contains("was written by a newer Flipside (format 7; this one knows up to 2); update")
             );
         }
         let after = bytes_of(folder);

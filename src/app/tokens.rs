@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// |log π − log π_ref| at which a colour is as strong as it gets, nats: e² = 7.4 times as likely, or as unlikely.
 const SATURATION: f32 = 2.0;
 /// How much of the side's colour the strongest ground has; more of it, and words on it could not be read.
-const STRONGEST: f32 = 0.5;
+const STRONGEST: f32 = 0.44;
 
 /// The ground of a token with this log-ratio on a ground of `base`: the left's colour where it became likelier, the right's where it
 /// became less likely.
