@@ -25,7 +25,8 @@ import time
 import common
 
 BATCH, PROMPT, COMPLETION, VOCABULARY = 16, 64, 24, 50257
-KINDS = {"generate": "generate_tokens_per_s", "PPO step": "ppo_tokens_per_s"}
+# What `flipside bench text` calls them, in its own object or beside the rest.
+KINDS = {"generate": ("generated_per_s", "generate_tokens_per_s"), "PPO step": ("passed_per_s", "ppo_tokens_per_s")}
 
 
 def make_model(folder):
@@ -128,11 +129,20 @@ def measure(precision, folder, flipside, arguments):
         if refused or flipside is None:
             return
         try:
-            result = flipside.json("bench", "text", "--model", folder, "--precision", precision)
-            for kind, key in KINDS.items():
-                ours[kind].append(result[key])
-        except (common.Refused, KeyError) as why:
+            # A build that takes no folder makes the same model itself.
+            model = ["--model", folder] if flipside.knows(["bench", "text"], "--model") else []
+            once = ["--repeats", 1] if flipside.knows(["bench", "text"], "--repeats") else []
+            result = flipside.json("bench", "text", *model, *once, "--precision", precision)
+            result |= result.get("text", {})
+            found = {kind: next((result[key] for key in keys if key in result), None) for kind, keys in KINDS.items()}
+        except common.Refused as why:
             refused = str(why)
+            return
+        if None in found.values():
+            refused = f"bench text --json has none of {KINDS}"
+            return
+        for kind, value in found.items():
+            ours[kind].append(value)
 
     for i in range(arguments.repeats):
         if i % 2:
