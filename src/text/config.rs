@@ -192,7 +192,7 @@ impl ModelConfig {
                         None => Value::Null,
                         Some(l) => json!({
                             "rope_type": "llama3", "factor": l.factor, "low_freq_factor": l.low_freq_factor,
-                            "high_freq_factor": l.high_freq_factor, "original_max_position_embeddings": l.original_context,
+                            "high_freq_factor": l.high_freq_factor, "original_max_position_embeddings": l.original_context as u64,
                         }),
                     };
                 }
