@@ -114,8 +114,9 @@ impl Desk {
         let Some(snapshot) = &self.snapshot else { return String::new() };
         if let Some(view) = &snapshot.text {
             return match snapshot.phase {
-                Phase::Starting | Phase::Training if view.doing.is_empty() => String::new(),
-                Phase::Starting | Phase::Training => format!("{}…", view.doing),
+                Phase::Starting if view.doing.is_empty() => "Getting the language model ready…".to_owned(),
+                Phase::Starting => format!("{}…", view.doing),
+                Phase::Training => String::new(),
                 Phase::Waiting => {
                     "Training rests until you answer: the policy may not outrun your judgement.".to_owned()
                 }

@@ -8,7 +8,7 @@ use super::question::{ANSWERS, HEADER, View};
 use super::style::{CARD_RADIUS, GAP, Palette, semibold};
 use super::tokens::{Writing, Written, legend, length, note, show_written};
 use super::viewport::Slot;
-use super::widgets::{chip, count, duration, meter, name_scroll_bar, number, tip};
+use super::widgets::{chip, count, duration, meter, name_scroll_bar, tip};
 use crate::basics::Completion;
 use crate::lab::{Phase, Snapshot, TeacherKind, TextStage, TextView};
 use egui::{
@@ -18,7 +18,7 @@ use egui::{
 use std::sync::Arc;
 
 /// Height of the row of tabs, points.
-const TABS: f32 = 34.0;
+const TABS: f32 = 38.0;
 /// Inner margin of a card of text, points.
 const INSET: f32 = 16.0;
 /// Size of what is read and compared, points.
@@ -28,7 +28,7 @@ impl Desk {
     /// The middle of the desk in text mode.
     pub(super) fn show_text(&mut self, ui: &mut Ui, snapshot: &Arc<Snapshot>, view: &Arc<TextView>) {
         let whole = ui.available_rect_before_wrap();
-        let tabs = Rect::from_min_size(whole.min - vec2(0.0, 4.0), vec2(whole.width(), TABS));
+        let tabs = Rect::from_min_size(whole.min - vec2(0.0, 6.0), vec2(whole.width(), TABS));
         let rest = Rect::from_min_max(pos2(whole.left(), tabs.bottom()), whole.max);
         self.show_text_tabs(ui, tabs);
         ui.scope_builder(UiBuilder::new().max_rect(rest), |ui| match self.text.tab {
@@ -159,12 +159,8 @@ impl Desk {
         let width = (rect.width() - 48.0).min(520.0);
         let middle = Rect::from_center_size(rect.center(), vec2(width, (rect.height() - 24.0).min(350.0)));
         ui.scope_builder(UiBuilder::new().max_rect(middle), |ui| {
-            ui.horizontal(|ui| {
-                if matches!(snapshot.phase, Phase::Starting | Phase::Training) {
-                    ui.add(egui::Spinner::new().size(18.0).color(palette.accent));
-                }
-                ui.label(RichText::new(headline).text_style(TextStyle::Heading).size(19.0));
-            });
+            // No spinner: a stage takes minutes, and a picture that never rests would take them from its training.
+            ui.label(RichText::new(headline).text_style(TextStyle::Heading).size(19.0));
             let doing = match snapshot.phase {
                 Phase::Paused => "Training is paused.".to_owned(),
                 Phase::Faulted => String::new(),
@@ -198,22 +194,27 @@ pub(super) fn stage_words(stage: TextStage) -> (&'static str, &'static str) {
 pub(super) fn stage_figures(snapshot: &Snapshot, view: &TextView) -> (String, String) {
     let unit = if view.stage == TextStage::Ppo { "updates" } else { "steps" };
     let steps = format!("{} of {} {unit}", count(view.done as f64), count(view.of as f64));
-    let pace = match (snapshot.phase, snapshot.seconds_left) {
+    let words = match (snapshot.phase, snapshot.seconds_left) {
         (Phase::Starting, None) => "starting…".to_owned(),
         (Phase::Waiting, _) => "waiting for you".to_owned(),
         (Phase::Paused, _) => "paused".to_owned(),
         (Phase::Faulted, _) => "stopped by a fault".to_owned(),
         (Phase::Finished, _) => "done".to_owned(),
         (Phase::Starting | Phase::Training, Some(left)) if snapshot.env_steps_per_s > 0.0 => {
-            format!("{}/s · {} left", number(snapshot.env_steps_per_s), duration(left))
+            format!("{}/s · {} left", pace(snapshot.env_steps_per_s), duration(left))
         }
         (Phase::Starting | Phase::Training, Some(left)) => format!("{} left", duration(left)),
         (Phase::Training, None) if snapshot.env_steps_per_s > 0.0 => {
-            format!("{}/s", number(snapshot.env_steps_per_s))
+            format!("{}/s", pace(snapshot.env_steps_per_s))
         }
         (Phase::Training, None) => String::new(),
     };
-    (steps, pace)
+    (steps, words)
+}
+
+/// Steps a second. Those of a language model are few.
+fn pace(per_second: f64) -> String {
+    if per_second < 10.0 { format!("{per_second:.2}") } else { count(per_second) }
 }
 
 fn show_stage(ui: &mut Ui, snapshot: &Snapshot, view: &TextView, stage: TextStage) {

@@ -54,6 +54,7 @@ impl Desk {
             .open(&mut open)
             .collapsible(false)
             .resizable(false)
+            .default_width(800.0)
             .anchor(Align2::CENTER_CENTER, vec2(0.0, 0.0))
             .show(ctx, |ui| {
                 let how = match self.mode() {
@@ -68,9 +69,13 @@ impl Desk {
                 };
                 ui.label(RichText::new(how).color(palette.muted));
                 ui.add_space(6.0);
-                ui.columns_const(|[left, right]: &mut [egui::Ui; 2]| {
+                ui.columns_const(|[left, middle, right]: &mut [egui::Ui; 3]| {
                     for menu in Menu::ALL {
-                        let ui = if matches!(menu, Menu::Session | Menu::Answer | Menu::View) { &mut *left } else { &mut *right };
+                        let ui = match menu {
+                            Menu::Session | Menu::Answer => &mut *left,
+                            Menu::Clip => &mut *middle,
+                            Menu::Completion | Menu::View | Menu::Help => &mut *right,
+                        };
                         ui.label(RichText::new(menu.title()).font(FontId::new(13.0, semibold())));
                         Grid::new(menu.title()).num_columns(2).min_col_width(64.0).spacing([10.0, 4.0]).show(ui, |ui| {
                             for command in DeskCommand::ALL.into_iter().filter(|command| command.spec().menu == menu) {

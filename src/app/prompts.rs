@@ -82,13 +82,13 @@ impl Desk {
         ui.label(RichText::new(hint).small().color(palette.muted));
         ui.add_space(4.0);
 
-        let height = (ui.available_height() - 62.0).max(80.0);
+        let height = (ui.available_height() - 48.0).max(80.0);
         let mut changed = false;
         ui.allocate_ui(vec2(ui.available_width(), height), |ui| {
             let scrolled = ScrollArea::vertical().id_salt("prompts").auto_shrink(false).show(ui, |ui| {
                 let field = TextEdit::multiline(&mut draft.text)
                     .desired_width(f32::INFINITY)
-                    .desired_rows(((height - 12.0) / 17.0) as usize)
+                    .min_size(vec2(0.0, height - 4.0))
                     .background_color(palette.card)
                     .hint_text("One prompt a line");
                 changed = ui.add(field).accessible_name("Prompts, one a line").changed();

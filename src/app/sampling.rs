@@ -74,7 +74,7 @@ impl Desk {
                 .max_height(110.0)
                 .max_width((ui.available_width() - 104.0).max(120.0))
                 .auto_shrink([true, true])
-                .show(ui, |ui| ui.add(field).accessible_name("Free prompt"));
+                .show(ui, |ui| ui.add(field).accessible_name("Free prompt, both models"));
             super::widgets::name_scroll_bar(ui, &response, "Scroll the free prompt");
             let enter = ui.input(|input| input.key_pressed(Key::Enter) && input.modifiers.is_none());
             ask = response.inner.has_focus() && enter;
@@ -168,7 +168,8 @@ fn show_row(ui: &mut Ui, sample: &TextSample, writing: Writing, columns: [(f32, 
         let (x, width) = columns[index + 1];
         let at = pos2(row.left() + x, top);
         let cell = Rect::from_min_size(at, vec2(width, written.galley.size().y));
-        ui.scope_builder(UiBuilder::new().max_rect(cell), |ui| show_written(ui, written, &completion.text()));
+        // A child of its own takes no room: the row has it already.
+        show_written(&mut ui.new_child(UiBuilder::new().max_rect(cell)), written, &completion.text());
         let foot = at + vec2(0.0, written.galley.size().y + 4.0);
         let words = if sample.complete || completion.stopped { figures(completion) } else { "writing…".to_owned() };
         let font = FontId::new(11.0, FontFamily::Proportional);

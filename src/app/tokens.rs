@@ -5,8 +5,8 @@ use super::widgets::mix;
 use crate::basics::Completion;
 use egui::text::{LayoutJob, TextFormat};
 use egui::{
-    Align2, Color32, CornerRadius, FontFamily, FontId, Galley, Id, PopupAnchor, Rect, Response, RichText, Role, Sense,
-    Tooltip, Ui, Vec2, WidgetInfo, pos2, vec2,
+    Align, Align2, Color32, CornerRadius, FontFamily, FontId, Galley, Id, PopupAnchor, Rect, Response, RichText, Role,
+    Sense, Tooltip, Ui, Vec2, WidgetInfo, pos2, vec2,
 };
 use std::sync::Arc;
 
@@ -94,7 +94,9 @@ impl Written {
             // The token that ended it was chosen like any other, and teaching often moves it most.
             let end = end.unwrap_or(Span { text: String::new(), log_ratio: 0.0, tokens: 1 });
             let mark = " end ";
-            job.append(mark, 6.0, format(palette.muted, writing.size * 0.75, end.log_ratio));
+            let ink = if writing.colours { palette.text } else { palette.muted };
+            let small = TextFormat { valign: Align::Center, ..format(ink, writing.size * 0.75, end.log_ratio) };
+            job.append(mark, 6.0, small);
             count += mark.len();
             ends.push((count, Span { text: "the end".to_owned(), ..end }));
         }
