@@ -8,14 +8,31 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use flipside::app::{Desk, DeskCommand, Menu};
 use flipside::basics::Choice;
-use flipside::lab::{Command, Phase, TeacherKind};
-use scripted::{Lab, judgement};
+use flipside::lab::{Command, Event, Phase, TeacherKind, TextStage};
+use flipside::settings::RunSettings;
+use scripted::{Lab, TextSnapshot, judgement};
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// A desk of 1280 × 800 points in front of `lab`, with the lab opened.
 fn sit_down(lab: &Lab) -> Harness<'static, ()> {
+    let harness = sit_down_to(lab, "Pause clips");
+    assert_eq!(lab.heard(), [], "a lab that trains is not told to start");
+    harness
+}
+
+/// The same in text mode.
+fn sit_down_to_text(lab: &Lab) -> Harness<'static, ()> {
+    sit_down_to(lab, LEFT)
+}
+
+/// The name of the left completion.
+const LEFT: &str = "Left completion: click to choose it";
+
+/// The same, until a widget of this name is there.
+fn sit_down_to(lab: &Lab, label: &str) -> Harness<'static, ()> {
     let slot = Rc::new(RefCell::new(None::<Desk>));
     let (made, options) = (slot.clone(), lab.options());
     let mut harness = Harness::builder()
@@ -27,8 +44,7 @@ fn sit_down(lab: &Lab) -> Harness<'static, ()> {
             desk.logic(ui.ctx());
             desk.ui(ui);
         });
-    wait_for(&mut harness, "Pause clips");
-    assert_eq!(lab.heard(), [], "a lab that trains is not told to start");
+    wait_for(&mut harness, label);
     harness
 }
 
@@ -165,7 +181,7 @@ fn undo_asks_the_same_pair_again() {
     drop(script);
     harness.run();
     press(&mut harness, Key::ArrowLeft);
-    lab.script().events.push(flipside::lab::Event::Retracted { pair: id });
+    lab.script().events.push(Event::Retracted { pair: id });
     harness.run();
     press(&mut harness, Key::ArrowLeft);
     assert_eq!(lab.heard().iter().filter(|c| judgement(c) == Some((id.0, Choice::Left))).count(), 2);
@@ -321,6 +337,15 @@ fn every_robot_shows_in_the_picker() {
     }
 }
 
+fn names_everything(harness: &Harness<'_>, state: &str) {
+    for node in harness.root().children_recursive() {
+        let node = node.accesskit_node();
+        let acts = node.data().supports_action(egui::accesskit::Action::Click);
+        let named = node.label().is_some_and(|label| !label.trim().is_empty());
+        assert!(!acts || named, "{state}: a {:?} at {:?} has no name", node.role(), node.raw_bounds());
+    }
+}
+
 #[test]
 fn whatever_can_be_clicked_or_focused_has_a_name() {
     let lab = Lab::new();
@@ -331,12 +356,7 @@ fn whatever_can_be_clicked_or_focused_has_a_name() {
     let mut harness = sit_down(&lab);
     let check = |harness: &mut Harness<'_>, state: &str| {
         harness.run();
-        for node in harness.root().children_recursive() {
-            let node = node.accesskit_node();
-            let acts = node.data().supports_action(egui::accesskit::Action::Click);
-            let named = node.label().is_some_and(|label| !label.trim().is_empty());
-            assert!(!acts || named, "{state}: a {:?} at {:?} has no name", node.role(), node.raw_bounds());
-        }
+        names_everything(harness, state);
     };
     check(&mut harness, "at rest");
     for tab in ["Reward model", "Policy"] {
@@ -354,4 +374,216 @@ fn whatever_can_be_clicked_or_focused_has_a_name() {
     harness.run();
     harness.key_press(Key::F1);
     check(&mut harness, "help");
+}
+
+#[test]
+fn every_way_to_answer_judges_completions_too() {
+    let lab = Lab::of_text();
+    let mut harness = sit_down_to_text(&lab);
+    let judged = |lab: &Lab| lab.heard().iter().map(judgement).collect::<Vec<_>>();
+    harness.get_by_label("Which completion is better?");
+    assert!(harness.query_by_label("Pause clips").is_none(), "a text has no clock");
+    for (pair, (key, choice)) in [
+        (Key::ArrowLeft, Choice::Left),
+        (Key::ArrowRight, Choice::Right),
+        (Key::ArrowUp, Choice::Tie),
+        (Key::ArrowDown, Choice::Skip),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        press(&mut harness, key);
+        assert_eq!(judged(&lab), [Some((pair as u64 + 1, choice))]);
+    }
+    click_button(&mut harness, "Left better");
+    assert_eq!(judged(&lab), [Some((5, Choice::Left))]);
+    click_button(&mut harness, LEFT);
+    assert_eq!(judged(&lab), [Some((6, Choice::Left))]);
+    click_button(&mut harness, "Right completion: click to choose it");
+    assert_eq!(judged(&lab), [Some((7, Choice::Right))]);
+    press(&mut harness, Key::Z);
+    assert_eq!(lab.heard(), [Command::Undo]);
+    // A robot's keys do nothing here, and a pair behind another tab is not answered.
+    press(&mut harness, Key::Space);
+    press(&mut harness, Key::R);
+    press(&mut harness, Key::F3);
+    lab.heard();
+    press(&mut harness, Key::ArrowLeft);
+    press(&mut harness, Key::Z);
+    assert_eq!(lab.heard(), []);
+    press(&mut harness, Key::F2);
+    press(&mut harness, Key::ArrowLeft);
+    assert_eq!(judged(&lab), [Some((7, Choice::Left))]);
+}
+
+#[test]
+fn the_switch_saves_a_run_and_goes_on_with_the_latest_of_the_other_mode() {
+    let lab = Lab::new();
+    let mut harness = sit_down(&lab);
+    harness.get_by_role_and_label(Role::RadioButton, "Text").click();
+    harness.run_ok();
+    wait_for(&mut harness, LEFT);
+    assert_eq!(lab.heard(), [Command::Quit], "the present run is saved and closed before another begins");
+    let opened = lab.script().opened.clone();
+    assert_eq!(opened[1], RunSettings::of_text(opened[1].text.clone().expect("a run in text mode")));
+    assert_eq!((opened[1].teacher, &opened[1].folder), (TeacherKind::Person, &None));
+
+    // Both runs are there to go back to.
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::Num1);
+    harness.run_ok();
+    wait_for(&mut harness, "Pause clips");
+    let back = lab.script().opened[2].clone();
+    assert_eq!((back.text.is_none(), back.folder), (true, Some(PathBuf::from("/sessions/hopper-1"))));
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::Num2);
+    harness.run_ok();
+    wait_for(&mut harness, LEFT);
+    let again = lab.script().opened[3].clone();
+    assert_eq!((again.text.is_some(), again.folder), (true, Some(PathBuf::from("/sessions/text-1"))));
+}
+
+#[test]
+fn a_free_prompt_is_typed_without_answering_and_asks_both_models() {
+    let lab = Lab::of_text();
+    let mut harness = sit_down_to_text(&lab);
+    harness.get_by_role_and_label(Role::Tab, "Free prompt").click();
+    harness.run();
+    lab.heard();
+    click_or_ignore(&mut harness, "Ask both");
+    assert_eq!(lab.heard(), [], "there is nothing to ask yet");
+    harness.get_by_label("Free prompt, both models").click();
+    harness.run();
+    harness.get_by_label("Free prompt, both models").type_text("czt The hotel");
+    press(&mut harness, Key::ArrowLeft);
+    press(&mut harness, Key::ArrowUp);
+    assert_eq!(lab.heard(), [], "keys typed into the prompt must not answer or pause");
+    press(&mut harness, Key::Enter);
+    assert_eq!(lab.heard(), [Command::Ask("czt The hotel".to_owned())]);
+    harness.run();
+    // The answers stream: what is there so far shows.
+    harness.get_by_label(" The film is a wonder");
+    click_button(&mut harness, "Ask both");
+    assert_eq!(lab.heard(), [Command::Ask("czt The hotel".to_owned())]);
+}
+
+#[test]
+fn prompts_are_edited_and_an_empty_set_is_refused() {
+    let lab = Lab::of_text();
+    let mut harness = sit_down_to_text(&lab);
+    press(&mut harness, Key::F5);
+    let label = "Prompts, one a line";
+    let value = |harness: &Harness<'_>| {
+        let node = harness.get_by_label(label);
+        node.accesskit_node().value().unwrap_or_default()
+    };
+    assert!(value(&harness).starts_with("Review: The food at\nReview: We went"), "{}", value(&harness));
+    harness.get_by_label("3 prompts");
+    lab.heard();
+
+    harness.get_by_label(label).focus();
+    harness.run();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.run();
+    press(&mut harness, Key::Backspace);
+    click_button(&mut harness, "Use these prompts");
+    assert_eq!(lab.heard(), []);
+    harness.get_by_label("There is no prompt: write at least one line.");
+
+    click_button(&mut harness, "Cancel");
+    assert!(value(&harness).contains("My phone"));
+    harness.get_by_label(label).focus();
+    harness.run();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.run();
+    harness.get_by_label(label).type_text("One\n\nTwo");
+    harness.run();
+    harness.get_by_label("2 prompts");
+    click_button(&mut harness, "Use these prompts");
+    assert_eq!(lab.heard(), [Command::SetPrompts(vec!["One".to_owned(), "Two".to_owned()])]);
+    assert_eq!(value(&harness), "One\nTwo");
+}
+
+#[test]
+fn tokens_show_their_log_ratio_and_their_colours_can_be_turned_off() {
+    let lab = Lab::of_text();
+    let mut harness = sit_down_to_text(&lab);
+    let legend = "Legend: from less likely, orange, to likelier, blue";
+    harness.get_by_label(legend);
+    let text = harness.get_by_label_contains("We had the soup").rect();
+    harness.hover_at(text.left_top() + egui::vec2(12.0, 10.0));
+    harness.run();
+    harness.get_by_label("We: log-ratio +0.97 nats");
+    press(&mut harness, Key::C);
+    assert!(harness.query_by_label(legend).is_none());
+    harness.get_by_role_and_label(Role::CheckBox, "Colour tokens").click();
+    harness.run();
+    harness.get_by_label(legend);
+}
+
+#[test]
+fn samples_are_asked_for_when_they_are_looked_at_and_again_as_training_goes_on() {
+    let lab = Lab::of_text();
+    let mut harness = sit_down_to_text(&lab);
+    assert_eq!(lab.heard(), [], "nobody looks at samples");
+    harness.get_by_role_and_label(Role::Tab, "Then and now").click();
+    harness.run();
+    assert_eq!(lab.heard(), [Command::ShowPolicy]);
+    // A row must not reach into the next one.
+    let first = harness.get_by_label("Review: The food at").rect();
+    let answer = harness.get_by_label(" the corner was warm, and we were served at once.").rect();
+    let second = harness.get_by_label("Review: We went to see").rect();
+    assert!(first.contains_rect(answer) && first.bottom() <= second.top(), "{first:?}, {answer:?}, {second:?}");
+
+    harness.input_mut().time = Some(100.0);
+    harness.step();
+    harness.step();
+    assert_eq!(lab.heard(), [], "nothing was learnt since");
+    lab.script().snapshot.env_steps += 1;
+    harness.input_mut().time = Some(200.0);
+    harness.step();
+    harness.step();
+    assert_eq!(lab.heard(), [Command::ShowPolicy]);
+}
+
+#[test]
+fn the_stages_before_the_first_pair_show_how_far_they_are() {
+    let lab = Lab::of_text();
+    let mut script = lab.script();
+    script.snapshot.pair = None;
+    script.snapshot.seconds_left = Some(42.0);
+    script.snapshot.change_text(|view| {
+        (view.stage, view.done, view.of) = (TextStage::Supervised, 120, 200);
+        view.doing = "Training the supervised model".to_owned();
+    });
+    drop(script);
+    let mut harness = sit_down_to(&lab, "The supervised model learns to answer…");
+    assert!(harness.query_all_by_label("120 of 200 steps").count() >= 2, "in the middle and in the panel");
+    assert!(harness.query_all_by_label("0.41/s · 42 s left").next().is_some());
+    harness.get_by_role_and_label(Role::Tab, "Then and now").click();
+    harness.run();
+    assert_eq!(lab.heard(), [], "there is no policy to show yet");
+    // Without a known score only the person can answer.
+    lab.script().snapshot.change_text(|view| view.has_gold = false);
+    harness.run();
+    harness.get_by_role_and_label(Role::ComboBox, "Teacher").click();
+    harness.run();
+    assert!(harness.query_by_label("Simulated, perfect").is_none());
+}
+
+#[test]
+fn whatever_can_be_clicked_in_text_mode_has_a_name() {
+    let lab = Lab::of_text();
+    lab.script().snapshot.curves = std::sync::Arc::new(scripted::curves(400));
+    let mut harness = sit_down_to_text(&lab);
+    for key in [Key::F2, Key::F3, Key::F4, Key::F5] {
+        press(&mut harness, key);
+        names_everything(&harness, &format!("{key:?}"));
+    }
+    for tab in ["Policy", "Models"] {
+        harness.get_by_role_and_label(Role::Tab, tab).click();
+        harness.run();
+        names_everything(&harness, tab);
+    }
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::N);
+    harness.run();
+    names_everything(&harness, "new run");
 }

@@ -1,17 +1,19 @@
 //! A lab for the desk's tests: it follows a script instead of training, and remembers what it was told.
 
 use flipside::app::{DeskOptions, TaskChoice};
-use flipside::basics::{Choice, Clip, Frames, Geom, Item, ItemId, PairId, PairReason, Pose, Scene, Shape};
-use flipside::lab::{Command, Curve, Event, Link, PairView, Phase, Snapshot, TeacherKind};
-use flipside::settings::RunSettings;
+use flipside::basics::{Choice, Clip, Completion, Frames, Geom, Item, ItemId, PairId, PairReason, Pose, Scene, Shape};
+use flipside::lab::{
+    Command, Curve, Event, Link, PairView, Phase, Snapshot, TeacherKind, TextSample, TextStage, TextView,
+};
 use flipside::settings::envs::{self, TaskEntry};
+use flipside::settings::{RunSettings, TextRun};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 /// What the lab and its test share.
 pub struct Script {
-    /// Everything that was sent, in order, apart from requests to see the policy.
+    /// Everything that was sent, in order, apart from requests to see a robot's policy.
     pub commands: Vec<Command>,
     /// What the desk sees.
     pub snapshot: Snapshot,
@@ -19,6 +21,8 @@ pub struct Script {
     pub events: Vec<Event>,
     /// Whether a judgement brings the next pair at once.
     pub answers: bool,
+    /// What the desk's runs were begun with, in order.
+    pub opened: Vec<RunSettings>,
     judged: Vec<PairView>,
     next_pair: u64,
 }
@@ -61,10 +65,18 @@ impl Lab {
             snapshot,
             events: Vec::new(),
             answers: true,
+            opened: Vec::new(),
             judged: Vec::new(),
             next_pair: 2,
         };
         Lab(Arc::new(Mutex::new(script)))
+    }
+
+    /// A lab that teaches a language model by PPO and has pair 1 ready.
+    pub fn of_text() -> Lab {
+        let lab = Lab::new();
+        lab.script().snapshot.teach_text();
+        lab
     }
 
     /// The script, to read or to change.
@@ -80,10 +92,19 @@ impl Lab {
     /// Options for a desk whose every run is this lab.
     pub fn options(&self) -> DeskOptions {
         let lab = self.clone();
+        let text = self.script().snapshot.text.is_some();
         DeskOptions {
-            settings: RunSettings::default(),
+            settings: if text { RunSettings::of_text(TextRun::default()) } else { RunSettings::default() },
             make_lab: Arc::new(move |settings, _| {
-                lab.script().snapshot.task = settings.task;
+                let mut script = lab.script();
+                match (&settings.text, &script.snapshot.text) {
+                    (Some(_), None) => script.snapshot.teach_text(),
+                    (None, Some(_)) => script.snapshot = Lab::new().script().snapshot.clone(),
+                    _ => {}
+                }
+                script.snapshot.task.clone_from(&settings.task);
+                script.opened.push(settings);
+                drop(script);
                 Ok(Box::new(lab.clone()))
             }),
             tasks: envs::Folders::default()
@@ -101,6 +122,7 @@ impl Link for Lab {
         let mut script = self.script();
         let script = &mut *script;
         match &command {
+            Command::ShowPolicy if script.snapshot.text.is_some() => {}
             Command::ShowPolicy => {
                 script.snapshot.policy_clip = Some(Arc::new(clip(99, script.snapshot.env_steps, 1.0)));
                 return true;
@@ -109,7 +131,8 @@ impl Link for Lab {
                 let answered =
                     script.snapshot.pair.take().filter(|shown| shown.id == *id).expect("the pair on show was answered");
                 script.judged.push(answered);
-                script.snapshot.pair = Some(pair(script.next_pair));
+                let text = script.snapshot.text.is_some();
+                script.snapshot.pair = Some(if text { text_pair(script.next_pair) } else { pair(script.next_pair) });
                 script.next_pair += 1;
                 script.snapshot.labels += 1;
                 script.events.push(Event::Judged { pair: *id, labels: script.snapshot.labels });
@@ -127,7 +150,18 @@ impl Link for Lab {
             Command::SetTeacher(teacher) => script.snapshot.teacher = *teacher,
             Command::Save => script.events.push(Event::Saved { env_steps: script.snapshot.env_steps }),
             Command::Quit => script.events.push(Event::Closed),
-            Command::Judge { .. } | Command::Ask(_) | Command::SetPrompts(_) => {}
+            Command::Ask(prompt) => {
+                let before = completion(900, prompt, " The film is long and I liked nothing of it.", 0.0);
+                let now = completion(901, prompt, " The film is a wonder", 0.8);
+                let now = Completion { stopped: false, ..now };
+                let asked = TextSample { prompt: prompt.clone(), before, now, complete: false };
+                script.snapshot.change_text(|view| view.asked = Some(Arc::new(asked)));
+            }
+            Command::SetPrompts(prompts) => {
+                let prompts = Arc::new(prompts.clone());
+                script.snapshot.change_text(|view| view.prompts = prompts);
+            }
+            Command::Judge { .. } => {}
         }
         script.commands.push(command);
         true
@@ -150,6 +184,91 @@ pub fn pair(n: u64) -> PairView {
         id: PairId(n),
         items,
         reason: if n.is_multiple_of(3) { PairReason::Random } else { PairReason::Disagreement },
+    }
+}
+
+/// What tests do to a snapshot of text mode.
+pub trait TextSnapshot {
+    /// Turns it into one of text mode, in the middle of PPO.
+    fn teach_text(&mut self);
+    /// Changes what only text mode has.
+    fn change_text(&mut self, change: impl FnOnce(&mut TextView));
+}
+
+impl TextSnapshot for Snapshot {
+    fn teach_text(&mut self) {
+        let prompts: Vec<String> =
+            ["The food at", "We went to see", "My phone"].map(|start| format!("Review: {start}")).to_vec();
+        let endings = [
+            (" the corner was cold and the waiter was rude.", " the corner was warm, and we were served at once."),
+            (" the film. It was long.", " the film, and it was the best evening of the year: funny, quick and kind."),
+            (" broke after a week and nobody answered.", " is still like new after a year."),
+        ];
+        let samples = prompts.iter().zip(endings).enumerate().map(|(i, (prompt, (before, now)))| {
+            let id = 500 + 2 * i as u64;
+            let before = Completion { gold: Some(-1.0 + 0.5 * i as f64), ..completion(id, prompt, before, 0.0) };
+            let now = Completion { gold: Some(2.0 + 0.25 * i as f64), ..completion(id + 1, prompt, now, 1.0) };
+            TextSample { prompt: prompt.clone(), before, now, complete: true }
+        });
+        let view = TextView {
+            model: "GPT-2, 0.9 M parameters, f32".to_owned(),
+            stage: TextStage::Ppo,
+            done: 31,
+            of: 80,
+            doing: "Writing completions".to_owned(),
+            has_gold: true,
+            samples: Arc::new(samples.collect()),
+            prompts: Arc::new(prompts),
+            asked: None,
+            kl_target: Some(6.0),
+        };
+        self.task = RunSettings::TEXT.to_owned();
+        self.text = Some(Arc::new(view));
+        self.pair = Some(text_pair(1));
+        self.policy_clip = None;
+        (self.env_steps, self.env_steps_planned, self.env_steps_per_s) = (981, 1030, 0.41);
+        self.folder = PathBuf::from("/sessions/text-1");
+    }
+
+    fn change_text(&mut self, change: impl FnOnce(&mut TextView)) {
+        let mut view = TextView::clone(self.text.as_ref().expect("text mode"));
+        change(&mut view);
+        self.text = Some(Arc::new(view));
+    }
+}
+
+/// Two completions of one prompt.
+pub fn text_pair(n: u64) -> PairView {
+    let prompt = "Write a short review of a restaurant that you went to with a friend. Say what you ate, how you were \
+                  served and whether you would go again.\n\nReview:";
+    let texts = [
+        " We had the soup and the fish. The soup was good, the fish was better, and the waiter was kind to us all \
+         evening. We will surely come again.",
+        " The table was small and the room was loud. I had the pie, it was cold, and nobody said a word about it. Never \
+         again!",
+    ];
+    let items = [0, 1].map(|side| {
+        let text = texts[side];
+        Item::Completion(Arc::new(completion(2 * n + side as u64, prompt, text, if side == 0 { 1.0 } else { -0.8 })))
+    });
+    PairView { id: PairId(n), items, reason: PairReason::Disagreement }
+}
+
+/// A completion with a token a word, whose log-ratios swing about half of `drift` and as widely.
+pub fn completion(id: u64, prompt: &str, text: &str, drift: f32) -> Completion {
+    let mut pieces: Vec<String> = text.trim_start().split(' ').map(|word| format!(" {word}")).collect();
+    pieces.push(String::new());
+    let log_ratios = (0..pieces.len()).map(|i| drift * (0.5 + 1.6 * (1.7 * i as f32 + 0.3).sin())).collect();
+    Completion {
+        id: ItemId(id),
+        prompt: prompt.to_owned(),
+        prompt_tokens: vec![1; 8],
+        tokens: vec![2; pieces.len()],
+        pieces,
+        log_ratios,
+        stopped: true,
+        recorded_at: 900 + id,
+        gold: None,
     }
 }
 
@@ -242,5 +361,13 @@ pub fn curves(points: usize) -> Vec<Curve> {
         curve("kl", &|_| 0.012),
         curve("value_loss", &|x| 0.4 - 0.3 * x),
         curve("labels", &|x| (60.0 * x).floor()),
+        curve("base_loss", &|x| 1.2 + 5.0 * (-9.0 * x).exp()),
+        curve("supervised_loss", &|x| 1.1 - 0.2 * x),
+        curve("reward", &|x| 1.6 * x),
+        curve("gold", &|x| -0.5 + 2.0 * x),
+        curve("reference_kl", &|x| 5.0 * x.sqrt()),
+        curve("beta", &|x| 0.05 + 0.02 * x),
+        curve("length", &|x| 40.0 - 6.0 * x),
+        curve("ended", &|x| (0.7 + 0.2 * x).min(1.0)),
     ]
 }
