@@ -45,8 +45,13 @@ pub(super) trait Circle: Send {
     /// Share of judgements that the reward model gets right before it has learnt from them.
     fn agreement(&self) -> Option<f64>;
 
-    /// Up to `count` pairs worth asking, sides shuffled.
-    fn propose(&mut self, count: usize, cancelled: &mut dyn FnMut() -> bool) -> Result<Vec<Offered>, LabError>;
+    /// Up to `count` pairs worth asking, sides shuffled, `labels` judgements standing.
+    fn propose(
+        &mut self,
+        count: usize,
+        labels: usize,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Offered>, LabError>;
 
     /// Gathers experience with the present policy. A cancelled one is not kept.
     fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError>;
@@ -130,7 +135,12 @@ impl Circle for Trainer {
         Trainer::agreement(self)
     }
 
-    fn propose(&mut self, count: usize, _cancelled: &mut dyn FnMut() -> bool) -> Result<Vec<Offered>, LabError> {
+    fn propose(
+        &mut self,
+        count: usize,
+        _labels: usize,
+        _cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Offered>, LabError> {
         Ok(Trainer::propose(self, count))
     }
 

@@ -34,6 +34,12 @@ impl SavedPolicy {
     pub fn load(folder: &Path) -> Result<SavedPolicy, LabError> {
         let mut session = Session::open_to_read(folder)?;
         let settings = session.settings().clone();
+        if settings.text.is_some() {
+            let folder = folder.display();
+            return Err(LabError::Text(format!(
+                "{folder} teaches a language model; `flipside text eval --session {folder}` measures it, and its models lie in {folder}/models."
+            )));
+        }
         let loaded = session.load_checkpoint()?.ok_or_else(|| LabError::Untrained(folder.display().to_string()))?;
         let policy =
             |arrays: &Arrays| Ok::<_, LabError>(Policy::from_arrays(&super::trainer::unprefixed(arrays, "ppo/"))?);

@@ -242,6 +242,12 @@ impl Ledger {
         if self.teacher == teacher {
             return;
         }
+        let unknown = self.board.snapshot().text.as_ref().is_some_and(|text| !text.has_gold);
+        if unknown && teacher != TeacherKind::Person {
+            let why =
+                "Nobody knows the true score of answers to these prompts, so no simulated teacher can judge them.";
+            return self.board.say(Event::Refused(why.to_owned()));
+        }
         self.teacher = teacher;
         if teacher == TeacherKind::Person {
             self.show_next();
@@ -296,8 +302,10 @@ impl Ledger {
     fn answer_for(&mut self, teacher: TeacherKind, questions: &[Question]) {
         let mut taught = None;
         for question in questions {
-            // One stream a question: the answers are the same however the run was cut into sessions.
-            let stream = self.seed.stream(&format!("teacher/{}", question.pair.id.0));
+            // One stream a question: the answers are the same however the run was cut into sessions. Of texts it is named by the answer's place,
+            // as the pair is chosen by it: a pair that was stored and not answered when the process died keeps its own number.
+            let number = if self.session.holds_texts() { self.labels.len() as u64 } else { question.pair.id.0 };
+            let stream = self.seed.stream(&format!("teacher/{number}"));
             let Some((choice, name)) = simulated(teacher, stream, &question.items) else { continue };
             if let Err(error) = self
                 .session

@@ -194,7 +194,7 @@ impl Worker {
             return false;
         }
         let control = self.control.clone();
-        let pairs = match self.trainer.propose(count, &mut || control.quitting()) {
+        let pairs = match self.trainer.propose(count, wishes.labels.len(), &mut || control.quitting()) {
             Ok(pairs) => pairs,
             Err(error) => {
                 self.fault(&error);

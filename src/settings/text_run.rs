@@ -61,8 +61,8 @@ pub struct LoraSettings {
     pub rank: usize,
     /// What is added to a map is alpha / rank times the product of the adapter's two matrices.
     pub alpha: f64,
-    /// Share of the adapter's inputs that is set to 0 in supervised training, the rest scaled up; PPO and reward models train without, as
-    /// a probability ratio between two different networks would mean nothing.
+    /// Share of the adapter's inputs that is set to 0 in training. Adapters that were made elsewhere name one, which is kept in their files;
+    /// here they train without, and a run that asks for one is refused.
     pub dropout: f64,
     /// The maps, by the last part of their names (`q_proj`, `c_attn`, `down_proj`); none for every linear map.
     pub targets: Vec<String>,
@@ -158,8 +158,6 @@ pub struct TextRun {
     pub lora: Option<LoraSettings>,
     /// Blocks, counted from the embedding, that stay as they are, the embedding with them; policy, reference and reward model share them.
     pub frozen_layers: usize,
-    /// Whether activations are computed again in the backward pass rather than kept: less memory, about a third more time.
-    pub checkpointing: bool,
     /// Gradient steps of the base model.
     pub base_steps: u64,
     /// Gradient steps of the supervised model.
@@ -196,7 +194,6 @@ impl Default for TextRun {
             precision: TextPrecision::default(),
             lora: None,
             frozen_layers: 0,
-            checkpointing: false,
             base_steps: 600,
             supervised_steps: 200,
             reward_steps: 150,
@@ -225,6 +222,15 @@ impl TextRun {
         }
         if self.lora.is_some() && self.frozen_layers > 0 {
             return Err("text.lora freezes every layer already: leave text.frozen_layers at 0".to_owned());
+        }
+        if self.from == TextStage::Ppo && self.reward_model.is_none() {
+            return Err("text.from = ppo needs a reward model to follow: set text.reward_model".to_owned());
+        }
+        if let Some(lora) = self.lora.as_ref().filter(|lora| lora.dropout > 0.0) {
+            return Err(format!(
+                "text.lora.dropout is {}, and adapters are trained without dropout here: set it to 0",
+                lora.dropout
+            ));
         }
         self.base.check()?;
         self.supervised.check()?;
@@ -277,6 +283,11 @@ mod tests {
         assert!(run.check().unwrap_err().contains("text.model"));
         let run = TextRun { until: TextStage::Base, from: TextStage::Reward, ..TextRun::default() };
         assert!(run.check().unwrap_err().contains("comes after"));
+        let lora = LoraSettings { dropout: 0.1, ..LoraSettings::default() };
+        let run = TextRun { lora: Some(lora), ..TextRun::default() };
+        assert!(run.check().unwrap_err().contains("dropout"));
+        let run = TextRun { model: Some("m".into()), from: TextStage::Ppo, ..TextRun::default() };
+        assert!(run.check().unwrap_err().contains("text.reward_model"));
         let run = TextRun { until: TextStage::Supervised, ..TextRun::default() };
         assert_eq!((run.steps(), run.steps_of(TextStage::Ppo)), (800, 0));
         let back: TextRun = toml::from_str(&toml::to_string(&run).unwrap()).unwrap();

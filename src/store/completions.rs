@@ -141,6 +141,10 @@ mod tests {
         assert_eq!(session.settings().text, settings.text);
         assert_eq!([2, 3].map(|id| session.item(ItemId(id)).unwrap()), items(1));
         assert_eq!((session.standing().unwrap().len(), session.next_item_id().unwrap()), (1, ItemId(4)));
+        let mut lines = Vec::new();
+        assert_eq!(session.write_labels(&mut lines, Default::default()).unwrap(), 1);
+        let line: serde_json::Value = serde_json::from_slice(&lines).unwrap();
+        assert_eq!((&line["prompt"], &line["chosen"]), (&completion(2).prompt.into(), &completion(2).text().into()));
         let refused = |session: &mut Session, pair: Pair, items: [Item; 2]| session.put_items(&pair, &items).is_err();
         assert!(refused(&mut session, pair(2), items(1)));
         let mut other = completion(2);

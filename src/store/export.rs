@@ -1,7 +1,7 @@
 //! What leaves a session for other programs: the labels as JSON lines, the policy as a plain safetensors file.
 
 use super::{Session, StoreError, arrays_file, disk};
-use crate::basics::{Array, ArrayData, Arrays, Choice, Clip, PairReason};
+use crate::basics::{Array, ArrayData, Arrays, Choice, Clip, PairReason, both_completions};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::File;
@@ -76,6 +76,9 @@ impl Session {
 
     /// [`Session::export_labels`] into any writer.
     pub fn write_labels(&self, mut out: impl Write, frames: LabelFrames) -> Result<usize, StoreError> {
+        if self.holds_texts() {
+            return self.write_text_labels(out);
+        }
         let standing = self.standing()?;
         for judgement in &standing {
             let pair = self.pair(judgement.pair)?.ok_or(StoreError::NoSuchPair(judgement.pair))?;
@@ -100,6 +103,62 @@ impl Session {
         }
         Ok(standing.len())
     }
+}
+
+impl Session {
+    /// The standing judgements of texts. A line that decides names its `chosen` and `rejected`, so that a reward model can be taught from the
+    /// file here and elsewhere; a tie has neither.
+    fn write_text_labels(&self, mut out: impl Write) -> Result<usize, StoreError> {
+        let standing = self.standing()?;
+        for judgement in &standing {
+            let pair = self.pair(judgement.pair)?.ok_or(StoreError::NoSuchPair(judgement.pair))?;
+            let items = [self.item(pair.items[0])?, self.item(pair.items[1])?];
+            // A session of texts holds nothing else.
+            let Some([left, right]) = both_completions(&items) else { continue };
+            let order = match judgement.choice {
+                Choice::Left => Some([left, right]),
+                Choice::Right => Some([right, left]),
+                Choice::Tie | Choice::Skip => None,
+            };
+            let [chosen, rejected] = order.map_or([None, None], |both| both.map(|text| Some(text.text())));
+            let label = TextLabel {
+                judgement: judgement.id.0,
+                pair: pair.id.0,
+                prompt: &left.prompt,
+                chosen,
+                rejected,
+                left: left.text(),
+                right: right.text(),
+                choice: judgement.choice,
+                target: judgement.choice.target(),
+                teacher: &judgement.teacher,
+                at_ms: judgement.at_ms,
+                thinking_ms: judgement.thinking_ms,
+            };
+            serde_json::to_writer(&mut out, &label).map_err(|e| StoreError::Export(e.into()))?;
+            out.write_all(b"\n").map_err(StoreError::Export)?;
+        }
+        Ok(standing.len())
+    }
+}
+
+/// One line of the export of labels of texts.
+#[derive(Serialize)]
+struct TextLabel<'a> {
+    judgement: u64,
+    pair: u64,
+    prompt: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chosen: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<String>,
+    left: String,
+    right: String,
+    choice: Choice,
+    target: Option<f32>,
+    teacher: &'a str,
+    at_ms: i64,
+    thinking_ms: u32,
 }
 
 fn side(clip: &Clip, frames: LabelFrames) -> Side<'_> {

@@ -36,9 +36,6 @@ pub enum BundleError {
         /// The model's.
         rows: usize,
     },
-    /// A reward model is needed and this is not one, or the other way round.
-    #[error("this is {0}")]
-    Kind(&'static str),
 }
 
 /// A model, its words, and what it ends in.
@@ -156,11 +153,6 @@ impl Bundle {
             self.score = Some((super::causal::numbers(&head), 0.0));
         }
         Ok(())
-    }
-
-    /// The same numbers in a model of its own: what is trained is copied, what is frozen is shared.
-    pub fn twin(&self) -> Bundle {
-        Bundle { model: self.model.twin(), tokenizer: self.tokenizer.clone(), score: self.score.clone() }
     }
 
     /// Freezes the embedding and so many blocks, or puts fresh adapters on, as a run's settings say.

@@ -7,7 +7,6 @@
 
 mod bundle;
 mod causal;
-pub mod chain;
 pub mod chat;
 pub mod config;
 mod cursor;

@@ -15,6 +15,8 @@ use crate::lab::vocabulary::{Snapshot, TextSample, TextView};
 use crate::lab::{LabError, TeacherKind};
 use crate::settings::{RunSettings, TextRun, TextStage};
 use crate::text::generate::{Sampling, generate};
+use crate::text::model::Transformer;
+use crate::text::tokenizer::Tokenizer;
 use crate::text::{
     Bundle, Example, Reference, Supervised, TextComparison, TextPpo, TextReward, log_probs, tokenizer_of,
 };
@@ -78,18 +80,20 @@ enum Stage {
 /// A model that learns to continue texts.
 struct Learning {
     stage: TextStage,
-    bundle: Bundle,
-    trainer: Supervised<crate::text::model::Transformer>,
+    tokenizer: Tokenizer,
+    trainer: Supervised<Transformer>,
     examples: Vec<Example>,
     held: Vec<Example>,
 }
 
 /// The policy, its reward model, and what they come from.
 struct Teaching {
+    /// Where it began: with the reward model, or with PPO on a finished one.
+    stage: TextStage,
     /// The supervised model: what the policy is held near.
     start: Bundle,
-    reward: TextReward<crate::text::model::Transformer>,
-    ppo: TextPpo<crate::text::model::Transformer>,
+    reward: TextReward<Transformer>,
+    ppo: TextPpo<Transformer>,
     /// Whether the reward model was given, or has learnt enough to be followed.
     trusted: bool,
     /// Whether the reward model was given and does not learn.
@@ -119,16 +123,19 @@ impl TextTrainer {
         let run = settings.text.clone().unwrap_or_default();
         run.check().map_err(LabError::Text)?;
         let seed = Seed(settings.seed);
-        let stage = match arrays {
-            None => run.from,
-            Some(arrays) => stage_of(arrays)?,
+        let saved = arrays.map(Saved::read).transpose()?;
+        // A run that was asked to go further begins the stage after the one that it ended with.
+        let stage = match &saved {
+            None => Some(run.from),
+            Some(saved) if !saved.done => Some(saved.stage),
+            Some(saved) => TextStage::ALL.into_iter().find(|next| *next > saved.stage && *next <= run.until),
         };
         let mut corpus = Corpus::new(&run, seed);
         corpus.prompts = prompts;
         let mut trainer = TextTrainer {
             corpus,
-            stage: Stage::Done(stage),
-            steps: 0,
+            stage: Stage::Done(run.until),
+            steps: saved.as_ref().map_or(0, |saved| saved.steps),
             window: [0.0; 2],
             teacher: settings.teacher,
             next_item: next_item.0,
@@ -141,29 +148,35 @@ impl TextTrainer {
             seed,
             folder: folder.to_owned(),
         };
-        trainer.enter(stage)?;
-        if let Some(arrays) = arrays {
-            trainer.load(arrays)?;
+        let going_on = saved.as_ref().filter(|saved| !saved.done);
+        if let Some(stage) = stage {
+            trainer.enter(stage, going_on.map(|saved| saved.taught))?;
+        }
+        if let (Some(arrays), Some(saved)) = (arrays, going_on) {
+            trainer.load(arrays, saved)?;
         }
         Ok(trainer)
+    }
+
+    /// The folder that a stage's model begins from; `None` for one of random weights.
+    fn origin(&self, stage: TextStage) -> Option<PathBuf> {
+        let learns_words = stage <= TextStage::Supervised;
+        match (&self.run.model, stage) {
+            (Some(model), _) if stage <= self.run.from || (!learns_words && self.run.from > TextStage::Supervised) => {
+                Some(model.clone())
+            }
+            (_, TextStage::Base) => None,
+            (_, TextStage::Supervised) => Some(folders::of_stage(&self.folder, TextStage::Base)),
+            _ => Some(folders::of_stage(&self.folder, TextStage::Supervised)),
+        }
     }
 
     /// The bundle that a stage begins with.
     fn bundle_for(&self, stage: TextStage) -> Result<Bundle, LabError> {
         let precision = self.run.precision;
-        let mut bundle = match (stage, &self.run.model) {
-            (stage, Some(model))
-                if stage <= self.run.from
-                    || (stage > TextStage::Supervised && self.run.from > TextStage::Supervised) =>
-            {
-                folders::read(model, precision)?
-            }
-            (TextStage::Base, _) => {
-                let tokenizer = self.tokenizer()?;
-                Bundle::random(&self.run.shape, tokenizer, precision, self.seed)
-            }
-            (TextStage::Supervised, _) => folders::read(&folders::of_stage(&self.folder, TextStage::Base), precision)?,
-            _ => folders::read(&folders::of_stage(&self.folder, TextStage::Supervised), precision)?,
+        let mut bundle = match self.origin(stage) {
+            Some(folder) => folders::read(&folder, precision)?,
+            None => Bundle::random(&self.run.shape, self.tokenizer()?, precision, self.seed),
         };
         let adapted = stage > TextStage::Base || self.run.model.is_some();
         if adapted {
@@ -174,7 +187,7 @@ impl TextTrainer {
     }
 
     /// The tokenizer of the built-in model: made once, then kept with the session.
-    fn tokenizer(&self) -> Result<crate::text::tokenizer::Tokenizer, LabError> {
+    fn tokenizer(&self) -> Result<Tokenizer, LabError> {
         let folder = folders::models(&self.folder).join("tokenizer");
         let texts = match crate::store::ModelFolder::read_texts(&folder) {
             Ok(texts) => texts,
@@ -193,8 +206,8 @@ impl TextTrainer {
         Ok(tokenizer_of(&texts)?)
     }
 
-    /// Begins a stage from what the one before has left.
-    fn enter(&mut self, stage: TextStage) -> Result<(), LabError> {
+    /// Begins a stage from what the one before has left. `taught` says of one that is gone on with whether its reward model is being taught.
+    fn enter(&mut self, stage: TextStage, taught: Option<bool>) -> Result<(), LabError> {
         self.window = [0.0; 2];
         let bundle = self.bundle_for(stage)?;
         self.model = bundle.describe();
@@ -214,12 +227,23 @@ impl TextTrainer {
                 let held = (examples.len() / 20).min(200);
                 let (held, examples) = examples.split_at(held);
                 let seed = Seed(self.seed.0.wrapping_add(stage as u64));
-                let mut trainer = Supervised::new(bundle.twin().model, settings, seed)?;
+                let mut trainer = Supervised::new(bundle.model, settings, seed)?;
                 trainer.plan(steps);
                 let (held, examples) = (held.to_vec(), examples.to_vec());
-                Stage::Learning(Box::new(Learning { stage, bundle, trainer, examples, held }))
+                Stage::Learning(Box::new(Learning { stage, tokenizer: bundle.tokenizer, trainer, examples, held }))
             }
-            TextStage::Reward | TextStage::Ppo => Stage::Teaching(Box::new(self.teaching(bundle)?)),
+            TextStage::Reward | TextStage::Ppo => {
+                // A reward model that the session has finished is followed as it is, but a person goes on teaching it.
+                let person = self.teacher == TeacherKind::Person;
+                let finished = stage == TextStage::Ppo && self.run.from < TextStage::Ppo;
+                let given = match (&self.run.reward_model, taught) {
+                    (Some(folder), _) => Some(folder.clone()),
+                    (None, Some(true)) => None,
+                    (None, Some(false)) => Some(folders::of_stage(&self.folder, TextStage::Reward)),
+                    (None, None) => (finished && !person).then(|| folders::of_stage(&self.folder, TextStage::Reward)),
+                };
+                Stage::Teaching(Box::new(self.teaching(bundle, stage, given.as_deref())?))
+            }
         };
         Ok(())
     }
@@ -234,7 +258,7 @@ impl TextTrainer {
         }
     }
 
-    fn teaching(&self, start: Bundle) -> Result<Teaching, LabError> {
+    fn teaching(&self, start: Bundle, stage: TextStage, given: Option<&Path>) -> Result<Teaching, LabError> {
         let reader = self.reader(&start);
         if reader.prompt == 0 {
             return Err(LabError::Text(format!(
@@ -243,31 +267,40 @@ impl TextTrainer {
             )));
         }
         let (prompts, filed) = (self.corpus.prompts(&reader)?, self.corpus.comparisons(&reader)?);
-        let given = match &self.run.reward_model {
-            Some(path) => Some(folders::read(path, self.run.precision)?),
-            None => None,
-        };
+        let simulated = self.settings.teacher != TeacherKind::Person;
+        if simulated && given.is_none() && filed.is_empty() && !self.corpus.has_gold() {
+            return Err(LabError::Text(
+                "Nobody knows the true score of completions of these prompts, so no simulated teacher can answer: give judged pairs \
+                 or a reward model, or answer yourself at the desk."
+                    .to_owned(),
+            ));
+        }
         let mut reward = match given {
-            None => TextReward::new(start.twin().model, &self.run.reward, self.seed)?,
-            Some(bundle) => {
+            None => TextReward::new(start.model.twin(), &self.run.reward, self.seed)?,
+            Some(folder) => {
+                let bundle = folders::read(folder, self.run.precision)?;
                 let head = bundle.head().ok_or_else(|| {
-                    LabError::Text("The folder given as reward model is no …ForSequenceClassification; teach one with `flipside text reward`.".to_owned())
+                    let folder = folder.display();
+                    LabError::Text(format!(
+                        "{folder} is no …ForSequenceClassification; teach a reward model with `flipside text reward`."
+                    ))
                 })?;
-                let [gain, bias] = [1.0, bundle.score.as_ref().map_or(0.0, |(_, bias)| *bias)];
+                let bias = bundle.score.as_ref().map_or(0.0, |(_, bias)| *bias);
                 let mut reward = TextReward::with_head(bundle.model, head, &self.run.reward, self.seed)?;
-                reward.set_gain_and_bias([gain, bias]);
+                reward.set_gain_and_bias([1.0, bias]);
                 reward
             }
         };
-        let given = self.run.reward_model.is_some();
+        let given = given.is_some();
         // A person's answers come for as long as they like, so nothing decays towards an end.
-        let one_fit = self.settings.teacher != TeacherKind::Person || !filed.is_empty();
+        let one_fit = simulated || !filed.is_empty();
         reward.plan(if one_fit { self.run.reward_steps } else { 0 });
-        let policy = start.twin().model;
-        let reference = if self.run.lora.is_some() { Reference::Base } else { Reference::Model(start.twin().model) };
+        let policy = start.model.twin();
+        let reference = if self.run.lora.is_some() { Reference::Base } else { Reference::Model(start.model.clone()) };
         let mut ppo = TextPpo::new(policy, reference, &start.stop(), &self.run.ppo, self.seed)?;
         ppo.plan(self.run.updates);
         Ok(Teaching {
+            stage,
             reward,
             ppo,
             trusted: given,
@@ -327,7 +360,7 @@ impl TextTrainer {
             Stage::Learning(learning) => {
                 let twin = Bundle {
                     model: learning.trainer.model().clone(),
-                    tokenizer: learning.bundle.tokenizer.clone(),
+                    tokenizer: learning.tokenizer.clone(),
                     score: None,
                 };
                 self.keep(&twin, learning.stage)?;
@@ -349,13 +382,18 @@ impl TextTrainer {
             self.stage = Stage::Done(self.run.until);
             return Ok(());
         }
-        self.enter(next)
+        self.enter(next, None)
     }
 
     /// Writes a stage's model into the session. With adapters both the adapter and the merged model are kept: the one to share, the other to go on
     /// from.
     fn keep(&self, bundle: &Bundle, stage: TextStage) -> Result<(), LabError> {
-        let base = self.run.model.as_ref().map(|path| path.display().to_string());
+        let stage_began = match &self.stage {
+            Stage::Learning(learning) => learning.stage,
+            Stage::Teaching(teaching) => teaching.stage,
+            Stage::Done(stage) => *stage,
+        };
+        let base = self.origin(stage_began).map(|path| path.display().to_string());
         if let Some(parts) = bundle.to_adapter_parts(base.as_deref()) {
             folders::replace(&folders::adapter_of(&self.folder, stage), parts)?;
             let merged = Bundle {
@@ -435,21 +473,10 @@ impl TextTrainer {
         Ok(values)
     }
 
-    fn load(&mut self, arrays: &Arrays) -> Result<(), LabError> {
+    fn load(&mut self, arrays: &Arrays, saved: &Saved) -> Result<(), LabError> {
         let words = |name: &str| arrays.get(name).and_then(Array::as_u64).ok_or_else(|| lacks(name));
-        self.steps = *words("trainer/steps")?.first().ok_or_else(|| lacks("trainer/steps"))?;
-        let window = arrays.get("trainer/window").and_then(Array::as_f64).ok_or_else(|| lacks("trainer/window"))?;
-        self.window = window.try_into().map_err(|_| lacks("trainer/window"))?;
-        let done = words("trainer/done")? == [1];
+        self.window = saved.window;
         match &mut self.stage {
-            _ if done => {
-                // A run that was asked to go further begins the stage after the one that it ended with.
-                let ended = stage_of(arrays)?;
-                match TextStage::ALL.into_iter().find(|next| *next > ended && *next <= self.run.until) {
-                    Some(next) => self.enter(next)?,
-                    None => self.stage = Stage::Done(self.run.until),
-                }
-            }
             Stage::Learning(learning) => learning.trainer.load_arrays(&unprefixed(arrays, "learning/"))?,
             Stage::Teaching(teaching) => {
                 if !teaching.given {
@@ -516,13 +543,7 @@ impl TextTrainer {
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<TextSample>, LabError> {
         let Stage::Teaching(teaching) = &self.stage else { return Ok(Vec::new()) };
-        let sampling = Sampling {
-            temperature: self.run.ppo.temperature,
-            max_new_tokens: self.run.ppo.max_new_tokens,
-            stop: teaching.start.stop(),
-            seed,
-            ..Sampling::default()
-        };
+        let sampling = teaching.sampling(&self.run, seed);
         let rows: Vec<&[u32]> = prompts.iter().map(|(tokens, _)| &tokens[..]).collect();
         let tokenizer = teaching.start.tokenizer.clone();
         let mut samples: Vec<TextSample> = Vec::new();
@@ -567,13 +588,20 @@ impl TextTrainer {
 }
 
 impl Teaching {
+    /// How completions are written for a person to see and a reward model to score: as PPO writes them.
+    fn sampling(&self, run: &TextRun, seed: u64) -> Sampling {
+        Sampling {
+            temperature: run.ppo.temperature,
+            max_new_tokens: run.ppo.max_new_tokens,
+            stop: self.start.stop(),
+            seed,
+            ..Sampling::default()
+        }
+    }
+
     /// Every standing comparison that teaches: those of the file, then the session's.
     fn comparisons(&self, labels: &[Label]) -> Vec<TextComparison> {
-        let judged = labels.iter().filter_map(|label| {
-            let [left, right] = both_completions(&label.items)?;
-            TextComparison::new(left.prompt_tokens.clone(), left.tokens.clone(), right.tokens.clone(), label.choice)
-        });
-        self.filed.iter().cloned().chain(judged).collect()
+        self.filed.iter().cloned().chain(labels.iter().filter_map(comparison)).collect()
     }
 
     /// Decides whether the reward model is to learn, and how long; asks it first what it makes of the answers that are new.
@@ -612,12 +640,7 @@ impl Teaching {
     /// What the reward model makes of judgements that it has not learnt from.
     fn foresee(&mut self, labels: &[Label]) {
         let new = labels.iter().filter(|label| label.judgement > JudgementId(self.fitted.1));
-        let comparisons: Vec<TextComparison> = new
-            .filter_map(|label| {
-                let [left, right] = both_completions(&label.items)?;
-                TextComparison::new(left.prompt_tokens.clone(), left.tokens.clone(), right.tokens.clone(), label.choice)
-            })
-            .collect();
+        let comparisons: Vec<TextComparison> = new.filter_map(comparison).collect();
         for comparison in comparisons.iter().filter(|c| c.target != 0.5) {
             if let Ok(stats) = self.reward.evaluate(std::slice::from_ref(comparison), &mut |_| false) {
                 self.foreseen.push(stats.accuracy);
@@ -712,7 +735,7 @@ impl Circle for TextTrainer {
     }
 
     fn labels_due(&self, labels: usize) -> usize {
-        self.labels_wanted().saturating_sub(labels).min(HANDFUL)
+        self.labels_wanted().saturating_sub(labels).min(HANDFUL - labels % HANDFUL)
     }
 
     fn stale_after(&self) -> Duration {
@@ -726,19 +749,24 @@ impl Circle for TextTrainer {
         }
     }
 
-    fn propose(&mut self, count: usize, cancelled: &mut dyn FnMut() -> bool) -> Result<Vec<Offered>, LabError> {
+    fn propose(
+        &mut self,
+        count: usize,
+        labels: usize,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Offered>, LabError> {
+        let person = self.teacher == TeacherKind::Person;
         let Stage::Teaching(teaching) = &mut self.stage else { return Ok(Vec::new()) };
         self.doing = "Writing completions";
         let before = teaching.draws.clone();
-        let places: Vec<usize> = (0..count).map(|_| teaching.draws.random_range(0..teaching.prompts.len())).collect();
-        let seed = teaching.draws.next_u64();
-        let sampling = Sampling {
-            temperature: self.run.ppo.temperature,
-            max_new_tokens: self.run.ppo.max_new_tokens,
-            stop: teaching.start.stop(),
-            seed,
-            ..Sampling::default()
-        };
+        // What a simulated teacher is asked follows from how many answers stand, so that a run that was killed between two answers
+        // goes on with the very pair that was next: handfuls are written whole, and the part that was answered is left out.
+        let (written, answered) = if person { (count, 0) } else { (HANDFUL, labels % HANDFUL) };
+        let mut own = self.seed.stream(&format!("text.pairs/{}", labels / HANDFUL));
+        let stream = if person { &mut teaching.draws } else { &mut own };
+        let places: Vec<usize> = (0..written).map(|_| stream.random_range(0..teaching.prompts.len())).collect();
+        let seed = stream.next_u64();
+        let sampling = teaching.sampling(&self.run, seed);
         let rows: Vec<&[u32]> = places.iter().flat_map(|&place| [&teaching.prompts[place][..]; 2]).collect();
         let mut stop = false;
         let written = generate(teaching.ppo.policy(), &rows, &sampling, true, &mut |_, _| {
@@ -752,10 +780,10 @@ impl Circle for TextTrainer {
         let prompts: Vec<Vec<u32>> = places.iter().map(|&place| teaching.prompts[place].clone()).collect();
         let mut offered = Vec::new();
         let mut written = written.into_iter();
-        for (prompt, place) in prompts.iter().zip(places) {
+        for (i, (prompt, place)) in prompts.iter().zip(places).enumerate() {
             let (Some(left), Some(right)) = (written.next(), written.next()) else { break };
-            // The same words twice are no question.
-            if left.tokens == right.tokens {
+            // The same words twice are no question to a person. A simulated teacher's answer to them teaches nothing and keeps the count.
+            if i < answered || i >= answered + count || (person && left.tokens == right.tokens) {
                 continue;
             }
             let left = self.shown(prompt, Some(place), left.tokens, left.stopped)?;
@@ -802,7 +830,7 @@ impl Circle for TextTrainer {
         };
         let stage = match &self.stage {
             Stage::Learning(learning) => learning.stage,
-            Stage::Teaching(_) => self.run.from.max(TextStage::Reward),
+            Stage::Teaching(teaching) => teaching.stage,
             Stage::Done(stage) => *stage,
         };
         arrays.insert("trainer/stage".to_owned(), Array::u64(vec![stage as u64]));
@@ -881,11 +909,14 @@ impl TextTrainer {
     }
 }
 
+/// What a judgement teaches; `None` for a skip.
+fn comparison(label: &Label) -> Option<TextComparison> {
+    let [left, right] = both_completions(&label.items)?;
+    TextComparison::new(left.prompt_tokens.clone(), left.tokens.clone(), right.tokens.clone(), label.choice)
+}
+
 /// What each token adds to the text; what never became a character comes with the last.
-pub(in crate::lab) fn pieces(
-    tokenizer: &crate::text::tokenizer::Tokenizer,
-    tokens: &[u32],
-) -> Result<Vec<String>, LabError> {
+pub(in crate::lab) fn pieces(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<Vec<String>, LabError> {
     let mut stream = tokenizer.stream();
     let mut pieces = tokens.iter().map(|&token| stream.push(token)).collect::<Result<Vec<String>, _>>()?;
     let rest = stream.finish()?;
@@ -895,11 +926,31 @@ pub(in crate::lab) fn pieces(
     Ok(pieces)
 }
 
-/// The stage that a checkpoint was made in.
-fn stage_of(arrays: &Arrays) -> Result<TextStage, LabError> {
-    let words = arrays.get("trainer/stage").and_then(Array::as_u64);
-    let index = words.and_then(|w| w.first().copied()).ok_or_else(|| lacks("trainer/stage"))?;
-    TextStage::ALL.get(index as usize).copied().ok_or_else(|| lacks("trainer/stage"))
+/// What a checkpoint says before its stage is made.
+struct Saved {
+    stage: TextStage,
+    done: bool,
+    steps: u64,
+    window: [f64; 2],
+    /// Whether there is a reward model in it, which one that was given is not.
+    taught: bool,
+}
+
+impl Saved {
+    fn read(arrays: &Arrays) -> Result<Saved, LabError> {
+        let word = |name: &str| {
+            let words = arrays.get(name).and_then(Array::as_u64);
+            words.and_then(|words| words.first().copied()).ok_or_else(|| lacks(name))
+        };
+        let window = arrays.get("trainer/window").and_then(Array::as_f64).ok_or_else(|| lacks("trainer/window"))?;
+        Ok(Saved {
+            stage: *TextStage::ALL.get(word("trainer/stage")? as usize).ok_or_else(|| lacks("trainer/stage"))?,
+            done: word("trainer/done")? == 1,
+            steps: word("trainer/steps")?,
+            window: window.try_into().map_err(|_| lacks("trainer/window"))?,
+            taught: arrays.keys().any(|name| name.starts_with("reward/")),
+        })
+    }
 }
 
 fn lacks(name: &str) -> LabError {

@@ -1,0 +1,141 @@
+//! A session in text mode, from judgements to PPO: interrupted in any way, its curves and answers are those of an undisturbed run.
+
+use flipside::basics::{Choice, LogEntry, Seed};
+use flipside::lab::{
+    Event, ExampleKind, ExamplesPlan, Lab, Link, Noise, TokenizerPlan, measure_text, train_tokenizer, write_examples,
+};
+use flipside::settings::{RunSettings, TeacherKind, TextPrecision, TextRun, TextShape, TextStage};
+use flipside::store::{ModelFolder, SHARD, Session};
+use flipside::text::{Bundle, tokenizer_of};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A model with random weights that knows the grammar's words, in a folder.
+fn small_model(root: &Path) -> PathBuf {
+    let (texts, words, folder) = (root.join("texts.jsonl"), root.join("words"), root.join("model"));
+    let noise = Noise::default();
+    write_examples(&ExamplesPlan { kind: ExampleKind::Reviews, count: 300, seed: 1, noise, output: texts.clone() })
+        .unwrap();
+    let plan =
+        TokenizerPlan { data: Some(texts), skip_bad_lines: false, vocabulary: 300, seed: 0, output: words.clone() };
+    train_tokenizer(&plan).unwrap();
+    let tokenizer = tokenizer_of(&ModelFolder::read_texts(&words).unwrap()).unwrap();
+    let shape = TextShape { vocabulary: 300, context: 64, width: 16, layers: 2, heads: 2 };
+    let (texts, weights) = Bundle::random(&shape, tokenizer, TextPrecision::F32, Seed(3)).to_parts().unwrap();
+    ModelFolder { texts, weights }.write(&folder, SHARD).unwrap();
+    folder
+}
+
+/// 40 noisy answers, 10 steps of the reward model, 6 updates.
+fn settings(model: &Path, session: &Path) -> RunSettings {
+    let mut run = TextRun {
+        model: Some(model.to_owned()),
+        from: TextStage::Reward,
+        until: TextStage::Ppo,
+        reward_steps: 10,
+        updates: 6,
+        ..TextRun::default()
+    };
+    (run.ppo.max_new_tokens, run.ppo.batch, run.ppo.minibatch) = (12, 8, 4);
+    RunSettings {
+        labels: 40,
+        teacher: TeacherKind::Mistaken { rate: 0.05 },
+        folder: Some(session.to_owned()),
+        ..RunSettings::of_text(run)
+    }
+}
+
+/// Runs the lab until it has finished, or has done so many steps; it then saves and closes. Whether it has finished.
+fn run(settings: &RunSettings, steps: u64) -> bool {
+    let lab = Lab::open(settings.clone(), Arc::new(|| {})).unwrap();
+    let began = Instant::now();
+    loop {
+        for event in lab.events() {
+            match event {
+                Event::Finished => return true,
+                Event::Faulted(why) => panic!("{why}"),
+                _ => {}
+            }
+        }
+        if lab.snapshot().env_steps >= steps {
+            return false;
+        }
+        assert!(began.elapsed() < PATIENCE, "{:?}", lab.snapshot());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Every point of every curve, and every answer.
+type Told = (Vec<(u64, String, f64)>, Vec<Choice>);
+
+fn told(folder: &Path) -> Told {
+    let session = Session::open_to_read(folder).unwrap();
+    let points = session.metrics().unwrap().into_iter().map(|m| (m.env_steps, m.name, m.value)).collect();
+    let answer = |entry: LogEntry| match entry {
+        LogEntry::Judged(judgement) => judgement.choice,
+        LogEntry::Retracted { .. } => panic!("nobody took an answer back"),
+    };
+    (points, session.log().unwrap().into_iter().map(answer).collect())
+}
+
+#[test]
+fn an_interrupted_run_is_the_undisturbed_one() {
+    let root = tempfile::tempdir().unwrap();
+    let model = small_model(root.path());
+    let whole = root.path().join("whole");
+    assert!(run(&settings(&model, &whole), u64::MAX));
+    let expected = told(&whole);
+    assert_eq!(expected.1.len(), 40);
+    let names = ["reward_loss", "reward", "gold", "reference_kl", "beta"];
+    assert!(names.iter().all(|name| expected.0.iter().any(|(_, known, _)| known == name)), "{:?}", expected.0);
+    // The first update meets the reference itself.
+    let kl = expected.0.iter().find(|(_, name, _)| name == "reference_kl").unwrap().2;
+    assert!(kl.abs() < 1e-4, "{kl}");
+
+    // Closed and opened again: within the reward model, at its end, and within PPO.
+    let cut = root.path().join("cut");
+    for steps in [4, 10, 13] {
+        assert!(!run(&settings(&model, &cut), steps));
+    }
+    assert!(run(&settings(&model, &cut), u64::MAX));
+    assert_eq!(told(&cut), expected);
+
+    // Each stage has left a model that can be read, and they can be measured.
+    for stage in [TextStage::Reward, TextStage::Ppo] {
+        ModelFolder::read(&cut.join("models").join(stage.name())).unwrap();
+    }
+}
+
+#[test]
+fn kill_9_changes_no_answer_and_no_point_of_a_curve() {
+    let root = tempfile::tempdir().unwrap();
+    let model = small_model(root.path());
+    let start = |session: &Path| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
+        program.args(["text", "ppo", "--steps", "4", "--labels", "70", "--batch", "8", "--max-new-tokens", "12"]);
+        program.arg("--model").arg(&model).arg("--session").arg(session);
+        program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let whole = root.path().join("whole");
+    assert!(start(&whole).wait().unwrap().success());
+    let killed = root.path().join("killed");
+    let answers = |folder: &Path| Session::open_to_read(folder).and_then(|s| s.log()).map_or(0, |log| log.len());
+    // A kill within a handful of answers, one within the next, and one while the reward model learns.
+    for at in [5, 40, 70] {
+        let mut child = start(&killed);
+        let began = Instant::now();
+        while answers(&killed) < at && child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(start(&killed).wait().unwrap().success());
+    assert_eq!(told(&killed), told(&whole));
+    assert!(measure_text(&whole, 4, 1).is_err(), "a run on a given model keeps no supervised one to compare with");
+}
