@@ -22,7 +22,7 @@ pub(in crate::lab) struct Corpus {
     run: TextRun,
     seed: Seed,
     /// The prompts that the person chose, in place of the run's.
-    pub prompts: Option<Vec<String>>,
+    pub prompts: Option<Arc<Vec<String>>>,
     /// The prompts that are asked about, as a person reads them.
     listed: OnceLock<Arc<Vec<String>>>,
 }
@@ -146,8 +146,7 @@ impl Corpus {
                 false => Ok(all),
             };
         }
-        let texts = self.prompts.clone().unwrap_or_else(grammar::prompts);
-        texts.iter().map(|prompt| reader.prompt_of(prompt)).collect()
+        self.prompt_list().iter().map(|prompt| reader.prompt_of(prompt)).collect()
     }
 
     /// The judged pairs of a file.
@@ -165,7 +164,7 @@ impl Corpus {
 
     /// Prompt number `place` as a person reads it.
     pub fn prompt_text(&self, tokenizer: &Tokenizer, prompt: &[u32], place: usize) -> Result<String, LabError> {
-        let listed = self.prompts.as_ref().or(self.listed.get().map(Arc::as_ref));
+        let listed = self.prompts.as_ref().or(self.listed.get());
         match listed.and_then(|all| all.get(place)) {
             Some(text) => Ok(text.clone()),
             None => Ok(tokenizer.decode(prompt, true)?),
@@ -176,7 +175,7 @@ impl Corpus {
     pub fn prompt_list(&self) -> Arc<Vec<String>> {
         static GRAMMAR: LazyLock<Arc<Vec<String>>> = LazyLock::new(|| Arc::new(grammar::prompts()));
         match (&self.prompts, self.listed.get()) {
-            (Some(own), _) => Arc::new(own.clone()),
+            (Some(own), _) => own.clone(),
             (None, Some(listed)) => listed.clone(),
             (None, None) => GRAMMAR.clone(),
         }

@@ -131,7 +131,7 @@ impl TextTrainer {
             Some(saved) => TextStage::ALL.into_iter().find(|next| *next > saved.stage && *next <= run.until),
         };
         let mut corpus = Corpus::new(&run, seed);
-        corpus.prompts = prompts;
+        corpus.prompts = prompts.map(Arc::new);
         let mut trainer = TextTrainer {
             corpus,
             stage: Stage::Done(run.until),
@@ -868,7 +868,7 @@ impl Circle for TextTrainer {
     }
 
     fn set_prompts(&mut self, prompts: Vec<String>) -> Result<(), LabError> {
-        self.corpus.prompts = Some(prompts);
+        self.corpus.prompts = Some(Arc::new(prompts));
         let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
         let prompts = self.corpus.prompts(&self.reader(&teaching.start))?;
         if let Stage::Teaching(teaching) = &mut self.stage {
