@@ -32,7 +32,7 @@ const POINT: u64 = 5;
 /// Answers of a person before the reward model first learns: with fewer it learns the pair and not the taste.
 const FIRST_FIT: usize = 12;
 
-/// Steps that PPO and the reward model may run on after a person's last answer.
+/// Updates that PPO may run on after a person's last answer.
 const PATIENCE: u64 = 24;
 
 /// Pairs that a simulated teacher is asked at once.
@@ -101,6 +101,8 @@ struct Teaching {
     /// Judgements of the last fit, the newest of them, and gradient steps that are left of the present one.
     fitted: (u64, u64),
     fit_left: u64,
+    /// Gradient steps of the latest fit: a person is not waited for within one, and PPO's patience begins behind it.
+    fit: u64,
     /// Comparisons of a data file.
     filed: Vec<TextComparison>,
     /// Prompts that pairs are drawn from, in tokens, as the corpus has them.
@@ -307,6 +309,7 @@ impl TextTrainer {
             given,
             fitted: (0, 0),
             fit_left: 0,
+            fit: 0,
             filed,
             prompts,
             draws: self.seed.stream("text.draws"),
@@ -634,6 +637,7 @@ impl Teaching {
             (_, true) => (share as u64).max(FIRST_FIT as u64),
             (_, false) => (share as u64).max(4),
         };
+        self.fit = self.fit_left;
         self.fitted = state;
     }
 
@@ -705,7 +709,10 @@ impl Circle for TextTrainer {
 
     fn patience(&self) -> Option<u64> {
         match &self.stage {
-            Stage::Teaching(teaching) => (!teaching.given && teaching.filed.is_empty()).then_some(PATIENCE),
+            Stage::Teaching(teaching) => {
+                let waits = !teaching.given && teaching.filed.is_empty() && teaching.fit_left == 0;
+                waits.then_some(PATIENCE + teaching.fit)
+            }
             _ => None,
         }
     }
