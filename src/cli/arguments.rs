@@ -1,7 +1,7 @@
 //! What can be typed. What it means is in `settings`; each verb's struct turns itself into those.
 
 use crate::lab::Precision;
-use crate::settings::{RewardSource, RunSettings, TeacherKind};
+use crate::settings::{RewardSource, RunSettings, TeacherKind, TextPrecision};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -221,6 +221,33 @@ pub enum Bench {
     Learning(BenchLearning),
     /// Frames a second and the time from a click to the next pair, in a real window with training on.
     Desk(BenchDesk),
+    /// Tokens a second of text mode: writing completions, and a gradient step of PPO on them.
+    Text(BenchText),
+}
+
+#[derive(Args, Debug)]
+pub struct BenchText {
+    /// Model folder; a GPT-2 of 124 M random weights if not given.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// What weights and activations are made of: f32, or bf16.
+    #[arg(long, default_value = "f32")]
+    pub precision: TextPrecision,
+    /// Texts side by side.
+    #[arg(long, default_value_t = 16)]
+    pub batch: usize,
+    /// Tokens of a prompt.
+    #[arg(long, default_value_t = 64)]
+    pub prompt: usize,
+    /// Tokens of a completion.
+    #[arg(long, default_value_t = 24)]
+    pub new: usize,
+    /// Measurements, of which the median counts.
+    #[arg(long, default_value_t = 3)]
+    pub repeats: usize,
+    /// One JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args, Debug)]

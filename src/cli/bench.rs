@@ -1,10 +1,10 @@
 //! The verb that measures. Figures go to stdout with what they were measured on.
 
-use super::arguments::{Bench, BenchDesk, BenchLearning, BenchTask, DeskArguments};
+use super::arguments::{Bench, BenchDesk, BenchLearning, BenchTask, BenchText, DeskArguments};
 use super::run::{desk_options, report};
 use crate::app::{self, ProbePlan};
 use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor};
-use crate::lab::{LearningPlan, Precision, learning};
+use crate::lab::{LearningPlan, Precision, TextSpeedPlan, learning, text_speed};
 use anyhow::Context;
 use serde_json::json;
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub fn bench(what: &Bench) -> anyhow::Result<()> {
         Bench::Ppo(task) => speed("ppo", &ppo(&plan(task, Precision::default()))?, task.json),
         Bench::Learning(arguments) => learning_table(arguments)?,
         Bench::Desk(arguments) => desk(arguments)?,
+        Bench::Text(arguments) => text(arguments)?,
     }
     Ok(())
 }
@@ -95,6 +96,27 @@ fn speed(what: &str, speed: &Speed, as_json: bool) {
             speed.device
         );
     });
+}
+
+/// Tokens a second, and the parts of the time that they come from.
+fn text(arguments: &BenchText) -> anyhow::Result<()> {
+    let found = text_speed(&TextSpeedPlan {
+        model: arguments.model.clone(),
+        precision: arguments.precision,
+        batch: arguments.batch.max(1),
+        prompt: arguments.prompt.max(1),
+        new_tokens: arguments.new.max(1),
+        repeats: arguments.repeats.max(1),
+    })?;
+    report(arguments.json, json!(found), || {
+        println!(
+            "writing   {:.0} completion tokens/s ({:.2} s for the prompts, {:.2} s for what follows)",
+            found.generate_tokens_per_s, found.prompts_s, found.columns_s
+        );
+        println!("PPO step  {:.0} tokens/s, prompts included ({:.2} s)", found.ppo_tokens_per_s, found.ppo_step_s);
+        println!("{:.0} M parameters, {}", found.parameters as f64 / 1e6, found.machine);
+    });
+    Ok(())
 }
 
 /// Opens the real desk, lets it answer by itself while training goes on, and says how it felt.

@@ -17,7 +17,7 @@ pub struct Adam {
     eps: f64,
     tensorflow: bool,
     step: u64,
-    /// First and second moments, each shaped like its parameter.
+    /// First and second moments, each shaped like its parameter and in its order in memory.
     moments: Vec<[Tensor; 2]>,
     /// f32 copies of those parameters that are not f32.
     masters: Vec<Option<Tensor>>,
@@ -29,7 +29,7 @@ impl Adam {
     /// Moments of zero for parameters of these shapes, on their device.
     pub fn new(parameters: &[&Tensor], eps: f64) -> Adam {
         tch::no_grad(|| {
-            let zeros = |p: &Tensor| Tensor::zeros(p.size(), (Kind::Float, p.device()));
+            let zeros = |p: &Tensor| p.detach().to_kind(Kind::Float).zeros_like();
             let master = |p: &Tensor| (p.kind() != Kind::Float).then(|| p.detach().to_kind(Kind::Float));
             Adam {
                 eps,
@@ -75,12 +75,17 @@ impl Adam {
                     continue;
                 }
                 let [m, v] = &mut self.moments[i];
-                let mut gradient = gradient.to_kind(Kind::Float).contiguous();
+                let gradient = gradient.to_kind(Kind::Float);
                 let rate = -learning_rate(i) / correction[0];
                 let mut own = parameter.shallow_clone();
                 let numbers = self.masters[i].as_mut().unwrap_or(&mut own);
+                // A matrix may lie column by column; the step does not care as long as all four do.
+                let turned = numbers.dim() == 2 && !numbers.is_contiguous();
+                let [mut flat, gradient_flat, mut m_flat, mut v_flat] =
+                    [&*numbers, &gradient, &*m, &*v].map(|t| if turned { t.tr() } else { t.shallow_clone() });
+                let mut gradient_flat = gradient_flat.contiguous();
                 if let (Some(numbers), Some(gradient), Some(m), Some(v)) =
-                    (slice(numbers), slice(&mut gradient), slice(m), slice(v))
+                    (slice(&mut flat), slice(&mut gradient_flat), slice(&mut m_flat), slice(&mut v_flat))
                 {
                     let step = Step {
                         scale: scale as f32,
@@ -112,6 +117,16 @@ impl Adam {
         })
     }
 
+    /// Takes over the state of another for the same parameters, in the room that this one has.
+    pub fn take_over(&mut self, other: &Adam) {
+        (self.eps, self.tensorflow, self.step) = (other.eps, other.tensorflow, other.step);
+        tch::no_grad(|| {
+            let moments = self.moments.iter_mut().flatten().zip(other.moments.iter().flatten());
+            let masters = self.masters.iter_mut().flatten().zip(other.masters.iter().flatten());
+            moments.chain(masters).for_each(|(own, other)| own.copy_(other));
+        });
+    }
+
     /// The f32 copies of those parameters that are not f32.
     pub fn masters(&self) -> &[Option<Tensor>] {
         &self.masters
@@ -140,7 +155,9 @@ impl Adam {
         let read = |i: usize, letter: &str, like: &Tensor| -> Result<Tensor, LearnError> {
             let shape: Vec<usize> = like.size().iter().map(|&n| n as usize).collect();
             let data = arrays.f32(&format!("{prefix}.{i}.{letter}"), &shape)?;
-            Ok(Tensor::from_slice(data).reshape(like.size()).to_device(like.device()))
+            let mut read = like.zeros_like();
+            read.copy_(&Tensor::from_slice(data).reshape(like.size()));
+            Ok(read)
         };
         let moments = self.moments.iter().enumerate().map(|(i, [m, v])| Ok([read(i, "m", m)?, read(i, "v", v)?]));
         let master = |(i, master): (usize, &Option<Tensor>)| master.as_ref().map(|m| read(i, "master", m)).transpose();

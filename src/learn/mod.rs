@@ -26,6 +26,7 @@ mod ppo;
 #[cfg(test)]
 mod reference;
 mod rollout;
+mod thin;
 mod threads;
 
 pub use adam::{Adam, clip_by_global_norm, global_norm};
@@ -42,4 +43,5 @@ pub use objective::{clipped_objective, clipped_value_loss, explained_variance};
 pub use policy::Policy;
 pub use ppo::{Ppo, UpdateStats};
 pub use rollout::{Actions, Rollout, Transition};
+pub use thin::thin_linear;
 pub use threads::OneThread;

@@ -217,7 +217,7 @@ pub fn tokenizer_of(texts: &BTreeMap<String, String>) -> Result<Tokenizer, Bundl
 }
 
 /// Where models are put: the first GPU that libtorch finds, else the processor.
-fn device() -> Device {
+pub fn device() -> Device {
     crate::learn::cuda_devices();
     Device::cuda_if_available()
 }

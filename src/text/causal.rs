@@ -14,9 +14,9 @@ use tch::{Device, Kind, Tensor};
 
 /// A causal language model whose parameters are tensors. Dropout is off throughout.
 pub trait LanguageModel {
-    /// The final hidden states `[B, T, d]` of ids `[B, T]` (i64) with a mask of the same shape (i64: 1 for a token, 0 for padding on either
-    /// side). Without `adapters` it is the base model, bit for bit.
-    fn hidden(&self, ids: &Tensor, mask: &Tensor, adapters: bool) -> Tensor;
+    /// The final hidden states of the columns from `from` on, `[B, T - from, d]`, of ids `[B, T]` (i64) with a mask of the same shape (i64: 1
+    /// for a token, 0 for padding on either side). Without `adapters` it is the base model, bit for bit.
+    fn hidden(&self, ids: &Tensor, mask: &Tensor, from: i64, adapters: bool) -> Tensor;
 
     /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
     fn logits(&self, hidden: &Tensor) -> Tensor;
@@ -35,8 +35,8 @@ pub trait LanguageModel {
 }
 
 impl LanguageModel for Transformer {
-    fn hidden(&self, ids: &Tensor, mask: &Tensor, adapters: bool) -> Tensor {
-        Transformer::hidden(self, ids, mask, None, adapters)
+    fn hidden(&self, ids: &Tensor, mask: &Tensor, from: i64, adapters: bool) -> Tensor {
+        self.hidden_from(ids, mask, from, None, adapters)
     }
 
     fn logits(&self, hidden: &Tensor) -> Tensor {
@@ -125,7 +125,7 @@ pub(super) struct Rows {
     pub tokens: Tensor,
     /// `[B, C]` (f32): 1 for a token of a completion.
     pub real: Tensor,
-    /// The column of each row's last token.
+    /// The column of each row's last token, counted from the prompts' last.
     last: Tensor,
 }
 
@@ -143,7 +143,7 @@ impl Rows {
                 ids[start + i] = i64::from(token);
                 mask[start + i] = 1;
             }
-            last.push((prompt + c.len() - 1) as i64);
+            last.push(c.len() as i64);
         }
         let tensor = |numbers: &[i64]| Tensor::from_slice(numbers).reshape([-1, width as i64]).to_device(device);
         let (ids, mask) = (tensor(&ids), tensor(&mask));
@@ -161,12 +161,12 @@ impl Rows {
 
     /// The hidden states that completion tokens are predicted from, `[B, C, d]`: each column is the one before its token's.
     pub fn before_tokens(&self, model: &impl LanguageModel, adapters: bool) -> Tensor {
-        model.hidden(&self.ids, &self.mask, adapters).narrow(1, self.prompt - 1, self.completion)
+        model.hidden(&self.ids, &self.mask, self.prompt - 1, adapters).narrow(1, 0, self.completion)
     }
 
     /// The hidden state of each row's last token, `[B, d]`.
     pub fn at_last(&self, model: &impl LanguageModel) -> Tensor {
-        let hidden = model.hidden(&self.ids, &self.mask, true);
+        let hidden = model.hidden(&self.ids, &self.mask, self.prompt - 1, true);
         let index = self.last.reshape([-1, 1, 1]).expand([-1, 1, hidden.size()[2]], false);
         hidden.gather(1, &index, false).squeeze_dim(1)
     }

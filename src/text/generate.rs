@@ -2,7 +2,9 @@
 
 use super::model::Transformer;
 use crate::basics::{Seed, Stream};
+use crate::learn::OneThread;
 use rand::RngExt;
+use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 /// How tokens are chosen.
@@ -68,20 +70,20 @@ fn write(
         (0..rows).map(|row| Seed(sampling.seed).stream(&format!("completion {row}"))).collect();
     let mut cache = model.cache(rows, width + sampling.max_new_tokens);
     let (mut ids, mut mask) = left_padded(prompts, width, model.device());
+    let mut _alone = None;
     loop {
-        let hidden = model.hidden(&ids, &mask, Some(&mut cache), adapters);
-        let last = hidden.narrow(1, hidden.size()[1] - 1, 1).squeeze_dim(1);
-        let logits = model.logits(&last).to_device(Device::Cpu).contiguous();
+        let last = model.hidden_from(&ids, &mask, ids.size()[1] - 1, Some(&mut cache), adapters).squeeze_dim(1);
+        let logits = model.logits_to_write(&last).to_device(Device::Cpu).contiguous();
         let vocabulary = logits.size()[1] as usize;
         let mut numbers = vec![0.0_f32; rows * vocabulary];
         logits.copy_data(&mut numbers, rows * vocabulary);
+        let chosen: Vec<Option<(u32, f32)>> = (numbers.par_chunks_exact_mut(vocabulary).zip(&mut draws).zip(&completions))
+            .map(|((logits, draw), completion)| (!completion.stopped).then(|| choose(logits, sampling, draw)))
+            .collect();
         let (mut next, mut real) = (vec![0_i64; rows], vec![0_i64; rows]);
-        for (row, logits) in numbers.chunks_exact_mut(vocabulary).enumerate() {
+        for (row, chosen) in chosen.into_iter().enumerate() {
+            let Some((token, log_prob)) = chosen else { continue };
             let completion = &mut completions[row];
-            if completion.stopped {
-                continue;
-            }
-            let (token, log_prob) = choose(logits, sampling, &mut draws[row]);
             completion.tokens.push(token);
             completion.log_probs.push(log_prob);
             completion.stopped = sampling.stop.contains(&token);
@@ -94,6 +96,8 @@ fn write(
         if longest >= sampling.max_new_tokens || real.iter().all(|&real| real == 0) {
             return completions;
         }
+        // What is left to libtorch is small: its threads would wait for it on the cores that the maps are computed on.
+        _alone.get_or_insert_with(OneThread::new);
         let column = |numbers: &[i64]| Tensor::from_slice(numbers).unsqueeze(1).to_device(model.device());
         (ids, mask) = (column(&next), column(&real));
     }

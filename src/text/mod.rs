@@ -30,7 +30,7 @@ mod tiny;
 pub mod tokenizer;
 pub mod weights;
 
-pub use bundle::{Bundle, BundleError, Parts, log_probs, tokenizer_of};
+pub use bundle::{Bundle, BundleError, Parts, device, log_probs, tokenizer_of};
 pub use causal::{Draw, Drawn, Example, LanguageModel, Progress, Watch};
 pub use error::ModelError;
 pub use heads::ScalarHead;

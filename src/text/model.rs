@@ -12,7 +12,7 @@ use super::error::ModelError;
 use crate::basics::Stream;
 use crate::settings::LoraSettings;
 use attention::{Angles, Attention, Columns};
-use linear::Linear;
+use linear::{Linear, Pass, outputs_first, product};
 use norm::Norm;
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,11 +73,11 @@ enum Mlp {
 }
 
 impl Mlp {
-    fn forward(&self, x: &Tensor, adapters: bool) -> Tensor {
+    fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         match self {
-            Mlp::Gelu { input, output } => output.forward(&input.forward(x, adapters).gelu("tanh"), adapters),
+            Mlp::Gelu { input, output } => output.forward(&input.forward(x, pass).gelu("tanh"), pass),
             Mlp::Gated { gate, up, down } => {
-                down.forward(&(gate.forward(x, adapters).silu() * up.forward(x, adapters)), adapters)
+                down.forward(&(gate.forward(x, pass).silu() * up.forward(x, pass)), pass)
             }
         }
     }
@@ -152,7 +152,10 @@ impl Transformer {
             } else {
                 precision.kind()
             };
-            taken.insert(name, tensor.detach().to_device(device).to_kind(kind).contiguous());
+            let tensor = tensor.detach().to_device(device).to_kind(kind);
+            // GPT-2's maps, which alone are matrices and neither embeddings nor the head.
+            let transposed = config.family == Family::Gpt2 && shape.len() == 2 && name.contains(".h.");
+            taken.insert(name, outputs_first(&tensor, transposed));
         }
         Ok(Transformer::assemble(config, &taken, precision, device))
     }
@@ -240,10 +243,24 @@ impl Transformer {
 
     /// The hidden states behind the last norm, `[B, T, d]`, of token ids `[B, T]` (i64) under a mask of the same shape (i64: 1 for a token, 0
     /// for padding on either side). A token's position is the number of tokens before it in its row. With a cache, the columns follow
-    /// those that the cache holds. Without `adapters` it is the base model, bit for bit.
+    /// those that the cache holds, and no gradient is recorded: call it under [`tch::no_grad`]. Without `adapters` it is the base model, bit
+    /// for bit.
     pub fn hidden(&self, ids: &Tensor, mask: &Tensor, cache: Option<&mut Cache>, adapters: bool) -> Tensor {
+        self.hidden_from(ids, mask, 0, cache, adapters)
+    }
+
+    /// [`Transformer::hidden`] of the columns from `from` on, `[B, T - from, d]`: the last block computes nothing else.
+    pub fn hidden_from(
+        &self,
+        ids: &Tensor,
+        mask: &Tensor,
+        from: i64,
+        cache: Option<&mut Cache>,
+        adapters: bool,
+    ) -> Tensor {
         let mut nothing = Cache::none();
         let kept = cache.is_some();
+        let pass = Pass { adapters, writing: kept };
         let cache = cache.unwrap_or(&mut nothing);
         let columns = Columns::new(mask, cache, kept, self.config.window, self.precision.kind());
         let angles = self
@@ -256,10 +273,13 @@ impl Transformer {
         }
         // Sums are new tensors: adding in place would overwrite what a norm keeps for its gradient.
         for (i, block) in self.blocks.iter().enumerate() {
+            let from = if i + 1 == self.blocks.len() { from } else { 0 };
             let normed = block.before_attention.forward(&x);
-            x = &x + block.attention.forward(&normed, &columns, angles.as_ref(), cache.layer(i, kept), adapters);
+            let seen = block.attention.forward(&normed, from, &columns, angles.as_ref(), cache.layer(i, kept), pass);
+            x = if from == 0 { x } else { x.narrow(1, from, x.size()[1] - from) };
+            x = &x + seen;
             let normed = block.before_mlp.forward(&x);
-            x = &x + block.mlp.forward(&normed, adapters);
+            x = &x + block.mlp.forward(&normed, pass);
         }
         if kept {
             cache.advance(&columns);
@@ -269,7 +289,16 @@ impl Transformer {
 
     /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear(&self.head, None::<Tensor>).to_kind(Kind::Float)
+        self.logits_in(hidden, Pass { adapters: true, writing: false })
+    }
+
+    /// [`Transformer::logits`] without a gradient, to be called under [`tch::no_grad`].
+    pub(super) fn logits_to_write(&self, hidden: &Tensor) -> Tensor {
+        self.logits_in(hidden, Pass { adapters: true, writing: true })
+    }
+
+    fn logits_in(&self, hidden: &Tensor, pass: Pass) -> Tensor {
+        product(hidden, &self.head, None, pass).to_kind(Kind::Float)
     }
 
     /// A cache for so many rows and columns.

@@ -18,6 +18,8 @@ pub(super) struct Optimiser {
     adam: Adam,
     /// Sums of gradients since the last step; empty before the first. An undefined one had no part in any loss.
     sums: Vec<Tensor>,
+    /// Room for the next copy of everything: getting it from the system takes longer than filling it.
+    room: Option<Saved>,
 }
 
 /// What [`Optimiser::restore`] goes back to.
@@ -43,6 +45,7 @@ impl Optimiser {
             names,
             parameters,
             sums: Vec::new(),
+            room: None,
         })
     }
 
@@ -91,11 +94,23 @@ impl Optimiser {
     }
 
     /// Copies of the parameters and of Adam's state.
-    pub fn save(&self) -> Saved {
-        tch::no_grad(|| Saved {
-            parameters: self.parameters.iter().map(|p| p.detach().copy()).collect(),
-            adam: self.adam.copy(),
+    pub fn save(&mut self) -> Saved {
+        tch::no_grad(|| {
+            let Some(mut saved) = self.room.take() else {
+                return Saved {
+                    parameters: self.parameters.iter().map(|p| p.detach().copy()).collect(),
+                    adam: self.adam.copy(),
+                };
+            };
+            saved.parameters.iter_mut().zip(&self.parameters).for_each(|(saved, parameter)| saved.copy_(parameter));
+            saved.adam.take_over(&self.adam);
+            saved
         })
+    }
+
+    /// Gives back what is not needed any more.
+    pub fn forget_saved(&mut self, saved: Saved) {
+        self.room = Some(saved);
     }
 
     /// Goes back to what was saved.

@@ -326,8 +326,9 @@ impl<M: LanguageModel> TextPpo<M> {
         }
         let (before, saved) = (self.plain.clone(), self.optimiser.save());
         let done = self.improve(episodes, scores, watch);
-        if done.is_err() {
-            self.go_back(before, saved);
+        match done {
+            Ok(_) => self.optimiser.forget_saved(saved),
+            Err(_) => self.go_back(before, saved),
         }
         done
     }

@@ -105,7 +105,7 @@ impl Tiny {
 }
 
 impl LanguageModel for Tiny {
-    fn hidden(&self, ids: &Tensor, mask: &Tensor, adapters: bool) -> Tensor {
+    fn hidden(&self, ids: &Tensor, mask: &Tensor, from: i64, adapters: bool) -> Tensor {
         let t = ids.size()[1];
         let places = (mask.cumsum(1, Kind::Int64) - mask).clamp(0, LENGTH - 1);
         let x = Tensor::embedding(self.get("tokens"), ids, -1, false, false)
@@ -122,7 +122,7 @@ impl LanguageModel for Tiny {
         let weights = scores.masked_fill(&seen.logical_not(), f64::NEG_INFINITY).softmax(-1, Kind::Float);
         let x = x + self.linear(&weights.to_kind(self.kind).matmul(&v), "o", adapters);
         let up = self.linear(&norm(&x).to_kind(self.kind), "up", adapters).gelu("none");
-        norm(&(x + self.linear(&up, "down", adapters))).to_kind(self.kind)
+        norm(&(x + self.linear(&up, "down", adapters))).to_kind(self.kind).narrow(1, from, t - from)
     }
 
     fn logits(&self, hidden: &Tensor) -> Tensor {
@@ -161,7 +161,7 @@ impl LanguageModel for Tiny {
             }
             let shaped = |numbers: &[i64]| Tensor::from_slice(numbers).reshape([prompts.len() as i64, -1]);
             let logits = tch::no_grad(|| {
-                let hidden = self.hidden(&shaped(&ids), &shaped(&mask), true);
+                let hidden = self.hidden(&shaped(&ids), &shaped(&mask), 0, true);
                 self.logits(&hidden.select(1, hidden.size()[1] - 1)) / draw.temperature
             });
             let weights = numbers(&logits.softmax(-1, Kind::Float));

@@ -3,11 +3,13 @@
 mod corpus;
 mod folders;
 mod measure;
+mod speed;
 mod tools;
 mod trainer;
 mod verbs;
 
 pub use measure::{TextMeasure, measure_text};
+pub use speed::{TextSpeed, TextSpeedPlan, text_speed};
 pub use tools::{
     ExampleKind, ExamplesPlan, ExamplesReport, TokenizerPlan, TokenizerReport, train_tokenizer, write_examples,
 };

@@ -1,6 +1,6 @@
 //! Causal self-attention with grouped queries, rotary positions and a cache of keys and values.
 
-use super::linear::Linear;
+use super::linear::{Linear, Pass};
 use super::norm::Norm;
 use crate::text::config::{ModelConfig, Rope};
 use tch::{Device, Kind, Tensor};
@@ -38,29 +38,37 @@ impl Attention {
         Attention { input, output, qk_norm, heads, kv_heads, width }
     }
 
-    /// `[B, T, d]` → `[B, T, d]`.
+    /// `[B, T, d]` → `[B, T - from, d]`: what the columns from `from` on see of all.
     pub fn forward(
         &self,
         x: &Tensor,
+        from: i64,
         columns: &Columns,
         angles: Option<&Angles>,
         cache: Option<&mut Layer>,
-        adapters: bool,
+        pass: Pass,
     ) -> Tensor {
         let (rows, new) = (x.size()[0], x.size()[1]);
-        let parts = match &self.input {
-            Input::Fused(all) => all.forward(x, adapters).chunk(3, -1),
-            Input::Separate(maps) => maps.iter().map(|map| map.forward(x, adapters)).collect(),
+        let asking = new - from;
+        let later = |x: &Tensor| if from == 0 { x.shallow_clone() } else { x.narrow(1, from, asking) };
+        let [q, k, v] = match &self.input {
+            Input::Fused(all) => {
+                let width = self.heads * self.width;
+                let all = all.forward(x, pass);
+                let part = |i: i64| all.narrow(-1, i * width, width);
+                [later(&part(0)), part(1), part(2)]
+            }
+            Input::Separate([q, k, v]) => [q.forward(&later(x), pass), k.forward(x, pass), v.forward(x, pass)],
         };
-        let split = |part: &Tensor, heads: i64| part.reshape([rows, new, heads, self.width]);
-        let (mut q, mut k) = (split(&parts[0], self.heads), split(&parts[1], self.kv_heads));
+        let split = |part: &Tensor, heads: i64| part.reshape([rows, part.size()[1], heads, self.width]);
+        let (mut q, mut k) = (split(&q, self.heads), split(&k, self.kv_heads));
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
         }
         let (mut q, mut k) = (q.transpose(1, 2), k.transpose(1, 2));
-        let mut v = split(&parts[2], self.kv_heads).transpose(1, 2);
+        let mut v = split(&v, self.kv_heads).transpose(1, 2);
         if let Some(angles) = angles {
-            (q, k) = (angles.turn(&q), angles.turn(&k));
+            (q, k) = (angles.turn(&q, from), angles.turn(&k, 0));
         }
         if let Some(layer) = cache {
             layer.keys.narrow(2, columns.before, new).copy_(&k);
@@ -68,9 +76,10 @@ impl Attention {
             k = layer.keys.narrow(2, 0, columns.before + new);
             v = layer.values.narrow(2, 0, columns.before + new);
         }
+        let bias = if from == 0 { columns.bias.shallow_clone() } else { columns.bias.narrow(2, from, asking) };
         let grouped = self.heads != self.kv_heads;
-        let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&columns.bias), 0.0, false, None, grouped);
-        self.output.forward(&mixed.transpose(1, 2).reshape([rows, new, self.heads * self.width]), adapters)
+        let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, None, grouped);
+        self.output.forward(&mixed.transpose(1, 2).reshape([rows, asking, self.heads * self.width]), pass)
     }
 
     pub fn norms(&self) -> Option<&[Norm; 2]> {
@@ -149,10 +158,11 @@ impl Angles {
         Angles { cos: angles.cos().to_kind(kind), sin: angles.sin().to_kind(kind) }
     }
 
-    /// Turns pairs of channels (i, i + head/2) of `[B, heads, T, head]`.
-    fn turn(&self, x: &Tensor) -> Tensor {
+    /// Turns pairs of channels (i, i + head/2) of `[B, heads, T - from, head]`, whose columns are those from `from` on.
+    fn turn(&self, x: &Tensor, from: i64) -> Tensor {
         let halves = x.chunk(2, -1);
-        x * &self.cos + Tensor::cat(&[&halves[1].neg(), &halves[0]], -1) * &self.sin
+        let [cos, sin] = [&self.cos, &self.sin].map(|angles| angles.narrow(2, from, x.size()[2]));
+        x * cos + Tensor::cat(&[&halves[1].neg(), &halves[0]], -1) * sin
     }
 }
 

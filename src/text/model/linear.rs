@@ -1,13 +1,23 @@
 //! Linear maps, with a low-rank adapter where there is one.
 
-use tch::Tensor;
+use crate::learn::thin_linear;
+use tch::{Device, Kind, Tensor};
+
+/// How maps are applied in one pass through the model.
+#[derive(Clone, Copy)]
+pub struct Pass {
+    /// Whether adapters add to their maps.
+    pub adapters: bool,
+    /// Whether no gradient is asked for, so that maps of a few rows may take the short way.
+    pub writing: bool,
+}
 
 /// y = x Wᵀ + b, or x W + b where the family stores its weights the other way round.
 #[derive(Debug)]
 pub struct Linear {
     /// The module's name, without `.weight`.
     pub name: String,
-    /// `[output, input]`; `[input, output]` if transposed.
+    /// `[output, input]`; `[input, output]` if transposed. In memory, inputs lie side by side in either case ([`outputs_first`]).
     pub weight: Tensor,
     /// `[output]`.
     pub bias: Option<Tensor>,
@@ -45,17 +55,15 @@ impl Linear {
         Linear { name, weight, bias, transposed, lora: None }
     }
 
-    /// `[.., input]` → `[.., output]`.
-    pub fn forward(&self, x: &Tensor, adapters: bool) -> Tensor {
-        let y = match self.transposed {
-            true => x.linear(&self.weight.tr(), self.bias.as_ref()),
-            false => x.linear(&self.weight, self.bias.as_ref()),
-        };
+    /// `[.., input]` → `[.., output]`, of the same kind.
+    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+        let weight = if self.transposed { self.weight.tr() } else { self.weight.shallow_clone() };
+        let kind = x.kind();
+        let y = product(x, &weight, self.bias.as_ref(), pass).to_kind(kind);
         match &self.lora {
-            Some(lora) if adapters => {
-                let kind = x.kind();
-                let low = x.linear(&lora.a.to_kind(kind), None::<Tensor>);
-                y + low.linear(&lora.b.to_kind(kind), None::<Tensor>) * lora.scale
+            Some(lora) if pass.adapters => {
+                let of = |x: &Tensor, map: &Tensor| product(x, &map.to_kind(kind), None, pass).to_kind(kind);
+                y + of(&of(x, &lora.a), &lora.b) * lora.scale
             }
             _ => y,
         }
@@ -69,4 +77,32 @@ impl Linear {
             _ => [0, 0],
         }
     }
+}
+
+/// x Wᵀ + b with W `[output, input]`, of the kind of x or, where that comes for nothing, in f32.
+pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, pass: Pass) -> Tensor {
+    if pass.writing
+        && let Some(y) = thin_linear(x, weight, bias)
+    {
+        return y;
+    }
+    if x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !multiplies_bf16() {
+        // The same sums of the same products: libtorch takes thirty times as long for them without the instructions.
+        let wide = |tensor: &Tensor| tensor.to_kind(Kind::Float);
+        return wide(x).linear(&wide(weight), bias.map(wide).as_ref());
+    }
+    x.linear(weight, bias)
+}
+
+/// Whether the processor has instructions for products of bf16 numbers.
+fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    true
+}
+
+/// The tensor with its shape as it is and, in memory, `[output, input]`: the order that every product of a few rows wants.
+pub fn outputs_first(weight: &Tensor, transposed: bool) -> Tensor {
+    if transposed { weight.tr().contiguous().tr() } else { weight.contiguous() }
 }
