@@ -70,8 +70,10 @@ fn columns_from_the_cache_are_those_of_the_whole() {
     for name in FOLDERS {
         let (model, _) = load(name, Precision::F32);
         let (ids, mask, _) = expected(name);
+        // Twice, so that there are rows enough for maps of a few.
+        let (ids, mask) = (ids.repeat([2, 1]), mask.repeat([2, 1]));
         let whole = model.hidden(&ids, &mask, None, true);
-        let mut cache = model.cache(3, 11);
+        let mut cache = model.cache(6, 11);
         let mut parts = vec![];
         let mut start = 0;
         for width in [5, 1, 3, 1, 1] {

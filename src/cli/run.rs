@@ -228,15 +228,17 @@ pub fn tasks(as_json: bool) -> anyhow::Result<()> {
 /// Lists what can compute and draw here.
 pub fn devices(as_json: bool) -> anyhow::Result<()> {
     let adapters = crate::view::adapters();
-    let cuda = lab::cuda_devices();
+    let (libtorch, cuda) = lab::libtorch_devices();
     let processor = lab::bench::processor();
     let instructions = lab::bench::instruction_sets();
     report(
         as_json,
-        json!({ "processor": processor, "instruction_sets": instructions, "cuda_devices": cuda, "adapters": adapters }),
+        json!({
+            "processor": processor, "instruction_sets": instructions, "libtorch": libtorch, "cuda_devices": cuda, "adapters": adapters,
+        }),
         || {
             println!("processor  {processor} ({})", instructions.join(", "));
-            println!("libtorch   CPU{}", if cuda > 0 { format!(" and {cuda} CUDA devices") } else { String::new() });
+            println!("libtorch   {libtorch}");
             for adapter in &adapters {
                 println!("adapter    {} ({}, {}, {})", adapter.name, adapter.kind, adapter.api, adapter.driver);
             }

@@ -26,11 +26,11 @@ mod worker;
 pub use error::LabError;
 pub use evaluate::{Evaluation, SavedPolicy, evaluate, run_policy};
 pub use learning::{Learning, LearningPlan, LearningRun, learning};
-pub use portal::{TaskLine, cuda_devices, export_labels, export_policy_of, replay, tasks};
+pub use portal::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, tasks};
 pub use text::{
-    ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, Scored, TextMeasure, TextModel, TextSpeed, TextSpeedPlan,
-    TokenizerPlan, TokenizerReport, copy_stage, evaluate_text, export_text, generate_text, measure_text, merge_text,
-    text_speed, train_tokenizer, write_examples,
+    ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, Scored, TextMeasure, TextModel, TextSpeed,
+    TextSpeedPlan, TokenizerPlan, TokenizerReport, copy_stage, evaluate_text, export_text, generate_text, measure_text,
+    merge_text, text_speed, train_tokenizer, write_examples,
 };
 pub use vocabulary::*;
 

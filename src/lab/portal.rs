@@ -2,7 +2,7 @@
 
 use super::{LabError, SavedPolicy};
 use crate::gym::{RolloutOut, Task, rollout_from};
-use crate::learn::Policy;
+use crate::learn::{CudaLibrary, Policy, cuda_devices, cuda_library};
 use crate::physics::{self, Precision};
 use crate::settings::envs;
 use crate::store::npz::{self, Axis, Values};
@@ -106,7 +106,17 @@ pub fn export_policy_of(folder: &Path, output: &Path) -> Result<(), LabError> {
     Ok(())
 }
 
-/// How many CUDA devices libtorch sees.
-pub fn cuda_devices() -> usize {
-    crate::learn::cuda_devices()
+/// What libtorch can compute on, in words, and how many CUDA devices it sees.
+pub fn libtorch_devices() -> (String, usize) {
+    let devices = cuda_devices();
+    let words = match (cuda_library(), devices) {
+        (CudaLibrary::Absent, _) => {
+            "CPU; its CUDA library is not installed (`cargo xtask setup --cuda` fetches it)".into()
+        }
+        (CudaLibrary::Broken(why), _) => format!("CPU; its CUDA library cannot be opened: {why}"),
+        (CudaLibrary::Opened(file), 0) => format!("CPU; {} sees no CUDA device", file.display()),
+        (CudaLibrary::Opened(_), 1) => "CPU and 1 CUDA device".into(),
+        (CudaLibrary::Opened(_), n) => format!("CPU and {n} CUDA devices"),
+    };
+    (words, devices)
 }

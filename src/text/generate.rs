@@ -2,7 +2,7 @@
 
 use super::model::Transformer;
 use crate::basics::{Seed, Stream};
-use crate::learn::OneThread;
+use crate::learn::{OneThread, exponentials};
 use rand::RngExt;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -73,13 +73,12 @@ fn write(
     let mut _alone = None;
     loop {
         let last = model.hidden_from(&ids, &mask, ids.size()[1] - 1, Some(&mut cache), adapters).squeeze_dim(1);
-        let logits = model.logits_to_write(&last).to_device(Device::Cpu).contiguous();
-        let vocabulary = logits.size()[1] as usize;
-        let mut numbers = vec![0.0_f32; rows * vocabulary];
-        logits.copy_data(&mut numbers, rows * vocabulary);
-        let chosen: Vec<Option<(u32, f32)>> = (numbers.par_chunks_exact_mut(vocabulary).zip(&mut draws).zip(&completions))
-            .map(|((logits, draw), completion)| (!completion.stopped).then(|| choose(logits, sampling, draw)))
-            .collect();
+        let mut logits = model.logits_to_write(&last);
+        let vocabulary = logits.len() / rows;
+        let chosen: Vec<Option<(u32, f32)>> =
+            (logits.par_chunks_exact_mut(vocabulary).zip(&mut draws).zip(&completions))
+                .map(|((logits, draw), completion)| (!completion.stopped).then(|| choose(logits, sampling, draw)))
+                .collect();
         let (mut next, mut real) = (vec![0_i64; rows], vec![0_i64; rows]);
         for (row, chosen) in chosen.into_iter().enumerate() {
             let Some((token, log_prob)) = chosen else { continue };
@@ -125,21 +124,21 @@ fn choose(logits: &mut [f32], sampling: &Sampling, stream: &mut Stream) -> (u32,
         let cold = (1.0 / sampling.temperature) as f32;
         logits.iter_mut().for_each(|logit| *logit *= cold);
     }
-    let best = |logits: &[f32]| (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
-    let likeliest = best(logits);
-    let top = logits[likeliest];
-    let total: f64 = logits.iter().map(|&logit| f64::from((logit - top).exp())).sum();
-    let log_total = f64::from(top) + total.ln();
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let likeliest = logits.iter().position(|&logit| logit == top).unwrap_or(0);
+    exponentials(logits, top);
+    let weights = &*logits;
+    let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
     let token = match greedy {
         true => likeliest,
-        false => draw(logits, top, total, sampling, stream.random::<f64>()),
+        false => draw(weights, total, sampling, stream.random::<f64>()),
     };
-    (token as u32, (f64::from(logits[token]) - log_total) as f32)
+    (token as u32, (f64::from(weights[token]).ln() - total.ln()) as f32)
 }
 
-/// The token at this point, from 0 to 1, of the cumulative distribution; `top` is the highest logit and `total` the sum of exp(logit − top).
-fn draw(logits: &[f32], top: f32, total: f64, sampling: &Sampling, point: f64) -> usize {
-    let weight = |i: usize| f64::from((logits[i] - top).exp());
+/// The token at this point, from 0 to 1, of the cumulative distribution that weights make, whose sum is `total`.
+fn draw(weights: &[f32], total: f64, sampling: &Sampling, point: f64) -> usize {
+    let weight = |i: usize| f64::from(weights[i]);
     let cut = |candidates: &mut dyn Iterator<Item = usize>, total: f64| {
         let (mut rest, mut last) = (point * total, 0);
         for i in candidates {
@@ -151,12 +150,12 @@ fn draw(logits: &[f32], top: f32, total: f64, sampling: &Sampling, point: f64) -
         }
         last
     };
-    let (some, most) = (sampling.top_k > 0 && sampling.top_k < logits.len(), sampling.top_p < 1.0);
+    let (some, most) = (sampling.top_k > 0 && sampling.top_k < weights.len(), sampling.top_p < 1.0);
     if !some && !most {
-        return cut(&mut (0..logits.len()), total);
+        return cut(&mut (0..weights.len()), total);
     }
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_unstable_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_unstable_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
     if some {
         order.truncate(sampling.top_k);
     }

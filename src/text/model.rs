@@ -7,12 +7,14 @@ mod attention;
 mod linear;
 mod norm;
 
+use super::causal::numbers;
 use super::config::{Ending, Family, ModelConfig};
 use super::error::ModelError;
 use crate::basics::Stream;
+use crate::learn::Thin;
 use crate::settings::LoraSettings;
 use attention::{Angles, Attention, Columns};
-use linear::{Linear, Pass, outputs_first, product};
+use linear::{Linear, outputs_first, product};
 use norm::Norm;
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,11 +75,28 @@ enum Mlp {
 }
 
 impl Mlp {
-    fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+    fn forward(&self, x: &Tensor, adapters: bool) -> Tensor {
         match self {
-            Mlp::Gelu { input, output } => output.forward(&input.forward(x, pass).gelu("tanh"), pass),
+            Mlp::Gelu { input, output } => output.forward(&input.forward(x, adapters).gelu("tanh"), adapters),
             Mlp::Gated { gate, up, down } => {
-                down.forward(&(gate.forward(x, pass).silu() * up.forward(x, pass)), pass)
+                down.forward(&(gate.forward(x, adapters).silu() * up.forward(x, adapters)), adapters)
+            }
+        }
+    }
+
+    /// The same for a few rows on the CPU.
+    fn write(&self, x: &Thin, adapters: bool) -> Option<Thin> {
+        match self {
+            Mlp::Gelu { input, output } => {
+                let mut inner = input.write(x, adapters)?;
+                inner.gelu();
+                output.write(&inner, adapters)
+            }
+            Mlp::Gated { gate, up, down } => {
+                let mut inner = gate.write(x, adapters)?;
+                inner.silu();
+                inner.multiply(&up.write(x, adapters)?);
+                down.write(&inner, adapters)
             }
         }
     }
@@ -260,7 +279,6 @@ impl Transformer {
     ) -> Tensor {
         let mut nothing = Cache::none();
         let kept = cache.is_some();
-        let pass = Pass { adapters, writing: kept };
         let cache = cache.unwrap_or(&mut nothing);
         let columns = Columns::new(mask, cache, kept, self.config.window, self.precision.kind());
         let angles = self
@@ -271,15 +289,23 @@ impl Transformer {
         if let Some(positions) = &self.positions {
             x = &x + Tensor::embedding(positions, &columns.positions, -1, false, false);
         }
+        if kept
+            && ids.size()[1] == 1
+            && let Some(hidden) = self.write_column(&x, &columns, angles.as_ref(), cache, adapters)
+        {
+            cache.advance(&columns);
+            return hidden;
+        }
         // Sums are new tensors: adding in place would overwrite what a norm keeps for its gradient.
         for (i, block) in self.blocks.iter().enumerate() {
             let from = if i + 1 == self.blocks.len() { from } else { 0 };
             let normed = block.before_attention.forward(&x);
-            let seen = block.attention.forward(&normed, from, &columns, angles.as_ref(), cache.layer(i, kept), pass);
+            let seen =
+                block.attention.forward(&normed, from, &columns, angles.as_ref(), cache.layer(i, kept), adapters);
             x = if from == 0 { x } else { x.narrow(1, from, x.size()[1] - from) };
             x = &x + seen;
             let normed = block.before_mlp.forward(&x);
-            x = &x + block.mlp.forward(&normed, pass);
+            x = &x + block.mlp.forward(&normed, adapters);
         }
         if kept {
             cache.advance(&columns);
@@ -287,18 +313,39 @@ impl Transformer {
         self.norm.forward(&x)
     }
 
+    /// One column of a few rows on the CPU, from embeddings `[B, 1, d]` to hidden states `[B, 1, d]`; `None` where libtorch is to do it.
+    fn write_column(
+        &self,
+        x: &Tensor,
+        columns: &Columns,
+        angles: Option<&Angles>,
+        cache: &mut Cache,
+        adapters: bool,
+    ) -> Option<Tensor> {
+        if self.device != Device::Cpu || x.size()[0] as usize > Thin::MOST {
+            return None;
+        }
+        let (bias, angles) = (columns.bias_of_last(), angles.map(Angles::of_column));
+        let mut x = Thin::of_tensor(&x.squeeze_dim(1));
+        for (i, block) in self.blocks.iter().enumerate() {
+            let normed = block.before_attention.write(&x);
+            let layer = cache.layer(i, true)?;
+            x.add(&block.attention.write(&normed, columns, angles.as_ref(), layer, &bias, adapters)?, 1.0);
+            x.add(&block.mlp.write(&block.before_mlp.write(&x), adapters)?, 1.0);
+        }
+        Some(self.norm.write(&x).to_tensor().unsqueeze(1).to_kind(self.precision.kind()))
+    }
+
     /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        self.logits_in(hidden, Pass { adapters: true, writing: false })
+        product(hidden, &self.head, None).to_kind(Kind::Float)
     }
 
-    /// [`Transformer::logits`] without a gradient, to be called under [`tch::no_grad`].
-    pub(super) fn logits_to_write(&self, hidden: &Tensor) -> Tensor {
-        self.logits_in(hidden, Pass { adapters: true, writing: true })
-    }
-
-    fn logits_in(&self, hidden: &Tensor, pass: Pass) -> Tensor {
-        product(hidden, &self.head, None, pass).to_kind(Kind::Float)
+    /// The logits of hidden states `[B, d]` as numbers, row by row; to be called under [`tch::no_grad`].
+    pub(super) fn logits_to_write(&self, hidden: &Tensor) -> Vec<f32> {
+        let few = hidden.size()[0] as usize <= Thin::MOST && self.device == Device::Cpu;
+        let thin = few.then(|| Thin::of_tensor(hidden).map(&self.head, None)).flatten();
+        thin.map_or_else(|| numbers(&self.logits(hidden)), |logits| logits.to_rows())
     }
 
     /// A cache for so many rows and columns.

@@ -324,11 +324,18 @@ impl<M: LanguageModel> TextPpo<M> {
         if let Some(place) = scores.iter().position(|score| !score.is_finite()) {
             return Err(LearnError::NotFinite { what: format!("the score of episode {place}") });
         }
-        let (before, saved) = (self.plain.clone(), self.optimiser.save());
+        // The last step of an update is the last thing in it that can fail: where it is the only one, there is nothing to undo.
+        let several = self.settings.epochs * episodes.len().div_ceil(self.settings.minibatch) > 1;
+        let (before, saved) = (self.plain.clone(), several.then(|| self.optimiser.save()));
         let done = self.improve(episodes, scores, watch);
-        match done {
-            Ok(_) => self.optimiser.forget_saved(saved),
-            Err(_) => self.go_back(before, saved),
+        match (&done, saved) {
+            (Ok(_), Some(saved)) => self.optimiser.forget_saved(saved),
+            (Ok(_), None) => {}
+            (Err(_), Some(saved)) => self.go_back(before, saved),
+            (Err(_), None) => {
+                self.plain = before;
+                self.optimiser.forget();
+            }
         }
         done
     }

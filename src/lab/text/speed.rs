@@ -73,9 +73,8 @@ pub fn text_speed(plan: &TextSpeedPlan) -> Result<TextSpeed, LabError> {
         )));
     }
     let mut stream = Seed(0).stream("bench.prompts");
-    let prompts: Vec<Vec<u32>> = (0..plan.batch)
-        .map(|_| (0..plan.prompt).map(|_| stream.random_range(0..vocabulary)).collect())
-        .collect();
+    let prompts: Vec<Vec<u32>> =
+        (0..plan.batch).map(|_| (0..plan.prompt).map(|_| stream.random_range(0..vocabulary)).collect()).collect();
     let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let sampling = Sampling { max_new_tokens: plan.new_tokens, ..Sampling::default() };
     let write = || {

@@ -1,7 +1,8 @@
 //! Causal self-attention with grouped queries, rotary positions and a cache of keys and values.
 
-use super::linear::{Linear, Pass};
+use super::linear::Linear;
 use super::norm::Norm;
+use crate::learn::{Past, Thin, attend};
 use crate::text::config::{ModelConfig, Rope};
 use tch::{Device, Kind, Tensor};
 
@@ -46,7 +47,7 @@ impl Attention {
         columns: &Columns,
         angles: Option<&Angles>,
         cache: Option<&mut Layer>,
-        pass: Pass,
+        adapters: bool,
     ) -> Tensor {
         let (rows, new) = (x.size()[0], x.size()[1]);
         let asking = new - from;
@@ -54,11 +55,13 @@ impl Attention {
         let [q, k, v] = match &self.input {
             Input::Fused(all) => {
                 let width = self.heads * self.width;
-                let all = all.forward(x, pass);
+                let all = all.forward(x, adapters);
                 let part = |i: i64| all.narrow(-1, i * width, width);
                 [later(&part(0)), part(1), part(2)]
             }
-            Input::Separate([q, k, v]) => [q.forward(&later(x), pass), k.forward(x, pass), v.forward(x, pass)],
+            Input::Separate([q, k, v]) => {
+                [q.forward(&later(x), adapters), k.forward(x, adapters), v.forward(x, adapters)]
+            }
         };
         let split = |part: &Tensor, heads: i64| part.reshape([rows, part.size()[1], heads, self.width]);
         let (mut q, mut k) = (split(&q, self.heads), split(&k, self.kv_heads));
@@ -73,13 +76,42 @@ impl Attention {
         if let Some(layer) = cache {
             layer.keys.narrow(2, columns.before, new).copy_(&k);
             layer.values.narrow(2, columns.before, new).copy_(&v);
-            k = layer.keys.narrow(2, 0, columns.before + new);
-            v = layer.values.narrow(2, 0, columns.before + new);
+            k = layer.keys.narrow(2, 0, columns.before + new).to_kind(q.kind());
+            v = layer.values.narrow(2, 0, columns.before + new).to_kind(q.kind());
         }
         let bias = if from == 0 { columns.bias.shallow_clone() } else { columns.bias.narrow(2, from, asking) };
         let grouped = self.heads != self.kv_heads;
         let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, None, grouped);
-        self.output.forward(&mixed.transpose(1, 2).reshape([rows, asking, self.heads * self.width]), pass)
+        self.output.forward(&mixed.transpose(1, 2).reshape([rows, asking, self.heads * self.width]), adapters)
+    }
+
+    /// [`Attention::forward`] for one column of a few rows on the CPU.
+    pub fn write(
+        &self,
+        x: &Thin,
+        columns: &Columns,
+        angles: Option<&[Thin; 2]>,
+        layer: &mut Layer,
+        bias: &[f32],
+        adapters: bool,
+    ) -> Option<Thin> {
+        let [mut q, mut k, v] = match &self.input {
+            Input::Fused(all) => {
+                let all = all.write(x, adapters)?;
+                let width = all.features() / 3;
+                [0, 1, 2].map(|i| all.part(i * width, width))
+            }
+            Input::Separate([q, k, v]) => [q.write(x, adapters)?, k.write(x, adapters)?, v.write(x, adapters)?],
+        };
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            (q, k) = (q_norm.write(&q), k_norm.write(&k));
+        }
+        if let Some([cos, sin]) = angles {
+            q.turn(cos, sin);
+            k.turn(cos, sin);
+        }
+        let past = Past { keys: &mut layer.keys, values: &mut layer.values, filled: columns.before as usize };
+        self.output.write(&attend(&q, &k, &v, past, bias)?, adapters)
     }
 
     pub fn norms(&self) -> Option<&[Norm; 2]> {
@@ -141,6 +173,16 @@ impl Columns {
     }
 }
 
+impl Columns {
+    /// The bias of the last column, `[B, S]` flat, f32.
+    pub fn bias_of_last(&self) -> Vec<f32> {
+        let bias = self.bias.select(2, self.bias.size()[2] - 1).to_kind(Kind::Float).contiguous();
+        let mut flat = vec![0.0; bias.numel()];
+        bias.copy_data(&mut flat, bias.numel());
+        flat
+    }
+}
+
 /// The cosines and sines of rotary positions.
 pub struct Angles {
     /// `[B, 1, T, head]`.
@@ -156,6 +198,11 @@ impl Angles {
         let half = positions.to_kind(Kind::Float).unsqueeze(-1) * frequencies;
         let angles = Tensor::cat(&[&half, &half], -1).unsqueeze(1);
         Angles { cos: angles.cos().to_kind(kind), sin: angles.sin().to_kind(kind) }
+    }
+
+    /// Cosines and sines of one column, `[B, head]` each.
+    pub fn of_column(&self) -> [Thin; 2] {
+        [&self.cos, &self.sin].map(|angles| Thin::of_tensor(&angles.flatten(1, 2).select(1, 0)))
     }
 
     /// Turns pairs of channels (i, i + head/2) of `[B, heads, T - from, head]`, whose columns are those from `from` on.
@@ -195,6 +242,8 @@ pub struct Layer {
 
 impl Cache {
     pub(super) fn new(config: &ModelConfig, rows: usize, columns: usize, kind: Kind, device: Device) -> Cache {
+        // On the CPU columns are computed in f32, which is what its registers have.
+        let kind = if device == Device::Cpu { Kind::Float } else { kind };
         let shape = [rows, config.kv_heads, columns, config.head_width].map(|n| n as i64);
         let empty = || Tensor::empty(shape, (kind, device));
         let layers = (0..config.layers).map(|_| Layer { keys: empty(), values: empty() }).collect();

@@ -1,16 +1,7 @@
 //! Linear maps, with a low-rank adapter where there is one.
 
-use crate::learn::thin_linear;
+use crate::learn::Thin;
 use tch::{Device, Kind, Tensor};
-
-/// How maps are applied in one pass through the model.
-#[derive(Clone, Copy)]
-pub struct Pass {
-    /// Whether adapters add to their maps.
-    pub adapters: bool,
-    /// Whether no gradient is asked for, so that maps of a few rows may take the short way.
-    pub writing: bool,
-}
 
 /// y = x Wᵀ + b, or x W + b where the family stores its weights the other way round.
 #[derive(Debug)]
@@ -56,17 +47,27 @@ impl Linear {
     }
 
     /// `[.., input]` → `[.., output]`, of the same kind.
-    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+    pub fn forward(&self, x: &Tensor, adapters: bool) -> Tensor {
         let weight = if self.transposed { self.weight.tr() } else { self.weight.shallow_clone() };
         let kind = x.kind();
-        let y = product(x, &weight, self.bias.as_ref(), pass).to_kind(kind);
+        let y = product(x, &weight, self.bias.as_ref()).to_kind(kind);
         match &self.lora {
-            Some(lora) if pass.adapters => {
-                let of = |x: &Tensor, map: &Tensor| product(x, &map.to_kind(kind), None, pass).to_kind(kind);
+            Some(lora) if adapters => {
+                let of = |x: &Tensor, map: &Tensor| product(x, &map.to_kind(kind), None).to_kind(kind);
                 y + of(&of(x, &lora.a), &lora.b) * lora.scale
             }
             _ => y,
         }
+    }
+
+    /// The same for a few rows on the CPU, without a gradient; `None` where their weights lie elsewhere.
+    pub fn write(&self, x: &Thin, adapters: bool) -> Option<Thin> {
+        let weight = if self.transposed { self.weight.tr() } else { self.weight.shallow_clone() };
+        let mut y = x.map(&weight, self.bias.as_ref())?;
+        if let Some(lora) = self.lora.as_ref().filter(|_| adapters) {
+            y.add(&x.map(&lora.a, None)?.map(&lora.b, None)?, lora.scale as f32);
+        }
+        Some(y)
     }
 
     /// Sizes of input and output.
@@ -80,12 +81,7 @@ impl Linear {
 }
 
 /// x Wᵀ + b with W `[output, input]`, of the kind of x or, where that comes for nothing, in f32.
-pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, pass: Pass) -> Tensor {
-    if pass.writing
-        && let Some(y) = thin_linear(x, weight, bias)
-    {
-        return y;
-    }
+pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     if x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !multiplies_bf16() {
         // The same sums of the same products: libtorch takes thirty times as long for them without the instructions.
         let wide = |tensor: &Tensor| tensor.to_kind(Kind::Float);
