@@ -194,16 +194,19 @@ impl Default for TextRun {
             precision: TextPrecision::default(),
             lora: None,
             frozen_layers: 0,
-            base_steps: 600,
-            supervised_steps: 200,
-            reward_steps: 150,
-            updates: 80,
-            base: SupervisedSettings { batch: 32, optimiser: at(2e-3), ..SupervisedSettings::default() },
-            supervised: SupervisedSettings { batch: 32, optimiser: at(5e-4), ..SupervisedSettings::default() },
+            // Many small steps: at the same number of texts, a batch of 8 leaves the base model at 0.604 nats a token where 32 leaves
+            // it at 0.652, and what it cannot write the reward model cannot judge.
+            base_steps: 2400,
+            supervised_steps: 800,
+            // Two passes over 500 answers; a third fits their noise.
+            reward_steps: 60,
+            updates: 100,
+            base: SupervisedSettings { batch: 8, optimiser: at(2e-3), ..SupervisedSettings::default() },
+            supervised: SupervisedSettings { batch: 8, optimiser: at(5e-4), ..SupervisedSettings::default() },
             reward: TextRewardSettings { batch: 16, optimiser: at(3e-4), ..TextRewardSettings::default() },
             ppo: TextPpoSettings {
                 max_new_tokens: 64,
-                kl: KlSettings { horizon: 1_000.0, ..ppo.kl.clone() },
+                kl: KlSettings { horizon: 300.0, ..ppo.kl.clone() },
                 optimiser: at(2e-4),
                 ..ppo
             },
@@ -289,7 +292,7 @@ mod tests {
         let run = TextRun { model: Some("m".into()), from: TextStage::Ppo, ..TextRun::default() };
         assert!(run.check().unwrap_err().contains("text.reward_model"));
         let run = TextRun { until: TextStage::Supervised, ..TextRun::default() };
-        assert_eq!((run.steps(), run.steps_of(TextStage::Ppo)), (800, 0));
+        assert_eq!((run.steps(), run.steps_of(TextStage::Ppo)), (3200, 0));
         let back: TextRun = toml::from_str(&toml::to_string(&run).unwrap()).unwrap();
         assert_eq!(back, run);
     }
