@@ -435,16 +435,22 @@ impl Target for Outputs<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::basics::Seed;
+    use rand_distr::{Distribution, StandardNormal};
 
     #[test]
     fn thin_maps_are_libtorchs() {
-        tch::manual_seed(0);
-        let (cpu, bf16) = ((Kind::Float, Device::Cpu), Kind::BFloat16);
+        let mut stream = Seed(0).stream("thin");
+        let mut draw = |shape: &[i64]| {
+            let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| StandardNormal.sample(&mut stream)).collect();
+            Tensor::from_slice(&numbers).reshape(shape)
+        };
+        let bf16 = Kind::BFloat16;
         for (rows, inputs, outputs) in
             [(1, 9, 40), (4, 3, 5), (7, 64, 100), (16, 768, 1030), (17, 33, 1), (90, 100, 97)]
         {
-            let [x, weight] = [[rows, inputs], [outputs, inputs]].map(|shape| Tensor::randn(shape, cpu));
-            let bias = Tensor::randn([outputs], cpu);
+            let (x, weight) = (draw(&[rows, inputs]), draw(&[outputs, inputs]));
+            let bias = draw(&[outputs]);
             for (bias, kind) in [(None, Kind::Float), (Some(&bias), Kind::Float), (Some(&bias), bf16)] {
                 let weight = weight.to_kind(kind);
                 let bias = bias.map(|bias| bias.to_kind(kind));
@@ -459,9 +465,9 @@ mod tests {
             let alone = Thin::of_tensor(&x.narrow(0, 0, 1)).map(&weight, None).unwrap().to_tensor();
             assert!(Thin::of_tensor(&x).map(&weight, None).unwrap().to_tensor().narrow(0, 0, 1).equal(&alone));
         }
-        let odd = Tensor::randn([5, 6], cpu);
-        assert!(Thin::of_tensor(&odd).map(&Tensor::randn([6, 5], cpu).tr(), None).is_none());
-        assert!(Thin::of_tensor(&odd).map(&Tensor::randn([6, 5], cpu), None).is_none());
+        let odd = draw(&[5, 6]);
+        assert!(Thin::of_tensor(&odd).map(&draw(&[6, 5]).tr(), None).is_none());
+        assert!(Thin::of_tensor(&odd).map(&draw(&[6, 5]), None).is_none());
     }
 
     #[test]
