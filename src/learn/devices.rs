@@ -32,35 +32,54 @@ pub fn cuda_devices() -> usize {
 }
 
 /// The folder that the running program has its libtorch from. A CUDA half from elsewhere would be another build's.
+#[cfg(target_os = "linux")]
 fn loaded_folder() -> Option<PathBuf> {
-    // Linux's list of what a process has mapped: addresses and rights, then the file.
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let file =
-        maps.lines().find_map(|line| Some(&line[line.find('/')?..]).filter(|f| f.ends_with("/libtorch_cpu.so")))?;
-    Path::new(file).parent().map(Path::to_owned)
+    use std::ffi::{CStr, OsStr, c_int, c_void};
+    use std::os::unix::ffi::OsStrExt;
+
+    /// Called by the loader for every library in turn, until it returns something else than 0.
+    unsafe extern "C" fn visit(library: *mut libc::dl_phdr_info, _size: usize, found: *mut c_void) -> c_int {
+        // SAFETY: the loader gives a valid entry, whose name is null or ends in NUL, and hands on the pointer to `found` below.
+        unsafe {
+            let name = (*library).dlpi_name;
+            if name.is_null() || !CStr::from_ptr(name).to_bytes().ends_with(b"/libtorch_cpu.so") {
+                return 0;
+            }
+            *found.cast::<Option<PathBuf>>() = Some(PathBuf::from(OsStr::from_bytes(CStr::from_ptr(name).to_bytes())));
+        }
+        1
+    }
+    let mut found: Option<PathBuf> = None;
+    // SAFETY: `visit` is called before this returns, and with this pointer alone.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+    found?.parent().map(Path::to_owned)
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 fn open(file: &Path) -> CudaLibrary {
     use std::ffi::{CStr, CString};
     use std::os::unix::ffi::OsStrExt;
-    let Some(name) = CString::new(file.as_os_str().as_bytes()).ok().filter(|_| file.exists()) else {
-        return CudaLibrary::Absent;
-    };
+    let Ok(name) = CString::new(file.as_os_str().as_bytes()) else { return CudaLibrary::Absent };
     // SAFETY: the name ends in NUL; the library is libtorch's own, made to be loaded beside the half that runs already, and is never closed.
     // dlerror's words are copied before anything else can be opened on this thread.
     let problem = unsafe {
-        let opened = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL);
-        if !opened.is_null() {
+        if !libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
             return CudaLibrary::Opened(file.to_owned());
         }
         let words = libc::dlerror();
         if words.is_null() { String::new() } else { CStr::from_ptr(words).to_string_lossy().into_owned() }
     };
-    CudaLibrary::Broken(problem)
+    // The loader names the file that it misses first: this one, or one that this one needs.
+    let missing = problem.strip_prefix(&*file.to_string_lossy()).is_some_and(|why| why.contains("No such file"));
+    if missing { CudaLibrary::Absent } else { CudaLibrary::Broken(problem) }
 }
 
-#[cfg(not(unix))]
+#[cfg(not(target_os = "linux"))]
+fn loaded_folder() -> Option<PathBuf> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
 fn open(_file: &Path) -> CudaLibrary {
     CudaLibrary::Absent
 }

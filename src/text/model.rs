@@ -388,6 +388,11 @@ impl Transformer {
         all
     }
 
+    /// Numbers of the base model's parameters together.
+    pub fn parameters(&self) -> usize {
+        self.tensors().values().map(Tensor::numel).sum()
+    }
+
     /// The linear maps, in order.
     pub(super) fn linears(&self) -> Vec<&Linear> {
         let mut all = vec![];
