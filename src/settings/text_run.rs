@@ -198,7 +198,7 @@ impl Default for TextRun {
             // it at 0.652, and what it cannot write the reward model cannot judge.
             base_steps: 2400,
             supervised_steps: 800,
-            // Two passes over 500 answers; a third fits their noise.
+            // Two passes over 500 answers; five fit their noise.
             reward_steps: 60,
             updates: 100,
             base: SupervisedSettings { batch: 8, optimiser: at(2e-3), ..SupervisedSettings::default() },

@@ -48,7 +48,7 @@ pub struct TextSpeed {
     pub ppo_tokens_per_s: f64,
     /// Seconds of that step.
     pub ppo_step_s: f64,
-    /// The processor, or the GPU's number.
+    /// The processor.
     pub machine: String,
 }
 

@@ -3,6 +3,7 @@
 use super::linear::Linear;
 use super::norm::Norm;
 use crate::learn::{Past, Thin, attend};
+use crate::text::causal::numbers;
 use crate::text::config::{ModelConfig, Rope};
 use tch::{Device, Kind, Tensor};
 
@@ -176,10 +177,7 @@ impl Columns {
 impl Columns {
     /// The bias of the last column, `[B, S]` flat, f32.
     pub fn bias_of_last(&self) -> Vec<f32> {
-        let bias = self.bias.select(2, self.bias.size()[2] - 1).to_kind(Kind::Float).contiguous();
-        let mut flat = vec![0.0; bias.numel()];
-        bias.copy_data(&mut flat, bias.numel());
-        flat
+        numbers(&self.bias.select(2, self.bias.size()[2] - 1))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Layer norm and RMS norm, in f32 whatever the model's precision.
 
 use crate::learn::Thin;
+use crate::text::causal::numbers;
 use tch::{Kind, Tensor};
 
 /// A norm over the last axis.
@@ -29,11 +30,6 @@ impl Norm {
 
     /// The same for a few rows on the CPU, whose features may be several groups that are normed apart.
     pub fn write(&self, x: &Thin) -> Thin {
-        let numbers = |tensor: &Tensor| {
-            let mut flat = vec![0.0; tensor.numel()];
-            tensor.copy_data(&mut flat, tensor.numel());
-            flat
-        };
         x.norm(&numbers(&self.weight), self.bias.as_ref().map(numbers).as_deref(), self.eps)
     }
 }
