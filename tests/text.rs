@@ -232,6 +232,51 @@ fn completions_are_likely_alone_or_together_and_end_where_they_should() {
     assert_eq!((told, cut.iter().map(|completion| completion.tokens.len()).sum::<usize>()), (4, 4));
 }
 
+/// The gradients of a loss that every parameter has a part in, by parameter; undefined where one has none.
+fn gradients_of(model: &Transformer, ids: &Tensor, mask: &Tensor, dropout: Option<u64>) -> Vec<Tensor> {
+    let parameters: Vec<Tensor> = model.trainable().into_iter().map(|(_, tensor)| tensor).collect();
+    let hidden = model.hidden_to_learn(ids, mask, 1, dropout);
+    let loss = model.logits(hidden.states()).square().sum(Kind::Float);
+    let mut sums: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
+    let add = &mut |gradients: Vec<Tensor>| {
+        for (sum, gradient) in sums.iter_mut().zip(gradients).filter(|(_, gradient)| gradient.defined()) {
+            *sum += gradient;
+        }
+    };
+    hidden.gradients(&loss, &parameters, add).unwrap();
+    sums
+}
+
+#[test]
+fn gradients_of_blocks_computed_again_are_those_of_blocks_kept() {
+    for name in FOLDERS {
+        let (base, _) = load(name, Precision::F32);
+        let (ids, mask, _) = expected(name);
+        let mut adapted = base.clone();
+        let settings = LoraSettings { rank: 3, alpha: 6.0, dropout: 0.3, targets: vec![] };
+        adapted.attach(&settings, &mut Seed(5).stream("adapter")).unwrap();
+        stir(&adapted);
+        let mut half = base.twin();
+        half.freeze(1);
+        for (what, model, dropout) in
+            [("all", &base, None), ("half", &half, None), ("LoRA", &adapted, None), ("dropout", &adapted, Some(7))]
+        {
+            let mut again = model.clone();
+            again.set_checkpointing(true);
+            let (kept, computed) =
+                (gradients_of(model, &ids, &mask, dropout), gradients_of(&again, &ids, &mask, dropout));
+            for ((parameter, _), (kept, computed)) in model.trainable().iter().zip(kept.iter().zip(&computed)) {
+                let error = largest(&(kept - computed)) / (1.0 + largest(kept));
+                assert!(error < 1e-6, "{name}, {what}: {parameter} is {error} off");
+            }
+            assert!(kept.iter().any(|gradient| largest(gradient) > 1e-3), "{name}, {what}");
+        }
+        let states = |dropout| adapted.hidden_to_learn(&ids, &mask, 0, dropout).states().detach();
+        assert!(states(None).equal(&adapted.hidden(&ids, &mask, None, true)), "{name}");
+        assert!(states(Some(1)).equal(&states(Some(1))) && !states(Some(1)).equal(&states(Some(2))), "{name}");
+    }
+}
+
 #[test]
 fn gradients_reach_every_parameter() {
     for name in FOLDERS {

@@ -88,6 +88,9 @@ pub struct StageArguments {
     /// Blocks, counted from the embedding, that stay as they are.
     #[arg(long, default_value_t = 0)]
     pub freeze: usize,
+    /// Compute blocks again for their gradients rather than keep what those need: less memory, a third more time.
+    #[arg(long)]
+    pub gradient_checkpointing: bool,
     /// What weights and activations are made of: f32, or bf16 with f32 master weights.
     #[arg(long, default_value = "f32")]
     pub precision: TextPrecision,
@@ -292,6 +295,7 @@ impl StageArguments {
             skip_bad_lines: self.skip_bad_lines,
             lora: self.lora.clone(),
             frozen_layers: self.freeze,
+            gradient_checkpointing: self.gradient_checkpointing,
             precision: self.precision,
             ..TextRun::default()
         };

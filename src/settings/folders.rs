@@ -34,6 +34,18 @@ pub fn sessions_folder() -> Result<PathBuf, FolderError> {
     choose(env::var_os(SESSIONS_VARIABLE), data)
 }
 
+/// The folder of what can be made again and is kept to save time, where this system has one (`~/.cache/flipside` on Linux). It need not exist.
+pub fn cache_folder() -> Option<PathBuf> {
+    ProjectDirs::from("", "", "flipside").map(|dirs| dirs.cache_dir().to_owned())
+}
+
+/// A number that another build of this program has hardly ever: of its file's length and time.
+pub fn build_mark() -> Option<u64> {
+    let about = env::current_exe().and_then(fs::metadata).ok()?;
+    let written = about.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(about.len() ^ (written.as_nanos() as u64).rotate_left(20))
+}
+
 /// Makes a new, empty folder for a session of this task, named after the task and the time (UTC), e.g. `hopper-2026-11-23-194501`;
 /// `-2`, `-3`, … is added where that one exists. It is made here and now, so two callers never get the same one.
 pub fn new_session_folder(task: &str) -> Result<PathBuf, FolderError> {

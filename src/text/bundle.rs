@@ -245,7 +245,7 @@ pub fn log_probs(
         }
         let rows = Rows::new(&rows, LanguageModel::device(model));
         all.extend(tch::no_grad(|| {
-            let scores = rows.log_softmax(model, &rows.before_tokens(model, adapters), temperature);
+            let scores = rows.log_softmax(model, &rows.before_tokens(&rows.hidden(model, adapters)), temperature);
             rows_of(&rows.chosen(&scores), lengths.into_iter())
         }));
     }

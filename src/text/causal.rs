@@ -8,15 +8,24 @@
 //! ```
 
 use super::generate::{Sampling, generate};
+use super::hidden::Hidden;
 use super::model::Transformer;
+use crate::basics::Seed;
 use crate::learn::LearnError;
+use rand::Rng;
 use tch::{Device, Kind, Tensor};
 
-/// A causal language model whose parameters are tensors. Dropout is off throughout.
+/// A causal language model whose parameters are tensors. Dropout is off but where an adapter learns with it and is told so.
 pub trait LanguageModel {
     /// The final hidden states of the columns from `from` on, `[B, T - from, d]`, of ids `[B, T]` (i64) with a mask of the same shape (i64: 1
     /// for a token, 0 for padding on either side). Without `adapters` it is the base model, bit for bit.
     fn hidden(&self, ids: &Tensor, mask: &Tensor, from: i64, adapters: bool) -> Tensor;
+
+    /// The same with adapters, for a loss. With a seed, the share of the adapters' inputs that they were made for is dropped, which the seed
+    /// decides.
+    fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, _dropout: Option<u64>) -> Hidden<'_> {
+        Hidden::whole(self.hidden(ids, mask, from, true))
+    }
 
     /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
     fn logits(&self, hidden: &Tensor) -> Tensor;
@@ -37,6 +46,10 @@ pub trait LanguageModel {
 impl LanguageModel for Transformer {
     fn hidden(&self, ids: &Tensor, mask: &Tensor, from: i64, adapters: bool) -> Tensor {
         self.hidden_from(ids, mask, from, None, adapters)
+    }
+
+    fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
+        Transformer::hidden_to_learn(self, ids, mask, from, dropout)
     }
 
     fn logits(&self, hidden: &Tensor) -> Tensor {
@@ -159,14 +172,24 @@ impl Rows {
         }
     }
 
-    /// The hidden states that completion tokens are predicted from, `[B, C, d]`: each column is the one before its token's.
-    pub fn before_tokens(&self, model: &impl LanguageModel, adapters: bool) -> Tensor {
-        model.hidden(&self.ids, &self.mask, self.prompt - 1, adapters).narrow(1, 0, self.completion)
+    /// The hidden states of the prompts' last column and all completions, `[B, 1 + C, d]`.
+    pub fn hidden(&self, model: &impl LanguageModel, adapters: bool) -> Tensor {
+        model.hidden(&self.ids, &self.mask, self.prompt - 1, adapters)
     }
 
-    /// The hidden state of each row's last token, `[B, d]`.
-    pub fn at_last(&self, model: &impl LanguageModel) -> Tensor {
-        let hidden = model.hidden(&self.ids, &self.mask, self.prompt - 1, true);
+    /// The same for a loss, with adapters, part of whose inputs a seed drops.
+    pub fn to_learn<'m>(&self, model: &'m impl LanguageModel, dropout: Option<u64>) -> Hidden<'m> {
+        model.hidden_to_learn(&self.ids, &self.mask, self.prompt - 1, dropout)
+    }
+
+    /// The hidden states that completion tokens are predicted from, `[B, C, d]`, among [`Rows::hidden`]'s: each column is the one before its
+    /// token's.
+    pub fn before_tokens(&self, hidden: &Tensor) -> Tensor {
+        hidden.narrow(1, 0, self.completion)
+    }
+
+    /// The hidden state of each row's last token, `[B, d]`, among [`Rows::hidden`]'s.
+    pub fn at_last(&self, hidden: &Tensor) -> Tensor {
         let index = self.last.reshape([-1, 1, 1]).expand([-1, 1, hidden.size()[2]], false);
         hidden.gather(1, &index, false).squeeze_dim(1)
     }
@@ -182,6 +205,11 @@ impl Rows {
     pub fn chosen(&self, log_softmax: &Tensor) -> Tensor {
         log_softmax.gather(-1, &self.tokens.unsqueeze(-1), false).squeeze_dim(-1)
     }
+}
+
+/// The seed of what adapters drop in one part of a gradient step's batch: it depends on nothing that a resumed run would not have.
+pub(super) fn drop_in_part(seed: Seed, step: u64, part: usize) -> u64 {
+    seed.stream(&format!("text.dropout.{step}.{part}")).next_u64()
 }
 
 /// The numbers of a `[B, C]` tensor without padding, row by row.

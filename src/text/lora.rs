@@ -42,6 +42,7 @@ impl Transformer {
                 a: Tensor::from_slice(&a).reshape([rank, input]).to_device(device).set_requires_grad(true),
                 b: Tensor::zeros([output, rank], (Kind::Float, device)).set_requires_grad(true),
                 scale: settings.alpha / settings.rank as f64,
+                dropout: settings.dropout,
             });
         }
         self.adapter = Some(settings.clone());

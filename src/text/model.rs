@@ -1,7 +1,7 @@
 //! The transformer: GPT-2 and the Llama family, from token ids to hidden states and logits.
 //!
 //! Parameters carry Hugging Face's names and layouts, so that what is loaded, trained and saved is one set of tensors. Dropout is off
-//! throughout. In bf16, weights and activations are bf16; norms, softmax and the logits that are returned are computed in f32.
+//! but for adapters that learn with it. In bf16, weights and activations are bf16; norms, softmax and the logits that are returned are computed in f32.
 
 mod attention;
 mod linear;
@@ -10,14 +10,16 @@ mod norm;
 use super::causal::numbers;
 use super::config::{Ending, Family, ModelConfig};
 use super::error::ModelError;
+use super::hidden::{Compute, Hidden};
 use crate::basics::Stream;
 use crate::learn::Thin;
 use crate::settings::LoraSettings;
-use attention::{Angles, Attention, Columns};
-use linear::{Linear, outputs_first, product};
+use attention::{Angles, Attention, Columns, Layer};
+use linear::{Adapters, Linear, outputs_first, product};
 use norm::Norm;
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 pub use crate::settings::TextPrecision as Precision;
@@ -55,6 +57,8 @@ pub struct Transformer {
     frozen: usize,
     /// How the adapters were made, where there are any.
     pub(super) adapter: Option<LoraSettings>,
+    /// Whether a loss has a block computed again rather than kept.
+    checkpointing: bool,
 }
 
 /// Attention and a feed-forward part, each behind a norm and beside a residual.
@@ -74,8 +78,15 @@ enum Mlp {
     Gated { gate: Linear, up: Linear, down: Linear },
 }
 
+/// What all blocks share in a pass.
+struct Batch {
+    columns: Columns,
+    /// None where positions are learnt.
+    angles: Option<Angles>,
+}
+
 impl Mlp {
-    fn forward(&self, x: &Tensor, adapters: bool) -> Tensor {
+    fn forward(&self, x: &Tensor, adapters: Adapters) -> Tensor {
         match self {
             Mlp::Gelu { input, output } => output.forward(&input.forward(x, adapters).gelu("tanh"), adapters),
             Mlp::Gated { gate, up, down } => {
@@ -242,6 +253,7 @@ impl Transformer {
             embedding,
             frozen: 0,
             adapter: None,
+            checkpointing: false,
         }
     }
 
@@ -280,52 +292,101 @@ impl Transformer {
         let mut nothing = Cache::none();
         let kept = cache.is_some();
         let cache = cache.unwrap_or(&mut nothing);
-        let columns = Columns::new(mask, cache, kept, self.config.window, self.precision.kind());
-        let angles = self
-            .config
-            .rope
-            .map(|rope| Angles::new(rope, self.config.head_width, &columns.positions, self.precision.kind()));
-        let mut x = Tensor::embedding(&self.embedding, ids, -1, false, false);
-        if let Some(positions) = &self.positions {
-            x = &x + Tensor::embedding(positions, &columns.positions, -1, false, false);
-        }
+        let batch = self.lay_out(mask, cache, kept);
+        let mut x = self.embed(ids, &batch);
         if kept
             && ids.size()[1] == 1
-            && let Some(hidden) = self.write_column(&x, &columns, angles.as_ref(), cache, adapters)
+            && let Some(hidden) = self.write_column(&x, &batch, cache, adapters)
         {
-            cache.advance(&columns);
+            cache.advance(&batch.columns);
             return hidden;
         }
-        // Sums are new tensors: adding in place would overwrite what a norm keeps for its gradient.
-        for (i, block) in self.blocks.iter().enumerate() {
-            let from = if i + 1 == self.blocks.len() { from } else { 0 };
-            let normed = block.before_attention.forward(&x);
-            let seen =
-                block.attention.forward(&normed, from, &columns, angles.as_ref(), cache.layer(i, kept), adapters);
-            x = if from == 0 { x } else { x.narrow(1, from, x.size()[1] - from) };
-            x = &x + seen;
-            let normed = block.before_mlp.forward(&x);
-            x = &x + block.mlp.forward(&normed, adapters);
+        for i in 0..self.blocks.len() {
+            x = self.block(i, &x, from, &batch, cache.layer(i, kept), adapters.into());
         }
         if kept {
-            cache.advance(&columns);
+            cache.advance(&batch.columns);
         }
         self.norm.forward(&x)
     }
 
-    /// One column of a few rows on the CPU, from embeddings `[B, 1, d]` to hidden states `[B, 1, d]`; `None` where libtorch is to do it.
-    fn write_column(
+    /// [`Transformer::hidden_from`] with adapters, for a loss. With a seed, the adapters drop the share of their inputs that they were made
+    /// for. With [`Transformer::set_checkpointing`], nothing but the inputs of the blocks that are trained is kept.
+    pub fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
+        let adapters = dropout.map_or(Adapters::On, Adapters::Dropping);
+        let batch = Rc::new(self.lay_out(mask, &Cache::none(), false));
+        let blocks = self.blocks.len();
+        // What is frozen has no gradient, and is computed once.
+        let first = self.frozen.min(blocks);
+        let given = || (0..first).fold(self.embed(ids, &batch), |x, i| self.block(i, &x, from, &batch, None, adapters));
+        if !self.checkpointing || first == blocks {
+            let x = (first..blocks).fold(given(), |x, i| self.block(i, &x, from, &batch, None, adapters));
+            return Hidden::whole(self.norm.forward(&x));
+        }
+        let frozen = (first > 0).then(|| tch::no_grad(given));
+        let ids = ids.shallow_clone();
+        Hidden::in_pieces((first..blocks).map(|i| {
+            let (batch, frozen, ids) = (batch.clone(), frozen.as_ref().map(Tensor::shallow_clone), ids.shallow_clone());
+            let compute = move |input: Option<&Tensor>| {
+                let start = || frozen.as_ref().map_or_else(|| self.embed(&ids, &batch), Tensor::shallow_clone);
+                let x = input.map_or_else(start, Tensor::shallow_clone);
+                let x = self.block(i, &x, from, &batch, None, adapters);
+                if i + 1 == blocks { self.norm.forward(&x) } else { x }
+            };
+            Box::new(compute) as Box<Compute>
+        }))
+    }
+
+    /// Whether a loss is to keep the inputs of blocks alone, and to compute a block again for its gradients: memory for time.
+    pub fn set_checkpointing(&mut self, on: bool) {
+        self.checkpointing = on;
+    }
+
+    /// What all blocks of a pass share, for columns that follow those of the cache.
+    fn lay_out(&self, mask: &Tensor, cache: &Cache, kept: bool) -> Batch {
+        let kind = self.precision.kind();
+        let columns = Columns::new(mask, cache, kept, self.config.window, kind);
+        let rope = self.config.rope;
+        let angles = rope.map(|rope| Angles::new(rope, self.config.head_width, &columns.positions, kind));
+        Batch { columns, angles }
+    }
+
+    /// `[B, T]` → `[B, T, d]`.
+    fn embed(&self, ids: &Tensor, batch: &Batch) -> Tensor {
+        let x = Tensor::embedding(&self.embedding, ids, -1, false, false);
+        match &self.positions {
+            Some(positions) => x + Tensor::embedding(positions, &batch.columns.positions, -1, false, false),
+            None => x,
+        }
+    }
+
+    /// A block, `[B, T, d]` → `[B, T, d]`; the last one leaves the columns before `from` out.
+    fn block(
         &self,
+        i: usize,
         x: &Tensor,
-        columns: &Columns,
-        angles: Option<&Angles>,
-        cache: &mut Cache,
-        adapters: bool,
-    ) -> Option<Tensor> {
+        from: i64,
+        batch: &Batch,
+        layer: Option<&mut Layer>,
+        adapters: Adapters,
+    ) -> Tensor {
+        let block = &self.blocks[i];
+        let from = if i + 1 == self.blocks.len() { from } else { 0 };
+        let normed = block.before_attention.forward(x);
+        let seen = block.attention.forward(&normed, from, &batch.columns, batch.angles.as_ref(), layer, adapters);
+        // Sums are new tensors: adding in place would overwrite what a norm keeps for its gradient.
+        let x = if from == 0 { x.shallow_clone() } else { x.narrow(1, from, x.size()[1] - from) } + seen;
+        let normed = block.before_mlp.forward(&x);
+        &x + block.mlp.forward(&normed, adapters)
+    }
+
+    /// One column of a few rows on the CPU, from embeddings `[B, 1, d]` to hidden states `[B, 1, d]`; `None` where libtorch is to do it.
+    fn write_column(&self, x: &Tensor, batch: &Batch, cache: &mut Cache, adapters: bool) -> Option<Tensor> {
         if self.device != Device::Cpu || x.size()[0] as usize > Thin::MOST {
             return None;
         }
-        let (bias, angles) = (columns.bias_of_last(), angles.map(Angles::of_column));
+        let columns = &batch.columns;
+        let (bias, angles) = (columns.bias_of_last(), batch.angles.as_ref().map(Angles::of_column));
         let mut x = Thin::of_tensor(&x.squeeze_dim(1));
         for (i, block) in self.blocks.iter().enumerate() {
             let normed = block.before_attention.write(&x);
@@ -450,7 +511,7 @@ impl Transformer {
         for (new, old) in twin.linears_mut().into_iter().zip(self.linears()) {
             new.lora = old.lora.as_ref().map(|lora| match self.is_frozen(&old.name) {
                 true => lora.share(),
-                false => Lora { a: leaf(&lora.a), b: leaf(&lora.b), scale: lora.scale },
+                false => Lora { a: leaf(&lora.a), b: leaf(&lora.b), ..lora.share() },
             });
         }
         twin
@@ -461,6 +522,7 @@ impl Transformer {
         let mut model = Transformer::assemble(&self.config, tensors, self.precision, self.device);
         model.frozen = self.frozen;
         model.adapter = self.adapter.clone();
+        model.checkpointing = self.checkpointing;
         model
     }
 }

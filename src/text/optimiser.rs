@@ -2,6 +2,7 @@
 //! step size. The state can be saved, and a failed update undone.
 
 use super::causal::numbers;
+use super::hidden::Hidden;
 use crate::basics::{Array, Arrays};
 use crate::learn::{Adam, LearnError, Reader, global_norm};
 use crate::settings::OptimiserSettings;
@@ -49,20 +50,21 @@ impl Optimiser {
         })
     }
 
-    /// Adds the gradient of a loss.
-    pub fn add(&mut self, loss: &Tensor) -> Result<(), LearnError> {
-        let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
-        if self.sums.is_empty() {
-            self.sums = gradients;
-            return Ok(());
-        }
-        tch::no_grad(|| {
-            for (sum, gradient) in self.sums.iter_mut().zip(gradients).filter(|(_, gradient)| gradient.defined()) {
-                // Sums are f32, so that many small parts of a bf16 gradient are not lost.
-                *sum = if sum.defined() { sum.to_kind(Kind::Float) + gradient } else { gradient };
+    /// Adds the gradient of a loss of these hidden states.
+    pub fn add(&mut self, loss: &Tensor, hidden: &Hidden) -> Result<(), LearnError> {
+        let sums = &mut self.sums;
+        hidden.gradients(loss, &self.parameters, &mut |gradients| {
+            if sums.is_empty() {
+                *sums = gradients;
+                return;
             }
-        });
-        Ok(())
+            tch::no_grad(|| {
+                for (sum, gradient) in sums.iter_mut().zip(gradients).filter(|(_, gradient)| gradient.defined()) {
+                    // Sums are f32, so that many small parts of a bf16 gradient are not lost.
+                    *sum = if sum.defined() { sum.to_kind(Kind::Float) + gradient } else { gradient };
+                }
+            });
+        })
     }
 
     /// Forgets what was added since the last step.

@@ -115,7 +115,7 @@ impl Transformer {
                 Ok(tensor.to_kind(Kind::Float).to_device(device).set_requires_grad(true))
             };
             let (a, b) = (matrix("lora_A", [rank, input])?, matrix("lora_B", [output, rank])?);
-            adapters.push(Lora { a, b, scale });
+            adapters.push(Lora { a, b, scale, dropout: settings.dropout });
         }
         if let Some(name) = left.first() {
             return refuse(format!("nothing of this model takes its `{name}`"));

@@ -274,7 +274,7 @@ impl<M: LanguageModel> TextPpo<M> {
             tch::no_grad(|| {
                 let rows = rows(part.iter(), &self.policy);
                 let temperature = self.settings.temperature;
-                let hidden = rows.before_tokens(&self.policy, true);
+                let hidden = rows.before_tokens(&rows.hidden(&self.policy, true));
                 let all = rows.log_softmax(&self.policy, &hidden, temperature);
                 let lengths = || part.iter().map(|e| e.completion.len()).collect::<Vec<_>>().into_iter();
                 let log_probs = rows_of(&rows.chosen(&all), lengths());
@@ -286,7 +286,7 @@ impl<M: LanguageModel> TextPpo<M> {
                         Reference::Base => (&self.policy, false),
                         Reference::Model(model) => (model, true),
                     };
-                    let all = rows.log_softmax(model, &rows.before_tokens(model, adapters), temperature);
+                    let all = rows.log_softmax(model, &rows.before_tokens(&rows.hidden(model, adapters)), temperature);
                     rows_of(&rows.chosen(&all), lengths())
                 };
                 let found = log_probs.into_iter().zip(reference).zip(values).zip(entropies);
@@ -470,7 +470,9 @@ impl<M: LanguageModel> TextPpo<M> {
         let old_values = table(|l| l.episode.values.clone());
         let returns = table(|l| l.returns.clone());
 
-        let hidden = rows.before_tokens(&self.policy, true);
+        // Without dropout: the first minibatch must find the policy that wrote.
+        let learning = rows.to_learn(&self.policy, None);
+        let hidden = rows.before_tokens(learning.states());
         let log_probs = rows.chosen(&rows.log_softmax(&self.policy, &hidden, temperature));
         let log_ratio = (log_probs - old) * &rows.real;
         let mean = |loss: Tensor| (loss * &rows.real).sum(Kind::Float) / tokens as f64;
@@ -483,7 +485,7 @@ impl<M: LanguageModel> TextPpo<M> {
                 return Err(LearnError::NotFinite { what: format!("the loss of the {what}") });
             }
         }
-        self.optimiser.add(&(policy + value * value_weight))?;
+        self.optimiser.add(&(policy + value * value_weight), &learning)?;
         means.policy += of_policy;
         means.value += of_value;
         let lengths = part.iter().map(|l| l.advantages.len());

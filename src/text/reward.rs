@@ -1,9 +1,10 @@
 //! Reward models of texts: a scalar head on the hidden state of the last token, fitted to judgements by the Bradley–Terry likelihood that
 //! robots have too.
 
-use super::causal::{Example, LanguageModel, Progress, Rows, Watch, look, numbers};
+use super::causal::{Example, LanguageModel, Progress, Rows, Watch, drop_in_part, look, numbers};
 use super::cursor::Cursor;
 use super::heads::ScalarHead;
+use super::hidden::Hidden;
 use super::optimiser::Optimiser;
 use crate::basics::{Array, Arrays, Choice, Seed};
 use crate::learn::{LearnError, Reader};
@@ -40,6 +41,8 @@ pub struct TextReward<M> {
     bias: f64,
     optimiser: Optimiser,
     cursor: Cursor,
+    /// Decides what adapters drop.
+    seed: Seed,
     /// Steps done, and planned in all (0: no plan, no decay).
     steps: [u64; 2],
 }
@@ -81,6 +84,7 @@ impl<M: LanguageModel> TextReward<M> {
             settings: settings.clone(),
             model,
             head,
+            seed,
             gain: 1.0,
             bias: 0.0,
             steps: [0, 0],
@@ -145,12 +149,13 @@ impl<M: LanguageModel> TextReward<M> {
         let of = parts.len();
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Learning { done, of })?;
-            let (loss, difference) = self.loss(part);
+            let dropout = drop_in_part(self.seed, self.steps[0], done);
+            let (loss, difference, hidden) = self.loss(part, |rows| rows.to_learn(&self.model, Some(dropout)));
             tally.count(&loss, &difference, part);
             if !tally.loss.is_finite() {
                 return Err(LearnError::NotFinite { what: "the loss of the comparisons".to_owned() });
             }
-            self.optimiser.add(&(loss / batch.len() as f64))?;
+            self.optimiser.add(&(loss / batch.len() as f64), &hidden)?;
         }
         let grad_norm = self.optimiser.step(learning_rate)?;
         Ok(TextRewardStats { grad_norm, learning_rate, ..tally.stats(batch.len()) })
@@ -163,27 +168,29 @@ impl<M: LanguageModel> TextReward<M> {
         let (of, mut tally) = (parts.len(), Tally::default());
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Scoring { done, of })?;
-            let (loss, difference) = tch::no_grad(|| self.loss(part));
+            let hidden = |rows: &Rows| Hidden::whole(rows.hidden(&self.model, true));
+            let (loss, difference, _) = tch::no_grad(|| self.loss(part, hidden));
             tally.count(&loss, &difference, part);
         }
         Ok(tally.stats(comparisons.len().max(1)))
     }
 
-    /// The sum of the losses, and the rewards' differences left less right.
-    fn loss(&self, part: &[&TextComparison]) -> (Tensor, Tensor) {
+    /// The sum of the losses, the rewards' differences left less right, and the hidden states that both are of.
+    fn loss<'m>(
+        &self,
+        part: &[&TextComparison],
+        hidden: impl FnOnce(&Rows) -> Hidden<'m>,
+    ) -> (Tensor, Tensor, Hidden<'m>) {
         let left = part.iter().map(|c| (&c.prompt[..], &c.left[..]));
         let rows: Vec<(&[u32], &[u32])> = left.chain(part.iter().map(|c| (&c.prompt[..], &c.right[..]))).collect();
-        let rewards = self.raw(&rows) * self.gain;
+        let rows = Rows::new(&rows, self.model.device());
+        let hidden = hidden(&rows);
+        let rewards = self.head.of_hidden(&rows.at_last(hidden.states())) * self.gain;
         let n = part.len() as i64;
         let difference = rewards.narrow(0, 0, n) - rewards.narrow(0, n, n);
         let targets: Vec<f32> = part.iter().map(|c| c.target).collect();
         let targets = Tensor::from_slice(&targets).to_device(self.model.device());
-        (preference_loss(&difference, &targets, self.settings.error_rate).sum(Kind::Float), difference)
-    }
-
-    /// The head at each row's last token, `[B]`.
-    fn raw(&self, rows: &[(&[u32], &[u32])]) -> Tensor {
-        self.head.of_hidden(&Rows::new(rows, self.model.device()).at_last(&self.model))
+        (preference_loss(&difference, &targets, self.settings.error_rate).sum(Kind::Float), difference, hidden)
     }
 
     /// The rewards of completions.
@@ -198,7 +205,9 @@ impl<M: LanguageModel> TextReward<M> {
         let (of, mut rewards) = (parts.len(), Vec::with_capacity(rows.len()));
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Scoring { done, of })?;
-            rewards.extend(tch::no_grad(|| numbers(&self.raw(part))));
+            let rows = Rows::new(part, self.model.device());
+            let last = || rows.at_last(&rows.hidden(&self.model, true));
+            rewards.extend(tch::no_grad(|| numbers(&self.head.of_hidden(&last()))));
         }
         Ok(rewards)
     }

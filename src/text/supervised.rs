@@ -1,7 +1,8 @@
 //! Supervised fine-tuning: the tokens of completions, each given all before it. Training from nothing is the same with short prompts.
 
-use super::causal::{Example, LanguageModel, Progress, Rows, Watch, look};
+use super::causal::{Example, LanguageModel, Progress, Rows, Watch, drop_in_part, look};
 use super::cursor::Cursor;
+use super::hidden::Hidden;
 use super::optimiser::Optimiser;
 use crate::basics::{Array, Arrays, Seed};
 use crate::learn::{LearnError, Reader};
@@ -14,6 +15,8 @@ pub struct Supervised<M> {
     model: M,
     optimiser: Optimiser,
     cursor: Cursor,
+    /// Decides what adapters drop.
+    seed: Seed,
     /// Steps done, and planned in all (0: no plan, no decay).
     steps: [u64; 2],
 }
@@ -32,7 +35,8 @@ pub struct SupervisedStats {
 }
 
 impl<M: LanguageModel> Supervised<M> {
-    /// A trainer of what the model leaves to train. The seed decides the order of examples.
+    /// A trainer of what the model leaves to train. The seed decides the order of examples, and what adapters drop that were
+    /// made to.
     pub fn new(model: M, settings: &SupervisedSettings, seed: Seed) -> Result<Supervised<M>, LearnError> {
         settings.check().map_err(LearnError::Settings)?;
         Ok(Supervised {
@@ -40,6 +44,7 @@ impl<M: LanguageModel> Supervised<M> {
             cursor: Cursor::new(seed.stream("text.sft.examples")),
             settings: settings.clone(),
             model,
+            seed,
             steps: [0, 0],
         })
     }
@@ -94,13 +99,16 @@ impl<M: LanguageModel> Supervised<M> {
         let of = parts.len();
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Learning { done, of })?;
-            if let Some(sum) = negative_log_likelihood(&self.model, part) {
+            let dropout = drop_in_part(self.seed, self.steps[0], done);
+            if let Some((sum, hidden)) =
+                negative_log_likelihood(&self.model, part, |rows| rows.to_learn(&self.model, Some(dropout)))
+            {
                 let loss = sum / tokens as f64;
                 stats.loss += loss.double_value(&[]);
                 if !stats.loss.is_finite() {
                     return Err(LearnError::NotFinite { what: "the loss of the completions".to_owned() });
                 }
-                self.optimiser.add(&loss)?;
+                self.optimiser.add(&loss, &hidden)?;
             }
         }
         stats.grad_norm = self.optimiser.step(learning_rate)?;
@@ -115,7 +123,9 @@ impl<M: LanguageModel> Supervised<M> {
         let (of, mut sum) = (parts.len(), 0.0);
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Scoring { done, of })?;
-            sum += tch::no_grad(|| negative_log_likelihood(&self.model, part)).map_or(0.0, |s| s.double_value(&[]));
+            let hidden = |rows: &Rows| Hidden::whole(rows.hidden(&self.model, true));
+            let part = tch::no_grad(|| negative_log_likelihood(&self.model, part, hidden));
+            sum += part.map_or(0.0, |(sum, _)| sum.double_value(&[]));
         }
         Ok(sum / tokens.max(1) as f64)
     }
@@ -141,13 +151,18 @@ impl<M: LanguageModel> Supervised<M> {
     }
 }
 
-/// The sum over completion tokens, nats; `None` where there are none.
-fn negative_log_likelihood(model: &impl LanguageModel, rows: &[(&[u32], &[u32])]) -> Option<Tensor> {
+/// The sum over completion tokens, nats, and the hidden states that it is of; `None` where there are no tokens.
+fn negative_log_likelihood<'m>(
+    model: &impl LanguageModel,
+    rows: &[(&[u32], &[u32])],
+    hidden: impl FnOnce(&Rows) -> Hidden<'m>,
+) -> Option<(Tensor, Hidden<'m>)> {
     let rows: Vec<(&[u32], &[u32])> = rows.iter().filter(|(_, completion)| !completion.is_empty()).copied().collect();
     if rows.is_empty() {
         return None;
     }
     let rows = Rows::new(&rows, model.device());
-    let all = rows.log_softmax(model, &rows.before_tokens(model, true), 1.0);
-    Some(-(rows.chosen(&all) * &rows.real).sum(Kind::Float))
+    let hidden = hidden(&rows);
+    let all = rows.log_softmax(model, &rows.before_tokens(hidden.states()), 1.0);
+    Some((-(rows.chosen(&all) * &rows.real).sum(Kind::Float), hidden))
 }

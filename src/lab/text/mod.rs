@@ -2,8 +2,10 @@
 
 mod corpus;
 mod folders;
+mod kept;
 mod measure;
 mod speed;
+mod teaching;
 mod tools;
 mod trainer;
 mod verbs;

@@ -6,7 +6,9 @@
 
 use super::corpus::{Corpus, Reader};
 use super::folders;
-use crate::basics::{Array, Arrays, Completion, Item, ItemId, JudgementId, PairReason, Seed, Stream, both_completions};
+use super::kept;
+use super::teaching::{FIRST_FIT, Teaching};
+use crate::basics::{Array, Arrays, Completion, Item, ItemId, PairReason, Seed, Stream};
 use crate::lab::circle::{Circle, Tell, Values};
 use crate::lab::control::Label;
 use crate::lab::ledger::Offered;
@@ -14,12 +16,10 @@ use crate::lab::trainer::{prefixed, unprefixed};
 use crate::lab::vocabulary::{Snapshot, TextSample, TextView};
 use crate::lab::{LabError, TeacherKind};
 use crate::settings::{RunSettings, TextRun, TextStage};
-use crate::text::generate::{Sampling, generate};
+use crate::text::generate::generate;
 use crate::text::model::Transformer;
 use crate::text::tokenizer::Tokenizer;
-use crate::text::{
-    Bundle, Example, Reference, Supervised, TextComparison, TextPpo, TextReward, log_probs, tokenizer_of,
-};
+use crate::text::{Bundle, Example, Reference, Supervised, TextPpo, TextReward, tokenizer_of};
 use rand::Rng;
 use rand::RngExt;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,6 @@ use std::time::Duration;
 /// Gradient steps of the base and the supervised model between two points of their curves.
 const POINT: u64 = 5;
 
-/// Answers of a person before the reward model first learns: with fewer it learns the pair and not the taste.
-const FIRST_FIT: usize = 12;
-
 /// Updates that PPO may run on after a person's last answer.
 const PATIENCE: u64 = 24;
 
@@ -40,12 +37,6 @@ const HANDFUL: usize = 32;
 
 /// Prompts that are answered then and now.
 const SAMPLES: usize = 8;
-
-/// Rows that are scored at once where nothing is learnt.
-const SCORED: usize = 32;
-
-/// Judgements of which the share that the reward model foresaw is told.
-const FORESEEN: usize = 50;
 
 /// Everything that learns.
 pub(in crate::lab) struct TextTrainer {
@@ -86,33 +77,6 @@ struct Learning {
     held: Vec<Example>,
 }
 
-/// The policy, its reward model, and what they come from.
-struct Teaching {
-    /// Where it began: with the reward model, or with PPO on a finished one.
-    stage: TextStage,
-    /// The supervised model: what the policy is held near.
-    start: Bundle,
-    reward: TextReward<Transformer>,
-    ppo: TextPpo<Transformer>,
-    /// Whether the reward model was given, or has learnt enough to be followed.
-    trusted: bool,
-    /// Whether the reward model was given and does not learn.
-    given: bool,
-    /// Judgements of the last fit, the newest of them, and gradient steps that are left of the present one.
-    fitted: (u64, u64),
-    fit_left: u64,
-    /// Gradient steps of the latest fit: a person is not waited for within one, and PPO's patience begins behind it.
-    fit: u64,
-    /// Comparisons of a data file.
-    filed: Vec<TextComparison>,
-    /// Prompts that pairs are drawn from, in tokens, as the corpus has them.
-    prompts: Vec<Vec<u32>>,
-    /// Draws prompts, seeds of completions and sides of pairs.
-    draws: Stream,
-    /// Whether the reward model foresaw each of the latest judgements, oldest first: 1, ½ or 0.
-    foreseen: Vec<f64>,
-}
-
 impl TextTrainer {
     /// A fresh trainer at the first stage, or at the one that `arrays` of a checkpoint say. `prompts` are those that the person chose.
     pub fn new(
@@ -150,6 +114,16 @@ impl TextTrainer {
             seed,
             folder: folder.to_owned(),
         };
+        // A person need not wait for what an earlier session has made; what is measured is made each time.
+        let kept = (stage == Some(TextStage::Base) && saved.is_none() && settings.teacher == TeacherKind::Person)
+            .then(|| kept::find(&trainer.run, seed))
+            .flatten();
+        if let Some(model) = kept {
+            folders::replace(&folders::of_stage(folder, TextStage::Supervised), model.to_parts()?)?;
+            trainer.steps = trainer.run.base_steps + trainer.run.supervised_steps;
+            trainer.enter(TextStage::Reward, None)?;
+            return Ok(trainer);
+        }
         let going_on = saved.as_ref().filter(|saved| !saved.done);
         if let Some(stage) = stage {
             trainer.enter(stage, going_on.map(|saved| saved.taught))?;
@@ -185,6 +159,7 @@ impl TextTrainer {
             let seed = Seed(self.seed.0.wrapping_add(stage as u64));
             bundle.prepare(self.run.lora.as_ref(), self.run.frozen_layers, seed)?;
         }
+        bundle.model.set_checkpointing(self.run.gradient_checkpointing);
         Ok(bundle)
     }
 
@@ -367,6 +342,9 @@ impl TextTrainer {
                     score: None,
                 };
                 self.keep(&twin, learning.stage)?;
+                if learning.stage == TextStage::Supervised {
+                    kept::leave(&self.run, self.seed, &twin);
+                }
                 TextStage::ALL[learning.stage as usize + 1]
             }
             Stage::Teaching(teaching) => {
@@ -587,108 +565,6 @@ impl TextTrainer {
             sample.complete = true;
         }
         Ok(samples)
-    }
-}
-
-impl Teaching {
-    /// How completions are written for a person to see and a reward model to score: as PPO writes them.
-    fn sampling(&self, run: &TextRun, seed: u64) -> Sampling {
-        Sampling {
-            temperature: run.ppo.temperature,
-            max_new_tokens: run.ppo.max_new_tokens,
-            stop: self.start.stop(),
-            seed,
-            ..Sampling::default()
-        }
-    }
-
-    /// Every standing comparison that teaches: those of the file, then the session's.
-    fn comparisons(&self, labels: &[Label]) -> Vec<TextComparison> {
-        self.filed.iter().cloned().chain(labels.iter().filter_map(comparison)).collect()
-    }
-
-    /// Decides whether the reward model is to learn, and how long; asks it first what it makes of the answers that are new.
-    fn plan_fit(&mut self, labels: &[Label], planned: usize, person: bool, run: &TextRun) {
-        let newest = labels.last().map_or(0, |label| label.judgement.0);
-        let state = (labels.len() as u64, newest);
-        let all = labels.len() + self.filed.len();
-        if self.fit_left > 0 || all == 0 || (self.trusted && state == self.fitted) {
-            return;
-        }
-        let enough = match (person, self.filed.is_empty()) {
-            (_, false) => true,
-            (true, _) => labels.len() >= FIRST_FIT.min(planned.max(1)),
-            (false, _) => labels.len() >= planned,
-        };
-        let grown = (state.0.abs_diff(self.fitted.0) as usize).max(1);
-        if !enough || (self.trusted && grown < (labels.len() / 8).clamp(4, 32)) {
-            return;
-        }
-        if self.trusted {
-            self.foresee(labels);
-        }
-        // As many passes over what is new as the plan has over all.
-        let first = self.fitted.0 == 0;
-        let whole = planned.max(1) + if planned == 0 { self.filed.len() } else { 0 };
-        let share = run.reward_steps as f64 * grown as f64 / whole as f64;
-        self.fit_left = match (person, first) {
-            (false, true) => run.reward_steps,
-            _ if !self.filed.is_empty() && first => run.reward_steps,
-            (_, true) => (share as u64).max(FIRST_FIT as u64),
-            (_, false) => (share as u64).max(4),
-        };
-        self.fit = self.fit_left;
-        self.fitted = state;
-    }
-
-    /// What the reward model makes of judgements that it has not learnt from.
-    fn foresee(&mut self, labels: &[Label]) {
-        let new = labels.iter().filter(|label| label.judgement > JudgementId(self.fitted.1));
-        let comparisons: Vec<TextComparison> = new.filter_map(comparison).collect();
-        for comparison in comparisons.iter().filter(|c| c.target != 0.5) {
-            if let Ok(stats) = self.reward.evaluate(std::slice::from_ref(comparison), &mut |_| false) {
-                self.foreseen.push(stats.accuracy);
-            }
-        }
-        let old = self.foreseen.len().saturating_sub(FORESEEN);
-        self.foreseen.drain(..old);
-    }
-
-    fn agreement(&self) -> Option<f64> {
-        let n = self.foreseen.len();
-        (n >= 4).then(|| self.foreseen.iter().sum::<f64>() / n as f64)
-    }
-
-    /// log π − log π_ref of each token.
-    fn log_ratios(&self, examples: &[Example], temperature: f64) -> Vec<Vec<f32>> {
-        if self.ppo.updates() == 0 {
-            return examples.iter().map(|e| vec![0.0; e.completion.len()]).collect();
-        }
-        let of = |model, adapters| log_probs(model, examples, adapters, temperature, SCORED, &mut |_| false);
-        let policy = of(self.ppo.policy(), true);
-        let reference = match self.ppo.reference() {
-            Some(model) => of(model, true),
-            None => of(self.ppo.policy(), false),
-        };
-        let less =
-            |(policy, reference): (Vec<f32>, Vec<f32>)| policy.iter().zip(&reference).map(|(p, r)| p - r).collect();
-        policy.into_iter().zip(reference).map(less).collect()
-    }
-
-    fn reward_bundle(&self) -> Bundle {
-        let [gain, bias] = self.reward.gain_and_bias();
-        // The format has one linear map: the gain goes into its weights.
-        let weight: Vec<f32> = self.reward.head().weight().into_iter().map(|w| (f64::from(w) * gain) as f32).collect();
-        let bias = self.reward.head().bias() * gain + bias;
-        Bundle {
-            model: self.reward.model().clone(),
-            tokenizer: self.start.tokenizer.clone(),
-            score: Some((weight, bias)),
-        }
-    }
-
-    fn policy_bundle(&self) -> Bundle {
-        Bundle { model: self.ppo.policy().clone(), tokenizer: self.start.tokenizer.clone(), score: None }
     }
 }
 
@@ -914,12 +790,6 @@ impl TextTrainer {
             kl_target: self.run.ppo.kl.adaptive.then_some(self.run.ppo.kl.target),
         }
     }
-}
-
-/// What a judgement teaches; `None` for a skip.
-fn comparison(label: &Label) -> Option<TextComparison> {
-    let [left, right] = both_completions(&label.items)?;
-    TextComparison::new(left.prompt_tokens.clone(), left.tokens.clone(), right.tokens.clone(), label.choice)
 }
 
 /// What each token adds to the text; what never became a character comes with the last.

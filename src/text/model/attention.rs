@@ -1,6 +1,6 @@
 //! Causal self-attention with grouped queries, rotary positions and a cache of keys and values.
 
-use super::linear::Linear;
+use super::linear::{Adapters, Linear};
 use super::norm::Norm;
 use crate::learn::{Past, Thin, attend};
 use crate::text::causal::numbers;
@@ -48,7 +48,7 @@ impl Attention {
         columns: &Columns,
         angles: Option<&Angles>,
         cache: Option<&mut Layer>,
-        adapters: bool,
+        adapters: Adapters,
     ) -> Tensor {
         let (rows, new) = (x.size()[0], x.size()[1]);
         let asking = new - from;

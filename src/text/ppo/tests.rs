@@ -270,7 +270,7 @@ impl Enumerable {
         let rows: Vec<(&[u32], &[u32])> = self.sequences.iter().map(|s| (&[0_u32][..], &s[..])).collect();
         let rows = Rows::new(&rows, Device::Cpu);
         let sums = tch::no_grad(|| {
-            let all = rows.log_softmax(model, &rows.before_tokens(model, true), 1.0);
+            let all = rows.log_softmax(model, &rows.before_tokens(&rows.hidden(model, true)), 1.0);
             rows.chosen(&all).sum_dim_intlist(-1, false, Kind::Double)
         });
         Vec::try_from(sums).unwrap()
