@@ -7,6 +7,7 @@ use flipside::lab::{
 use flipside::settings::{RunSettings, TeacherKind, TextPrecision, TextRun, TextShape, TextStage};
 use flipside::store::{ModelFolder, SHARD, Session};
 use flipside::text::{Bundle, tokenizer_of};
+use rand::RngExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -138,4 +139,63 @@ fn kill_9_changes_no_answer_and_no_point_of_a_curve() {
     assert!(start(&killed).wait().unwrap().success());
     assert_eq!(told(&killed), told(&whole));
     assert!(measure_text(&whole, 4, 1).is_err(), "a run on a given model keeps no supervised one to compare with");
+}
+
+/// The whole chain, from a tokenizer to PPO, with the built-in grammar and a model of a few thousand numbers.
+fn small_chain(session: &Path, seed: u64) -> RunSettings {
+    let mut run = TextRun {
+        shape: TextShape { vocabulary: 300, context: 80, width: 16, layers: 2, heads: 2 },
+        base_steps: 60,
+        supervised_steps: 40,
+        reward_steps: 10,
+        updates: 10,
+        ..TextRun::default()
+    };
+    (run.ppo.max_new_tokens, run.ppo.batch, run.ppo.minibatch) = (12, 8, 4);
+    RunSettings {
+        labels: 70,
+        seed,
+        teacher: TeacherKind::Mistaken { rate: 0.05 },
+        folder: Some(session.to_owned()),
+        ..RunSettings::of_text(run)
+    }
+}
+
+#[test]
+#[ignore = "twenty kills at random over the whole chain, two minutes"]
+fn twenty_kills_at_random_leave_the_curves_of_an_undisturbed_run() {
+    let root = tempfile::tempdir().unwrap();
+    let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
+    let began = Instant::now();
+    assert!(run(&small_chain(&whole, 7), u64::MAX));
+    let undisturbed = began.elapsed();
+    // The session's settings are written when it is opened; the program goes on with them.
+    run(&small_chain(&killed, 7), 0);
+    let start = || {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
+        program.args(["text", "ppo", "--mistake-rate", "0.05", "--labels", "70", "--seed", "7", "--session"]);
+        program.arg(&killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut draws = Seed(11).stream("kills");
+    let (mut kills, mut stages) = (0, Vec::new());
+    while kills < 20 {
+        let mut child = start();
+        // Most of it may be lost each time, so the waits are short beside the run, and the program's start is part of them.
+        std::thread::sleep(undisturbed.mul_f64(draws.random_range(0.05..0.5)));
+        if child.try_wait().unwrap().is_none() {
+            child.kill().unwrap();
+            kills += 1;
+        } else {
+            println!("finished after {kills} kills");
+            break;
+        }
+        child.wait().unwrap();
+        stages.push(
+            Session::open_to_read(&killed).unwrap().metrics().unwrap().last().map(|m| (m.env_steps, m.name.clone())),
+        );
+    }
+    println!("{kills} kills; after each: {stages:?}");
+    assert!(start().wait().unwrap().success());
+    assert_eq!(told(&killed), told(&whole));
+    assert!(kills >= 20, "the run was over after {kills} kills");
 }
