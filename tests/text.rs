@@ -112,6 +112,20 @@ fn padding_changes_nothing() {
 }
 
 #[test]
+fn a_text_that_fills_the_model_may_lie_beside_a_longer_completion() {
+    let (model, _) = load("gpt2", Precision::F32);
+    let full = model.config().context as i64;
+    let ids: Vec<i64> = (0..full).map(|i| i % 37).collect();
+    let ids = Tensor::from_slice(&ids).unsqueeze(0);
+    let alone = model.hidden(&ids, &ids.ones_like(), None, true);
+    // Padding behind it stands where the model has no place any more.
+    let zeros = Tensor::zeros([1, 5], (Kind::Int64, Device::Cpu));
+    let (ids, mask) = (Tensor::cat(&[&ids, &zeros], 1), Tensor::cat(&[&ids.ones_like(), &zeros], 1));
+    let beside = model.hidden(&ids, &mask, None, true).narrow(1, 0, full);
+    assert!(largest(&(beside - alone)) < 1e-5);
+}
+
+#[test]
 fn brain_floats_are_near_and_norms_stay_single() {
     for name in FOLDERS {
         let (single, _) = load(name, Precision::F32);

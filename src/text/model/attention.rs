@@ -160,10 +160,11 @@ impl Columns {
         let columns = Tensor::arange(all, (Kind::Int64, mask.device()));
         let (keys, queries) = (columns.unsqueeze(0), columns.narrow(0, before, new).unsqueeze(1));
         let tokens = mask.to_kind(Kind::Bool).unsqueeze(1);
-        let positions = (mask.cumsum(1, Kind::Int64) - &mask).narrow(1, before, new);
+        // Padding behind a text stands where its last token does: a place behind that may be one that the model has not.
+        let at = (mask.cumsum(1, Kind::Int64) - 1).clamp_min(0);
+        let positions = at.narrow(1, before, new);
         let mut allowed = keys.le_tensor(&queries).unsqueeze(0).logical_and(&tokens);
         if let Some(window) = window {
-            let at = mask.cumsum(1, Kind::Int64) - &mask;
             let behind = positions.unsqueeze(2) - at.unsqueeze(1);
             allowed = allowed.logical_and(&behind.lt(window as i64));
         }
