@@ -85,7 +85,7 @@ pub fn rollout_from(
                     *held = x.clamp(low, high);
                 }
             }
-            backend.step(&held, task.frame_skip());
+            backend.step(&held, task.frame_skip()).map_err(EnvError::physics)?;
             for world in 0..worlds.min(n - first) {
                 let at = (first + world) * t + step;
                 let state = senses.look(backend, world, row(&held, world, nu));

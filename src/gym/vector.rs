@@ -6,7 +6,7 @@
 use super::signal::Senses;
 use super::task::Task;
 use crate::basics::{Array, Arrays, Pose, Seed, Stream};
-use crate::physics::{Backend, PhysicsError};
+use crate::physics::{Backend, DeviceError, PhysicsError};
 use std::sync::Arc;
 
 /// What happens to a world whose episode ended. Gymnasium's three modes.
@@ -59,6 +59,9 @@ pub enum EnvError {
         /// The task's name.
         task: String,
     },
+    /// The graphics device that the backend computes on failed.
+    #[error(transparent)]
+    Device(DeviceError),
     /// The backend does not compute what the task reads.
     #[error("{0}")]
     Physics(String),
@@ -69,7 +72,10 @@ pub enum EnvError {
 
 impl EnvError {
     pub(super) fn physics(error: PhysicsError) -> EnvError {
-        EnvError::Physics(error.to_string())
+        match error {
+            PhysicsError::Device(error) => EnvError::Device(error),
+            other => EnvError::Physics(other.to_string()),
+        }
     }
 }
 
@@ -259,7 +265,7 @@ impl VectorEnv {
     /// No reset yet, a wrong number of actions, a NaN, or an episode that is over and not reset; nothing has moved then.
     pub fn step(&mut self, actions: &[f32]) -> Result<&Step, EnvError> {
         self.admit(actions)?;
-        self.backend.step(&self.ctrl, self.task.frame_skip());
+        self.backend.step(&self.ctrl, self.task.frame_skip()).map_err(EnvError::physics)?;
         self.step.episodes.clear();
         for world in 0..self.worlds {
             let resets = std::mem::take(&mut self.over[world]);

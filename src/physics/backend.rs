@@ -1,6 +1,7 @@
 //! What every physics backend can do. The layers above see this trait alone, so that a faster backend joins without a change there.
 
 use super::lanes::{self, Precision};
+use super::shader::{self, DeviceError};
 use super::{Model, rapier::RapierBackend};
 use crate::basics::Pose;
 use std::sync::Arc;
@@ -99,7 +100,10 @@ pub trait Backend: Send {
     fn qvel(&self) -> &[f64];
 
     /// Holds `ctrl`, `[worlds, nu]`, for `frame_skip` timesteps of the model. Controls are clipped to the actuators' ranges.
-    fn step(&mut self, ctrl: &[f64], frame_skip: usize);
+    ///
+    /// # Errors
+    /// [`PhysicsError::Device`] where a graphics device gives up; the worlds stay where the last whole step left them.
+    fn step(&mut self, ctrl: &[f64], frame_skip: usize) -> Result<(), PhysicsError>;
 
     /// Where each body of one world is, `[nbody]`.
     fn body_poses(&self, world: usize, out: &mut [Pose]);
@@ -159,6 +163,9 @@ pub enum PhysicsError {
         /// [`Quantity::name`] of what it does not compute.
         quantity: &'static str,
     },
+    /// A graphics device is missing, or failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Threads could not be started.
     #[error("the physics threads could not be started: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -172,7 +179,7 @@ fn listed() -> String {
 }
 
 /// The names that [`backend`] knows.
-pub const BACKENDS: &[&str] = &[lanes::NAME, RapierBackend::NAME];
+pub const BACKENDS: &[&str] = &[lanes::NAME, RapierBackend::NAME, shader::NAME];
 
 /// A batch of `worlds` worlds of a robot at its reference configuration, on the backend of this name and in this precision, spread over `threads` threads
 /// (all of the machine's where `None`).
@@ -185,12 +192,13 @@ pub fn backend(
 ) -> Result<Box<dyn Backend>, PhysicsError> {
     match name {
         lanes::NAME => lanes::lanes(precision, model, worlds, threads),
-        RapierBackend::NAME if precision == Precision::F64 => Err(PhysicsError::Unsupported {
-            backend: RapierBackend::NAME,
+        RapierBackend::NAME | shader::NAME if precision == Precision::F64 => Err(PhysicsError::Unsupported {
+            backend: if name == shader::NAME { shader::NAME } else { RapierBackend::NAME },
             model: model.name.clone(),
             reason: "it computes in single precision: leave out --precision f64, or choose --backend lanes".to_owned(),
         }),
         RapierBackend::NAME => Ok(Box::new(RapierBackend::new(model, worlds, threads)?)),
+        shader::NAME => Ok(Box::new(shader::Shader::new(model, worlds)?)),
         _ => Err(PhysicsError::UnknownBackend { name: name.to_owned() }),
     }
 }

@@ -10,6 +10,7 @@ mod mesh;
 mod mjcf;
 mod model;
 mod rapier;
+mod shader;
 
 pub use backend::{BACKENDS, Backend, Contact, PhysicsError, Quantity, backend};
 pub use dynamics::{Forward, forward};
@@ -17,3 +18,4 @@ pub use lanes::Precision;
 pub use mesh::{HeightField, Mesh, MeshInertia};
 pub use mjcf::{Files, ModelError};
 pub use model::{Actuator, Body, Geom, GeomShape, Integrator, Joint, JointKind, Model, Options, Site, Solver};
+pub use shader::DeviceError;

@@ -134,7 +134,7 @@ pub fn meshes() -> (Scene, Vec<Pose>) {
     let model = crate::physics::Model::from_mjcf_with(&text, "meshes.xml", &file).unwrap();
     let scene = model.scene();
     let mut backend = crate::physics::backend("rapier", Default::default(), model.into(), 1, Some(1)).unwrap();
-    backend.step(&[], 500);
+    backend.step(&[], 500).unwrap();
     let mut poses = vec![Pose::IDENTITY; scene.bodies.len()];
     backend.body_poses(0, &mut poses);
     (scene, poses)

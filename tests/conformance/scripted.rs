@@ -117,7 +117,7 @@ impl Backend for Script {
         &self.qvel
     }
 
-    fn step(&mut self, ctrl: &[f64], frame_skip: usize) {
+    fn step(&mut self, ctrl: &[f64], frame_skip: usize) -> Result<(), PhysicsError> {
         for (i, &speed) in ctrl.iter().enumerate() {
             if i % 2 == 1 && speed > 1.9 {
                 match self.breaks {
@@ -129,6 +129,7 @@ impl Backend for Script {
             self.qpos[i] += speed * 0.01 * frame_skip as f64;
             self.qvel[i] = speed;
         }
+        Ok(())
     }
 
     fn body_poses(&self, _: usize, out: &mut [Pose]) {
@@ -300,7 +301,9 @@ impl Backend for Still {
         &self.qvel
     }
 
-    fn step(&mut self, _: &[f64], _: usize) {}
+    fn step(&mut self, _: &[f64], _: usize) -> Result<(), PhysicsError> {
+        Ok(())
+    }
 
     fn body_poses(&self, _: usize, out: &mut [Pose]) {
         out.fill(Pose::IDENTITY);

@@ -33,7 +33,7 @@ fn after_a_second(mut model: Model, timestep: f64) -> (Vec<f64>, Vec<f64>) {
     model.option.timestep = timestep;
     let mut backend = lanes(&Arc::new(model), Precision::F64, 1, 1);
     backend.set_state(0, &CHAIN_QPOS, &CHAIN_QVEL);
-    backend.step(&[], (1.0 / timestep).round() as usize);
+    backend.step(&[], (1.0 / timestep).round() as usize).unwrap();
     (backend.qpos().to_vec(), backend.qvel().to_vec())
 }
 
@@ -93,7 +93,7 @@ fn a_chain_in_free_flight_keeps_its_energy_and_both_momenta() {
     backend.set_state(0, &CHAIN_QPOS, &CHAIN_QVEL);
     let (energy, linear, angular) = invariants(&*backend);
     for _ in 0..5 {
-        backend.step(&[], 60);
+        backend.step(&[], 60).unwrap();
         // What is derived belongs to the state that the last step ended in only once it is set.
         let (qpos, qvel) = (backend.qpos().to_vec(), backend.qvel().to_vec());
         backend.set_state(0, &qpos, &qvel);
@@ -112,7 +112,7 @@ fn constraint_forces_are_optimal_on_the_ground() {
         let mut backend = lanes(&model, Precision::F32, 16, 1);
         let (mut touching, mut worst) = (0, 0.0_f64);
         for ctrl in controls(5, 60, 16 * nu) {
-            backend.step(&ctrl, skip);
+            backend.step(&ctrl, skip).unwrap();
         }
         for world in 0..16 {
             let ctrl = vec![0.3; nu];
@@ -140,7 +140,7 @@ fn path(model: &Arc<Model>, skip: usize, worlds: usize, threads: usize, places: 
     let (nq, nv, nu) = (model.nq(), model.nv(), model.nu());
     let mut backend = lanes(model, Precision::F32, worlds, threads);
     for ctrl in controls(100 + worlds as u64, 7, worlds * nu) {
-        backend.step(&ctrl, skip);
+        backend.step(&ctrl, skip).unwrap();
     }
     for world in 0..worlds {
         backend.set_state(world, model.qpos0(), &vec![0.1; nv]);
@@ -154,7 +154,7 @@ fn path(model: &Arc<Model>, skip: usize, worlds: usize, threads: usize, places: 
         if let (Some(world), 12) = (broken, step) {
             ctrl[world * nu] = f64::NAN;
         }
-        backend.step(&ctrl, skip);
+        backend.step(&ctrl, skip).unwrap();
         if let (Some(world), 20) = (broken, step) {
             assert!(backend.frozen(world));
             backend.set_state(world, model.qpos0(), &vec![1e20; nv]);
@@ -193,7 +193,7 @@ fn a_robot_far_from_the_origin_moves_as_it_does_there() {
         qpos[0] += far;
         backend.set_state(1, &qpos, &vec![0.2; model.nv()]);
         for own in controls(6, 50, model.nu()) {
-            backend.step(&[&own[..], &own].concat(), skip);
+            backend.step(&[&own[..], &own].concat(), skip).unwrap();
         }
         let (near, there) = backend.qpos().split_at(model.nq());
         assert_eq!(near[1..], there[1..], "{name}");

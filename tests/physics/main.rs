@@ -93,7 +93,7 @@ fn controls(seed: u64, steps: usize, nu: usize) -> Vec<Vec<f64>> {
 /// Steps the only world through one env step after another.
 fn run(backend: &mut Box<dyn Backend>, controls: &[Vec<f64>], frame_skip: usize) {
     for ctrl in controls {
-        backend.step(ctrl, frame_skip);
+        backend.step(ctrl, frame_skip).unwrap();
     }
 }
 

@@ -11,7 +11,7 @@ fn period(backend: &mut Box<dyn Backend>, mean: f64) -> f64 {
     let mut crossings = vec![];
     let mut before = backend.qpos()[0] - mean;
     for step in 0..1_000_000 {
-        backend.step(&ctrl, 1);
+        backend.step(&ctrl, 1).unwrap();
         let after = backend.qpos()[0] - mean;
         if before < 0.0 && after >= 0.0 {
             crossings.push((f64::from(step) + before / (before - after)) * dt);
@@ -63,7 +63,7 @@ fn damping_slows_a_slider_exponentially() {
            </body></worldbody></mujoco>"#,
     );
     backend.set_state(0, &[0.0], &[1.0]);
-    backend.step(&[], 500);
+    backend.step(&[], 500).unwrap();
     let expected = (-3.0_f64 / 2.0 * 0.5).exp();
     assert!((backend.qvel()[0] / expected - 1.0).abs() < 2e-3, "{} m/s; {expected} m/s is right", backend.qvel()[0]);
 }
@@ -78,7 +78,7 @@ fn a_motor_pushes_with_gear_times_clipped_control() {
         let mut backend = made(&xml.replace("STIFF", stiffness));
         for (ctrl, force) in [(0.5, 25.0), (3.0, 40.0), (-3.0, -20.0), (0.0, 0.0)] {
             backend.set_state(0, &[0.0], &[0.0]);
-            backend.step(&[ctrl], 100);
+            backend.step(&[ctrl], 100).unwrap();
             let expected = force / 2.0 * 0.1;
             assert!((backend.qvel()[0] - expected).abs() < 2e-3, "{ctrl}: {} m/s, not {expected}", backend.qvel()[0]);
         }
@@ -94,7 +94,7 @@ fn slide(slope: f64, box_geom: &str, plane_geom: &str) -> f64 {
              <body pos="0 0 0.1"><freejoint/><geom type="box" size="0.4 0.4 0.1" {box_geom}/></body>
            </worldbody></mujoco>"#
     ));
-    backend.step(&[], 500);
+    backend.step(&[], 500).unwrap();
     backend.qpos()[0]
 }
 
@@ -131,7 +131,7 @@ fn geoms_collide_by_their_masks_and_not_with_their_parents() {
                  </body>
                </worldbody></mujoco>"#
         ));
-        backend.step(&[], 500);
+        backend.step(&[], 500).unwrap();
         lowest(backend.model(), backend.qpos())
     };
     // A ball in a ball, its parent: would they touch, they would fly apart.
@@ -149,9 +149,9 @@ fn a_joint_stops_at_its_limit_and_leans_on_it_without_trembling() {
            </body></worldbody><actuator><motor joint="h" gear="40" ctrlrange="-1 1"/></actuator></mujoco>"#,
     );
     for (ctrl, end) in [(0.0, -0.4), (1.0, 0.9), (-1.0, -0.4)] {
-        backend.step(&[ctrl], 2000);
+        backend.step(&[ctrl], 2000).unwrap();
         for _ in 0..50 {
-            backend.step(&[ctrl], 1);
+            backend.step(&[ctrl], 1).unwrap();
             let (q, v) = (backend.qpos()[0], backend.qvel()[0]);
             assert!((q - end).abs() < 2e-3 && v.abs() < 0.02, "at {q} rad, {v} rad/s; {end} rad is the limit");
         }
@@ -174,7 +174,7 @@ fn impacts_and_rests_show_in_contacts_and_forces() {
     let (steps, dt) = (1000, 0.002);
     let mut impulse = 0.0;
     for _ in 0..steps {
-        backend.step(&[], 1);
+        backend.step(&[], 1).unwrap();
         backend.derived(0, Quantity::CfrcExt, &mut forces);
         impulse += forces[6 + 5] * dt;
     }

@@ -80,7 +80,7 @@ fn meshes_come_to_rest_on_the_floor_and_on_terraces() {
     let mut backend = one(model.clone());
     let mut speed = f64::INFINITY;
     for _ in 0..300 {
-        backend.step(&[], 10);
+        backend.step(&[], 10).unwrap();
         speed = backend.qvel().iter().fold(0.0, |most: f64, v| most.max(v.abs()));
         assert!(backend.qpos().iter().all(|q| q.is_finite()));
     }
@@ -122,7 +122,7 @@ fn a_ball_in_a_valley_touches_both_slopes() {
     .unwrap();
     let mut backend = one(model);
     for _ in 0..400 {
-        backend.step(&[], 10);
+        backend.step(&[], 10).unwrap();
     }
     let place = DVec3::from_slice(&backend.qpos()[..3]);
     let expected = DVec3::new(0.5, 0.1, 0.2 * 2.0_f64.sqrt());
@@ -156,7 +156,7 @@ fn the_lanes_name_what_they_cannot_collide_and_take_what_collides_with_nothing()
         qvel[3..6].copy_from_slice(&[0.4, 2.0, 0.3]);
         let mut backend = physics::backend(backend, precision, Arc::new(model), 1, Some(1)).unwrap();
         backend.set_state(0, &qpos, &qvel);
-        backend.step(&[], 400);
+        backend.step(&[], 400).unwrap();
         let q = &backend.qpos()[3..7];
         DQuat::from_xyzw(q[1], q[2], q[3], q[0])
     };

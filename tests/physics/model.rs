@@ -175,7 +175,7 @@ fn rapier_accelerates_as_mujoco_does() {
         for (index, state) in golden(name)["states"].as_array().unwrap().iter().enumerate() {
             let [qpos, qvel, theirs] = ["qpos", "qvel", "qacc"].map(|array| numbers(&state[array]));
             backend.set_state(0, &qpos, &qvel);
-            backend.step(&numbers(&state["ctrl"]), 1);
+            backend.step(&numbers(&state["ctrl"]), 1).unwrap();
             for (after, before) in backend.qpos().iter().zip(&qpos) {
                 assert!((after - before).abs() < 20.0 * dt, "{name}, state {index}: {before} jumped to {after}");
             }
@@ -195,7 +195,7 @@ fn robots_come_to_rest_where_mujocos_do() {
     for (name, skip, free) in [("half_cheetah", 5, 1), ("ant", 5, 2)] {
         let mut backend = one(load(name));
         for _ in 0..200 {
-            backend.step(&vec![0.0; backend.model().nu()], skip);
+            backend.step(&vec![0.0; backend.model().nu()], skip).unwrap();
         }
         // Where along the ground is chance.
         let theirs = numbers(&golden(name)["rest"]);

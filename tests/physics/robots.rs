@@ -26,7 +26,7 @@ fn every_robot_stands_on_the_ground() {
         let mut backend = one(model);
         backend.set_state(0, &qpos, &vec![0.0; backend.model().nv()]);
         for _ in 0..60 {
-            backend.step(&vec![0.0; backend.model().nu()], skip);
+            backend.step(&vec![0.0; backend.model().nu()], skip).unwrap();
             let low = lowest(backend.model(), backend.qpos());
             assert!(low > -0.02, "{name} is {low} m in the ground");
         }
@@ -38,7 +38,7 @@ fn every_robot_stands_on_the_ground() {
         let mut forces = vec![0.0; backend.model().nbody() * 6];
         let mut up = 0.0;
         for _ in 0..25 {
-            backend.step(&vec![0.0; backend.model().nu()], 1);
+            backend.step(&vec![0.0; backend.model().nu()], 1).unwrap();
             backend.derived(0, Quantity::CfrcExt, &mut forces);
             up += forces.chunks(6).map(|force| force[5]).sum::<f64>() / 25.0;
         }
@@ -89,7 +89,7 @@ fn every_motor_turns_its_joint_its_way_and_moves_the_robot() {
                 let mut ctrl = vec![0.0; backend.model().nu()];
                 ctrl[motor] = sign;
                 backend.set_state(0, &qpos, &qvel);
-                backend.step(&ctrl, 2);
+                backend.step(&ctrl, 2).unwrap();
                 backend.qpos()[*place]
             });
             assert!(ends[0] > ends[1] + 1e-6, "{name}: motor {motor} moves its joint to {ends:?} with +1 and −1");
@@ -113,7 +113,7 @@ fn flailing_robots_stay_above_the_ground_and_within_their_limits() {
     for (name, skip) in on_rapier() {
         let mut backend = one(load(name));
         for (step, ctrl) in controls(1, 400, backend.model().nu()).iter().enumerate() {
-            backend.step(ctrl, skip);
+            backend.step(ctrl, skip).unwrap();
             let (model, qpos) = (backend.model(), backend.qpos());
             // This one is drawn with its elbows in the ground, and is pushed out of it.
             let settles = name == "humanoid_standup" && step < 20;
@@ -147,7 +147,7 @@ fn robots_fall_freely_before_they_touch() {
         }
         let mut backend = one(model);
         backend.set_state(0, &qpos, &vec![0.0; backend.model().nv()]);
-        backend.step(&vec![0.0; backend.model().nu()], 500);
+        backend.step(&vec![0.0; backend.model().nu()], 500).unwrap();
         let (fallen, expected) = (qpos[z] - backend.qpos()[z], 0.5 * 9.81 * 0.5 * 0.5);
         assert!((fallen / expected - 1.0).abs() < 5e-3, "{name} fell {fallen} m; {expected} m is right");
     }
@@ -186,7 +186,7 @@ fn motors_cannot_push_a_floating_robot_anywhere() {
         let (mut linear, mut angular) = (DVec3::ZERO, DVec3::ZERO);
         for ctrl in controls(2, steps, backend.model().nu()) {
             let before = backend.qpos().to_vec();
-            backend.step(&ctrl, 1);
+            backend.step(&ctrl, 1).unwrap();
             (linear, angular) = momenta(backend.model(), &before, backend.qpos(), dt);
             moved = backend.qvel().iter().fold(moved, |most, v| most.max(v.abs()));
         }
@@ -233,7 +233,7 @@ fn robots_without_control_gain_no_energy() {
             let mut energies = vec![];
             for _ in 0..1000 {
                 let before = backend.qpos().to_vec();
-                backend.step(&vec![0.0; nu], 1);
+                backend.step(&vec![0.0; nu], 1).unwrap();
                 energies.push(energy(backend.model(), &before, backend.qpos(), dt));
             }
             let mut least = f64::INFINITY;
@@ -253,7 +253,7 @@ fn a_state_that_is_set_is_the_state_that_is_read() {
     for (name, skip) in on_rapier() {
         let mut backend = one(load(name));
         for ctrl in controls(3, 40, backend.model().nu()) {
-            backend.step(&ctrl, skip);
+            backend.step(&ctrl, skip).unwrap();
         }
         // Numbers that single precision does not have.
         let qpos: Vec<f64> = backend.qpos().iter().map(|q| q + 1e-9 / 3.0).collect();
@@ -261,7 +261,7 @@ fn a_state_that_is_set_is_the_state_that_is_read() {
         backend.set_state(0, &qpos, &qvel);
         assert_eq!((backend.qpos(), backend.qvel()), (&qpos[..], &qvel[..]), "{name}");
         // And rapier holds it: no time, no change beyond single precision.
-        backend.step(&vec![0.0; backend.model().nu()], 0);
+        backend.step(&vec![0.0; backend.model().nu()], 0).unwrap();
         for (read, set) in backend.qpos().iter().zip(&qpos).chain(backend.qvel().iter().zip(&qvel)) {
             assert!((read - set).abs() < 2e-6 * (1.0 + set.abs()), "{name}: {set} was set, {read} is held");
         }
@@ -280,7 +280,7 @@ fn path(model: &Arc<Model>, skip: usize, worlds: usize, threads: usize, lanes: &
     let mut backend =
         physics::backend("rapier", physics::Precision::F32, model.clone(), worlds, Some(threads)).unwrap();
     for ctrl in controls(100 + worlds as u64, 7, worlds * nu) {
-        backend.step(&ctrl, skip);
+        backend.step(&ctrl, skip).unwrap();
     }
     for world in 0..worlds {
         backend.set_state(world, model.qpos0(), &vec![0.1; nv]);
@@ -292,7 +292,7 @@ fn path(model: &Arc<Model>, skip: usize, worlds: usize, threads: usize, lanes: &
         for lane in lanes {
             ctrl[lane * nu..][..nu].copy_from_slice(own);
         }
-        backend.step(&ctrl, skip);
+        backend.step(&ctrl, skip).unwrap();
     }
     let bits = |lane: &usize| {
         let state = backend.qpos()[lane * nq..][..nq].iter().chain(&backend.qvel()[lane * nv..][..nv]);
@@ -318,20 +318,20 @@ fn a_world_goes_its_way_bit_for_bit_whatever_runs_beside_it() {
 fn a_world_that_diverges_is_frozen_alone_until_it_is_set_again() {
     let model = Arc::new(load("hopper"));
     let mut backend = physics::backend("rapier", physics::Precision::F32, model.clone(), 2, Some(1)).unwrap();
-    backend.step(&[0.5; 6], 4);
+    backend.step(&[0.5; 6], 4).unwrap();
     let good = backend.qpos().to_vec();
-    backend.step(&[f64::NAN, 0.0, 0.0, 0.5, 0.5, 0.5], 4);
+    backend.step(&[f64::NAN, 0.0, 0.0, 0.5, 0.5, 0.5], 4).unwrap();
     assert_eq!(backend.diverged(), 1);
     assert_eq!(backend.qpos()[..6], good[..6]);
     assert_ne!(backend.qpos()[6..], good[6..]);
-    backend.step(&[0.5; 6], 4);
+    backend.step(&[0.5; 6], 4).unwrap();
     assert_eq!((backend.diverged(), &backend.qpos()[..6]), (1, &good[..6]));
     // A velocity that overflows single precision on its way.
     backend.set_state(1, model.qpos0(), &[0.0, 0.0, 1e30, 0.0, 0.0, 0.0]);
-    backend.step(&[0.0; 6], 4);
+    backend.step(&[0.0; 6], 4).unwrap();
     assert_eq!(backend.diverged(), 2);
     backend.set_state(0, model.qpos0(), &[0.0; 6]);
-    backend.step(&[0.9; 6], 4);
+    backend.step(&[0.9; 6], 4).unwrap();
     assert_ne!(backend.qpos()[..6], good[..6]);
     assert!(backend.qpos().iter().all(|q| q.is_finite()));
 }
@@ -342,7 +342,7 @@ fn an_unknown_backend_lists_the_known_ones() {
         .err()
         .unwrap()
         .to_string();
-    assert_eq!(error, "no physics backend is called \"mujoco\"; there are: lanes, rapier");
+    assert_eq!(error, "no physics backend is called \"mujoco\"; there are: lanes, rapier, shader");
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn rapier_computes_frames_contacts_and_actuator_forces_and_refuses_the_rest() {
     let [_, contacts, actuators] = look(&*backend);
     assert!(contacts.iter().chain(&actuators).all(|x| *x == 0.0), "nothing pushes before the first step");
     // Gear 100, and a control beyond ±1 counts as 1.
-    backend.step(&[0.5, -0.25, 3.0, 0.0, -7.0, 0.125], 4);
+    backend.step(&[0.5, -0.25, 3.0, 0.0, -7.0, 0.125], 4).unwrap();
     let [frames, _, actuators] = look(&*backend);
     assert_eq!(actuators, [0.0, 0.0, 0.0, 50.0, -25.0, 100.0, 0.0, -100.0, 12.5]);
     for (row, (pos, quat)) in frames.chunks(7).zip(model.kinematics(backend.qpos())) {

@@ -15,6 +15,8 @@ mod bias;
 mod collide;
 mod constraint;
 mod contact;
+pub mod derived;
+pub mod drift;
 mod external;
 mod factor;
 mod inertia;
@@ -23,6 +25,7 @@ mod kinematics;
 pub mod lane;
 mod passive;
 pub mod plan;
+pub mod reference;
 mod refuse;
 pub mod simd;
 mod solve;
@@ -36,8 +39,10 @@ use lane::Lane;
 use plan::Plan;
 use workspace::Workspace;
 
-pub use external::external_forces;
 pub use integrate::step;
+
+/// Beyond this a coordinate or a velocity counts as diverged, as in MuJoCo (mjMAXVAL).
+pub const LARGEST: f64 = 1e10;
 
 /// One forward evaluation of all lanes: accelerations and constraint forces from qpos, qvel and ctrl. The solver starts from `qacc`.
 #[inline(always)]

@@ -1,10 +1,11 @@
 //! One lane group: the worlds that share a vector register, and the job that steps them.
 
-use crate::physics::backend::Quantity;
+use crate::physics::dynamics::derived::{Layout, store};
+use crate::physics::dynamics::drift::Drift;
 use crate::physics::dynamics::lane::{Job, Lane};
 use crate::physics::dynamics::plan::Plan;
 use crate::physics::dynamics::workspace::Workspace;
-use crate::physics::dynamics::{evaluate, external_forces, step};
+use crate::physics::dynamics::{LARGEST, evaluate, step};
 
 /// What a group keeps between steps, beside the state.
 pub struct Group<L: Lane> {
@@ -22,41 +23,6 @@ pub struct Group<L: Lane> {
     pub diverged: u64,
 }
 
-/// Where each quantity lies in [`Group::derived`].
-#[derive(Clone, Debug, Default)]
-pub struct Layout {
-    /// First index of body positions and rotation matrices, `[nbody, 12]`, and of the others in the order of [`Quantity::ALL`].
-    pub at: [Option<usize>; 6],
-    /// Numbers a world.
-    pub len: usize,
-}
-
-impl Layout {
-    /// Room for these, frames always among them.
-    pub fn new<S>(plan: &Plan<S>, needs: &[Quantity]) -> Layout {
-        let mut layout = Layout::default();
-        for (slot, quantity) in layout.at.iter_mut().zip(Quantity::ALL) {
-            let asked = needs.contains(&quantity);
-            let bodies = plan.bodies.len();
-            let width = match quantity {
-                Quantity::Frames => 12 * bodies,
-                Quantity::Cinert => 10 * bodies,
-                Quantity::Cvel | Quantity::CfrcExt => 6 * bodies,
-                Quantity::QfrcActuator | Quantity::QfrcConstraint => plan.nv,
-            };
-            if asked {
-                *slot = Some(layout.len);
-                layout.len += width;
-            }
-        }
-        layout
-    }
-
-    fn of(&self, quantity: Quantity) -> Option<usize> {
-        self.at[quantity as usize]
-    }
-}
-
 /// What every group of a batch shares.
 pub struct Shared<L: Lane> {
     pub plan: Plan<L::Scalar>,
@@ -65,20 +31,6 @@ pub struct Shared<L: Lane> {
     /// in double precision, so that a robot far from the origin is simulated as precisely as one at it.
     pub drift: Vec<Drift>,
 }
-
-/// A coordinate that nothing depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drift {
-    /// Into qpos.
-    pub coordinate: usize,
-    /// The axis of the world along which it moves its tree: 0, 1 or 2.
-    pub axis: usize,
-    /// The tree's root.
-    pub root: usize,
-}
-
-/// Beyond this a coordinate or a velocity counts as diverged, as in MuJoCo (mjMAXVAL).
-const LARGEST: f64 = 1e10;
 
 /// Steps a group: its rows of ctrl, qpos and qvel, `[lanes, …]`, with as many lanes as there are rows.
 pub struct StepGroup<'a, L: Lane> {
@@ -157,39 +109,6 @@ impl<L: Lane> Job for StepGroup<'_, L> {
                 qpos[lane * nq + drift.coordinate] += group.origin[lane * shared.drift.len() + k];
             }
         }
-    }
-}
-
-/// Keeps what was asked for of the evaluation that `ws` holds.
-#[inline(always)]
-pub fn store<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, layout: &Layout, out: &mut [L]) {
-    if let Some(at) = layout.of(Quantity::Frames) {
-        for (body, out) in out[at..at + 12 * plan.bodies.len()].chunks_exact_mut(12).enumerate() {
-            out[..3].copy_from_slice(&ws.xpos[body]);
-            out[3..].copy_from_slice(&ws.xmat[body]);
-        }
-    }
-    if let Some(at) = layout.of(Quantity::Cinert) {
-        for (out, inertia) in out[at..].chunks_exact_mut(10).zip(&ws.cinert) {
-            out.copy_from_slice(inertia);
-        }
-    }
-    if let Some(at) = layout.of(Quantity::Cvel) {
-        for (out, velocity) in out[at..].chunks_exact_mut(6).zip(&ws.cvel) {
-            out.copy_from_slice(velocity);
-        }
-    }
-    if let Some(at) = layout.of(Quantity::CfrcExt) {
-        external_forces(plan, ws);
-        for (out, wrench) in out[at..].chunks_exact_mut(6).zip(&ws.cfrc_ext) {
-            out.copy_from_slice(wrench);
-        }
-    }
-    if let Some(at) = layout.of(Quantity::QfrcActuator) {
-        out[at..at + plan.nv].copy_from_slice(&ws.actuator);
-    }
-    if let Some(at) = layout.of(Quantity::QfrcConstraint) {
-        out[at..at + plan.nv].copy_from_slice(&ws.constraint);
     }
 }
 

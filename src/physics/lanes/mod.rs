@@ -10,15 +10,17 @@ mod group;
 mod tests;
 
 use super::backend::{Backend, Contact, PhysicsError, Quantity};
+use super::dynamics::derived::{Layout, frames};
+use super::dynamics::drift::drifting;
 use super::dynamics::lane::Lane;
-use super::dynamics::plan::{Plan, Test};
+use super::dynamics::plan::Plan;
+use super::dynamics::reference::Reference;
 use super::dynamics::residual;
 use super::dynamics::simd::{self, Instructions};
 use super::dynamics::workspace::Workspace;
-use super::model::{self, JointKind, Model};
+use super::model::{self, Model};
 use crate::basics::Pose;
-use glam::{DMat3, DQuat, DVec3};
-use group::{Drift, Evaluate, Group, Layout, Shared, StepGroup, store};
+use group::{Evaluate, Group, Shared, StepGroup};
 use rayon::prelude::*;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,8 +74,7 @@ struct Lanes<L: Lane> {
     shared: Shared<L>,
     groups: Vec<Group<L>>,
     /// For what a state implies before it was stepped: double precision, a world at a time.
-    reference: Plan<f64>,
-    reference_ws: Workspace<f64>,
+    reference: Reference,
     qpos: Vec<f64>,
     qvel: Vec<f64>,
     /// `[worlds, nu]`, of the last step.
@@ -87,8 +88,8 @@ struct Lanes<L: Lane> {
 impl<L: Lane> Lanes<L> {
     fn new(model: Arc<Model>, worlds: usize, threads: Option<usize>) -> Result<Lanes<L>, PhysicsError> {
         let plan = Plan::<L::Scalar>::new(&model, NAME)?;
-        let reference = Plan::<f64>::new(&model, NAME)?;
-        let drift = if L::EPSILON > 1e-10 { drifting(&model) } else { vec![] };
+        let reference = Reference::new(&model, NAME)?;
+        let drift = if L::EPSILON > 1e-10 { drifting(&model, &reference.plan) } else { vec![] };
         let layout = Layout::new(&plan, &[]);
         let count = worlds.div_ceil(L::LANES);
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -114,7 +115,6 @@ impl<L: Lane> Lanes<L> {
         Ok(Lanes {
             groups: (0..count).map(group).collect(),
             workspaces: (0..threads).map(|_| Mutex::new(Workspace::new(&plan))).collect(),
-            reference_ws: Workspace::new(&reference),
             reference,
             qpos: model.qpos0().repeat(worlds),
             qvel: vec![0.0; worlds * model.nv()],
@@ -128,107 +128,21 @@ impl<L: Lane> Lanes<L> {
 
     /// Evaluates a world's present state in double precision and keeps what was asked for.
     fn sense(&mut self, world: usize) {
-        let layout = &self.shared.layout;
+        let Shared { layout, drift, .. } = &self.shared;
         if layout.len == 0 {
             return;
         }
         let (nq, nv) = (self.model.nq(), self.model.nv());
-        let ws = &mut self.reference_ws;
-        ws.qpos.copy_from_slice(&self.qpos[world * nq..(world + 1) * nq]);
-        ws.qvel.copy_from_slice(&self.qvel[world * nv..(world + 1) * nv]);
-        ws.ctrl.fill(0.0);
-        ws.qacc.fill(0.0);
-        super::dynamics::evaluate(&self.reference, ws);
-        let mut numbers = vec![0.0; layout.len];
-        store(&self.reference, ws, layout, &mut numbers);
-        if let Some(at) = layout.at[Quantity::CfrcExt as usize] {
-            numbers[at..at + 6 * self.model.nbody()].fill(0.0);
-        }
+        let (qpos, qvel) = (&self.qpos[world * nq..][..nq], &self.qvel[world * nv..][..nv]);
+        let numbers = self.reference.sense(layout, drift, qpos, qvel);
         let (group, lane) = (&mut self.groups[world / L::LANES], world % L::LANES);
-        if let Some(at) = layout.at[Quantity::Frames as usize] {
-            // Frames are kept from where the drifting coordinates stood.
-            for (k, drift) in self.shared.drift.iter().enumerate() {
-                let origin = self.qpos[world * nq + drift.coordinate];
-                group.origin[lane * self.shared.drift.len() + k] = origin;
-                for (body, plan) in self.reference.bodies.iter().enumerate() {
-                    if plan.root == drift.root && body > 0 {
-                        numbers[at + 12 * body + drift.axis] -= origin;
-                    }
-                }
-            }
+        for (k, drift) in drift.iter().enumerate() {
+            group.origin[lane * self.shared.drift.len() + k] = qpos[drift.coordinate];
         }
         for (slot, x) in group.derived.iter_mut().zip(&numbers) {
             slot.set(lane, *x);
         }
     }
-
-    fn frames(&self, world: usize, out: &mut [f64]) {
-        let (group, lane) = (&self.groups[world / L::LANES], world % L::LANES);
-        let Some(at) = self.shared.layout.at[Quantity::Frames as usize] else {
-            let nq = self.model.nq();
-            let frames = self.model.kinematics(&self.qpos[world * nq..(world + 1) * nq]);
-            for (slot, (pos, quat)) in out.chunks_exact_mut(7).zip(frames) {
-                frame(slot, pos, quat);
-            }
-            return;
-        };
-        for (body, slot) in out.chunks_exact_mut(7).enumerate() {
-            let number = |i: usize| group.derived[at + 12 * body + i].get(lane);
-            let mut pos = DVec3::new(number(0), number(1), number(2));
-            for (k, drift) in self.shared.drift.iter().enumerate() {
-                if body > 0 && self.reference.bodies[body].root == drift.root {
-                    pos[drift.axis] += group.origin[lane * self.shared.drift.len() + k];
-                }
-            }
-            let mat = DMat3::from_cols_array(&std::array::from_fn(|i| number(3 + i))).transpose();
-            frame(slot, pos, DQuat::from_mat3(&mat).normalize());
-        }
-    }
-}
-
-fn frame(slot: &mut [f64], pos: DVec3, quat: DQuat) {
-    slot.copy_from_slice(&[pos.x, pos.y, pos.z, quat.w, quat.x, quat.y, quat.z]);
-}
-
-/// Coordinates that nothing depends on: horizontal slides, or the horizontal position of a free joint, of a body on the world, without limit
-/// or spring, of the only tree, where all that it can touch are planes along it.
-fn drifting(model: &Model) -> Vec<Drift> {
-    let Ok(plan) = Plan::<f64>::new(model, NAME) else { return vec![] };
-    let root = model.bodies.iter().position(|body| !body.joints.is_empty()).unwrap_or(0);
-    let one_tree = model.bodies.iter().skip(1).all(|body| body.root == root || body.joints.is_empty());
-    let with_world = plan.pairs.iter().filter(|pair| pair.bodies.iter().any(|body| model.bodies[*body].weld == 0));
-    let planes: Vec<DVec3> = with_world
-        .map(|pair| match pair.test {
-            Test::PlaneSphere | Test::PlaneCapsule => DVec3::from_array(plan.geoms[pair.geoms[0]].axis),
-            // Something else of the world can be touched: every place differs.
-            _ => DVec3::ONE,
-        })
-        .collect();
-    let free_along = |axis: usize| {
-        let along = DVec3::AXES[axis];
-        planes.iter().all(|normal| normal.dot(along) == 0.0)
-    };
-    if !one_tree || root == 0 || model.bodies[root].parent != 0 {
-        return vec![];
-    }
-    let mut drifts = vec![];
-    // Behind a hinge a slide's direction turns: only those before it count.
-    for joint in &model.joints[model.bodies[root].joints.clone()] {
-        match joint.kind {
-            JointKind::Hinge => break,
-            JointKind::Free => drifts.extend((0..3).map(|axis| (joint.qposadr + axis, axis))),
-            JointKind::Slide => {
-                let own = (0..3).find(|axis| joint.axis[*axis] == 1.0);
-                let turned = model.bodies[root].quat != DQuat::IDENTITY;
-                let held = joint.range.is_some() || joint.stiffness != 0.0;
-                if let (Some(axis), false) = (own, turned || held) {
-                    drifts.push((joint.qposadr, axis));
-                }
-            }
-        }
-    }
-    drifts.retain(|(_, axis)| free_along(*axis));
-    drifts.into_iter().map(|(coordinate, axis)| Drift { coordinate, axis, root }).collect()
 }
 
 impl<L: Lane> Backend for Lanes<L> {
@@ -263,10 +177,10 @@ impl<L: Lane> Backend for Lanes<L> {
         &self.qvel
     }
 
-    fn step(&mut self, ctrl: &[f64], frame_skip: usize) {
+    fn step(&mut self, ctrl: &[f64], frame_skip: usize) -> Result<(), PhysicsError> {
         let (nq, nv, nu) = (self.model.nq(), self.model.nv(), self.model.nu());
         if nq == 0 || self.worlds == 0 {
-            return;
+            return Ok(());
         }
         self.ctrl.copy_from_slice(ctrl);
         let (shared, workspaces, rest) = (&self.shared, &self.workspaces, self.model.qpos0());
@@ -294,6 +208,7 @@ impl<L: Lane> Backend for Lanes<L> {
                     .for_each(|(index, (group, (qpos, qvel)))| one(index, group, qpos, qvel));
             }),
         }
+        Ok(())
     }
 
     fn body_poses(&self, world: usize, out: &mut [Pose]) {
@@ -310,21 +225,7 @@ impl<L: Lane> Backend for Lanes<L> {
             return;
         }
         let (nq, nv) = (self.model.nq(), self.model.nv());
-        let mut ws = Workspace::<f64>::new(&self.reference);
-        ws.qpos.copy_from_slice(&self.qpos[world * nq..(world + 1) * nq]);
-        ws.qvel.copy_from_slice(&self.qvel[world * nv..(world + 1) * nv]);
-        super::dynamics::evaluate(&self.reference, &mut ws);
-        for c in 0..ws.contacts.count {
-            let pair = &self.reference.pairs[usize::from(ws.contacts.pair[c])];
-            if ws.contacts.distance[c] <= 0.0 {
-                out.push(Contact {
-                    bodies: pair.bodies,
-                    position: ws.contacts.point[c],
-                    normal: ws.contacts.frame[c][0],
-                    distance: ws.contacts.distance[c],
-                });
-            }
-        }
+        self.reference.contacts(&self.qpos[world * nq..][..nq], &self.qvel[world * nv..][..nv], out);
     }
 
     fn need(&mut self, quantities: &[Quantity]) -> Result<(), PhysicsError> {
@@ -337,13 +238,19 @@ impl<L: Lane> Backend for Lanes<L> {
     }
 
     fn derived(&self, world: usize, quantity: Quantity, out: &mut [f64]) {
-        if quantity == Quantity::Frames {
-            return self.frames(world, out);
-        }
         let (group, lane) = (&self.groups[world / L::LANES], world % L::LANES);
-        match self.shared.layout.at[quantity as usize] {
-            None => out.fill(0.0),
-            Some(at) => {
+        match (self.shared.layout.of(quantity), quantity) {
+            (None, Quantity::Frames) => {
+                let nq = self.model.nq();
+                self.reference.frames(&self.model, &self.qpos[world * nq..][..nq], out);
+            }
+            (Some(at), Quantity::Frames) => {
+                let Shared { plan, drift, .. } = &self.shared;
+                let origin = &group.origin[lane * drift.len()..][..drift.len()];
+                frames(plan, drift, origin, |i| group.derived[at + i].get(lane), out);
+            }
+            (None, _) => out.fill(0.0),
+            (Some(at), _) => {
                 for (slot, x) in out.iter_mut().zip(&group.derived[at..]) {
                     *slot = x.get(lane);
                 }
@@ -361,7 +268,7 @@ impl<L: Lane> Backend for Lanes<L> {
 
     fn solver_residual(&self) -> Option<f64> {
         let (nq, nv, nu) = (self.model.nq(), self.model.nv(), self.model.nu());
-        let mut exact = Workspace::<f64>::new(&self.reference);
+        let mut exact = Workspace::<f64>::new(&self.reference.plan);
         let mut ws = Workspace::<L>::new(&self.shared.plan);
         let mut worst: Option<f64> = None;
         for world in 0..self.worlds.min(64) {
@@ -374,9 +281,9 @@ impl<L: Lane> Backend for Lanes<L> {
             spread(&mut ws.qvel, rows[1]);
             spread(&mut ws.ctrl, rows[2]);
             L::run(Evaluate { plan: &self.shared.plan, ws: &mut ws });
-            super::dynamics::evaluate(&self.reference, &mut exact);
+            super::dynamics::evaluate(&self.reference.plan, &mut exact);
             let qacc: Vec<f64> = ws.qacc.iter().map(|x| x.get(0)).collect();
-            let off = residual(&self.reference, &mut exact, &qacc);
+            let off = residual(&self.reference.plan, &mut exact, &qacc);
             worst = Some(worst.map_or(off, |worst| worst.max(off)));
         }
         worst

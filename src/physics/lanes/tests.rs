@@ -16,7 +16,7 @@ fn run<L: Lane>() -> Vec<f64> {
     let mut stream = Seed(3).stream("controls");
     for _ in 0..60 {
         let ctrl: Vec<f64> = (0..21 * model.nu()).map(|_| stream.random_range(-1.0..1.0)).collect();
-        lanes.step(&ctrl, 4);
+        lanes.step(&ctrl, 4).unwrap();
     }
     assert_eq!(lanes.diverged(), 0);
     [lanes.qpos(), lanes.qvel()].concat()

@@ -174,14 +174,14 @@ impl Backend for RapierBackend {
         &self.qvel
     }
 
-    fn step(&mut self, ctrl: &[f64], frame_skip: usize) {
+    fn step(&mut self, ctrl: &[f64], frame_skip: usize) -> Result<(), PhysicsError> {
         let (nq, nv, nu) = (self.model.nq(), self.model.nv(), self.model.nu());
         let (blueprint, model) = (&self.blueprint, &*self.model);
         let control = |world: usize| &ctrl[world * nu..(world + 1) * nu];
         let lanes = &mut self.lanes;
         // A model without joints has empty states, and chunks of nothing are not allowed.
         if nq == 0 {
-            return;
+            return Ok(());
         }
         let (qpos, qvel) = (&mut self.qpos, &mut self.qvel);
         match &self.pool {
@@ -198,6 +198,7 @@ impl Backend for RapierBackend {
                 });
             }),
         }
+        Ok(())
     }
 
     fn body_poses(&self, world: usize, out: &mut [Pose]) {

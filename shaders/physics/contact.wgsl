@@ -1,0 +1,124 @@
+// Which geoms touch, and how the bodies move against each other there.
+//
+// Of a contact's Jacobian nothing is stored: its rows follow from point, normal and tangent, and the solver needs them as motions of
+// points and as wrenches on bodies, which take a few operations each.
+#define_import_path physics::contact
+
+#import physics::plan::{hold, plan, PAIRS, SLOTS, DIRECTIONS, PLANE_CAPSULE}
+#import physics::spatial::{Spatial, normalized}
+#import physics::collide::{Shape, Touch, collide}
+#import physics::constraint::impedance
+#import physics::workspace as ws
+
+// Finds the contacts and what they ask for (mj_collision, mj_makeConstraint).
+fn contacts() {
+    ws::count = 0u;
+    ws::couples = false;
+    for (var index = 0u; index < PAIRS + hold; index++) {
+        let a = shape(plan.pairs[index].geom_a);
+        let b = shape(plan.pairs[index].geom_b);
+        let near = plan.pairs[index].near;
+        let apart = a.center - b.center;
+        if near >= 0.0 && dot(apart, apart) >= near {
+            continue;
+        }
+        let touches = collide(plan.pairs[index].test, a, b, plan.pairs[index].margin);
+        for (var k = 0u; k < 2u + hold; k++) {
+            var touch = touches.first;
+            if k == 1u {
+                touch = touches.second;
+            }
+            if touch.near {
+                add(index, touch, b.axis);
+            }
+        }
+    }
+}
+
+fn shape(geom: u32) -> Shape {
+    let body = plan.geoms[geom].body;
+    let mat = ws::xmat[body];
+    return Shape(
+        ws::xpos[body] + mat * plan.geoms[geom].pos,
+        mat * plan.geoms[geom].axis,
+        plan.geoms[geom].radius,
+        plan.geoms[geom].half_length,
+    );
+}
+
+fn add(index: u32, touch: Touch, hint: vec3f) {
+    if ws::count == SLOTS {
+        return;
+    }
+    let tangent = first_tangent(plan.pairs[index].test, touch.normal, hint);
+    var made: ws::Contact;
+    made.point = touch.point;
+    made.pair = index;
+    made.normal = touch.normal;
+    made.tangent = tangent;
+    made.friction = plan.pairs[index].friction;
+    let softness = plan.pairs[index].softness;
+    let depth = touch.distance - plan.pairs[index].margin;
+    let asked = impedance(softness, abs(depth));
+    made.stiffness = 1.0 / asked.regulariser;
+    made.aref = -softness.damping * parted(made, motion_a(index, touch.point), motion_b(index, touch.point));
+    made.aref.x -= softness.stiffness * asked.d * depth;
+    ws::contact[ws::count] = made;
+    ws::count++;
+    ws::couples = ws::couples || plan.pairs[index].couples != 0u;
+}
+
+// The velocity of the first body's point that lies where the contact is.
+fn motion_a(pair: u32, point: vec3f) -> vec3f {
+    let body = plan.pairs[pair].body_a;
+    return at_point(ws::cvel[body], body, point);
+}
+
+fn motion_b(pair: u32, point: vec3f) -> vec3f {
+    let body = plan.pairs[pair].body_b;
+    return at_point(ws::cvel[body], body, point);
+}
+
+// How a body that moves with `motion` about its tree's centre of mass moves a point.
+fn at_point(motion: Spatial, body: u32, point: vec3f) -> vec3f {
+    return motion.linear + cross(motion.angular, point - ws::com[plan.bodies[body].root]);
+}
+
+// The relative motion of two bodies along the contact's directions.
+fn parted(contact: ws::Contact, a: vec3f, b: vec3f) -> vec3f {
+    let u = b - a;
+    var along = vec3f(dot(contact.normal, u), 0.0, 0.0);
+    if DIRECTIONS > 1u {
+        along.y = dot(contact.tangent, u);
+    }
+    if DIRECTIONS > 2u {
+        along.z = dot(cross(contact.normal, contact.tangent), u);
+    }
+    return along;
+}
+
+// Something given along the contact's directions, in the axes of the world.
+fn in_world(contact: ws::Contact, parts: vec3f) -> vec3f {
+    var sum = parts.x * contact.normal;
+    if DIRECTIONS > 1u {
+        sum += parts.y * contact.tangent;
+    }
+    if DIRECTIONS > 2u {
+        sum += parts.z * cross(contact.normal, contact.tangent);
+    }
+    return sum;
+}
+
+// The first of the contact's two tangents: along the capsule that lies on a plane, else along y, or z where the normal is near y
+// (mju_makeFrame). Where motion is planar, the one in the plane.
+fn first_tangent(test: u32, normal: vec3f, hint: vec3f) -> vec3f {
+#ifdef IS_PLANAR
+    return cross(normal, plan.across);
+#else
+    var second = hint;
+    if test != PLANE_CAPSULE {
+        second = select(vec3f(0.0, 0.0, 1.0), vec3f(0.0, 1.0, 0.0), abs(normal.y) < 0.5);
+    }
+    return normalized(second - dot(normal, second) * normal).unit;
+#endif
+}

@@ -1,0 +1,147 @@
+// From accelerations to the next state: semi-implicit Euler with implicit joint damping (mj_Euler), and the classical Runge–Kutta
+// method of fourth order (mj_RungeKutta).
+#define_import_path physics::integrate
+
+#import physics::plan::{hold, plan, NQ, NV, NJNT, TRIANGLE, FREE}
+#import physics::spatial::{normalized, quat_mul, sin_cos, unit}
+#import physics::factor::{entry, factor, solve}
+#import physics::dynamics::evaluate
+#import physics::workspace as ws
+
+#ifdef HAS_RUNGE_KUTTA
+const STAGES: u32 = 4u;
+#else
+const STAGES: u32 = 1u;
+#endif
+
+// One timestep. Evaluates the forward dynamics itself: once, or four times.
+fn step() {
+    for (var i = 0u; i < NQ + hold; i++) {
+        ws::qpos_start[i] = ws::qpos[i];
+    }
+    for (var i = 0u; i < NV + hold; i++) {
+        ws::qvel_start[i] = ws::qvel[i];
+        ws::qvel_sum[i] = 0.0;
+        ws::qacc_sum[i] = 0.0;
+    }
+    for (var stage = 0u; stage < STAGES + hold; stage++) {
+        // The one place that the evaluation is inlined into.
+        evaluate();
+#ifdef HAS_RUNGE_KUTTA
+        runge_kutta(stage);
+#else
+        euler();
+#endif
+    }
+}
+
+#ifndef HAS_RUNGE_KUTTA
+// v ← v + h (M + h B)⁻¹ f, q ← q + h v, for joint damping B.
+fn euler() {
+    let h = plan.timestep;
+    for (var k = 0u; k < TRIANGLE + hold; k++) {
+        ws::hessian[k] = ws::mass[k];
+    }
+    for (var i = 0u; i < NV + hold; i++) {
+        ws::hessian[entry(i, i)] += h * plan.dofs[i].damping;
+        ws::direction[i] = ws::smooth_force[i] + ws::constraint[i];
+    }
+    factor(false);
+    solve(false, &ws::direction);
+    for (var i = 0u; i < NV + hold; i++) {
+        ws::qvel[i] += h * ws::direction[i];
+        ws::rate[i] = ws::qvel[i];
+    }
+    advance(h);
+}
+#endif
+
+#ifdef HAS_RUNGE_KUTTA
+// Stages at 0, ½, ½, 1 with weights 1, 2, 2, 1: from the accelerations of one to the state of the next.
+//
+// A free joint's rotation is integrated in the Lie algebra (Munthe-Kaas 1998), as MuJoCo 4 does: the rotation since the step began is
+// exp(u), and a stage's angular velocity ω, which is in the axes of the body as turned by u, counts as u's rate dexp⁻¹_{−u}(ω).
+fn runge_kutta(stage: u32) {
+    let h = plan.timestep;
+    let outer = stage == 0u || stage == 3u;
+    let weight = select(1.0 / 3.0, 1.0 / 6.0, outer);
+    // The rate of this stage: qvel, but for rotations. `rate` holds the last stage's.
+    let behind = h * select(0.5, 1.0, stage == 3u);
+    for (var j = 0u; j < NJNT + hold; j++) {
+        let v = plan.joints[j].dofadr;
+#ifdef HAS_FREE
+        if plan.joints[j].kind == FREE {
+            var turned = vec3f();
+            if stage > 0u {
+                turned = behind * vec3f(ws::rate[v + 3u], ws::rate[v + 4u], ws::rate[v + 5u]);
+            }
+            let rate = algebra_rate(turned, vec3f(ws::qvel[v + 3u], ws::qvel[v + 4u], ws::qvel[v + 5u]));
+            for (var k = 0u; k < 3u; k++) {
+                ws::rate[v + k] = ws::qvel[v + k];
+                ws::rate[v + 3u + k] = rate[k];
+            }
+            continue;
+        }
+#endif
+        ws::rate[v] = ws::qvel[v];
+    }
+    for (var i = 0u; i < NV + hold; i++) {
+        ws::qvel_sum[i] += weight * ws::rate[i];
+        ws::qacc_sum[i] += weight * ws::qacc[i];
+    }
+    let last = stage == 3u;
+    let ahead = h * select(0.5, 1.0, stage >= 2u);
+    for (var i = 0u; i < NV + hold; i++) {
+        ws::rate[i] = select(ws::rate[i], ws::qvel_sum[i], last);
+        ws::qvel[i] = ws::qvel_start[i] + ahead * select(ws::qacc[i], ws::qacc_sum[i], last);
+    }
+    advance(ahead);
+}
+
+#ifdef HAS_FREE
+// dexp⁻¹_{−u}(ω) = ω + ½ u × ω + k u × (u × ω) with k = (1 − (t/2) cot(t/2)) / t² for t = |u|: how fast the rotation vector u changes while
+// the body turns with ω in its own axes.
+fn algebra_rate(u: vec3f, omega: vec3f) -> vec3f {
+    let squared = dot(u, u);
+    // 1/12 + t²/720 + t⁴/30240 + t⁶/1209600, within 1e-12 of k below t = 0.2.
+    var k = ((8.2671957e-7 * squared + 3.3068783e-5) * squared + 1.3888889e-3) * squared + 8.3333333e-2;
+    if squared >= 0.04 {
+        let angle = 0.5 * sqrt(squared);
+        let turn = sin_cos(angle);
+        k = (1.0 - angle * turn.y / turn.x) / squared;
+    }
+    let once = cross(u, omega);
+    return omega + 0.5 * once + k * cross(u, once);
+}
+#endif
+#endif
+
+// The positions that the step began with, moved by `rate` for a time; a free joint's quaternion turns by the rotation vector
+// (mj_integratePos).
+fn advance(time: f32) {
+    for (var j = 0u; j < NJNT + hold; j++) {
+        let q = plan.joints[j].qposadr;
+        let v = plan.joints[j].dofadr;
+#ifdef HAS_FREE
+        if plan.joints[j].kind == FREE {
+            for (var k = 0u; k < 3u; k++) {
+                ws::qpos[q + k] = ws::qpos_start[q + k] + time * ws::rate[v + k];
+            }
+            let spin = normalized(vec3f(ws::rate[v + 3u], ws::rate[v + 4u], ws::rate[v + 5u]));
+            let turn = sin_cos(0.5 * spin.length * time);
+            let start = vec4f(
+                ws::qpos_start[q + 3u],
+                ws::qpos_start[q + 4u],
+                ws::qpos_start[q + 5u],
+                ws::qpos_start[q + 6u],
+            );
+            let turned = unit(quat_mul(start, vec4f(turn.y, turn.x * spin.unit)));
+            for (var k = 0u; k < 4u + hold; k++) {
+                ws::qpos[q + 3u + k] = turned[k];
+            }
+            continue;
+        }
+#endif
+        ws::qpos[q] = ws::qpos_start[q] + time * ws::rate[v];
+    }
+}

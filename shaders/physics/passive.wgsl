@@ -1,0 +1,57 @@
+// Forces that need no command: springs, dampers, and the drag of a medium on the bodies' boxes of equal inertia (mj_passive).
+#define_import_path physics::passive
+
+#import physics::plan::{hold, plan, NBODY, NJNT, NV, FREE}
+#import physics::spatial::{Spatial, dot_spatial}
+#import physics::workspace as ws
+
+// Begins the smooth forces with the passive ones.
+fn passive() {
+    for (var i = 0u; i < NV + hold; i++) {
+        ws::smooth_force[i] = -(plan.dofs[i].damping * ws::qvel[i]);
+    }
+    for (var j = 0u; j < NJNT + hold; j++) {
+        if plan.joints[j].kind != FREE {
+            let stretch = ws::qpos[plan.joints[j].qposadr] - plan.joints[j].springref;
+            ws::smooth_force[plan.joints[j].dofadr] -= plan.joints[j].stiffness * stretch;
+        }
+    }
+#ifdef HAS_MEDIUM
+    drag();
+#endif
+}
+
+#ifdef HAS_MEDIUM
+// Per body, in its principal axes, with half-sizes r of the box and their mean r̄:
+// force_i = −2ρ r_j r_k |v_i| v_i − 6πβ r̄ v_i and torque_i = −½ρ r_i (r_j⁴ + r_k⁴) |ω_i| ω_i − 8πβ r̄³ ω_i.
+fn drag() {
+    let density = plan.density;
+    let viscosity = plan.viscosity;
+    for (var index = 1u; index < NBODY + hold; index++) {
+        if plan.bodies[index].in_medium == 0u {
+            continue;
+        }
+        let axes = ws::xmat[index] * mat3x3f(plan.bodies[index].fluid_x, plan.bodies[index].fluid_y, plan.bodies[index].fluid_z);
+        let arm = ws::xipos[index] - ws::com[plan.bodies[index].root];
+        let velocity = ws::cvel[index];
+        // The velocity of the centre of mass.
+        let here = velocity.linear + cross(velocity.angular, arm);
+        let w = velocity.angular * axes;
+        let u = here * axes;
+        let r = plan.bodies[index].fluid_half;
+        let mean = (r.x + r.y + r.z) * (1.0 / 3.0);
+        let fourth = r * r * (r * r);
+        let push = -2.0 * density * r.yzx * r.zxy * abs(u) * u - 18.849556 * viscosity * mean * u;
+        let twist = -0.5 * density * r * (fourth.yzx + fourth.zxy) * abs(w) * w
+            - 25.132741 * viscosity * (mean * mean * mean) * w;
+        let force = axes * push;
+        let wrench = Spatial(axes * twist + cross(arm, force), force);
+        var rest = plan.bodies[index].moved_by;
+        while rest != 0u {
+            let dof = firstTrailingBit(rest);
+            rest &= rest - 1u;
+            ws::smooth_force[dof] += dot_spatial(ws::cdof[dof], wrench);
+        }
+    }
+}
+#endif

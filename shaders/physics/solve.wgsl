@@ -1,0 +1,314 @@
+// The accelerations: qacc = argmin ½‖a − M⁻¹f‖²_M + ½ Σ D·min(0, J a − aref)², by Newton's method with an exact line search.
+//
+// The cost is strictly convex and quadratic in pieces, so that a full Newton step inside one piece ends at the minimum. A world is done
+// when its step left no row's piece.
+#define_import_path physics::solve
+
+#import physics::plan::{hold, plan, NV, NBODY, LIMITS, TRIANGLE, DIRECTIONS}
+#import physics::spatial::{Spatial, axpy_spatial, dot_spatial}
+#import physics::contact::{at_point, parted, in_world}
+#import physics::factor::{columns, entry, factor, multiply, solve}
+#import physics::workspace as ws
+
+// Newton steps at most. Two or three are usual.
+const STEPS: u32 = 30u;
+// Line-search steps at most.
+const SEARCHES: u32 = 12u;
+// Rows of a contact that have no tangent.
+const ALONE: f32 = select(select(0.0, 2.0, DIRECTIONS == 2u), 4.0, DIRECTIONS == 1u);
+// The decrement below which a step is rounding, relative to the energy of the accelerations: 64 roundings, squared.
+const ROUNDING: f32 = 5.8207661e-11;
+
+// How one contact's cost changes with its residuals e = (e_n, e_t…), for rows e_n ± μ e_t and those without a tangent.
+struct Rows {
+    // Force along each direction: minus the gradient.
+    force: vec3f,
+    // Curvature: normal–normal, normal–tangent and tangent–tangent, per tangent.
+    normal: f32,
+    mixed: vec2f,
+    tangent: vec2f,
+    // Which rows push, a bit each.
+    pushing: u32,
+}
+
+fn rows(e: vec3f, friction: f32, stiffness: f32) -> Rows {
+    var made = Rows();
+    var push = 0.0;
+    if DIRECTIONS > 1u {
+        for (var k = 0u; k < DIRECTIONS - 1u; k++) {
+            let along = select(e.z, e.y, k == 0u);
+            let plus = e.x + friction * along;
+            let minus = e.x - friction * along;
+            let f = min(plus, 0.0);
+            let g = min(minus, 0.0);
+            let one = select(0.0, stiffness, plus < 0.0);
+            let two = select(0.0, stiffness, minus < 0.0);
+            push += f + g;
+            let force = stiffness * friction * (g - f);
+            let mixed = friction * (one - two);
+            let tangent = friction * friction * (one + two);
+            if k == 0u {
+                made.force.y = force;
+                made.mixed.x = mixed;
+                made.tangent.x = tangent;
+            } else {
+                made.force.z = force;
+                made.mixed.y = mixed;
+                made.tangent.y = tangent;
+            }
+            made.normal += one + two;
+            made.pushing |= (select(0u, 1u, plus < 0.0) | select(0u, 2u, minus < 0.0)) << (2u * k);
+        }
+    }
+    if DIRECTIONS < 3u {
+        push += ALONE * min(e.x, 0.0);
+        made.normal += select(0.0, ALONE * stiffness, e.x < 0.0);
+        made.pushing |= select(0u, 16u, e.x < 0.0);
+    }
+    made.force.x = -(stiffness * push);
+    return made;
+}
+
+fn rows_of(c: u32, e: vec3f) -> Rows {
+    return rows(e, ws::contact[c].friction, ws::contact[c].stiffness);
+}
+
+// Accelerations and constraint forces. Starts from what `qacc` holds.
+fn accelerations() {
+    // A world that nothing pushes starts at rest, from where one step is M⁻¹f.
+    var pushed = ws::count > 0u;
+    for (var k = 0u; k < LIMITS + hold; k++) {
+        pushed = pushed || ws::limit[k].stiffness > 0.0;
+    }
+    if !pushed {
+        for (var i = 0u; i < NV + hold; i++) {
+            ws::qacc[i] = 0.0;
+        }
+    }
+    multiply(&ws::qacc, &ws::ma);
+    bodies_moved(&ws::qacc);
+    for (var c = 0u; c < ws::count; c++) {
+        ws::contact[c].residual = along(c) - ws::contact[c].aref;
+    }
+    var going = true;
+    for (var step = 0u; ; step++) {
+        forces();
+        if !going || step == STEPS {
+            break;
+        }
+        for (var i = 0u; i < NV + hold; i++) {
+            let gradient = ws::ma[i] - ws::smooth_force[i] - ws::constraint[i];
+            ws::gradient[i] = gradient;
+            ws::direction[i] = -gradient;
+        }
+        hessian();
+        factor(ws::couples);
+        solve(ws::couples, &ws::direction);
+        multiply(&ws::direction, &ws::md);
+        bodies_moved(&ws::direction);
+        for (var c = 0u; c < ws::count; c++) {
+            ws::contact[c].slope = along(c);
+        }
+
+        // How the cost falls along the step, and whether the step leaves a piece.
+        var start = 0.0;
+        var first = 0.0;
+        var second = 0.0;
+        var energy = 0.0;
+        for (var i = 0u; i < NV + hold; i++) {
+            let d = ws::direction[i];
+            start += ws::gradient[i] * d;
+            first += (ws::ma[i] - ws::smooth_force[i]) * d;
+            second += ws::md[i] * d;
+            energy += ws::ma[i] * ws::qacc[i];
+        }
+        var left = false;
+        for (var c = 0u; c < ws::count; c++) {
+            let e = ws::contact[c].residual;
+            let before = rows_of(c, e);
+            let after = rows_of(c, e + ws::contact[c].slope);
+            left = left || before.pushing != after.pushing;
+        }
+        for (var k = 0u; k < LIMITS + hold; k++) {
+            if ws::limit[k].stiffness > 0.0 {
+                let e = limit_residual(k);
+                let f = e + ws::limit[k].sign * ws::direction[plan.limits[k].dof];
+                left = left || (e < 0.0) != (f < 0.0);
+            }
+        }
+        going = left && ROUNDING * energy < -start;
+        var alpha = 1.0;
+        if going {
+            alpha = search(start, first, second);
+        }
+        for (var i = 0u; i < NV + hold; i++) {
+            ws::qacc[i] += alpha * ws::direction[i];
+            ws::ma[i] += alpha * ws::md[i];
+        }
+        for (var c = 0u; c < ws::count; c++) {
+            ws::contact[c].residual += alpha * ws::contact[c].slope;
+        }
+    }
+}
+
+// Where along the step the cost is least. Its slope rises in straight pieces: Newton from a full step, kept inside a bracket.
+fn search(start: f32, first: f32, second: f32) -> f32 {
+    let enough = abs(start) * 1e-3;
+    var low = 0.0;
+    var high = 1e30;
+    var alpha = 1.0;
+    for (var k = 0u; k < SEARCHES + hold; k++) {
+        var slope = first + alpha * second;
+        var curve = second;
+        for (var c = 0u; c < ws::count; c++) {
+            let s = ws::contact[c].slope;
+            let here = rows_of(c, ws::contact[c].residual + alpha * s);
+            slope -= dot(here.force, s);
+            curve += here.normal * s.x * s.x;
+            curve += dot((2.0 * s.x) * here.mixed + here.tangent * s.yz, s.yz);
+        }
+        for (var l = 0u; l < LIMITS + hold; l++) {
+            let stiffness = ws::limit[l].stiffness;
+            if stiffness > 0.0 {
+                let s = ws::limit[l].sign * ws::direction[plan.limits[l].dof];
+                let e = limit_residual(l) + alpha * s;
+                slope += stiffness * min(e, 0.0) * s;
+                curve += select(0.0, stiffness * s * s, e < 0.0);
+            }
+        }
+        if !(abs(slope) > enough) {
+            break;
+        }
+        if slope < 0.0 {
+            low = alpha;
+        } else {
+            high = alpha;
+        }
+        let next = alpha - slope / curve;
+        alpha = select(0.5 * (low + high), next, low < next && next < high);
+    }
+    return alpha;
+}
+
+// J a − aref of a violated limit.
+fn limit_residual(k: u32) -> f32 {
+    return ws::limit[k].sign * ws::qacc[plan.limits[k].dof] - ws::limit[k].aref;
+}
+
+// How joint motions x move the bodies.
+fn bodies_moved(x: ptr<private, array<f32, NV>>) {
+    if ws::count == 0u {
+        return;
+    }
+    ws::cacc[0] = Spatial();
+    for (var index = 1u; index < NBODY + hold; index++) {
+        var motion = ws::cacc[plan.bodies[index].parent];
+        for (var dof = plan.bodies[index].dofs_begin; dof < plan.bodies[index].dofs_end; dof++) {
+            motion = axpy_spatial((*x)[dof], ws::cdof[dof], motion);
+        }
+        ws::cacc[index] = motion;
+    }
+}
+
+// J x in the contact's directions, for the x that last moved the bodies.
+fn along(c: u32) -> vec3f {
+    let contact = ws::contact[c];
+    let a = plan.pairs[contact.pair].body_a;
+    let b = plan.pairs[contact.pair].body_b;
+    return parted(contact, at_point(ws::cacc[a], a, contact.point), at_point(ws::cacc[b], b, contact.point));
+}
+
+// Torque and force of all contacts on each body, about the centre of mass of its tree, at the present residuals; the world's row is
+// left empty, as MuJoCo leaves it.
+fn wrenches() {
+    for (var index = 0u; index < NBODY + hold; index++) {
+        ws::cfrc[index] = Spatial();
+    }
+    for (var c = 0u; c < ws::count; c++) {
+        let contact = ws::contact[c];
+        let force = in_world(contact, rows_of(c, contact.residual).force);
+        pushed_by(plan.pairs[contact.pair].body_a, contact.point, -force);
+        pushed_by(plan.pairs[contact.pair].body_b, contact.point, force);
+    }
+}
+
+fn pushed_by(body: u32, point: vec3f, force: vec3f) {
+    if body != 0u {
+        let torque = cross(point - ws::com[plan.bodies[body].root], force);
+        ws::cfrc[body] = axpy_spatial(1.0, Spatial(torque, force), ws::cfrc[body]);
+    }
+}
+
+// Constraint forces in joint space at the present residuals.
+fn forces() {
+    for (var i = 0u; i < NV + hold; i++) {
+        ws::constraint[i] = 0.0;
+    }
+    if ws::count > 0u {
+        wrenches();
+        for (var index = NBODY - 1u + hold; index > 0u; index--) {
+            let force = ws::cfrc[index];
+            for (var dof = plan.bodies[index].dofs_begin; dof < plan.bodies[index].dofs_end; dof++) {
+                ws::constraint[dof] = dot_spatial(ws::cdof[dof], force);
+            }
+            let parent = plan.bodies[index].parent;
+            ws::cfrc[parent] = axpy_spatial(1.0, force, ws::cfrc[parent]);
+        }
+    }
+    for (var k = 0u; k < LIMITS + hold; k++) {
+        let push = -(ws::limit[k].stiffness * min(limit_residual(k), 0.0));
+        ws::constraint[plan.limits[k].dof] += ws::limit[k].sign * push;
+    }
+}
+
+// How one contact's point is moved by each degree of freedom, and the force that meets it.
+var<private> moved: array<vec3f, NV>;
+
+// M + Jᵀ D J, the lower half.
+fn hessian() {
+    for (var k = 0u; k < TRIANGLE + hold; k++) {
+        ws::hessian[k] = ws::mass[k];
+    }
+    for (var c = 0u; c < ws::count; c++) {
+        let contact = ws::contact[c];
+        let curvature = rows_of(c, contact.residual);
+        if curvature.pushing == 0u {
+            continue;
+        }
+        let arm_a = contact.point - ws::com[plan.bodies[plan.pairs[contact.pair].body_a].root];
+        let arm_b = contact.point - ws::com[plan.bodies[plan.pairs[contact.pair].body_b].root];
+        let moves_a = plan.pairs[contact.pair].moved_a;
+        let chain = moves_a | plan.pairs[contact.pair].moved_b;
+        var rest = chain;
+        while rest != 0u {
+            let i = firstTrailingBit(rest);
+            rest &= rest - 1u;
+            let of_a = (moves_a >> i & 1u) == 1u;
+            let motion = ws::cdof[i];
+            let here = motion.linear + cross(motion.angular, select(arm_b, arm_a, of_a));
+            moved[i] = parted(contact, vec3f(), select(here, -here, of_a));
+        }
+        rest = chain;
+        while rest != 0u {
+            let i = firstLeadingBit(rest);
+            let u = moved[i];
+            var met = vec3f(curvature.normal * u.x, 0.0, 0.0);
+            if DIRECTIONS > 1u {
+                met.x += dot(curvature.mixed, u.yz);
+                met = vec3f(met.x, curvature.mixed * u.x + curvature.tangent * u.yz);
+            }
+            let row = entry(i, 0u);
+            var others = rest;
+            while others != 0u {
+                let j = firstTrailingBit(others);
+                others &= others - 1u;
+                ws::hessian[row + j] += dot(met, moved[j]);
+            }
+            rest ^= 1u << i;
+        }
+    }
+    for (var k = 0u; k < LIMITS + hold; k++) {
+        let dof = plan.limits[k].dof;
+        ws::hessian[entry(dof, dof)] += select(0.0, ws::limit[k].stiffness, limit_residual(k) < 0.0);
+    }
+}
