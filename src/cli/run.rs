@@ -241,6 +241,11 @@ pub fn devices(as_json: bool) -> anyhow::Result<()> {
             println!("libtorch   {libtorch}");
             for adapter in &adapters {
                 println!("adapter    {} ({}, {}, {})", adapter.name, adapter.kind, adapter.api, adapter.driver);
+                let physics = if adapter.computes { "--backend shader" } else { "no physics" };
+                let times = if adapter.times { "timestamps" } else { "no timestamps" };
+                let keeps = if adapter.keeps_shaders { "pipeline cache" } else { "no pipeline cache" };
+                let buffer = adapter.largest_buffer >> 20;
+                println!("           draws; {physics}, buffers of {buffer} MiB, {times}, {keeps}");
             }
             if adapters.is_empty() {
                 println!(

@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+/// Storage buffers that the shaders of the physics read and write.
+const STORAGE_BUFFERS: u32 = 5;
+
 /// An adapter that could draw.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AdapterLine {
@@ -13,14 +16,28 @@ pub struct AdapterLine {
     pub api: String,
     /// The driver and its version.
     pub driver: String,
+    /// Whether it computes, so that `--backend shader` can use it.
+    pub computes: bool,
+    /// Bytes of one buffer that a shader can see, at most.
+    pub largest_buffer: u64,
+    /// Whether it can time the parts of a computation.
+    pub times: bool,
+    /// Whether compiled shaders can be kept between runs by the program.
+    pub keeps_shaders: bool,
 }
 
 /// Every adapter that wgpu finds, in its order.
 pub fn adapters() -> Vec<AdapterLine> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let line = |adapter: wgpu::Adapter| {
-        let info = adapter.get_info();
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        let capabilities = adapter.get_downlevel_capabilities();
         AdapterLine {
+            computes: capabilities.flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+                && limits.max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS,
+            largest_buffer: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size),
+            times: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            keeps_shaders: features.contains(wgpu::Features::PIPELINE_CACHE),
             name: info.name,
             kind: match info.device_type {
                 wgpu::DeviceType::DiscreteGpu => "discrete",
