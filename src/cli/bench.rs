@@ -93,7 +93,7 @@ fn speed(what: &str, speed: &Speed, as_json: bool) {
             speed.range[1],
             speed.worlds,
             speed.threads,
-            speed.device
+            speed.adapter.as_ref().unwrap_or(&speed.device)
         );
     });
 }

@@ -47,6 +47,9 @@ pub struct Speed {
     /// How far accelerations were from the optimum of the constraint problem, where the backend can tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_residual: Option<f64>,
+    /// The graphics adapter, where the physics runs on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// The processor.
     pub device: String,
 }
@@ -104,7 +107,8 @@ fn physics_under(
         obs.copy_from_slice(&step.obs);
         Ok(Round { env_steps: worlds as u64, time })
     })?;
-    Ok(Speed { solver_residual: env.backend().solver_residual(), ..speed })
+    let adapter = env.backend().adapter().map(str::to_owned);
+    Ok(Speed { solver_residual: env.backend().solver_residual(), adapter, ..speed })
 }
 
 /// Env steps a second of PPO on the task's own reward, collecting and learning included.
@@ -160,6 +164,7 @@ fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, 
         worlds,
         threads: plan.threads.unwrap_or_else(cores),
         solver_residual: None,
+        adapter: None,
         device: processor(),
     })
 }

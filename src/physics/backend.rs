@@ -83,6 +83,11 @@ pub trait Backend: Send {
     /// The name that `--backend` takes.
     fn name(&self) -> &'static str;
 
+    /// The graphics adapter that it computes on, for a figure to stand beside; None where the processor computes.
+    fn adapter(&self) -> Option<&str> {
+        None
+    }
+
     /// The model that every world is a copy of.
     fn model(&self) -> &Model;
 

@@ -265,6 +265,10 @@ impl Backend for Shader {
         NAME
     }
 
+    fn adapter(&self) -> Option<&str> {
+        Some(&self.device.adapter)
+    }
+
     fn model(&self) -> &Model {
         &self.model
     }
