@@ -76,6 +76,27 @@ fn a_simulated_teacher_spends_its_labels_and_the_same_seed_gives_the_same_run() 
     assert!(first.2.curves.iter().any(|c| c.name == "agreement" && !c.points.is_empty()));
 }
 
+/// A simulated teacher with a person's clock is shown one pair after another while training goes on, and stops where its plan ends.
+#[test]
+fn a_teacher_takes_its_time_while_training_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let slow = RunSettings { answer_seconds: 0.03, labels: 15, env_steps: u64::MAX / 2, ..settings(&path) };
+    let lab = open(slow);
+    let steps = until(&lab, "the first answer", |s, _| (s.labels > 0).then_some(s.env_steps));
+    until(&lab, "the last answer", |s, _| (s.labels == 15 && s.pair.is_none()).then_some(()));
+    let more = until(&lab, "training after it", |s, _| (s.env_steps > steps + 20_000).then_some(s.labels));
+    assert_eq!(more, 15);
+    // Nobody answers for it.
+    lab.send(Command::Judge { pair: flipside::basics::PairId(1), choice: Choice::Left, thinking_ms: 1 });
+    until(&lab, "the refusal", |_, e| e.iter().any(|e| matches!(e, Event::Refused(_))).then_some(()));
+    drop(lab);
+    let standing = Session::open_to_read(&path).unwrap().standing().unwrap();
+    assert!(standing.iter().all(|j| j.teacher == "oracle" && j.thinking_ms == 30), "{standing:?}");
+    let took = standing[14].at_ms - standing[0].at_ms;
+    assert!(took >= 14 * 29, "15 answers of 30 ms came within {took} ms");
+}
+
 #[test]
 fn a_person_picks_ties_skips_and_takes_back_and_all_of_it_survives_reopening() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use super::overlays::{NewRun, PaletteState};
 use super::probe::{Probe, ProbeReport};
 use super::viewport::Stage;
 use super::{DeskOptions, TaskChoice, style};
-use crate::basics::{Choice, Clip, PairId, Scene};
+use crate::basics::{Choice, Clip, JudgementId, PairId, Scene};
 use crate::lab::{Command, Event, PairView, Phase, Snapshot, TeacherKind};
 use crate::settings::RunSettings;
 use eframe::egui_wgpu::RenderState;
@@ -78,6 +78,8 @@ pub struct Desk {
     pub(super) tasks: Vec<TaskChoice>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) shown: Option<Shown>,
+    /// The disputed answer that is being looked at again, in the place of the question.
+    pub(super) replayed: Option<JudgementId>,
     /// The pair that was answered and is not yet replaced.
     pub(super) awaiting: Option<PairId>,
     pub(super) flash: Option<Flash>,
@@ -125,6 +127,7 @@ impl Desk {
             tasks: options.tasks,
             snapshot: None,
             shown: None,
+            replayed: None,
             awaiting: None,
             flash: None,
             clock: Clock::default(),
@@ -331,9 +334,14 @@ impl Desk {
         }
         self.curves.update(&snapshot.curves);
 
+        let disputed = snapshot.disputed.iter().find(|disputed| Some(disputed.judgement) == self.replayed);
+        let replayed = disputed.map(|disputed| (disputed.pair.clone(), Some(disputed.choice)));
+        if replayed.is_none() {
+            self.replayed = None;
+        }
         let asked = snapshot.pair.clone().map(|pair| (pair, None));
         let taught = || snapshot.taught.clone().map(|(pair, choice)| (pair, Some(choice)));
-        if let Some((pair, taught)) = asked.or_else(taught) {
+        if let Some((pair, taught)) = replayed.or(asked).or_else(taught) {
             let known = self.shown.as_ref().is_some_and(|shown| shown.pair.id == pair.id && shown.taught == taught);
             if !known {
                 if let Some(clips) = pair.clips() {

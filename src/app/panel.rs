@@ -9,6 +9,7 @@ use super::question::View;
 use super::style::{CARD_RADIUS, Palette, semibold};
 use super::viewport::Slot;
 use super::widgets::{count, duration, main_button, meter, name_scroll_bar, number, tip};
+use crate::basics::Choice;
 use crate::lab::{Command, Curve, Phase, Snapshot, TeacherKind};
 use crate::settings::RewardSource;
 use egui::{
@@ -63,6 +64,7 @@ impl Desk {
                 if snapshot.from_preferences {
                     ui.add_space(8.0);
                     self.show_labels(ui, &snapshot);
+                    self.show_disputed(ui, &snapshot);
                 }
                 ui.add_space(8.0);
                 self.show_curves(ui, &CURVE_TABS);
@@ -211,6 +213,47 @@ impl Desk {
         two_ends(ui, "Reward model agrees with you", &agreement).on_hover_text(
             "Share of answers held back from its training that the reward model gets right; a coin gets 50 %",
         );
+        if let Some(alarm) = &snapshot.alarm {
+            ui.label(RichText::new(alarm).color(palette.warning));
+        }
+    }
+
+    /// The answers that the reward model contradicts, to be looked at again, kept or taken back.
+    fn show_disputed(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
+        if snapshot.disputed.is_empty() {
+            return;
+        }
+        let palette = Palette::of(ui.ctx());
+        ui.label(RichText::new("Disputed answers").color(palette.muted)).on_hover_text(
+            "What the reward model, where it has not learnt from them, would have answered otherwise: a slip, a change of mind, or something \
+             that it has not understood yet",
+        );
+        for disputed in snapshot.disputed.iter() {
+            let (said, chance) = match disputed.choice {
+                Choice::Left => ("left", disputed.left),
+                Choice::Right => ("right", 1.0 - disputed.left),
+                Choice::Tie | Choice::Skip => ("a tie", 1.0 - (2.0 * disputed.left - 1.0).abs()),
+            };
+            let id = disputed.judgement;
+            let what = format!("answer {}", id.0);
+            ui.horizontal(|ui| {
+                ui.label(RichText::new(format!("You said {said}; it gives that {:.0} %", 100.0 * chance)).small());
+            });
+            ui.horizontal(|ui| {
+                let looking = self.replayed == Some(id);
+                let label = if looking { "Back to the question" } else { "Look again" };
+                if ui.small_button(label).accessible_name(format!("{label}: {what}")).clicked() {
+                    self.replayed = (!looking).then_some(id);
+                    ui.ctx().request_repaint();
+                }
+                if ui.small_button("Keep").accessible_name(format!("Keep {what}")).clicked() {
+                    self.send(Command::Keep(id));
+                }
+                if ui.small_button("Take back").accessible_name(format!("Take back {what}")).clicked() {
+                    self.send(Command::Retract(id));
+                }
+            });
+        }
     }
 
     pub(super) fn show_curves(&mut self, ui: &mut Ui, tabs: &CurveTabs) {
@@ -274,7 +317,7 @@ pub(super) fn teacher_picker(ui: &mut Ui, id: &str, teacher: &mut TeacherKind, m
         (TeacherKind::Oracle, "Simulated, perfect", format!("Answers by {by} and never errs")),
         (mistaken, "Simulated, with mistakes", format!("Answers by {by}, with some answers flipped")),
     ];
-    let name = kinds.iter().find(|(kind, ..)| kind == teacher).map_or("", |(_, name, _)| name);
+    let name = kinds.iter().find(|(kind, ..)| kind == teacher).map_or("Simulated, with habits", |(_, name, _)| name);
     let offered = if measure.is_some() { kinds.len() } else { 1 };
     let width = ui.available_width();
     let response = ComboBox::from_id_salt(id)

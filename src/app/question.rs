@@ -126,6 +126,13 @@ impl Desk {
 
     /// What is asked, or what a simulated teacher makes of it.
     pub(super) fn headline<'a>(&self, asks: bool, early: &'a str, question: &'a str) -> &'a str {
+        if let (Some(_), Some(shown)) = (self.replayed, &self.shown) {
+            return match shown.taught {
+                Some(Choice::Left) => "You preferred the left",
+                Some(Choice::Right) => "You preferred the right",
+                _ => "You called it a tie",
+            };
+        }
         match (&self.shown, asks) {
             (None, true) => early,
             (None, false) => "The simulated teacher is about to answer…",

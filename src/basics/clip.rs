@@ -20,7 +20,8 @@ pub struct Frames {
     pub obs: Vec<f32>,
     /// `[T, A]`: the action as the robot received it (clipped to the action space).
     pub actions: Vec<f32>,
-    /// `[T]`: the task's own reward. For simulated teachers and evaluation alone; the policy and the reward model never see it.
+    /// `[T]`: the task's own reward, or what its file's `[[teacher]]` pays in its place. For simulated teachers alone; the policy and the reward
+    /// model never see it.
     pub task_reward: Vec<f32>,
 }
 

@@ -1,7 +1,7 @@
 //! What can be typed. What it means is in `settings`; each verb's struct turns itself into those.
 
 use crate::lab::Precision;
-use crate::settings::{RewardSource, RunSettings, TeacherKind, TextPrecision};
+use crate::settings::{Habits, RewardSource, RunSettings, TaskSpec, TeacherKind, TextPrecision, envs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -76,13 +76,23 @@ pub enum Reward {
     Preferences,
 }
 
-/// Who answers, without a window.
+/// Who answers, without a window: the perfect teacher, or one with a habit of those of BPref (Lee et al. 2021).
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Teacher {
     /// Judges by the task's true return, never errs.
     Oracle,
-    /// As the oracle, but an answer is flipped at the mistake rate.
+    /// Prefers the better clip with probability σ(β · difference of returns).
+    Noisy,
+    /// An answer is turned round at the mistake rate.
     Mistaken,
+    /// Cannot tell two clips apart that are both hopeless.
+    Skipping,
+    /// Judges a clip by its end.
+    Myopic,
+    /// Calls it a tie where the returns are nearly equal.
+    Equal,
+    /// Errs and skips at random, like a person who clicks fast.
+    Hasty,
 }
 
 #[derive(Args, Debug)]
@@ -95,15 +105,24 @@ pub struct Train {
     /// Who answers the pairs.
     #[arg(long, value_enum, default_value = "oracle")]
     pub teacher: Teacher,
-    /// How often the mistaken teacher errs, 0 to 1.
-    #[arg(long, default_value_t = 0.1, value_parser = share)]
-    pub mistake_rate: f64,
+    /// How often the teacher errs, 0 to 1; .1 for `mistaken` and `hasty` if not given.
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub mistake_rate: Option<f64>,
+    /// How often the teacher cannot tell, 0 to 1; .1 for `hasty` if not given.
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub skip_rate: Option<f64>,
+    /// The noisy teacher's β; 1 if not given.
+    #[arg(long)]
+    pub beta: Option<f64>,
+    /// Seconds that the teacher takes for an answer, while training goes on; 0 answers at once.
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = seconds)]
+    pub answer_seconds: f64,
     /// Judgements to ask for.
     #[arg(long, default_value_t = 200)]
     pub labels: usize,
-    /// Env steps to train for, over all worlds.
-    #[arg(long, default_value_t = 1_000_000, value_parser = count)]
-    pub steps: u64,
+    /// Env steps to train for, over all worlds; what the task's file says, or 1_000_000, if not given.
+    #[arg(long, value_parser = count)]
+    pub steps: Option<u64>,
     /// Physics backend.
     #[arg(long, default_value = "lanes")]
     pub backend: String,
@@ -121,22 +140,50 @@ pub struct Train {
 impl Train {
     /// The run that these words ask for.
     pub fn settings(&self) -> RunSettings {
+        // What is wrong with the task's file is said when the run opens it.
+        let planned = || envs::load(&self.task).map_or(TaskSpec::ENV_STEPS, |files| files.spec.env_steps());
         RunSettings {
             task: self.task.clone(),
             reward: match self.reward {
                 Reward::True => RewardSource::True,
                 Reward::Preferences => RewardSource::Preferences,
             },
-            teacher: match self.teacher {
-                Teacher::Oracle => TeacherKind::Oracle,
-                Teacher::Mistaken => TeacherKind::Mistaken { rate: self.mistake_rate },
-            },
+            teacher: self.teacher.kind(self.mistake_rate, self.skip_rate, self.beta),
+            answer_seconds: self.answer_seconds,
             labels: self.labels,
-            env_steps: self.steps,
+            env_steps: self.steps.unwrap_or_else(planned),
             seed: self.seed,
             backend: self.backend.clone(),
             text: None,
             folder: self.session.clone(),
+        }
+    }
+}
+
+impl Teacher {
+    /// The teacher of this name, with what was said of its habits in place of the usual.
+    pub fn kind(self, mistake_rate: Option<f64>, skip_rate: Option<f64>, beta: Option<f64>) -> TeacherKind {
+        let usual = match self {
+            Teacher::Oracle => Habits::NONE,
+            Teacher::Noisy => Habits::NOISY,
+            Teacher::Mistaken => Habits::MISTAKEN,
+            Teacher::Skipping => Habits::SKIPPING,
+            Teacher::Myopic => Habits::MYOPIC,
+            Teacher::Equal => Habits::EQUAL,
+            Teacher::Hasty => Habits::HASTY,
+        };
+        let habits = Habits {
+            mistakes: mistake_rate.unwrap_or(usual.mistakes),
+            skips: skip_rate.unwrap_or(usual.skips),
+            beta: beta.or(usual.beta),
+            ..usual
+        };
+        match habits {
+            Habits::NONE => TeacherKind::Oracle,
+            Habits { mistakes: rate, .. } if habits == (Habits { mistakes: rate, ..Habits::NONE }) => {
+                TeacherKind::Mistaken { rate }
+            }
+            _ => TeacherKind::Fallible(habits),
         }
     }
 }
@@ -219,6 +266,8 @@ pub enum Bench {
     Ppo(BenchTask),
     /// How soon PPO reaches each task's target return, over several seeds: a table.
     Learning(BenchLearning),
+    /// How well judgements of simulated teachers teach: a table over tasks, teachers, numbers of labels and seeds. One that is cut off goes on.
+    Preferences(BenchPreferences),
     /// Frames a second and the time from a click to the next pair, in a real window with training on.
     Desk(BenchDesk),
     /// Tokens a second of text mode: writing completions, and a gradient step of PPO on them.
@@ -304,6 +353,63 @@ pub struct BenchLearning {
 }
 
 #[derive(Args, Debug)]
+pub struct BenchPreferences {
+    /// Tasks, by their files' names or Gymnasium's.
+    #[arg(long, value_delimiter = ',', default_value = "hopper_backflip")]
+    pub tasks: Vec<String>,
+    /// Teachers; `true` is PPO on the task's own reward, to compare with.
+    #[arg(long, value_delimiter = ',', default_value = "oracle")]
+    pub teachers: Vec<String>,
+    /// How often the teachers `mistaken` and `hasty` err, 0 to 1; .1 if not given.
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub mistake_rate: Option<f64>,
+    /// Seconds that a teacher takes for an answer; 0 answers at once.
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = seconds)]
+    pub answer_seconds: f64,
+    /// Numbers of labels.
+    #[arg(long, value_delimiter = ',', default_value = "50,200")]
+    pub labels: Vec<usize>,
+    /// Runs of each.
+    #[arg(long, default_value_t = 5)]
+    pub seeds: u64,
+    /// Env steps a run; what the task's file says if not given.
+    #[arg(long, value_parser = count)]
+    pub steps: Option<u64>,
+    /// Runs side by side; as many as there are cores if not given.
+    #[arg(long)]
+    pub jobs: Option<usize>,
+    /// Physics backend.
+    #[arg(long, default_value = "lanes")]
+    pub backend: String,
+    /// Folder for results and curves; what lies there is not run again.
+    #[arg(long, value_name = "DIR", default_value = "preferences")]
+    pub output: PathBuf,
+    /// One JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl BenchPreferences {
+    /// The teachers by name, `None` for the task's own reward.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub fn teachers(&self) -> Result<Vec<(String, Option<TeacherKind>)>, String> {
+        let teacher = |name: &String| match name.as_str() {
+            "true" => Ok((name.clone(), None)),
+            _ => {
+                let teacher = Teacher::from_str(name, true)?;
+                // The perfect teacher stays so, whatever rate the others have.
+                let rate = self.mistake_rate.filter(|_| matches!(teacher, Teacher::Mistaken | Teacher::Hasty));
+                let name = rate.map_or(name.clone(), |rate| format!("{name} {rate}"));
+                Ok((name, Some(teacher.kind(rate, None, None))))
+            }
+        };
+        self.teachers.iter().map(teacher).collect()
+    }
+}
+
+#[derive(Args, Debug)]
 pub struct BenchDesk {
     /// Task, by its file's name or Gymnasium's.
     #[arg(long, default_value = "hopper")]
@@ -339,6 +445,13 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(x) if (0.0..=3600.0).contains(&x) => Ok(x),
+        _ => Err("expected seconds, from 0 to 3600".to_owned()),
+    }
+}
+
 /// A whole number that may be written 1_000_000 or 1e6.
 fn count(text: &str) -> Result<u64, String> {
     let plain = text.replace('_', "");
@@ -357,6 +470,16 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_teacher_takes_the_habits_that_were_named() {
+        let rate = |rate| TeacherKind::Mistaken { rate };
+        assert_eq!(Teacher::Oracle.kind(None, None, None), TeacherKind::Oracle);
+        assert_eq!(Teacher::Mistaken.kind(None, None, None), rate(0.1));
+        assert_eq!(Teacher::Oracle.kind(Some(0.3), None, None), rate(0.3));
+        let noisy = Habits { beta: Some(2.0), skips: 0.2, ..Habits::NONE };
+        assert_eq!(Teacher::Noisy.kind(None, Some(0.2), Some(2.0)), TeacherKind::Fallible(noisy));
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! The verb that measures. Figures go to stdout with what they were measured on.
 
-use super::arguments::{Bench, BenchDesk, BenchLearning, BenchTask, BenchText, DeskArguments};
+use super::arguments::{Bench, BenchDesk, BenchLearning, BenchPreferences, BenchTask, BenchText, DeskArguments};
 use super::run::{desk_options, report};
 use crate::app::{self, ProbePlan};
-use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor};
-use crate::lab::{LearningPlan, Precision, TextSpeedPlan, learning, text_speed};
-use anyhow::Context;
+use crate::lab::bench::{Plan, Speed, cores, physics, physics_of_session, ppo, processor};
+use crate::lab::{
+    LearningPlan, Precision, PreferencePlan, PreferenceRow, TextSpeedPlan, learning, preferences, text_speed,
+};
+use crate::view::chart;
+use anyhow::{Context, anyhow};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub fn bench(what: &Bench) -> anyhow::Result<()> {
@@ -21,6 +25,7 @@ pub fn bench(what: &Bench) -> anyhow::Result<()> {
         }
         Bench::Ppo(task) => speed("ppo", &ppo(&plan(task, Precision::default()))?, task.json),
         Bench::Learning(arguments) => learning_table(arguments)?,
+        Bench::Preferences(arguments) => preference_table(arguments)?,
         Bench::Desk(arguments) => desk(arguments)?,
         Bench::Text(arguments) => text(arguments)?,
     }
@@ -67,6 +72,65 @@ fn learning_table(arguments: &BenchLearning) -> anyhow::Result<()> {
         if let Some(row) = rows.first() {
             println!("\n{}", row.device);
         }
+    });
+    Ok(())
+}
+
+/// Every run's line on stderr as it ends, then the table, and the curves of each task as a picture.
+fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
+    let plan = PreferencePlan {
+        tasks: arguments.tasks.clone(),
+        teachers: arguments.teachers().map_err(|why| anyhow!("{why}"))?,
+        labels: arguments.labels.clone(),
+        seeds: arguments.seeds.max(1),
+        env_steps: arguments.steps,
+        answer_seconds: arguments.answer_seconds,
+        results: arguments.output.join("runs.jsonl"),
+        jobs: arguments.jobs.unwrap_or_else(cores),
+        backend: arguments.backend.clone(),
+    };
+    let rows = preferences(&plan, &|run| {
+        let flips =
+            run.landed_flips_per_10s.map_or(String::new(), |flips| format!(", {flips:.2} landed flips in 10 s"));
+        eprintln!(
+            "{} by {} with {} labels, seed {}: {:.0}{flips} after {} env steps in {:.0} s",
+            run.task, run.teacher, run.given, run.seed, run.mean_return, run.env_steps, run.seconds
+        );
+    })?;
+    let mut pictures = Vec::new();
+    for task in &rows.iter().map(|row| row.task.as_str()).collect::<BTreeSet<_>>() {
+        let of_task: Vec<&PreferenceRow> = rows.iter().filter(|row| row.task == *task).collect();
+        let names: Vec<String> = of_task.iter().map(|row| format!("{}, {}", row.teacher, row.labels)).collect();
+        let series = of_task.iter().zip(&names).map(|(row, name)| chart::Series { name, points: &row.curve });
+        let picture = arguments.output.join(format!("{task}.png"));
+        chart::curve_png(&picture, task, "env steps", "true return", &series.collect::<Vec<_>>())
+            .with_context(|| format!("could not draw {}", picture.display()))?;
+        pictures.push(picture);
+    }
+    let device = processor();
+    report(arguments.json, json!({ "preferences": rows, "curves": pictures, "device": device }), || {
+        println!(
+            "| task | teacher | labels | runs | true return, IQM (95 %) | landed flips in 10 s | runs with three | wall time |"
+        );
+        println!("|---|---|--:|--:|--:|--:|--:|--:|");
+        for row in &rows {
+            let r = row.mean_return;
+            println!(
+                "| {} | {} | {} | {} | {:.0} ({:.0}–{:.0}) | {} | {} | {:.0} s |",
+                row.task,
+                row.teacher,
+                row.labels,
+                row.runs,
+                r.iqm,
+                r.low,
+                r.high,
+                row.landed_flips_per_10s
+                    .map_or("–".to_owned(), |f| format!("{:.1} ({:.1}–{:.1})", f.iqm, f.low, f.high)),
+                row.three_flips.map_or("–".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
+                row.seconds,
+            );
+        }
+        println!("\n{device}");
     });
     Ok(())
 }

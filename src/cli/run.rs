@@ -71,6 +71,7 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
             "mean_return": evaluation.mean_return,
             "std_return": evaluation.std_return,
             "mean_length": evaluation.mean_length,
+            "landed_flips_per_10s": evaluation.landed_flips_per_10s,
             "train_return": last("true_return"),
             "agreement": done.agreement,
         }),
@@ -149,6 +150,7 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
             "std_return": evaluation.std_return,
             "mean_length": evaluation.mean_length,
             "returns": evaluation.returns,
+            "landed_flips_per_10s": evaluation.landed_flips_per_10s,
             "env_steps": saved.env_steps,
             "terminates": saved.settings.reward == RewardSource::True,
         }),
@@ -161,6 +163,9 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
                 evaluation.mean_length,
                 arguments.episodes
             );
+            if let Some(flips) = &evaluation.landed_flips_per_10s {
+                println!("landed flips in 10 s: {:.2}", flips.mean);
+            }
         },
     );
     Ok(())

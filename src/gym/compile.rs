@@ -1,11 +1,14 @@
 //! From a task's file to its parts: every name looked up in the model, every choice of numbers resolved to indices, and a mistake
 //! reported with its line and what the model has instead.
 
+use super::flips::FlipRule;
 use super::signal::{BodyPick, CenterPick, Element, Pick};
-use super::task::{Bound, Parts, Place, Term};
+use super::task::{Bound, Flips, Parts, Place, Term};
 use crate::basics::Seed;
 use crate::physics::{Body, Joint, JointKind, Model, Quantity};
-use crate::settings::{HealthSpec, PlaceSpec, RewardKind, RewardSpec, SignalSpec, Source, SpecError, TaskSpec};
+use crate::settings::{
+    FlipSpec, HealthSpec, PlaceSpec, RewardKind, RewardSpec, SignalSpec, Source, SpecError, TaskSpec,
+};
 use std::ops::Range;
 use std::sync::Arc;
 use toml::Spanned;
@@ -20,19 +23,24 @@ pub(super) fn parts(spec: &TaskSpec, model: &Model) -> Result<Parts, SpecError> 
     };
     let observation = gather(&spec.observation)?;
     let terms = spec.reward.iter().map(|term| compiler.term(term)).collect::<Result<Vec<_>, _>>()?;
+    let taste = spec.teacher.iter().map(|term| compiler.term(term)).collect::<Result<Vec<_>, _>>()?;
     let health = spec.healthy.iter().map(|bound| compiler.bound(bound)).collect::<Result<Vec<_>, _>>()?;
     let places = spec.reset.place.iter().map(|place| compiler.place(place)).collect::<Result<Vec<_>, _>>()?;
 
-    let of_terms = terms.iter().flat_map(|term| &term.signal);
+    let flips = spec.flips.as_ref().map(|flips| compiler.flips(flips)).transpose()?;
+
+    let of_terms = terms.iter().chain(&taste).flat_map(Term::reads);
     let of_health = health.iter().flat_map(|bound| &bound.signal);
     let read = observation.iter().chain(of_terms).chain(of_health);
-    let needs =
-        Quantity::ALL.into_iter().filter(|q| read.clone().any(|element| element.pick.needs() == Some(*q))).collect();
+    let read: Vec<Quantity> = read.filter_map(|element| element.pick.needs()).collect();
+    let needs = Quantity::ALL.into_iter().filter(|quantity| read.contains(quantity)).collect();
     let free = |joint: &&Joint| joint.kind == JointKind::Free;
     Ok(Parts {
         observation,
         terms,
+        taste,
         health,
+        flips,
         qpos_noise: spec.reset.qpos.as_ref().map(|n| *n.get_ref()),
         qvel_noise: spec.reset.qvel.as_ref().map(|n| *n.get_ref()),
         places,
@@ -128,9 +136,45 @@ impl Compiler<'_> {
             );
             return Err(self.error(&term.kind, message));
         }
+        let with = term.with.as_ref().map_or(Ok(Vec::new()), |with| self.signal(with))?;
+        if kind == RewardKind::Dot && with.len() != signal.len() {
+            let message = format!("expected as many numbers `with` as `of`: {} and {}", with.len(), signal.len());
+            return Err(self.error(&term.kind, message));
+        }
+        let mut factors = Vec::new();
+        for times in &term.times {
+            let numbers = self.signal(times)?;
+            if numbers.len() != 1 {
+                let message = format!("expected a signal of one number in `times`, not {}", numbers.len());
+                return Err(self.error(&times.source, message));
+            }
+            factors.extend(numbers);
+        }
+        let when = term.when.iter().map(|bound| self.bound(bound)).collect::<Result<Vec<_>, _>>()?;
         let [low, high] = term.clip.as_ref().map_or(OPEN, |clip| *clip.get_ref());
         let target = term.target.as_ref().map_or(0.0, |t| *t.get_ref());
-        Ok(Term { name: term.name.get_ref().clone(), kind, signal, weight: *term.weight.get_ref(), target, low, high })
+        let (name, weight) = (term.name.get_ref().clone(), *term.weight.get_ref());
+        Ok(Term { name, kind, signal, with, factors, when, weight, target, low, high })
+    }
+
+    fn flips(&self, spec: &FlipSpec) -> Result<Flips, SpecError> {
+        let place = |name: &Spanned<String>, wanted: JointKind, what: &str| {
+            let joint = self.joint(name)?;
+            match joint.kind == wanted {
+                true => Ok(joint.qposadr),
+                false => Err(self.error(name, format!("expected a {what}: `{}` is none", name.get_ref()))),
+            }
+        };
+        let rule = FlipRule {
+            upright_within: *spec.upright_within.get_ref(),
+            upright_above: *spec.upright_above.get_ref(),
+            for_seconds: *spec.for_seconds.get_ref(),
+        };
+        Ok(Flips {
+            pitch: place(&spec.pitch, JointKind::Hinge, "hinge")?,
+            height: place(&spec.height, JointKind::Slide, "slide")?,
+            rule,
+        })
     }
 
     fn bound(&self, bound: &HealthSpec) -> Result<Bound, SpecError> {

@@ -5,6 +5,7 @@
 
 mod compile;
 mod env;
+mod flips;
 mod rollout;
 mod signal;
 mod space;
@@ -12,6 +13,7 @@ mod task;
 mod vector;
 
 pub use env::{Env, EnvStep};
+pub use flips::{FlipCounter, FlipRule, Stance};
 pub use rollout::{RolloutOut, rollout_from};
 pub use signal::State;
 pub use space::Space;

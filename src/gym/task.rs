@@ -1,6 +1,7 @@
 //! A task that has met its robot: observation, reward and the end of an episode as functions of the physics state.
 
 use super::compile;
+use super::flips::FlipRule;
 use super::signal::{Element, State};
 use super::space::Space;
 use crate::basics::Stream;
@@ -40,7 +41,10 @@ pub struct Task {
 pub(super) struct Parts {
     pub observation: Vec<Element>,
     pub terms: Vec<Term>,
+    /// What simulated teachers judge by; none where it is the reward.
+    pub taste: Vec<Term>,
     pub health: Vec<Bound>,
+    pub flips: Option<Flips>,
     pub qpos_noise: Option<Noise>,
     pub qvel_noise: Option<Noise>,
     pub places: Vec<Place>,
@@ -56,6 +60,10 @@ pub(super) struct Term {
     pub name: String,
     pub kind: RewardKind,
     pub signal: Vec<Element>,
+    /// Of `dot`, as long as `signal`.
+    pub with: Vec<Element>,
+    pub factors: Vec<Element>,
+    pub when: Vec<Bound>,
     pub weight: f64,
     pub target: f64,
     pub low: f64,
@@ -70,6 +78,41 @@ pub(super) struct Bound {
     pub below: f64,
     pub at_least: f64,
     pub at_most: f64,
+}
+
+impl Term {
+    /// What it adds to the reward of the env step of `dt` seconds that led to `state`; `before` is what was remembered of its signal.
+    fn pay(&self, before: f64, state: &State, healthy: bool, dt: f64) -> f64 {
+        if !self.when.iter().all(|bound| bound.hold(state)) {
+            return 0.0;
+        }
+        let numbers = self.signal.iter().map(|element| element.read(state) - self.target);
+        let made = match self.kind {
+            RewardKind::Alive => f64::from(u8::from(healthy)),
+            RewardKind::Velocity => (self.signal[0].read(state) - before) / dt - self.target,
+            RewardKind::Value => numbers.sum(),
+            RewardKind::SumSquares => numbers.map(|x| x * x).sum(),
+            RewardKind::Norm => numbers.map(|x| x * x).sum::<f64>().sqrt(),
+            RewardKind::Dot => numbers.zip(&self.with).map(|(x, with)| x * with.read(state)).sum(),
+        };
+        let factor: f64 = self.factors.iter().map(|element| element.read(state)).product();
+        (self.weight * made * factor).clamp(self.low, self.high)
+    }
+
+    /// Everything that it reads of a state.
+    pub fn reads(&self) -> impl Iterator<Item = &Element> {
+        let bounds = self.when.iter().flat_map(|bound| &bound.signal);
+        self.signal.iter().chain(&self.with).chain(&self.factors).chain(bounds)
+    }
+}
+
+/// Where the flips of this robot show.
+#[derive(Debug)]
+pub(super) struct Flips {
+    /// Places in qpos.
+    pub pitch: usize,
+    pub height: usize,
+    pub rule: FlipRule,
 }
 
 /// Joints drawn from a box, at rest.
@@ -180,6 +223,17 @@ impl Task {
         Space::Box { shape: vec![low.len()], low, high }
     }
 
+    /// What counts as a landed flip of this robot; `None` where its file does not say.
+    pub fn flip_rule(&self) -> Option<FlipRule> {
+        self.parts.flips.as_ref().map(|flips| flips.rule)
+    }
+
+    /// Pitch (unwrapped, radians) and height (metres) of the torso that flips, in a state `qpos`, `[nq]`; `None` where the task's file has
+    /// no `[flips]`.
+    pub fn pitch_and_height(&self, qpos: &[f64]) -> Option<[f64; 2]> {
+        self.parts.flips.as_ref().map(|flips| [qpos[flips.pitch], qpos[flips.height]])
+    }
+
     /// The names of the reward's terms, K of them, in the order of [`super::Step::terms`].
     pub fn term_names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.parts.terms.iter().map(|term| term.name.as_str())
@@ -199,12 +253,18 @@ impl Task {
 
     /// Whether every bound of the task holds.
     pub fn healthy(&self, state: &State) -> bool {
-        self.parts.health.iter().all(|bound| bound.signal.iter().all(|element| bound.holds(element.read(state))))
+        self.parts.health.iter().all(|bound| bound.hold(state))
     }
 
-    /// Writes what the next step's reward needs to know of this state into `out`, `[K]`: the signals whose velocity is paid.
+    /// Numbers that [`Task::remember`] writes, K for the reward's terms and those of the teachers' taste.
+    pub fn memory(&self) -> usize {
+        self.parts.terms.len() + self.parts.taste.len()
+    }
+
+    /// Writes what the next step's reward needs to know of this state into `out`: the signals whose velocity is paid, `[K]` of the reward's terms
+    /// and, as far as there is room, those of the teachers' taste.
     pub fn remember(&self, state: &State, out: &mut [f64]) {
-        for (x, term) in out.iter_mut().zip(&self.parts.terms) {
+        for (x, term) in out.iter_mut().zip(self.parts.terms.iter().chain(&self.parts.taste)) {
             *x = match term.kind {
                 RewardKind::Velocity => term.signal[0].read(state),
                 _ => 0.0,
@@ -216,18 +276,18 @@ impl Task {
     /// `before` is what [`Task::remember`] wrote of the state that the step began in, and `healthy` what [`Task::healthy`] says of `state`.
     pub fn reward(&self, before: &[f64], state: &State, healthy: bool, terms: &mut [f64]) -> f64 {
         let dt = self.dt();
-        for ((out, term), before) in terms.iter_mut().zip(&self.parts.terms).zip(before) {
-            let numbers = term.signal.iter().map(|element| element.read(state) - term.target);
-            let made = match term.kind {
-                RewardKind::Alive => f64::from(u8::from(healthy)),
-                RewardKind::Velocity => (term.signal[0].read(state) - before) / dt - term.target,
-                RewardKind::Value => numbers.sum(),
-                RewardKind::SumSquares => numbers.map(|x| x * x).sum(),
-                RewardKind::Norm => numbers.map(|x| x * x).sum::<f64>().sqrt(),
-            };
-            *out = (term.weight * made).clamp(term.low, term.high);
+        for ((out, term), &before) in terms.iter_mut().zip(&self.parts.terms).zip(before) {
+            *out = term.pay(before, state, healthy, dt);
         }
         terms.iter().sum()
+    }
+
+    /// What simulated teachers judge the env step by, if it is not the reward; the arguments are those of [`Task::reward`], with the whole of what
+    /// was remembered.
+    pub fn taste(&self, before: &[f64], state: &State, healthy: bool) -> Option<f64> {
+        let Parts { terms, taste, .. } = &*self.parts;
+        let paid = taste.iter().zip(&before[terms.len()..]).map(|(term, &x)| term.pay(x, state, healthy, self.dt()));
+        (!taste.is_empty()).then(|| paid.sum())
     }
 
     /// Draws the state that an episode begins in: `qpos` `[nq]`, `qvel` `[nv]`.
@@ -258,6 +318,11 @@ impl Task {
 }
 
 impl Bound {
+    /// Whether every number of its signal keeps it.
+    fn hold(&self, state: &State) -> bool {
+        self.signal.iter().all(|element| self.holds(element.read(state)))
+    }
+
     fn holds(&self, x: f64) -> bool {
         x.is_finite() && x > self.above && x < self.below && x >= self.at_least && x <= self.at_most
     }

@@ -97,6 +97,8 @@ pub struct Step {
     pub obs: Vec<f32>,
     /// `[worlds]`.
     pub reward: Vec<f32>,
+    /// `[worlds]`: what a simulated teacher judges the step by: the reward, or the taste that the task's file gives teachers.
+    pub taste: Vec<f32>,
     /// `[worlds]`: the episode ended by itself; its last value is zero.
     pub terminated: Vec<bool>,
     /// `[worlds]`: the episode was cut at the horizon; value bootstraps through. Never together with `terminated`.
@@ -130,7 +132,7 @@ pub struct VectorEnv {
     total_reward: Vec<f64>,
     /// `[worlds]`: the episode has ended and its world waits for its reset.
     over: Vec<bool>,
-    /// `[worlds, K]`: see [`Task::remember`].
+    /// `[worlds, memory]`: see [`Task::remember`].
     before: Vec<f64>,
     step: Step,
     diverged: u64,
@@ -169,10 +171,11 @@ impl VectorEnv {
             length: vec![0; worlds],
             total_reward: vec![0.0; worlds],
             over: vec![false; worlds],
-            before: vec![0.0; worlds * k],
+            before: vec![0.0; worlds * task.memory()],
             step: Step {
                 obs: vec![0.0; worlds * o],
                 reward: vec![0.0; worlds],
+                taste: vec![0.0; worlds],
                 terminated: vec![false; worlds],
                 truncated: vec![false; worlds],
                 final_obs: vec![0.0; worlds * o],
@@ -360,22 +363,25 @@ impl VectorEnv {
     /// Looks at a world after its step: reward, observation, and whether the episode ended.
     fn judge(&mut self, world: usize) {
         let (o, k, a) = (self.task.obs_dim(), self.scratch.terms.len(), self.task.act_dim());
+        let memory = self.task.memory();
         let action = row(&self.ctrl, world, a);
         let state = self.scratch.senses.look(&*self.backend, world, action);
         let healthy = self.task.healthy(&state);
-        let before = row_mut(&mut self.before, world, k);
+        let before = row_mut(&mut self.before, world, memory);
         let mut reward = self.task.reward(before, &state, healthy, &mut self.scratch.terms);
+        let mut taste = self.task.taste(before, &state, healthy).unwrap_or(reward);
         self.task.observe(&state, &mut self.scratch.obs);
         self.task.remember(&state, before);
 
         // Physics that left the finite numbers says nothing: the last good observation stands, nothing is paid, and the episode is cut.
-        let finite =
-            !self.backend.frozen(world) && reward.is_finite() && self.scratch.obs.iter().all(|x| x.is_finite());
+        let finite = !self.backend.frozen(world)
+            && (reward + taste).is_finite()
+            && self.scratch.obs.iter().all(|x| x.is_finite());
         if finite {
             narrow(&self.scratch.obs, row_mut(&mut self.step.obs, world, o));
         } else {
             self.diverged += 1;
-            reward = 0.0;
+            (reward, taste) = (0.0, 0.0);
             self.scratch.terms.fill(0.0);
         }
         narrow(&self.scratch.terms, row_mut(&mut self.step.terms, world, k));
@@ -385,6 +391,7 @@ impl VectorEnv {
         let terminated = self.task.terminates() && !healthy;
         let truncated = !terminated && (self.length[world] >= self.task.horizon() || !finite);
         self.step.reward[world] = reward as f32;
+        self.step.taste[world] = taste as f32;
         self.step.terminated[world] = terminated;
         self.step.truncated[world] = truncated;
         if terminated || truncated {
@@ -413,6 +420,7 @@ impl VectorEnv {
     fn void(&mut self, world: usize) {
         let k = self.scratch.terms.len();
         self.step.reward[world] = 0.0;
+        self.step.taste[world] = 0.0;
         self.step.terminated[world] = false;
         self.step.truncated[world] = false;
         row_mut(&mut self.step.terms, world, k).fill(0.0);
@@ -427,14 +435,14 @@ impl VectorEnv {
     }
 
     fn observe_start(&mut self, world: usize) {
-        let (o, k) = (self.task.obs_dim(), self.scratch.terms.len());
+        let (o, memory) = (self.task.obs_dim(), self.task.memory());
         self.over[world] = false;
         self.length[world] = 0;
         self.total_reward[world] = 0.0;
         let Scratch { senses, obs, no_action, .. } = &mut self.scratch;
         let state = senses.look(&*self.backend, world, no_action);
         self.task.observe(&state, obs);
-        self.task.remember(&state, row_mut(&mut self.before, world, k));
+        self.task.remember(&state, row_mut(&mut self.before, world, memory));
         narrow(obs, row_mut(&mut self.step.obs, world, o));
     }
 

@@ -1,9 +1,10 @@
 //! What the worker drives, whichever mode it is: something that collects experience, proposes pairs, and learns.
 
 use super::ledger::Offered;
-use super::vocabulary::{Snapshot, TeacherKind};
+use super::vocabulary::{DisputedView, Snapshot, TeacherKind};
 use super::{LabError, control::Label, trainer::Trainer};
 use crate::basics::Arrays;
+use crate::preference::Alarm;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,11 @@ pub(super) trait Circle: Send {
     /// Whether there is a reward to train on.
     fn has_reward(&self) -> bool;
 
+    /// Whether there is something to learn before there is a reward.
+    fn explores(&self) -> bool {
+        false
+    }
+
     /// Whether there is enough to ask about that an untrained policy may rest.
     fn has_choice(&self) -> bool;
 
@@ -44,6 +50,16 @@ pub(super) trait Circle: Send {
 
     /// Share of judgements that the reward model gets right before it has learnt from them.
     fn agreement(&self) -> Option<f64>;
+
+    /// Why the learned reward should not be trusted, in a sentence with what to do; `None` while it can be.
+    fn alarm(&self) -> Option<String> {
+        None
+    }
+
+    /// The judgements that the reward model contradicts most, as of its last fit, the worst first.
+    fn disputed(&self) -> &[DisputedView] {
+        &[]
+    }
 
     /// Up to `count` pairs worth asking, sides shuffled, `labels` judgements standing.
     fn propose(
@@ -115,6 +131,10 @@ impl Circle for Trainer {
         Trainer::has_reward(self)
     }
 
+    fn explores(&self) -> bool {
+        Trainer::explores(self)
+    }
+
     fn has_choice(&self) -> bool {
         Trainer::has_choice(self)
     }
@@ -133,6 +153,14 @@ impl Circle for Trainer {
 
     fn agreement(&self) -> Option<f64> {
         Trainer::agreement(self)
+    }
+
+    fn alarm(&self) -> Option<String> {
+        Trainer::alarm(self).map(Alarm::sentence)
+    }
+
+    fn disputed(&self) -> &[DisputedView] {
+        Trainer::disputed(self)
     }
 
     fn propose(

@@ -30,12 +30,17 @@ pub(super) struct Wishes {
     pub prompts: Option<Vec<String>>,
     /// Who answers pairs.
     pub teacher: TeacherKind,
+    /// Whether whoever answers takes time for it, so that pairs should wait ready while training goes on: a person, or a simulated teacher with
+    /// the clock of one, until it has given what was planned.
+    pub asks_in_time: bool,
     /// Pairs that wait behind the one on show.
     pub pairs_ready: usize,
     /// Offers of pairs that the ledger has dealt with, counted; a simulated teacher has answered them by then.
     pub offers_done: u64,
     /// Every standing judgement, skips included, oldest first.
     pub labels: Arc<Vec<Label>>,
+    /// Judgements that stand whatever the reward model says of them.
+    pub kept: Arc<Vec<JudgementId>>,
     /// Changes whenever `labels` does.
     pub labels_version: u64,
     /// Writing to the session failed; training must not outrun what can be kept.

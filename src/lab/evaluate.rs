@@ -2,7 +2,7 @@
 
 use super::{LabError, task_of};
 use crate::basics::{Arrays, Frames, Pose};
-use crate::gym::{Autoreset, Task, VectorEnv};
+use crate::gym::{Autoreset, FlipCounter, Stance, Task, VectorEnv};
 use crate::learn::Policy;
 use crate::physics::{self, Precision};
 use crate::settings::RunSettings;
@@ -64,6 +64,18 @@ pub struct Evaluation {
     pub mean_length: f64,
     /// Each episode's return, in the order of their seeds.
     pub returns: Vec<f64>,
+    /// Landed flips, where the task's file says what they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub landed_flips_per_10s: Option<LandedFlips>,
+}
+
+/// Landed flips in ten simulated seconds, by [`FlipCounter`], which looks at pitch, height and contacts and at no reward.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LandedFlips {
+    /// Mean over the episodes.
+    pub mean: f64,
+    /// Each episode's, in the order of their seeds.
+    pub per_episode: Vec<f64>,
 }
 
 /// Runs `episodes` episodes side by side, episode i from seed + i, with the policy's mean action.
@@ -81,7 +93,16 @@ pub fn evaluate(
     let mut env = world(task, backend, episodes)?;
     let mut obs = env.reset(seed).to_vec();
     let mut ended: Vec<Option<(f64, usize)>> = vec![None; episodes];
+    let mut counters: Option<Vec<FlipCounter>> =
+        task.flip_rule().map(|rule| vec![FlipCounter::new(rule, task.dt()); episodes]);
+    let mut contacts = Vec::new();
     while ended.iter().any(Option::is_none) {
+        for (world, counter) in counters.iter_mut().flatten().enumerate().filter(|(world, _)| ended[*world].is_none()) {
+            let Some([pitch, height]) = task.pitch_and_height(env.qpos(world)) else { continue };
+            env.backend().contacts(world, &mut contacts);
+            let airborne = contacts.iter().all(|contact| !contact.bodies.contains(&0));
+            counter.see(Stance { pitch, height, airborne });
+        }
         let actions = policy.act_mean(&obs, episodes);
         let step = env.step(&actions)?;
         for episode in &step.episodes {
@@ -92,12 +113,20 @@ pub fn evaluate(
     let ended: Vec<(f64, usize)> = ended.into_iter().flatten().collect();
     let returns: Vec<f64> = ended.iter().map(|e| e.0).collect();
     let count = ended.len().max(1) as f64;
+    let landed_flips_per_10s = counters.map(|counters| {
+        let rate = |(counter, (_, steps)): (&FlipCounter, &(f64, usize))| {
+            10.0 * counter.landed() as f64 / (*steps as f64 * task.dt())
+        };
+        let per_episode: Vec<f64> = counters.iter().zip(&ended).map(rate).collect();
+        LandedFlips { mean: per_episode.iter().sum::<f64>() / count, per_episode }
+    });
     let mean_return = returns.iter().sum::<f64>() / count;
     Ok(Evaluation {
         mean_return,
         std_return: (returns.iter().map(|r| (r - mean_return).powi(2)).sum::<f64>() / count).sqrt(),
         mean_length: ended.iter().map(|e| e.1 as f64).sum::<f64>() / count,
         returns,
+        landed_flips_per_10s,
     })
 }
 

@@ -5,15 +5,16 @@ use super::board::Board;
 use super::control::{Control, Label};
 use super::{Command, Curve, Event, PairView, Phase};
 use crate::basics::{
-    Arrays, Choice, Item, ItemId, Judgement, Pair, PairId, PairReason, Seed, Stream, both_clips, both_completions,
+    Arrays, Choice, Item, ItemId, Judgement, JudgementId, Pair, PairId, PairReason, Seed, Stream, both_clips,
+    both_completions,
 };
 use crate::preference::SimulatedTeacher;
-use crate::settings::TeacherKind;
+use crate::settings::{Habits, RunSettings, TeacherKind};
 use crate::store::{CheckpointHeader, Metric, Session, StoreError};
 use crate::text::teacher::{GoldTeacher, Noise};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What reaches the ledger, from either side.
@@ -59,8 +60,14 @@ pub(super) struct Ledger {
     control: Arc<Control>,
     seed: Seed,
     teacher: TeacherKind,
+    /// How long a simulated teacher thinks; zero answers with the offer.
+    thinking: Duration,
+    /// Judgements planned, after which a teacher that thinks has done its part.
+    planned: usize,
     /// The question on show.
     shown: Option<Question>,
+    /// When a teacher that thinks will answer it.
+    answer_at: Instant,
     /// Questions behind it.
     queue: VecDeque<Question>,
     next_pair: u64,
@@ -82,8 +89,7 @@ impl Ledger {
         session: Session,
         board: Arc<Board>,
         control: Arc<Control>,
-        seed: Seed,
-        teacher: TeacherKind,
+        settings: &RunSettings,
     ) -> Result<Ledger, StoreError> {
         let mut cache: HashMap<ItemId, Item> = HashMap::new();
         let mut labels = Vec::new();
@@ -119,9 +125,17 @@ impl Ledger {
             session,
             board,
             control,
-            seed,
-            teacher,
+            seed: Seed(settings.seed),
+            teacher: settings.teacher,
+            // Text mode's questions are asked in stages, which wait for them.
+            thinking: Duration::from_secs_f64(if settings.text.is_some() {
+                0.0
+            } else {
+                settings.answer_seconds.max(0.0)
+            }),
+            planned: settings.labels,
             shown: None,
+            answer_at: Instant::now(),
             queue: VecDeque::new(),
             next_pair,
             labels,
@@ -131,13 +145,15 @@ impl Ledger {
             published_curves: Instant::now(),
         };
         ledger.publish_labels();
+        let kept = ledger.session.meta(super::KEPT)?.and_then(|json| serde_json::from_str(&json).ok());
+        ledger.control.change(|w| w.kept = Arc::new(kept.unwrap_or_default()));
         ledger.board.update(|s| s.curves = Arc::new(ledger.curves.clone()));
         Ok(ledger)
     }
 
     /// Serves until the worker has closed.
     pub fn run(mut self, inbox: &Receiver<Message>) {
-        while let Ok(message) = inbox.recv() {
+        while let Some(message) = self.next(inbox) {
             match message {
                 Message::Command(command) => self.obey(command),
                 Message::Offer { pairs, env_steps } => self.take_offer(pairs, env_steps),
@@ -161,6 +177,52 @@ impl Ledger {
         board.say(Event::Closed);
     }
 
+    /// The next message; meanwhile a teacher that thinks answers in its own time. `None` when nobody can send any more.
+    fn next(&mut self, inbox: &Receiver<Message>) -> Option<Message> {
+        loop {
+            if !(self.thinks() && self.shown.is_some()) {
+                return inbox.recv().ok();
+            }
+            let left = self.answer_at.saturating_duration_since(Instant::now());
+            match inbox.recv_timeout(left) {
+                Ok(message) => return Some(message),
+                Err(RecvTimeoutError::Timeout) => self.answer_in_time(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    /// Whether a simulated teacher answers who takes its time.
+    fn thinks(&self) -> bool {
+        self.teacher != TeacherKind::Person && !self.thinking.is_zero()
+    }
+
+    fn asks_in_time(&self) -> bool {
+        self.teacher == TeacherKind::Person || (self.thinks() && self.labels.len() < self.planned)
+    }
+
+    /// What a simulated teacher says of the question on show, now that it has thought.
+    fn answer_in_time(&mut self) {
+        let Some(question) = self.shown.take() else { return };
+        if self.labels.len() < self.planned {
+            let thinking_ms = self.thinking.as_millis() as u32;
+            if let Err(error) = self.answer(self.teacher, &question, thinking_ms) {
+                self.shown = Some(question);
+                // Not asked again until someone starts again, which shows the next question.
+                self.answer_at = Instant::now() + Duration::from_secs(1);
+                return self.disk_fault(&error);
+            }
+        }
+        if self.labels.len() < self.planned {
+            self.show_next();
+        } else {
+            self.queue.clear();
+            self.board.update(|s| s.pair = None);
+            self.publish_queue();
+        }
+        self.publish_labels();
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
             Command::Start => {
@@ -176,6 +238,8 @@ impl Ledger {
             }),
             Command::Judge { pair, choice, thinking_ms } => self.judge(pair, choice, thinking_ms),
             Command::Undo => self.undo(),
+            Command::Retract(judgement) => self.retract(judgement),
+            Command::Keep(judgement) => self.keep(judgement),
             Command::SetTeacher(teacher) => self.set_teacher(teacher),
             Command::Save => self.control.change(|w| w.save = true),
             Command::ShowPolicy => self.control.change(|w| w.show_policy = true),
@@ -199,7 +263,8 @@ impl Ledger {
     }
 
     fn judge(&mut self, pair: PairId, choice: Choice, thinking_ms: u32) {
-        let Some(question) = self.shown.clone().filter(|q| q.pair.id == pair) else {
+        let asked = self.shown.clone().filter(|_| self.teacher == TeacherKind::Person);
+        let Some(question) = asked.filter(|q| q.pair.id == pair) else {
             self.board.say(Event::Refused("That pair is no longer on show; the answer was not counted.".to_owned()));
             return;
         };
@@ -238,6 +303,39 @@ impl Ledger {
         self.board.say(Event::Retracted { pair });
     }
 
+    fn retract(&mut self, judgement: JudgementId) {
+        let Some(label) = self.labels.iter().find(|label| label.judgement == judgement) else {
+            return self.board.say(Event::Refused("That answer does not stand any more.".to_owned()));
+        };
+        let pair = label.pair;
+        if let Err(error) = self.session.retract(judgement, now_ms()) {
+            return self.board.say(Event::Refused(format!("The answer was not taken back: {error}")));
+        }
+        self.labels.retain(|label| label.judgement != judgement);
+        self.answered.retain(|(answer, _)| answer.id != judgement);
+        self.settle(judgement);
+        self.publish_labels();
+        self.board.say(Event::Retracted { pair });
+    }
+
+    fn keep(&mut self, judgement: JudgementId) {
+        let mut kept = self.control.look().kept.to_vec();
+        if !kept.contains(&judgement) {
+            kept.push(judgement);
+        }
+        let saved = serde_json::to_string(&kept).map(|json| self.session.put_meta(super::KEPT, &json));
+        if let Ok(Err(error)) = saved {
+            return self.disk_fault(&error);
+        }
+        self.control.change(|w| w.kept = Arc::new(kept));
+        self.settle(judgement);
+    }
+
+    /// Takes an answer off the list of disputed ones.
+    fn settle(&self, judgement: JudgementId) {
+        self.board.update(|s| Arc::make_mut(&mut s.disputed).retain(|disputed| disputed.judgement != judgement));
+    }
+
     fn set_teacher(&mut self, teacher: TeacherKind) {
         if self.teacher == teacher {
             return;
@@ -261,9 +359,10 @@ impl Ledger {
             s.teacher = teacher;
             s.taught = None;
         });
-        let ready = self.queue.len();
+        let (ready, asks_in_time) = (self.queue.len(), self.asks_in_time());
         self.control.change(|w| {
             w.teacher = teacher;
+            w.asks_in_time = asks_in_time;
             w.pairs_ready = ready;
         });
     }
@@ -282,45 +381,44 @@ impl Ledger {
                 }
             })
             .collect();
-        match self.teacher {
-            TeacherKind::Person => {
-                // An earlier pair that undo pushed back was seen already and keeps its place in front.
-                self.queue.retain(|q| q.stored);
-                self.queue.extend(questions);
-                if self.shown.is_none() {
-                    self.show_next();
-                } else {
-                    self.publish_queue();
-                }
+        if self.asks_in_time() {
+            // An earlier pair that undo pushed back was seen already and keeps its place in front.
+            self.queue.retain(|q| q.stored);
+            self.queue.extend(questions);
+            if self.shown.is_none() {
+                self.show_next();
+            } else {
+                self.publish_queue();
             }
-            teacher => self.answer_for(teacher, &questions),
+        } else if self.teacher != TeacherKind::Person && !self.thinks() {
+            self.answer_for(self.teacher, &questions);
         }
         self.control.change(|w| w.offers_done += 1);
     }
 
     /// A simulated teacher answers at once, and what it says is kept like a person's word.
     fn answer_for(&mut self, teacher: TeacherKind, questions: &[Question]) {
-        let mut taught = None;
         for question in questions {
-            // One stream a question: the answers are the same however the run was cut into sessions. Of texts it is named by the answer's place,
-            // as the pair is chosen by it: a pair that was stored and not answered when the process died keeps its own number.
-            let number = if self.session.holds_texts() { self.labels.len() as u64 } else { question.pair.id.0 };
-            let stream = self.seed.stream(&format!("teacher/{number}"));
-            let Some((choice, name)) = simulated(teacher, stream, &question.items) else { continue };
-            if let Err(error) = self
-                .session
-                .put_items(&question.pair, &question.items)
-                .and_then(|()| self.commit(question, choice, name, 0).map(drop))
-            {
+            let answered = self.session.put_items(&question.pair, &question.items);
+            if let Err(error) = answered.and_then(|()| self.answer(teacher, question, 0)) {
                 self.disk_fault(&error);
                 break;
             }
-            taught = Some((question.view(), choice));
-        }
-        if taught.is_some() {
-            self.board.update(|s| s.taught = taught);
         }
         self.publish_labels();
+    }
+
+    /// Has a simulated teacher judge a question that the session holds.
+    fn answer(&mut self, teacher: TeacherKind, question: &Question, thinking_ms: u32) -> Result<(), StoreError> {
+        // One stream a question: the answers are the same however the run was cut into sessions. Of texts it is named by the answer's place,
+        // as the pair is chosen by it: a pair that was stored and not answered when the process died keeps its own number.
+        let number = if self.session.holds_texts() { self.labels.len() as u64 } else { question.pair.id.0 };
+        let stream = self.seed.stream(&format!("teacher/{number}"));
+        let usual = usual_return(&self.labels);
+        let Some((choice, name)) = simulated(teacher, stream, &question.items, usual) else { return Ok(()) };
+        self.commit(question, choice, name, thinking_ms)?;
+        self.board.update(|s| s.taught = Some((question.view(), choice)));
+        Ok(())
     }
 
     /// Writes the judgement, then counts it.
@@ -363,6 +461,7 @@ impl Ledger {
         question.stored = true;
         let view = question.view();
         self.shown = Some(question);
+        self.answer_at = Instant::now() + self.thinking;
         self.board.update(|s| s.pair = Some(view));
         self.publish_queue();
     }
@@ -374,7 +473,7 @@ impl Ledger {
     }
 
     fn publish_labels(&self) {
-        let labels = Arc::new(self.labels.clone());
+        let (labels, asks_in_time) = (Arc::new(self.labels.clone()), self.asks_in_time());
         self.board.update(|s| {
             s.labels = labels.len();
             s.labels_per_minute = self.labels_per_minute();
@@ -382,6 +481,7 @@ impl Ledger {
         self.control.change(|w| {
             w.labels = labels;
             w.labels_version += 1;
+            w.asks_in_time = asks_in_time;
         });
     }
 
@@ -446,9 +546,14 @@ impl Ledger {
 
 /// What a simulated teacher says of a pair, and its name: by the task's true return of clips, by the gold score of texts. `None` for a
 /// person, and for texts whose score nobody knows.
-fn simulated(teacher: TeacherKind, stream: Stream, items: &[Item; 2]) -> Option<(Choice, &'static str)> {
+pub(super) fn simulated(
+    teacher: TeacherKind,
+    stream: Stream,
+    items: &[Item; 2],
+    usual: Option<f64>,
+) -> Option<(Choice, &'static str)> {
     if let Some([left, right]) = both_clips(items) {
-        let mut teacher = SimulatedTeacher::new(teacher, stream)?;
+        let mut teacher = SimulatedTeacher::new(teacher, stream)?.used_to(usual);
         return Some((teacher.judge(&left.frames, &right.frames), teacher.name()));
     }
     let [left, right] = both_completions(items)?;
@@ -457,12 +562,27 @@ fn simulated(teacher: TeacherKind, stream: Stream, items: &[Item; 2]) -> Option<
     Some((GoldTeacher::new(noise, stream).judge(left, right), GoldTeacher::NAME))
 }
 
+/// Mean true return of the clips in the latest judgements, as many as a teacher remembers.
+pub(super) fn usual_return(labels: &[Label]) -> Option<f64> {
+    const REMEMBERED: usize = 20;
+    let latest = &labels[labels.len().saturating_sub(REMEMBERED)..];
+    let returns: Vec<f64> = latest
+        .iter()
+        .filter_map(|label| both_clips(&label.items))
+        .flat_map(|clips| clips.map(|clip| clip.frames.task_return()))
+        .collect();
+    (!returns.is_empty()).then(|| returns.iter().sum::<f64>() / returns.len() as f64)
+}
+
 /// How a simulated teacher of texts errs; `None` for a person.
 pub(super) fn text_noise(teacher: TeacherKind) -> Option<Noise> {
     match teacher {
         TeacherKind::Person => None,
         TeacherKind::Oracle => Some(Noise { doubt: 0.0, mistakes: 0.0 }),
         TeacherKind::Mistaken { rate } => Some(Noise { mistakes: rate, ..Noise::default() }),
+        TeacherKind::Fallible(Habits { beta, mistakes, .. }) => {
+            Some(Noise { doubt: beta.map_or(0.0, f64::recip), mistakes })
+        }
     }
 }
 

@@ -14,9 +14,11 @@ mod circle;
 mod control;
 mod error;
 mod evaluate;
+mod interval;
 mod learning;
 mod ledger;
 mod portal;
+mod preferences;
 mod priority;
 mod text;
 mod trainer;
@@ -24,9 +26,11 @@ mod vocabulary;
 mod worker;
 
 pub use error::LabError;
-pub use evaluate::{Evaluation, SavedPolicy, evaluate, run_policy};
+pub use evaluate::{Evaluation, LandedFlips, SavedPolicy, evaluate, run_policy};
+pub use interval::Interval;
 pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use portal::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, tasks};
+pub use preferences::{FLIPS_LEARNT, PreferencePlan, PreferenceRow, PreferenceRun, preferences};
 pub use text::{
     ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, Scored, TextMeasure, TextModel, TextSpeed,
     TextSpeedPlan, TokenizerPlan, TokenizerReport, copy_stage, evaluate_text, export_text, generate_text, measure_text,
@@ -34,7 +38,7 @@ pub use text::{
 };
 pub use vocabulary::*;
 
-use crate::basics::{Arrays, ItemId, Scene, Seed};
+use crate::basics::{Arrays, ItemId, Scene};
 use crate::gym::Task;
 use crate::physics;
 pub use crate::physics::Precision;
@@ -94,7 +98,6 @@ impl Lab {
             // What was measured after the checkpoint will be measured again.
             session.drop_metrics_after(circle.steps())?;
         }
-        let seed = Seed(settings.seed);
         let mut first = first_snapshot(&settings, scene, session.folder());
         circle.publish(&mut first);
         let board = Arc::new(Board::new(first, repaint));
@@ -106,13 +109,15 @@ impl Lab {
             ask: None,
             prompts: None,
             teacher: settings.teacher,
+            asks_in_time: settings.teacher == TeacherKind::Person,
             pairs_ready: 0,
             offers_done: 0,
             labels: Arc::default(),
+            kept: Arc::default(),
             labels_version: 0,
             disk_fault: None,
         }));
-        let ledger = Ledger::new(session, board.clone(), control.clone(), seed, settings.teacher)?;
+        let ledger = Ledger::new(session, board.clone(), control.clone(), &settings)?;
         let (inbox, letters) = sync_channel(INBOX);
         let worker = Worker::new(circle, board.clone(), control.clone(), inbox.clone());
         let threads = vec![
@@ -176,6 +181,7 @@ fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> 
             let stored = session.settings().clone();
             let settings = RunSettings {
                 teacher: asked.teacher,
+                answer_seconds: asked.answer_seconds,
                 labels: asked.labels.max(stored.labels),
                 env_steps: asked.env_steps.max(stored.env_steps),
                 text: match (&stored.text, asked.text) {
@@ -256,6 +262,9 @@ fn circle_of(
 /// The name under which a session keeps the prompts that the person chose, as JSON.
 const PROMPTS: &str = "prompts";
 
+/// The name under which a session keeps which disputed judgements the person lets stand, as JSON.
+const KEPT: &str = "kept";
+
 /// The task that a new run names, on a backend that holds its robot.
 fn playable(asked: &RunSettings) -> Result<Task, LabError> {
     let task = Task::load(&asked.task)?;
@@ -289,6 +298,8 @@ fn first_snapshot(settings: &RunSettings, scene: Scene, folder: &Path) -> Snapsh
         labels_wanted: 0,
         labels_per_minute: 0.0,
         agreement: None,
+        alarm: None,
+        disputed: Arc::default(),
         env_steps: 0,
         env_steps_planned: settings.env_steps,
         env_steps_per_s: 0.0,

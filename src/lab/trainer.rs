@@ -8,14 +8,18 @@ use super::circle::Values;
 use super::control::Label;
 use super::evaluate::run_policy;
 use super::ledger::Offered;
-use crate::basics::{Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, Pose, Seed, Stream, both_clips};
+use super::vocabulary::{DisputedView, PairView};
+use crate::basics::{
+    Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, PairReason, Pose, Seed, Stream, both_clips,
+};
 use crate::gym::{Autoreset, Task, VectorEnv};
 use crate::learn::{Actions, Policy, Ppo, Rollout, Transition};
 use crate::physics::{self, Precision};
 use crate::preference::{
-    AskedPairs, ClipPool, Comparison, LabelSchedule, Recorder, RewardModel, StepRecord, choose_pairs,
+    Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, StepRecord,
+    choose_pairs, disputed, rank_pairs,
 };
-use crate::settings::{LabelSettings, RewardModelSettings, RewardSource, RunSettings};
+use crate::settings::{LabelSettings, RewardSource, RunSettings};
 use std::sync::Arc;
 
 /// Judgements before the first fit: with fewer, the held-out share is empty and the members agree by accident.
@@ -26,6 +30,13 @@ const FIRST_CLIPS: usize = 4;
 
 /// Clips in the pool before a simulated teacher, whom nobody waits for, is asked, and before an untrained policy may rest.
 const ENOUGH_CLIPS: usize = 32;
+
+/// Disputed judgements that are listed, at most, and from which surprise on, nats: the model gave the answer less than .3.
+const DISPUTED: usize = 8;
+const SURPRISE: f64 = 1.2;
+
+/// The monitor looks at one rollout in so many: looking costs as much as paying it.
+const WATCH_EVERY: usize = 8;
 
 /// A refit waits until the labels have grown by this share: a fit costs time that stepping could use.
 const REFIT_SHARE: usize = 25;
@@ -65,6 +76,18 @@ struct Preference {
     /// `[N]`: the learned return of each world's running episode.
     running: Vec<f64>,
     poses: Vec<Pose>,
+    /// What the policy is paid for before there is a reward …
+    novelty: Novelty,
+    /// … until so many env steps.
+    explores_until: u64,
+    /// Whether the learned reward can be trusted.
+    monitor: Monitor,
+    /// Rollouts since the monitor looked at one.
+    unwatched: usize,
+    /// What the last fit contradicts.
+    disputed: Vec<DisputedView>,
+    /// Pairs that were asked, for choosing ones that are unlike them.
+    known: Vec<[Arc<Clip>; 2]>,
 }
 
 impl Trainer {
@@ -77,7 +100,7 @@ impl Trainer {
         threads: Option<usize>,
     ) -> Result<Trainer, LabError> {
         let seed = Seed(settings.seed);
-        let labels = LabelSettings::default();
+        let labels = task.spec().labels.clone();
         // What the policy trains in is shorter than what it is judged by: a robot that has fallen teaches nothing for the rest of an episode
         // that may not end. Time is not in the observation and the value bootstraps, so a shorter horizon gives nothing away.
         let training = match settings.reward {
@@ -93,6 +116,9 @@ impl Trainer {
         env.stagger();
         let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
         ppo.plan(settings.env_steps);
+        if let Some(threads) = threads {
+            ppo.use_threads(threads);
+        }
         let preference = (settings.reward == RewardSource::Preferences)
             .then(|| Preference::new(settings, labels, &training, worlds, next_item))
             .transpose()?;
@@ -142,6 +168,11 @@ impl Trainer {
         self.preference.as_ref().is_none_or(|p| p.fitted.is_some())
     }
 
+    /// Whether the policy is still to be paid for unusual states, before anything was learnt from labels.
+    pub fn explores(&self) -> bool {
+        self.preference.as_ref().is_some_and(|p| p.explores(self.env_steps))
+    }
+
     /// Whether there are clips enough to ask about.
     pub fn can_ask(&self) -> bool {
         self.preference.as_ref().is_some_and(|p| p.pool.len() >= FIRST_CLIPS)
@@ -154,7 +185,17 @@ impl Trainer {
 
     /// Judgements that the schedule would like to have by now.
     pub fn labels_wanted(&self) -> usize {
-        self.preference.as_ref().map_or(0, |p| p.schedule.wanted(self.env_steps))
+        self.preference.as_ref().filter(|_| !self.explores()).map_or(0, |p| p.schedule.wanted(self.env_steps))
+    }
+
+    /// Why the learned reward should not be trusted, if it should not.
+    pub fn alarm(&self) -> Option<Alarm> {
+        self.preference.as_ref().and_then(|p| p.monitor.alarm())
+    }
+
+    /// The judgements that the reward model contradicts most, as of its last fit, the worst first.
+    pub fn disputed(&self) -> &[DisputedView] {
+        self.preference.as_ref().map_or(&[], |p| &p.disputed)
     }
 
     /// Share of held-out judgements that the reward model gets right.
@@ -222,12 +263,18 @@ impl Trainer {
         if !self.true_returns.is_empty() {
             values.push(("true_return", self.true_returns.iter().sum::<f64>() / self.true_returns.len() as f64));
         }
+        let explored = self.explores();
         if let Some(preference) = &mut self.preference {
-            // From here on the rollout holds the learned reward alone.
+            // From here on the rollout holds the learned reward alone, or none.
             let learned = preference.score(&mut self.rollout, &self.played);
             values.extend(learned.map(|value| ("learned_return", value)));
+            values.extend(preference.watch(&self.rollout, &self.played));
+            if explored {
+                self.rollout.rewards = preference.novelty.rewards(&self.rollout.obs);
+                values.push(("state_entropy", preference.novelty.entropy()));
+            }
         }
-        if self.has_reward() {
+        if explored || self.has_reward() {
             let stats = self.ppo.update(&self.rollout, cancelled)?;
             values.extend([("entropy", stats.entropy), ("kl", stats.approx_kl), ("value_loss", stats.value_loss)]);
         }
@@ -268,6 +315,7 @@ impl Trainer {
             arrays.extend(prefixed(p.reward.to_arrays(), "reward/"));
             arrays.insert("trainer/pairs".to_owned(), Array::u64(p.pairs.state().to_vec()));
             arrays.insert("trainer/recorder".to_owned(), Array::u64(p.recorder.stream().state().to_vec()));
+            arrays.extend(prefixed(p.novelty.to_arrays(), "novelty/"));
             let fitted = p.fitted.map(|(count, newest)| vec![count as u64, newest.map_or(0, |id| id.0)]);
             arrays.insert("trainer/fitted".to_owned(), Array::u64(fitted.unwrap_or_default()));
         }
@@ -292,6 +340,11 @@ impl Trainer {
         if let Some(p) = &mut self.preference {
             p.reward.load_arrays(&unprefixed(arrays, "reward/"))?;
             p.pairs = stream("trainer/pairs")?;
+            let novelty = unprefixed(arrays, "novelty/");
+            // Runs that began before there was exploring have none of it.
+            if !novelty.is_empty() {
+                p.novelty.load_arrays(&novelty)?;
+            }
             p.recorder.resume(stream("trainer/recorder")?);
             p.fitted = match words("trainer/fitted")? {
                 &[count, newest] => Some((count as usize, (newest > 0).then_some(JudgementId(newest)))),
@@ -317,8 +370,15 @@ impl Preference {
         let seed = Seed(settings.seed);
         let recorded: Vec<usize> = (0..worlds.min(labels.recorded_worlds)).collect();
         let steps = labels.clip_steps(task.dt());
+        let spec = task.spec();
         Ok(Preference {
-            reward: RewardModel::new(task.obs_dim(), task.act_dim(), RewardModelSettings::default(), seed),
+            reward: RewardModel::new(task.obs_dim(), task.act_dim(), spec.reward_model.clone(), seed),
+            novelty: Novelty::new(task.obs_dim(), &spec.explore, seed.stream("novelty")),
+            explores_until: spec.explore.steps_of(settings.env_steps),
+            known: Vec::new(),
+            monitor: Monitor::new(spec.monitor.clone()),
+            unwatched: 0,
+            disputed: Vec::new(),
             schedule: LabelSchedule::new(settings.labels, settings.env_steps, &labels),
             recorder: Recorder::new(&recorded, steps, task.horizon() as usize, seed.stream("clips")),
             pool: ClipPool::new(labels.pool),
@@ -331,6 +391,10 @@ impl Preference {
             poses: vec![Pose::IDENTITY; recorded.len() * task.model().nbody()],
             settings: labels,
         })
+    }
+
+    fn explores(&self, env_steps: u64) -> bool {
+        self.fitted.is_none() && env_steps < self.explores_until
     }
 
     /// Notes where the bodies are, in the worlds that are being recorded.
@@ -353,7 +417,7 @@ impl Preference {
                 poses: &self.poses[slot * bodies..(slot + 1) * bodies],
                 obs: &obs[world * o..(world + 1) * o],
                 action: &step.actions[world * a..(world + 1) * a],
-                task_reward: step.reward[world],
+                task_reward: step.taste[world],
                 done: step.terminated[world] || step.truncated[world],
             };
             if let Some(cut) = self.recorder.push(slot, record) {
@@ -371,13 +435,10 @@ impl Preference {
     }
 
     fn propose(&mut self, count: usize) -> Vec<Offered> {
-        let Preference { pool, asked, reward, settings, pairs, fitted, .. } = self;
-        let chosen = if fitted.is_some() {
-            let mut disagreement = |candidates: &[(&Frames, &Frames)]| reward.disagreement(candidates);
-            choose_pairs(pool, count, asked, Some(&mut disagreement), settings, pairs)
-        } else {
-            choose_pairs(pool, count, asked, None, settings, pairs)
-        };
+        let Preference { pool, asked, reward, settings, pairs, fitted, known, .. } = self;
+        let known: Vec<_> = known.iter().map(|[left, right]| (&left.frames, &right.frames)).collect();
+        let mut rank = |candidates: &[(&Frames, &Frames)]| rank_pairs(reward, settings.choice, candidates, &known);
+        let chosen = choose_pairs(pool, count, asked, fitted.is_some().then_some(&mut rank), settings, pairs);
         chosen
             .into_iter()
             .map(|pair| {
@@ -410,6 +471,17 @@ impl Preference {
         rollout.rewards = self.reward.rewards(&rollout.obs, played, rollout.samples());
     }
 
+    /// Lets the monitor look at what the policy does, now and then.
+    fn watch(&mut self, rollout: &Rollout, played: &[f32]) -> Values {
+        self.unwatched += 1;
+        if self.fitted.is_none() || self.unwatched < WATCH_EVERY {
+            return Values::new();
+        }
+        self.unwatched = 0;
+        let ratio = self.monitor.look(self.reward.spread(&rollout.obs, played));
+        vec![("spread", ratio), ("alarm", f64::from(u8::from(self.monitor.alarm().is_some())))]
+    }
+
     fn wants_fit(&self, labels: &[Label]) -> bool {
         let state = fit_state(labels);
         match self.fitted {
@@ -423,25 +495,41 @@ impl Preference {
     }
 
     fn fit(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
-        let comparisons: Vec<Comparison> = labels
+        let (decided, comparisons): (Vec<&Label>, Vec<Comparison>) = labels
             .iter()
             .filter_map(|label| {
                 let [left, right] = both_clips(&label.items)?;
-                Comparison::new(label.pair.0, &left.frames, &right.frames, label.choice)
+                Some((label, Comparison::new(label.pair.0, &left.frames, &right.frames, label.choice)?))
             })
-            .collect();
+            .unzip();
+        self.monitor.foresee(&self.reward, &comparisons);
         let report = self.reward.fit(&comparisons, cancelled)?;
+        self.known =
+            labels.iter().filter_map(|label| both_clips(&label.items)).map(|clips| clips.map(Arc::clone)).collect();
         // The pool shows whole clips of what the policy did lately; one rollout is too short to tell the reward's mean and spread by.
         let recent = |part: fn(&Frames) -> &Vec<f32>| -> Vec<f32> {
             self.pool.iter().flat_map(|entry| part(&entry.clip.frames)).copied().collect()
         };
         let (obs, actions) = (recent(|f| &f.obs), recent(|f| &f.actions));
         self.reward.renormalise(&obs, &actions)?;
+        let held_out = report.held_out_agreement.map(|share| (share, report.held_out));
+        self.monitor.fitted(&self.reward, &comparisons, held_out);
+        let surprising = disputed(&self.reward, &comparisons).into_iter().filter(|found| found.surprise > SURPRISE);
+        self.disputed = surprising
+            .take(DISPUTED)
+            .map(|found| {
+                let label = decided[found.index];
+                // Why it was asked is no part of a label, and of no matter here.
+                let pair = PairView { id: label.pair, items: label.items.clone(), reason: PairReason::Disagreement };
+                DisputedView { judgement: label.judgement, pair, choice: label.choice, left: found.left }
+            })
+            .collect();
         self.fitted = Some(fit_state(labels));
         self.agreement = report.held_out_agreement.or(self.agreement);
         let mut values = vec![("labels", labels.len() as f64)];
         values.extend(report.held_out_agreement.map(|a| ("agreement", a)));
         values.extend(report.held_out_loss.map(|l| ("reward_loss", l)));
+        values.extend(self.monitor.foreseen().map(|share| ("foreseen", share)));
         Ok(values)
     }
 }

@@ -1,6 +1,8 @@
 //! The words that cross between the lab and whoever drives it: the window, the terminal, a test.
 
-use crate::basics::{Choice, Clip, Completion, Item, PairId, PairReason, Scene, both_clips, both_completions};
+use crate::basics::{
+    Choice, Clip, Completion, Item, JudgementId, PairId, PairReason, Scene, both_clips, both_completions,
+};
 pub use crate::settings::{TeacherKind, TextStage};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +26,10 @@ pub enum Command {
     },
     /// Take the latest standing judgement of the person back; its pair is shown again.
     Undo,
+    /// Take this judgement of [`Snapshot::disputed`] back for good; its pair is not shown again.
+    Retract(JudgementId),
+    /// Let this judgement stand, whatever the reward model says of it; it is not listed again.
+    Keep(JudgementId),
     /// Who answers from now on.
     SetTeacher(TeacherKind),
     /// Write a checkpoint now.
@@ -51,7 +57,7 @@ pub enum Event {
     },
     /// The latest judgement was taken back, and that is on disk.
     Retracted {
-        /// Which question is open again.
+        /// Which question it answered; after [`Command::Undo`] it is open again.
         pair: PairId,
     },
     /// The command could not be carried out; the sentence says why.
@@ -110,6 +116,19 @@ impl PairView {
     }
 }
 
+/// A standing judgement that the reward model contradicts: a slip, a change of mind, or what the model has not understood.
+#[derive(Clone, Debug)]
+pub struct DisputedView {
+    /// The answer.
+    pub judgement: JudgementId,
+    /// What was asked.
+    pub pair: PairView,
+    /// What was answered.
+    pub choice: Choice,
+    /// The probability that the members which never learnt from it give to the left clip.
+    pub left: f64,
+}
+
 /// One named learning curve; the points are `[env steps, value]`, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curve {
@@ -129,8 +148,24 @@ impl Curve {
         ),
         ("learned_return", "Learned return", "Mean return of recent episodes under the reward model"),
         ("agreement", "Held-out agreement", "Share of held-out judgements that the reward model gets right"),
+        (
+            "foreseen",
+            "Foreseen",
+            "Share of the latest judgements that the reward model foresaw before it learnt from them",
+        ),
+        (
+            "spread",
+            "Spread on new movements",
+            "How far the reward models differ about what the robot does, over the same of what was judged",
+        ),
+        ("alarm", "Alarm", "1 while the learned reward should not be trusted"),
         ("reward_loss", "Reward loss", "Held-out cross-entropy of the reward model, nats"),
         ("entropy", "Policy entropy", "Nats"),
+        (
+            "state_entropy",
+            "State entropy",
+            "Of the states seen lately while the policy explores before the first answers, nats in units of their spread",
+        ),
         ("kl", "Update KL", "Approximate KL of the last policy update, nats"),
         ("value_loss", "Value loss", "Mean squared error of the critic on normalised returns"),
         ("labels", "Labels", "Standing judgements"),
@@ -231,6 +266,10 @@ pub struct Snapshot {
     pub labels_per_minute: f64,
     /// Share of held-out judgements that the reward model gets right; `None` before there are any.
     pub agreement: Option<f64>,
+    /// Why the learned reward should not be trusted, in a sentence with what to do; `None` while it can be.
+    pub alarm: Option<String>,
+    /// Judgements that the reward model contradicts most, the worst first.
+    pub disputed: Arc<Vec<DisputedView>>,
     /// Env steps done; in text mode steps of all stages together.
     pub env_steps: u64,
     /// Env steps planned.

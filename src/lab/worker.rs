@@ -4,9 +4,8 @@ use super::board::Board;
 use super::circle::Circle;
 use super::control::{Control, Wishes};
 use super::ledger::Message;
-use super::{Event, LabError, Phase, Snapshot, priority};
+use super::{DisputedView, Event, LabError, Phase, Snapshot, priority};
 use crate::learn::OneThread;
-use crate::settings::TeacherKind;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -98,7 +97,7 @@ impl Worker {
             match self.rest(&wishes) {
                 // A person may go on judging whatever training does.
                 Some(phase) => {
-                    let short = wishes.teacher == TeacherKind::Person && wishes.pairs_ready < PAIRS_READY;
+                    let short = wishes.asks_in_time && wishes.pairs_ready < PAIRS_READY;
                     let supplied = short && self.offer(&wishes);
                     self.wait(phase, &wishes, supplied || !short);
                 }
@@ -124,9 +123,10 @@ impl Worker {
             return Some(Phase::Finished);
         }
         let patience = self.trainer.patience()?;
-        let waits_for_person = wishes.teacher == TeacherKind::Person
+        let waits_for_person = wishes.asks_in_time
             && wishes.pairs_ready >= PAIRS_READY
             && self.trainer.has_choice()
+            && !self.trainer.explores()
             && (!self.trainer.has_reward() || self.trainer.steps() - self.judged.0 > patience);
         waits_for_person.then_some(Phase::Waiting)
     }
@@ -154,7 +154,7 @@ impl Worker {
                 || w.run != wishes.run
                 || w.teacher != wishes.teacher
                 || w.labels_version != wishes.labels_version
-                || (can_offer && w.teacher == TeacherKind::Person && w.pairs_ready < PAIRS_READY)
+                || (can_offer && w.asks_in_time && w.pairs_ready < PAIRS_READY)
         });
     }
 
@@ -183,12 +183,11 @@ impl Worker {
     /// Offers pairs where they are wanted and waits until the ledger has them; a simulated teacher has answered them by then, which keeps its
     /// runs repeatable. Returns whether there was anything to offer.
     fn offer(&mut self, wishes: &Wishes) -> bool {
-        let count = match wishes.teacher {
-            TeacherKind::Person => {
-                let stale = self.offered.is_none_or(|at| at.elapsed() > self.trainer.stale_after());
-                if wishes.pairs_ready < PAIRS_READY || stale { PAIRS_READY + 1 } else { 0 }
-            }
-            _ => self.trainer.labels_due(wishes.labels.len()),
+        let count = if wishes.asks_in_time {
+            let stale = self.offered.is_none_or(|at| at.elapsed() > self.trainer.stale_after());
+            if wishes.pairs_ready < PAIRS_READY || stale { PAIRS_READY + 1 } else { 0 }
+        } else {
+            self.trainer.labels_due(wishes.labels.len())
         };
         if count == 0 {
             return false;
@@ -224,10 +223,18 @@ impl Worker {
         let pace = if seconds > 0.0 { (env_steps - from) as f64 / seconds } else { 0.0 };
         let planned = self.trainer.steps_planned();
         let wanted = self.trainer.labels_wanted();
-        let agreement = self.trainer.agreement();
+        let (agreement, alarm) = (self.trainer.agreement(), self.trainer.alarm());
+        let wishes = self.control.look();
+        let stands = |disputed: &&DisputedView| {
+            wishes.labels.iter().any(|label| label.judgement == disputed.judgement)
+                && !wishes.kept.contains(&disputed.judgement)
+        };
+        let disputed: Arc<Vec<DisputedView>> =
+            Arc::new(self.trainer.disputed().iter().filter(stands).cloned().collect());
         let trainer = &self.trainer;
         self.board.update(|s| {
             trainer.publish(s);
+            s.disputed = disputed;
             s.phase = Phase::Training;
             s.fault = None;
             s.env_steps = env_steps;
@@ -235,6 +242,7 @@ impl Worker {
             s.seconds_left = (pace > 0.0).then(|| planned.saturating_sub(env_steps) as f64 / pace);
             s.labels_wanted = wanted;
             s.agreement = agreement;
+            s.alarm.clone_from(&alarm);
         });
     }
 

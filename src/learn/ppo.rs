@@ -125,6 +125,11 @@ impl Ppo {
         self.state.planned = env_steps;
     }
 
+    /// How many threads may compute gradients, the calling one among them; all cores if not said. The results do not depend on it.
+    pub fn use_threads(&mut self, threads: usize) {
+        self.threads = threads.max(1);
+    }
+
     /// Env steps learnt from so far.
     pub fn env_steps(&self) -> u64 {
         self.state.env_steps

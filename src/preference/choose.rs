@@ -1,4 +1,4 @@
-//! Which pairs to ask: those that the reward model's members disagree on most, mixed with random ones.
+//! Which pairs to ask: those that rank highest (see [`super::rank_pairs`]), mixed with random ones.
 
 use super::ClipPool;
 use crate::basics::{Frames, ItemId, PairReason, Stream};
@@ -6,8 +6,8 @@ use crate::settings::LabelSettings;
 use rand::{RngExt, seq::SliceRandom};
 use std::collections::HashSet;
 
-/// Says of each pair how much the reward model's members disagree about it: any scale, larger is more.
-pub type Disagreement<'a> = &'a mut dyn FnMut(&[(&Frames, &Frames)]) -> Vec<f32>;
+/// Says of each pair how much it is worth asking: any scale, larger is more.
+pub type Rank<'a> = &'a mut dyn FnMut(&[(&Frames, &Frames)]) -> Vec<f32>;
 
 /// The pairs that were asked before, whichever side each item was on.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +40,7 @@ pub struct ChosenPair {
 /// world; fewer where the pool has no more. The sides are shuffled.
 ///
 /// [`LabelSettings::candidates`] pairs are drawn for each pair wanted. A share [`LabelSettings::random_share`] of the
-/// choice is taken from them as drawn, the rest by falling `disagreement`; all at random without a `disagreement`, that
+/// choice is taken from them as drawn, the rest by falling `rank`; all at random without a `rank`, that
 /// is before the reward model's first fit. Within one call a clip comes twice only where the candidates leave no
 /// choice, so that one odd clip cannot fill the queue. The chosen pairs are not noted in `asked`: a pair that is thrown
 /// away before it is shown may come again.
@@ -48,7 +48,7 @@ pub fn choose_pairs(
     pool: &ClipPool,
     count: usize,
     asked: &AskedPairs,
-    disagreement: Option<Disagreement>,
+    rank: Option<Rank>,
     settings: &LabelSettings,
     stream: &mut Stream,
 ) -> Vec<ChosenPair> {
@@ -56,10 +56,10 @@ pub fn choose_pairs(
     if candidates.is_empty() {
         return Vec::new();
     }
-    let ranks = disagreement.map(|disagreement| {
+    let ranks = rank.map(|rank| {
         let frames = |i: usize| &pool.get(i).clip.frames;
         let pairs: Vec<_> = candidates.iter().map(|&[a, b]| (frames(a), frames(b))).collect();
-        disagreement(&pairs)
+        rank(&pairs)
     });
     // Best last, so that `rposition` finds it. A NaN ranks below everything.
     let mut ranked: Vec<usize> = (0..candidates.len()).collect();

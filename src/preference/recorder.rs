@@ -16,7 +16,7 @@ pub struct StepRecord<'a> {
     pub obs: &'a [f32],
     /// `[A]`: the action as the robot received it.
     pub action: &'a [f32],
-    /// The task's own reward for the step.
+    /// What simulated teachers judge the step by: the task's own reward, or its file's `[[teacher]]`.
     pub task_reward: f32,
     /// Whether the episode ended with this step, by termination or truncation alike.
     pub done: bool,

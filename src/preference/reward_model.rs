@@ -144,6 +144,46 @@ impl RewardModel {
         (0..pairs.len()).map(variance).collect()
     }
 
+    /// How open each pair's answer is: the entropy in nats of the members' mean probability that `left` is preferred, at
+    /// most ln 2.
+    pub fn openness(&self, pairs: &[(&Frames, &Frames)]) -> Vec<f32> {
+        let members = self.probabilities(pairs, self.settings.rows);
+        let entropy = |i: usize| {
+            let left = members.iter().map(|p| p[i]).sum::<f32>() / members.len() as f32;
+            -left * left.ln() - (1.0 - left) * (1.0 - left).ln()
+        };
+        (0..pairs.len()).map(entropy).collect()
+    }
+
+    /// How far the members differ about these env steps, `[n, O]` and `[n, A]`: the mean over the steps of the standard
+    /// deviation between the members' rewards, each normalised as in [`RewardModel::rewards`]. 0 where there are none.
+    pub fn spread(&self, obs: &[f32], actions: &[f32]) -> f64 {
+        let n = obs.len() / self.obs_dim.max(1);
+        let mut sums = vec![[0.0_f64; 2]; n];
+        self.each_chunk(obs, actions, |member, start, outputs| {
+            let [mean, deviation] = self.output[member];
+            for (sum, &output) in sums[start..].iter_mut().zip(outputs) {
+                let reward = (f64::from(output) - mean) / deviation;
+                sum[0] += reward;
+                sum[1] += reward * reward;
+            }
+        });
+        let members = self.members() as f64;
+        let deviation = |[sum, squares]: [f64; 2]| (squares / members - (sum / members).powi(2)).max(0.0).sqrt();
+        sums.into_iter().map(deviation).sum::<f64>() / n.max(1) as f64
+    }
+
+    /// What a clip looks like to the networks: mean and standard deviation of each of their inputs, which are
+    /// normalised over the clips judged so far.
+    pub(super) fn features(&self, clip: &Frames) -> Vec<f32> {
+        let mut rows = self.join(&clip.obs, &clip.actions).numbers;
+        self.input.apply(&mut rows);
+        let mut statistics = RunningNorm::new(self.input.mean.len());
+        statistics.absorb(&rows);
+        let deviations = statistics.var().into_iter().map(f64::sqrt);
+        statistics.mean().iter().copied().chain(deviations).map(|x| x as f32).collect()
+    }
+
     /// How often a comparison of this id is in a member's bag: Poisson(1), as in a bootstrap of many (Oza and Russell
     /// 2001), and a function of seed, member and id alone. A comparison therefore stays in or out of a bag for good:
     /// what a member was never trained on by an earlier fit it is not trained on by a later one, and that is 1/e of

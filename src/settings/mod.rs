@@ -12,11 +12,11 @@ mod text;
 mod text_run;
 
 pub use ppo::PpoSettings;
-pub use reward_model::{LabelSettings, RewardModelSettings};
-pub use run::{RewardSource, RunSettings, TeacherKind};
+pub use reward_model::{ExploreSettings, LabelSettings, MonitorSettings, PairChoice, RewardModelSettings};
+pub use run::{Habits, RewardSource, RunSettings, TeacherKind};
 pub use task::{
-    BenchmarkSpec, HealthSpec, Map, Noise, Origin, PlaceSpec, ResetSpec, RewardKind, RewardSpec, SignalSpec, Source,
-    SpecError, TaskSpec,
+    BenchmarkSpec, FlipSpec, HealthSpec, Map, Noise, Origin, PlaceSpec, ResetSpec, RewardKind, RewardSpec, SignalSpec,
+    Source, SpecError, TaskSpec,
 };
 pub use text::{KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
 pub use text_run::{LoraSettings, TextPrecision, TextRun, TextShape, TextStage};

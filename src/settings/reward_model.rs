@@ -9,12 +9,16 @@ use serde::{Deserialize, Serialize};
 pub struct LabelSettings {
     /// Length of a clip in simulated seconds; see [`LabelSettings::clip_steps`].
     pub clip_seconds: f64,
+    /// Length of a training episode in simulated seconds; see [`LabelSettings::episode_steps`].
+    pub episode_seconds: f64,
     /// Worlds of the batch that clips are cut from. A clip in flight costs one copy of the poses an env step.
     pub recorded_worlds: usize,
     /// Clips that pairs are chosen among: the most recent ones, so that labels stay on what the policy does now.
     pub pool: usize,
-    /// Candidate pairs drawn for each pair that is asked; the ensemble ranks them by its disagreement.
+    /// Candidate pairs drawn for each pair that is asked.
     pub candidates: usize,
+    /// What the pairs that are not asked at random are chosen by.
+    pub choice: PairChoice,
     /// Share of the pairs that is asked at random, 0..=1. Disagreement alone sometimes hurts, for it favours odd clips.
     pub random_share: f64,
     /// Share of the planned labels that is asked about the untrained policy, 0..=1.
@@ -31,9 +35,11 @@ impl Default for LabelSettings {
     fn default() -> Self {
         LabelSettings {
             clip_seconds: 1.5,
+            episode_seconds: 0.0,
             recorded_worlds: 16,
             pool: 100,
             candidates: 10,
+            choice: PairChoice::default(),
             random_share: 0.3,
             untrained_share: 0.25,
             anneal: 0.1,
@@ -51,9 +57,11 @@ impl LabelSettings {
     /// Fewest env steps of a training episode, where the task's own horizon allows.
     pub const FEWEST_EPISODE_STEPS: usize = 250;
 
-    /// Env steps of a training episode: two clips, but at least [`LabelSettings::FEWEST_EPISODE_STEPS`].
+    /// Env steps of a training episode: [`LabelSettings::episode_seconds`], but no fewer than two clips and
+    /// [`LabelSettings::FEWEST_EPISODE_STEPS`].
     pub fn episode_steps(&self, dt: f64) -> usize {
-        (2 * self.clip_steps(dt)).max(Self::FEWEST_EPISODE_STEPS)
+        let asked = (self.episode_seconds / dt).round() as usize;
+        asked.max(2 * self.clip_steps(dt)).max(Self::FEWEST_EPISODE_STEPS)
     }
 
     /// Env steps of a clip where one env step takes `dt` simulated seconds: [`LabelSettings::clip_seconds`] in steps,
@@ -61,6 +69,68 @@ impl LabelSettings {
     pub fn clip_steps(&self, dt: f64) -> usize {
         // A float too large for usize saturates and NaN becomes 0, so the clamp below covers nonsense too.
         ((self.clip_seconds / dt).round() as usize).clamp(Self::FEWEST_STEPS, Self::MOST_STEPS)
+    }
+}
+
+/// What pairs are chosen by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairChoice {
+    /// The variance between the members of the probability that left is preferred (Christiano et al. 2017).
+    #[default]
+    Disagreement,
+    /// The entropy of the members' mean probability: pairs whose answer is open, whether or not the members agree on that.
+    Entropy,
+    /// Clips that lie far from those asked about (greedy k-centre on the means of what the reward model sees).
+    Coverage,
+    /// The k-centre choice among the third of the candidates that the members disagree on most.
+    DisagreementCoverage,
+}
+
+/// What an untrained policy does before there is a reward: it is paid for unusual states.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExploreSettings {
+    /// Env steps before the first question, over all worlds …
+    pub env_steps: u64,
+    /// … but no more than this share of those planned, 0..=1.
+    pub share: f64,
+    /// States that are remembered to tell unusual ones by: a sample of recent rollouts.
+    pub memory: usize,
+    /// Which nearest neighbour's distance is paid for, k; PEBBLE's is the fifth.
+    pub neighbour: usize,
+}
+
+impl Default for ExploreSettings {
+    fn default() -> Self {
+        ExploreSettings { env_steps: 200_000, share: 0.1, memory: 1024, neighbour: 5 }
+    }
+}
+
+impl ExploreSettings {
+    /// Env steps of exploring in a run of so many.
+    pub fn steps_of(&self, planned: u64) -> u64 {
+        self.env_steps.min((self.share.clamp(0.0, 1.0) * planned as f64) as u64)
+    }
+}
+
+/// When the learnt reward is no longer trusted, and more labels are asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MonitorSettings {
+    /// The latest judgements that are looked at for whether the model foresaw them.
+    pub window: usize,
+    /// Alarm where fewer than this share of them was foreseen. Questions are chosen to be hard, so this lies near a coin's toss.
+    pub foreseen: f64,
+    /// Alarm where the model agrees with fewer than this share of the held-out judgements.
+    pub held_out: f64,
+    /// Alarm where the members differ this many times as much about what the policy does as about what was judged.
+    pub spread: f64,
+}
+
+impl Default for MonitorSettings {
+    fn default() -> Self {
+        MonitorSettings { window: 20, foreseen: 0.45, held_out: 0.6, spread: 1.6 }
     }
 }
 

@@ -6,7 +6,7 @@
 //! tasks. This file checks all that can be checked without the robot; joint and body names are checked when the task meets its model
 //! ([`crate::gym::Task::new`]), and both report file, line and what was expected.
 
-use super::PpoSettings;
+use super::{ExploreSettings, LabelSettings, MonitorSettings, PpoSettings, RewardModelSettings};
 use serde::Deserialize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -72,13 +72,32 @@ pub struct TaskSpec {
     pub observation: Vec<SignalSpec>,
     /// What it is paid for; the reward is the sum.
     pub reward: Vec<RewardSpec>,
+    /// What simulated teachers judge by, where it is not the reward; terms as in `reward`. Neither policy nor reward model sees it.
+    #[serde(default)]
+    pub teacher: Vec<RewardSpec>,
     /// The bounds within which it is healthy. With none it always is.
     #[serde(default)]
     pub healthy: Vec<HealthSpec>,
+    /// What counts as a landed flip, for `flipside eval`.
+    pub flips: Option<FlipSpec>,
     /// What `flipside bench learning` runs and asks for.
     pub benchmark: Option<BenchmarkSpec>,
+    /// Env steps of a run where nobody says how many.
+    pub env_steps: Option<Spanned<u64>>,
     /// How a policy learns it: what differs from [`PpoSettings::default`].
     pub ppo: Option<Spanned<PpoSettings>>,
+    /// How judgements are asked for: what differs from [`LabelSettings::default`].
+    #[serde(default)]
+    pub labels: LabelSettings,
+    /// How an untrained policy explores: what differs from [`ExploreSettings::default`].
+    #[serde(default)]
+    pub explore: ExploreSettings,
+    /// How the reward model is fitted: what differs from [`RewardModelSettings::default`].
+    #[serde(default)]
+    pub reward_model: RewardModelSettings,
+    /// When the learnt reward is not trusted: what differs from [`MonitorSettings::default`].
+    #[serde(default)]
+    pub monitor: MonitorSettings,
 }
 
 /// A learning benchmark: the task's own reward, the file's `[ppo]`, this many env steps.
@@ -91,6 +110,23 @@ pub struct BenchmarkSpec {
     pub target_return: f64,
     /// The seconds of training on two cores in which it is meant to be reached.
     pub within_s: f64,
+}
+
+/// Where `flipside eval` finds what it needs to count landed flips, apart from any reward. The definition is that of
+/// `gym::FlipCounter`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlipSpec {
+    /// The hinge that measures the torso's pitch, unwrapped, radians; a flip lowers it by a full turn.
+    pub pitch: Spanned<String>,
+    /// The slide that measures the torso's height, metres.
+    pub height: Spanned<String>,
+    /// Upright is less than this away from whole turns, radians …
+    pub upright_within: Spanned<f64>,
+    /// … and higher than this, metres.
+    pub upright_above: Spanned<f64>,
+    /// Seconds that it must stay upright after the turn.
+    pub for_seconds: Spanned<f64>,
 }
 
 /// Numbers that the simulation offers, chosen and shaped.
@@ -165,6 +201,14 @@ pub struct RewardSpec {
     pub kind: Spanned<RewardKind>,
     /// The signal. Needed by every kind but `alive`.
     pub of: Option<SignalSpec>,
+    /// Of `dot`: the signal that `of` is multiplied with, number by number.
+    pub with: Option<SignalSpec>,
+    /// Signals of one number each that the term is multiplied with.
+    #[serde(default)]
+    pub times: Vec<SignalSpec>,
+    /// Bounds that must all hold after the step for the term to be paid.
+    #[serde(default)]
+    pub when: Vec<HealthSpec>,
     /// Factor; negative for a cost.
     pub weight: Spanned<f64>,
     /// Subtracted from each number of the signal first.
@@ -187,9 +231,11 @@ pub enum RewardKind {
     SumSquares,
     /// The Euclidean length of its numbers.
     Norm,
+    /// The sum of its numbers, each times the number of `with` in the same place.
+    Dot,
 }
 
-/// A bound that a healthy robot keeps: every number of the signal, after the step. A number that is not finite keeps none.
+/// A bound on a signal, which a healthy robot keeps or a reward term asks for: every number of the signal, after the step. A number that is not finite keeps none.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthSpec {
@@ -273,6 +319,14 @@ impl TaskSpec {
         self.ppo.as_ref().map(|ppo| ppo.get_ref().clone()).unwrap_or_default()
     }
 
+    /// Env steps of a run where nobody says how many.
+    pub fn env_steps(&self) -> u64 {
+        self.env_steps.as_ref().map_or(TaskSpec::ENV_STEPS, |steps| *steps.get_ref())
+    }
+
+    /// What [`TaskSpec::env_steps`] says where the file does not.
+    pub const ENV_STEPS: u64 = 1_000_000;
+
     /// All that can be checked without the robot.
     fn check(&self) -> Result<(), SpecError> {
         let refuse = |place: Range<usize>, message: String| Err(self.origin.error(place, message));
@@ -291,15 +345,20 @@ impl TaskSpec {
         for signal in &self.observation {
             self.check_signal(signal)?;
         }
-        for (i, term) in self.reward.iter().enumerate() {
-            self.check_term(term)?;
-            let name = term.name.get_ref();
-            if self.reward[..i].iter().any(|earlier| earlier.name.get_ref() == name) {
-                return refuse(term.name.span(), format!("expected a new name: `{name}` is already a reward term"));
+        for terms in [&self.reward, &self.teacher] {
+            for (i, term) in terms.iter().enumerate() {
+                self.check_term(term)?;
+                let name = term.name.get_ref();
+                if terms[..i].iter().any(|earlier| earlier.name.get_ref() == name) {
+                    return refuse(term.name.span(), format!("expected a new name: `{name}` is already a reward term"));
+                }
             }
         }
-        for bound in &self.healthy {
-            self.check_health(bound)?;
+        self.healthy.iter().try_for_each(|bound| self.check_health(bound))?;
+        if let Some(flips) = &self.flips {
+            for number in [&flips.upright_within, &flips.upright_above, &flips.for_seconds] {
+                self.check_finite(number, &[*number.get_ref()])?;
+            }
         }
         for noise in [&self.reset.qpos, &self.reset.qvel].into_iter().flatten() {
             let (Noise::Uniform(size) | Noise::Normal(size)) = *noise.get_ref();
@@ -348,6 +407,19 @@ impl TaskSpec {
         }
         if let Some(clip) = &term.clip {
             self.check_interval(clip)?;
+        }
+        term.times.iter().try_for_each(|factor| self.check_signal(factor))?;
+        term.when.iter().try_for_each(|bound| self.check_health(bound))?;
+        match (term.kind.get_ref(), &term.with) {
+            (RewardKind::Dot, Some(with)) => self.check_signal(with)?,
+            (RewardKind::Dot, None) => {
+                let message = "expected `with = { source = \"…\" }` beside the kind `dot`: the signal to multiply with";
+                return Err(self.origin.error(term.kind.span(), message));
+            }
+            (_, Some(with)) => {
+                return Err(self.origin.error(with.source.span(), "`with` goes with the kind `dot` only"));
+            }
+            (_, None) => {}
         }
         match (term.kind.get_ref(), &term.of) {
             (RewardKind::Alive, Some(of)) => {

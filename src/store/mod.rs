@@ -29,6 +29,7 @@ mod judgements;
 mod metrics;
 mod model_folder;
 pub mod npz;
+mod results;
 mod schema;
 mod session;
 
@@ -37,4 +38,5 @@ pub use error::StoreError;
 pub use export::{LabelFrames, PolicyMetadata, export_policy};
 pub use metrics::Metric;
 pub use model_folder::{ModelFolder, SHARD, read_text, write_text};
+pub use results::{append_result, read_results};
 pub use session::{Session, sessions_in};

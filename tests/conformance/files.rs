@@ -1,9 +1,10 @@
 //! Task files: how they are found, and what a wrong one is told.
 
 use flipside::basics::Seed;
-use flipside::gym::{Env, EnvError, Task, TaskError};
+use flipside::gym::{Env, EnvError, State, Task, TaskError};
 use flipside::physics::{self, Model};
 use flipside::settings::{TaskSpec, envs};
+use rand::RngExt;
 use std::sync::Arc;
 
 /// A task answers to its file's name and to Gymnasium's, in any case; an unknown name is told what there is.
@@ -56,6 +57,32 @@ fn folders_add_and_override() {
     assert!(message.contains(&format!("lively.toml:{line}: expected the robot's MJCF file")), "{message}");
 }
 
+/// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' taste pays turning over off the floor and
+/// standing upright again.
+#[test]
+fn products_and_conditions_make_the_backflips_reward() {
+    let task = Task::load("hopper_backflip").unwrap();
+    let mut stream = Seed(9).stream("states");
+    for _ in 0..200 {
+        let mut draw = |n: usize| -> Vec<f64> { (0..n).map(|_| stream.random_range(-3.0..3.0)).collect() };
+        let (qpos, qvel, action) = (draw(6), draw(6), draw(3));
+        let state = State { qpos: &qpos, qvel: &qvel, action: &action, ..State::default() };
+        let work: f64 = action.iter().zip(&qvel[3..]).map(|(a, v)| a * v).sum();
+        let expected = -qvel[2] * (1.0 + 0.3 * qpos[1] + 0.1 * work - 0.05 * qvel[0]);
+        let mut before = vec![0.0; task.memory()];
+        task.remember(&state, &mut before);
+        let got = task.reward(&before, &state, true, &mut vec![0.0; task.term_names().len()]);
+        assert!((got - expected).abs() < 1e-9, "{got}, not {expected}");
+        let off_the_floor = qpos[1] > 0.8;
+        let upright = qpos[2].cos() > 0.88;
+        let turning = if off_the_floor { -qvel[2] } else { 0.0 };
+        let standing = if off_the_floor && upright { qpos[1].powi(2).min(1.0) } else { 0.0 };
+        let taste = task.taste(&before, &state, true).unwrap();
+        assert!((taste - turning - standing).abs() < 1e-9, "{taste}, not {turning} and {standing}");
+    }
+    assert_eq!(Task::load("hopper").unwrap().taste(&[0.0; 3], &State::default(), true), None);
+}
+
 /// A wrong file gets file, line and what was expected. Each case changes one line of hopper.toml.
 #[test]
 fn wrong_task_files_are_told_where_and_what() {
@@ -106,6 +133,10 @@ fn wrong_task_files_are_told_where_and_what() {
     check("kind = \"sum_squares\"", "kind = \"value\"", "a signal of one number for this kind of term, not 3");
     check("name = \"reward_ctrl\"", "name = \"reward_forward\"", "already a reward term");
     check("weight = 1.0", "weight = nan", "a finite number");
+    check("kind = \"sum_squares\"", "kind = \"dot\"", "expected `with = ");
+    check("kind = \"sum_squares\"", "kind = \"sum_squares\"\nwith = { source = \"action\" }", "kind `dot` only");
+    check("weight = -1e-3", "weight = -1e-3\ntimes = [{ source = \"action\" }]", "one number in `times`, not 3");
+    check("weight = -1e-3", "weight = -1e-3\nwhen = [{ of = { source = \"action\" } }]", "expected a bound");
     check("above = 0.7", "abov = 0.7", "unknown field `abov`");
     check("lambda = 0.95", "wolrds = 2", "unknown field `wolrds`, expected one of `worlds`");
     // Names that the robot does not have.

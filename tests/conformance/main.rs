@@ -420,7 +420,8 @@ fn gymnasium() -> BTreeMap<String, Vec<Vec<f64>>> {
 #[test]
 fn formulas_are_gymnasiums() {
     let data = gymnasium();
-    for entry in envs::Folders::default().list() {
+    // A task of our own has no other to be held to.
+    for entry in envs::Folders::default().list().into_iter().filter(|entry| entry.gymnasium.is_some()) {
         let task = Task::load(&entry.name).unwrap();
         let (name, nu, k) = (task.name(), task.model().nu(), task.term_names().len());
         let row = |key: &str, i: usize| &data[&format!("{name}.{key}")][i][..];

@@ -50,6 +50,8 @@ impl Lab {
             labels_wanted: 12,
             labels_per_minute: 0.0,
             agreement: None,
+            alarm: None,
+            disputed: Arc::default(),
             env_steps: 131_072,
             env_steps_planned: 2_000_000,
             env_steps_per_s: 8_400.0,
@@ -145,6 +147,11 @@ impl Link for Lab {
                 }
                 None => script.events.push(Event::Refused("There is no answer to take back.".to_owned())),
             },
+            Command::Retract(id) | Command::Keep(id) => {
+                let left =
+                    script.snapshot.disputed.iter().filter(|disputed| disputed.judgement != *id).cloned().collect();
+                script.snapshot.disputed = Arc::new(left);
+            }
             Command::Start => script.snapshot.phase = Phase::Training,
             Command::Pause => script.snapshot.phase = Phase::Paused,
             Command::SetTeacher(teacher) => script.snapshot.teacher = *teacher,

@@ -1,0 +1,298 @@
+//! How well judgements teach: tasks × teachers × numbers of labels × seeds, each a whole run with a simulated teacher and an evaluation that no
+//! reward model has a say in. Runs go side by side, one a core, and each that ends is written down at once, so that a benchmark that is cut
+//! off goes on where it was.
+
+use super::control::Label;
+use super::evaluate::evaluate;
+use super::interval::Interval;
+use super::ledger::{simulated, usual_return};
+use super::trainer::Trainer;
+use super::{LabError, TeacherKind};
+use crate::basics::{Item, ItemId, JudgementId, PairId, Seed};
+use crate::gym::Task;
+use crate::learn::OneThread;
+use crate::settings::{RewardSource, RunSettings};
+use crate::store::{append_result, read_results};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct PreferencePlan {
+    /// Tasks' names.
+    pub tasks: Vec<String>,
+    /// Teachers, by what the table calls them; `None` for PPO on the task's own reward, without labels, to compare with.
+    pub teachers: Vec<(String, Option<TeacherKind>)>,
+    /// Numbers of labels.
+    pub labels: Vec<usize>,
+    /// Runs of each, with the seeds 0, 1, 2, …
+    pub seeds: u64,
+    /// Env steps a run; `None` for what the task's file says.
+    pub env_steps: Option<u64>,
+    /// Seconds that a teacher takes for an answer; 0 answers at once.
+    pub answer_seconds: f64,
+    /// Where results are written down, a JSON object a line, and looked for first.
+    pub results: PathBuf,
+    /// Runs side by side.
+    pub jobs: usize,
+    /// The physics backend's name.
+    pub backend: String,
+}
+
+/// One run, as it is written down.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct PreferenceRun {
+    /// What was run: a result counts for a plan with these very words.
+    pub task: String,
+    /// See `task`.
+    pub teacher: String,
+    /// See `task`.
+    pub labels: usize,
+    /// See `task`.
+    pub seed: u64,
+    /// See `task`.
+    pub env_steps: u64,
+    /// See `task`.
+    pub answer_seconds: f64,
+    /// Labels that were given.
+    pub given: usize,
+    /// Seconds of wall time, evaluations included.
+    pub seconds: f64,
+    /// The deterministic policy's mean true return at the end, over fixed-length episodes.
+    pub mean_return: f64,
+    /// Its landed flips in 10 s, mean over episodes; `None` where the task knows none.
+    pub landed_flips_per_10s: Option<f64>,
+    /// Seconds until an evaluation first had three landed flips in 10 s, or `None`.
+    pub seconds_to_three_flips: Option<f64>,
+    /// Held-out agreement of the reward model at the end.
+    pub agreement: Option<f64>,
+    /// `[env steps, mean true return]` of evaluations on the way.
+    pub curve: Vec<[f64; 2]>,
+}
+
+/// One row of the table: the seeds of one task, teacher and number of labels.
+#[derive(Clone, Debug, Serialize)]
+pub struct PreferenceRow {
+    /// What was run.
+    pub task: String,
+    /// See `task`.
+    pub teacher: String,
+    /// See `task`.
+    pub labels: usize,
+    /// How many runs.
+    pub runs: usize,
+    /// The return at the end.
+    pub mean_return: Interval,
+    /// Landed flips in 10 s.
+    pub landed_flips_per_10s: Option<Interval>,
+    /// Share of the runs with three landed flips in 10 s or more.
+    pub three_flips: Option<f64>,
+    /// Mean wall time of a run, seconds.
+    pub seconds: f64,
+    /// `[env steps, interquartile mean of the true return]`.
+    pub curve: Vec<[f64; 2]>,
+}
+
+/// Evaluations on the way, and their episodes; episodes of the one at the end.
+const LOOKS: u64 = 20;
+const LOOK_EPISODES: usize = 8;
+const EPISODES: usize = 20;
+
+/// Landed flips in 10 s that count as having learnt it.
+pub const FLIPS_LEARNT: f64 = 3.0;
+
+/// Runs what is not in the results yet, telling `done` of every run that ends, and returns the table of all that the plan asks for.
+///
+/// # Errors
+///
+/// An unknown task or backend, training that fails, results that cannot be read or written. Runs that had ended are kept.
+pub fn preferences(
+    plan: &PreferencePlan,
+    done: &(dyn Fn(&PreferenceRun) + Sync),
+) -> Result<Vec<PreferenceRow>, LabError> {
+    let mut wanted = Vec::new();
+    // Seeds outermost: what is cut off has a few seeds of everything.
+    for seed in 0..plan.seeds {
+        for task in &plan.tasks {
+            let task = Task::load(task)?;
+            let env_steps = plan.env_steps.unwrap_or_else(|| task.spec().env_steps());
+            for (name, teacher) in &plan.teachers {
+                let budgets = if teacher.is_some() { plan.labels.clone() } else { vec![0] };
+                wanted.extend(budgets.into_iter().map(|labels| Job {
+                    name: name.clone(),
+                    settings: RunSettings {
+                        task: task.name().to_owned(),
+                        reward: if teacher.is_some() { RewardSource::Preferences } else { RewardSource::True },
+                        teacher: teacher.unwrap_or_default(),
+                        answer_seconds: if teacher.is_some() { plan.answer_seconds } else { 0.0 },
+                        labels,
+                        env_steps,
+                        seed,
+                        backend: plan.backend.clone(),
+                        ..RunSettings::default()
+                    },
+                }));
+            }
+        }
+    }
+    let known: Vec<PreferenceRun> = read_results(&plan.results)?;
+    let queue: VecDeque<Job> = wanted.iter().filter(|job| !known.iter().any(|run| job.is(run))).cloned().collect();
+    let state = Mutex::new((queue, known, None));
+    // Each change is whole, so a poisoned lock holds whole values.
+    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = || {
+        let _one_thread = OneThread::new();
+        loop {
+            let Some(job) = lock().0.pop_front() else { break };
+            let ended = job.run().and_then(|run| {
+                let mut state = lock();
+                append_result(&plan.results, &run)?;
+                state.1.push(run.clone());
+                Ok(run)
+            });
+            match ended {
+                Ok(run) => done(&run),
+                Err(error) => {
+                    let mut state = lock();
+                    state.0.clear();
+                    state.2.get_or_insert(error);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..plan.jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
+    let (_, known, failed) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(table(&wanted, &known)),
+    }
+}
+
+#[derive(Clone)]
+struct Job {
+    /// What the table calls its teacher.
+    name: String,
+    settings: RunSettings,
+}
+
+impl Job {
+    /// Whether this is the run that the job asks for.
+    fn is(&self, run: &PreferenceRun) -> bool {
+        let s = &self.settings;
+        (run.task.as_str(), run.teacher.as_str(), run.labels, run.seed, run.env_steps, run.answer_seconds)
+            == (s.task.as_str(), self.name.as_str(), s.labels, s.seed, s.env_steps, s.answer_seconds)
+    }
+
+    fn run(&self) -> Result<PreferenceRun, LabError> {
+        let settings = &self.settings;
+        let started = Instant::now();
+        // With the task's own reward, too, so that both are measured by the same.
+        let task = Arc::new(Task::load(&settings.task)?.fixed_horizon());
+        let mut trainer = Trainer::new(settings, task.clone(), ItemId(0), None, Some(1))?;
+        let mut labels: Vec<Label> = Vec::new();
+        let (mut curve, mut seconds_to_three_flips) = (Vec::new(), None);
+        let mut next_look = settings.env_steps / LOOKS;
+        let look = |trainer: &Trainer, episodes: usize, seed: u64| {
+            evaluate(&task, &trainer.policy(), &settings.backend, episodes, seed)
+        };
+        while !trainer.finished() {
+            trainer.collect(&mut || false)?;
+            let due = self.due(&trainer, labels.len(), started);
+            for offered in trainer.propose(due) {
+                labels.extend(self.answer(offered.items, &labels));
+            }
+            trainer.learn(&labels, &mut || false)?;
+            if trainer.env_steps() >= next_look {
+                next_look += settings.env_steps / LOOKS;
+                let found = look(&trainer, LOOK_EPISODES, 1_000)?;
+                curve.push([trainer.env_steps() as f64, found.mean_return]);
+                let learnt = found.landed_flips_per_10s.is_some_and(|flips| flips.mean >= FLIPS_LEARNT);
+                if learnt && seconds_to_three_flips.is_none() {
+                    seconds_to_three_flips = Some(started.elapsed().as_secs_f64());
+                }
+            }
+        }
+        let end = look(&trainer, EPISODES, 2_000)?;
+        Ok(PreferenceRun {
+            task: settings.task.clone(),
+            teacher: self.name.clone(),
+            labels: settings.labels,
+            seed: settings.seed,
+            env_steps: settings.env_steps,
+            answer_seconds: settings.answer_seconds,
+            given: labels.len(),
+            seconds: started.elapsed().as_secs_f64(),
+            mean_return: end.mean_return,
+            landed_flips_per_10s: end.landed_flips_per_10s.map(|flips| flips.mean),
+            seconds_to_three_flips,
+            agreement: trainer.agreement(),
+            curve,
+        })
+    }
+
+    /// How many pairs to ask now, `given` labels standing: those that the schedule wants, or those that the teacher's time has come for.
+    fn due(&self, trainer: &Trainer, given: usize, started: Instant) -> usize {
+        let settings = &self.settings;
+        if settings.reward == RewardSource::True {
+            return 0;
+        }
+        if settings.answer_seconds <= 0.0 {
+            return trainer.labels_due(given);
+        }
+        let answered = (started.elapsed().as_secs_f64() / settings.answer_seconds) as usize;
+        if trainer.can_ask() { answered.min(settings.labels).saturating_sub(given) } else { 0 }
+    }
+
+    /// The label that the teacher's answer makes.
+    fn answer(&self, items: [Item; 2], labels: &[Label]) -> Option<Label> {
+        // As the ledger does: one stream a question.
+        let id = labels.len() as u64 + 1;
+        let stream = Seed(self.settings.seed).stream(&format!("teacher/{id}"));
+        let (choice, _) = simulated(self.settings.teacher, stream, &items, usual_return(labels))?;
+        Some(Label { judgement: JudgementId(id), pair: PairId(id), items, choice })
+    }
+}
+
+/// A row for every task, teacher and number of labels, in the order of the plan.
+fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
+    let mut rows: Vec<PreferenceRow> = Vec::new();
+    for job in wanted.iter().filter(|job| job.settings.seed == 0) {
+        let s = &job.settings;
+        let same = |run: &&PreferenceRun| {
+            wanted.iter().any(|other| {
+                other.name == job.name
+                    && other.settings.task == s.task
+                    && other.settings.labels == s.labels
+                    && other.is(run)
+            })
+        };
+        let runs: Vec<&PreferenceRun> = known.iter().filter(same).collect();
+        // The intervals are the same however the table is made.
+        let mut stream = Seed(0).stream("bootstrap");
+        let mut interval = |numbers: Vec<f64>| Interval::of(&numbers, &mut stream);
+        let Some(mean_return) = interval(runs.iter().map(|run| run.mean_return).collect()) else { continue };
+        let flips: Vec<f64> = runs.iter().filter_map(|run| run.landed_flips_per_10s).collect();
+        let learnt = flips.iter().filter(|&&flips| flips >= FLIPS_LEARNT).count();
+        let looks = runs.iter().map(|run| run.curve.len()).min().unwrap_or(0);
+        let point = |i: usize| {
+            let [x, _] = runs[0].curve[i];
+            [x, interval(runs.iter().map(|run| run.curve[i][1]).collect()).map_or(f64::NAN, |found| found.iqm)]
+        };
+        let curve = (0..looks).map(point).collect();
+        rows.push(PreferenceRow {
+            task: s.task.clone(),
+            teacher: job.name.clone(),
+            labels: s.labels,
+            runs: runs.len(),
+            mean_return,
+            three_flips: (!flips.is_empty()).then(|| learnt as f64 / flips.len() as f64),
+            seconds: runs.iter().map(|run| run.seconds).sum::<f64>() / runs.len() as f64,
+            curve,
+            landed_flips_per_10s: interval(flips),
+        });
+    }
+    rows
+}
