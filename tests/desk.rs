@@ -7,8 +7,8 @@ use egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use flipside::app::{Desk, DeskCommand, Menu};
-use flipside::basics::Choice;
-use flipside::lab::{Command, Event, Phase, TeacherKind, TextStage};
+use flipside::basics::{Choice, JudgementId};
+use flipside::lab::{Command, DisputedView, Event, Phase, TeacherKind, TextStage};
 use flipside::settings::RunSettings;
 use scripted::{Lab, TextSnapshot, judgement};
 use std::cell::RefCell;
@@ -335,6 +335,36 @@ fn every_robot_shows_in_the_picker() {
         let combo = harness.get_by_role_and_label(Role::ComboBox, picker);
         assert_eq!(combo.accesskit_node().value().as_deref(), titles.last().map(String::as_str), "{picker}");
     }
+}
+
+/// A disputed answer is looked at in the question's place and can then be kept or taken back; an alarm says what to do.
+#[test]
+fn a_disputed_answer_is_looked_at_again_and_taken_back() {
+    let lab = Lab::new();
+    let mut script = lab.script();
+    let disputed =
+        |n: u64, choice| DisputedView { judgement: JudgementId(n), pair: scripted::pair(n), choice, left: 0.2 };
+    script.snapshot.disputed = std::sync::Arc::new(vec![disputed(7, Choice::Left), disputed(8, Choice::Tie)]);
+    script.snapshot.alarm = Some("Answer more pairs.".to_owned());
+    drop(script);
+    let mut harness = sit_down(&lab);
+    harness.run();
+    harness.get_by_label("Answer more pairs.");
+    harness.get_by_label("You said left; it gives that 20 %");
+    names_everything(&harness, "disputed");
+    harness.get_by_label("Look again: answer 7").click();
+    harness.run();
+    harness.get_by_label("You preferred the left");
+    // What is only looked at is not answered a second time.
+    press(&mut harness, Key::ArrowLeft);
+    assert_eq!(lab.heard(), []);
+    harness.get_by_label("Take back answer 7").click();
+    harness.run();
+    assert_eq!(lab.heard(), [Command::Retract(JudgementId(7))]);
+    assert!(harness.query_by_label("You preferred the left").is_none(), "the question is back");
+    harness.get_by_label("Keep answer 8").click();
+    harness.run();
+    assert_eq!(lab.heard(), [Command::Keep(JudgementId(8))]);
 }
 
 fn names_everything(harness: &Harness<'_>, state: &str) {

@@ -147,10 +147,8 @@ impl Link for Lab {
                 }
                 None => script.events.push(Event::Refused("There is no answer to take back.".to_owned())),
             },
-            Command::Retract(id) | Command::Keep(id) => {
-                let left =
-                    script.snapshot.disputed.iter().filter(|disputed| disputed.judgement != *id).cloned().collect();
-                script.snapshot.disputed = Arc::new(left);
+            Command::Retract(judgement) | Command::Keep(judgement) => {
+                Arc::make_mut(&mut script.snapshot.disputed).retain(|disputed| disputed.judgement != *judgement);
             }
             Command::Start => script.snapshot.phase = Phase::Training,
             Command::Pause => script.snapshot.phase = Phase::Paused,
