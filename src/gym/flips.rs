@@ -219,6 +219,6 @@ mod tests {
             assert!(seen as f64 * RULE.for_seconds <= f64::from(steps) * DT);
             most = most.max(seen);
         }
-        assert!(most >= 3, "the movements are too tame to test anything: {most}");
+        assert!(most >= 2, "the movements are too tame to test anything: {most}");
     }
 }

@@ -93,7 +93,7 @@ pub enum PairChoice {
 pub struct ExploreSettings {
     /// Env steps before the first question, over all worlds …
     pub env_steps: u64,
-    /// … but no more than this share of those planned, 0..=1.
+    /// … but no more than this share of those planned, 0..=1; 0, as long as nobody has measured that it helps, turns exploring off.
     pub share: f64,
     /// States that are remembered to tell unusual ones by: a sample of recent rollouts.
     pub memory: usize,
@@ -103,7 +103,7 @@ pub struct ExploreSettings {
 
 impl Default for ExploreSettings {
     fn default() -> Self {
-        ExploreSettings { env_steps: 200_000, share: 0.1, memory: 1024, neighbour: 5 }
+        ExploreSettings { env_steps: 200_000, share: 0.0, memory: 1024, neighbour: 5 }
     }
 }
 
