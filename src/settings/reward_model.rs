@@ -93,7 +93,8 @@ pub enum PairChoice {
 pub struct ExploreSettings {
     /// Env steps before the first question, over all worlds …
     pub env_steps: u64,
-    /// … but no more than this share of those planned, 0..=1; 0, as long as nobody has measured that it helps, turns exploring off.
+    /// … but no more than this share of those planned, 0..=1. 0 turns exploring off: the default, as long
+    /// as nobody has measured on which tasks it helps.
     pub share: f64,
     /// States that are remembered to tell unusual ones by: a sample of recent rollouts.
     pub memory: usize,
