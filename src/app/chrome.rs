@@ -122,6 +122,9 @@ impl Desk {
                 }
                 Phase::Paused => "Training is paused; your answers still count.".to_owned(),
                 Phase::Faulted => String::new(),
+                Phase::Finished if snapshot.text.is_some() => {
+                    "All stages are done; the models lie in the session's folder.".to_owned()
+                }
                 Phase::Finished => "All planned steps are done; answering and asking still work.".to_owned(),
             };
         }

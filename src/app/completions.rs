@@ -82,6 +82,7 @@ impl Desk {
         let pair = self.shown.as_ref().and_then(|shown| shown.pair.completions());
         let Some(completions) = pair.map(|pair| pair.map(Arc::clone)) else {
             let headline = match view.stage {
+                _ if snapshot.phase == Phase::Finished => "All stages are done: there is nothing to answer",
                 TextStage::Base => "The base model learns the language…",
                 TextStage::Supervised => "The supervised model learns to answer…",
                 _ => self.headline(
