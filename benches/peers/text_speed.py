@@ -8,11 +8,12 @@ The model is GPT-2's smallest (124M parameters, random weights, one folder for b
 * generate: `model.generate`, sampling at temperature 1 from all tokens, with its cache of keys and values; completion tokens a second.
 * PPO step: one gradient step on those 16 episodes, as trl's PPOTrainer takes it: the policy's log-probabilities at temperature + 1e-7, values
   from a head, clipped objective and clipped value loss, backward, and AdamW. Prompt and completion tokens a second, of the step alone.
-  trl has had no PPO since it left its experimental folder, so the step is written out here on transformers. trl gives the critic a model of its
-  own; the head here shares the policy's, as trl's value head did before, which is less than half the work: this favours transformers.
+  trl has had no PPO since it left its experimental folder, so the step is written out here on transformers, twice: with a critic that has a
+  model of its own, which is all that trl's PPOTrainer knows, and with a head on the policy's model, as trl's value head was before and as
+  Flipside's is. The second is half the work.
 
-In bf16, transformers' weights are bf16 when it generates. Its PPO step is tried in two ways, all in bf16 (masters and Adam's moments too) and
-as trl does it (autocast over float32 weights), and the ratio is taken to the faster one. A processor for which PyTorch has no fast bf16 (on
+In bf16, transformers' weights are bf16 when it generates. Its PPO step with a shared critic is tried in two ways, all in bf16 (masters and
+Adam's moments too) and as trl does it (autocast over float32 weights). A processor for which PyTorch has no fast bf16 (on
 x86 one without AVX-512) multiplies in bf16 many times slower than in f32, on both sides alike: there bf16 is left out unless asked for. Each side has one warm-up before every measurement
 and they take turns; a figure is the median of the repeats with the range, a ratio the median of the paired ratios.
 """
@@ -72,14 +73,17 @@ class PpoStep:
 
     tokens = BATCH * (PROMPT + COMPLETION)
 
-    def __init__(self, folder, precision, autocast=False):
+    def __init__(self, folder, precision, autocast=False, own_critic=False):
         import torch
         import transformers
         dtype = torch.bfloat16 if precision == "bf16" and not autocast else torch.float32
         self.autocast = autocast
         self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).train()
+        self.critic = transformers.AutoModel.from_pretrained(folder, dtype=dtype).train() if own_critic else None
         self.head = torch.nn.Linear(self.model.config.n_embd, 1).to(dtype)
-        self.optimiser = torch.optim.AdamW([*self.model.parameters(), *self.head.parameters()], lr=3e-6, eps=1e-5, weight_decay=0.0)
+        trained = [self.model, self.head] + ([self.critic] if own_critic else [])
+        self.parameters = [parameter for module in trained for parameter in module.parameters()]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=3e-6, eps=1e-5, weight_decay=0.0)
         self.rows = torch.randint(2, VOCABULARY, (BATCH, PROMPT + COMPLETION))
         self.advantages, self.returns = torch.randn(BATCH, COMPLETION), torch.randn(BATCH, COMPLETION)
         with torch.no_grad():
@@ -90,10 +94,12 @@ class PpoStep:
         import torch
         with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             mask = torch.ones_like(self.rows)
-            out = self.model(input_ids=self.rows, attention_mask=mask, position_ids=mask.cumsum(1) - mask, output_hidden_states=True, use_cache=False)
+            rows = dict(input_ids=self.rows, attention_mask=mask, position_ids=mask.cumsum(1) - mask, output_hidden_states=True, use_cache=False)
+            out = self.model(**rows)
             logits = out.logits[:, PROMPT - 1:-1] / (1.0 + 1e-7)
             log_probs = torch.gather(logits.log_softmax(-1), 2, self.rows[:, PROMPT:, None])[..., 0]
-            return log_probs, self.head(out.hidden_states[-1][:, PROMPT - 1:-1])[..., 0]
+            hidden = (self.critic(**rows) if self.critic else out).hidden_states[-1]
+            return log_probs, self.head(hidden[:, PROMPT - 1:-1])[..., 0]
 
     def once(self):
         import torch
@@ -104,7 +110,7 @@ class PpoStep:
         ratio = torch.exp(log_probs - self.old_log_probs)
         policy_loss = torch.max(-self.advantages * ratio, -self.advantages * ratio.clamp(0.8, 1.2)).mean()
         (policy_loss + 0.1 * value_loss).backward()
-        torch.nn.utils.clip_grad_norm_([*self.model.parameters(), *self.head.parameters()], 1.0)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
 
 
@@ -119,9 +125,13 @@ def rate_of(side, seconds):
 
 
 def measure(precision, folder, flipside, arguments):
-    sides = {("generate", "transformers"): Generate(folder, precision), ("PPO step", "transformers"): PpoStep(folder, precision)}
+    sides = {
+        ("generate", "transformers"): Generate(folder, precision),
+        ("PPO step", "trl's, critic of its own"): PpoStep(folder, precision, autocast=precision == "bf16", own_critic=True),
+        ("PPO step", "transformers, shared critic"): PpoStep(folder, precision),
+    }
     if precision == "bf16":
-        sides["PPO step", "transformers, autocast"] = PpoStep(folder, precision, autocast=True)
+        sides["PPO step", "transformers, shared critic, autocast"] = PpoStep(folder, precision, autocast=True)
     rates, ours, refused = {key: [] for key in sides}, {kind: [] for kind in KINDS}, None
 
     def flipside_once():
@@ -201,17 +211,11 @@ def main():
         make_model(folder)
         rows = [row for precision in precisions for row in measure(precision, folder, flipside, arguments)]
 
-    # Against the faster of the peer's ways.
-    best = {}
-    for row in rows:
-        key = (row["precision"], row["kind"])
-        if key not in best or common.median(row["theirs"]) > common.median(best[key]["theirs"]):
-            best[key] = row
     print(f"\nTokens a second, GPT-2 124M, {BATCH} × ({PROMPT} + {COMPLETION}) tokens. {common.machine_line(about, version)}; "
           f"{torch.get_num_threads()} PyTorch threads\n")
     body = []
     for row in rows:
-        ratios = [a / b for a, b in zip(row["ours"], row["theirs"])] if best[row["precision"], row["kind"]] is row else []
+        ratios = [a / b for a, b in zip(row["ours"], row["theirs"])]
         row["ratio"] = {"median": common.median(ratios), "range": [min(ratios), max(ratios)]} if ratios else None
         body.append([f"{row['kind']}, {row['precision']}", row["peer"], spread(row["theirs"]), spread(row["ours"]),
                      f"{common.median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else "–"])

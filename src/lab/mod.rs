@@ -17,6 +17,7 @@ mod evaluate;
 mod interval;
 mod learning;
 mod ledger;
+mod memory;
 mod portal;
 mod preferences;
 mod priority;
@@ -85,6 +86,9 @@ impl Lab {
             log::warn!("{warning}");
         }
         let (next_item, folder) = (session.next_item_id()?, session.folder().to_owned());
+        if settings.text.is_some() {
+            memory::keep_what_is_freed();
+        }
         let prompts = session.meta(PROMPTS)?.and_then(|json| serde_json::from_str(&json).ok());
         // Threads inherit the priority of the thread that starts them.
         let (circle, scene) = std::thread::scope(|scope| {

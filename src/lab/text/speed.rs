@@ -4,6 +4,7 @@ use super::folders;
 use crate::basics::Seed;
 use crate::lab::LabError;
 use crate::lab::bench::processor;
+use crate::lab::memory::keep_what_is_freed;
 use crate::settings::{TextPpoSettings, TextPrecision};
 use crate::text::config::ModelConfig;
 use crate::text::generate::{Sampling, generate};
@@ -58,6 +59,7 @@ pub struct TextSpeed {
 ///
 /// A model that cannot be read, or one whose context is too short for these texts.
 pub fn text_speed(plan: &TextSpeedPlan) -> Result<TextSpeed, LabError> {
+    keep_what_is_freed();
     let model = match &plan.model {
         Some(folder) => folders::read(folder, plan.precision)?.model,
         None => {
