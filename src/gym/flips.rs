@@ -1,7 +1,7 @@
 //! Counts landed flips, apart from any reward.
 //!
-//! A flip is −2π of unwrapped pitch with an airborne phase, then upright for a moment, back on the ground. A reward for spinning is earned on the floor too, and
-//! one for landing by a robot that never jumped; this count is what both are held against.
+//! A flip is −2π of unwrapped pitch with an airborne phase, then upright for a moment in which it touches the ground. A reward for spinning is earned
+//! on the floor too, and one for landing by a robot that never jumped; this count is what both are held against.
 
 use std::f64::consts::TAU;
 
@@ -49,13 +49,25 @@ pub struct FlipCounter {
     upright: usize,
     /// The turn that it is upright in, while it is.
     turn: Option<i64>,
+    /// Whether it touched the ground in those upright steps. A robot that bounces into its next jump has landed, too.
+    touched: bool,
     landed: usize,
 }
 
 impl FlipCounter {
     /// A counter for looks that lie `dt` seconds apart.
     pub fn new(rule: FlipRule, dt: f64) -> FlipCounter {
-        FlipCounter { rule, dt, from: None, jumped: false, airborne: 0, upright: 0, turn: None, landed: 0 }
+        FlipCounter {
+            rule,
+            dt,
+            from: None,
+            jumped: false,
+            airborne: 0,
+            upright: 0,
+            turn: None,
+            touched: false,
+            landed: 0,
+        }
     }
 
     /// Takes the next look.
@@ -74,11 +86,12 @@ impl FlipCounter {
             false => usize::from(stands),
         };
         self.turn = turn;
+        self.touched = stands && !stance.airborne || self.upright > 1 && self.touched;
 
         let Some(turn) = turn else { return };
         match self.from {
             Some(from) if turn < from => {
-                if self.jumped && !stance.airborne && self.lasts(self.upright, self.rule.for_seconds) {
+                if self.jumped && self.touched && self.lasts(self.upright, self.rule.for_seconds) {
                     self.landed += 1;
                     self.begin(turn);
                 }
@@ -145,6 +158,16 @@ mod tests {
             ("a flip without a stand before it", 1, &[(0.016, 0.0, 1.2, false), jump, land]),
             ("down too soon", 0, &[STAND, jump, after(0.1, 0.0, 1.2), after(0.3, 1.5, 0.4)]),
             ("upright in the air alone", 0, &[STAND, jump, (0.3, -TAU, 1.4, true), after(0.3, 1.5, 0.4)]),
+            (
+                "touches the ground upright and jumps on",
+                1,
+                &[STAND, jump, after(0.05, 0.0, 1.2), (0.2, -TAU, 1.4, true)],
+            ),
+            (
+                "touches the ground leaning, then upright in the air",
+                0,
+                &[STAND, jump, after(0.1, 0.8, 1.2), (0.5, -TAU, 1.4, true)],
+            ),
             ("landed on its back", 0, &[STAND, jump, after(0.3, 0.9, 0.3)]),
             ("landed low", 0, &[STAND, jump, after(0.5, 0.0, 0.7)]),
             ("landed leaning by .45", 1, &[STAND, (0.5, -TAU + 0.45, 1.4, true), after(0.3, 0.45, 1.2)]),

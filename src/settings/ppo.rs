@@ -39,6 +39,9 @@ pub struct PpoSettings {
     pub hidden: Vec<usize>,
     /// log σ of every action at the start; actions are in the actuators' own units.
     pub initial_log_std: f64,
+    /// Below which log σ never falls. While a reward is still being learnt, a policy that has stopped trying things shows the judge nothing new;
+    /// the mean action is what is measured and filmed, so the noise costs nothing there.
+    pub least_log_std: f64,
     /// Whether observations are brought to mean 0, variance 1 and clipped to ±10.
     pub normalise_obs: bool,
     /// Whether rewards are divided by the standard deviation of the running discounted return and clipped to ±10.
@@ -66,6 +69,7 @@ impl Default for PpoSettings {
             target_kl: 0.03,
             hidden: vec![64, 64],
             initial_log_std: 0.0,
+            least_log_std: -20.0,
             normalise_obs: true,
             scale_rewards: true,
             refit_epochs: 5,
@@ -103,6 +107,7 @@ impl PpoSettings {
             ("max_grad_norm", self.max_grad_norm, 0.0, f64::MAX),
             ("target_kl", self.target_kl, 0.0, f64::MAX),
             ("initial_log_std", self.initial_log_std, -20.0, 20.0),
+            ("least_log_std", self.least_log_std, -20.0, 20.0),
         ];
         for (name, value, low, high) in ranges {
             if !(low..=high).contains(&value) {

@@ -57,8 +57,8 @@ fn folders_add_and_override() {
     assert!(message.contains(&format!("lively.toml:{line}: expected the robot's MJCF file")), "{message}");
 }
 
-/// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' taste pays turning over off the floor and
-/// standing upright again.
+/// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' taste pays turning over, the more the
+/// higher it is, and slowing down on the way through upright.
 #[test]
 fn products_and_conditions_make_the_backflips_reward() {
     let task = Task::load("hopper_backflip").unwrap();
@@ -73,12 +73,13 @@ fn products_and_conditions_make_the_backflips_reward() {
         task.remember(&state, &mut before);
         let got = task.reward(&before, &state, true, &mut vec![0.0; task.term_names().len()]);
         assert!((got - expected).abs() < 1e-9, "{got}, not {expected}");
-        let off_the_floor = qpos[1] > 0.8;
-        let upright = qpos[2].cos() > 0.88;
-        let turning = if off_the_floor { -qvel[2] } else { 0.0 };
-        let standing = if off_the_floor && upright { qpos[1].powi(2).min(1.0) } else { 0.0 };
+        let (off_the_floor, upright) = (qpos[1] > 0.8, qpos[2].cos() > 0.88);
+        let slow = qvel[2] > -6.0 && qvel[2] < -1.5;
+        let roll = -0.3 * qvel[2];
+        let turning = if off_the_floor && !upright { -2.0 * (qpos[1] - 0.8) * qvel[2] } else { 0.0 };
+        let landing = if off_the_floor && upright && slow { 12.0 } else { 0.0 };
         let taste = task.taste(&before, &state, true).unwrap();
-        assert!((taste - turning - standing).abs() < 1e-9, "{taste}, not {turning} and {standing}");
+        assert!((taste - roll - turning - landing).abs() < 1e-9, "{taste}, not {roll}, {turning} and {landing}");
     }
     assert_eq!(Task::load("hopper").unwrap().taste(&[0.0; 3], &State::default(), true), None);
 }

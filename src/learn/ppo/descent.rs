@@ -213,6 +213,9 @@ impl<'a> Descent<'a> {
             let max = self.lesson.settings.max_grad_norm;
             let scale = if max > 0.0 && norm > max { max / norm } else { 1.0 };
             adam.step(network.numbers_mut(), gradient, scale, self.lesson.learning_rate);
+            let least = self.lesson.settings.least_log_std as f32;
+            let log_std = free..free + network.free().len();
+            network.numbers_mut()[log_std].iter_mut().for_each(|log_std| *log_std = log_std.max(least));
             packed.follow(network);
         }
         norm

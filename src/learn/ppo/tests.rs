@@ -298,6 +298,23 @@ fn the_kl_stop_ends_the_actors_epochs_alone() {
     assert_eq!(free.update(&rollout, &mut never).unwrap().epochs, 10);
 }
 
+/// The point on a line needs no noise, so that σ falls as far as it may.
+#[test]
+fn sigma_falls_to_its_floor_and_no_further() {
+    let log_std_after = |least_log_std: f64| {
+        let mut ppo = learner(PpoSettings { least_log_std, ..small() });
+        let mut line = Line::new(6);
+        for _ in 0..30 {
+            let rollout = line.collect(&mut ppo);
+            ppo.update(&rollout, &mut never).unwrap();
+        }
+        f64::from(ppo.state.actor.network.free()[0])
+    };
+    let free = log_std_after(PpoSettings::default().least_log_std);
+    assert!(free < -0.1, "{free}");
+    assert!((log_std_after(-0.05) + 0.05).abs() < 1e-6);
+}
+
 #[test]
 fn the_learning_rate_falls_to_its_floor_over_the_plan() {
     let mut ppo = learner(PpoSettings { learning_rate: 1e-3, final_learning_rate: 0.2, ..small() });
