@@ -14,8 +14,8 @@ The model is GPT-2's smallest (124M parameters, random weights, one folder for b
 
 In bf16, transformers' weights are bf16 when it generates. Its PPO step with a shared critic is tried in two ways, all in bf16 (masters and
 Adam's moments too) and as trl does it (autocast over float32 weights). A processor for which PyTorch has no fast bf16 (on
-x86 one without AVX-512) multiplies in bf16 many times slower than in f32, on both sides alike: there bf16 is left out unless asked for. Each side has one warm-up before every measurement
-and they take turns; a figure is the median of the repeats with the range, a ratio the median of the paired ratios.
+x86 one without AVX-512) multiplies in bf16 many times slower than in f32, on both sides alike: there bf16 is left out unless asked for. Each side
+has one warm-up before every measurement and they take turns; a figure is the median of the repeats with the range, a ratio the median of the paired ratios.
 """
 import argparse
 import json

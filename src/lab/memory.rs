@@ -4,9 +4,9 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT: libc::c_int = libc::c_int::MAX;
 
-/// Lets the process keep what it frees, up to 2 GiB, and share it between the threads that are started from now on. The C library hands a tensor of
-/// some megabytes back to the system and takes it anew, page by page, a thousand times a step: a tenth of a step of GPT-2, and more where
-/// the system is slow to find pages. Elsewhere than on Linux nothing changes.
+/// Lets the process keep what it frees, for as long as it lives, and share it between the threads that are started from now on. By itself the C
+/// library hands a tensor of some megabytes back to the system and takes it anew, page by page, again and again in every step; where the
+/// system is slow to find pages, that is a good part of a step of GPT-2. Elsewhere than on Linux nothing changes.
 pub(super) fn keep_what_is_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // An arena of a thread's own holds 64 MiB at most, and maps what is larger.

@@ -90,7 +90,7 @@ impl Ppo {
     pub fn new(obs_dim: usize, act_dim: usize, settings: PpoSettings, seed: Seed) -> Result<Ppo, LearnError> {
         settings.check().map_err(LearnError::Settings)?;
         let sizes = |outputs: usize| [&[obs_dim][..], &settings.hidden, &[outputs]].concat();
-        let log_std = vec![settings.initial_log_std as f32; act_dim];
+        let log_std = vec![settings.initial_log_std.max(settings.least_log_std) as f32; act_dim];
         let actor = Network::new(&sizes(act_dim), 0.01, &log_std, &mut seed.stream("ppo.actor"));
         let critic = Network::new(&sizes(1), 1.0, &[], &mut seed.stream("ppo.critic"));
         let obs_norm = RunningNorm::new(obs_dim);
