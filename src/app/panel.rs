@@ -395,7 +395,6 @@ fn show_curve(ui: &mut Ui, name: &str, spoken: &str, drawn: Option<&Drawn>, colo
         .allow_boxed_zoom(false)
         .allow_double_click_reset(false)
         .set_margin_fraction(vec2(0.01, 0.12))
-        .include_x(0.0)
         .label_formatter(|hover| match hover {
             egui_plot::HoverPosition::NearDataPoint { position, .. } => {
                 Some(format!("{} at step {}", number(position.y), count(position.x)))
