@@ -213,6 +213,12 @@ impl Desk {
         two_ends(ui, "Reward model agrees with you", &agreement).on_hover_text(
             "Share of answers held back from its training that the reward model gets right; a coin gets 50 %",
         );
+        if let Some((share, count)) = snapshot.consistency {
+            let of = format!("{:.0} % of {count}", 100.0 * share);
+            two_ends(ui, "Same answer when asked again", &of).on_hover_text(
+                "A few pairs come again with their sides changed; a coin gets 50 %, and a reward cannot be learnt better than it is told",
+            );
+        }
         if let Some(alarm) = &snapshot.alarm {
             ui.label(RichText::new(alarm).color(palette.warning));
         }

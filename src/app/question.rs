@@ -157,7 +157,12 @@ impl Desk {
                         "Asked because the reward models disagree",
                         "The members of the reward model give these two different orders, so an answer teaches most here",
                     ),
-                    PairReason::Random => ("Asked at random", "Some pairs are drawn at random, so that no part of what is done goes unjudged"),
+                    // Whoever knew which pairs come again would answer them from memory.
+                    PairReason::Random | PairReason::Repeat => (
+                        "Asked at random",
+                        "Some pairs are drawn at random, so that no part of what is done goes unjudged; a few come again later with their sides \
+                         changed, to see how steady the answers are",
+                    ),
                 };
                 ui.label(RichText::new(reason).small().color(palette.muted)).on_hover_text(why);
             });

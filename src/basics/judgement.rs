@@ -23,6 +23,8 @@ pub enum PairReason {
     Random,
     /// The reward model's members disagree on it.
     Disagreement,
+    /// It was answered before, with its sides changed: the two answers tell how steady the judge is.
+    Repeat,
 }
 
 /// Two items side by side, in the order in which they are shown (which is shuffled when the pair is made).

@@ -74,6 +74,7 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
             "landed_flips_per_10s": evaluation.landed_flips_per_10s,
             "train_return": last("true_return"),
             "agreement": done.agreement,
+            "consistency": done.consistency.map(|(share, _)| share),
         }),
         || {
             println!(

@@ -8,7 +8,7 @@ use crate::basics::{
     Arrays, Choice, Item, ItemId, Judgement, JudgementId, Pair, PairId, PairReason, Seed, Stream, both_clips,
     both_completions,
 };
-use crate::preference::SimulatedTeacher;
+use crate::preference::{SimulatedTeacher, consistency};
 use crate::settings::{Habits, RunSettings, TeacherKind};
 use crate::store::{CheckpointHeader, Metric, Session, StoreError};
 use crate::text::teacher::{GoldTeacher, Noise};
@@ -474,8 +474,10 @@ impl Ledger {
 
     fn publish_labels(&self) {
         let (labels, asks_in_time) = (Arc::new(self.labels.clone()), self.asks_in_time());
+        let consistency = consistency(labels.iter().map(|label| (label.items.each_ref().map(Item::id), label.choice)));
         self.board.update(|s| {
             s.labels = labels.len();
+            s.consistency = consistency;
             s.labels_per_minute = self.labels_per_minute();
         });
         self.control.change(|w| {

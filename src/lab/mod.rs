@@ -302,6 +302,7 @@ fn first_snapshot(settings: &RunSettings, scene: Scene, folder: &Path) -> Snapsh
         labels_wanted: 0,
         labels_per_minute: 0.0,
         agreement: None,
+        consistency: None,
         alarm: None,
         disputed: Arc::default(),
         env_steps: 0,

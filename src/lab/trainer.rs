@@ -17,9 +17,11 @@ use crate::learn::{Actions, Policy, Ppo, Rollout, Transition};
 use crate::physics::{self, Precision};
 use crate::preference::{
     Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, StepRecord,
-    choose_pairs, disputed, rank_pairs,
+    Unjudged, choose_pairs, disputed, rank_pairs,
 };
 use crate::settings::{LabelSettings, RewardSource, RunSettings};
+use rand::{RngExt, seq::IndexedRandom};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Judgements before the first fit: with fewer, the held-out share is empty and the members agree by accident.
@@ -40,6 +42,12 @@ const WATCH_EVERY: usize = 8;
 
 /// A refit waits until the labels have grown by this share: a fit costs time that stepping could use.
 const REFIT_SHARE: usize = 25;
+
+/// Unjudged pairs of the pool that a fit may guess about: each clip with so many of those that follow it.
+const GUESS_STRIDES: usize = 3;
+
+/// Judgements before a pair is asked again: nobody should remember the first time.
+const FIRST_REPEAT: usize = 20;
 
 /// Everything that learns, and the worlds that it learns in.
 pub(super) struct Trainer {
@@ -86,8 +94,12 @@ struct Preference {
     unwatched: usize,
     /// What the last fit contradicts.
     disputed: Vec<DisputedView>,
-    /// Pairs that were asked, for choosing ones that are unlike them.
+    /// Pairs that were asked, for choosing ones that are unlike them, and for asking some again.
     known: Vec<[Arc<Clip>; 2]>,
+    /// Those that were asked again.
+    repeated: AskedPairs,
+    /// Labels that an alarm asks for, whatever the schedule says.
+    urgent: usize,
 }
 
 impl Trainer {
@@ -183,9 +195,15 @@ impl Trainer {
         self.preference.as_ref().is_some_and(|p| p.pool.len() >= ENOUGH_CLIPS)
     }
 
-    /// Judgements that the schedule would like to have by now.
+    /// Judgements that the schedule would like to have by now, or an alarm.
     pub fn labels_wanted(&self) -> usize {
-        self.preference.as_ref().filter(|_| !self.explores()).map_or(0, |p| p.schedule.wanted(self.env_steps))
+        let wanted = |p: &Preference| p.schedule.wanted(self.env_steps).max(p.urgent.min(self.settings.labels));
+        self.preference.as_ref().filter(|_| !self.explores()).map_or(0, wanted)
+    }
+
+    /// How many questions are asked at a time where nobody waits for them: each handful is followed by a fit.
+    fn handful(&self) -> usize {
+        (self.settings.labels / 40).clamp(1, 10)
     }
 
     /// Why the learned reward should not be trusted, if it should not.
@@ -203,13 +221,11 @@ impl Trainer {
         self.preference.as_ref().and_then(|p| p.agreement)
     }
 
-    /// How many pairs a simulated teacher should be asked now, `labels` judgements standing. They come in handfuls, since each is followed by
-    /// a fit.
+    /// How many pairs a simulated teacher should be asked now, `labels` judgements standing: whole handfuls.
     pub fn labels_due(&self, labels: usize) -> usize {
         let due = self.labels_wanted().saturating_sub(labels);
-        let handful = (self.settings.labels / 40).clamp(1, 10);
         let last = self.labels_wanted() >= self.settings.labels;
-        if self.has_choice() && (due >= handful || last || labels == 0) { due } else { 0 }
+        if self.has_choice() && (due >= self.handful() || last || labels == 0) { due } else { 0 }
     }
 
     /// Up to `count` pairs worth asking, sides shuffled; none while there are too few clips.
@@ -263,12 +279,12 @@ impl Trainer {
         if !self.true_returns.is_empty() {
             values.push(("true_return", self.true_returns.iter().sum::<f64>() / self.true_returns.len() as f64));
         }
-        let explored = self.explores();
+        let (explored, handful) = (self.explores(), self.handful());
         if let Some(preference) = &mut self.preference {
             // From here on the rollout holds the learned reward alone, or none.
             let learned = preference.score(&mut self.rollout, &self.played);
             values.extend(learned.map(|value| ("learned_return", value)));
-            values.extend(preference.watch(&self.rollout, &self.played));
+            values.extend(preference.watch(&self.rollout, &self.played, handful));
             if explored {
                 self.rollout.rewards = preference.novelty.rewards(&self.rollout.obs);
                 values.push(("state_entropy", preference.novelty.entropy()));
@@ -316,6 +332,7 @@ impl Trainer {
             arrays.insert("trainer/pairs".to_owned(), Array::u64(p.pairs.state().to_vec()));
             arrays.insert("trainer/recorder".to_owned(), Array::u64(p.recorder.stream().state().to_vec()));
             arrays.extend(prefixed(p.novelty.to_arrays(), "novelty/"));
+            arrays.extend(prefixed(p.monitor.to_arrays(), "monitor/"));
             let fitted = p.fitted.map(|(count, newest)| vec![count as u64, newest.map_or(0, |id| id.0)]);
             arrays.insert("trainer/fitted".to_owned(), Array::u64(fitted.unwrap_or_default()));
         }
@@ -345,6 +362,7 @@ impl Trainer {
             if !novelty.is_empty() {
                 p.novelty.load_arrays(&novelty)?;
             }
+            p.monitor.load_arrays(&unprefixed(arrays, "monitor/"));
             p.recorder.resume(stream("trainer/recorder")?);
             p.fitted = match words("trainer/fitted")? {
                 &[count, newest] => Some((count as usize, (newest > 0).then_some(JudgementId(newest)))),
@@ -376,6 +394,8 @@ impl Preference {
             novelty: Novelty::new(task.obs_dim(), &spec.explore, seed.stream("novelty")),
             explores_until: spec.explore.steps_of(settings.env_steps),
             known: Vec::new(),
+            repeated: AskedPairs::default(),
+            urgent: 0,
             monitor: Monitor::new(spec.monitor.clone()),
             unwatched: 0,
             disputed: Vec::new(),
@@ -435,18 +455,38 @@ impl Preference {
     }
 
     fn propose(&mut self, count: usize) -> Vec<Offered> {
-        let Preference { pool, asked, reward, settings, pairs, fitted, known, .. } = self;
+        let again = self.repeats(count);
+        let Preference { pool, asked, reward, settings, pairs, fitted, known, monitor, .. } = self;
         let known: Vec<_> = known.iter().map(|[left, right]| (&left.frames, &right.frames)).collect();
+        // While the reward cannot be trusted, every question goes where the members disagree.
+        let random_share = if monitor.alarm().is_some() { 0.0 } else { settings.random_share };
+        let settings = &LabelSettings { random_share, ..settings.clone() };
+        let count = count - again.len();
         let mut rank = |candidates: &[(&Frames, &Frames)]| rank_pairs(reward, settings.choice, candidates, &known);
         let chosen = choose_pairs(pool, count, asked, fitted.is_some().then_some(&mut rank), settings, pairs);
-        chosen
-            .into_iter()
-            .map(|pair| {
-                let clips = [pair.left, pair.right].map(|i| pool.get(i).clip.clone());
-                asked.insert(clips[0].id, clips[1].id);
-                Offered { items: clips.map(Item::Clip), reason: pair.reason }
-            })
-            .collect()
+        let offered = chosen.into_iter().map(|pair| {
+            let clips = [pair.left, pair.right].map(|i| pool.get(i).clip.clone());
+            asked.insert(clips[0].id, clips[1].id);
+            Offered { items: clips.map(Item::Clip), reason: pair.reason }
+        });
+        offered.chain(again).collect()
+    }
+
+    /// Out of `count` questions the share that repeats an answered pair, sides changed. No pair is repeated twice.
+    fn repeats(&mut self, count: usize) -> Vec<Offered> {
+        let share = self.settings.repeat_share.clamp(0.0, 1.0);
+        if share == 0.0 || self.known.len() < FIRST_REPEAT {
+            return Vec::new();
+        }
+        let wanted = (0..count).filter(|_| self.pairs.random_bool(share)).count();
+        let fresh: Vec<&[Arc<Clip>; 2]> =
+            self.known.iter().filter(|[left, right]| !self.repeated.contains(left.id, right.id)).collect();
+        let chosen: Vec<[Arc<Clip>; 2]> = fresh.sample(&mut self.pairs, wanted).map(|&pair| pair.clone()).collect();
+        let again = |[left, right]: [Arc<Clip>; 2]| {
+            self.repeated.insert(left.id, right.id);
+            Offered { items: [right, left].map(Item::Clip), reason: PairReason::Repeat }
+        };
+        chosen.into_iter().map(again).collect()
     }
 
     /// Puts the learned reward in the place of the task's own, and returns the mean learned return of the episodes that ended, if any did.
@@ -471,15 +511,19 @@ impl Preference {
         rollout.rewards = self.reward.rewards(&rollout.obs, played, rollout.samples());
     }
 
-    /// Lets the monitor look at what the policy does, now and then.
-    fn watch(&mut self, rollout: &Rollout, played: &[f32]) -> Values {
+    /// Lets the monitor look at what the policy does, now and then. An alarm asks for a handful of labels more than have been learnt from.
+    fn watch(&mut self, rollout: &Rollout, played: &[f32], handful: usize) -> Values {
         self.unwatched += 1;
         if self.fitted.is_none() || self.unwatched < WATCH_EVERY {
             return Values::new();
         }
         self.unwatched = 0;
         let ratio = self.monitor.look(self.reward.spread(&rollout.obs, played));
-        vec![("spread", ratio), ("alarm", f64::from(u8::from(self.monitor.alarm().is_some())))]
+        let alarm = self.monitor.alarm().is_some();
+        if let (true, Some((labels, _))) = (alarm, self.fitted) {
+            self.urgent = self.urgent.max(labels + handful);
+        }
+        vec![("spread", ratio), ("alarm", f64::from(u8::from(alarm)))]
     }
 
     fn wants_fit(&self, labels: &[Label]) -> bool {
@@ -495,15 +539,23 @@ impl Preference {
     }
 
     fn fit(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
+        // A pair that was asked again keeps its first name: a member that must not learn from it must not do so the second time either.
+        let mut names: HashMap<[ItemId; 2], u64> = HashMap::new();
         let (decided, comparisons): (Vec<&Label>, Vec<Comparison>) = labels
             .iter()
             .filter_map(|label| {
                 let [left, right] = both_clips(&label.items)?;
-                Some((label, Comparison::new(label.pair.0, &left.frames, &right.frames, label.choice)?))
+                let name = *names.entry([left.id.min(right.id), left.id.max(right.id)]).or_insert(label.pair.0);
+                Some((label, Comparison::new(name, &left.frames, &right.frames, label.choice)?))
             })
             .unzip();
         self.monitor.foresee(&self.reward, &comparisons);
-        let report = self.reward.fit(&comparisons, cancelled)?;
+        let newest: Vec<&Frames> = self.pool.iter().map(|entry| &entry.clip.frames).collect();
+        // Neighbours in the pool are of different worlds, mostly; whatever they are, nobody was asked.
+        let unjudged: Vec<Unjudged> = (1..=GUESS_STRIDES)
+            .flat_map(|stride| newest.iter().zip(newest.iter().skip(stride)).map(|(a, b)| [*a, *b]))
+            .collect();
+        let report = self.reward.fit(&comparisons, &unjudged, cancelled)?;
         self.known =
             labels.iter().filter_map(|label| both_clips(&label.items)).map(|clips| clips.map(Arc::clone)).collect();
         // The pool shows whole clips of what the policy did lately; one rollout is too short to tell the reward's mean and spread by.

@@ -266,6 +266,8 @@ pub struct Snapshot {
     pub labels_per_minute: f64,
     /// Share of held-out judgements that the reward model gets right; `None` before there are any.
     pub agreement: Option<f64>,
+    /// Of the pairs that were asked again with their sides changed, the share that got the same answer, and how many; `None` before there are any.
+    pub consistency: Option<(f64, usize)>,
     /// Why the learned reward should not be trusted, in a sentence with what to do; `None` while it can be.
     pub alarm: Option<String>,
     /// Judgements that the reward model contradicts most, the worst first.

@@ -1,6 +1,6 @@
 //! Which pairs to ask: those that rank highest (see [`super::rank_pairs`]), mixed with random ones.
 
-use super::ClipPool;
+use super::{ClipPool, alike::apart};
 use crate::basics::{Frames, ItemId, PairReason, Stream};
 use crate::settings::LabelSettings;
 use rand::{RngExt, seq::SliceRandom};
@@ -39,7 +39,8 @@ pub struct ChosenPair {
 /// Chooses up to `count` pairs of the pool that were not asked before and do not show the same moment of the same
 /// world; fewer where the pool has no more. The sides are shuffled.
 ///
-/// [`LabelSettings::candidates`] pairs are drawn for each pair wanted. A share [`LabelSettings::random_share`] of the
+/// [`LabelSettings::candidates`] pairs are drawn for each pair wanted, and the share [`LabelSettings::alike_share`] of
+/// them that look most alike is put aside, as far as enough are left. A share [`LabelSettings::random_share`] of the
 /// choice is taken from them as drawn, the rest by falling `rank`; all at random without a `rank`, that
 /// is before the reward model's first fit. Within one call a clip comes twice only where the candidates leave no
 /// choice, so that one odd clip cannot fill the queue. The chosen pairs are not noted in `asked`: a pair that is thrown
@@ -56,6 +57,7 @@ pub fn choose_pairs(
     if candidates.is_empty() {
         return Vec::new();
     }
+    candidates = without_alike(pool, candidates, count, settings.alike_share);
     let ranks = rank.map(|rank| {
         let frames = |i: usize| &pool.get(i).clip.frames;
         let pairs: Vec<_> = candidates.iter().map(|&[a, b]| (frames(a), frames(b))).collect();
@@ -91,6 +93,21 @@ pub fn choose_pairs(
         chosen.push(ChosenPair { left: pair[0], right: pair[1], reason });
     }
     chosen
+}
+
+/// The candidates, in their order, without the share of them whose clips look most alike; never fewer than `count` where there were as many.
+fn without_alike(pool: &ClipPool, candidates: Vec<[usize; 2]>, count: usize, share: f64) -> Vec<[usize; 2]> {
+    let aside = (share.clamp(0.0, 1.0) * candidates.len() as f64) as usize;
+    let aside = aside.min(candidates.len().saturating_sub(count));
+    if aside == 0 {
+        return candidates;
+    }
+    let apart = apart(pool, &candidates);
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.sort_by(|&a, &b| apart[a].total_cmp(&apart[b]));
+    let mut kept = order.split_off(aside);
+    kept.sort_unstable();
+    kept.into_iter().map(|i| candidates[i]).collect()
 }
 
 /// Up to `count` different askable pairs of the pool, in random order.
@@ -200,6 +217,26 @@ mod tests {
         assert!(chosen.len() == 20 && chosen.iter().all(|pair| pair.reason == PairReason::Random));
         let clips: HashSet<usize> = chosen.iter().flat_map(|pair| [pair.left, pair.right]).collect();
         assert_eq!(clips.len(), 40, "a clip came twice although there are enough");
+    }
+
+    /// Half of the clips do one thing and half another: with most of the candidates put aside, each pair shows both. Where there are no other
+    /// pairs, alike ones are asked all the same.
+    #[test]
+    fn pairs_that_look_alike_are_put_aside() {
+        let kind = |i: usize| i % 2 * 100 + i / 2;
+        let mut pool = ClipPool::new(40);
+        for i in 0..40 {
+            let obs = vec![kind(i) as f32, 0.1 * i as f32];
+            let frames = Frames { steps: 2, obs_dim: 1, obs, task_reward: vec![0.0; 2], ..Frames::default() };
+            let clip = Clip { id: ItemId(i as u64), task: "t".into(), dt: 0.1, recorded_at: 0, frames };
+            pool.push(Arc::new(clip), apart(i));
+        }
+        let settings = LabelSettings { alike_share: 0.7, random_share: 1.0, ..LabelSettings::default() };
+        let mut stream = Seed(3).stream("pairs");
+        let chosen = choose_pairs(&pool, 6, &AskedPairs::default(), None, &settings, &mut stream);
+        assert!(chosen.len() == 6 && chosen.iter().all(|pair| pair.left % 2 != pair.right % 2), "{chosen:?}");
+        let few = choose_pairs(&pool, 10_000, &AskedPairs::default(), None, &settings, &mut stream);
+        assert_eq!(few.len(), 40 * 39 / 2);
     }
 
     #[test]

@@ -6,13 +6,16 @@
 //! loss is the one that is kept, and the agreement that is reported counts only the votes of members that never saw the
 //! comparison. That report errs by a hair to the good side, for the choice of the best round looks at the same
 //! comparisons; but no weight was ever moved by them.
+//!
+//! Two ways of making more of few comparisons are from SURF (Park et al. 2022): a gradient step may look at a window of
+//! each clip only, and pairs that nobody judged may be learnt from where the model is already sure of their answer.
 
 use super::ensemble::numbers;
 use super::reward_model::ClipTable;
 use super::{PreferenceError, RewardModel, preference_loss};
 use crate::basics::{Choice, Frames};
-use rand::seq::SliceRandom;
-use tch::Tensor;
+use rand::{RngExt, seq::SliceRandom};
+use tch::{Kind, Tensor};
 
 /// A judgement as the reward model takes it.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +68,9 @@ const L2_BOUNDS: [f64; 2] = [1e-6, 1e-1];
 /// By which factor it changes in a round.
 const L2_FACTOR: f64 = 1.2;
 
+/// A pair that nobody judged.
+pub type Unjudged<'a> = [&'a Frames; 2];
+
 /// By how much the returns of two clips of the usual length differ where the networks' outputs differ by 1 throughout.
 const LOGITS: f64 = 4.0;
 
@@ -76,6 +82,14 @@ struct Bag {
     outside: Vec<usize>,
     /// How far the present shuffle of `inside` was used.
     used: usize,
+}
+
+/// Pairs that nobody judged, as places in the table, and what the model is sure enough of to learn from.
+#[derive(Default)]
+struct Guesses {
+    sides: Vec<[usize; 2]>,
+    /// Places in `sides`, with the target that the model gives them.
+    sure: Vec<(usize, f32)>,
 }
 
 /// A member's mean losses after a round, inside and outside its bag.
@@ -96,12 +110,14 @@ impl Losses {
 
 impl RewardModel {
     /// Learns from all comparisons, starting from the present weights. `cancel` is asked before every gradient step.
+    /// `unjudged` are recent pairs without an answer, for [`RewardModelSettings::guess_above`].
     ///
     /// On an error, a cancel included, the model is as before. The normalisation of the output is left as it is: call
     /// [`RewardModel::renormalise`] before the new reward is used.
     pub fn fit(
         &mut self,
         comparisons: &[Comparison],
+        unjudged: &[Unjudged],
         cancel: &mut dyn FnMut() -> bool,
     ) -> Result<FitReport, PreferenceError> {
         if comparisons.is_empty() {
@@ -109,7 +125,7 @@ impl RewardModel {
         }
         self.check(comparisons)?;
         let mut next = self.copy()?;
-        let report = next.run(comparisons, cancel)?;
+        let report = next.run(comparisons, unjudged, cancel)?;
         *self = next;
         Ok(report)
     }
@@ -117,16 +133,20 @@ impl RewardModel {
     fn run(
         &mut self,
         comparisons: &[Comparison],
+        unjudged: &[Unjudged],
         cancel: &mut dyn FnMut() -> bool,
     ) -> Result<FitReport, PreferenceError> {
-        let clips = comparisons.iter().flat_map(|c| [c.left, c.right]);
+        // A model that has learnt nothing is sure of nothing.
+        let unjudged = if self.fits > 0 && self.settings.guess_above < 1.0 { unjudged } else { &[] };
+        let clips = comparisons.iter().flat_map(|c| [c.left, c.right]).chain(unjudged.iter().copied().flatten());
         let (table, input) = ClipTable::with_own_statistics(clips, self);
         self.input = input;
         if self.fits == 0 {
             self.unit = LOGITS / table.mean_length().max(1.0);
         }
-        let sides: Vec<[usize; 2]> =
-            comparisons.iter().map(|c| [c.left, c.right].map(|clip| table.places[&std::ptr::from_ref(clip)])).collect();
+        let places = |clips: [&Frames; 2]| clips.map(|clip| table.places[&std::ptr::from_ref(clip)]);
+        let sides: Vec<[usize; 2]> = comparisons.iter().map(|c| places([c.left, c.right])).collect();
+        let mut guesses = Guesses { sides: unjudged.iter().map(|&pair| places(pair)).collect(), sure: Vec::new() };
         let targets: Vec<f32> = comparisons.iter().map(|c| c.target).collect();
         let mut bags: Vec<Bag> = (0..self.members()).map(|member| self.bag(member, comparisons)).collect();
 
@@ -135,11 +155,12 @@ impl RewardModel {
             losses.iter().enumerate().map(|(m, l)| (l.score(), self.weights(m))).collect();
         let (mut rounds, mut stale) = (0, 0);
         while rounds < self.settings.rounds && stale < self.settings.patience.max(1) {
+            guesses.sure = self.sure(&table, &guesses.sides);
             for _ in 0..self.settings.round_steps {
                 if cancel() {
                     return Err(PreferenceError::Cancelled);
                 }
-                self.gradient_step(&table, &sides, &targets, &mut bags);
+                self.gradient_step(&table, &sides, &targets, &mut bags, &guesses);
             }
             rounds += 1;
             stale += 1;
@@ -182,7 +203,14 @@ impl RewardModel {
     }
 
     /// One step of every member on a minibatch of its own. A member with an empty bag gets a batch of weight 0.
-    fn gradient_step(&mut self, table: &ClipTable, sides: &[[usize; 2]], targets: &[f32], bags: &mut [Bag]) {
+    fn gradient_step(
+        &mut self,
+        table: &ClipTable,
+        sides: &[[usize; 2]],
+        targets: &[f32],
+        bags: &mut [Bag],
+        guesses: &Guesses,
+    ) {
         let (members, batch) = (self.members() as i64, self.settings.batch.max(1));
         let count = self.settings.rows.min(table.longest()).max(1);
         let (mut clips, mut answers, mut shares) = (Vec::new(), Vec::new(), Vec::new());
@@ -198,8 +226,19 @@ impl RewardModel {
                 answers.push(targets[place.unwrap_or(0)]);
                 shares.push(if place.is_some() { 1.0 / batch as f32 } else { 0.0 });
             }
+            // As many guesses as answers, where there are any.
+            for _ in 0..if guesses.sure.is_empty() { 0 } else { batch } {
+                let (place, target) = guesses.sure[self.stream.random_range(0..guesses.sure.len())];
+                clips.extend(guesses.sides[place]);
+                answers.push(target);
+                shares.push(self.settings.guess_weight as f32 / batch as f32);
+            }
         }
-        let (rows, weights) = table.look(&clips, count, Some(&mut self.stream));
+        let window = match self.settings.crop {
+            crop if crop < 1.0 => self.stream.random_range(crop.max(0.1)..=1.0),
+            _ => 1.0,
+        };
+        let (rows, weights) = table.look(&clips, count, Some((&mut self.stream, window)));
         let inputs = rows.size()[1];
         let returns = self.returns_of(&rows.view([members, -1, inputs]), &weights.view([members, -1]), count);
         let returns = returns.view([members, -1, 2]);
@@ -212,6 +251,17 @@ impl RewardModel {
             + (self.ensemble.squared_weights() * Tensor::from_slice(&decay)).sum(None);
         let gradients = Tensor::run_backward(&[loss], &[self.ensemble.parameters()], false, false);
         self.adam.step(&mut [self.ensemble.parameters_mut()], &gradients, self.settings.learning_rate);
+    }
+
+    /// The unjudged pairs that the members' mean probability decides, and how.
+    fn sure(&self, table: &ClipTable, sides: &[[usize; 2]]) -> Vec<(usize, f32)> {
+        if sides.is_empty() {
+            return Vec::new();
+        }
+        let left = numbers(&self.differences(table, sides).sigmoid().mean_dim(0, false, Kind::Float));
+        let sure = self.settings.guess_above as f32;
+        let decided = |left: f32| (left > sure).then_some(1.0).or((left < 1.0 - sure).then_some(0.0));
+        left.into_iter().enumerate().filter_map(|(place, left)| Some((place, decided(left)?))).collect()
     }
 
     /// Each member's mean loss inside and outside its bag, looking at the same env steps every time.

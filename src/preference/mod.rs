@@ -5,7 +5,9 @@
 //! person or by a [`SimulatedTeacher`] → [`Comparison`] → [`RewardModel::fit`] → [`RewardModel::rewards`], which pay
 //! the policy. The likelihood ([`preference_loss`]) is the same for robots and for text.
 
+mod alike;
 mod choose;
+mod consistency;
 mod disputed;
 mod ensemble;
 mod error;
@@ -21,9 +23,10 @@ mod schedule;
 mod teacher;
 
 pub use choose::{AskedPairs, ChosenPair, Rank, choose_pairs};
+pub use consistency::consistency;
 pub use disputed::{Disputed, disputed};
 pub use error::PreferenceError;
-pub use fit::{Comparison, FitReport};
+pub use fit::{Comparison, FitReport, Unjudged};
 pub use likelihood::{preference_loss, preference_probability, surprise};
 pub use monitor::{Alarm, Monitor};
 pub use novelty::{Novelty, state_entropy};

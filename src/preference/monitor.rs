@@ -8,6 +8,7 @@
 //! Any of them raises an [`Alarm`]. Nothing here changes the reward: it asks for labels.
 
 use super::{Comparison, RewardModel};
+use crate::basics::{Array, Arrays};
 use crate::settings::MonitorSettings;
 use std::collections::VecDeque;
 
@@ -47,7 +48,7 @@ pub struct Monitor {
     settings: MonitorSettings,
     /// Whether each of the latest decided judgements was predicted before it was learnt from.
     fresh: VecDeque<bool>,
-    /// The newest comparison that was looked at.
+    /// The newest comparison that was looked at; a pair that is asked again keeps its old name and is no news.
     newest: Option<u64>,
     held_out: Option<(f64, usize)>,
     /// Mean spread of the members on the clips that were judged.
@@ -88,7 +89,7 @@ impl Monitor {
         while self.fresh.len() > self.settings.window.max(FEWEST) {
             self.fresh.pop_front();
         }
-        self.newest = comparisons.last().map(|c| c.id).max(newest);
+        self.newest = comparisons.iter().map(|c| c.id).max().max(newest);
     }
 
     /// Takes in how a fit went: the share of held-out judgements that are predicted, out of how many, and how far the members now differ about
@@ -115,6 +116,33 @@ impl Monitor {
     pub fn foreseen(&self) -> Option<f64> {
         let right = self.fresh.iter().filter(|&&right| right).count();
         (self.fresh.len() >= FEWEST).then(|| right as f64 / self.fresh.len() as f64)
+    }
+
+    /// All that was seen, for a checkpoint.
+    pub fn to_arrays(&self) -> Arrays {
+        let mut arrays = Arrays::new();
+        arrays.insert("fresh".into(), Array::u64(self.fresh.iter().map(|&right| u64::from(right)).collect()));
+        arrays.insert("newest".into(), Array::u64(self.newest.into_iter().collect()));
+        let held_out: Vec<f64> = self.held_out.into_iter().flat_map(|(share, count)| [share, count as f64]).collect();
+        arrays.insert("held_out".into(), Array::f64(&[held_out.len()], held_out));
+        let ratios: Vec<f64> = self.ratios.iter().copied().collect();
+        arrays.insert("ratios".into(), Array::f64(&[ratios.len()], ratios));
+        arrays.insert("judged_spread".into(), Array::f64(&[1], vec![self.judged_spread]));
+        arrays
+    }
+
+    /// Takes over what [`Monitor::to_arrays`] gave; what is missing or of another shape is as if not seen.
+    pub fn load_arrays(&mut self, arrays: &Arrays) {
+        let words = |name: &str| arrays.get(name).and_then(Array::as_u64).unwrap_or_default();
+        let numbers = |name: &str| arrays.get(name).and_then(Array::as_f64).unwrap_or_default();
+        self.fresh = words("fresh").iter().map(|&right| right != 0).collect();
+        self.newest = words("newest").first().copied();
+        self.held_out = match *numbers("held_out") {
+            [share, count] => Some((share, count as usize)),
+            _ => None,
+        };
+        self.ratios = numbers("ratios").iter().copied().collect();
+        self.judged_spread = numbers("judged_spread").first().copied().unwrap_or_default();
     }
 
     /// The most serious sign, if there is one.
@@ -174,7 +202,7 @@ mod tests {
         let mut model = RewardModel::new(2, 1, RewardModelSettings::default(), Seed(2));
         let mut monitor = Monitor::new(MonitorSettings::default());
         monitor.foresee(&model, &lessons);
-        let report = model.fit(&lessons, &mut || false).unwrap();
+        let report = model.fit(&lessons, &[], &mut || false).unwrap();
         let all = |part: fn(&Frames) -> &Vec<f32>| taught.iter().flat_map(part).copied().collect::<Vec<f32>>();
         model.renormalise(&all(|f| &f.obs), &all(|f| &f.actions)).unwrap();
         monitor.fitted(&model, &lessons, report.held_out_agreement.map(|share| (share, report.held_out)));
@@ -201,5 +229,8 @@ mod tests {
         look(&mut far, 4.0, &mut stream);
         assert!(matches!(far.alarm(), Some(Alarm::Spread(_))), "{:?}, {:?}", far.alarm(), far.ratios);
         assert!(far.alarm().unwrap().sentence().contains("never judged"));
+        let mut again = Monitor::new(MonitorSettings::default());
+        again.load_arrays(&far.to_arrays());
+        assert_eq!((again.alarm(), again.newest, again.held_out), (far.alarm(), far.newest, far.held_out));
     }
 }

@@ -56,7 +56,8 @@ impl RewardModel {
     pub fn new(obs_dim: usize, act_dim: usize, settings: RewardModelSettings, seed: Seed) -> RewardModel {
         let members = settings.members.max(1);
         let inputs = obs_dim + if settings.sees_actions { act_dim } else { 0 };
-        let ensemble = Ensemble::new(members, inputs, settings.hidden.max(1), &mut seed.stream("reward/weights"));
+        let (hidden, bound) = (settings.hidden.max(1), settings.bound);
+        let ensemble = Ensemble::new(members, inputs, hidden, bound, &mut seed.stream("reward/weights"));
         RewardModel {
             adam: Adam::new(&[ensemble.parameters()], 1e-8),
             ensemble,
@@ -84,19 +85,12 @@ impl RewardModel {
     }
 
     /// The reward of each of `n` env steps: `obs` is `[n, O]`, `actions` `[n, A]` (as the robot received them), the
-    /// answer `[n]`. The mean of the members, each normalised by the last [`RewardModel::renormalise`]. A NaN in a row
-    /// comes out as a NaN.
+    /// answer `[n]`. The mean of the members, each normalised by the last [`RewardModel::renormalise`], less
+    /// [`RewardModelSettings::caution`] times the standard deviation between them. A NaN in a row comes out as a NaN.
     pub fn rewards(&self, obs: &[f32], actions: &[f32], n: usize) -> Vec<f32> {
         assert_eq!((obs.len(), actions.len()), (n * self.obs_dim, n * self.act_dim), "sizes of obs and actions");
-        let mut rewards = vec![0.0; n];
-        self.each_chunk(obs, actions, |member, start, outputs| {
-            let [mean, deviation] = self.output[member];
-            let (scale, offset) = (1.0 / (deviation * self.members() as f64), mean);
-            for (reward, &output) in rewards[start..].iter_mut().zip(outputs) {
-                *reward += ((f64::from(output) - offset) * scale) as f32;
-            }
-        });
-        rewards
+        let caution = self.settings.caution;
+        self.votes(obs, actions).into_iter().map(|[mean, deviation]| (mean - caution * deviation) as f32).collect()
     }
 
     /// Sets each member's mean to 0 and standard deviation to 1 over these env steps, `[n, O]` and `[n, A]`: those of
@@ -158,19 +152,30 @@ impl RewardModel {
     /// How far the members differ about these env steps, `[n, O]` and `[n, A]`: the mean over the steps of the standard
     /// deviation between the members' rewards, each normalised as in [`RewardModel::rewards`]. 0 where there are none.
     pub fn spread(&self, obs: &[f32], actions: &[f32]) -> f64 {
-        let n = obs.len() / self.obs_dim.max(1);
-        let mut sums = vec![[0.0_f64; 2]; n];
+        let votes = self.votes(obs, actions);
+        votes.iter().map(|[_, deviation]| deviation).sum::<f64>() / votes.len().max(1) as f64
+    }
+
+    /// Mean and standard deviation over the members of the reward of each env step, each member normalised.
+    fn votes(&self, obs: &[f32], actions: &[f32]) -> Vec<[f64; 2]> {
+        let mut sums = vec![[0.0_f64; 2]; obs.len() / self.obs_dim.max(1)];
         self.each_chunk(obs, actions, |member, start, outputs| {
             let [mean, deviation] = self.output[member];
+            let scale = 1.0 / deviation;
             for (sum, &output) in sums[start..].iter_mut().zip(outputs) {
-                let reward = (f64::from(output) - mean) / deviation;
+                let reward = (f64::from(output) - mean) * scale;
                 sum[0] += reward;
                 sum[1] += reward * reward;
             }
         });
         let members = self.members() as f64;
-        let deviation = |[sum, squares]: [f64; 2]| (squares / members - (sum / members).powi(2)).max(0.0).sqrt();
-        sums.into_iter().map(deviation).sum::<f64>() / n.max(1) as f64
+        for [sum, squares] in &mut sums {
+            *sum /= members;
+            // `max` would turn a NaN into 0.
+            let variance = *squares / members - *sum * *sum;
+            *squares = if variance < 0.0 { 0.0 } else { variance.sqrt() };
+        }
+        sums
     }
 
     /// What a clip looks like to the networks: mean and standard deviation of each of their inputs, which are
@@ -410,17 +415,21 @@ impl ClipTable {
     }
 
     /// Looks at `count` env steps of each of these clips, one out of each of `count` equal stretches: the middle one,
-    /// or one drawn from `jitter`. Returns the rows, `[clips · count, inputs]`, and by how much a clip's sum over them
+    /// or with `jitter` one drawn at random from a window of each clip, a share of it as wide as told. Returns the rows, `[clips · count, inputs]`, and by how much a clip's sum over them
     /// must be multiplied to stand for the sum over the whole clip, `[clips]`.
-    pub fn look(&self, clips: &[usize], count: usize, mut jitter: Option<&mut Stream>) -> (Tensor, Tensor) {
+    pub fn look(&self, clips: &[usize], count: usize, mut jitter: Option<(&mut Stream, f64)>) -> (Tensor, Tensor) {
         let (mut index, mut weights) = (Vec::with_capacity(clips.len() * count), Vec::with_capacity(clips.len()));
         for &clip in clips {
             let [start, steps] = self.spans[clip];
-            let stretch = steps as f64 / count as f64;
-            weights.push(stretch as f32);
+            weights.push((steps as f64 / count as f64) as f32);
+            let (first, window) = match &mut jitter {
+                Some((stream, window)) => (stream.random::<f64>() * (1.0 - *window) * steps as f64, *window),
+                None => (0.0, 1.0),
+            };
+            let stretch = window * steps as f64 / count as f64;
             for k in 0..count {
-                let phase = jitter.as_mut().map_or(0.5, |stream| stream.random::<f64>());
-                let step = ((k as f64 + phase) * stretch) as usize;
+                let phase = jitter.as_mut().map_or(0.5, |(stream, _)| stream.random::<f64>());
+                let step = (first + (k as f64 + phase) * stretch) as usize;
                 index.push((start + step.min(steps.saturating_sub(1))) as i64);
             }
         }

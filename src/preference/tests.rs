@@ -48,7 +48,7 @@ fn model(seed: u64) -> RewardModel {
 }
 
 fn fit(model: &mut RewardModel, comparisons: &[Comparison]) -> FitReport {
-    model.fit(comparisons, &mut || false).unwrap()
+    model.fit(comparisons, &[], &mut || false).unwrap()
 }
 
 /// The share of these pairs whose better side the model names.
@@ -81,6 +81,37 @@ fn learns_a_reward_from_comparisons() {
         assert!((130..170).contains(&report.held_out), "{report:?}");
         assert!(report.held_out_loss.unwrap() > report.train_loss && report.train_loss > 0.05, "{report:?}");
     }
+}
+
+/// A window of each clip stands for the whole, and what the model is sure of is learnt from as if it had been said: neither may unlearn the
+/// reward. And caution pays the mean less a share of the spread.
+#[test]
+fn windows_guesses_and_caution_keep_the_reward() {
+    let (clips, fresh) = (clips(160, 40, 21), clips(400, 40, 22));
+    let comparisons = judge(&clips, TeacherKind::Oracle);
+    let unjudged: Vec<Unjudged> = clips.iter().zip(clips.iter().skip(3)).map(|(a, b)| [a, b]).collect();
+    let learnt = |settings: RewardModelSettings| {
+        let mut model = RewardModel::new(OBS, ACT, settings, Seed(6));
+        for _ in 0..3 {
+            model.fit(&comparisons, &unjudged, &mut || false).unwrap();
+        }
+        model
+    };
+    let plain = learnt(RewardModelSettings::default());
+    let least = accuracy(&plain, &fresh) - 0.05;
+    let settings = RewardModelSettings { crop: 0.7, guess_above: 0.95, caution: 0.5, ..Default::default() };
+    let mut model = learnt(settings);
+    assert_ne!(model.to_arrays(), plain.to_arrays());
+    let got = accuracy(&model, &fresh);
+    assert!(least > 0.75 && got > least, "{got} of fresh pairs are right, {least} asked");
+
+    let rows: Vec<f32> = fresh.iter().flat_map(|clip| &clip.obs).copied().collect();
+    let actions: Vec<f32> = fresh.iter().flat_map(|clip| &clip.actions).copied().collect();
+    model.renormalise(&rows, &actions).unwrap();
+    let rewards = model.rewards(&rows, &actions, rows.len() / OBS);
+    // The mean of the members has mean 0 here.
+    let mean = rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / rewards.len() as f64;
+    assert!((mean + 0.5 * model.spread(&rows, &actions)).abs() < 1e-4, "{mean}");
 }
 
 #[test]
@@ -198,14 +229,14 @@ fn a_failed_fit_changes_nothing() {
         steps += 1;
         steps > 5
     };
-    let cancelled = model.fit(&judge(&clips, TeacherKind::Oracle), &mut soon);
+    let cancelled = model.fit(&judge(&clips, TeacherKind::Oracle), &[], &mut soon);
     assert!(matches!(cancelled, Err(PreferenceError::Cancelled)) && steps == 6);
-    assert!(matches!(model.fit(&[], &mut || false), Err(PreferenceError::NoComparisons)));
+    assert!(matches!(model.fit(&[], &[], &mut || false), Err(PreferenceError::NoComparisons)));
     let odd = Frames { obs_dim: OBS - 1, ..clips[0].clone() };
     let comparison = Comparison { id: 0, left: &odd, right: &clips[1], target: 1.0 };
-    assert!(matches!(model.fit(&[comparison], &mut || false), Err(PreferenceError::Size { .. })));
+    assert!(matches!(model.fit(&[comparison], &[], &mut || false), Err(PreferenceError::Size { .. })));
     clips[3].obs[5] = f32::NAN;
-    let poisoned = model.fit(&judge(&clips, TeacherKind::Oracle), &mut || false);
+    let poisoned = model.fit(&judge(&clips, TeacherKind::Oracle), &[], &mut || false);
     assert!(matches!(poisoned, Err(PreferenceError::NotFinite { .. })), "{poisoned:?}");
     assert!(matches!(model.renormalise(&clips[3].obs, &clips[3].actions), Err(PreferenceError::NotFinite { .. })));
     assert_eq!(before, model.to_arrays());
@@ -215,7 +246,7 @@ fn a_failed_fit_changes_nothing() {
     let before = wild.to_arrays();
     clips.truncate(2);
     assert!(matches!(
-        wild.fit(&judge(&clips, TeacherKind::Oracle), &mut || false),
+        wild.fit(&judge(&clips, TeacherKind::Oracle), &[], &mut || false),
         Err(PreferenceError::NotFinite { .. })
     ));
     assert_eq!(before, wild.to_arrays());

@@ -17,6 +17,10 @@ pub struct LabelSettings {
     pub pool: usize,
     /// Candidate pairs drawn for each pair that is asked.
     pub candidates: usize,
+    /// Share of the candidates that is put aside because their two clips look most alike, 0..=1.
+    pub alike_share: f64,
+    /// Share of the questions that repeat an answered pair with its sides changed, 0..=1, for the judge's consistency.
+    pub repeat_share: f64,
     /// What the pairs that are not asked at random are chosen by.
     pub choice: PairChoice,
     /// Share of the pairs that is asked at random, 0..=1. Disagreement alone sometimes hurts, for it favours odd clips.
@@ -39,6 +43,8 @@ impl Default for LabelSettings {
             recorded_worlds: 16,
             pool: 100,
             candidates: 10,
+            alike_share: 0.0,
+            repeat_share: 0.04,
             choice: PairChoice::default(),
             random_share: 0.3,
             untrained_share: 0.25,
@@ -149,6 +155,12 @@ pub struct RewardModelSettings {
     /// Probability that a judge answers uniformly at random, in the likelihood: keeps single labels from pulling
     /// without bound.
     pub error_rate: f64,
+    /// A network's output is held softly within ± this, so that no movement is worth more for being more extreme than any that was judged. A
+    /// clip whose every step is worth 1 more than another's is preferred e⁴ : 1. 0 turns it off.
+    pub bound: f64,
+    /// What a reward is lowered by, in standard deviations between the members: a policy then keeps away from what the members do not agree is
+    /// good. 0 pays their mean.
+    pub caution: f64,
     /// Adam's step size.
     pub learning_rate: f64,
     /// Comparisons in one gradient step of one member.
@@ -163,6 +175,13 @@ pub struct RewardModelSettings {
     pub round_steps: usize,
     /// Rounds without a better held-out loss of any member after which a fit ends.
     pub patience: usize,
+    /// Least share of a clip that one gradient step looks at, 0..=1: a window as wide as that or wider is drawn for every step, its place for
+    /// every clip, and stands for the whole. 1 turns it off.
+    pub crop: f64,
+    /// Pairs that nobody judged are learnt from where the members' mean probability of one answer is above this, 0.5..=1. 1 turns it off.
+    pub guess_above: f64,
+    /// What such a guess weighs, an answer weighing 1.
+    pub guess_weight: f64,
     /// Weight decay to start from: the loss carries `l2 · Σ w²` over the weights (biases are free).
     pub l2: f64,
     /// Weight decay is raised while held-out loss / training loss lies above this …
@@ -178,12 +197,17 @@ impl Default for RewardModelSettings {
             hidden: 64,
             sees_actions: true,
             error_rate: 0.1,
+            bound: 0.0,
+            caution: 0.0,
             learning_rate: 2e-3,
             batch: 16,
             rows: 40,
             rounds: 16,
             round_steps: 10,
             patience: 6,
+            crop: 1.0,
+            guess_above: 1.0,
+            guess_weight: 0.5,
             l2: 1e-3,
             overfit_ratio: 1.5,
             underfit_ratio: 1.1,

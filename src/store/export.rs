@@ -58,7 +58,7 @@ impl Session {
     ///
     /// ```text
     /// {"judgement": 4, "pair": 7, "task": "hopper", "choice": "left" | "right" | "tie" | "skip", "target": 1 | 0 | 0.5 | null,
-    ///  "teacher": "person", "at_ms": Unix ms, "thinking_ms": 1830, "reason": "random" | "disagreement", "asked_at": env steps,
+    ///  "teacher": "person", "at_ms": Unix ms, "thinking_ms": 1830, "reason": "random" | "disagreement" | "repeat", "asked_at": env steps,
     ///  "left":  {"clip": 14, "recorded_at": env steps, "dt": seconds a step, "steps": T, "task_return": the task's own,
     ///            "obs": [T rows of O numbers], "actions": [T rows of A numbers]},
     ///  "right": {…}}

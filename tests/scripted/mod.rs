@@ -50,6 +50,7 @@ impl Lab {
             labels_wanted: 12,
             labels_per_minute: 0.0,
             agreement: None,
+            consistency: None,
             alarm: None,
             disputed: Arc::default(),
             env_steps: 131_072,
