@@ -3,10 +3,11 @@
 //! One [`VectorEnv::step`] is: refuse what cannot be done, clip the actions, hold them for a frame skip of physics (the one costly part,
 //! which the backend spreads over threads), then look at each world once. Nothing is allocated after the first step.
 
+use super::flips::Stance;
 use super::signal::Senses;
 use super::task::Task;
 use crate::basics::{Array, Arrays, Pose, Seed, Stream};
-use crate::physics::{Backend, DeviceError, PhysicsError};
+use crate::physics::{Backend, Contact, DeviceError, PhysicsError};
 use std::sync::Arc;
 
 /// What happens to a world whose episode ended. Gymnasium's three modes.
@@ -300,6 +301,14 @@ impl VectorEnv {
     /// Where each body of a world is, into `out`, `[nbody]`.
     pub fn poses(&self, world: usize, out: &mut [Pose]) {
         self.backend.body_poses(world, out);
+    }
+
+    /// What a [`FlipCounter`](super::FlipCounter) looks at in a world; `None` where the task has no `[flips]`. `contacts` is room to work in.
+    pub fn stance(&self, world: usize, contacts: &mut Vec<Contact>) -> Option<Stance> {
+        let [pitch, height] = self.task.pitch_and_height(self.qpos(world))?;
+        self.backend.contacts(world, contacts);
+        let airborne = contacts.iter().all(|contact| !contact.bodies.contains(&0));
+        Some(Stance { pitch, height, airborne })
     }
 
     /// Joint positions of a world, `[nq]`.

@@ -2,7 +2,7 @@
 
 use super::{LabError, task_of};
 use crate::basics::{Arrays, Frames, Pose};
-use crate::gym::{Autoreset, FlipCounter, Stance, Task, VectorEnv};
+use crate::gym::{Autoreset, FlipCounter, Task, VectorEnv};
 use crate::learn::Policy;
 use crate::physics::{self, Precision};
 use crate::settings::RunSettings;
@@ -98,10 +98,7 @@ pub fn evaluate(
     let mut contacts = Vec::new();
     while ended.iter().any(Option::is_none) {
         for (world, counter) in counters.iter_mut().flatten().enumerate().filter(|(world, _)| ended[*world].is_none()) {
-            let Some([pitch, height]) = task.pitch_and_height(env.qpos(world)) else { continue };
-            env.backend().contacts(world, &mut contacts);
-            let airborne = contacts.iter().all(|contact| !contact.bodies.contains(&0));
-            counter.see(Stance { pitch, height, airborne });
+            env.stance(world, &mut contacts).into_iter().for_each(|stance| counter.see(stance));
         }
         let actions = policy.act_mean(&obs, episodes);
         let step = env.step(&actions)?;

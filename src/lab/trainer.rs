@@ -12,9 +12,9 @@ use super::vocabulary::{DisputedView, PairView};
 use crate::basics::{
     Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, PairReason, Pose, Seed, Stream, both_clips,
 };
-use crate::gym::{Autoreset, Task, VectorEnv};
+use crate::gym::{Autoreset, FlipCounter, Task, VectorEnv};
 use crate::learn::{Actions, Policy, Ppo, Rollout, Transition};
-use crate::physics::{self, Precision};
+use crate::physics::{self, Contact, Precision};
 use crate::preference::{
     Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, StepRecord,
     Unjudged, choose_pairs, disputed, rank_pairs,
@@ -84,6 +84,11 @@ struct Preference {
     /// `[N]`: the learned return of each world's running episode.
     running: Vec<f64>,
     poses: Vec<Pose>,
+    /// Of each recorded world, where simulated teachers think something of a landed flip.
+    flips: Vec<FlipCounter>,
+    /// Of each recorded world, what the flip that it has just landed is worth.
+    worth: Vec<f32>,
+    contacts: Vec<Contact>,
     /// What the policy is paid for before there is a reward …
     novelty: Novelty,
     /// … until so many env steps.
@@ -98,6 +103,8 @@ struct Preference {
     known: Vec<[Arc<Clip>; 2]>,
     /// Those that were asked again.
     repeated: AskedPairs,
+    /// How often the policy has started afresh.
+    starts: usize,
     /// Labels that an alarm asks for, whatever the schedule says.
     urgent: usize,
 }
@@ -197,7 +204,9 @@ impl Trainer {
 
     /// Judgements that the schedule would like to have by now, or an alarm.
     pub fn labels_wanted(&self) -> usize {
-        let wanted = |p: &Preference| p.schedule.wanted(self.env_steps).max(p.urgent.min(self.settings.labels));
+        // Labels are for what the policy does once it has a reward: exploring does not use the plan up.
+        let trained = |p: &Preference| self.env_steps.saturating_sub(p.explores_until);
+        let wanted = |p: &Preference| p.schedule.wanted(trained(p)).max(p.urgent.min(self.settings.labels));
         self.preference.as_ref().filter(|_| !self.explores()).map_or(0, wanted)
     }
 
@@ -300,6 +309,10 @@ impl Trainer {
             values.extend(preference.fit(labels, cancelled)?);
             // Values learnt under the old reward would make advantages of the difference between the two.
             preference.rescore(&mut self.rollout, &self.played);
+            if preference.starts_afresh(self.settings.labels) {
+                let seed = Seed(self.settings.seed).stream(&format!("afresh/{}", preference.starts)).random();
+                self.ppo.start_afresh(Seed(seed))?;
+            }
             self.ppo.refit_critic(&self.rollout, cancelled)?;
         }
         Ok(values)
@@ -333,6 +346,7 @@ impl Trainer {
             arrays.insert("trainer/recorder".to_owned(), Array::u64(p.recorder.stream().state().to_vec()));
             arrays.extend(prefixed(p.novelty.to_arrays(), "novelty/"));
             arrays.extend(prefixed(p.monitor.to_arrays(), "monitor/"));
+            arrays.insert("trainer/starts".to_owned(), Array::u64(vec![p.starts as u64]));
             let fitted = p.fitted.map(|(count, newest)| vec![count as u64, newest.map_or(0, |id| id.0)]);
             arrays.insert("trainer/fitted".to_owned(), Array::u64(fitted.unwrap_or_default()));
         }
@@ -363,6 +377,8 @@ impl Trainer {
                 p.novelty.load_arrays(&novelty)?;
             }
             p.monitor.load_arrays(&unprefixed(arrays, "monitor/"));
+            p.starts =
+                words("trainer/starts").ok().and_then(|words| words.first()).map_or(0, |&starts| starts as usize);
             p.recorder.resume(stream("trainer/recorder")?);
             p.fitted = match words("trainer/fitted")? {
                 &[count, newest] => Some((count as usize, (newest > 0).then_some(JudgementId(newest)))),
@@ -389,17 +405,19 @@ impl Preference {
         let recorded: Vec<usize> = (0..worlds.min(labels.recorded_worlds)).collect();
         let steps = labels.clip_steps(task.dt());
         let spec = task.spec();
+        let explores = spec.explore.steps_of(settings.env_steps);
         Ok(Preference {
             reward: RewardModel::new(task.obs_dim(), task.act_dim(), spec.reward_model.clone(), seed),
             novelty: Novelty::new(task.obs_dim(), &spec.explore, seed.stream("novelty")),
-            explores_until: spec.explore.steps_of(settings.env_steps),
+            explores_until: explores,
             known: Vec::new(),
             repeated: AskedPairs::default(),
+            starts: 0,
             urgent: 0,
             monitor: Monitor::new(spec.monitor.clone()),
             unwatched: 0,
             disputed: Vec::new(),
-            schedule: LabelSchedule::new(settings.labels, settings.env_steps, &labels),
+            schedule: LabelSchedule::new(settings.labels, settings.env_steps.saturating_sub(explores), &labels),
             recorder: Recorder::new(&recorded, steps, task.horizon() as usize, seed.stream("clips")),
             pool: ClipPool::new(labels.pool),
             asked: AskedPairs::default(),
@@ -409,6 +427,12 @@ impl Preference {
             agreement: None,
             running: vec![0.0; worlds],
             poses: vec![Pose::IDENTITY; recorded.len() * task.model().nbody()],
+            flips: match task.flip_rule() {
+                Some(rule) if task.flip_worth() != 0.0 => vec![FlipCounter::new(rule, task.dt()); recorded.len()],
+                _ => Vec::new(),
+            },
+            worth: vec![0.0; recorded.len()],
+            contacts: Vec::new(),
             settings: labels,
         })
     }
@@ -417,12 +441,17 @@ impl Preference {
         self.fitted.is_none() && env_steps < self.explores_until
     }
 
-    /// Notes where the bodies are, in the worlds that are being recorded.
+    /// Notes where the bodies are and whether a flip was landed, in the worlds that are being recorded.
     fn before_step(&mut self, env: &VectorEnv) {
         let bodies = env.task().model().nbody();
         for (slot, world) in self.recorder.worlds().enumerate() {
             if self.recorder.is_recording(slot) {
                 env.poses(world, &mut self.poses[slot * bodies..(slot + 1) * bodies]);
+            }
+            if let Some(counter) = self.flips.get_mut(slot) {
+                let before = counter.landed();
+                env.stance(world, &mut self.contacts).into_iter().for_each(|stance| counter.see(stance));
+                self.worth[slot] = ((counter.landed() - before) as f64 * env.task().flip_worth()) as f32;
             }
         }
     }
@@ -437,9 +466,12 @@ impl Preference {
                 poses: &self.poses[slot * bodies..(slot + 1) * bodies],
                 obs: &obs[world * o..(world + 1) * o],
                 action: &step.actions[world * a..(world + 1) * a],
-                task_reward: step.taste[world],
+                task_reward: step.taste[world] + self.worth[slot],
                 done: step.terminated[world] || step.truncated[world],
             };
+            if let (true, Some(counter), Some(rule)) = (record.done, self.flips.get_mut(slot), task.flip_rule()) {
+                *counter = FlipCounter::new(rule, task.dt());
+            }
             if let Some(cut) = self.recorder.push(slot, record) {
                 let clip = Clip {
                     id: ItemId(self.next_item),
@@ -524,6 +556,19 @@ impl Preference {
             self.urgent = self.urgent.max(labels + handful);
         }
         vec![("spread", ratio), ("alarm", f64::from(u8::from(alarm)))]
+    }
+
+    /// Whether as many labels of those planned were learnt from as the policy should start afresh after; says so once.
+    fn starts_afresh(&mut self, planned: usize) -> bool {
+        let (labels, _) = self.fitted.unwrap_or_default();
+        let due = self.settings.fresh_starts.iter().filter(|&&share| labels as f64 >= share * planned as f64).count();
+        let afresh = due > self.starts;
+        self.starts = self.starts.max(due);
+        if afresh {
+            // What the old policy did is of no more interest.
+            self.pool.clear();
+        }
+        afresh
     }
 
     fn wants_fit(&self, labels: &[Label]) -> bool {

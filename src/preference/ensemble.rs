@@ -12,16 +12,13 @@ pub(super) struct Ensemble {
     members: usize,
     /// Widths: inputs, hidden, hidden, 1.
     sizes: [usize; 4],
-    /// Outputs stay within ± this; infinite where they are free.
-    bound: f64,
     parameters: Tensor,
 }
 
 impl Ensemble {
     /// Orthogonal weights, scaled so that inputs of variance 1 give hidden units of variance about 1 before the
-    /// rectifier, and a head of half that length; biases 0. Outputs x are squashed to b tanh(x / b) with the bound b,
-    /// which is x where it is small; a `bound` of 0 leaves them free.
-    pub fn new(members: usize, inputs: usize, hidden: usize, bound: f64, stream: &mut Stream) -> Ensemble {
+    /// rectifier, and a head of half that length; biases 0.
+    pub fn new(members: usize, inputs: usize, hidden: usize, stream: &mut Stream) -> Ensemble {
         let sizes = [inputs, hidden, hidden, 1];
         let mut numbers = Vec::new();
         for _ in 0..members {
@@ -33,12 +30,12 @@ impl Ensemble {
                 numbers.extend(std::iter::repeat_n(0.0, pair[1]));
             }
         }
-        Ensemble::from_numbers(members, sizes, if bound > 0.0 { bound } else { f64::INFINITY }, &numbers)
+        Ensemble::from_numbers(members, sizes, &numbers)
     }
 
-    fn from_numbers(members: usize, sizes: [usize; 4], bound: f64, numbers: &[f32]) -> Ensemble {
+    fn from_numbers(members: usize, sizes: [usize; 4], numbers: &[f32]) -> Ensemble {
         let parameters = Tensor::from_slice(numbers).view([members as i64, -1]).set_requires_grad(true);
-        Ensemble { members, sizes, bound, parameters }
+        Ensemble { members, sizes, parameters }
     }
 
     /// `[members, K]`: a leaf that gradients are taken for.
@@ -65,8 +62,7 @@ impl Ensemble {
                 x = x.leaky_relu();
             }
         }
-        let x = x.squeeze_dim(-1);
-        if self.bound.is_finite() { (x / self.bound).tanh() * self.bound } else { x }
+        x.squeeze_dim(-1)
     }
 
     /// Σ w² over each member's weights, biases apart: `[members]`.
@@ -108,7 +104,7 @@ impl Ensemble {
         }
         let member = |m: usize| parts.iter().flat_map(move |(part, length)| &part[m * length..(m + 1) * length]);
         let numbers: Vec<f32> = (0..self.members).flat_map(member).copied().collect();
-        Ok(Ensemble::from_numbers(self.members, self.sizes, self.bound, &numbers))
+        Ok(Ensemble::from_numbers(self.members, self.sizes, &numbers))
     }
 }
 
