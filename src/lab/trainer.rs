@@ -13,13 +13,13 @@ use crate::basics::{
     Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, PairReason, Pose, Seed, Stream, both_clips,
 };
 use crate::gym::{Autoreset, FlipCounter, Task, VectorEnv};
-use crate::learn::{Actions, Policy, Ppo, Rollout, Transition};
+use crate::learn::{Actions, Policy, Ppo, Rollout, Transition, whiten};
 use crate::physics::{self, Contact, Precision};
 use crate::preference::{
     Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, StepRecord,
     Unjudged, choose_pairs, disputed, rank_pairs,
 };
-use crate::settings::{LabelSettings, RewardSource, RunSettings};
+use crate::settings::{ExploreSettings, LabelSettings, RewardSource, RunSettings};
 use rand::{RngExt, seq::IndexedRandom};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -91,7 +91,9 @@ struct Preference {
     contacts: Vec<Contact>,
     /// What the policy is paid for before there is a reward …
     novelty: Novelty,
-    /// … until so many env steps.
+    /// … how much …
+    explore: ExploreSettings,
+    /// … and until so many env steps.
     explores_until: u64,
     /// Whether the learned reward can be trusted.
     monitor: Monitor,
@@ -124,7 +126,9 @@ impl Trainer {
         // that may not end. Time is not in the observation and the value bootstraps, so a shorter horizon gives nothing away.
         let training = match settings.reward {
             RewardSource::True => task.clone(),
-            RewardSource::Preferences => Arc::new(task.with_horizon(labels.episode_steps(task.dt()) as u32)),
+            RewardSource::Preferences => {
+                Arc::new(task.practising().with_horizon(labels.episode_steps(task.dt()) as u32))
+            }
         };
         let mut dials = task.spec().ppo();
         dials.worlds = worlds.unwrap_or(dials.worlds);
@@ -297,6 +301,9 @@ impl Trainer {
             if explored {
                 self.rollout.rewards = preference.novelty.rewards(&self.rollout.obs);
                 values.push(("state_entropy", preference.novelty.entropy()));
+            } else if preference.fitted.is_some() {
+                let progress = self.env_steps as f64 / self.settings.env_steps.max(1) as f64;
+                preference.pay_novelty(&mut self.rollout, progress);
             }
         }
         if explored || self.has_reward() {
@@ -409,6 +416,7 @@ impl Preference {
         Ok(Preference {
             reward: RewardModel::new(task.obs_dim(), task.act_dim(), spec.reward_model.clone(), seed),
             novelty: Novelty::new(task.obs_dim(), &spec.explore, seed.stream("novelty")),
+            explore: spec.explore.clone(),
             explores_until: explores,
             known: Vec::new(),
             repeated: AskedPairs::default(),
@@ -537,6 +545,16 @@ impl Preference {
             }
         }
         (!ended.is_empty()).then(|| ended.iter().sum::<f64>() / ended.len() as f64)
+    }
+
+    /// Adds what is left of the bonus for unusual states, that far into the run.
+    fn pay_novelty(&mut self, rollout: &mut Rollout, progress: f64) {
+        let ExploreSettings { bonus, bonus_until, .. } = self.explore;
+        let weight = bonus * (1.0 - progress / bonus_until.max(f64::MIN_POSITIVE)).max(0.0);
+        if weight > 0.0 {
+            let novelty = whiten(&self.novelty.rewards(&rollout.obs), true);
+            rollout.rewards.iter_mut().zip(novelty).for_each(|(reward, unusual)| *reward += weight as f32 * unusual);
+        }
     }
 
     fn rescore(&self, rollout: &mut Rollout, played: &[f32]) {

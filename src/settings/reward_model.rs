@@ -106,6 +106,11 @@ pub struct ExploreSettings {
     /// … but no more than this share of those planned, 0..=1. 0 turns exploring off: the default, as long
     /// as nobody has measured on which tasks it helps.
     pub share: f64,
+    /// What being unusual by one standard deviation adds to the learned reward, whose own is 1, once there is one. A policy that was told of little
+    /// but bad movements otherwise holds still for good. It falls linearly …
+    pub bonus: f64,
+    /// … to nothing at this share of the planned env steps.
+    pub bonus_until: f64,
     /// States that are remembered to tell unusual ones by: a sample of recent rollouts.
     pub memory: usize,
     /// Which nearest neighbour's distance is paid for, k; PEBBLE's is the fifth.
@@ -114,7 +119,7 @@ pub struct ExploreSettings {
 
 impl Default for ExploreSettings {
     fn default() -> Self {
-        ExploreSettings { env_steps: 200_000, share: 0.0, memory: 1024, neighbour: 5 }
+        ExploreSettings { env_steps: 200_000, share: 0.0, bonus: 0.0, bonus_until: 0.4, memory: 1024, neighbour: 5 }
     }
 }
 
