@@ -3,12 +3,11 @@
 
 use super::flips::FlipRule;
 use super::signal::{BodyPick, CenterPick, Element, Pick};
-use super::task::{Bound, Flips, Parts, Place, Practice, PracticeStart, Term};
+use super::task::{Bound, Flips, Parts, Place, Term};
 use crate::basics::Seed;
 use crate::physics::{Body, Joint, JointKind, Model, Quantity};
 use crate::settings::{
-    FlipSpec, HealthSpec, PlaceSpec, PracticeJoint, PracticeSpec, RewardKind, RewardSpec, SignalSpec, Source,
-    SpecError, TaskSpec,
+    FlipSpec, HealthSpec, PlaceSpec, RewardKind, RewardSpec, SignalSpec, Source, SpecError, TaskSpec,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,7 +27,6 @@ pub(super) fn parts(spec: &TaskSpec, model: &Model) -> Result<Parts, SpecError> 
     let health = spec.healthy.iter().map(|bound| compiler.bound(bound)).collect::<Result<Vec<_>, _>>()?;
     let places = spec.reset.place.iter().map(|place| compiler.place(place)).collect::<Result<Vec<_>, _>>()?;
 
-    let practice = spec.reset.practice.as_ref().map(|practice| compiler.practice(practice)).transpose()?;
     let flips = spec.flips.as_ref().map(|flips| compiler.flips(flips)).transpose()?;
 
     let of_terms = terms.iter().chain(&taste).flat_map(Term::reads);
@@ -46,7 +44,6 @@ pub(super) fn parts(spec: &TaskSpec, model: &Model) -> Result<Parts, SpecError> 
         qpos_noise: spec.reset.qpos.as_ref().map(|n| *n.get_ref()),
         qvel_noise: spec.reset.qvel.as_ref().map(|n| *n.get_ref()),
         places,
-        practice,
         quaternions: model.joints.iter().filter(free).map(|joint| joint.qposadr + 3).collect(),
         needs,
     })
@@ -178,21 +175,6 @@ impl Compiler<'_> {
             height: place(&spec.height, JointKind::Slide, "slide")?,
             rule,
             worth: spec.worth,
-        })
-    }
-
-    fn practice(&self, spec: &PracticeSpec) -> Result<Practice, SpecError> {
-        let drawn = |start: &PracticeJoint| {
-            let joint = self.joint(&start.joint)?;
-            if !matches!(joint.kind, JointKind::Hinge | JointKind::Slide) {
-                let name = start.joint.get_ref();
-                return Err(self.error(&start.joint, format!("expected a hinge or a slide: `{name}` is none")));
-            }
-            Ok(PracticeStart { qpos: joint.qposadr, qvel: joint.dofadr, position: start.qpos, velocity: start.qvel })
-        };
-        Ok(Practice {
-            share: spec.share.clamp(0.0, 1.0),
-            starts: spec.joints.iter().map(drawn).collect::<Result<Vec<_>, _>>()?,
         })
     }
 

@@ -33,8 +33,6 @@ pub struct Task {
     pub(super) model: Arc<Model>,
     pub(super) parts: Arc<Parts>,
     pub(super) terminates: bool,
-    /// Whether some episodes begin as the file's `[reset.practice]` says.
-    practises: bool,
     horizon: u32,
 }
 
@@ -50,7 +48,6 @@ pub(super) struct Parts {
     pub qpos_noise: Option<Noise>,
     pub qvel_noise: Option<Noise>,
     pub places: Vec<Place>,
-    pub practice: Option<Practice>,
     /// Where quaternions begin in qpos.
     pub quaternions: Vec<usize>,
     /// What the backend must compute, each once.
@@ -119,22 +116,6 @@ pub(super) struct Flips {
     pub worth: f64,
 }
 
-/// Starts in the middle of what is to be learnt.
-#[derive(Debug)]
-pub(super) struct Practice {
-    pub share: f64,
-    pub starts: Vec<PracticeStart>,
-}
-
-/// Where in the state something uniform is added, and between which bounds.
-#[derive(Debug)]
-pub(super) struct PracticeStart {
-    pub qpos: usize,
-    pub qvel: usize,
-    pub position: [f64; 2],
-    pub velocity: [f64; 2],
-}
-
 /// Joints drawn from a box, at rest.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -166,7 +147,6 @@ impl Task {
         let parts = Arc::new(compile::parts(&spec, &model)?);
         Ok(Task {
             terminates: spec.terminate_when_unhealthy,
-            practises: false,
             horizon: *spec.horizon.get_ref(),
             spec: Arc::new(spec),
             model,
@@ -178,11 +158,6 @@ impl Task {
     /// tell the policy what the true reward is. The `alive` reward is then paid step by step, whenever the robot is healthy.
     pub fn fixed_horizon(&self) -> Task {
         Task { terminates: false, ..self.clone() }
-    }
-
-    /// The same task, some episodes of which begin as its file's `[reset.practice]` says, where it says so.
-    pub fn practising(&self) -> Task {
-        Task { practises: true, ..self.clone() }
     }
 
     /// The same task with episodes cut after `steps` env steps (at least 1), or after its own horizon if that is sooner.
@@ -334,15 +309,6 @@ impl Task {
                 Some(Noise::Normal(sigma)) => {
                     values.iter_mut().for_each(|x| *x += sigma * Distribution::<f64>::sample(&StandardNormal, stream));
                 }
-            }
-        }
-        if let Some(practice) = self.parts.practice.as_ref().filter(|_| self.practises)
-            && stream.random_bool(practice.share)
-        {
-            for start in &practice.starts {
-                let mut between = |[low, high]: [f64; 2]| low + (high - low) * stream.random::<f64>();
-                qpos[start.qpos] += between(start.position);
-                qvel[start.qvel] += between(start.velocity);
             }
         }
         for &start in &self.parts.quaternions {

@@ -105,8 +105,6 @@ struct Preference {
     known: Vec<[Arc<Clip>; 2]>,
     /// Those that were asked again.
     repeated: AskedPairs,
-    /// How often the policy has started afresh.
-    starts: usize,
     /// Labels that an alarm asks for, whatever the schedule says.
     urgent: usize,
 }
@@ -126,9 +124,7 @@ impl Trainer {
         // that may not end. Time is not in the observation and the value bootstraps, so a shorter horizon gives nothing away.
         let training = match settings.reward {
             RewardSource::True => task.clone(),
-            RewardSource::Preferences => {
-                Arc::new(task.practising().with_horizon(labels.episode_steps(task.dt()) as u32))
-            }
+            RewardSource::Preferences => Arc::new(task.with_horizon(labels.episode_steps(task.dt()) as u32)),
         };
         let mut dials = task.spec().ppo();
         dials.worlds = worlds.unwrap_or(dials.worlds);
@@ -316,10 +312,6 @@ impl Trainer {
             values.extend(preference.fit(labels, cancelled)?);
             // Values learnt under the old reward would make advantages of the difference between the two.
             preference.rescore(&mut self.rollout, &self.played);
-            if preference.starts_afresh(self.settings.labels) {
-                let seed = Seed(self.settings.seed).stream(&format!("afresh/{}", preference.starts)).random();
-                self.ppo.start_afresh(Seed(seed))?;
-            }
             self.ppo.refit_critic(&self.rollout, cancelled)?;
         }
         Ok(values)
@@ -353,7 +345,6 @@ impl Trainer {
             arrays.insert("trainer/recorder".to_owned(), Array::u64(p.recorder.stream().state().to_vec()));
             arrays.extend(prefixed(p.novelty.to_arrays(), "novelty/"));
             arrays.extend(prefixed(p.monitor.to_arrays(), "monitor/"));
-            arrays.insert("trainer/starts".to_owned(), Array::u64(vec![p.starts as u64]));
             let fitted = p.fitted.map(|(count, newest)| vec![count as u64, newest.map_or(0, |id| id.0)]);
             arrays.insert("trainer/fitted".to_owned(), Array::u64(fitted.unwrap_or_default()));
         }
@@ -384,8 +375,6 @@ impl Trainer {
                 p.novelty.load_arrays(&novelty)?;
             }
             p.monitor.load_arrays(&unprefixed(arrays, "monitor/"));
-            p.starts =
-                words("trainer/starts").ok().and_then(|words| words.first()).map_or(0, |&starts| starts as usize);
             p.recorder.resume(stream("trainer/recorder")?);
             p.fitted = match words("trainer/fitted")? {
                 &[count, newest] => Some((count as usize, (newest > 0).then_some(JudgementId(newest)))),
@@ -420,7 +409,6 @@ impl Preference {
             explores_until: explores,
             known: Vec::new(),
             repeated: AskedPairs::default(),
-            starts: 0,
             urgent: 0,
             monitor: Monitor::new(spec.monitor.clone()),
             unwatched: 0,
@@ -574,19 +562,6 @@ impl Preference {
             self.urgent = self.urgent.max(labels + handful);
         }
         vec![("spread", ratio), ("alarm", f64::from(u8::from(alarm)))]
-    }
-
-    /// Whether as many labels of those planned were learnt from as the policy should start afresh after; says so once.
-    fn starts_afresh(&mut self, planned: usize) -> bool {
-        let (labels, _) = self.fitted.unwrap_or_default();
-        let due = self.settings.fresh_starts.iter().filter(|&&share| labels as f64 >= share * planned as f64).count();
-        let afresh = due > self.starts;
-        self.starts = self.starts.max(due);
-        if afresh {
-            // What the old policy did is of no more interest.
-            self.pool.clear();
-        }
-        afresh
     }
 
     fn wants_fit(&self, labels: &[Label]) -> bool {

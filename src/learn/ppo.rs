@@ -115,18 +115,6 @@ impl Ppo {
         })
     }
 
-    /// Forgets the policy and its critic, and begins anew from `seed`. The statistics of the observations, the plan and the steps behind it stay.
-    pub fn start_afresh(&mut self, seed: Seed) -> Result<(), LearnError> {
-        let sizes = (self.policy.obs_dim(), self.policy.act_dim());
-        let mut fresh = Ppo::new(sizes.0, sizes.1, self.settings.clone(), seed)?;
-        fresh.state.obs_norm = self.state.obs_norm.clone();
-        (fresh.state.env_steps, fresh.state.planned) = (self.state.env_steps, self.state.planned);
-        fresh.threads = self.threads;
-        fresh.refresh();
-        *self = fresh;
-        Ok(())
-    }
-
     /// The settings it was made with.
     pub fn settings(&self) -> &PpoSettings {
         &self.settings

@@ -84,12 +84,11 @@ impl RewardModel {
     }
 
     /// The reward of each of `n` env steps: `obs` is `[n, O]`, `actions` `[n, A]` (as the robot received them), the
-    /// answer `[n]`. The mean of the members, each normalised by the last [`RewardModel::renormalise`], less
-    /// [`RewardModelSettings::caution`] times the standard deviation between them. A NaN in a row comes out as a NaN.
+    /// answer `[n]`. The mean of the members, each normalised by the last [`RewardModel::renormalise`]. A NaN in a row
+    /// comes out as a NaN.
     pub fn rewards(&self, obs: &[f32], actions: &[f32], n: usize) -> Vec<f32> {
         assert_eq!((obs.len(), actions.len()), (n * self.obs_dim, n * self.act_dim), "sizes of obs and actions");
-        let caution = self.settings.caution;
-        self.votes(obs, actions).into_iter().map(|[mean, deviation]| (mean - caution * deviation) as f32).collect()
+        self.votes(obs, actions).into_iter().map(|[mean, _]| mean as f32).collect()
     }
 
     /// Sets each member's mean to 0 and standard deviation to 1 over these env steps, `[n, O]` and `[n, A]`: those of

@@ -15,8 +15,8 @@ pub use ppo::PpoSettings;
 pub use reward_model::{ExploreSettings, LabelSettings, MonitorSettings, PairChoice, RewardModelSettings};
 pub use run::{Habits, RewardSource, RunSettings, TeacherKind};
 pub use task::{
-    BenchmarkSpec, FlipSpec, HealthSpec, Map, Noise, Origin, PlaceSpec, PracticeJoint, PracticeSpec, ResetSpec,
-    RewardKind, RewardSpec, SignalSpec, Source, SpecError, TaskSpec,
+    BenchmarkSpec, FlipSpec, HealthSpec, Map, Noise, Origin, PlaceSpec, ResetSpec, RewardKind, RewardSpec, SignalSpec,
+    Source, SpecError, TaskSpec,
 };
 pub use text::{KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
 pub use text_run::{LoraSettings, TextPrecision, TextRun, TextShape, TextStage};

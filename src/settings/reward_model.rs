@@ -30,9 +30,6 @@ pub struct LabelSettings {
     /// T₀ of the label rate ∝ 1/(T + T₀), as a share of the planned env steps. Smaller asks earlier. (The paper's T₀
     /// was 2e6 steps in runs of some 2e7; a person at a desk runs shorter ones, so it is tied to the plan.)
     pub anneal: f64,
-    /// After which shares of the planned labels the policy starts afresh, rising, 0..=1. The first few labels may send it somewhere from where it
-    /// shows nothing worth judging any more; what was learnt of the reward since gets it there sooner than untangling it would.
-    pub fresh_starts: Vec<f64>,
     /// By which share of the planned env steps the whole plan of labels is wanted: a label at the very end teaches
     /// nobody.
     pub spent_by: f64,
@@ -52,7 +49,6 @@ impl Default for LabelSettings {
             random_share: 0.3,
             untrained_share: 0.25,
             anneal: 0.1,
-            fresh_starts: Vec::new(),
             spent_by: 0.9,
         }
     }
@@ -164,9 +160,6 @@ pub struct RewardModelSettings {
     /// Probability that a judge answers uniformly at random, in the likelihood: keeps single labels from pulling
     /// without bound.
     pub error_rate: f64,
-    /// What a reward is lowered by, in standard deviations between the members: a policy then keeps away from what the members do not agree is
-    /// good. 0 pays their mean.
-    pub caution: f64,
     /// Adam's step size.
     pub learning_rate: f64,
     /// Comparisons in one gradient step of one member.
@@ -203,7 +196,6 @@ impl Default for RewardModelSettings {
             hidden: 64,
             sees_actions: true,
             error_rate: 0.1,
-            caution: 0.0,
             learning_rate: 2e-3,
             batch: 16,
             rows: 40,

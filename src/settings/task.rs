@@ -268,33 +268,6 @@ pub struct ResetSpec {
     /// Joints that are placed afresh instead, e.g. a target.
     #[serde(default)]
     pub place: Vec<PlaceSpec>,
-    /// How some episodes begin while a policy learns from judgements; never one that is measured.
-    pub practice: Option<PracticeSpec>,
-}
-
-/// Starts in the middle of what is to be learnt: a movement that begins with a jump is seldom found from standing still, and what nobody sees nobody
-/// can judge. (Reference state initialisation, Peng et al. 2018, without a reference.)
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PracticeSpec {
-    /// Share of the episodes that begin so, 0..=1.
-    pub share: f64,
-    /// What is added to which joints' positions and velocities, uniform between two bounds.
-    pub joints: Vec<PracticeJoint>,
-}
-
-/// One joint, a hinge or a slide, of a [`PracticeSpec`].
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PracticeJoint {
-    /// Its name.
-    pub joint: Spanned<String>,
-    /// Radians or metres.
-    #[serde(default)]
-    pub qpos: [f64; 2],
-    /// A second.
-    #[serde(default)]
-    pub qvel: [f64; 2],
 }
 
 /// Noise around an initial value.

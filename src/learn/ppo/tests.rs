@@ -330,22 +330,6 @@ fn the_learning_rate_falls_to_its_floor_over_the_plan() {
 }
 
 #[test]
-fn starting_afresh_keeps_only_what_was_seen_and_how_far_the_plan_is() {
-    let (mut ppo, mut line) = (learner(small()), Line::new(4));
-    ppo.plan(10_000);
-    let rollout = line.collect(&mut ppo);
-    ppo.update(&rollout, &mut never).unwrap();
-    let (before, rate) = (ppo.to_arrays(), ppo.learning_rate());
-    ppo.start_afresh(Seed(77)).unwrap();
-    let (after, fresh) = (ppo.to_arrays(), Ppo::new(1, 1, small(), Seed(77)).unwrap().to_arrays());
-    for (name, array) in &after {
-        let kept = name.starts_with("obs_") || name == "progress";
-        assert_eq!(array, if kept { &before[name] } else { &fresh[name] }, "{name}");
-    }
-    assert_eq!(ppo.learning_rate(), rate);
-}
-
-#[test]
 fn observing_moves_the_normaliser_alone() {
     let mut ppo = learner(small());
     let rollout = Line::new(8).collect(&mut ppo);
