@@ -159,6 +159,9 @@ fn speed(what: &str, speed: &Speed, as_json: bool) {
             speed.threads,
             speed.adapter.as_ref().unwrap_or(&speed.device)
         );
+        if let (Some(_), Some(seconds)) = (&speed.adapter, speed.first_step_s) {
+            println!("first step after {seconds:.1} s, compilation included");
+        }
     });
 }
 

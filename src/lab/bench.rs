@@ -40,6 +40,9 @@ pub struct Speed {
     pub env_steps_per_s: f64,
     /// The slowest and the fastest window.
     pub range: [f64; 2],
+    /// From the start to the end of the first step of the batch, in seconds: finding a device and compiling included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_step_s: Option<f64>,
     /// Worlds in the batch.
     pub worlds: usize,
     /// Physics threads.
@@ -95,6 +98,7 @@ fn physics_under(
     mut choose: impl FnMut(&[f32], usize, &mut Vec<f32>),
 ) -> Result<Speed, LabError> {
     let worlds = plan.worlds.unwrap_or(64);
+    let (began, mut first_step_s) = (Instant::now(), None);
     let backend = physics::backend(&plan.backend, plan.precision, task.model().clone(), worlds, plan.threads)?;
     let mut env = VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?;
     let mut actions: Vec<f32> = Vec::with_capacity(worlds * task.act_dim());
@@ -104,11 +108,12 @@ fn physics_under(
         let started = Instant::now();
         let step = env.step(&actions)?;
         let time = started.elapsed();
+        first_step_s.get_or_insert(began.elapsed().as_secs_f64());
         obs.copy_from_slice(&step.obs);
         Ok(Round { env_steps: worlds as u64, time })
     })?;
     let adapter = env.backend().adapter().map(str::to_owned);
-    Ok(Speed { solver_residual: env.backend().solver_residual(), adapter, ..speed })
+    Ok(Speed { solver_residual: env.backend().solver_residual(), adapter, first_step_s, ..speed })
 }
 
 /// Env steps a second of PPO on the task's own reward, collecting and learning included.
@@ -165,6 +170,7 @@ fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, 
         threads: plan.threads.unwrap_or_else(cores),
         solver_residual: None,
         adapter: None,
+        first_step_s: None,
         device: processor(),
     })
 }

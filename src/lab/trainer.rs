@@ -9,12 +9,13 @@ use super::control::Label;
 use super::evaluate::run_policy;
 use super::ledger::Offered;
 use super::vocabulary::{DisputedView, PairView};
+use super::worlds::without_device;
 use crate::basics::{
     Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, PairReason, Pose, Seed, Stream, both_clips,
 };
-use crate::gym::{Autoreset, FlipCounter, Task, VectorEnv};
+use crate::gym::{EnvError, FlipCounter, Task, VectorEnv};
 use crate::learn::{Actions, Policy, Ppo, Rollout, Transition, whiten};
-use crate::physics::{self, Contact, Precision};
+use crate::physics::Contact;
 use crate::preference::{
     Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, StepRecord,
     Unjudged, choose_pairs, disputed, rank_pairs,
@@ -65,6 +66,10 @@ pub(super) struct Trainer {
     env_steps: u64,
     /// The task's own return of the episodes that ended in the latest rollout.
     true_returns: Vec<f64>,
+    /// Physics threads, where they were given.
+    threads: Option<usize>,
+    /// What the person should be told once.
+    warning: Option<String>,
 }
 
 /// What only a run from preferences has.
@@ -129,8 +134,7 @@ impl Trainer {
         let mut dials = task.spec().ppo();
         dials.worlds = worlds.unwrap_or(dials.worlds);
         let worlds = dials.worlds;
-        let backend = physics::backend(&settings.backend, Precision::default(), task.model().clone(), worlds, threads)?;
-        let mut env = VectorEnv::new(training.clone(), backend, Autoreset::SameStep)?;
+        let (mut env, warning) = super::worlds::worlds(&training, &settings.backend, worlds, threads)?;
         env.reset(settings.seed);
         env.stagger();
         let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
@@ -154,6 +158,8 @@ impl Trainer {
             preference,
             env_steps: 0,
             true_returns: Vec::new(),
+            threads,
+            warning,
         })
     }
 
@@ -261,7 +267,11 @@ impl Trainer {
             if let Some(preference) = &mut self.preference {
                 preference.before_step(&self.env);
             }
-            let step = self.env.step(&self.actions.actions)?;
+            if let Err(error) = self.env.step(&self.actions.actions) {
+                self.leave_device(error)?;
+                self.env.step(&self.actions.actions)?;
+            }
+            let step = self.env.last();
             let transition = Transition {
                 rewards: &step.reward,
                 terminated: &step.terminated,
@@ -279,6 +289,19 @@ impl Trainer {
         }
         self.ppo.close(&mut self.rollout, &self.obs);
         Ok(())
+    }
+
+    /// Goes on without the graphics device that failed; any other error stands.
+    fn leave_device(&mut self, error: EnvError) -> Result<(), LabError> {
+        let (env, sentence) = without_device(&self.env, error, self.threads)?;
+        self.env = env;
+        self.warning = Some(sentence);
+        Ok(())
+    }
+
+    /// What the person should be told, once.
+    pub fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
     }
 
     /// Learns from the latest rollout: the policy from the reward as it stands, then the reward from `labels` where they have grown. Returns
@@ -637,4 +660,29 @@ pub(super) fn prefixed(arrays: Arrays, prefix: &str) -> Arrays {
 /// The arrays whose names begin with `prefix`, without it.
 pub(super) fn unprefixed(arrays: &Arrays, prefix: &str) -> Arrays {
     arrays.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_owned(), array.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::DeviceError;
+
+    /// A run whose graphics device is lost goes on from the same states on the processor, and tells once; any other error stops it.
+    #[test]
+    fn a_lost_device_is_left() {
+        let settings = RunSettings { task: "hopper".to_owned(), reward: RewardSource::True, ..RunSettings::default() };
+        let task = super::super::task_of(&settings).unwrap();
+        let mut trainer = Trainer::new(&settings, task, ItemId(0), Some(4), Some(1)).unwrap();
+        trainer.collect(&mut || false).unwrap();
+        assert_eq!(trainer.take_warning(), None);
+        let before = trainer.env.to_arrays();
+        let lost = DeviceError::Lost { adapter: "a card".to_owned(), why: "it was pulled out".to_owned() };
+        trainer.leave_device(EnvError::Device(lost)).unwrap();
+        assert_eq!(trainer.env.to_arrays(), before);
+        let told = trainer.take_warning().unwrap();
+        assert!(told.contains("a card") && told.contains("goes on"), "{told}");
+        assert_eq!(trainer.take_warning(), None);
+        trainer.collect(&mut || false).unwrap();
+        assert!(matches!(trainer.leave_device(EnvError::NotReset), Err(LabError::Env(EnvError::NotReset))));
+    }
 }
