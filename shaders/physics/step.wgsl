@@ -24,9 +24,10 @@ struct Batch {
 // Of each world qpos, qvel and the accelerations where the solver starts next.
 @group(0) @binding(1) var<storage, read_write> state: array<f32>;
 @group(0) @binding(2) var<storage, read> ctrl: array<f32>;
-// Of each world 1 where it went non-finite and stays where it was.
+// Of each world 1 where it went non-finite and stays where it was, and 2 where it begins an episode and was not looked at yet.
 @group(0) @binding(4) var<storage, read_write> frozen: array<u32>;
 
+const BEGINS: u32 = 2u;
 // Beyond this a coordinate or a velocity counts as diverged, as in MuJoCo (mjMAXVAL).
 const LARGEST: f32 = 1e10;
 const WIDTH: u32 = NQ + 2u * NV;
@@ -37,7 +38,12 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) index
     group = id.x;
     lane = index;
     let world = batch.first + LANES * group + lane;
-    if world >= batch.end || frozen[world] != 0u {
+    if world >= batch.end {
+        return;
+    }
+    // Where worlds are looked at, those that begin an episode are evaluated once, and no other.
+    let flag = frozen[world];
+    if flag != select(0u, BEGINS, batch.look != 0u) {
         return;
     }
     if batch.first_round == 0u {
@@ -47,7 +53,10 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) index
         advance(round);
     }
     if batch.end_round == batch.rounds {
-        give(world);
+        store(batch.kept, world * batch.kept.width);
+        if batch.look == 0u {
+            give(world);
+        }
     }
 }
 
@@ -64,14 +73,14 @@ fn take(world: u32) {
         ws.vectors[QACC][i][lane] = state[at + NQ + NV + i];
     }
     for (var i = hold; i < NU; i++) {
-        ws.ctrl[i][lane] = ctrl[world * NU + i];
+        // Without control where a world is only looked at.
+        ws.ctrl[i][lane] = select(ctrl[world * NU + i], 0.0, batch.look != 0u);
     }
 }
 
 // Gives a world the state that its workspace holds, if all of it is finite.
 fn give(world: u32) {
     let ws = &workspaces[group];
-    store(batch.kept, world * batch.kept.width);
     var finite = true;
     for (var i = hold; i < NU; i++) {
         finite = finite && good(ws.ctrl[i][lane]);

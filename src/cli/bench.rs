@@ -162,6 +162,9 @@ fn speed(what: &str, speed: &Speed, as_json: bool) {
         if let (Some(_), Some(seconds)) = (&speed.adapter, speed.first_step_s) {
             println!("first step after {seconds:.1} s, compilation included");
         }
+        if let Some(rate) = speed.rollout_steps_per_s {
+            println!("whole rollouts on the device: {rate:.0} env steps/s");
+        }
     });
 }
 

@@ -259,6 +259,16 @@ impl Device {
         })
     }
 
+    /// A bind group of one small buffer: what a dispatch is told.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
+    pub fn tell(&self, kernel: &Kernel, group: u32, bytes: &[u8]) -> Result<Bindings, DeviceError> {
+        let buffer = self.buffer("batch", bytes.len() as u64, Use::Storage)?;
+        self.upload(&buffer, 0, bytes);
+        self.bind(kernel, group, &[(0, &buffer)])
+    }
+
     /// Commands to be filled and submitted.
     pub fn commands(&self) -> Commands {
         Commands(self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()))

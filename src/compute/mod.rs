@@ -5,9 +5,14 @@
 
 mod compose;
 mod device;
+mod rollout;
 
 pub use compose::{Definitions, Source, compose, reflected};
 pub use device::{Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Use};
+pub use rollout::{ActsOnDevice, RolloutLayout, RolloutPlaces};
+
+/// Random numbers for shaders, which other files import as `random`.
+pub const RANDOM: Source = ("shaders/compute/random.wgsl", include_str!("../../shaders/compute/random.wgsl"));
 
 /// A shader, composed and validated.
 pub use wgpu::naga::Module;

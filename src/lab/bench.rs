@@ -1,10 +1,12 @@
 //! How fast this machine is: physics alone, and the whole of PPO. No session, no disk.
 
+use super::on_device::OnDevice;
 use super::trainer::Trainer;
 use super::{LabError, SavedPolicy};
 use crate::basics::{ItemId, Seed};
+use crate::compute::Checks;
 use crate::gym::{Autoreset, Space, Task, VectorEnv};
-use crate::learn::Policy;
+use crate::learn::{Acting, Policy, Ppo, Rollout};
 use crate::physics::{self, Precision};
 use crate::settings::{RewardSource, RunSettings};
 use serde::Serialize;
@@ -43,6 +45,9 @@ pub struct Speed {
     /// From the start to the end of the first step of the batch, in seconds: finding a device and compiling included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_step_s: Option<f64>,
+    /// Env steps a second of whole rollouts that stay on a graphics device: a policy that acts, the physics, reward and resets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout_steps_per_s: Option<f64>,
     /// Worlds in the batch.
     pub worlds: usize,
     /// Physics threads.
@@ -113,7 +118,27 @@ fn physics_under(
         Ok(Round { env_steps: worlds as u64, time })
     })?;
     let adapter = env.backend().adapter().map(str::to_owned);
-    Ok(Speed { solver_residual: env.backend().solver_residual(), adapter, first_step_s, ..speed })
+    let solver_residual = env.backend().solver_residual();
+    let rollout_steps_per_s = match plan.backend == physics::SHADER {
+        true => Some(rollouts(plan, task, worlds)?),
+        false => None,
+    };
+    Ok(Speed { solver_residual, adapter, first_step_s, rollout_steps_per_s, ..speed })
+}
+
+/// Env steps a second of rollouts on a graphics device, under an untrained policy.
+fn rollouts(plan: &Plan, task: &Arc<Task>, worlds: usize) -> Result<f64, LabError> {
+    const STEPS: usize = 16;
+    let policy = Ppo::new(task.obs_dim(), task.act_dim(), task.spec().ppo(), Seed(0))?.policy();
+    let mut device = OnDevice::new(task, &policy, worlds, STEPS, 0, Seed(0), Checks::Off)?;
+    device.env.reset(0, true)?;
+    let mut rollout = Rollout::new(worlds);
+    let speed = measure(plan, worlds, || {
+        let started = Instant::now();
+        device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false)?;
+        Ok(Round { env_steps: (worlds * STEPS) as u64, time: started.elapsed() })
+    })?;
+    Ok(speed.env_steps_per_s)
 }
 
 /// Env steps a second of PPO on the task's own reward, collecting and learning included.
@@ -171,6 +196,7 @@ fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, 
         solver_residual: None,
         adapter: None,
         first_step_s: None,
+        rollout_steps_per_s: None,
         device: processor(),
     })
 }

@@ -18,6 +18,7 @@ mod interval;
 mod learning;
 mod ledger;
 mod memory;
+mod on_device;
 mod portal;
 mod preferences;
 mod priority;

@@ -8,14 +8,16 @@ use super::circle::Values;
 use super::control::Label;
 use super::evaluate::run_policy;
 use super::ledger::Offered;
+use super::on_device::OnDevice;
 use super::vocabulary::{DisputedView, PairView};
-use super::worlds::without_device;
+use super::worlds::{INSTEAD, sentence, without_device};
 use crate::basics::{
     Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, PairReason, Pose, Seed, Stream, both_clips,
 };
+use crate::compute::Checks;
 use crate::gym::{EnvError, FlipCounter, Task, VectorEnv};
-use crate::learn::{Actions, Policy, Ppo, Rollout, Transition, whiten};
-use crate::physics::Contact;
+use crate::learn::{Acting, Actions, Policy, Ppo, Rollout, Transition, whiten};
+use crate::physics::{self, Contact};
 use crate::preference::{
     Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, StepRecord,
     Unjudged, choose_pairs, disputed, rank_pairs,
@@ -55,6 +57,8 @@ pub(super) struct Trainer {
     settings: RunSettings,
     task: Arc<Task>,
     env: VectorEnv,
+    /// Where worlds and policy are on a graphics device; `env` then only waits for it to fail.
+    device: Option<OnDevice>,
     ppo: Ppo,
     rollout: Rollout,
     /// `[N, O]`: what the next actions are chosen on.
@@ -66,6 +70,10 @@ pub(super) struct Trainer {
     env_steps: u64,
     /// The task's own return of the episodes that ended in the latest rollout.
     true_returns: Vec<f64>,
+    /// `[N]`: the task's own return of each running episode on the device.
+    totals: Vec<f64>,
+    /// Whether the device's worlds have begun their episodes.
+    begun: bool,
     /// Physics threads, where they were given.
     threads: Option<usize>,
     /// What the person should be told once.
@@ -134,10 +142,23 @@ impl Trainer {
         let mut dials = task.spec().ppo();
         dials.worlds = worlds.unwrap_or(dials.worlds);
         let worlds = dials.worlds;
-        let (mut env, warning) = super::worlds::worlds(&training, &settings.backend, worlds, threads)?;
+        let horizon = dials.horizon;
+        let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
+        let trailed = if settings.reward == RewardSource::Preferences { labels.recorded_worlds } else { 0 };
+        let (mut device, mut backend, mut warning) = (None, settings.backend.as_str(), None);
+        // Landed flips are told by contacts, which do not come with a rollout from a device.
+        let flips = settings.reward == RewardSource::Preferences && task.flip_worth() != 0.0;
+        if backend == physics::SHADER && !flips {
+            backend = INSTEAD;
+            match OnDevice::new(&training, &ppo.policy(), worlds, horizon, trailed, seed, Checks::Off) {
+                Ok(made) => device = Some(made),
+                Err(LabError::Env(EnvError::Device(error))) => warning = Some(sentence(&error)),
+                Err(error) => return Err(error),
+            }
+        }
+        let (mut env, told) = super::worlds::worlds(&training, backend, worlds, threads)?;
         env.reset(settings.seed);
         env.stagger();
-        let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
         ppo.plan(settings.env_steps);
         if let Some(threads) = threads {
             ppo.use_threads(threads);
@@ -149,7 +170,10 @@ impl Trainer {
         Ok(Trainer {
             settings: settings.clone(),
             task,
+            totals: vec![0.0; worlds],
+            begun: false,
             env,
+            device,
             ppo,
             rollout,
             obs: Vec::new(),
@@ -159,7 +183,7 @@ impl Trainer {
             env_steps: 0,
             true_returns: Vec::new(),
             threads,
-            warning,
+            warning: warning.or(told),
         })
     }
 
@@ -254,6 +278,15 @@ impl Trainer {
 
     /// Steps every world through one rollout of the present policy. `cancelled` is asked at every env step; a rollout that it ends is not kept.
     pub fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        if let Some(mut device) = self.device.take() {
+            match self.collect_on(&mut device, cancelled) {
+                Err(LabError::Env(EnvError::Device(error))) => self.warning = Some(sentence(&error)),
+                done => {
+                    self.device = Some(device);
+                    return done;
+                }
+            }
+        }
         let worlds = self.env.worlds();
         self.rollout.clear();
         self.played.clear();
@@ -265,7 +298,8 @@ impl Trainer {
             }
             self.ppo.act_into(&self.obs, worlds, &mut self.actions);
             if let Some(preference) = &mut self.preference {
-                preference.before_step(&self.env);
+                preference.before_step(&|world, poses| self.env.poses(world, poses));
+                preference.see_flips(&self.env);
             }
             if let Err(error) = self.env.step(&self.actions.actions) {
                 self.leave_device(error)?;
@@ -282,12 +316,61 @@ impl Trainer {
             self.played.extend_from_slice(&step.actions);
             self.true_returns.extend(step.episodes.iter().map(|e| e.total_reward));
             if let Some(preference) = &mut self.preference {
-                preference.after_step(&self.env, &self.obs, &self.task, self.env_steps);
+                let taken = Taken {
+                    obs: &self.obs,
+                    actions: &step.actions,
+                    tastes: &step.taste,
+                    terminated: &step.terminated,
+                    truncated: &step.truncated,
+                };
+                preference.after_step(taken, &self.task, self.env_steps);
             }
             self.obs.copy_from_slice(&self.env.last().obs);
             self.env_steps += worlds as u64;
         }
         self.ppo.close(&mut self.rollout, &self.obs);
+        Ok(())
+    }
+
+    /// As [`Trainer::collect`], with worlds and policy on a graphics device.
+    fn collect_on(&mut self, device: &mut OnDevice, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        if !std::mem::replace(&mut self.begun, true) {
+            device.env.reset(self.settings.seed.wrapping_add(self.env_steps), true)?;
+            self.totals.fill(0.0);
+        }
+        device.collect(&self.ppo.policy(), Acting::Sampling, &mut self.rollout, cancelled)?;
+        let (worlds, o, a) = (self.env.worlds(), self.task.obs_dim(), self.task.act_dim());
+        let range = self.task.model().ctrl_range().iter().cycle();
+        self.played.clear();
+        self.played
+            .extend(self.rollout.actions.iter().zip(range).map(|(x, [low, high])| x.clamp(*low as f32, *high as f32)));
+        self.true_returns.clear();
+        for step in 0..self.rollout.steps {
+            let samples = step * worlds..(step + 1) * worlds;
+            for (world, i) in samples.clone().enumerate() {
+                self.totals[world] += f64::from(self.rollout.rewards[i]);
+                if self.rollout.ended(i) {
+                    self.true_returns.push(std::mem::take(&mut self.totals[world]));
+                }
+            }
+            if let Some(preference) = &mut self.preference {
+                preference.before_step(&|world, poses| {
+                    let (qpos, _) = device.state(step, world);
+                    let qpos: Vec<f64> = qpos.iter().map(|x| f64::from(*x)).collect();
+                    self.task.model().poses(&qpos, poses);
+                });
+                let taken = Taken {
+                    obs: &self.rollout.obs[step * worlds * o..][..worlds * o],
+                    actions: &self.played[step * worlds * a..][..worlds * a],
+                    tastes: &device.tastes()[samples.clone()],
+                    terminated: &self.rollout.terminated[samples.clone()],
+                    truncated: &self.rollout.truncated[samples],
+                };
+                preference.after_step(taken, &self.task, self.env_steps);
+            }
+            self.env_steps += worlds as u64;
+        }
+        self.ppo.close(&mut self.rollout, device.last_obs());
         Ok(())
     }
 
@@ -408,8 +491,22 @@ impl Trainer {
         // The worlds begin new episodes, other ones than the first time.
         self.env.reset(self.settings.seed.wrapping_add(env_steps));
         self.env.stagger();
+        self.begun = false;
         Ok(())
     }
+}
+
+/// One env step of N worlds, as the recorder sees it.
+#[derive(Clone, Copy)]
+struct Taken<'a> {
+    /// `[N, O]`: what was acted on.
+    obs: &'a [f32],
+    /// `[N, A]`, as the robot received them.
+    actions: &'a [f32],
+    /// `[N]`: what a simulated teacher judges it by.
+    tastes: &'a [f32],
+    terminated: &'a [bool],
+    truncated: &'a [bool],
 }
 
 impl Preference {
@@ -460,13 +557,19 @@ impl Preference {
         self.fitted.is_none() && env_steps < self.explores_until
     }
 
-    /// Notes where the bodies are and whether a flip was landed, in the worlds that are being recorded.
-    fn before_step(&mut self, env: &VectorEnv) {
-        let bodies = env.task().model().nbody();
+    /// Notes where the bodies are, in the worlds that are being recorded.
+    fn before_step(&mut self, poses_of: &dyn Fn(usize, &mut [Pose])) {
+        let bodies = self.poses.len() / self.recorder.worlds().count().max(1);
         for (slot, world) in self.recorder.worlds().enumerate() {
             if self.recorder.is_recording(slot) {
-                env.poses(world, &mut self.poses[slot * bodies..(slot + 1) * bodies]);
+                poses_of(world, &mut self.poses[slot * bodies..(slot + 1) * bodies]);
             }
+        }
+    }
+
+    /// Notes whether a flip was landed, in the worlds that are being recorded, where simulated teachers think something of it.
+    fn see_flips(&mut self, env: &VectorEnv) {
+        for (slot, world) in self.recorder.worlds().enumerate() {
             if let Some(counter) = self.flips.get_mut(slot) {
                 let before = counter.landed();
                 env.stance(world, &mut self.contacts).into_iter().for_each(|stance| counter.see(stance));
@@ -476,16 +579,15 @@ impl Preference {
     }
 
     /// Hands the step to the recorder; clips that it completes join the pool.
-    fn after_step(&mut self, env: &VectorEnv, obs: &[f32], task: &Task, env_steps: u64) {
+    fn after_step(&mut self, step: Taken, task: &Task, env_steps: u64) {
         let (bodies, o, a) = (task.model().nbody(), task.obs_dim(), task.act_dim());
-        let step = env.last();
         let worlds: Vec<usize> = self.recorder.worlds().collect();
         for (slot, world) in worlds.into_iter().enumerate() {
             let record = StepRecord {
                 poses: &self.poses[slot * bodies..(slot + 1) * bodies],
-                obs: &obs[world * o..(world + 1) * o],
+                obs: &step.obs[world * o..(world + 1) * o],
                 action: &step.actions[world * a..(world + 1) * a],
-                task_reward: step.taste[world] + self.worth[slot],
+                task_reward: step.tastes[world] + self.worth[slot],
                 done: step.terminated[world] || step.truncated[world],
             };
             if let (true, Some(counter), Some(rule)) = (record.done, self.flips.get_mut(slot), task.flip_rule()) {

@@ -8,12 +8,12 @@ use crate::physics::{self, PhysicsError, Precision};
 use std::sync::Arc;
 
 /// What takes the place of a graphics device.
-const INSTEAD: &str = "lanes";
+pub(super) const INSTEAD: &str = "lanes";
 
 /// The backend for a film: a single world is done on the processor before a device has its shader.
 pub(super) fn for_one_world(backend: &str) -> &str {
     match backend {
-        "shader" => INSTEAD,
+        physics::SHADER => INSTEAD,
         other => other,
     }
 }
@@ -56,6 +56,7 @@ pub(super) fn without_device(
     Ok((on_processor, sentence(&error)))
 }
 
-fn sentence(error: &DeviceError) -> String {
+/// What the person is told.
+pub(super) fn sentence(error: &DeviceError) -> String {
     format!("This run goes on with the physics of the processor: {error}.")
 }

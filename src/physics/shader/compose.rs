@@ -8,7 +8,7 @@ use super::NAME;
 use crate::compute::{Definitions, Module, Source, compose};
 
 /// Threads of a workgroup, a world each.
-pub const WORKGROUP: u32 = 32;
+pub const WORKGROUP: usize = 32;
 /// Newton steps and line-search steps of the solver, at most. Two or three, and one or two, are usual.
 const NEWTON_STEPS: usize = 20;
 const SEARCH_STEPS: usize = 12;
@@ -86,7 +86,7 @@ impl Specialised {
         size("SLOTS", plan.slots.clamp(1, MOST_SLOTS));
         size("DIRECTIONS", plan.directions);
         size("CHUNKS", plan.nv.div_ceil(4));
-        size("WORKGROUP", WORKGROUP as usize);
+        size("WORKGROUP", WORKGROUP);
         size("NEWTON_STEPS", NEWTON_STEPS);
         size("SEARCH_STEPS", SEARCH_STEPS);
         let mut feature = |name: &str, has: bool| definitions.feature(name, has);
@@ -104,6 +104,11 @@ impl Specialised {
         feature("HAS_CAPSULE_CYLINDER", tests(Test::CapsuleCylinder));
         feature("HAS_CYLINDER", tests(Test::SphereCylinder) || tests(Test::CapsuleCylinder));
         Ok(Specialised { definitions })
+    }
+
+    /// What it fills in.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
     }
 
     /// The shader of one entry file for this robot, validated.

@@ -13,12 +13,13 @@ mod worlds;
 use super::backend::{Backend, Contact, PhysicsError, Quantity};
 use super::dynamics::derived::{Layout, frames};
 use super::dynamics::reference::Reference;
-use super::model::{self, Model};
+use super::model::Model;
 use crate::basics::Pose;
 use crate::compute::{Buffer, Checks, Device, DeviceError, Use};
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use compose::{MODULES, WORKGROUP};
 use worlds::Buffers;
 pub use worlds::{DeviceWorlds, Pace};
 
@@ -231,10 +232,7 @@ impl Backend for Shader {
 
     fn body_poses(&self, world: usize, out: &mut [Pose]) {
         let nq = self.model().nq();
-        let all = self.model().kinematics(&self.qpos[world * nq..(world + 1) * nq]);
-        for (slot, (pos, quat)) in out.iter_mut().zip(all) {
-            *slot = model::pose(pos, quat);
-        }
+        self.model().poses(&self.qpos[world * nq..(world + 1) * nq], out);
     }
 
     fn contacts(&self, world: usize, out: &mut Vec<Contact>) {

@@ -3,7 +3,7 @@
 use super::compose::{STEP, Specialised, WORKGROUP, most_rounds};
 use super::layout;
 use super::{NAME, PhysicsError};
-use crate::compute::{Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Use, reflected};
+use crate::compute::{Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, Use, reflected};
 use crate::physics::backend::Quantity;
 use crate::physics::dynamics::derived::Layout;
 use crate::physics::dynamics::drift::{Drift, drifting};
@@ -18,8 +18,6 @@ use std::time::{Duration, Instant};
 const WORKSPACES: u64 = 256 << 20;
 /// Worlds of the first dispatch, whose speed is not known.
 const FIRST_DISPATCH: usize = 512;
-/// How long what is submitted together may take: a tenth of what a system waits before it resets a device.
-pub const SUBMISSION: Duration = Duration::from_millis(200);
 
 /// A batch of worlds on a graphics device, and the kernel that steps it.
 pub struct DeviceWorlds {
@@ -64,6 +62,9 @@ pub struct Buffers {
 }
 
 impl DeviceWorlds {
+    /// How long what is submitted together may take: a tenth of what a system waits before it resets a device.
+    pub const SUBMISSION: Duration = Duration::from_millis(200);
+
     /// Room for a batch of worlds, with the quantities that will be read of them, on the best adapter there is; all numbers are zero.
     ///
     /// # Errors
@@ -81,8 +82,8 @@ impl DeviceWorlds {
         let shader = specialised.shader(STEP);
         let workspace = reflected(&shader, "Workspace").map_or(0, |(_, size)| size as u64);
         let groups = device.most_at_once(workspace, WORKSPACES);
-        let most = WORKGROUP as usize * groups;
-        let room = workspace * worlds.min(most).div_ceil(WORKGROUP as usize) as u64;
+        let most = WORKGROUP * groups;
+        let room = workspace * worlds.min(most).div_ceil(WORKGROUP) as u64;
         let layout = Layout::new(&plan, needs);
         let bytes = layout::bytes(&plan, drift.iter().map(|drift| drift.coordinate));
         let row = |numbers: usize| 4 * (worlds * numbers) as u64;
@@ -114,6 +115,11 @@ impl DeviceWorlds {
         })
     }
 
+    /// What the robot fills into shaders: sizes and features.
+    pub fn definitions(&self) -> &Definitions {
+        self.specialised.definitions()
+    }
+
     /// Numbers of a world's state.
     pub fn width(&self) -> usize {
         self.model.nq() + 2 * self.model.nv()
@@ -143,6 +149,15 @@ impl DeviceWorlds {
         Ok(())
     }
 
+    /// Lists one evaluation, without control, of those of some worlds whose flag is 2: what [`Buffers::derived`] then holds is of where they begin
+    /// an episode.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
+    pub fn look(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError> {
+        self.dispatch(commands, worlds, [0, 1, 1], true)
+    }
+
     fn dispatch(
         &mut self,
         commands: &mut Commands,
@@ -164,14 +179,12 @@ impl DeviceWorlds {
         let told = match self.told.get(bytes) {
             Some(told) => told.clone(),
             None => {
-                let buffer = self.device.buffer("batch", bytes.len() as u64, Use::Storage)?;
-                self.device.upload(&buffer, 0, bytes);
-                let told = self.device.bind(&self.kernel, 1, &[(0, &buffer)])?;
+                let told = self.device.tell(&self.kernel, 1, bytes)?;
                 self.told.insert(bytes.to_vec(), told.clone());
                 told
             }
         };
-        commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(WORKGROUP as usize));
+        commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(WORKGROUP));
         Ok(())
     }
 }
@@ -203,10 +216,10 @@ impl Pace {
     pub fn took(&mut self, worlds: usize, started: Instant) {
         let time = started.elapsed();
         // Doubled and halved, so that there are few sizes, and late enough that one slow moment changes nothing twice.
-        if worlds == self.worlds && 3 * time < SUBMISSION {
+        if worlds == self.worlds && 3 * time < DeviceWorlds::SUBMISSION {
             self.worlds = (2 * self.worlds).min(self.most);
-        } else if time > SUBMISSION {
-            self.worlds = (self.worlds / 2).max(WORKGROUP as usize).min(self.most);
+        } else if time > DeviceWorlds::SUBMISSION {
+            self.worlds = (self.worlds / 2).max(WORKGROUP).min(self.most);
         }
     }
 }
