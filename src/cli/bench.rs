@@ -165,6 +165,9 @@ fn speed(what: &str, speed: &Speed, as_json: bool) {
         if let Some(rate) = speed.rollout_steps_per_s {
             println!("whole rollouts on the device: {rate:.0} env steps/s");
         }
+        for (kernel, seconds) in speed.kernel_s.iter().flatten() {
+            println!("  {kernel}: {:.2} ms an env step of the batch", 1e3 * seconds);
+        }
     });
 }
 

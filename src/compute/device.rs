@@ -108,20 +108,44 @@ pub struct Buffer(wgpu::Buffer);
 
 /// A shader's entry point, ready to run.
 #[derive(Clone, Debug)]
-pub struct Kernel(wgpu::ComputePipeline);
+pub struct Kernel {
+    name: String,
+    pipeline: wgpu::ComputePipeline,
+}
 
 /// The buffers of one bind group of a kernel.
 #[derive(Clone, Debug)]
 pub struct Bindings(wgpu::BindGroup);
 
 /// Work to be submitted together. What it lists runs in order, each as if after all before it.
-pub struct Commands(wgpu::CommandEncoder);
+pub struct Commands {
+    encoder: wgpu::CommandEncoder,
+    timer: Option<Timer>,
+}
+
+/// Timestamps at the beginning and end of the first kernels that are run.
+struct Timer {
+    queries: wgpu::QuerySet,
+    most: u32,
+    /// Of those timed.
+    names: Vec<String>,
+}
 
 impl Commands {
     /// Runs a kernel with `groups` workgroups, its bind groups from 0 on being `bindings`.
     pub fn run(&mut self, kernel: &Kernel, bindings: &[&Bindings], groups: usize) {
-        let mut pass = self.0.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(&kernel.0);
+        let timestamp_writes =
+            self.timer.as_mut().filter(|timer| (timer.names.len() as u32) < timer.most).map(|timer| {
+                let at = 2 * timer.names.len() as u32;
+                timer.names.push(kernel.name.clone());
+                wgpu::ComputePassTimestampWrites {
+                    query_set: &timer.queries,
+                    beginning_of_pass_write_index: Some(at),
+                    end_of_pass_write_index: Some(at + 1),
+                }
+            });
+        let mut pass = self.encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+        pass.set_pipeline(&kernel.pipeline);
         for (index, bindings) in (0..).zip(bindings) {
             pass.set_bind_group(index, &bindings.0, &[]);
         }
@@ -132,7 +156,7 @@ impl Commands {
     /// Copies the first `bytes` bytes of one buffer to `at` in another.
     pub fn copy(&mut self, from: &Buffer, to: &Buffer, at: u64, bytes: u64) {
         if bytes > 0 {
-            self.0.copy_buffer_to_buffer(&from.0, 0, &to.0, at, bytes);
+            self.encoder.copy_buffer_to_buffer(&from.0, 0, &to.0, at, bytes);
         }
     }
 }
@@ -230,14 +254,15 @@ impl Device {
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source };
             // SAFETY: the shader is ours, its loops end, and the tests that run it checked give the same numbers.
             let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
-            Kernel(device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(name),
                 layout: None,
                 module: &module,
                 entry_point: Some(entry),
                 compilation_options: wgpu::PipelineCompilationOptions::default(),
                 cache: None,
-            }))
+            });
+            Kernel { name: name.to_owned(), pipeline }
         })
     }
 
@@ -253,7 +278,7 @@ impl Device {
         self.make(|device| {
             Bindings(device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: None,
-                layout: &kernel.0.get_bind_group_layout(group),
+                layout: &kernel.pipeline.get_bind_group_layout(group),
                 entries: &entries,
             }))
         })
@@ -271,12 +296,57 @@ impl Device {
 
     /// Commands to be filled and submitted.
     pub fn commands(&self) -> Commands {
-        Commands(self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()))
+        let encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        Commands { encoder, timer: None }
+    }
+
+    /// Runs what `list` lists and says how long each kernel took altogether, in the order of their first runs; None where the adapter keeps no time.
+    /// Of more than `most` runs the first are timed.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub fn time(
+        &self,
+        most: u32,
+        list: impl FnOnce(&mut Commands) -> Result<(), DeviceError>,
+    ) -> Result<Option<Vec<(String, Duration)>>, DeviceError> {
+        if !self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Ok(None);
+        }
+        let (count, bytes) = (2 * most, 16 * u64::from(most));
+        let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count };
+        let queries = self.make(|device| device.create_query_set(&descriptor))?;
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let descriptor = wgpu::BufferDescriptor { label: Some("times"), size: bytes, usage, mapped_at_creation: false };
+        let resolved = self.make(|device| Buffer(device.create_buffer(&descriptor)))?;
+        let readback = self.buffer("times", bytes, Use::Readback)?;
+        let mut commands = self.commands();
+        commands.timer = Some(Timer { queries, most, names: vec![] });
+        list(&mut commands)?;
+        let Some(timer) = commands.timer.take() else { return Ok(None) };
+        let timed = 2 * timer.names.len() as u32;
+        commands.encoder.resolve_query_set(&timer.queries, 0..timed, &resolved.0, 0);
+        commands.copy(&resolved, &readback, 0, 8 * u64::from(timed));
+        self.submit(commands);
+        let mut ticks = vec![0_u64; timed as usize];
+        self.read(&readback, 8 * u64::from(timed), |bytes| {
+            bytemuck::cast_slice_mut(&mut ticks).copy_from_slice(bytes);
+        })?;
+        let tick = f64::from(self.queue.get_timestamp_period()) * 1e-9;
+        let mut sums: Vec<(String, Duration)> = vec![];
+        for (name, pair) in timer.names.into_iter().zip(ticks.chunks_exact(2)) {
+            let time = Duration::from_secs_f64(pair[1].saturating_sub(pair[0]) as f64 * tick);
+            match sums.iter_mut().find(|(found, _)| *found == name) {
+                Some((_, sum)) => *sum += time,
+                None => sums.push((name, time)),
+            }
+        }
+        Ok(Some(sums))
     }
 
     /// Has the device begin with what was listed.
     pub fn submit(&self, commands: Commands) {
-        self.queue.submit([commands.0.finish()]);
+        self.queue.submit([commands.encoder.finish()]);
     }
 
     /// How many workgroups one dispatch may have whose threads share `bytes` each, if they may take `most` bytes together; one at least.

@@ -175,10 +175,7 @@ impl DeviceEnv {
             let (steps, started) = (if whole { now } else { 1 }, Instant::now());
             self.submit(|env, commands, worlds| {
                 for _ in 0..steps {
-                    actor.act(commands, worlds.clone())?;
-                    env.worlds.step(commands, worlds.clone(), env.task.frame_skip())?;
-                    env.dispatch(commands, worlds.clone(), What::Judge, false)?;
-                    env.look(commands, worlds.clone())?;
+                    env.advance(actor, commands, worlds.clone())?;
                 }
                 Ok(())
             })?;
@@ -192,6 +189,44 @@ impl DeviceEnv {
         }
         self.bring(out).map_err(EnvError::Device)?;
         Ok(true)
+    }
+
+    /// How long each kernel takes in one env step of up to `worlds` worlds, in seconds; None where the adapter keeps no time.
+    ///
+    /// # Errors
+    /// [`EnvError::Device`].
+    pub fn times(
+        &mut self,
+        actor: &mut dyn ActsOnDevice,
+        worlds: usize,
+    ) -> Result<Option<Vec<(String, f64)>>, EnvError> {
+        const MOST: u32 = 256;
+        let (device, worlds) = (self.worlds.device.clone(), 0..worlds.min(self.pace.worlds()).min(self.layout.worlds));
+        let made = device.time(MOST, |commands| {
+            actor.rewind(commands, worlds.clone())?;
+            self.dispatch(commands, worlds.clone(), What::Rewind, false)?;
+            self.advance(actor, commands, worlds)
+        });
+        let times = made.map_err(EnvError::Device)?;
+        Ok(times.map(|times| times.into_iter().map(|(name, time)| (name, time.as_secs_f64())).collect()))
+    }
+
+    /// A rough count of the work of one env step of one world: operations, and bytes of the workspace read or written.
+    pub fn work(&self) -> [f64; 2] {
+        self.worlds.work(self.task.frame_skip())
+    }
+
+    /// Lists an env step: actions, physics, what comes of it, and what worlds see that begin an episode.
+    fn advance(
+        &mut self,
+        actor: &mut dyn ActsOnDevice,
+        commands: &mut Commands,
+        worlds: Range<usize>,
+    ) -> Result<(), DeviceError> {
+        actor.act(commands, worlds.clone())?;
+        self.worlds.step(commands, worlds.clone(), self.task.frame_skip())?;
+        self.dispatch(commands, worlds.clone(), What::Judge, false)?;
+        self.look(commands, worlds)
     }
 
     fn bring(&mut self, out: &mut DeviceRollout) -> Result<(), DeviceError> {

@@ -10,6 +10,7 @@ use crate::learn::{Acting, Policy, Ppo, Rollout};
 use crate::physics::{self, Precision};
 use crate::settings::{RewardSource, RunSettings};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,6 +49,13 @@ pub struct Speed {
     /// Env steps a second of whole rollouts that stay on a graphics device: a policy that acts, the physics, reward and resets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout_steps_per_s: Option<f64>,
+    /// Seconds of each kernel in one env step of the batch there, where the adapter keeps time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_s: Option<BTreeMap<String, f64>>,
+    /// What one env step of one world costs there, roughly: floating-point operations and bytes. A device that computes P operations and moves
+    /// B bytes a second makes min(P / operations, B / bytes) env steps at best: an estimate, and measured nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_operations_and_bytes: Option<[f64; 2]>,
     /// Worlds in the batch.
     pub worlds: usize,
     /// Physics threads.
@@ -119,26 +127,30 @@ fn physics_under(
     })?;
     let adapter = env.backend().adapter().map(str::to_owned);
     let solver_residual = env.backend().solver_residual();
-    let rollout_steps_per_s = match plan.backend == physics::SHADER {
-        true => Some(rollouts(plan, task, worlds)?),
-        false => None,
-    };
-    Ok(Speed { solver_residual, adapter, first_step_s, rollout_steps_per_s, ..speed })
+    let speed = Speed { solver_residual, adapter, first_step_s, ..speed };
+    if plan.backend == physics::SHADER { rollouts(plan, task, speed) } else { Ok(speed) }
 }
 
-/// Env steps a second of rollouts on a graphics device, under an untrained policy.
-fn rollouts(plan: &Plan, task: &Arc<Task>, worlds: usize) -> Result<f64, LabError> {
+/// Adds what rollouts on a graphics device make, under an untrained policy.
+fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabError> {
     const STEPS: usize = 16;
+    let worlds = speed.worlds;
     let policy = Ppo::new(task.obs_dim(), task.act_dim(), task.spec().ppo(), Seed(0))?.policy();
     let mut device = OnDevice::new(task, &policy, worlds, STEPS, 0, Seed(0), Checks::Off)?;
     device.env.reset(0, true)?;
     let mut rollout = Rollout::new(worlds);
-    let speed = measure(plan, worlds, || {
+    let made = measure(plan, worlds, || {
         let started = Instant::now();
         device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false)?;
         Ok(Round { env_steps: (worlds * STEPS) as u64, time: started.elapsed() })
     })?;
-    Ok(speed.env_steps_per_s)
+    let kernel_s = device.env.times(&mut device.actor, worlds)?.map(|times| times.into_iter().collect());
+    Ok(Speed {
+        rollout_steps_per_s: Some(made.env_steps_per_s),
+        kernel_s,
+        estimated_operations_and_bytes: Some(device.env.work()),
+        ..speed
+    })
 }
 
 /// Env steps a second of PPO on the task's own reward, collecting and learning included.
@@ -197,6 +209,8 @@ fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, 
         adapter: None,
         first_step_s: None,
         rollout_steps_per_s: None,
+        kernel_s: None,
+        estimated_operations_and_bytes: None,
         device: processor(),
     })
 }

@@ -147,7 +147,7 @@ mod tests {
                 errors.push(scaled(ours, theirs));
             }
             let taken = env.step(&rollout.actions[step * worlds * a..][..worlds * a]).unwrap();
-            for world in 0..worlds {
+            for (world, begins) in fresh.iter_mut().enumerate() {
                 let i = row(world);
                 errors.push(scaled(&rollout.rewards[i..=i], &taken.reward[world..=world]));
                 errors.push(scaled(&device.tastes()[i..=i], &taken.taste[world..=world]));
@@ -160,8 +160,8 @@ mod tests {
                     finals += 1;
                 }
                 // Where the two drew other beginnings, or drifted apart, the processor's world is set to the device's.
-                fresh[world] = ends.0 || ends.1 || rollout.terminated[i] || rollout.truncated[i];
-                ended += usize::from(fresh[world]);
+                *begins = ends.0 || ends.1 || rollout.terminated[i] || rollout.truncated[i];
+                ended += usize::from(*begins);
             }
         }
         errors.sort_by(f64::total_cmp);

@@ -38,6 +38,10 @@ pub struct DeviceWorlds {
     kernel: Kernel,
     bindings: Bindings,
     workspaces: Buffer,
+    /// Bytes of the workspace of a workgroup.
+    workspace: u64,
+    /// Contacts that the robot's geoms can have together.
+    contacts: usize,
     /// Worlds that one dispatch has workspaces for.
     most: usize,
     /// Rounds of an env step in one dispatch, and in a timestep.
@@ -102,6 +106,8 @@ impl DeviceWorlds {
             device: device.clone(),
             stages: if plan.integrator == Integrator::Rk4 { 4 } else { 1 },
             most_rounds: most_rounds(&plan),
+            workspace,
+            contacts: plan.slots,
             told: HashMap::new(),
             workspaces,
             model,
@@ -147,6 +153,17 @@ impl DeviceWorlds {
             self.dispatch(commands, worlds.clone(), [first_round, end_round, rounds], false)?;
         }
         Ok(())
+    }
+
+    /// A rough count of the work of one env step of one world: floating-point operations with a handful of contacts and three Newton steps, and bytes
+    /// if every number of the workspace moves three times an evaluation.
+    pub fn work(&self, frame_skip: usize) -> [f64; 2] {
+        let (nv, bodies) = (self.model.nv() as f64, self.model.nbody() as f64);
+        let (contacts, directions) = (self.contacts.min(8) as f64, 3.0);
+        let newton = nv.powi(3) / 3.0 + 4.0 * nv.powi(2) + contacts * (60.0 + 12.0 * directions * nv);
+        let evaluations = (frame_skip * self.stages) as f64;
+        let operations = evaluations * (700.0 * bodies + 200.0 * nv + 3.0 * newton);
+        [operations, 3.0 * evaluations * self.workspace as f64 / WORKGROUP as f64]
     }
 
     /// Lists one evaluation, without control, of those of some worlds whose flag is 2: what [`Buffers::derived`] then holds is of where they begin
