@@ -223,8 +223,8 @@ mod tests {
         let task = Arc::new(Task::load("inverted_pendulum").unwrap().with_horizon(60));
         let policy = policy(&task);
         let worlds = 100;
-        let mut device = OnDevice::new(&task, &policy, worlds, 60, 0, Seed(4), Checks::On).unwrap();
-        device.env.reset(4, false).unwrap();
+        let mut device = OnDevice::new(&task, &policy, worlds, 60, 0, Seed(200), Checks::On).unwrap();
+        device.env.reset(200, false).unwrap();
         let mut rollout = Rollout::new(worlds);
         device.collect(&policy, Acting::Mean, &mut rollout, &mut || false).unwrap();
         let returned = |world: usize| {
@@ -238,7 +238,7 @@ mod tests {
             }
         };
         let ours: Vec<f64> = (0..worlds).map(returned).collect();
-        let theirs = super::super::evaluate(&task, &policy, "lanes", worlds, 4).unwrap().returns;
+        let theirs = super::super::evaluate(&task, &policy, "lanes", worlds, 200).unwrap().returns;
         let statistics = |returns: &[f64]| {
             let n = returns.len() as f64;
             let mean = returns.iter().sum::<f64>() / n;
