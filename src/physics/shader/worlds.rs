@@ -166,7 +166,7 @@ impl DeviceWorlds {
         [operations, 3.0 * evaluations * self.workspace as f64 / WORKGROUP as f64]
     }
 
-    /// Lists one evaluation, without control, of those of some worlds whose flag is 2: what [`Buffers::derived`] then holds is of where they begin
+    /// Lists one evaluation, without control, of those of some worlds whose flag is 2: what their derived quantities then are is of where they begin
     /// an episode.
     ///
     /// # Errors
