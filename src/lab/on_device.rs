@@ -175,15 +175,24 @@ mod tests {
         assert!(ended > 0, "{name}: no episode ended");
     }
 
-    #[test]
-    fn a_hopper_on_the_device_is_the_processors() {
-        agrees("hopper", 12, 30);
+    macro_rules! agree {
+        ($($name:ident $horizon:literal $steps:literal),* $(,)?) => {
+            mod agrees_with_the_processor {
+                $(#[test] fn $name() { super::agrees(stringify!($name), $horizon, $steps); })*
+            }
+        };
     }
 
-    #[test]
-    fn a_reacher_on_the_device_is_the_processors() {
-        agrees("reacher", 8, 12);
-    }
+    // Between them: frames, boxes to draw from, forces of constraints and contacts, inertias, tastes, dot products and conditions.
+    agree!(
+        hopper 12 30,
+        hopper_backflip 6 10,
+        reacher 8 12,
+        inverted_double_pendulum 6 10,
+        pusher 4 6,
+        ant 4 6,
+        humanoid 3 4,
+    );
 
     /// Log-densities are the closed form's for the actions drawn, the draws are standard normal numbers, and the means are the network's.
     #[test]
