@@ -98,6 +98,8 @@ pub struct Device {
     pub adapter: String,
     /// Whether a processor computes in a GPU's place.
     pub software: bool,
+    /// The name of its driver's kept shaders, and the shaders, where the driver lets them be kept.
+    cache: Option<(String, Option<wgpu::PipelineCache>)>,
     /// The first thing that went wrong outside of an error scope.
     fault: Arc<Mutex<Option<DeviceError>>>,
 }
@@ -170,7 +172,10 @@ impl Device {
             ..wgpu::RequestAdapterOptions::default()
         }))
         .map_err(|error| DeviceError::NoAdapter(error.to_string()))?;
-        let wgpu::AdapterInfo { name, device_type, .. } = adapter.get_info();
+        let info = adapter.get_info();
+        let keeps = adapter.features().contains(wgpu::Features::PIPELINE_CACHE);
+        let cache = wgpu::util::pipeline_cache_key(&info).filter(|_| keeps).map(|name| (name, None));
+        let wgpu::AdapterInfo { name, device_type, .. } = info;
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("physics"),
             required_limits: adapter.limits(),
@@ -187,7 +192,30 @@ impl Device {
         let (slot, adapter) = (fault.clone(), name.clone());
         device
             .set_device_lost_callback(move |_, why| first(&slot, DeviceError::Lost { adapter: adapter.clone(), why }));
-        Ok(Device { device, queue, adapter: name, software: device_type == wgpu::DeviceType::Cpu, fault })
+        Ok(Device { device, queue, adapter: name, software: device_type == wgpu::DeviceType::Cpu, cache, fault })
+    }
+
+    /// The name under which what this device compiles can be kept between runs; None where its driver gives none.
+    pub fn keeps_as(&self) -> Option<&str> {
+        self.cache.as_ref().map(|(name, _)| name.as_str())
+    }
+
+    /// Compiles from now on with what [`Device::kept`] gave under the same name, if anything, and keeps what it compiles.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub fn keep(&mut self, kept: Option<&[u8]>) -> Result<(), DeviceError> {
+        let Some((name, _)) = &self.cache else { return Ok(()) };
+        let descriptor = wgpu::PipelineCacheDescriptor { label: None, data: kept, fallback: true };
+        // SAFETY: the bytes are those that the same driver gave, as their name and the checksum of their file say; wgpu looks at their header.
+        let cache = self.make(|device| unsafe { device.create_pipeline_cache(&descriptor) })?;
+        self.cache = Some((name.clone(), Some(cache)));
+        Ok(())
+    }
+
+    /// What was compiled since [`Device::keep`], and before it.
+    pub fn kept(&self) -> Option<Vec<u8>> {
+        self.cache.as_ref().and_then(|(_, cache)| cache.as_ref()?.get_data())
     }
 
     /// What went wrong since the device was opened, if anything.
@@ -260,7 +288,7 @@ impl Device {
                 module: &module,
                 entry_point: Some(entry),
                 compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache: None,
+                cache: self.cache.as_ref().and_then(|(_, cache)| cache.as_ref()),
             });
             Kernel { name: name.to_owned(), pipeline }
         })

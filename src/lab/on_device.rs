@@ -3,8 +3,10 @@
 use super::LabError;
 use crate::basics::Seed;
 use crate::compute::{Checks, Device};
-use crate::gym::{DeviceEnv, DeviceRollout, Task};
+use crate::gym::{DeviceEnv, DeviceRollout, EnvError, Task};
 use crate::learn::{Acting, DeviceActor, Policy, Rollout};
+use crate::settings::folders::cache_folder;
+use crate::store::{keep_shaders, read_shaders};
 use std::sync::Arc;
 
 /// A task's worlds, and the policy that acts in them.
@@ -29,11 +31,23 @@ impl OnDevice {
         seed: Seed,
         checks: Checks,
     ) -> Result<OnDevice, LabError> {
-        let device = Device::open().map_err(crate::gym::EnvError::Device)?;
+        let mut device = Device::open().map_err(EnvError::Device)?;
+        // Checked ones are for tests, which leave nothing behind.
+        let folder = cache_folder().filter(|_| checks == Checks::Off).map(|folder| folder.join("shaders"));
+        let place = folder.zip(device.keeps_as().map(str::to_owned));
+        let kept = place.as_ref().and_then(|(folder, name)| read_shaders(folder, name));
+        device.keep(kept.as_deref()).map_err(EnvError::Device)?;
         let env = DeviceEnv::new(&device, task.clone(), worlds, steps, trailed, checks)?;
         let buffers = [env.rollout(), env.controls()];
         let actor = DeviceActor::new(&device, env.layout(), policy, task.model().ctrl_range(), buffers, seed, checks)
-            .map_err(crate::gym::EnvError::Device)?;
+            .map_err(EnvError::Device)?;
+        if let (Some((folder, name)), Some(compiled)) = (place, device.kept().filter(|all| kept.as_ref() != Some(all)))
+        {
+            // What is not kept is compiled again.
+            if let Err(error) = keep_shaders(&folder, &name, &compiled) {
+                log::debug!("{error}");
+            }
+        }
         Ok(OnDevice { env, actor, brought: DeviceRollout::default() })
     }
 
