@@ -5,6 +5,8 @@
 pub mod basics;
 pub mod settings;
 
+pub mod compute;
+
 pub mod physics;
 
 pub mod gym;

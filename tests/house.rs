@@ -14,14 +14,15 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("basics", &[]),
     ("settings", &["basics"]),
-    ("physics", &["basics", "settings"]),
-    ("gym", &["basics", "settings", "physics"]),
-    ("learn", &["basics", "settings"]),
+    ("compute", &[]),
+    ("physics", &["basics", "settings", "compute"]),
+    ("gym", &["basics", "settings", "compute", "physics"]),
+    ("learn", &["basics", "settings", "compute"]),
     ("preference", &["basics", "settings", "learn"]),
     ("text", &["basics", "settings", "learn", "preference"]),
     ("store", &["basics", "settings"]),
     ("view", &["basics", "settings"]),
-    ("lab", &["basics", "settings", "physics", "gym", "learn", "preference", "text", "store", "view"]),
+    ("lab", &["basics", "settings", "compute", "physics", "gym", "learn", "preference", "text", "store", "view"]),
     ("app", &["basics", "settings", "view", "lab"]),
     ("cli", &["basics", "settings", "view", "lab", "app"]),
 ];
@@ -30,7 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const CRATES: &[(&[&str], &[&str])] = &[
     (&["rapier3d", "parry3d", "mjcf_rs"], &["physics"]),
     (&["tch", "torch_sys"], &["learn", "preference", "text"]),
-    (&["wgpu", "naga"], &["physics", "view", WGPU_ADAPTER]),
+    (&["wgpu", "naga", "naga_oil"], &["compute", "view", WGPU_ADAPTER]),
     (&["egui", "eframe", "egui_wgpu", "egui_winit", "egui_plot", "winit"], &["app"]),
     (&["clap"], &["cli", "settings"]),
     (&["rusqlite", "safetensors", "npyz"], &["store"]),

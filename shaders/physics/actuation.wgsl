@@ -2,18 +2,19 @@
 #define_import_path physics::actuation
 
 #import physics::plan::{hold, plan, NV, MOTORS}
-#import physics::workspace as ws
+#import physics::workspace::{group, lane, workspaces}
 
 // Adds the actuators' forces to the smooth ones.
 fn actuation() {
-    for (var i = 0u; i < NV + hold; i++) {
-        ws::actuator[i] = 0.0;
+    let ws = &workspaces[group];
+    for (var i = hold; i < NV; i++) {
+        ws.actuator[i][lane] = 0.0;
     }
-    for (var k = 0u; k < MOTORS + hold; k++) {
-        let held = clamp(ws::ctrl[k], plan.motors[k].low, plan.motors[k].high);
-        ws::actuator[plan.motors[k].dof] += plan.motors[k].gear * held;
+    for (var k = hold; k < MOTORS; k++) {
+        let held = clamp(ws.ctrl[k][lane], plan.motors[k].low, plan.motors[k].high);
+        ws.actuator[plan.motors[k].dof][lane] += plan.motors[k].gear * held;
     }
-    for (var i = 0u; i < NV + hold; i++) {
-        ws::smooth_force[i] += ws::actuator[i];
+    for (var i = hold; i < NV; i++) {
+        ws.smooth_force[i][lane] += ws.actuator[i][lane];
     }
 }

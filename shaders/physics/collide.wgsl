@@ -113,7 +113,7 @@ fn capsules(a: Shape, b: Shape, margin: f32) -> Touches {
         return Touches(spheres(a.center + at_a * p, a.radius, b.center + clip(at_b) * q, b.radius, margin), Touch());
     }
     var touches = Touches();
-    for (var k = 0u; k < 4u + hold; k++) {
+    for (var k = hold; k < 4u; k++) {
         let end = select(1.0, -1.0, (k & 1u) == 1u);
         let on_a = k < 2u;
         let at_a = select(clip((u - end * mb) / ma), end, on_a);
@@ -140,7 +140,7 @@ fn clip(x: f32) -> f32 {
 fn capsule_cylinder(capsule: Shape, cylinder: Shape, margin: f32) -> Touch {
     var low = -capsule.half_length;
     var high = capsule.half_length;
-    for (var halving = 0u; halving < 24u + hold; halving++) {
+    for (var halving = hold; halving < 24u; halving++) {
         let middle = 0.5 * (low + high);
         let slope = outside(cylinder, capsule.center + middle * capsule.axis).away;
         if dot(slope, capsule.axis) < 0.0 {

@@ -6,7 +6,7 @@
 #define_import_path physics::constraint
 
 #import physics::plan::{hold, plan, Softness, LIMITS}
-#import physics::workspace as ws
+#import physics::workspace::{group, lane, workspaces, LimitRow}
 
 // The impedance d at a penetration (or distance inside the margin), and the regulariser R = scale · (1 − d)/d.
 struct Impedance {
@@ -34,19 +34,20 @@ fn power(x: f32, exponent: u32) -> f32 {
 
 // Joint limits: which end of which range is violated, and how it pushes back.
 fn limits() {
-    for (var k = 0u; k < LIMITS + hold; k++) {
-        let q = ws::qpos[plan.limits[k].qposadr];
+    let ws = &workspaces[group];
+    for (var k = hold; k < LIMITS; k++) {
+        let q = ws.qpos[plan.limits[k].qposadr][lane];
         let below = q - plan.limits[k].low;
         let above = plan.limits[k].high - q;
         let depth = min(below, above) - plan.limits[k].margin;
-        ws::limit[k] = ws::LimitRow();
+        ws.limit[k][lane] = LimitRow();
         if depth < 0.0 {
             let softness = plan.limits[k].softness;
             let sign = select(-1.0, 1.0, below < above);
             let made = impedance(softness, abs(depth));
-            let velocity = sign * ws::qvel[plan.limits[k].dof];
+            let velocity = sign * ws.qvel[plan.limits[k].dof][lane];
             let aref = -(softness.damping * velocity) - softness.stiffness * made.d * depth;
-            ws::limit[k] = ws::LimitRow(sign, aref, 1.0 / made.regulariser);
+            ws.limit[k][lane] = LimitRow(sign, aref, 1.0 / made.regulariser);
         }
     }
 }

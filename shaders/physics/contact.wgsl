@@ -8,13 +8,14 @@
 #import physics::spatial::{Spatial, normalized}
 #import physics::collide::{Shape, Touch, collide}
 #import physics::constraint::impedance
-#import physics::workspace as ws
+#import physics::workspace::{group, lane, workspaces, Contact}
 
 // Finds the contacts and what they ask for (mj_collision, mj_makeConstraint).
 fn contacts() {
-    ws::count = 0u;
-    ws::couples = false;
-    for (var index = 0u; index < PAIRS + hold; index++) {
+    let ws = &workspaces[group];
+    ws.count[lane] = 0u;
+    ws.couples[lane] = 0u;
+    for (var index = hold; index < PAIRS; index++) {
         let a = shape(plan.pairs[index].geom_a);
         let b = shape(plan.pairs[index].geom_b);
         let near = plan.pairs[index].near;
@@ -23,7 +24,7 @@ fn contacts() {
             continue;
         }
         let touches = collide(plan.pairs[index].test, a, b, plan.pairs[index].margin);
-        for (var k = 0u; k < 2u + hold; k++) {
+        for (var k = hold; k < 2u; k++) {
             var touch = touches.first;
             if k == 1u {
                 touch = touches.second;
@@ -36,10 +37,11 @@ fn contacts() {
 }
 
 fn shape(geom: u32) -> Shape {
+    let ws = &workspaces[group];
     let body = plan.geoms[geom].body;
-    let mat = ws::xmat[body];
+    let mat = ws.xmat[body][lane];
     return Shape(
-        ws::xpos[body] + mat * plan.geoms[geom].pos,
+        ws.xpos[body][lane] + mat * plan.geoms[geom].pos,
         mat * plan.geoms[geom].axis,
         plan.geoms[geom].radius,
         plan.geoms[geom].half_length,
@@ -47,11 +49,12 @@ fn shape(geom: u32) -> Shape {
 }
 
 fn add(index: u32, touch: Touch, hint: vec3f) {
-    if ws::count == SLOTS {
+    let ws = &workspaces[group];
+    if ws.count[lane] == SLOTS {
         return;
     }
     let tangent = first_tangent(plan.pairs[index].test, touch.normal, hint);
-    var made: ws::Contact;
+    var made: Contact;
     made.point = touch.point;
     made.pair = index;
     made.normal = touch.normal;
@@ -63,29 +66,32 @@ fn add(index: u32, touch: Touch, hint: vec3f) {
     made.stiffness = 1.0 / asked.regulariser;
     made.aref = -softness.damping * parted(made, motion_a(index, touch.point), motion_b(index, touch.point));
     made.aref.x -= softness.stiffness * asked.d * depth;
-    ws::contact[ws::count] = made;
-    ws::count++;
-    ws::couples = ws::couples || plan.pairs[index].couples != 0u;
+    ws.contact[ws.count[lane]][lane] = made;
+    ws.count[lane]++;
+    ws.couples[lane] |= plan.pairs[index].couples;
 }
 
 // The velocity of the first body's point that lies where the contact is.
 fn motion_a(pair: u32, point: vec3f) -> vec3f {
+    let ws = &workspaces[group];
     let body = plan.pairs[pair].body_a;
-    return at_point(ws::cvel[body], body, point);
+    return at_point(ws.cvel[body][lane], body, point);
 }
 
 fn motion_b(pair: u32, point: vec3f) -> vec3f {
+    let ws = &workspaces[group];
     let body = plan.pairs[pair].body_b;
-    return at_point(ws::cvel[body], body, point);
+    return at_point(ws.cvel[body][lane], body, point);
 }
 
 // How a body that moves with `motion` about its tree's centre of mass moves a point.
 fn at_point(motion: Spatial, body: u32, point: vec3f) -> vec3f {
-    return motion.linear + cross(motion.angular, point - ws::com[plan.bodies[body].root]);
+    let ws = &workspaces[group];
+    return motion.linear + cross(motion.angular, point - ws.com[plan.bodies[body].root][lane]);
 }
 
 // The relative motion of two bodies along the contact's directions.
-fn parted(contact: ws::Contact, a: vec3f, b: vec3f) -> vec3f {
+fn parted(contact: Contact, a: vec3f, b: vec3f) -> vec3f {
     let u = b - a;
     var along = vec3f(dot(contact.normal, u), 0.0, 0.0);
     if DIRECTIONS > 1u {
@@ -98,7 +104,7 @@ fn parted(contact: ws::Contact, a: vec3f, b: vec3f) -> vec3f {
 }
 
 // Something given along the contact's directions, in the axes of the world.
-fn in_world(contact: ws::Contact, parts: vec3f) -> vec3f {
+fn in_world(contact: Contact, parts: vec3f) -> vec3f {
     var sum = parts.x * contact.normal;
     if DIRECTIONS > 1u {
         sum += parts.y * contact.tangent;

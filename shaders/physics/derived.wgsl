@@ -3,7 +3,7 @@
 
 #import physics::plan::{hold, NBODY, NV, NONE}
 #import physics::solve::wrenches
-#import physics::workspace as ws
+#import physics::workspace::{group, lane, workspaces}
 
 // Where each quantity lies among a world's numbers; `NONE` where it is not asked for.
 struct Layout {
@@ -18,50 +18,51 @@ struct Layout {
     qfrc_constraint: u32,
 }
 
-@group(0) @binding(4) var<storage, read_write> derived: array<f32>;
+@group(0) @binding(3) var<storage, read_write> derived: array<f32>;
 
 // Keeps what was asked for, of the world whose numbers begin at `base`.
 fn store(kept: Layout, base: u32) {
+    let ws = &workspaces[group];
     if kept.frames != NONE {
-        for (var body = 0u; body < NBODY + hold; body++) {
+        for (var body = hold; body < NBODY; body++) {
             let at = base + kept.frames + 12u * body;
-            put(at, ws::xpos[body]);
-            let rows = transpose(ws::xmat[body]);
+            put(at, ws.xpos[body][lane]);
+            let rows = transpose(ws.xmat[body][lane]);
             put(at + 3u, rows[0]);
             put(at + 6u, rows[1]);
             put(at + 9u, rows[2]);
         }
     }
     if kept.cinert != NONE {
-        for (var body = 0u; body < NBODY + hold; body++) {
+        for (var body = hold; body < NBODY; body++) {
             let at = base + kept.cinert + 10u * body;
-            put(at, ws::cinert[body].diagonal);
-            put(at + 3u, ws::cinert[body].products);
-            put(at + 6u, ws::cinert[body].moment);
-            derived[at + 9u] = ws::cinert[body].mass;
+            put(at, ws.cinert[body][lane].diagonal);
+            put(at + 3u, ws.cinert[body][lane].products);
+            put(at + 6u, ws.cinert[body][lane].moment);
+            derived[at + 9u] = ws.cinert[body][lane].mass;
         }
     }
     if kept.cvel != NONE {
-        for (var body = 0u; body < NBODY + hold; body++) {
+        for (var body = hold; body < NBODY; body++) {
             let at = base + kept.cvel + 6u * body;
-            put(at, ws::cvel[body].angular);
-            put(at + 3u, ws::cvel[body].linear);
+            put(at, ws.cvel[body][lane].angular);
+            put(at + 3u, ws.cvel[body][lane].linear);
         }
     }
     if kept.cfrc_ext != NONE {
         wrenches();
-        for (var body = 0u; body < NBODY + hold; body++) {
+        for (var body = hold; body < NBODY; body++) {
             let at = base + kept.cfrc_ext + 6u * body;
-            put(at, ws::cfrc[body].angular);
-            put(at + 3u, ws::cfrc[body].linear);
+            put(at, ws.cfrc[body][lane].angular);
+            put(at + 3u, ws.cfrc[body][lane].linear);
         }
     }
-    for (var i = 0u; i < NV + hold; i++) {
+    for (var i = hold; i < NV; i++) {
         if kept.qfrc_actuator != NONE {
-            derived[base + kept.qfrc_actuator + i] = ws::actuator[i];
+            derived[base + kept.qfrc_actuator + i] = ws.actuator[i][lane];
         }
         if kept.qfrc_constraint != NONE {
-            derived[base + kept.qfrc_constraint + i] = ws::constraint[i];
+            derived[base + kept.qfrc_constraint + i] = ws.constraint[i][lane];
         }
     }
 }

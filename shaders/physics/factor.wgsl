@@ -5,12 +5,13 @@
 // branches, all before it.
 #define_import_path physics::factor
 
-#import physics::plan::{hold, plan, NV}
-#import physics::workspace as ws
+#import physics::plan::{hold, plan, CHUNKS, NV}
+#import physics::workspace::{group, lane, workspaces}
 
-// Where an entry lies in the lower half of a symmetric matrix, j ≤ i.
-fn entry(i: u32, j: u32) -> u32 {
-    return i * (i + 1u) / 2u + j;
+// Where an entry lies, as its part j % 4: a matrix is rows of vectors of four. Of a symmetric one the lower half counts, and what stands above
+// the diagonal is not read.
+fn chunk(i: u32, j: u32) -> u32 {
+    return CHUNKS * i + j / 4u;
 }
 
 // Columns of row i left of the diagonal.
@@ -20,66 +21,66 @@ fn columns(i: u32, dense: bool) -> u32 {
 
 // Replaces the lower half of the Hessian by L below its diagonal; `inverse` takes 1/D.
 fn factor(dense: bool) {
+    let ws = &workspaces[group];
     for (var k = NV + hold; k > 0u; ) {
         k--;
-        let row = entry(k, 0u);
-        let d = 1.0 / ws::hessian[row + k];
-        ws::inverse[k] = d;
-        let all = columns(k, dense);
-        var left = all;
+        let d = 1.0 / ws.hessian[chunk(k, k)][lane][k % 4u];
+        ws.inverse[k][lane] = d;
+        var row: array<vec4f, CHUNKS>;
+        for (var c = 0u; c < CHUNKS; c++) {
+            row[c] = ws.hessian[CHUNKS * k + c][lane];
+        }
+        var left = columns(k, dense);
         while left != 0u {
             let i = firstLeadingBit(left);
             left ^= 1u << i;
-            let l = ws::hessian[row + i] * d;
-            let other = entry(i, 0u);
-            var rest = left | (1u << i);
-            while rest != 0u {
-                let j = firstTrailingBit(rest);
-                rest &= rest - 1u;
-                ws::hessian[other + j] -= l * ws::hessian[row + j];
+            let l = ws.hessian[chunk(k, i)][lane][i % 4u] * d;
+            for (var c = 0u; c < CHUNKS; c++) {
+                ws.hessian[CHUNKS * i + c][lane] -= l * row[c];
             }
-            ws::hessian[row + i] = l;
+            ws.hessian[chunk(k, i)][lane][i % 4u] = l;
         }
     }
 }
 
 // Solves H x = b in place of b.
-fn solve(dense: bool, x: ptr<private, array<f32, NV>>) {
+fn solve(dense: bool, x: u32) {
+    let ws = &workspaces[group];
     for (var k = NV + hold; k > 0u; ) {
         k--;
-        let at = (*x)[k];
+        let at = ws.vectors[x][k][lane];
         var rest = columns(k, dense);
         while rest != 0u {
             let j = firstTrailingBit(rest);
             rest &= rest - 1u;
-            (*x)[j] -= ws::hessian[entry(k, j)] * at;
+            ws.vectors[x][j][lane] -= ws.hessian[chunk(k, j)][lane][j % 4u] * at;
         }
     }
-    for (var k = 0u; k < NV + hold; k++) {
-        var at = (*x)[k] * ws::inverse[k];
+    for (var k = hold; k < NV; k++) {
+        var at = ws.vectors[x][k][lane] * ws.inverse[k][lane];
         var rest = columns(k, dense);
         while rest != 0u {
             let j = firstTrailingBit(rest);
             rest &= rest - 1u;
-            at -= ws::hessian[entry(k, j)] * (*x)[j];
+            at -= ws.hessian[chunk(k, j)][lane][j % 4u] * ws.vectors[x][j][lane];
         }
-        (*x)[k] = at;
+        ws.vectors[x][k][lane] = at;
     }
 }
 
 // y = M x.
-fn multiply(x: ptr<private, array<f32, NV>>, y: ptr<private, array<f32, NV>>) {
-    for (var i = 0u; i < NV + hold; i++) {
-        let row = entry(i, 0u);
-        var sum = ws::mass[row + i] * (*x)[i];
+fn multiply(x: u32, y: u32) {
+    let ws = &workspaces[group];
+    for (var i = hold; i < NV; i++) {
+        var sum = ws.mass[chunk(i, i)][lane][i % 4u] * ws.vectors[x][i][lane];
         var rest = plan.dofs[i].ancestors;
         while rest != 0u {
             let j = firstTrailingBit(rest);
             rest &= rest - 1u;
-            let m = ws::mass[row + j];
-            sum += m * (*x)[j];
-            (*y)[j] += m * (*x)[i];
+            let m = ws.mass[chunk(i, j)][lane][j % 4u];
+            sum += m * ws.vectors[x][j][lane];
+            ws.vectors[y][j][lane] += m * ws.vectors[x][i][lane];
         }
-        (*y)[i] = sum;
+        ws.vectors[y][i][lane] = sum;
     }
 }

@@ -3,24 +3,25 @@
 
 #import physics::plan::{hold, plan, NBODY, NV}
 #import physics::spatial::{Inertia, dot_spatial, inertia_mul, symmetric}
-#import physics::factor::entry
-#import physics::workspace as ws
+#import physics::factor::chunk
+#import physics::workspace::{group, lane, workspaces}
 
 // Body inertias in the axes of the world (cinert), composite inertias, and M with the rotors' armature on its diagonal.
 fn inertia() {
-    for (var index = 1u; index < NBODY + hold; index++) {
-        let arm = ws::xipos[index] - ws::com[plan.bodies[index].root];
+    let ws = &workspaces[group];
+    for (var index = 1u + hold; index < NBODY; index++) {
+        let arm = ws.xipos[index][lane] - ws.com[plan.bodies[index].root][lane];
         let own = symmetric(plan.bodies[index].diagonal, plan.bodies[index].products);
-        let moved = about(ws::xmat[index], own, arm, plan.bodies[index].mass);
-        ws::cinert[index] = moved;
-        ws::crb[index] = moved;
+        let moved = about(ws.xmat[index][lane], own, arm, plan.bodies[index].mass);
+        ws.cinert[index][lane] = moved;
+        ws.crb[index][lane] = moved;
     }
     for (var index = NBODY - 1u + hold; index > 0u; index--) {
         let parent = plan.bodies[index].parent;
         if parent > 0u {
-            let part = ws::crb[index];
-            let whole = ws::crb[parent];
-            ws::crb[parent] = Inertia(
+            let part = ws.crb[index][lane];
+            let whole = ws.crb[parent][lane];
+            ws.crb[parent][lane] = Inertia(
                 whole.diagonal + part.diagonal,
                 whole.products + part.products,
                 whole.moment + part.moment,
@@ -28,15 +29,14 @@ fn inertia() {
             );
         }
     }
-    for (var i = 0u; i < NV + hold; i++) {
-        let row = entry(i, 0u);
-        let force = inertia_mul(ws::crb[plan.dofs[i].body], ws::cdof[i]);
-        ws::mass[row + i] = dot_spatial(ws::cdof[i], force) + plan.dofs[i].armature;
+    for (var i = hold; i < NV; i++) {
+        let force = inertia_mul(ws.crb[plan.dofs[i].body][lane], ws.cdof[i][lane]);
+        ws.mass[chunk(i, i)][lane][i % 4u] = dot_spatial(ws.cdof[i][lane], force) + plan.dofs[i].armature;
         var rest = plan.dofs[i].ancestors;
         while rest != 0u {
             let j = firstTrailingBit(rest);
             rest &= rest - 1u;
-            ws::mass[row + j] = dot_spatial(ws::cdof[j], force);
+            ws.mass[chunk(i, j)][lane][j % 4u] = dot_spatial(ws.cdof[j][lane], force);
         }
     }
 }

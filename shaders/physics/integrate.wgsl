@@ -2,11 +2,11 @@
 // method of fourth order (mj_RungeKutta).
 #define_import_path physics::integrate
 
-#import physics::plan::{hold, plan, NQ, NV, NJNT, TRIANGLE, FREE}
+#import physics::plan::{hold, plan, NQ, NV, NJNT, CHUNKS, FREE}
 #import physics::spatial::{normalized, quat_mul, sin_cos, unit}
-#import physics::factor::{entry, factor, solve}
+#import physics::factor::{chunk, factor, solve}
 #import physics::dynamics::evaluate
-#import physics::workspace as ws
+#import physics::workspace::{group, lane, workspaces, QACC, DIRECTION}
 
 #ifdef HAS_RUNGE_KUTTA
 const STAGES: u32 = 4u;
@@ -14,45 +14,48 @@ const STAGES: u32 = 4u;
 const STAGES: u32 = 1u;
 #endif
 
-// One timestep. Evaluates the forward dynamics itself: once, or four times.
-fn step() {
-    for (var i = 0u; i < NQ + hold; i++) {
-        ws::qpos_start[i] = ws::qpos[i];
+// Evaluates the forward dynamics once, and goes on to the state that is evaluated next. STAGES rounds are a timestep.
+fn advance(round: u32) {
+    let ws = &workspaces[group];
+    let stage = round % STAGES;
+    if stage == 0u {
+        for (var i = hold; i < NQ; i++) {
+            ws.qpos_start[i][lane] = ws.qpos[i][lane];
+        }
+        for (var i = hold; i < NV; i++) {
+            ws.qvel_start[i][lane] = ws.qvel[i][lane];
+            ws.qvel_sum[i][lane] = 0.0;
+            ws.qacc_sum[i][lane] = 0.0;
+        }
     }
-    for (var i = 0u; i < NV + hold; i++) {
-        ws::qvel_start[i] = ws::qvel[i];
-        ws::qvel_sum[i] = 0.0;
-        ws::qacc_sum[i] = 0.0;
-    }
-    for (var stage = 0u; stage < STAGES + hold; stage++) {
-        // The one place that the evaluation is inlined into.
-        evaluate();
+    // The one place that the evaluation is inlined into.
+    evaluate();
 #ifdef HAS_RUNGE_KUTTA
-        runge_kutta(stage);
+    runge_kutta(stage);
 #else
-        euler();
+    euler();
 #endif
-    }
 }
 
 #ifndef HAS_RUNGE_KUTTA
 // v ← v + h (M + h B)⁻¹ f, q ← q + h v, for joint damping B.
 fn euler() {
+    let ws = &workspaces[group];
     let h = plan.timestep;
-    for (var k = 0u; k < TRIANGLE + hold; k++) {
-        ws::hessian[k] = ws::mass[k];
+    for (var k = hold; k < NV * CHUNKS; k++) {
+        ws.hessian[k][lane] = ws.mass[k][lane];
     }
-    for (var i = 0u; i < NV + hold; i++) {
-        ws::hessian[entry(i, i)] += h * plan.dofs[i].damping;
-        ws::direction[i] = ws::smooth_force[i] + ws::constraint[i];
+    for (var i = hold; i < NV; i++) {
+        ws.hessian[chunk(i, i)][lane][i % 4u] += h * plan.dofs[i].damping;
+        ws.vectors[DIRECTION][i][lane] = ws.smooth_force[i][lane] + ws.constraint[i][lane];
     }
     factor(false);
-    solve(false, &ws::direction);
-    for (var i = 0u; i < NV + hold; i++) {
-        ws::qvel[i] += h * ws::direction[i];
-        ws::rate[i] = ws::qvel[i];
+    solve(false, DIRECTION);
+    for (var i = hold; i < NV; i++) {
+        ws.qvel[i][lane] += h * ws.vectors[DIRECTION][i][lane];
+        ws.rate[i][lane] = ws.qvel[i][lane];
     }
-    advance(h);
+    integrate(h);
 }
 #endif
 
@@ -62,40 +65,41 @@ fn euler() {
 // A free joint's rotation is integrated in the Lie algebra (Munthe-Kaas 1998), as MuJoCo 4 does: the rotation since the step began is
 // exp(u), and a stage's angular velocity ω, which is in the axes of the body as turned by u, counts as u's rate dexp⁻¹_{−u}(ω).
 fn runge_kutta(stage: u32) {
+    let ws = &workspaces[group];
     let h = plan.timestep;
     let outer = stage == 0u || stage == 3u;
     let weight = select(1.0 / 3.0, 1.0 / 6.0, outer);
     // The rate of this stage: qvel, but for rotations. `rate` holds the last stage's.
     let behind = h * select(0.5, 1.0, stage == 3u);
-    for (var j = 0u; j < NJNT + hold; j++) {
+    for (var j = hold; j < NJNT; j++) {
         let v = plan.joints[j].dofadr;
 #ifdef HAS_FREE
         if plan.joints[j].kind == FREE {
             var turned = vec3f();
             if stage > 0u {
-                turned = behind * vec3f(ws::rate[v + 3u], ws::rate[v + 4u], ws::rate[v + 5u]);
+                turned = behind * vec3f(ws.rate[v + 3u][lane], ws.rate[v + 4u][lane], ws.rate[v + 5u][lane]);
             }
-            let rate = algebra_rate(turned, vec3f(ws::qvel[v + 3u], ws::qvel[v + 4u], ws::qvel[v + 5u]));
+            let rate = algebra_rate(turned, vec3f(ws.qvel[v + 3u][lane], ws.qvel[v + 4u][lane], ws.qvel[v + 5u][lane]));
             for (var k = 0u; k < 3u; k++) {
-                ws::rate[v + k] = ws::qvel[v + k];
-                ws::rate[v + 3u + k] = rate[k];
+                ws.rate[v + k][lane] = ws.qvel[v + k][lane];
+                ws.rate[v + 3u + k][lane] = rate[k];
             }
             continue;
         }
 #endif
-        ws::rate[v] = ws::qvel[v];
+        ws.rate[v][lane] = ws.qvel[v][lane];
     }
-    for (var i = 0u; i < NV + hold; i++) {
-        ws::qvel_sum[i] += weight * ws::rate[i];
-        ws::qacc_sum[i] += weight * ws::qacc[i];
+    for (var i = hold; i < NV; i++) {
+        ws.qvel_sum[i][lane] += weight * ws.rate[i][lane];
+        ws.qacc_sum[i][lane] += weight * ws.vectors[QACC][i][lane];
     }
     let last = stage == 3u;
     let ahead = h * select(0.5, 1.0, stage >= 2u);
-    for (var i = 0u; i < NV + hold; i++) {
-        ws::rate[i] = select(ws::rate[i], ws::qvel_sum[i], last);
-        ws::qvel[i] = ws::qvel_start[i] + ahead * select(ws::qacc[i], ws::qacc_sum[i], last);
+    for (var i = hold; i < NV; i++) {
+        ws.rate[i][lane] = select(ws.rate[i][lane], ws.qvel_sum[i][lane], last);
+        ws.qvel[i][lane] = ws.qvel_start[i][lane] + ahead * select(ws.vectors[QACC][i][lane], ws.qacc_sum[i][lane], last);
     }
-    advance(ahead);
+    integrate(ahead);
 }
 
 #ifdef HAS_FREE
@@ -118,30 +122,31 @@ fn algebra_rate(u: vec3f, omega: vec3f) -> vec3f {
 
 // The positions that the step began with, moved by `rate` for a time; a free joint's quaternion turns by the rotation vector
 // (mj_integratePos).
-fn advance(time: f32) {
-    for (var j = 0u; j < NJNT + hold; j++) {
+fn integrate(time: f32) {
+    let ws = &workspaces[group];
+    for (var j = hold; j < NJNT; j++) {
         let q = plan.joints[j].qposadr;
         let v = plan.joints[j].dofadr;
 #ifdef HAS_FREE
         if plan.joints[j].kind == FREE {
             for (var k = 0u; k < 3u; k++) {
-                ws::qpos[q + k] = ws::qpos_start[q + k] + time * ws::rate[v + k];
+                ws.qpos[q + k][lane] = ws.qpos_start[q + k][lane] + time * ws.rate[v + k][lane];
             }
-            let spin = normalized(vec3f(ws::rate[v + 3u], ws::rate[v + 4u], ws::rate[v + 5u]));
+            let spin = normalized(vec3f(ws.rate[v + 3u][lane], ws.rate[v + 4u][lane], ws.rate[v + 5u][lane]));
             let turn = sin_cos(0.5 * spin.length * time);
             let start = vec4f(
-                ws::qpos_start[q + 3u],
-                ws::qpos_start[q + 4u],
-                ws::qpos_start[q + 5u],
-                ws::qpos_start[q + 6u],
+                ws.qpos_start[q + 3u][lane],
+                ws.qpos_start[q + 4u][lane],
+                ws.qpos_start[q + 5u][lane],
+                ws.qpos_start[q + 6u][lane],
             );
             let turned = unit(quat_mul(start, vec4f(turn.y, turn.x * spin.unit)));
-            for (var k = 0u; k < 4u + hold; k++) {
-                ws::qpos[q + 3u + k] = turned[k];
+            for (var k = hold; k < 4u; k++) {
+                ws.qpos[q + 3u + k][lane] = turned[k];
             }
             continue;
         }
 #endif
-        ws::qpos[q] = ws::qpos_start[q] + time * ws::rate[v];
+        ws.qpos[q][lane] = ws.qpos_start[q][lane] + time * ws.rate[v][lane];
     }
 }

@@ -3,26 +3,27 @@
 
 #import physics::plan::{hold, plan, NBODY, NJNT, FREE, SLIDE}
 #import physics::spatial::{Spatial, rotation, about}
-#import physics::workspace as ws
+#import physics::workspace::{group, lane, workspaces}
 
 // Body frames, anchors and axes from qpos (mj_kinematics).
 fn kinematics() {
-    ws::xpos[0] = vec3f();
-    ws::xmat[0] = mat3x3f(vec3f(1.0, 0.0, 0.0), vec3f(0.0, 1.0, 0.0), vec3f(0.0, 0.0, 1.0));
-    ws::xipos[0] = vec3f();
-    for (var index = 1u; index < NBODY + hold; index++) {
+    let ws = &workspaces[group];
+    ws.xpos[0][lane] = vec3f();
+    ws.xmat[0][lane] = mat3x3f(vec3f(1.0, 0.0, 0.0), vec3f(0.0, 1.0, 0.0), vec3f(0.0, 0.0, 1.0));
+    ws.xipos[0][lane] = vec3f();
+    for (var index = 1u + hold; index < NBODY; index++) {
         let parent = plan.bodies[index].parent;
-        let above = ws::xmat[parent];
-        var pos = ws::xpos[parent] + above * plan.bodies[index].pos;
+        let above = ws.xmat[parent][lane];
+        var pos = ws.xpos[parent][lane] + above * plan.bodies[index].pos;
         var mat = above * mat3x3f(plan.bodies[index].mat_x, plan.bodies[index].mat_y, plan.bodies[index].mat_z);
         for (var j = plan.bodies[index].joints_begin; j < plan.bodies[index].joints_end; j++) {
             let q = plan.joints[j].qposadr;
 #ifdef HAS_FREE
             if plan.joints[j].kind == FREE {
-                pos = vec3f(ws::qpos[q], ws::qpos[q + 1u], ws::qpos[q + 2u]);
-                mat = rotation(vec4f(ws::qpos[q + 3u], ws::qpos[q + 4u], ws::qpos[q + 5u], ws::qpos[q + 6u]));
-                ws::anchor[j] = pos;
-                ws::axis[j] = mat[2];
+                pos = vec3f(ws.qpos[q][lane], ws.qpos[q + 1u][lane], ws.qpos[q + 2u][lane]);
+                mat = rotation(vec4f(ws.qpos[q + 3u][lane], ws.qpos[q + 4u][lane], ws.qpos[q + 5u][lane], ws.qpos[q + 6u][lane]));
+                ws.anchor[j][lane] = pos;
+                ws.axis[j][lane] = mat[2];
                 continue;
             }
 #endif
@@ -30,9 +31,9 @@ fn kinematics() {
             let at = plan.joints[j].pos;
             let axis = mat * own;
             let anchor = pos + mat * at;
-            let moved = ws::qpos[q] - plan.joints[j].reference;
-            ws::anchor[j] = anchor;
-            ws::axis[j] = axis;
+            let moved = ws.qpos[q][lane] - plan.joints[j].reference;
+            ws.anchor[j][lane] = anchor;
+            ws.axis[j][lane] = axis;
             if plan.joints[j].kind == SLIDE {
                 pos += moved * axis;
             } else {
@@ -40,44 +41,45 @@ fn kinematics() {
                 pos = anchor - mat * at;
             }
         }
-        ws::xipos[index] = pos + mat * plan.bodies[index].ipos;
-        ws::xpos[index] = pos;
-        ws::xmat[index] = mat;
+        ws.xipos[index][lane] = pos + mat * plan.bodies[index].ipos;
+        ws.xpos[index][lane] = pos;
+        ws.xmat[index][lane] = mat;
     }
 }
 
 // Centres of mass of the trees, and each degree of freedom's motion about them (mj_comPos).
 fn motions() {
-    for (var index = 1u; index < NBODY + hold; index++) {
+    let ws = &workspaces[group];
+    for (var index = 1u + hold; index < NBODY; index++) {
         let root = plan.bodies[index].root;
-        let part = plan.bodies[index].mass * ws::xipos[index];
-        ws::com[root] = select(ws::com[root] + part, part, root == index);
+        let part = plan.bodies[index].mass * ws.xipos[index][lane];
+        ws.com[root][lane] = select(ws.com[root][lane] + part, part, root == index);
     }
-    for (var index = 1u; index < NBODY + hold; index++) {
+    for (var index = 1u + hold; index < NBODY; index++) {
         if plan.bodies[index].root == index {
-            ws::com[index] *= plan.bodies[index].inverse_tree_mass;
+            ws.com[index][lane] *= plan.bodies[index].inverse_tree_mass;
         }
     }
-    for (var j = 0u; j < NJNT + hold; j++) {
+    for (var j = hold; j < NJNT; j++) {
         let dof = plan.joints[j].dofadr;
         let body = plan.joints[j].body;
-        let offset = ws::com[plan.bodies[body].root] - ws::anchor[j];
+        let offset = ws.com[plan.bodies[body].root][lane] - ws.anchor[j][lane];
 #ifdef HAS_FREE
         if plan.joints[j].kind == FREE {
-            ws::cdof[dof] = Spatial(vec3f(), vec3f(1.0, 0.0, 0.0));
-            ws::cdof[dof + 1u] = Spatial(vec3f(), vec3f(0.0, 1.0, 0.0));
-            ws::cdof[dof + 2u] = Spatial(vec3f(), vec3f(0.0, 0.0, 1.0));
-            let mat = ws::xmat[body];
-            ws::cdof[dof + 3u] = spin(mat[0], offset);
-            ws::cdof[dof + 4u] = spin(mat[1], offset);
-            ws::cdof[dof + 5u] = spin(mat[2], offset);
+            ws.cdof[dof][lane] = Spatial(vec3f(), vec3f(1.0, 0.0, 0.0));
+            ws.cdof[dof + 1u][lane] = Spatial(vec3f(), vec3f(0.0, 1.0, 0.0));
+            ws.cdof[dof + 2u][lane] = Spatial(vec3f(), vec3f(0.0, 0.0, 1.0));
+            let mat = ws.xmat[body][lane];
+            ws.cdof[dof + 3u][lane] = spin(mat[0], offset);
+            ws.cdof[dof + 4u][lane] = spin(mat[1], offset);
+            ws.cdof[dof + 5u][lane] = spin(mat[2], offset);
             continue;
         }
 #endif
         if plan.joints[j].kind == SLIDE {
-            ws::cdof[dof] = Spatial(vec3f(), ws::axis[j]);
+            ws.cdof[dof][lane] = Spatial(vec3f(), ws.axis[j][lane]);
         } else {
-            ws::cdof[dof] = spin(ws::axis[j], offset);
+            ws.cdof[dof][lane] = spin(ws.axis[j][lane], offset);
         }
     }
 }

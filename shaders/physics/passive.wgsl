@@ -3,17 +3,18 @@
 
 #import physics::plan::{hold, plan, NBODY, NJNT, NV, FREE}
 #import physics::spatial::{Spatial, dot_spatial}
-#import physics::workspace as ws
+#import physics::workspace::{group, lane, workspaces}
 
 // Begins the smooth forces with the passive ones.
 fn passive() {
-    for (var i = 0u; i < NV + hold; i++) {
-        ws::smooth_force[i] = -(plan.dofs[i].damping * ws::qvel[i]);
+    let ws = &workspaces[group];
+    for (var i = hold; i < NV; i++) {
+        ws.smooth_force[i][lane] = -(plan.dofs[i].damping * ws.qvel[i][lane]);
     }
-    for (var j = 0u; j < NJNT + hold; j++) {
+    for (var j = hold; j < NJNT; j++) {
         if plan.joints[j].kind != FREE {
-            let stretch = ws::qpos[plan.joints[j].qposadr] - plan.joints[j].springref;
-            ws::smooth_force[plan.joints[j].dofadr] -= plan.joints[j].stiffness * stretch;
+            let stretch = ws.qpos[plan.joints[j].qposadr][lane] - plan.joints[j].springref;
+            ws.smooth_force[plan.joints[j].dofadr][lane] -= plan.joints[j].stiffness * stretch;
         }
     }
 #ifdef HAS_MEDIUM
@@ -25,15 +26,16 @@ fn passive() {
 // Per body, in its principal axes, with half-sizes r of the box and their mean r̄:
 // force_i = −2ρ r_j r_k |v_i| v_i − 6πβ r̄ v_i and torque_i = −½ρ r_i (r_j⁴ + r_k⁴) |ω_i| ω_i − 8πβ r̄³ ω_i.
 fn drag() {
+    let ws = &workspaces[group];
     let density = plan.density;
     let viscosity = plan.viscosity;
-    for (var index = 1u; index < NBODY + hold; index++) {
+    for (var index = 1u + hold; index < NBODY; index++) {
         if plan.bodies[index].in_medium == 0u {
             continue;
         }
-        let axes = ws::xmat[index] * mat3x3f(plan.bodies[index].fluid_x, plan.bodies[index].fluid_y, plan.bodies[index].fluid_z);
-        let arm = ws::xipos[index] - ws::com[plan.bodies[index].root];
-        let velocity = ws::cvel[index];
+        let axes = ws.xmat[index][lane] * mat3x3f(plan.bodies[index].fluid_x, plan.bodies[index].fluid_y, plan.bodies[index].fluid_z);
+        let arm = ws.xipos[index][lane] - ws.com[plan.bodies[index].root][lane];
+        let velocity = ws.cvel[index][lane];
         // The velocity of the centre of mass.
         let here = velocity.linear + cross(velocity.angular, arm);
         let w = velocity.angular * axes;
@@ -50,7 +52,7 @@ fn drag() {
         while rest != 0u {
             let dof = firstTrailingBit(rest);
             rest &= rest - 1u;
-            ws::smooth_force[dof] += dot_spatial(ws::cdof[dof], wrench);
+            ws.smooth_force[dof][lane] += dot_spatial(ws.cdof[dof][lane], wrench);
         }
     }
 }

@@ -21,15 +21,13 @@ const PAIR_ROOM: u32 = #{PAIR_ROOM}u;
 const SLOTS: u32 = #{SLOTS}u;
 // Directions that a contact is kept in: the normal, and no, one or two tangents.
 const DIRECTIONS: u32 = #{DIRECTIONS}u;
-// Numbers in the lower half of a symmetric matrix of NV rows.
-const TRIANGLE: u32 = #{TRIANGLE}u;
-// Added to the ends of loops. Zero; where it is a variable, a compiler cannot unroll them. Code in registers is faster, and takes longer
-// to compile: a software driver takes minutes for it.
-#ifdef IS_UNROLLED
-const hold: u32 = 0u;
-#else
+// Vectors of four in a row of a matrix with NV columns.
+const CHUNKS: u32 = #{CHUNKS}u;
+// Threads of a workgroup, a world each.
+const LANES: u32 = #{WORKGROUP}u;
+// Where loops begin. Zero, which no compiler knows: unrolled, the stages would take a software driver minutes to compile. It stands in a storage
+// buffer, as does the model: llvmpipe takes a uniform buffer's numbers for constants, and compiles the shader anew with them.
 var<private> hold: u32;
-#endif
 // No index.
 const NONE: u32 = 0xffffffffu;
 
@@ -40,9 +38,8 @@ struct Plan {
     density: f32,
     viscosity: f32,
     drift: u32,
-    // Always zero, which no compiler knows: see `hold`.
-    zero: u32,
-    padding: u32,
+    padding_a: u32,
+    padding_b: u32,
     bodies: array<Body, NBODY>,
     joints: array<Joint, NJNT>,
     geoms: array<Geom, GEOM_ROOM>,
@@ -172,4 +169,4 @@ struct Pair {
     softness: Softness,
 }
 
-@group(0) @binding(0) var<uniform> plan: Plan;
+@group(0) @binding(0) var<storage, read> plan: Plan;

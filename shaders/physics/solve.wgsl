@@ -4,16 +4,16 @@
 // when its step left no row's piece.
 #define_import_path physics::solve
 
-#import physics::plan::{hold, plan, NV, NBODY, LIMITS, TRIANGLE, DIRECTIONS}
+#import physics::plan::{hold, plan, NV, NBODY, LIMITS, CHUNKS, DIRECTIONS}
 #import physics::spatial::{Spatial, axpy_spatial, dot_spatial}
 #import physics::contact::{at_point, parted, in_world}
-#import physics::factor::{columns, entry, factor, multiply, solve}
-#import physics::workspace as ws
+#import physics::factor::{chunk, factor, multiply, solve}
+#import physics::workspace::{group, lane, workspaces, QACC, DIRECTION, MA, MD}
 
 // Newton steps at most. Two or three are usual.
-const STEPS: u32 = 30u;
+const STEPS: u32 = #{NEWTON_STEPS}u;
 // Line-search steps at most.
-const SEARCHES: u32 = 12u;
+const SEARCHES: u32 = #{SEARCH_STEPS}u;
 // Rows of a contact that have no tangent.
 const ALONE: f32 = select(select(0.0, 2.0, DIRECTIONS == 2u), 4.0, DIRECTIONS == 1u);
 // The decrement below which a step is rounding, relative to the energy of the accelerations: 64 roundings, squared.
@@ -70,25 +70,27 @@ fn rows(e: vec3f, friction: f32, stiffness: f32) -> Rows {
 }
 
 fn rows_of(c: u32, e: vec3f) -> Rows {
-    return rows(e, ws::contact[c].friction, ws::contact[c].stiffness);
+    let ws = &workspaces[group];
+    return rows(e, ws.contact[c][lane].friction, ws.contact[c][lane].stiffness);
 }
 
 // Accelerations and constraint forces. Starts from what `qacc` holds.
 fn accelerations() {
+    let ws = &workspaces[group];
     // A world that nothing pushes starts at rest, from where one step is M⁻¹f.
-    var pushed = ws::count > 0u;
-    for (var k = 0u; k < LIMITS + hold; k++) {
-        pushed = pushed || ws::limit[k].stiffness > 0.0;
+    var pushed = ws.count[lane] > 0u;
+    for (var k = hold; k < LIMITS; k++) {
+        pushed = pushed || ws.limit[k][lane].stiffness > 0.0;
     }
     if !pushed {
-        for (var i = 0u; i < NV + hold; i++) {
-            ws::qacc[i] = 0.0;
+        for (var i = hold; i < NV; i++) {
+            ws.vectors[QACC][i][lane] = 0.0;
         }
     }
-    multiply(&ws::qacc, &ws::ma);
-    bodies_moved(&ws::qacc);
-    for (var c = 0u; c < ws::count; c++) {
-        ws::contact[c].residual = along(c) - ws::contact[c].aref;
+    multiply(QACC, MA);
+    bodies_moved(QACC);
+    for (var c = hold; c < ws.count[lane]; c++) {
+        ws.contact[c][lane].residual = along(c) - ws.contact[c][lane].aref;
     }
     var going = true;
     for (var step = 0u; ; step++) {
@@ -96,18 +98,19 @@ fn accelerations() {
         if !going || step == STEPS {
             break;
         }
-        for (var i = 0u; i < NV + hold; i++) {
-            let gradient = ws::ma[i] - ws::smooth_force[i] - ws::constraint[i];
-            ws::gradient[i] = gradient;
-            ws::direction[i] = -gradient;
+        for (var i = hold; i < NV; i++) {
+            let gradient = ws.vectors[MA][i][lane] - ws.smooth_force[i][lane] - ws.constraint[i][lane];
+            ws.gradient[i][lane] = gradient;
+            ws.vectors[DIRECTION][i][lane] = -gradient;
         }
         hessian();
-        factor(ws::couples);
-        solve(ws::couples, &ws::direction);
-        multiply(&ws::direction, &ws::md);
-        bodies_moved(&ws::direction);
-        for (var c = 0u; c < ws::count; c++) {
-            ws::contact[c].slope = along(c);
+        let dense = ws.couples[lane] != 0u;
+        factor(dense);
+        solve(dense, DIRECTION);
+        multiply(DIRECTION, MD);
+        bodies_moved(DIRECTION);
+        for (var c = hold; c < ws.count[lane]; c++) {
+            ws.contact[c][lane].slope = along(c);
         }
 
         // How the cost falls along the step, and whether the step leaves a piece.
@@ -115,24 +118,24 @@ fn accelerations() {
         var first = 0.0;
         var second = 0.0;
         var energy = 0.0;
-        for (var i = 0u; i < NV + hold; i++) {
-            let d = ws::direction[i];
-            start += ws::gradient[i] * d;
-            first += (ws::ma[i] - ws::smooth_force[i]) * d;
-            second += ws::md[i] * d;
-            energy += ws::ma[i] * ws::qacc[i];
+        for (var i = hold; i < NV; i++) {
+            let d = ws.vectors[DIRECTION][i][lane];
+            start += ws.gradient[i][lane] * d;
+            first += (ws.vectors[MA][i][lane] - ws.smooth_force[i][lane]) * d;
+            second += ws.vectors[MD][i][lane] * d;
+            energy += ws.vectors[MA][i][lane] * ws.vectors[QACC][i][lane];
         }
         var left = false;
-        for (var c = 0u; c < ws::count; c++) {
-            let e = ws::contact[c].residual;
+        for (var c = hold; c < ws.count[lane]; c++) {
+            let e = ws.contact[c][lane].residual;
             let before = rows_of(c, e);
-            let after = rows_of(c, e + ws::contact[c].slope);
+            let after = rows_of(c, e + ws.contact[c][lane].slope);
             left = left || before.pushing != after.pushing;
         }
-        for (var k = 0u; k < LIMITS + hold; k++) {
-            if ws::limit[k].stiffness > 0.0 {
+        for (var k = hold; k < LIMITS; k++) {
+            if ws.limit[k][lane].stiffness > 0.0 {
                 let e = limit_residual(k);
-                let f = e + ws::limit[k].sign * ws::direction[plan.limits[k].dof];
+                let f = e + ws.limit[k][lane].sign * ws.vectors[DIRECTION][plan.limits[k].dof][lane];
                 left = left || (e < 0.0) != (f < 0.0);
             }
         }
@@ -141,36 +144,37 @@ fn accelerations() {
         if going {
             alpha = search(start, first, second);
         }
-        for (var i = 0u; i < NV + hold; i++) {
-            ws::qacc[i] += alpha * ws::direction[i];
-            ws::ma[i] += alpha * ws::md[i];
+        for (var i = hold; i < NV; i++) {
+            ws.vectors[QACC][i][lane] += alpha * ws.vectors[DIRECTION][i][lane];
+            ws.vectors[MA][i][lane] += alpha * ws.vectors[MD][i][lane];
         }
-        for (var c = 0u; c < ws::count; c++) {
-            ws::contact[c].residual += alpha * ws::contact[c].slope;
+        for (var c = hold; c < ws.count[lane]; c++) {
+            ws.contact[c][lane].residual += alpha * ws.contact[c][lane].slope;
         }
     }
 }
 
 // Where along the step the cost is least. Its slope rises in straight pieces: Newton from a full step, kept inside a bracket.
 fn search(start: f32, first: f32, second: f32) -> f32 {
+    let ws = &workspaces[group];
     let enough = abs(start) * 1e-3;
     var low = 0.0;
     var high = 1e30;
     var alpha = 1.0;
-    for (var k = 0u; k < SEARCHES + hold; k++) {
+    for (var k = hold; k < SEARCHES; k++) {
         var slope = first + alpha * second;
         var curve = second;
-        for (var c = 0u; c < ws::count; c++) {
-            let s = ws::contact[c].slope;
-            let here = rows_of(c, ws::contact[c].residual + alpha * s);
+        for (var c = hold; c < ws.count[lane]; c++) {
+            let s = ws.contact[c][lane].slope;
+            let here = rows_of(c, ws.contact[c][lane].residual + alpha * s);
             slope -= dot(here.force, s);
             curve += here.normal * s.x * s.x;
             curve += dot((2.0 * s.x) * here.mixed + here.tangent * s.yz, s.yz);
         }
-        for (var l = 0u; l < LIMITS + hold; l++) {
-            let stiffness = ws::limit[l].stiffness;
+        for (var l = hold; l < LIMITS; l++) {
+            let stiffness = ws.limit[l][lane].stiffness;
             if stiffness > 0.0 {
-                let s = ws::limit[l].sign * ws::direction[plan.limits[l].dof];
+                let s = ws.limit[l][lane].sign * ws.vectors[DIRECTION][plan.limits[l].dof][lane];
                 let e = limit_residual(l) + alpha * s;
                 slope += stiffness * min(e, 0.0) * s;
                 curve += select(0.0, stiffness * s * s, e < 0.0);
@@ -192,40 +196,44 @@ fn search(start: f32, first: f32, second: f32) -> f32 {
 
 // J a − aref of a violated limit.
 fn limit_residual(k: u32) -> f32 {
-    return ws::limit[k].sign * ws::qacc[plan.limits[k].dof] - ws::limit[k].aref;
+    let ws = &workspaces[group];
+    return ws.limit[k][lane].sign * ws.vectors[QACC][plan.limits[k].dof][lane] - ws.limit[k][lane].aref;
 }
 
 // How joint motions x move the bodies.
-fn bodies_moved(x: ptr<private, array<f32, NV>>) {
-    if ws::count == 0u {
+fn bodies_moved(x: u32) {
+    let ws = &workspaces[group];
+    if ws.count[lane] == 0u {
         return;
     }
-    ws::cacc[0] = Spatial();
-    for (var index = 1u; index < NBODY + hold; index++) {
-        var motion = ws::cacc[plan.bodies[index].parent];
+    ws.cacc[0][lane] = Spatial();
+    for (var index = 1u + hold; index < NBODY; index++) {
+        var motion = ws.cacc[plan.bodies[index].parent][lane];
         for (var dof = plan.bodies[index].dofs_begin; dof < plan.bodies[index].dofs_end; dof++) {
-            motion = axpy_spatial((*x)[dof], ws::cdof[dof], motion);
+            motion = axpy_spatial(ws.vectors[x][dof][lane], ws.cdof[dof][lane], motion);
         }
-        ws::cacc[index] = motion;
+        ws.cacc[index][lane] = motion;
     }
 }
 
 // J x in the contact's directions, for the x that last moved the bodies.
 fn along(c: u32) -> vec3f {
-    let contact = ws::contact[c];
+    let ws = &workspaces[group];
+    let contact = ws.contact[c][lane];
     let a = plan.pairs[contact.pair].body_a;
     let b = plan.pairs[contact.pair].body_b;
-    return parted(contact, at_point(ws::cacc[a], a, contact.point), at_point(ws::cacc[b], b, contact.point));
+    return parted(contact, at_point(ws.cacc[a][lane], a, contact.point), at_point(ws.cacc[b][lane], b, contact.point));
 }
 
 // Torque and force of all contacts on each body, about the centre of mass of its tree, at the present residuals; the world's row is
 // left empty, as MuJoCo leaves it.
 fn wrenches() {
-    for (var index = 0u; index < NBODY + hold; index++) {
-        ws::cfrc[index] = Spatial();
+    let ws = &workspaces[group];
+    for (var index = hold; index < NBODY; index++) {
+        ws.cfrc[index][lane] = Spatial();
     }
-    for (var c = 0u; c < ws::count; c++) {
-        let contact = ws::contact[c];
+    for (var c = hold; c < ws.count[lane]; c++) {
+        let contact = ws.contact[c][lane];
         let force = in_world(contact, rows_of(c, contact.residual).force);
         pushed_by(plan.pairs[contact.pair].body_a, contact.point, -force);
         pushed_by(plan.pairs[contact.pair].body_b, contact.point, force);
@@ -233,50 +241,56 @@ fn wrenches() {
 }
 
 fn pushed_by(body: u32, point: vec3f, force: vec3f) {
+    let ws = &workspaces[group];
     if body != 0u {
-        let torque = cross(point - ws::com[plan.bodies[body].root], force);
-        ws::cfrc[body] = axpy_spatial(1.0, Spatial(torque, force), ws::cfrc[body]);
+        let torque = cross(point - ws.com[plan.bodies[body].root][lane], force);
+        ws.cfrc[body][lane] = axpy_spatial(1.0, Spatial(torque, force), ws.cfrc[body][lane]);
     }
 }
 
 // Constraint forces in joint space at the present residuals.
 fn forces() {
-    for (var i = 0u; i < NV + hold; i++) {
-        ws::constraint[i] = 0.0;
+    let ws = &workspaces[group];
+    for (var i = hold; i < NV; i++) {
+        ws.constraint[i][lane] = 0.0;
     }
-    if ws::count > 0u {
+    if ws.count[lane] > 0u {
         wrenches();
         for (var index = NBODY - 1u + hold; index > 0u; index--) {
-            let force = ws::cfrc[index];
+            let force = ws.cfrc[index][lane];
             for (var dof = plan.bodies[index].dofs_begin; dof < plan.bodies[index].dofs_end; dof++) {
-                ws::constraint[dof] = dot_spatial(ws::cdof[dof], force);
+                ws.constraint[dof][lane] = dot_spatial(ws.cdof[dof][lane], force);
             }
             let parent = plan.bodies[index].parent;
-            ws::cfrc[parent] = axpy_spatial(1.0, force, ws::cfrc[parent]);
+            ws.cfrc[parent][lane] = axpy_spatial(1.0, force, ws.cfrc[parent][lane]);
         }
     }
-    for (var k = 0u; k < LIMITS + hold; k++) {
-        let push = -(ws::limit[k].stiffness * min(limit_residual(k), 0.0));
-        ws::constraint[plan.limits[k].dof] += ws::limit[k].sign * push;
+    for (var k = hold; k < LIMITS; k++) {
+        let push = -(ws.limit[k][lane].stiffness * min(limit_residual(k), 0.0));
+        ws.constraint[plan.limits[k].dof][lane] += ws.limit[k][lane].sign * push;
     }
 }
 
-// How one contact's point is moved by each degree of freedom, and the force that meets it.
-var<private> moved: array<vec3f, NV>;
 
 // M + Jᵀ D J, the lower half.
 fn hessian() {
-    for (var k = 0u; k < TRIANGLE + hold; k++) {
-        ws::hessian[k] = ws::mass[k];
+    let ws = &workspaces[group];
+    for (var k = hold; k < NV * CHUNKS; k++) {
+        ws.hessian[k][lane] = ws.mass[k][lane];
     }
-    for (var c = 0u; c < ws::count; c++) {
-        let contact = ws::contact[c];
+    for (var c = hold; c < ws.count[lane]; c++) {
+        let contact = ws.contact[c][lane];
         let curvature = rows_of(c, contact.residual);
         if curvature.pushing == 0u {
             continue;
         }
-        let arm_a = contact.point - ws::com[plan.bodies[plan.pairs[contact.pair].body_a].root];
-        let arm_b = contact.point - ws::com[plan.bodies[plan.pairs[contact.pair].body_b].root];
+        let arm_a = contact.point - ws.com[plan.bodies[plan.pairs[contact.pair].body_a].root][lane];
+        let arm_b = contact.point - ws.com[plan.bodies[plan.pairs[contact.pair].body_b].root][lane];
+        for (var d = 0u; d < DIRECTIONS; d++) {
+            for (var k = 0u; k < CHUNKS; k++) {
+                ws.jacobian[d][k][lane] = vec4f();
+            }
+        }
         let moves_a = plan.pairs[contact.pair].moved_a;
         let chain = moves_a | plan.pairs[contact.pair].moved_b;
         var rest = chain;
@@ -284,31 +298,38 @@ fn hessian() {
             let i = firstTrailingBit(rest);
             rest &= rest - 1u;
             let of_a = (moves_a >> i & 1u) == 1u;
-            let motion = ws::cdof[i];
+            let motion = ws.cdof[i][lane];
             let here = motion.linear + cross(motion.angular, select(arm_b, arm_a, of_a));
-            moved[i] = parted(contact, vec3f(), select(here, -here, of_a));
+            let moved = parted(contact, vec3f(), select(here, -here, of_a));
+            for (var d = 0u; d < DIRECTIONS; d++) {
+                ws.jacobian[d][i / 4u][lane][i % 4u] = moved[d];
+            }
         }
         rest = chain;
         while rest != 0u {
-            let i = firstLeadingBit(rest);
-            let u = moved[i];
+            let i = firstTrailingBit(rest);
+            rest &= rest - 1u;
+            var u = vec3f();
+            for (var d = 0u; d < DIRECTIONS; d++) {
+                u[d] = ws.jacobian[d][i / 4u][lane][i % 4u];
+            }
+            // The force that meets this degree of freedom's motion.
             var met = vec3f(curvature.normal * u.x, 0.0, 0.0);
             if DIRECTIONS > 1u {
                 met.x += dot(curvature.mixed, u.yz);
                 met = vec3f(met.x, curvature.mixed * u.x + curvature.tangent * u.yz);
             }
-            let row = entry(i, 0u);
-            var others = rest;
-            while others != 0u {
-                let j = firstTrailingBit(others);
-                others &= others - 1u;
-                ws::hessian[row + j] += dot(met, moved[j]);
+            for (var k = 0u; k < CHUNKS; k++) {
+                var sum = ws.hessian[CHUNKS * i + k][lane];
+                for (var d = 0u; d < DIRECTIONS; d++) {
+                    sum += met[d] * ws.jacobian[d][k][lane];
+                }
+                ws.hessian[CHUNKS * i + k][lane] = sum;
             }
-            rest ^= 1u << i;
         }
     }
-    for (var k = 0u; k < LIMITS + hold; k++) {
+    for (var k = hold; k < LIMITS; k++) {
         let dof = plan.limits[k].dof;
-        ws::hessian[entry(dof, dof)] += select(0.0, ws::limit[k].stiffness, limit_residual(k) < 0.0);
+        ws.hessian[chunk(dof, dof)][lane][dof % 4u] += select(0.0, ws.limit[k][lane].stiffness, limit_residual(k) < 0.0);
     }
 }

@@ -1,61 +1,80 @@
-// Room for one evaluation of one world: everything that the stages hand to each other. Names are MuJoCo's.
+// Room for one evaluation of each world of a workgroup: everything that the stages hand to each other. Names are MuJoCo's.
+//
+// It lies in a buffer, and a quantity's numbers of neighbouring threads lie side by side. Arrays of a thread's own that are indexed at run
+// time would be spilled there by a GPU's compiler anyway, and a software driver's takes a minute for them.
 #define_import_path physics::workspace
 
-#import physics::plan::{NQ, NV, NU, NBODY, NJNT, LIMIT_ROOM, SLOTS, TRIANGLE}
+#import physics::plan::{LANES, NQ, NV, NU, NBODY, NJNT, LIMIT_ROOM, SLOTS, CHUNKS, DIRECTIONS}
 #import physics::spatial::{Spatial, Inertia}
 
-// The state.
-var<private> qpos: array<f32, NQ>;
-var<private> qvel: array<f32, NV>;
-var<private> ctrl: array<f32, NU>;
+@group(0) @binding(5) var<storage, read_write> workspaces: array<Workspace>;
 
-// Kinematics: body frames, centres of mass; joint anchors and axes; the centre of mass of each tree, at its root's index; how each
-// degree of freedom moves its body.
-var<private> xpos: array<vec3f, NBODY>;
-var<private> xmat: array<mat3x3f, NBODY>;
-var<private> xipos: array<vec3f, NBODY>;
-var<private> anchor: array<vec3f, NJNT>;
-var<private> axis: array<vec3f, NJNT>;
-var<private> com: array<vec3f, NBODY>;
-var<private> cdof: array<Spatial, NV>;
+// Which of them this thread's world has, and its place there.
+var<private> group: u32;
+var<private> lane: u32;
 
-// Inertia; of the mass matrix the lower half, row after row: see `factor::entry`.
-var<private> cinert: array<Inertia, NBODY>;
-var<private> crb: array<Inertia, NBODY>;
-var<private> mass: array<f32, TRIANGLE>;
+struct Workspace {
+    // The state.
+    qpos: array<array<f32, LANES>, NQ>,
+    qvel: array<array<f32, LANES>, NV>,
+    ctrl: array<array<f32, LANES>, NU>,
 
-// Velocities and forces. Once the smooth forces are known, the solver keeps the bodies' motions and the contacts' wrenches in cacc and cfrc.
-var<private> cvel: array<Spatial, NBODY>;
-var<private> cdof_dot: array<Spatial, NV>;
-var<private> cacc: array<Spatial, NBODY>;
-var<private> cfrc: array<Spatial, NBODY>;
-var<private> actuator: array<f32, NV>;
-// passive − bias + actuator.
-var<private> smooth_force: array<f32, NV>;
+    // Kinematics: body frames, centres of mass; joint anchors and axes; the centre of mass of each tree, at its root's index; how each
+    // degree of freedom moves its body.
+    xpos: array<array<vec3f, LANES>, NBODY>,
+    xmat: array<array<mat3x3f, LANES>, NBODY>,
+    xipos: array<array<vec3f, LANES>, NBODY>,
+    anchor: array<array<vec3f, LANES>, NJNT>,
+    axis: array<array<vec3f, LANES>, NJNT>,
+    com: array<array<vec3f, LANES>, NBODY>,
+    cdof: array<array<Spatial, LANES>, NV>,
 
-// Contacts: how many, and whether one of them couples two branches of the tree.
-var<private> count: u32;
-var<private> couples: bool;
-var<private> contact: array<Contact, SLOTS>;
-var<private> limit: array<LimitRow, LIMIT_ROOM>;
+    // Inertia, and the mass matrix: see `factor::chunk`.
+    cinert: array<array<Inertia, LANES>, NBODY>,
+    crb: array<array<Inertia, LANES>, NBODY>,
+    mass: array<array<vec4f, LANES>, NV * CHUNKS>,
 
-// The solution: accelerations, which on entry to the solver are where it starts, and Jᵀ f of all constraints.
-var<private> qacc: array<f32, NV>;
-var<private> constraint: array<f32, NV>;
-// What the solver keeps between its steps: M + Jᵀ D J and its factor, 1/d of the factor, M a and M Δ.
-var<private> hessian: array<f32, TRIANGLE>;
-var<private> inverse: array<f32, NV>;
-var<private> gradient: array<f32, NV>;
-var<private> direction: array<f32, NV>;
-var<private> ma: array<f32, NV>;
-var<private> md: array<f32, NV>;
+    // Velocities and forces. Once the smooth forces are known, the solver keeps the bodies' motions and the contacts' wrenches in cacc and
+    // cfrc.
+    cvel: array<array<Spatial, LANES>, NBODY>,
+    cdof_dot: array<array<Spatial, LANES>, NV>,
+    cacc: array<array<Spatial, LANES>, NBODY>,
+    cfrc: array<array<Spatial, LANES>, NBODY>,
+    actuator: array<array<f32, LANES>, NV>,
+    // passive − bias + actuator.
+    smooth_force: array<array<f32, LANES>, NV>,
 
-// Runge–Kutta. `rate`: how fast qpos changes: qvel, but for rotations.
-var<private> qpos_start: array<f32, NQ>;
-var<private> qvel_start: array<f32, NV>;
-var<private> rate: array<f32, NV>;
-var<private> qvel_sum: array<f32, NV>;
-var<private> qacc_sum: array<f32, NV>;
+    // Contacts: how many, and whether one of them couples two branches of the tree.
+    count: array<u32, LANES>,
+    couples: array<u32, LANES>,
+    contact: array<array<Contact, LANES>, SLOTS>,
+    limit: array<array<LimitRow, LANES>, LIMIT_ROOM>,
+
+    // Jᵀ f of all constraints.
+    constraint: array<array<f32, LANES>, NV>,
+    // What the matrix routines are given by name, see below.
+    vectors: array<array<array<f32, LANES>, NV>, VECTORS>,
+    // What the solver keeps between its steps: M + Jᵀ D J and its factor, 1/d of the factor; the Jacobian of one contact.
+    hessian: array<array<vec4f, LANES>, NV * CHUNKS>,
+    inverse: array<array<f32, LANES>, NV>,
+    gradient: array<array<f32, LANES>, NV>,
+    jacobian: array<array<array<vec4f, LANES>, CHUNKS>, DIRECTIONS>,
+
+    // Runge–Kutta. `rate`: how fast qpos changes: qvel, but for rotations.
+    qpos_start: array<array<f32, LANES>, NQ>,
+    qvel_start: array<array<f32, LANES>, NV>,
+    rate: array<array<f32, LANES>, NV>,
+    qvel_sum: array<array<f32, LANES>, NV>,
+    qacc_sum: array<array<f32, LANES>, NV>,
+}
+
+// The solution: accelerations, which on entry to the solver are where it starts.
+const QACC: u32 = 0u;
+// The solver's step Δ, M a and M Δ.
+const DIRECTION: u32 = 1u;
+const MA: u32 = 2u;
+const MD: u32 = 3u;
+const VECTORS: u32 = 4u;
 
 // A touching point. Vectors of three are along the contact's own directions: normal and tangents.
 struct Contact {

@@ -301,6 +301,7 @@ impl Desk {
                 self.text.sent = None;
                 self.say(Tone::Warning, sentence);
             }
+            Event::Warned(sentence) => self.say(Tone::Warning, sentence),
             Event::Saved { env_steps } => {
                 self.say(Tone::Info, format!("Saved after {} steps.", super::widgets::count(env_steps as f64)));
             }

@@ -23,6 +23,8 @@ pub(super) struct NewRun {
     settings: RunSettings,
     /// What is typed as the folder of a language model to begin with; empty for the built-in one.
     model: String,
+    /// The graphics adapter that can step the physics, if there is one.
+    graphics: Option<String>,
     /// Why the settings were not taken.
     refusal: Option<String>,
 }
@@ -32,7 +34,12 @@ impl NewRun {
     pub fn like(settings: RunSettings) -> NewRun {
         let model = settings.text.as_ref().and_then(|text| text.model.as_ref());
         let model = model.map(|folder| folder.display().to_string()).unwrap_or_default();
-        NewRun { settings, model, refusal: None }
+        let graphics = crate::view::adapters().into_iter().find(|adapter| adapter.computes);
+        let graphics = graphics.map(|adapter| match adapter.kind {
+            "software" => format!("{}, a software driver", adapter.name),
+            _ => adapter.name,
+        });
+        NewRun { settings, model, graphics, refusal: None }
     }
 }
 
@@ -142,7 +149,8 @@ impl Desk {
         }
     }
 
-    fn show_control_fields(&self, ui: &mut Ui, settings: &mut RunSettings) {
+    fn show_control_fields(&self, ui: &mut Ui, form: &mut NewRun) {
+        let NewRun { settings, graphics, .. } = form;
         row(ui, "Robot", |ui| {
             let (picked, response) = robot_picker(ui, "new robot", &self.tasks, &settings.task);
             settings.task = picked.unwrap_or_else(|| settings.task.clone());
@@ -162,6 +170,12 @@ impl Desk {
             row(ui, "Answers", |ui| {
                 ui.add(DragValue::new(&mut settings.labels).range(10..=5000).speed(5))
                     .accessible_name("Answers planned");
+            });
+        }
+        if let Some(adapter) = graphics {
+            row(ui, "Physics", |ui| {
+                ui.radio_value(&mut settings.backend, "lanes".to_owned(), "Processor");
+                ui.radio_value(&mut settings.backend, "shader".to_owned(), "Graphics").on_hover_text(&*adapter);
             });
         }
         row(ui, "Steps", |ui| {
@@ -186,7 +200,7 @@ impl Desk {
             ui.add_space(6.0);
             match form.settings.text.is_some() {
                 true => show_text_fields(ui, &mut form),
-                false => self.show_control_fields(ui, &mut form.settings),
+                false => self.show_control_fields(ui, &mut form),
             }
             let settings = &mut form.settings;
             row(ui, "Seed", |ui| {

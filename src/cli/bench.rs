@@ -159,6 +159,15 @@ fn speed(what: &str, speed: &Speed, as_json: bool) {
             speed.threads,
             speed.adapter.as_ref().unwrap_or(&speed.device)
         );
+        if let (Some(_), Some(seconds)) = (&speed.adapter, speed.first_step_s) {
+            println!("first step after {seconds:.1} s, compilation included");
+        }
+        if let Some(rate) = speed.rollout_steps_per_s {
+            println!("whole rollouts on the device: {rate:.0} env steps/s");
+        }
+        for (kernel, seconds) in speed.kernel_s.iter().flatten() {
+            println!("  {kernel}: {:.2} ms an env step of the batch", 1e3 * seconds);
+        }
     });
 }
 

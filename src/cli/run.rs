@@ -106,7 +106,7 @@ pub(super) fn watch(lab: &Lab, what: &str) -> anyhow::Result<Arc<Snapshot>> {
             match event {
                 Event::Finished => end = Some(Ok(())),
                 Event::Faulted(why) => end = Some(Err(anyhow::anyhow!(why))),
-                Event::Refused(why) => log::warn!("{why}"),
+                Event::Refused(why) | Event::Warned(why) => log::warn!("{why}"),
                 Event::Closed => end = Some(Err(anyhow::anyhow!("the session closed before its plan was done"))),
                 _ => {}
             }

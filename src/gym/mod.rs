@@ -6,6 +6,7 @@
 mod compile;
 mod env;
 mod flips;
+mod on_device;
 mod rollout;
 mod signal;
 mod space;
@@ -14,6 +15,7 @@ mod vector;
 
 pub use env::{Env, EnvStep};
 pub use flips::{FlipCounter, FlipRule, Stance};
+pub use on_device::{DeviceEnv, DeviceRollout};
 pub use rollout::{RolloutOut, rollout_from};
 pub use signal::State;
 pub use space::Space;

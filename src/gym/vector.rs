@@ -7,7 +7,8 @@ use super::flips::Stance;
 use super::signal::Senses;
 use super::task::Task;
 use crate::basics::{Array, Arrays, Pose, Seed, Stream};
-use crate::physics::{Backend, Contact, DeviceError, PhysicsError};
+use crate::compute::DeviceError;
+use crate::physics::{Backend, Contact, PhysicsError};
 use std::sync::Arc;
 
 /// What happens to a world whose episode ended. Gymnasium's three modes.

@@ -1,13 +1,16 @@
 //! How fast this machine is: physics alone, and the whole of PPO. No session, no disk.
 
+use super::on_device::OnDevice;
 use super::trainer::Trainer;
 use super::{LabError, SavedPolicy};
 use crate::basics::{ItemId, Seed};
+use crate::compute::Checks;
 use crate::gym::{Autoreset, Space, Task, VectorEnv};
-use crate::learn::Policy;
+use crate::learn::{Acting, Policy, Ppo, Rollout};
 use crate::physics::{self, Precision};
 use crate::settings::{RewardSource, RunSettings};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +43,19 @@ pub struct Speed {
     pub env_steps_per_s: f64,
     /// The slowest and the fastest window.
     pub range: [f64; 2],
+    /// From the start to the end of the first step of the batch, in seconds: finding a device and compiling included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_step_s: Option<f64>,
+    /// Env steps a second of whole rollouts that stay on a graphics device: a policy that acts, the physics, reward and resets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout_steps_per_s: Option<f64>,
+    /// Seconds of each kernel in one env step of the batch there, where the adapter keeps time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_s: Option<BTreeMap<String, f64>>,
+    /// What one env step of one world costs there, roughly: floating-point operations and bytes. A device that computes P operations and moves
+    /// B bytes a second makes min(P / operations, B / bytes) env steps at best: an estimate, and measured nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_operations_and_bytes: Option<[f64; 2]>,
     /// Worlds in the batch.
     pub worlds: usize,
     /// Physics threads.
@@ -95,6 +111,7 @@ fn physics_under(
     mut choose: impl FnMut(&[f32], usize, &mut Vec<f32>),
 ) -> Result<Speed, LabError> {
     let worlds = plan.worlds.unwrap_or(64);
+    let (began, mut first_step_s) = (Instant::now(), None);
     let backend = physics::backend(&plan.backend, plan.precision, task.model().clone(), worlds, plan.threads)?;
     let mut env = VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?;
     let mut actions: Vec<f32> = Vec::with_capacity(worlds * task.act_dim());
@@ -104,11 +121,36 @@ fn physics_under(
         let started = Instant::now();
         let step = env.step(&actions)?;
         let time = started.elapsed();
+        first_step_s.get_or_insert(began.elapsed().as_secs_f64());
         obs.copy_from_slice(&step.obs);
         Ok(Round { env_steps: worlds as u64, time })
     })?;
     let adapter = env.backend().adapter().map(str::to_owned);
-    Ok(Speed { solver_residual: env.backend().solver_residual(), adapter, ..speed })
+    let solver_residual = env.backend().solver_residual();
+    let speed = Speed { solver_residual, adapter, first_step_s, ..speed };
+    if plan.backend == physics::SHADER { rollouts(plan, task, speed) } else { Ok(speed) }
+}
+
+/// Adds what rollouts on a graphics device make, under an untrained policy.
+fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabError> {
+    const STEPS: usize = 16;
+    let worlds = speed.worlds;
+    let policy = Ppo::new(task.obs_dim(), task.act_dim(), task.spec().ppo(), Seed(0))?.policy();
+    let mut device = OnDevice::new(task, &policy, worlds, STEPS, 0, Seed(0), Checks::Off)?;
+    device.env.reset(0, true)?;
+    let mut rollout = Rollout::new(worlds);
+    let made = measure(plan, worlds, || {
+        let started = Instant::now();
+        device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false)?;
+        Ok(Round { env_steps: (worlds * STEPS) as u64, time: started.elapsed() })
+    })?;
+    let kernel_s = device.env.times(&mut device.actor, worlds)?.map(|times| times.into_iter().collect());
+    Ok(Speed {
+        rollout_steps_per_s: Some(made.env_steps_per_s),
+        kernel_s,
+        estimated_operations_and_bytes: Some(device.env.work()),
+        ..speed
+    })
 }
 
 /// Env steps a second of PPO on the task's own reward, collecting and learning included.
@@ -165,6 +207,10 @@ fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, 
         threads: plan.threads.unwrap_or_else(cores),
         solver_residual: None,
         adapter: None,
+        first_step_s: None,
+        rollout_steps_per_s: None,
+        kernel_s: None,
+        estimated_operations_and_bytes: None,
         device: processor(),
     })
 }

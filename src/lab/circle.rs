@@ -56,6 +56,11 @@ pub(super) trait Circle: Send {
         None
     }
 
+    /// What the person should be told once, if there is something.
+    fn take_warning(&mut self) -> Option<String> {
+        None
+    }
+
     /// The judgements that the reward model contradicts most, as of its last fit, the worst first.
     fn disputed(&self) -> &[DisputedView] {
         &[]
@@ -153,6 +158,10 @@ impl Circle for Trainer {
 
     fn agreement(&self) -> Option<f64> {
         Trainer::agreement(self)
+    }
+
+    fn take_warning(&mut self) -> Option<String> {
+        Trainer::take_warning(self)
     }
 
     fn alarm(&self) -> Option<String> {

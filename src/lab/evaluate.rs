@@ -2,9 +2,8 @@
 
 use super::{LabError, task_of};
 use crate::basics::{Arrays, Frames, Pose};
-use crate::gym::{Autoreset, FlipCounter, Task, VectorEnv};
+use crate::gym::{FlipCounter, Task, VectorEnv};
 use crate::learn::Policy;
-use crate::physics::{self, Precision};
 use crate::settings::RunSettings;
 use crate::store::Session;
 use serde::Serialize;
@@ -139,7 +138,7 @@ pub fn run_policy(
     seconds: f32,
     seed: u64,
 ) -> Result<Frames, LabError> {
-    let mut env = world(task, backend, 1)?;
+    let mut env = world(task, super::worlds::for_one_world(backend), 1)?;
     let mut obs = env.reset(seed).to_vec();
     let steps = (f64::from(seconds) / task.dt()).round().max(1.0) as usize;
     let bodies = task.model().nbody();
@@ -162,6 +161,9 @@ pub fn run_policy(
 }
 
 fn world(task: &Arc<Task>, backend: &str, worlds: usize) -> Result<VectorEnv, LabError> {
-    let backend = physics::backend(backend, Precision::default(), task.model().clone(), worlds, None)?;
-    Ok(VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?)
+    let (env, warning) = super::worlds::worlds(task, backend, worlds, None)?;
+    if let Some(sentence) = warning {
+        log::warn!("{sentence}");
+    }
+    Ok(env)
 }

@@ -18,6 +18,7 @@ mod interval;
 mod learning;
 mod ledger;
 mod memory;
+mod on_device;
 mod portal;
 mod preferences;
 mod priority;
@@ -25,6 +26,7 @@ mod text;
 mod trainer;
 mod vocabulary;
 mod worker;
+mod worlds;
 
 pub use error::LabError;
 pub use evaluate::{Evaluation, LandedFlips, SavedPolicy, evaluate, run_policy};
@@ -41,8 +43,8 @@ pub use vocabulary::*;
 
 use crate::basics::{Arrays, ItemId, Scene};
 use crate::gym::Task;
-use crate::physics;
 pub use crate::physics::Precision;
+use crate::physics::{self, PhysicsError};
 use crate::settings::{RewardSource, RunSettings, TextRun};
 use crate::store::{Session, StoreError};
 pub use crate::text::teacher::Noise;
@@ -272,8 +274,11 @@ const KEPT: &str = "kept";
 /// The task that a new run names, on a backend that holds its robot.
 fn playable(asked: &RunSettings) -> Result<Task, LabError> {
     let task = Task::load(&asked.task)?;
-    physics::backend(&asked.backend, Precision::default(), task.model().clone(), 1, Some(1))?;
-    Ok(task)
+    match physics::backend(&asked.backend, Precision::default(), task.model().clone(), 1, Some(1)) {
+        // The run goes on without a graphics device.
+        Ok(_) | Err(PhysicsError::Device(_)) => Ok(task),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because an episode's end

@@ -8,13 +8,16 @@ use super::circle::Values;
 use super::control::Label;
 use super::evaluate::run_policy;
 use super::ledger::Offered;
+use super::on_device::OnDevice;
 use super::vocabulary::{DisputedView, PairView};
+use super::worlds::{INSTEAD, sentence, without_device};
 use crate::basics::{
     Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, PairReason, Pose, Seed, Stream, both_clips,
 };
-use crate::gym::{Autoreset, FlipCounter, Task, VectorEnv};
-use crate::learn::{Actions, Policy, Ppo, Rollout, Transition, whiten};
-use crate::physics::{self, Contact, Precision};
+use crate::compute::Checks;
+use crate::gym::{EnvError, FlipCounter, Task, VectorEnv};
+use crate::learn::{Acting, Actions, Policy, Ppo, Rollout, Transition, whiten};
+use crate::physics::{self, Contact};
 use crate::preference::{
     Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, StepRecord,
     Unjudged, choose_pairs, disputed, rank_pairs,
@@ -54,6 +57,8 @@ pub(super) struct Trainer {
     settings: RunSettings,
     task: Arc<Task>,
     env: VectorEnv,
+    /// Where worlds and policy are on a graphics device; `env` then only waits for it to fail.
+    device: Option<OnDevice>,
     ppo: Ppo,
     rollout: Rollout,
     /// `[N, O]`: what the next actions are chosen on.
@@ -65,6 +70,14 @@ pub(super) struct Trainer {
     env_steps: u64,
     /// The task's own return of the episodes that ended in the latest rollout.
     true_returns: Vec<f64>,
+    /// `[N]`: the task's own return of each running episode on the device.
+    totals: Vec<f64>,
+    /// Whether the device's worlds have begun their episodes.
+    begun: bool,
+    /// Physics threads, where they were given.
+    threads: Option<usize>,
+    /// What the person should be told once.
+    warning: Option<String>,
 }
 
 /// What only a run from preferences has.
@@ -129,11 +142,23 @@ impl Trainer {
         let mut dials = task.spec().ppo();
         dials.worlds = worlds.unwrap_or(dials.worlds);
         let worlds = dials.worlds;
-        let backend = physics::backend(&settings.backend, Precision::default(), task.model().clone(), worlds, threads)?;
-        let mut env = VectorEnv::new(training.clone(), backend, Autoreset::SameStep)?;
+        let horizon = dials.horizon;
+        let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
+        let trailed = if settings.reward == RewardSource::Preferences { labels.recorded_worlds } else { 0 };
+        let (mut device, mut backend, mut warning) = (None, settings.backend.as_str(), None);
+        // Landed flips are told by contacts, which do not come with a rollout from a device.
+        let flips = settings.reward == RewardSource::Preferences && task.flip_worth() != 0.0;
+        if backend == physics::SHADER && !flips {
+            backend = INSTEAD;
+            match OnDevice::new(&training, &ppo.policy(), worlds, horizon, trailed, seed, Checks::Off) {
+                Ok(made) => device = Some(made),
+                Err(LabError::Env(EnvError::Device(error))) => warning = Some(sentence(&error)),
+                Err(error) => return Err(error),
+            }
+        }
+        let (mut env, told) = super::worlds::worlds(&training, backend, worlds, threads)?;
         env.reset(settings.seed);
         env.stagger();
-        let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
         ppo.plan(settings.env_steps);
         if let Some(threads) = threads {
             ppo.use_threads(threads);
@@ -145,7 +170,10 @@ impl Trainer {
         Ok(Trainer {
             settings: settings.clone(),
             task,
+            totals: vec![0.0; worlds],
+            begun: false,
             env,
+            device,
             ppo,
             rollout,
             obs: Vec::new(),
@@ -154,6 +182,8 @@ impl Trainer {
             preference,
             env_steps: 0,
             true_returns: Vec::new(),
+            threads,
+            warning: warning.or(told),
         })
     }
 
@@ -248,6 +278,15 @@ impl Trainer {
 
     /// Steps every world through one rollout of the present policy. `cancelled` is asked at every env step; a rollout that it ends is not kept.
     pub fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        if let Some(mut device) = self.device.take() {
+            match self.collect_on(&mut device, cancelled) {
+                Err(LabError::Env(EnvError::Device(error))) => self.warning = Some(sentence(&error)),
+                done => {
+                    self.device = Some(device);
+                    return done;
+                }
+            }
+        }
         let worlds = self.env.worlds();
         self.rollout.clear();
         self.played.clear();
@@ -259,9 +298,14 @@ impl Trainer {
             }
             self.ppo.act_into(&self.obs, worlds, &mut self.actions);
             if let Some(preference) = &mut self.preference {
-                preference.before_step(&self.env);
+                preference.before_step(&|world, poses| self.env.poses(world, poses));
+                preference.see_flips(&self.env);
             }
-            let step = self.env.step(&self.actions.actions)?;
+            if let Err(error) = self.env.step(&self.actions.actions) {
+                self.leave_device(error)?;
+                self.env.step(&self.actions.actions)?;
+            }
+            let step = self.env.last();
             let transition = Transition {
                 rewards: &step.reward,
                 terminated: &step.terminated,
@@ -272,13 +316,75 @@ impl Trainer {
             self.played.extend_from_slice(&step.actions);
             self.true_returns.extend(step.episodes.iter().map(|e| e.total_reward));
             if let Some(preference) = &mut self.preference {
-                preference.after_step(&self.env, &self.obs, &self.task, self.env_steps);
+                let taken = Taken {
+                    obs: &self.obs,
+                    actions: &step.actions,
+                    tastes: &step.taste,
+                    terminated: &step.terminated,
+                    truncated: &step.truncated,
+                };
+                preference.after_step(taken, &self.task, self.env_steps);
             }
             self.obs.copy_from_slice(&self.env.last().obs);
             self.env_steps += worlds as u64;
         }
         self.ppo.close(&mut self.rollout, &self.obs);
         Ok(())
+    }
+
+    /// As [`Trainer::collect`], with worlds and policy on a graphics device.
+    fn collect_on(&mut self, device: &mut OnDevice, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        if !std::mem::replace(&mut self.begun, true) {
+            device.env.reset(self.settings.seed.wrapping_add(self.env_steps), true)?;
+            self.totals.fill(0.0);
+        }
+        device.collect(&self.ppo.policy(), Acting::Sampling, &mut self.rollout, cancelled)?;
+        let (worlds, o, a) = (self.env.worlds(), self.task.obs_dim(), self.task.act_dim());
+        let range = self.task.model().ctrl_range().iter().cycle();
+        self.played.clear();
+        self.played
+            .extend(self.rollout.actions.iter().zip(range).map(|(x, [low, high])| x.clamp(*low as f32, *high as f32)));
+        self.true_returns.clear();
+        for step in 0..self.rollout.steps {
+            let samples = step * worlds..(step + 1) * worlds;
+            for (world, i) in samples.clone().enumerate() {
+                self.totals[world] += f64::from(self.rollout.rewards[i]);
+                if self.rollout.ended(i) {
+                    self.true_returns.push(std::mem::take(&mut self.totals[world]));
+                }
+            }
+            if let Some(preference) = &mut self.preference {
+                preference.before_step(&|world, poses| {
+                    let (qpos, _) = device.state(step, world);
+                    let qpos: Vec<f64> = qpos.iter().map(|x| f64::from(*x)).collect();
+                    self.task.model().poses(&qpos, poses);
+                });
+                let taken = Taken {
+                    obs: &self.rollout.obs[step * worlds * o..][..worlds * o],
+                    actions: &self.played[step * worlds * a..][..worlds * a],
+                    tastes: &device.tastes()[samples.clone()],
+                    terminated: &self.rollout.terminated[samples.clone()],
+                    truncated: &self.rollout.truncated[samples],
+                };
+                preference.after_step(taken, &self.task, self.env_steps);
+            }
+            self.env_steps += worlds as u64;
+        }
+        self.ppo.close(&mut self.rollout, device.last_obs());
+        Ok(())
+    }
+
+    /// Goes on without the graphics device that failed; any other error stands.
+    fn leave_device(&mut self, error: EnvError) -> Result<(), LabError> {
+        let (env, sentence) = without_device(&self.env, error, self.threads)?;
+        self.env = env;
+        self.warning = Some(sentence);
+        Ok(())
+    }
+
+    /// What the person should be told, once.
+    pub fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
     }
 
     /// Learns from the latest rollout: the policy from the reward as it stands, then the reward from `labels` where they have grown. Returns
@@ -385,8 +491,22 @@ impl Trainer {
         // The worlds begin new episodes, other ones than the first time.
         self.env.reset(self.settings.seed.wrapping_add(env_steps));
         self.env.stagger();
+        self.begun = false;
         Ok(())
     }
+}
+
+/// One env step of N worlds, as the recorder sees it.
+#[derive(Clone, Copy)]
+struct Taken<'a> {
+    /// `[N, O]`: what was acted on.
+    obs: &'a [f32],
+    /// `[N, A]`, as the robot received them.
+    actions: &'a [f32],
+    /// `[N]`: what a simulated teacher judges it by.
+    tastes: &'a [f32],
+    terminated: &'a [bool],
+    truncated: &'a [bool],
 }
 
 impl Preference {
@@ -437,13 +557,19 @@ impl Preference {
         self.fitted.is_none() && env_steps < self.explores_until
     }
 
-    /// Notes where the bodies are and whether a flip was landed, in the worlds that are being recorded.
-    fn before_step(&mut self, env: &VectorEnv) {
-        let bodies = env.task().model().nbody();
+    /// Notes where the bodies are, in the worlds that are being recorded.
+    fn before_step(&mut self, poses_of: &dyn Fn(usize, &mut [Pose])) {
+        let bodies = self.poses.len() / self.recorder.worlds().count().max(1);
         for (slot, world) in self.recorder.worlds().enumerate() {
             if self.recorder.is_recording(slot) {
-                env.poses(world, &mut self.poses[slot * bodies..(slot + 1) * bodies]);
+                poses_of(world, &mut self.poses[slot * bodies..(slot + 1) * bodies]);
             }
+        }
+    }
+
+    /// Notes whether a flip was landed, in the worlds that are being recorded, where simulated teachers think something of it.
+    fn see_flips(&mut self, env: &VectorEnv) {
+        for (slot, world) in self.recorder.worlds().enumerate() {
             if let Some(counter) = self.flips.get_mut(slot) {
                 let before = counter.landed();
                 env.stance(world, &mut self.contacts).into_iter().for_each(|stance| counter.see(stance));
@@ -453,16 +579,15 @@ impl Preference {
     }
 
     /// Hands the step to the recorder; clips that it completes join the pool.
-    fn after_step(&mut self, env: &VectorEnv, obs: &[f32], task: &Task, env_steps: u64) {
+    fn after_step(&mut self, step: Taken, task: &Task, env_steps: u64) {
         let (bodies, o, a) = (task.model().nbody(), task.obs_dim(), task.act_dim());
-        let step = env.last();
         let worlds: Vec<usize> = self.recorder.worlds().collect();
         for (slot, world) in worlds.into_iter().enumerate() {
             let record = StepRecord {
                 poses: &self.poses[slot * bodies..(slot + 1) * bodies],
-                obs: &obs[world * o..(world + 1) * o],
+                obs: &step.obs[world * o..(world + 1) * o],
                 action: &step.actions[world * a..(world + 1) * a],
-                task_reward: step.taste[world] + self.worth[slot],
+                task_reward: step.tastes[world] + self.worth[slot],
                 done: step.terminated[world] || step.truncated[world],
             };
             if let (true, Some(counter), Some(rule)) = (record.done, self.flips.get_mut(slot), task.flip_rule()) {
@@ -637,4 +762,29 @@ pub(super) fn prefixed(arrays: Arrays, prefix: &str) -> Arrays {
 /// The arrays whose names begin with `prefix`, without it.
 pub(super) fn unprefixed(arrays: &Arrays, prefix: &str) -> Arrays {
     arrays.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_owned(), array.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::DeviceError;
+
+    /// A run whose graphics device is lost goes on from the same states on the processor, and tells once; any other error stops it.
+    #[test]
+    fn a_lost_device_is_left() {
+        let settings = RunSettings { task: "hopper".to_owned(), reward: RewardSource::True, ..RunSettings::default() };
+        let task = super::super::task_of(&settings).unwrap();
+        let mut trainer = Trainer::new(&settings, task, ItemId(0), Some(4), Some(1)).unwrap();
+        trainer.collect(&mut || false).unwrap();
+        assert_eq!(trainer.take_warning(), None);
+        let before = trainer.env.to_arrays();
+        let lost = DeviceError::Lost { adapter: "a card".to_owned(), why: "it was pulled out".to_owned() };
+        trainer.leave_device(EnvError::Device(lost)).unwrap();
+        assert_eq!(trainer.env.to_arrays(), before);
+        let told = trainer.take_warning().unwrap();
+        assert!(told.contains("a card") && told.contains("goes on"), "{told}");
+        assert_eq!(trainer.take_warning(), None);
+        trainer.collect(&mut || false).unwrap();
+        assert!(matches!(trainer.leave_device(EnvError::NotReset), Err(LabError::Env(EnvError::NotReset))));
+    }
 }

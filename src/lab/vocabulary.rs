@@ -62,6 +62,8 @@ pub enum Event {
     },
     /// The command could not be carried out; the sentence says why.
     Refused(String),
+    /// The run goes on, but otherwise than was asked; the sentence says how and why.
+    Warned(String),
     /// A checkpoint is on disk.
     Saved {
         /// Env steps of training in it.

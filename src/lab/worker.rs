@@ -90,6 +90,9 @@ impl Worker {
             if wishes.quit {
                 break;
             }
+            if let Some(sentence) = self.trainer.take_warning() {
+                self.board.say(Event::Warned(sentence));
+            }
             if self.control.take(|w| &mut w.save) {
                 self.checkpoint(None);
             }

@@ -63,6 +63,11 @@ impl Spread {
         &self.inverse
     }
 
+    /// Σ log σ + ½ log 2π.
+    pub fn constant(&self) -> f32 {
+        self.constant
+    }
+
     /// Entropy: Σ log σ + ½ log 2πe.
     pub fn entropy(&self) -> f64 {
         f64::from(self.constant) + 0.5 * self.std.len() as f64

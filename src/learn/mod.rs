@@ -21,6 +21,7 @@ mod lanes;
 mod network;
 mod norm;
 mod objective;
+mod on_device;
 mod policy;
 mod ppo;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use kl::{KlController, approx_kl};
 pub use network::{Network, orthogonal};
 pub use norm::{RewardScale, RunningNorm, whiten};
 pub use objective::{clipped_objective, clipped_value_loss, explained_variance};
+pub use on_device::{Acting, DeviceActor};
 pub use policy::Policy;
 pub use ppo::{Ppo, UpdateStats};
 pub use rollout::{Actions, Rollout, Transition};

@@ -106,6 +106,11 @@ impl Standard {
         Standard { columns: mean.iter().zip(var).map(column).collect() }
     }
 
+    /// Mean and inverse deviation of each column.
+    pub fn columns(&self) -> &[[f32; 2]] {
+        &self.columns
+    }
+
     /// Normalises `[n, width]` numbers into rows that lie `stride` apart; what lies between is left as it is.
     pub fn apply(&self, rows: &[f32], out: &mut [f32], stride: usize) {
         for (row, out) in rows.chunks_exact(self.columns.len()).zip(out.chunks_mut(stride)) {

@@ -85,6 +85,16 @@ impl Policy {
         &self.log_std
     }
 
+    /// The network's layers, first to last.
+    pub(super) fn layers(&self) -> Vec<Layer> {
+        self.actor.layers()
+    }
+
+    /// Mean and inverse deviation of each number of the observation.
+    pub(super) fn standard(&self) -> &[[f32; 2]] {
+        self.standard.columns()
+    }
+
     /// The mean actions for raw observations, `[n, O]` → `[n, A]`, not clipped to the action space: the deterministic policy.
     pub fn act_mean(&self, obs: &[f32], n: usize) -> Vec<f32> {
         assert_eq!(obs.len(), n * self.obs_dim(), "obs must be [n, O]");

@@ -1,9 +1,10 @@
 //! What every physics backend can do. The layers above see this trait alone, so that a faster backend joins without a change there.
 
 use super::lanes::{self, Precision};
-use super::shader::{self, DeviceError};
+use super::shader;
 use super::{Model, rapier::RapierBackend};
 use crate::basics::Pose;
+use crate::compute::DeviceError;
 use std::sync::Arc;
 
 /// One touching point, world frame.

@@ -341,6 +341,13 @@ impl Model {
         self.bodies.iter().map(|body| body.mass).sum()
     }
 
+    /// Where every body is in the configuration `qpos`, into `out`, `[nbody]`.
+    pub fn poses(&self, qpos: &[f64], out: &mut [Pose]) {
+        for (slot, (pos, quat)) in out.iter_mut().zip(self.kinematics(qpos)) {
+            *slot = pose(pos, quat);
+        }
+    }
+
     /// Where every body is in the configuration `qpos`, `[nbody]`: position in metres and orientation, world frame
     /// (MuJoCo's `mj_kinematics`). A quaternion in `qpos` need not be normalised.
     pub fn kinematics(&self, qpos: &[f64]) -> Vec<(DVec3, DQuat)> {

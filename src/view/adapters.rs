@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-/// Storage buffers that the shaders of the physics read and write.
-const STORAGE_BUFFERS: u32 = 5;
+/// Storage buffers that the shaders of the physics and the tasks read and write.
+const STORAGE_BUFFERS: u32 = 8;
 
 /// An adapter that could draw.
 #[derive(Clone, Debug, PartialEq, Serialize)]

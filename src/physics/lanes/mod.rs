@@ -18,7 +18,7 @@ use super::dynamics::reference::Reference;
 use super::dynamics::residual;
 use super::dynamics::simd::{self, Instructions};
 use super::dynamics::workspace::Workspace;
-use super::model::{self, Model};
+use super::model::Model;
 use crate::basics::Pose;
 use group::{Evaluate, Group, Shared, StepGroup};
 use rayon::prelude::*;
@@ -213,10 +213,7 @@ impl<L: Lane> Backend for Lanes<L> {
 
     fn body_poses(&self, world: usize, out: &mut [Pose]) {
         let nq = self.model.nq();
-        let frames = self.model.kinematics(&self.qpos[world * nq..(world + 1) * nq]);
-        for (slot, (pos, quat)) in out.iter_mut().zip(frames) {
-            *slot = model::pose(pos, quat);
-        }
+        self.model.poses(&self.qpos[world * nq..(world + 1) * nq], out);
     }
 
     fn contacts(&self, world: usize, out: &mut Vec<Contact>) {

@@ -5,16 +5,19 @@ use super::super::backend::PhysicsError;
 use super::super::dynamics::plan::{Plan, Test};
 use super::super::model::{Integrator, JointKind, Model};
 use super::NAME;
-use naga_oil::compose::{
-    ComposableModuleDescriptor, Composer, ComposerError, NagaModuleDescriptor, ShaderDefValue, ShaderLanguage,
-};
-use std::collections::HashMap;
-use wgpu::naga;
+use crate::compute::{Definitions, Module, Source, compose};
 
 /// Threads of a workgroup, a world each.
-pub const WORKGROUP: u32 = 32;
+pub const WORKGROUP: usize = 32;
+/// Newton steps and line-search steps of the solver, at most. Two or three, and one or two, are usual.
+const NEWTON_STEPS: usize = 20;
+const SEARCH_STEPS: usize = 12;
+/// Turns of its loops that a thread may take in one dispatch: the software driver llvmpipe leaves every loop after 65,535.
+const MOST_TURNS: usize = 60_000;
 /// Contacts that a world has room for, at most: a humanoid that lies on the ground has about twenty.
 const MOST_SLOTS: usize = 64;
+/// As many as there are of them at once in what robots do.
+const USUAL_CONTACTS: usize = 20;
 /// Degrees of freedom and coordinates, at most: sets of them are the bits of a word.
 const MOST_DOFS: usize = 32;
 
@@ -25,7 +28,7 @@ macro_rules! file {
 }
 
 /// Every module, after those that it imports.
-const MODULES: &[(&str, &str)] = &[
+pub const MODULES: &[Source] = &[
     file!("plan.wgsl"),
     file!("spatial.wgsl"),
     file!("workspace.wgsl"),
@@ -45,20 +48,20 @@ const MODULES: &[(&str, &str)] = &[
 ];
 
 /// The env step of a batch.
-pub const STEP: (&str, &str) = file!("step.wgsl");
+pub const STEP: Source = file!("step.wgsl");
 
 /// What a robot fills into the shaders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Specialised {
-    values: HashMap<String, ShaderDefValue>,
+    definitions: Definitions,
 }
 
 impl Specialised {
-    /// Sizes and features of a robot. Loops whose ends the sizes give are `unrolled` or not, as suits the device's compiler.
+    /// Sizes and features of a robot.
     ///
     /// # Errors
     /// [`PhysicsError::Unsupported`] for a robot with more degrees of freedom than a word has bits.
-    pub fn new(model: &Model, plan: &Plan<f32>, unrolled: bool) -> Result<Specialised, PhysicsError> {
+    pub fn new(model: &Model, plan: &Plan<f32>) -> Result<Specialised, PhysicsError> {
         if plan.nq.max(plan.nv) > MOST_DOFS || plan.nv == 0 {
             return Err(PhysicsError::Unsupported {
                 backend: NAME,
@@ -66,8 +69,8 @@ impl Specialised {
                 reason: format!("it has {} coordinates; expected 1 to {MOST_DOFS}", plan.nq),
             });
         }
-        let mut values = HashMap::new();
-        let mut size = |name: &str, n: usize| values.insert(name.to_owned(), ShaderDefValue::UInt(n as u32));
+        let mut definitions = Definitions::default();
+        let mut size = |name: &str, n: usize| definitions.size(name, n);
         size("NQ", plan.nq);
         size("NV", plan.nv);
         size("NU", plan.nu.max(1));
@@ -82,15 +85,12 @@ impl Specialised {
         size("PAIR_ROOM", plan.pairs.len().max(1));
         size("SLOTS", plan.slots.clamp(1, MOST_SLOTS));
         size("DIRECTIONS", plan.directions);
-        size("TRIANGLE", plan.nv * (plan.nv + 1) / 2);
-        size("WORKGROUP", WORKGROUP as usize);
-        let mut feature = |name: &str, has: bool| {
-            if has {
-                values.insert(name.to_owned(), ShaderDefValue::Bool(true));
-            }
-        };
+        size("CHUNKS", plan.nv.div_ceil(4));
+        size("WORKGROUP", WORKGROUP);
+        size("NEWTON_STEPS", NEWTON_STEPS);
+        size("SEARCH_STEPS", SEARCH_STEPS);
+        let mut feature = |name: &str, has: bool| definitions.feature(name, has);
         let tests = |test: Test| plan.pairs.iter().any(|pair| pair.test == test);
-        feature("IS_UNROLLED", unrolled);
         feature("HAS_FREE", plan.joints.iter().any(|joint| joint.kind == JointKind::Free));
         feature("HAS_MEDIUM", plan.medium.is_some());
         feature("HAS_RUNGE_KUTTA", plan.integrator == Integrator::Rk4);
@@ -103,34 +103,27 @@ impl Specialised {
         feature("HAS_SPHERE_CYLINDER", tests(Test::SphereCylinder));
         feature("HAS_CAPSULE_CYLINDER", tests(Test::CapsuleCylinder));
         feature("HAS_CYLINDER", tests(Test::SphereCylinder) || tests(Test::CapsuleCylinder));
-        Ok(Specialised { values })
+        Ok(Specialised { definitions })
+    }
+
+    /// What it fills in.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
     }
 
     /// The shader of one entry file for this robot, validated.
-    pub fn shader(&self, (file_path, source): (&str, &str)) -> naga::Module {
-        let mut composer = Composer::default();
-        let made = MODULES.iter().try_for_each(|(file_path, source)| {
-            let module = ComposableModuleDescriptor {
-                source,
-                file_path,
-                language: ShaderLanguage::Wgsl,
-                shader_defs: self.values.clone(),
-                ..ComposableModuleDescriptor::default()
-            };
-            composer.add_composable_module(module).map(drop).map_err(Box::new)
-        });
-        let shader = made.and_then(|()| {
-            composer
-                .make_naga_module(NagaModuleDescriptor {
-                    source,
-                    file_path,
-                    shader_defs: self.values.clone(),
-                    ..NagaModuleDescriptor::default()
-                })
-                .map_err(Box::new)
-        });
-        // The files are compiled in, and a test composes them for every robot that comes with the program; what else a robot fills in are
-        // whole numbers from 1 to some thousand.
-        shader.unwrap_or_else(|error: Box<ComposerError>| panic!("{}", error.emit_to_string(&composer)))
+    pub fn shader(&self, entry: Source) -> Module {
+        compose(MODULES, entry, &self.definitions)
     }
+}
+
+/// Rounds of an env step that one dispatch may have, each of which is a forward evaluation.
+pub fn most_rounds(plan: &Plan<f32>) -> usize {
+    let (nv, bodies, limits) = (plan.nv, plan.bodies.len(), plan.limits.len());
+    let contacts = plan.slots.min(USUAL_CONTACTS);
+    // By matrix routine: factor, solve and multiply, then the Hessian, a row a degree of freedom that a contact moves.
+    let algebra = nv * nv / 2 + nv * nv + nv * nv / 2 + nv * plan.nv.div_ceil(4) + contacts * 2 * nv;
+    let newton = algebra + SEARCH_STEPS * (contacts + limits) + 4 * (contacts + bodies + nv);
+    let other = 24 * plan.pairs.len() + 20 * (bodies + nv) + nv * nv;
+    (MOST_TURNS / (other + NEWTON_STEPS * newton)).max(1)
 }

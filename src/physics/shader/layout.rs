@@ -21,9 +21,8 @@ pub struct Plan {
     pub viscosity: f32,
     /// Coordinates of qpos that a step counts from zero, a bit each.
     pub drift: u32,
-    /// What no compiler knows to be zero.
-    pub zero: u32,
-    pub padding: u32,
+    pub padding_a: u32,
+    pub padding_b: u32,
 }
 
 #[repr(C)]
@@ -163,7 +162,14 @@ pub struct Batch {
     /// The worlds: from `first` up to, but without, `end`.
     pub first: u32,
     pub end: u32,
-    pub frame_skip: u32,
+    /// Of the rounds of an env step, `rounds` of them, those from `first_round` up to, but without, `end_round`.
+    pub first_round: u32,
+    pub end_round: u32,
+    pub rounds: u32,
+    /// Not 0: worlds that begin an episode are evaluated once, and no other.
+    pub look: u32,
+    /// What no compiler knows to be zero.
+    pub zero: u32,
     pub kept: Layout,
 }
 
@@ -308,8 +314,8 @@ pub fn bytes(plan: &plan::Plan<f32>, drift: impl Iterator<Item = usize>) -> Vec<
         density,
         viscosity,
         drift: bits(drift),
-        zero: 0,
-        padding: 0,
+        padding_a: 0,
+        padding_b: 0,
     };
     let mut out = bytemuck::bytes_of(&head).to_vec();
     table(&mut out, (0..plan.bodies.len()).map(|index| Body::of(plan, index)));
@@ -393,29 +399,21 @@ fn bits(dofs: impl Iterator<Item = usize>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compute::reflected;
     use crate::physics::Model;
     use crate::physics::shader::compose::{STEP, Specialised};
     use std::mem::offset_of;
-    use wgpu::naga::{Module, TypeInner};
-
-    /// The members' names and offsets, and the size, of a struct of the composed shader, whose names carry their module's.
-    fn reflected(module: &Module, name: &str) -> (Vec<(String, usize)>, usize) {
-        let plain = |ty: &str| ty.split("X_naga_oil_mod_X").next() == Some(name);
-        let (_, ty) = module.types.iter().find(|(_, ty)| ty.name.as_deref().is_some_and(plain)).unwrap();
-        let TypeInner::Struct { members, span } = &ty.inner else { panic!("{name} is no struct") };
-        (members.iter().map(|m| (m.name.clone().unwrap(), m.offset as usize)).collect(), *span as usize)
-    }
 
     #[test]
     fn a_model_lies_as_the_shader_reads_it() {
         let text = include_str!("../../../envs/hopper.xml");
         let model = Model::from_mjcf(text, "hopper.xml").unwrap();
         let plan = plan::Plan::<f32>::new(&model, "shader").unwrap();
-        let module = Specialised::new(&model, &plan, true).unwrap().shader(STEP);
+        let module = Specialised::new(&model, &plan).unwrap().shader(STEP);
         macro_rules! check {
             ($type:ident { $($field:ident),* $(,)? }) => {
                 let ours = vec![$((stringify!($field).to_string(), offset_of!($type, $field))),*];
-                assert_eq!(reflected(&module, stringify!($type)), (ours, size_of::<$type>()), stringify!($type));
+                assert_eq!(reflected(&module, stringify!($type)), Some((ours, size_of::<$type>())), stringify!($type));
             };
         }
         check!(Body {
@@ -489,7 +487,7 @@ mod tests {
             padding,
             softness,
         });
-        check!(Batch { first, end, frame_skip, kept });
+        check!(Batch { first, end, first_round, end_round, rounds, look, zero, kept });
         check!(Layout { width, frames, cinert, cvel, cfrc_ext, qfrc_actuator, qfrc_constraint });
         // The tables follow the head in the shader's order, without gaps, and `bytes` writes them so.
         let head: Vec<(String, usize)> = [
@@ -499,8 +497,8 @@ mod tests {
             ("density", offset_of!(Plan, density)),
             ("viscosity", offset_of!(Plan, viscosity)),
             ("drift", offset_of!(Plan, drift)),
-            ("zero", offset_of!(Plan, zero)),
-            ("padding", offset_of!(Plan, padding)),
+            ("padding_a", offset_of!(Plan, padding_a)),
+            ("padding_b", offset_of!(Plan, padding_b)),
         ]
         .map(|(name, offset)| (name.to_owned(), offset))
         .to_vec();
@@ -519,7 +517,7 @@ mod tests {
             expected.push((name.to_owned(), at));
             at += bytes;
         }
-        assert_eq!(reflected(&module, "Plan"), (expected, at));
+        assert_eq!(reflected(&module, "Plan"), Some((expected, at)));
         assert_eq!(bytes(&plan, std::iter::empty()).len(), at);
     }
 }

@@ -5,56 +5,34 @@
 //! in double precision between env steps, and coordinates that nothing depends on are counted from zero within one.
 
 mod compose;
-mod device;
 mod layout;
 #[cfg(test)]
 mod tests;
+mod worlds;
 
 use super::backend::{Backend, Contact, PhysicsError, Quantity};
 use super::dynamics::derived::{Layout, frames};
-use super::dynamics::drift::{Drift, drifting};
-use super::dynamics::plan::Plan;
 use super::dynamics::reference::Reference;
-use super::model::{self, Model};
+use super::model::Model;
 use crate::basics::Pose;
-use compose::{STEP, Specialised, WORKGROUP};
-use device::Device;
+use crate::compute::{Buffer, Checks, Device, DeviceError, Use};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-pub use device::DeviceError;
+pub use compose::{MODULES, WORKGROUP};
+use worlds::Buffers;
+pub use worlds::{DeviceWorlds, Pace};
 
 /// What `--backend` calls it.
 pub const NAME: &str = "shader";
 
-/// How long one dispatch may take: a tenth of what a system waits before it resets a device.
-const DISPATCH: Duration = Duration::from_millis(200);
-/// Worlds of the first dispatch, whose speed is not known.
-const FIRST_DISPATCH: usize = 512;
-
-/// Whether shaders check their indices. Ours are held to stay inside by tests that run them checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Checks {
-    /// Every index is brought inside its array.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests check what the program trusts"))]
-    On,
-    /// None.
-    Off,
-}
-
-/// A batch of worlds on a graphics device.
+/// A batch of worlds on a graphics device, whose states the host sees after every step.
 pub struct Shader {
-    model: Arc<Model>,
-    worlds: usize,
-    device: Device,
-    pipeline: wgpu::ComputePipeline,
-    buffers: Buffers,
-    bindings: wgpu::BindGroup,
-    layout: Layout,
-    drift: Vec<Drift>,
+    on_device: DeviceWorlds,
+    pace: Pace,
+    /// States, derived numbers and flags, to be read.
+    readback: Buffer,
     reference: Reference,
-    /// Worlds of a dispatch.
-    chunk: usize,
     qpos: Vec<f64>,
     qvel: Vec<f64>,
     /// `[worlds, layout.len]`, as the device or the reference computed it.
@@ -71,19 +49,6 @@ pub struct Shader {
     words: Vec<f32>,
 }
 
-/// What lies on the device, a row a world.
-struct Buffers {
-    plan: wgpu::Buffer,
-    batch: wgpu::Buffer,
-    /// `[worlds, nq + nv + nv]`: qpos, qvel, and accelerations where the solver starts.
-    state: wgpu::Buffer,
-    ctrl: wgpu::Buffer,
-    derived: wgpu::Buffer,
-    frozen: wgpu::Buffer,
-    /// State, derived and frozen, to be read.
-    readback: wgpu::Buffer,
-}
-
 impl Shader {
     /// A batch of worlds at the reference configuration on the best adapter there is.
     ///
@@ -94,170 +59,93 @@ impl Shader {
     }
 
     fn with(model: Arc<Model>, worlds: usize, checks: Checks) -> Result<Shader, PhysicsError> {
-        let plan = Plan::<f32>::new(&model, NAME)?;
         let reference = Reference::new(&model, NAME)?;
-        let device = Device::open()?;
-        let shader = Specialised::new(&model, &plan, !device.software)?.shader(STEP);
-        let checks = match checks {
-            Checks::On => wgpu::ShaderRuntimeChecks { bounds_checks: true, ..wgpu::ShaderRuntimeChecks::unchecked() },
-            Checks::Off => wgpu::ShaderRuntimeChecks::unchecked(),
-        };
-        let pipeline = device.make(|device| {
-            let descriptor = wgpu::ShaderModuleDescriptor {
-                label: Some("physics"),
-                source: wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(shader)),
-            };
-            // SAFETY: the shader is ours, its loops end, and the tests that run it checked give the same numbers.
-            let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some("physics step"),
-                layout: None,
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache: None,
-            })
-        })?;
-        let drift = drifting(&model, &reference.plan);
-        let layout = Layout::new(&plan, &[]);
-        let bytes = layout::bytes(&plan, drift.iter().map(|drift| drift.coordinate));
-        let buffers = Buffers::new(&device, &model, worlds, &layout, &bytes)?;
+        let on_device = DeviceWorlds::new(&Device::open()?, model.clone(), worlds, &[], checks)?;
         Ok(Shader {
-            bindings: bind(&device, &pipeline, &buffers)?,
-            buffers,
-            chunk: FIRST_DISPATCH,
+            pace: Pace::new(&on_device),
+            readback: results(&on_device)?,
             qpos: model.qpos0().repeat(worlds),
             qvel: vec![0.0; worlds * model.nv()],
             derived: vec![],
-            origin: vec![0.0; worlds * drift.len()],
+            origin: vec![0.0; worlds * on_device.drift.len()],
             frozen: vec![false; worlds],
             stepped: vec![false; worlds],
             moved: vec![true; worlds],
             diverged: 0,
             words: vec![],
-            model,
-            worlds,
-            device,
-            pipeline,
-            layout,
-            drift,
+            on_device,
             reference,
         })
     }
 
-    /// Numbers of a world's state on the device.
-    fn width(&self) -> usize {
-        self.model.nq() + 2 * self.model.nv()
-    }
-
     /// Brings the device's copy of the worlds that were set up to date, and forgets where their solvers stood.
     fn upload_states(&mut self) {
-        let (nq, nv, width) = (self.model.nq(), self.model.nv(), self.width());
+        let DeviceWorlds { device, model, worlds, buffers, .. } = &self.on_device;
+        let (nq, nv, width) = (model.nq(), model.nv(), self.on_device.width());
         let mut first = 0;
-        while let Some(start) = (first..self.worlds).find(|world| self.moved[*world]) {
-            let end = (start..self.worlds).find(|world| !self.moved[*world]).unwrap_or(self.worlds);
+        while let Some(start) = (first..*worlds).find(|world| self.moved[*world]) {
+            let end = (start..*worlds).find(|world| !self.moved[*world]).unwrap_or(*worlds);
             self.words.clear();
             for world in start..end {
                 self.words.extend(self.qpos[world * nq..][..nq].iter().map(|x| *x as f32));
                 self.words.extend(self.qvel[world * nv..][..nv].iter().map(|x| *x as f32));
                 self.words.extend(std::iter::repeat_n(0.0, nv));
             }
-            let queue = &self.device.queue;
-            queue.write_buffer(&self.buffers.state, (4 * start * width) as u64, bytemuck::cast_slice(&self.words));
+            device.upload(&buffers.state, (4 * start * width) as u64, bytemuck::cast_slice(&self.words));
             let zeros = vec![0_u32; end - start];
-            queue.write_buffer(&self.buffers.frozen, (4 * start) as u64, bytemuck::cast_slice(&zeros));
+            device.upload(&buffers.frozen, (4 * start) as u64, bytemuck::cast_slice(&zeros));
             first = end;
         }
         self.moved.fill(false);
     }
 
-    /// Runs the step on the device, so many worlds at a time that no dispatch takes long, and leaves the results in the buffer to be read.
+    /// Runs the step on the device, so many worlds at a time that no submission takes long, and leaves the results in the buffer to be read.
     fn dispatch(&mut self, frame_skip: usize) -> Result<(), DeviceError> {
-        let mut first = 0;
-        while first < self.worlds {
-            let end = (first + self.chunk).min(self.worlds);
-            let batch = layout::Batch {
-                first: first as u32,
-                end: end as u32,
-                frame_skip: frame_skip as u32,
-                kept: layout::Layout::of(&self.layout),
-            };
-            self.device.queue.write_buffer(&self.buffers.batch, 0, bytemuck::bytes_of(&batch));
-            let mut encoder = self.device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                pass.set_pipeline(&self.pipeline);
-                pass.set_bind_group(0, &self.bindings, &[]);
-                pass.dispatch_workgroups(((end - first) as u32).div_ceil(WORKGROUP), 1, 1);
-            }
-            if end == self.worlds {
-                self.buffers.copy_out(&mut encoder, self.worlds, self.width(), self.layout.len);
+        let Shader { on_device, pace, readback, .. } = self;
+        let (mut first, all) = (0, on_device.worlds);
+        while first < all {
+            let end = (first + pace.worlds()).min(all);
+            let mut commands = on_device.device.commands();
+            on_device.step(&mut commands, first..end, frame_skip)?;
+            if end == all {
+                let Buffers { state, derived, frozen, .. } = &on_device.buffers;
+                let mut at = 0;
+                for (buffer, numbers) in [(state, on_device.width()), (derived, on_device.layout.len), (frozen, 1)] {
+                    let bytes = 4 * (all * numbers) as u64;
+                    commands.copy(buffer, readback, at, bytes);
+                    at += bytes;
+                }
             }
             let started = Instant::now();
-            self.device.queue.submit([encoder.finish()]);
-            self.device.wait()?;
-            // Half-way towards the best size, so that one slow moment does not halve the next dispatches.
-            let fitting = (end - first) as f64 * DISPATCH.as_secs_f64() / started.elapsed().as_secs_f64().max(1e-6);
-            self.chunk = ((self.chunk as f64 + fitting.min(4.0 * self.chunk as f64)) / 2.0) as usize;
-            // A dispatch has 65,535 workgroups at most.
-            self.chunk = self.chunk.clamp(WORKGROUP as usize, 65_535 * WORKGROUP as usize);
+            on_device.device.submit(commands);
+            on_device.device.wait()?;
+            pace.took(end - first, started);
             first = end;
         }
         Ok(())
     }
-}
 
-impl Buffers {
-    fn new(
-        device: &Device,
-        model: &Model,
-        worlds: usize,
-        layout: &Layout,
-        plan_bytes: &[u8],
-    ) -> Result<Buffers, DeviceError> {
-        use wgpu::BufferUsages as Usage;
-        let (width, nu) = (model.nq() + 2 * model.nv(), model.nu());
-        let row = |numbers: usize| 4 * (worlds * numbers) as u64;
-        let kept = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-        let given = Usage::STORAGE | Usage::COPY_DST;
-        let buffers = Buffers {
-            plan: device.buffer("model", plan_bytes.len() as u64, Usage::UNIFORM | Usage::COPY_DST)?,
-            batch: device.buffer("batch", size_of::<layout::Batch>() as u64, given)?,
-            state: device.buffer("states", row(width), kept)?,
-            ctrl: device.buffer("controls", row(nu), given)?,
-            derived: device.buffer("derived quantities", row(layout.len), kept)?,
-            frozen: device.buffer("flags", row(1), kept)?,
-            readback: device.buffer("results", row(width + layout.len + 1), Usage::MAP_READ | Usage::COPY_DST)?,
-        };
-        device.queue.write_buffer(&buffers.plan, 0, plan_bytes);
-        Ok(buffers)
-    }
-
-    /// States, derived numbers and flags, one after another, into the buffer that can be read.
-    fn copy_out(&self, encoder: &mut wgpu::CommandEncoder, worlds: usize, width: usize, derived: usize) {
-        let mut at = 0;
-        for (buffer, numbers) in [(&self.state, width), (&self.derived, derived), (&self.frozen, 1)] {
-            let bytes = 4 * (worlds * numbers) as u64;
-            encoder.copy_buffer_to_buffer(buffer, 0, &self.readback, at, bytes);
-            at += bytes;
+    /// Evaluates a world's present state in double precision and keeps what was asked for.
+    fn sense(&mut self, world: usize) {
+        let DeviceWorlds { model, layout, drift, .. } = &self.on_device;
+        if layout.len == 0 {
+            return;
         }
+        let (nq, nv) = (model.nq(), model.nv());
+        let (qpos, qvel) = (&self.qpos[world * nq..][..nq], &self.qvel[world * nv..][..nv]);
+        let numbers = self.reference.sense(layout, drift, qpos, qvel);
+        for (k, found) in drift.iter().enumerate() {
+            self.origin[world * drift.len() + k] = qpos[found.coordinate];
+        }
+        let row = &mut self.derived[world * layout.len..][..layout.len];
+        row.iter_mut().zip(&numbers).for_each(|(to, x)| *to = *x as f32);
     }
 }
 
-/// The buffers by their places in the shader.
-fn bind(device: &Device, pipeline: &wgpu::ComputePipeline, buffers: &Buffers) -> Result<wgpu::BindGroup, DeviceError> {
-    let all = [&buffers.plan, &buffers.batch, &buffers.state, &buffers.ctrl, &buffers.derived, &buffers.frozen];
-    let entries: Vec<_> = (0..)
-        .zip(all)
-        .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
-        .collect();
-    device.make(|device| {
-        device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("physics"),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        })
-    })
+/// Room for states, derived numbers and flags.
+fn results(on_device: &DeviceWorlds) -> Result<Buffer, DeviceError> {
+    let numbers = on_device.worlds * (on_device.width() + on_device.layout.len + 1);
+    on_device.device.buffer("results", 4 * numbers as u64, Use::Readback)
 }
 
 impl Backend for Shader {
@@ -266,19 +154,19 @@ impl Backend for Shader {
     }
 
     fn adapter(&self) -> Option<&str> {
-        Some(&self.device.adapter)
+        Some(&self.on_device.device.adapter)
     }
 
     fn model(&self) -> &Model {
-        &self.model
+        &self.on_device.model
     }
 
     fn worlds(&self) -> usize {
-        self.worlds
+        self.on_device.worlds
     }
 
     fn set_state(&mut self, world: usize, qpos: &[f64], qvel: &[f64]) {
-        let (nq, nv) = (self.model.nq(), self.model.nv());
+        let (nq, nv) = (self.model().nq(), self.model().nv());
         self.qpos[world * nq..][..nq].copy_from_slice(qpos);
         self.qvel[world * nv..][..nv].copy_from_slice(qvel);
         self.frozen[world] = false;
@@ -296,26 +184,28 @@ impl Backend for Shader {
     }
 
     fn step(&mut self, ctrl: &[f64], frame_skip: usize) -> Result<(), PhysicsError> {
-        if self.worlds == 0 {
+        let DeviceWorlds { device, buffers, model, worlds, layout, .. } = &self.on_device;
+        let (worlds, nq, nv, width, kept) = (*worlds, model.nq(), model.nv(), self.on_device.width(), layout.len);
+        if worlds == 0 {
             return Ok(());
         }
-        self.device.check()?;
-        self.upload_states();
-        let (nq, nv, width, kept) = (self.model.nq(), self.model.nv(), self.width(), self.layout.len);
+        device.check()?;
         self.words.clear();
         self.words.extend(ctrl.iter().map(|u| *u as f32));
-        self.device.queue.write_buffer(&self.buffers.ctrl, 0, bytemuck::cast_slice(&self.words));
+        device.upload(&buffers.ctrl, 0, bytemuck::cast_slice(&self.words));
+        self.upload_states();
         self.dispatch(frame_skip)?;
-        let total = self.worlds * (width + kept + 1);
+        let total = worlds * (width + kept + 1);
         self.words.resize(total, 0.0);
-        let Shader { device, buffers, words, .. } = &mut *self;
-        device.read(&buffers.readback, 4 * total as u64, |bytes| {
+        let Shader { on_device, readback, words, .. } = &mut *self;
+        on_device.device.read(readback, 4 * total as u64, |bytes| {
             bytemuck::cast_slice_mut(words).copy_from_slice(bytes);
         })?;
-        let (states, rest) = self.words.split_at(self.worlds * width);
-        let (derived, flags) = rest.split_at(self.worlds * kept);
+        let drift = &self.on_device.drift;
+        let (states, rest) = self.words.split_at(worlds * width);
+        let (derived, flags) = rest.split_at(worlds * kept);
         self.derived.copy_from_slice(derived);
-        for world in 0..self.worlds {
+        for world in 0..worlds {
             if self.frozen[world] {
                 continue;
             }
@@ -328,11 +218,11 @@ impl Backend for Shader {
             }
             let row = &states[world * width..][..width];
             let qpos = &mut self.qpos[world * nq..][..nq];
-            for (drift, origin) in self.drift.iter().zip(&mut self.origin[world * self.drift.len()..]) {
+            for (drift, origin) in drift.iter().zip(&mut self.origin[world * drift.len()..]) {
                 *origin = qpos[drift.coordinate];
             }
             qpos.iter_mut().zip(row).for_each(|(to, x)| *to = f64::from(*x));
-            for (drift, origin) in self.drift.iter().zip(&self.origin[world * self.drift.len()..]) {
+            for (drift, origin) in drift.iter().zip(&self.origin[world * drift.len()..]) {
                 qpos[drift.coordinate] += origin;
             }
             self.qvel[world * nv..][..nv].iter_mut().zip(&row[nq..]).for_each(|(to, x)| *to = f64::from(*x));
@@ -341,45 +231,37 @@ impl Backend for Shader {
     }
 
     fn body_poses(&self, world: usize, out: &mut [Pose]) {
-        let nq = self.model.nq();
-        let all = self.model.kinematics(&self.qpos[world * nq..(world + 1) * nq]);
-        for (slot, (pos, quat)) in out.iter_mut().zip(all) {
-            *slot = model::pose(pos, quat);
-        }
+        let nq = self.model().nq();
+        self.model().poses(&self.qpos[world * nq..(world + 1) * nq], out);
     }
 
     fn contacts(&self, world: usize, out: &mut Vec<Contact>) {
         out.clear();
         if self.stepped[world] {
-            let (nq, nv) = (self.model.nq(), self.model.nv());
+            let (nq, nv) = (self.model().nq(), self.model().nv());
             self.reference.contacts(&self.qpos[world * nq..][..nq], &self.qvel[world * nv..][..nv], out);
         }
     }
 
     fn need(&mut self, quantities: &[Quantity]) -> Result<(), PhysicsError> {
-        let layout = Layout::new(&self.reference.plan, quantities);
-        // The device's copies of the states are lost with their buffers, but for where the solvers start.
-        let plan = Plan::<f32>::new(&self.model, NAME)?;
-        let bytes = layout::bytes(&plan, self.drift.iter().map(|drift| drift.coordinate));
-        self.buffers = Buffers::new(&self.device, &self.model, self.worlds, &layout, &bytes)?;
-        self.bindings = bind(&self.device, &self.pipeline, &self.buffers)?;
-        self.layout = layout;
-        self.derived = vec![0.0; self.worlds * self.layout.len];
-        self.moved.fill(true);
-        (0..self.worlds).for_each(|world| self.sense(world));
+        self.on_device.need(Layout::new(&self.reference.plan, quantities))?;
+        self.readback = results(&self.on_device)?;
+        self.derived = vec![0.0; self.worlds() * self.on_device.layout.len];
+        (0..self.worlds()).for_each(|world| self.sense(world));
         Ok(())
     }
 
     fn derived(&self, world: usize, quantity: Quantity, out: &mut [f64]) {
-        let row = &self.derived[world * self.layout.len..][..self.layout.len];
-        match (self.layout.of(quantity), quantity) {
+        let DeviceWorlds { layout, drift, model, .. } = &self.on_device;
+        let row = &self.derived[world * layout.len..][..layout.len];
+        match (layout.of(quantity), quantity) {
             (None, Quantity::Frames) => {
-                let nq = self.model.nq();
-                self.reference.frames(&self.model, &self.qpos[world * nq..][..nq], out);
+                let nq = model.nq();
+                self.reference.frames(model, &self.qpos[world * nq..][..nq], out);
             }
             (Some(at), Quantity::Frames) => {
-                let origin = &self.origin[world * self.drift.len()..][..self.drift.len()];
-                frames(&self.reference.plan, &self.drift, origin, |i| f64::from(row[at + i]), out);
+                let origin = &self.origin[world * drift.len()..][..drift.len()];
+                frames(&self.reference.plan, drift, origin, |i| f64::from(row[at + i]), out);
             }
             (None, _) => out.fill(0.0),
             (Some(at), _) => out.iter_mut().zip(&row[at..]).for_each(|(to, x)| *to = f64::from(*x)),
@@ -392,22 +274,5 @@ impl Backend for Shader {
 
     fn diverged(&self) -> u64 {
         self.diverged
-    }
-}
-
-impl Shader {
-    /// Evaluates a world's present state in double precision and keeps what was asked for.
-    fn sense(&mut self, world: usize) {
-        if self.layout.len == 0 {
-            return;
-        }
-        let (nq, nv) = (self.model.nq(), self.model.nv());
-        let (qpos, qvel) = (&self.qpos[world * nq..][..nq], &self.qvel[world * nv..][..nv]);
-        let numbers = self.reference.sense(&self.layout, &self.drift, qpos, qvel);
-        for (k, drift) in self.drift.iter().enumerate() {
-            self.origin[world * self.drift.len() + k] = qpos[drift.coordinate];
-        }
-        let row = &mut self.derived[world * self.layout.len..][..self.layout.len];
-        row.iter_mut().zip(&numbers).for_each(|(to, x)| *to = *x as f32);
     }
 }

@@ -1,0 +1,65 @@
+//! From several WGSL files to one shader: naga_oil composes them, with sizes filled in and what there is no use for left out.
+
+use naga_oil::compose::{
+    ComposableModuleDescriptor, Composer, ComposerError, NagaModuleDescriptor, ShaderDefValue, ShaderLanguage,
+};
+use std::collections::HashMap;
+use wgpu::naga::{Module, TypeInner};
+
+/// A file of WGSL: its path, and what stands in it.
+pub type Source = (&'static str, &'static str);
+
+/// What is filled into the files: `#{NAME}` for a size, `#ifdef NAME` for a feature.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Definitions(HashMap<String, ShaderDefValue>);
+
+impl Definitions {
+    /// A whole number.
+    pub fn size(&mut self, name: &str, n: usize) {
+        self.0.insert(name.to_owned(), ShaderDefValue::UInt(n as u32));
+    }
+
+    /// Whether something is there.
+    pub fn feature(&mut self, name: &str, has: bool) {
+        if has {
+            self.0.insert(name.to_owned(), ShaderDefValue::Bool(true));
+        }
+    }
+}
+
+/// The shader of `entry` with the modules that it imports, each of which comes after those that it imports itself. Validated.
+///
+/// Panics where the files do not go together. They are compiled in, and tests compose all of them; what is filled in are whole numbers.
+pub fn compose(modules: &[Source], entry: Source, definitions: &Definitions) -> Module {
+    let mut composer = Composer::default();
+    let made = modules.iter().try_for_each(|(file_path, source)| {
+        let module = ComposableModuleDescriptor {
+            source,
+            file_path,
+            language: ShaderLanguage::Wgsl,
+            shader_defs: definitions.0.clone(),
+            ..ComposableModuleDescriptor::default()
+        };
+        composer.add_composable_module(module).map(drop).map_err(Box::new)
+    });
+    let (file_path, source) = entry;
+    let shader = made.and_then(|()| {
+        let shader_defs = definitions.0.clone();
+        let descriptor = NagaModuleDescriptor { source, file_path, shader_defs, ..NagaModuleDescriptor::default() };
+        composer.make_naga_module(descriptor).map_err(Box::new)
+    });
+    shader.unwrap_or_else(|error: Box<ComposerError>| panic!("{}", error.emit_to_string(&composer)))
+}
+
+/// The members' names and offsets, and the size, of a struct of a composed shader, whose names carry their module's; None where it has no
+/// such struct.
+pub fn reflected(shader: &Module, name: &str) -> Option<(Vec<(String, usize)>, usize)> {
+    let plain = |name: &str| name.split("X_naga_oil_mod_X").next().unwrap_or_default().to_owned();
+    shader.types.iter().find_map(|(_, ty)| match (&ty.name, &ty.inner) {
+        (Some(found), TypeInner::Struct { members, span }) if plain(found) == name => {
+            let members = members.iter().map(|m| (m.name.clone().unwrap_or_default(), m.offset as usize));
+            Some((members.collect(), *span as usize))
+        }
+        _ => None,
+    })
+}

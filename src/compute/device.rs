@@ -1,0 +1,442 @@
+//! A graphics device that computes: found, opened and asked what it can do, never assumed to be there.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use wgpu::naga::Module;
+
+/// What can go wrong with a graphics device. The sentence says what to do; the backend lanes needs none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// There is neither a GPU nor a software driver.
+    #[error(
+        "no graphics adapter was found for the backend shader ({0}): install a Vulkan driver (Mesa's software one needs no GPU: \
+         `sudo apt-get install mesa-vulkan-drivers` on Debian and Ubuntu), or use --backend lanes"
+    )]
+    NoAdapter(String),
+    /// The adapter gave no device.
+    #[error("the adapter {adapter} gave no device ({why}): update its driver, or use --backend lanes")]
+    NoDevice {
+        /// Its name.
+        adapter: String,
+        /// What it said.
+        why: String,
+    },
+    /// The batch does not fit the adapter's limits.
+    #[error(
+        "the adapter {adapter} allows {has} bytes of {what}, and this batch takes {needs}: ask for fewer worlds, or use --backend lanes"
+    )]
+    Limit {
+        /// Its name.
+        adapter: String,
+        /// What of.
+        what: &'static str,
+        /// How much the batch takes.
+        needs: u64,
+        /// How much the adapter allows.
+        has: u64,
+    },
+    /// The device has no memory left.
+    #[error(
+        "the adapter {adapter} has no memory left: ask for fewer worlds, close other programs, or use --backend lanes"
+    )]
+    OutOfMemory {
+        /// Its name.
+        adapter: String,
+    },
+    /// The device went away while it worked.
+    #[error(
+        "the adapter {adapter} was lost ({why}): use --backend lanes, or start again when the driver has recovered"
+    )]
+    Lost {
+        /// Its name.
+        adapter: String,
+        /// What the driver said.
+        why: String,
+    },
+    /// The driver refused something that it ought to do.
+    #[error(
+        "the driver of the adapter {adapter} refused the physics shaders ({why}): update it, or use --backend lanes"
+    )]
+    Refused {
+        /// Its name.
+        adapter: String,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// Longer than any dispatch takes, the first included, in which a software driver compiles the shader. A device that has not answered by
+/// then is taken for lost.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Whether shaders check their indices. Ours are held to stay inside by tests that run them checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// Every index is brought inside its array.
+    On,
+    /// None.
+    Off,
+}
+
+/// What a buffer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Constants that every thread reads at the same place.
+    Uniform,
+    /// What shaders read and write, and the host uploads and copies.
+    Storage,
+    /// What the host reads.
+    Readback,
+}
+
+/// An open device. A clone is the same device.
+#[derive(Clone, Debug)]
+pub struct Device {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    /// The adapter's name, e.g. `llvmpipe (LLVM 15.0.6, 256 bits)`.
+    pub adapter: String,
+    /// Whether a processor computes in a GPU's place.
+    pub software: bool,
+    /// The name of its driver's kept shaders, and the shaders, where the driver lets them be kept.
+    cache: Option<(String, Option<wgpu::PipelineCache>)>,
+    /// The first thing that went wrong outside of an error scope.
+    fault: Arc<Mutex<Option<DeviceError>>>,
+}
+
+/// Numbers on the device. A clone is the same buffer.
+#[derive(Clone, Debug)]
+pub struct Buffer(wgpu::Buffer);
+
+/// A shader's entry point, ready to run.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    name: String,
+    pipeline: wgpu::ComputePipeline,
+}
+
+/// The buffers of one bind group of a kernel.
+#[derive(Clone, Debug)]
+pub struct Bindings(wgpu::BindGroup);
+
+/// Work to be submitted together. What it lists runs in order, each as if after all before it.
+pub struct Commands {
+    encoder: wgpu::CommandEncoder,
+    timer: Option<Timer>,
+}
+
+/// Timestamps at the beginning and end of the first kernels that are run.
+struct Timer {
+    queries: wgpu::QuerySet,
+    most: u32,
+    /// Of those timed.
+    names: Vec<String>,
+}
+
+impl Commands {
+    /// Runs a kernel with `groups` workgroups, its bind groups from 0 on being `bindings`.
+    pub fn run(&mut self, kernel: &Kernel, bindings: &[&Bindings], groups: usize) {
+        let timestamp_writes =
+            self.timer.as_mut().filter(|timer| (timer.names.len() as u32) < timer.most).map(|timer| {
+                let at = 2 * timer.names.len() as u32;
+                timer.names.push(kernel.name.clone());
+                wgpu::ComputePassTimestampWrites {
+                    query_set: &timer.queries,
+                    beginning_of_pass_write_index: Some(at),
+                    end_of_pass_write_index: Some(at + 1),
+                }
+            });
+        let mut pass = self.encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+        pass.set_pipeline(&kernel.pipeline);
+        for (index, bindings) in (0..).zip(bindings) {
+            pass.set_bind_group(index, &bindings.0, &[]);
+        }
+        // A batch is cut before it has more workgroups than a dispatch may have.
+        pass.dispatch_workgroups(groups as u32, 1, 1);
+    }
+
+    /// Copies the first `bytes` bytes of one buffer to `at` in another.
+    pub fn copy(&mut self, from: &Buffer, to: &Buffer, at: u64, bytes: u64) {
+        if bytes > 0 {
+            self.encoder.copy_buffer_to_buffer(&from.0, 0, &to.0, at, bytes);
+        }
+    }
+}
+
+impl Device {
+    /// Opens the best adapter there is, a software one if need be, with all that it allows.
+    pub fn open() -> Result<Device, DeviceError> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+        let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..wgpu::RequestAdapterOptions::default()
+        }))
+        .map_err(|error| DeviceError::NoAdapter(error.to_string()))?;
+        let info = adapter.get_info();
+        let keeps = adapter.features().contains(wgpu::Features::PIPELINE_CACHE);
+        let cache = wgpu::util::pipeline_cache_key(&info).filter(|_| keeps).map(|name| (name, None));
+        let wgpu::AdapterInfo { name, device_type, .. } = info;
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("physics"),
+            required_limits: adapter.limits(),
+            required_features: adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE),
+            ..wgpu::DeviceDescriptor::default()
+        }))
+        .map_err(|error| DeviceError::NoDevice { adapter: name.clone(), why: error.to_string() })?;
+        let fault = Arc::new(Mutex::new(None));
+        let first = |fault: &Arc<Mutex<Option<DeviceError>>>, error: DeviceError| {
+            fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        };
+        let (slot, adapter) = (fault.clone(), name.clone());
+        device.on_uncaptured_error(Arc::new(move |error| first(&slot, sort(&adapter, error))));
+        let (slot, adapter) = (fault.clone(), name.clone());
+        device
+            .set_device_lost_callback(move |_, why| first(&slot, DeviceError::Lost { adapter: adapter.clone(), why }));
+        Ok(Device { device, queue, adapter: name, software: device_type == wgpu::DeviceType::Cpu, cache, fault })
+    }
+
+    /// The name under which what this device compiles can be kept between runs; None where its driver gives none.
+    pub fn keeps_as(&self) -> Option<&str> {
+        self.cache.as_ref().map(|(name, _)| name.as_str())
+    }
+
+    /// Compiles from now on with what [`Device::kept`] gave under the same name, if anything, and keeps what it compiles.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub fn keep(&mut self, kept: Option<&[u8]>) -> Result<(), DeviceError> {
+        let Some((name, _)) = &self.cache else { return Ok(()) };
+        let descriptor = wgpu::PipelineCacheDescriptor { label: None, data: kept, fallback: true };
+        // SAFETY: the bytes are those that the same driver gave, as their name and the checksum of their file say; wgpu looks at their header.
+        let cache = self.make(|device| unsafe { device.create_pipeline_cache(&descriptor) })?;
+        self.cache = Some((name.clone(), Some(cache)));
+        Ok(())
+    }
+
+    /// What was compiled since [`Device::keep`], and before it.
+    pub fn kept(&self) -> Option<Vec<u8>> {
+        self.cache.as_ref().and_then(|(_, cache)| cache.as_ref()?.get_data())
+    }
+
+    /// What went wrong since the device was opened, if anything.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        match &*self.fault.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(()),
+            Some(error) => Err(error.clone()),
+        }
+    }
+
+    /// Makes something and says what the device has against it.
+    fn make<T>(&self, something: impl FnOnce(&wgpu::Device) -> T) -> Result<T, DeviceError> {
+        let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
+        let scopes = filters.map(|filter| self.device.push_error_scope(filter));
+        let made = something(&self.device);
+        let errors: Vec<_> = scopes.into_iter().rev().map(|scope| pollster::block_on(scope.pop())).collect();
+        match errors.into_iter().flatten().next() {
+            Some(error) => Err(sort(&self.adapter, error)),
+            None => self.check().map(|()| made),
+        }
+    }
+
+    /// A buffer of at least `bytes` bytes of something, all zero.
+    ///
+    /// # Errors
+    /// [`DeviceError::Limit`] and [`DeviceError::OutOfMemory`].
+    pub fn buffer(&self, what: &'static str, bytes: u64, purpose: Use) -> Result<Buffer, DeviceError> {
+        use wgpu::BufferUsages as Usage;
+        let limits = self.device.limits();
+        let binding = match purpose {
+            Use::Uniform => limits.max_uniform_buffer_binding_size,
+            Use::Storage => limits.max_storage_buffer_binding_size,
+            Use::Readback => u64::MAX,
+        };
+        let (has, size) = (limits.max_buffer_size.min(binding), bytes.max(16).next_multiple_of(4));
+        if size > has {
+            return Err(DeviceError::Limit { adapter: self.adapter.clone(), what, needs: size, has });
+        }
+        let usage = match purpose {
+            Use::Uniform => Usage::UNIFORM | Usage::COPY_DST,
+            Use::Storage => Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
+            Use::Readback => Usage::MAP_READ | Usage::COPY_DST,
+        };
+        let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
+        self.make(|device| Buffer(device.create_buffer(&descriptor)))
+    }
+
+    /// Writes `bytes` to `at` in a buffer, before all that is submitted after.
+    pub fn upload(&self, buffer: &Buffer, at: u64, bytes: &[u8]) {
+        self.queue.write_buffer(&buffer.0, at, bytes);
+    }
+
+    /// Compiles an entry point of a shader of ours.
+    ///
+    /// # Errors
+    /// [`DeviceError::Refused`].
+    pub fn kernel(&self, name: &str, shader: Module, entry: &str, checks: Checks) -> Result<Kernel, DeviceError> {
+        let checks = match checks {
+            Checks::On => wgpu::ShaderRuntimeChecks { bounds_checks: true, ..wgpu::ShaderRuntimeChecks::unchecked() },
+            Checks::Off => wgpu::ShaderRuntimeChecks::unchecked(),
+        };
+        self.make(|device| {
+            let source = wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(shader));
+            let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source };
+            // SAFETY: the shader is ours, its loops end, and the tests that run it checked give the same numbers.
+            let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(name),
+                layout: None,
+                module: &module,
+                entry_point: Some(entry),
+                compilation_options: wgpu::PipelineCompilationOptions::default(),
+                cache: self.cache.as_ref().and_then(|(_, cache)| cache.as_ref()),
+            });
+            Kernel { name: name.to_owned(), pipeline }
+        })
+    }
+
+    /// The buffers that a kernel finds in one of its bind groups, by their bindings.
+    ///
+    /// # Errors
+    /// [`DeviceError::Refused`] where the kernel has others.
+    pub fn bind(&self, kernel: &Kernel, group: u32, buffers: &[(u32, &Buffer)]) -> Result<Bindings, DeviceError> {
+        let entries: Vec<_> = buffers
+            .iter()
+            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding: *binding, resource: buffer.0.as_entire_binding() })
+            .collect();
+        self.make(|device| {
+            Bindings(device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: None,
+                layout: &kernel.pipeline.get_bind_group_layout(group),
+                entries: &entries,
+            }))
+        })
+    }
+
+    /// A bind group of one small buffer: what a dispatch is told.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
+    pub fn tell(&self, kernel: &Kernel, group: u32, bytes: &[u8]) -> Result<Bindings, DeviceError> {
+        let buffer = self.buffer("batch", bytes.len() as u64, Use::Storage)?;
+        self.upload(&buffer, 0, bytes);
+        self.bind(kernel, group, &[(0, &buffer)])
+    }
+
+    /// Commands to be filled and submitted.
+    pub fn commands(&self) -> Commands {
+        let encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        Commands { encoder, timer: None }
+    }
+
+    /// Runs what `list` lists and says how long each kernel took altogether, in the order of their first runs; None where the adapter keeps no time.
+    /// Of more than `most` runs the first are timed.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub fn time(
+        &self,
+        most: u32,
+        list: impl FnOnce(&mut Commands) -> Result<(), DeviceError>,
+    ) -> Result<Option<Vec<(String, Duration)>>, DeviceError> {
+        if !self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Ok(None);
+        }
+        let (count, bytes) = (2 * most, 16 * u64::from(most));
+        let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count };
+        let queries = self.make(|device| device.create_query_set(&descriptor))?;
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let descriptor = wgpu::BufferDescriptor { label: Some("times"), size: bytes, usage, mapped_at_creation: false };
+        let resolved = self.make(|device| Buffer(device.create_buffer(&descriptor)))?;
+        let readback = self.buffer("times", bytes, Use::Readback)?;
+        let mut commands = self.commands();
+        commands.timer = Some(Timer { queries, most, names: vec![] });
+        list(&mut commands)?;
+        let Some(timer) = commands.timer.take() else { return Ok(None) };
+        let timed = 2 * timer.names.len() as u32;
+        commands.encoder.resolve_query_set(&timer.queries, 0..timed, &resolved.0, 0);
+        commands.copy(&resolved, &readback, 0, 8 * u64::from(timed));
+        self.submit(commands);
+        let mut ticks = vec![0_u64; timed as usize];
+        self.read(&readback, 8 * u64::from(timed), |bytes| {
+            bytemuck::cast_slice_mut(&mut ticks).copy_from_slice(bytes);
+        })?;
+        let tick = f64::from(self.queue.get_timestamp_period()) * 1e-9;
+        let mut sums: Vec<(String, Duration)> = vec![];
+        for (name, pair) in timer.names.into_iter().zip(ticks.chunks_exact(2)) {
+            let time = Duration::from_secs_f64(pair[1].saturating_sub(pair[0]) as f64 * tick);
+            match sums.iter_mut().find(|(found, _)| *found == name) {
+                Some((_, sum)) => *sum += time,
+                None => sums.push((name, time)),
+            }
+        }
+        Ok(Some(sums))
+    }
+
+    /// Has the device begin with what was listed.
+    pub fn submit(&self, commands: Commands) {
+        self.queue.submit([commands.encoder.finish()]);
+    }
+
+    /// How many workgroups one dispatch may have whose threads share `bytes` each, if they may take `most` bytes together; one at least.
+    pub fn most_at_once(&self, bytes: u64, most: u64) -> usize {
+        let limits = self.device.limits();
+        let room = most.min(limits.max_buffer_size).min(limits.max_storage_buffer_binding_size);
+        let groups = (room / bytes.max(1)).clamp(1, u64::from(limits.max_compute_workgroups_per_dimension));
+        groups as usize
+    }
+
+    /// Waits for all that was submitted.
+    pub fn wait(&self) -> Result<(), DeviceError> {
+        self.device
+            .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) })
+            .map_err(|error| DeviceError::Lost { adapter: self.adapter.clone(), why: error.to_string() })?;
+        self.check()
+    }
+
+    /// The first `bytes` bytes of a buffer that can be mapped, once all that was submitted is done.
+    pub fn read(&self, buffer: &Buffer, bytes: u64, take: impl FnOnce(&[u8])) -> Result<(), DeviceError> {
+        let lost =
+            |error: &dyn std::fmt::Display| DeviceError::Lost { adapter: self.adapter.clone(), why: error.to_string() };
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        buffer.0.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+            // The receiver lives until the end of this function, or nobody cares for the answer any more.
+            let _ = sender.send(result);
+        });
+        self.wait()?;
+        receiver.recv().map_err(|error| lost(&error))?.map_err(|error| lost(&error))?;
+        take(&buffer.0.get_mapped_range(..bytes).map_err(|error| lost(&error))?);
+        buffer.0.unmap();
+        Ok(())
+    }
+}
+
+fn sort(adapter: &str, error: wgpu::Error) -> DeviceError {
+    let adapter = adapter.to_owned();
+    match error {
+        wgpu::Error::OutOfMemory { .. } => DeviceError::OutOfMemory { adapter },
+        other => DeviceError::Refused { adapter, why: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an adapter cannot hold is refused before anything is asked of it, what a driver has against something comes back as an error, after
+    /// which the device goes on, and a device that went away is an error, too.
+    #[test]
+    fn what_goes_wrong_is_an_error() {
+        let device = Device::open().unwrap();
+        let most = device.device.limits().max_buffer_size;
+        let refused = device.buffer("states", most.saturating_add(4), Use::Storage);
+        assert!(matches!(refused, Err(DeviceError::Limit { has, .. }) if has <= most), "{refused:?}");
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
+        let descriptor = wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false };
+        let refused = device.make(|device| device.create_buffer(&descriptor));
+        assert!(matches!(refused, Err(DeviceError::Refused { .. })), "{refused:?}");
+        device.buffer("states", 64, Use::Storage).unwrap();
+        assert_eq!(device.wait(), Ok(()));
+        device.device.destroy();
+        assert!(matches!(device.wait(), Err(DeviceError::Lost { .. })));
+    }
+}

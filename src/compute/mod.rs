@@ -1,0 +1,18 @@
+//! A graphics device that computes: found, opened, asked what it can do, and given work. Nothing here knows what is computed.
+//!
+//! The rooms that compute on a device (physics its steps, gym its rewards, learn its actions) hold their own kernels and buffers, and hand
+//! each other the buffers; no other room names wgpu for this.
+
+mod compose;
+mod device;
+mod rollout;
+
+pub use compose::{Definitions, Source, compose, reflected};
+pub use device::{Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Use};
+pub use rollout::{ActsOnDevice, RolloutLayout, RolloutPlaces};
+
+/// Random numbers for shaders, which other files import as `random`.
+pub const RANDOM: Source = ("shaders/compute/random.wgsl", include_str!("../../shaders/compute/random.wgsl"));
+
+/// A shader, composed and validated.
+pub use wgpu::naga::Module;

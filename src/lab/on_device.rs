@@ -1,0 +1,274 @@
+//! Worlds and policy together on one graphics device: rollouts that never leave it until they are whole.
+
+use super::LabError;
+use crate::basics::Seed;
+use crate::compute::{Checks, Device};
+use crate::gym::{DeviceEnv, DeviceRollout, EnvError, Task};
+use crate::learn::{Acting, DeviceActor, Policy, Rollout};
+use crate::settings::folders::cache_folder;
+use crate::store::{keep_shaders, read_shaders};
+use std::sync::Arc;
+
+/// A task's worlds, and the policy that acts in them.
+pub(super) struct OnDevice {
+    pub env: DeviceEnv,
+    pub actor: DeviceActor,
+    brought: DeviceRollout,
+}
+
+impl OnDevice {
+    /// `worlds` worlds on the best adapter there is, in rollouts of `steps` env steps; states of the first `trailed` are kept. They want a
+    /// reset before the first.
+    ///
+    /// # Errors
+    /// No adapter, one that cannot hold this, or a robot that the shaders do not cover.
+    pub fn new(
+        task: &Arc<Task>,
+        policy: &Policy,
+        worlds: usize,
+        steps: usize,
+        trailed: usize,
+        seed: Seed,
+        checks: Checks,
+    ) -> Result<OnDevice, LabError> {
+        let mut device = Device::open().map_err(EnvError::Device)?;
+        // Checked ones are for tests, which leave nothing behind.
+        let folder = cache_folder().filter(|_| checks == Checks::Off).map(|folder| folder.join("shaders"));
+        let place = folder.zip(device.keeps_as().map(str::to_owned));
+        let kept = place.as_ref().and_then(|(folder, name)| read_shaders(folder, name));
+        device.keep(kept.as_deref()).map_err(EnvError::Device)?;
+        let env = DeviceEnv::new(&device, task.clone(), worlds, steps, trailed, checks)?;
+        let buffers = [env.rollout(), env.controls()];
+        let actor = DeviceActor::new(&device, env.layout(), policy, task.model().ctrl_range(), buffers, seed, checks)
+            .map_err(EnvError::Device)?;
+        if let (Some((folder, name)), Some(compiled)) = (place, device.kept().filter(|all| kept.as_ref() != Some(all)))
+        {
+            // What is not kept is compiled again.
+            if let Err(error) = keep_shaders(&folder, &name, &compiled) {
+                log::debug!("{error}");
+            }
+        }
+        Ok(OnDevice { env, actor, brought: DeviceRollout::default() })
+    }
+
+    /// Steps every world through one rollout of this policy, and gives it to the learner's `rollout`, values left out.
+    ///
+    /// # Errors
+    /// Those of the device, and [`LabError::Cancelled`] where `cancelled`, which is asked now and then, says so.
+    pub fn collect(
+        &mut self,
+        policy: &Policy,
+        acting: Acting,
+        rollout: &mut Rollout,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<(), LabError> {
+        self.actor.follow(policy, acting);
+        if !self.env.collect(&mut self.actor, &mut self.brought, cancelled)? {
+            return Err(LabError::Cancelled);
+        }
+        let (layout, places) = (self.env.layout(), self.env.layout().places());
+        let (samples, o) = (layout.steps * layout.worlds, layout.obs_dim);
+        let part = |at: usize, numbers: usize| self.brought.part(at, numbers);
+        rollout.clear();
+        rollout.worlds = layout.worlds;
+        rollout.steps = layout.steps;
+        rollout.obs.extend_from_slice(part(places.obs, samples * o));
+        rollout.actions.extend_from_slice(part(places.actions, samples * layout.act_dim));
+        rollout.log_probs.extend_from_slice(part(places.log_probs, samples));
+        rollout.rewards.extend_from_slice(part(places.rewards, samples));
+        let mut ends = vec![0; layout.worlds];
+        for (i, flags) in part(places.flags, samples).iter().enumerate() {
+            let flags = *flags as u32;
+            rollout.terminated.push(flags & 1 != 0);
+            rollout.truncated.push(flags & 2 != 0);
+            if flags & 2 != 0 {
+                let world = i % layout.worlds;
+                // Where an episode more was cut than there is room for, the observation before its end stands for the last.
+                let at = match flags & 8 {
+                    0 => places.obs + i * o,
+                    _ => places.finals + (ends[world] * layout.worlds + world) * o,
+                };
+                ends[world] += 1;
+                rollout.final_obs.extend_from_slice(part(at, o));
+            }
+        }
+        Ok(())
+    }
+
+    /// `[N, O]`: the observations after the last step.
+    pub fn last_obs(&self) -> &[f32] {
+        let layout = self.env.layout();
+        self.brought.part(layout.places().now, layout.worlds * layout.obs_dim)
+    }
+
+    /// qpos and qvel of the world before a step of the last rollout, and after the last one where `step` is T; for worlds whose states are kept.
+    pub fn state(&self, step: usize, world: usize) -> (&[f32], &[f32]) {
+        let layout = self.env.layout();
+        let at = layout.places().trail + (step * layout.trailed + world) * layout.state_dim;
+        self.brought.part(at, layout.state_dim).split_at(self.env.task().model().nq())
+    }
+
+    /// What simulated teachers judge the last rollout by, `[T, N]`.
+    pub fn tastes(&self) -> &[f32] {
+        let layout = self.env.layout();
+        self.brought.part(layout.places().tastes, layout.steps * layout.worlds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gym::{Autoreset, VectorEnv};
+    use crate::learn::Ppo;
+    use crate::physics::{Precision, backend};
+    use crate::settings::PpoSettings;
+
+    fn policy(task: &Task) -> Policy {
+        Ppo::new(task.obs_dim(), task.act_dim(), PpoSettings::default(), Seed(5)).unwrap().policy()
+    }
+
+    fn scaled(a: &[f32], b: &[f32]) -> f64 {
+        let errors = a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs() / (1.0 + b.abs())));
+        errors.fold(0.0, |most, x| if x <= most { most } else { x })
+    }
+
+    /// The same actions from the same states: observation, reward, taste and ends of the processor's environment, step by step, with episodes that
+    /// end in both ways.
+    fn agrees(name: &str, horizon: u32, steps: usize) {
+        let task = Arc::new(Task::load(name).unwrap().with_horizon(horizon));
+        let worlds = 40;
+        let policy = policy(&task);
+        let mut device = OnDevice::new(&task, &policy, worlds, steps, worlds, Seed(3), Checks::On).unwrap();
+        device.env.reset(3, false).unwrap();
+        let mut rollout = Rollout::new(worlds);
+        device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
+
+        let lanes = backend("lanes", Precision::F32, task.model().clone(), worlds, Some(1)).unwrap();
+        let mut env = VectorEnv::new(task.clone(), lanes, Autoreset::SameStep).unwrap();
+        env.reset(0);
+        let wide = |numbers: &[f32]| numbers.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+        let (o, a) = (task.obs_dim(), task.act_dim());
+        let mut fresh = vec![true; worlds];
+        let (mut errors, mut ended, mut differ, mut finals) = (vec![], 0, 0, 0);
+        for step in 0..steps {
+            for world in (0..worlds).filter(|world| fresh[*world]) {
+                let (qpos, qvel) = device.state(step, world);
+                env.set_state(world, &wide(qpos), &wide(qvel)).unwrap();
+            }
+            let row = |world: usize| step * worlds + world;
+            for world in 0..worlds {
+                let (ours, theirs) = (&rollout.obs[row(world) * o..][..o], &env.last().obs[world * o..(world + 1) * o]);
+                errors.push(scaled(ours, theirs));
+            }
+            let taken = env.step(&rollout.actions[step * worlds * a..][..worlds * a]).unwrap();
+            for (world, begins) in fresh.iter_mut().enumerate() {
+                let i = row(world);
+                errors.push(scaled(&rollout.rewards[i..=i], &taken.reward[world..=world]));
+                errors.push(scaled(&device.tastes()[i..=i], &taken.taste[world..=world]));
+                let ends = (taken.terminated[world], taken.truncated[world]);
+                differ += usize::from(ends != (rollout.terminated[i], rollout.truncated[i]));
+                if rollout.truncated[i] {
+                    if ends.1 {
+                        errors.push(scaled(&rollout.final_obs[finals * o..][..o], &taken.final_obs[world * o..][..o]));
+                    }
+                    finals += 1;
+                }
+                // Where the two drew other beginnings, or drifted apart, the processor's world is set to the device's.
+                *begins = ends.0 || ends.1 || rollout.terminated[i] || rollout.truncated[i];
+                ended += usize::from(*begins);
+            }
+        }
+        errors.sort_by(f64::total_cmp);
+        let beyond = errors.iter().filter(|error| error.is_nan() || **error > 1e-3).count();
+        let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
+        println!(
+            "{name}: {beyond} of {} beyond, median {median:.0e}, worst {worst:.0e}; {ended} ended, {differ} ends differ",
+            errors.len()
+        );
+        assert!(beyond * 100 <= errors.len() && differ * 100 <= ended, "{name}");
+        assert!(ended > 0, "{name}: no episode ended");
+    }
+
+    macro_rules! agree {
+        ($($name:ident $horizon:literal $steps:literal),* $(,)?) => {
+            mod agrees_with_the_processor {
+                $(#[test] fn $name() { super::agrees(stringify!($name), $horizon, $steps); })*
+            }
+        };
+    }
+
+    // Between them: frames, boxes to draw from, forces of constraints and contacts, inertias, tastes, dot products and conditions.
+    agree!(
+        hopper 12 30,
+        hopper_backflip 6 10,
+        reacher 8 12,
+        inverted_double_pendulum 6 10,
+        pusher 4 6,
+        ant 4 6,
+        humanoid 3 4,
+    );
+
+    /// Log-densities are the closed form's for the actions drawn, the draws are standard normal numbers, and the means are the network's.
+    #[test]
+    fn a_policy_on_the_device_is_the_processors() {
+        let task = Arc::new(Task::load("inverted_pendulum").unwrap());
+        let policy = policy(&task);
+        let (worlds, steps) = (64, 32);
+        let mut device = OnDevice::new(&task, &policy, worlds, steps, 0, Seed(3), Checks::On).unwrap();
+        device.env.reset(3, true).unwrap();
+        let mut rollout = Rollout::new(worlds);
+        device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
+        let n = worlds * steps;
+        let mean = policy.act_mean(&rollout.obs, n);
+        let std = policy.log_std()[0].exp();
+        let z: Vec<f64> = rollout.actions.iter().zip(&mean).map(|(a, mean)| f64::from((a - mean) / std)).collect();
+        let constant = f64::from(policy.log_std()[0]) + 0.5 * std::f64::consts::TAU.ln();
+        for (z, ours) in z.iter().zip(&rollout.log_probs) {
+            let exact = -0.5 * z * z - constant;
+            assert!((f64::from(*ours) - exact).abs() < 1e-3 * (1.0 + exact.abs()), "{ours} {exact}");
+        }
+        let moment = |power: i32| z.iter().map(|z| z.powi(power)).sum::<f64>() / n as f64;
+        let error = 5.0 / (n as f64).sqrt();
+        assert!(moment(1).abs() < error && (moment(2) - 1.0).abs() < 1.5 * error, "{} {}", moment(1), moment(2));
+        // Other numbers in the next rollout, and the same in the same one again.
+        let first = rollout.clone();
+        device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
+        assert_ne!(first.actions, rollout.actions);
+        let mut again = OnDevice::new(&task, &policy, worlds, steps, 0, Seed(3), Checks::On).unwrap();
+        again.env.reset(3, true).unwrap();
+        again.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
+        assert_eq!(first, rollout);
+    }
+
+    /// A fixed policy's returns over 100 episodes on the device and on the processor lie within each other's confidence interval.
+    #[test]
+    fn returns_on_the_device_are_the_processors() {
+        let task = Arc::new(Task::load("inverted_pendulum").unwrap().with_horizon(60));
+        let policy = policy(&task);
+        let worlds = 100;
+        let mut device = OnDevice::new(&task, &policy, worlds, 60, 0, Seed(200), Checks::On).unwrap();
+        device.env.reset(200, false).unwrap();
+        let mut rollout = Rollout::new(worlds);
+        device.collect(&policy, Acting::Mean, &mut rollout, &mut || false).unwrap();
+        let returned = |world: usize| {
+            let (mut sum, mut i) = (0.0, world);
+            loop {
+                sum += f64::from(rollout.rewards[i]);
+                if rollout.ended(i) {
+                    return sum;
+                }
+                i += worlds;
+            }
+        };
+        let ours: Vec<f64> = (0..worlds).map(returned).collect();
+        let theirs = super::super::evaluate(&task, &policy, "lanes", worlds, 200).unwrap().returns;
+        let statistics = |returns: &[f64]| {
+            let n = returns.len() as f64;
+            let mean = returns.iter().sum::<f64>() / n;
+            (mean, (returns.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt())
+        };
+        let ((a, error_a), (b, error_b)) = (statistics(&ours), statistics(&theirs));
+        println!("device {a:.2} ± {error_a:.2}, processor {b:.2} ± {error_b:.2}");
+        assert!((a - b).abs() < 1.96 * error_a.hypot(error_b), "{a} ± {error_a} against {b} ± {error_b}");
+    }
+}

@@ -1,0 +1,242 @@
+//! A batch of worlds that lies on a graphics device, and what steps it there.
+
+use super::compose::{STEP, Specialised, WORKGROUP, most_rounds};
+use super::layout;
+use super::{NAME, PhysicsError};
+use crate::compute::{Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, Use, reflected};
+use crate::physics::backend::Quantity;
+use crate::physics::dynamics::derived::Layout;
+use crate::physics::dynamics::drift::{Drift, drifting};
+use crate::physics::dynamics::plan::Plan;
+use crate::physics::model::{Integrator, Model};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes of the workspaces of one dispatch, at most: enough to keep a large GPU busy.
+const WORKSPACES: u64 = 256 << 20;
+/// Worlds of the first dispatch, whose speed is not known.
+const FIRST_DISPATCH: usize = 512;
+
+/// A batch of worlds on a graphics device, and the kernel that steps it.
+pub struct DeviceWorlds {
+    /// Where they are.
+    pub device: Device,
+    /// What every world is a copy of.
+    pub model: Arc<Model>,
+    /// How many.
+    pub worlds: usize,
+    /// Coordinates that a step counts from zero.
+    pub drift: Vec<Drift>,
+    /// Where the quantities that were asked for lie in a row of `derived`.
+    pub layout: Layout,
+    /// What the robot fills into shaders.
+    pub specialised: Specialised,
+    /// Their numbers.
+    pub buffers: Buffers,
+    kernel: Kernel,
+    bindings: Bindings,
+    workspaces: Buffer,
+    /// Bytes of the workspace of a workgroup.
+    workspace: u64,
+    /// Contacts that the robot's geoms can have together.
+    contacts: usize,
+    /// Worlds that one dispatch has workspaces for.
+    most: usize,
+    /// Rounds of an env step in one dispatch, and in a timestep.
+    most_rounds: usize,
+    stages: usize,
+    /// What dispatches were told, with the bindings that tell it them.
+    told: HashMap<Vec<u8>, Bindings>,
+}
+
+/// What lies on the device, a row a world.
+pub struct Buffers {
+    /// The model.
+    pub plan: Buffer,
+    /// `[worlds, nq + nv + nv]`: qpos, qvel, and accelerations where the solver starts. A drifting coordinate holds how far the last step went.
+    pub state: Buffer,
+    /// `[worlds, nu]`.
+    pub ctrl: Buffer,
+    /// `[worlds, layout.len]`.
+    pub derived: Buffer,
+    /// `[worlds]`: 1 where a world went non-finite and stays where it was.
+    pub frozen: Buffer,
+}
+
+impl DeviceWorlds {
+    /// How long what is submitted together may take: a tenth of what a system waits before it resets a device.
+    pub const SUBMISSION: Duration = Duration::from_millis(200);
+
+    /// Room for a batch of worlds, with the quantities that will be read of them, on the best adapter there is; all numbers are zero.
+    ///
+    /// # Errors
+    /// [`PhysicsError::Unsupported`] for a robot that the equations do not cover; [`PhysicsError::Device`].
+    pub fn new(
+        device: &Device,
+        model: Arc<Model>,
+        worlds: usize,
+        needs: &[Quantity],
+        checks: Checks,
+    ) -> Result<DeviceWorlds, PhysicsError> {
+        let plan = Plan::<f32>::new(&model, NAME)?;
+        let drift = drifting(&model, &Plan::<f64>::new(&model, NAME)?);
+        let specialised = Specialised::new(&model, &plan)?;
+        let shader = specialised.shader(STEP);
+        let workspace = reflected(&shader, "Workspace").map_or(0, |(_, size)| size as u64);
+        let groups = device.most_at_once(workspace, WORKSPACES);
+        let most = WORKGROUP * groups;
+        let room = workspace * worlds.min(most).div_ceil(WORKGROUP) as u64;
+        let layout = Layout::new(&plan, needs);
+        let bytes = layout::bytes(&plan, drift.iter().map(|drift| drift.coordinate));
+        let row = |numbers: usize| 4 * (worlds * numbers) as u64;
+        let buffers = Buffers {
+            plan: device.buffer("model", bytes.len() as u64, Use::Storage)?,
+            state: device.buffer("states", row(plan.nq + 2 * plan.nv), Use::Storage)?,
+            ctrl: device.buffer("controls", row(plan.nu), Use::Storage)?,
+            derived: device.buffer("derived quantities", row(layout.len), Use::Storage)?,
+            frozen: device.buffer("flags", row(1), Use::Storage)?,
+        };
+        device.upload(&buffers.plan, 0, &bytes);
+        let workspaces = device.buffer("workspaces", room, Use::Storage)?;
+        let kernel = device.kernel("physics step", shader, "main", checks)?;
+        Ok(DeviceWorlds {
+            bindings: bind(device, &kernel, &buffers, &workspaces)?,
+            device: device.clone(),
+            stages: if plan.integrator == Integrator::Rk4 { 4 } else { 1 },
+            most_rounds: most_rounds(&plan),
+            workspace,
+            contacts: plan.slots,
+            told: HashMap::new(),
+            workspaces,
+            model,
+            worlds,
+            drift,
+            layout,
+            specialised,
+            buffers,
+            kernel,
+            most,
+        })
+    }
+
+    /// What the robot fills into shaders: sizes and features.
+    pub fn definitions(&self) -> &Definitions {
+        self.specialised.definitions()
+    }
+
+    /// Numbers of a world's state.
+    pub fn width(&self) -> usize {
+        self.model.nq() + 2 * self.model.nv()
+    }
+
+    /// Asks for other quantities.
+    pub fn need(&mut self, layout: Layout) -> Result<(), DeviceError> {
+        let bytes = 4 * (self.worlds * layout.len) as u64;
+        self.buffers.derived = self.device.buffer("derived quantities", bytes, Use::Storage)?;
+        self.bindings = bind(&self.device, &self.kernel, &self.buffers, &self.workspaces)?;
+        self.layout = layout;
+        Ok(())
+    }
+
+    /// Lists an env step of some worlds, of at most [`Pace::worlds`]: their controls are held for `frame_skip` timesteps.
+    pub fn step(
+        &mut self,
+        commands: &mut Commands,
+        worlds: Range<usize>,
+        frame_skip: usize,
+    ) -> Result<(), DeviceError> {
+        let rounds = frame_skip * self.stages;
+        for first_round in (0..rounds).step_by(self.most_rounds) {
+            let end_round = (first_round + self.most_rounds).min(rounds);
+            self.dispatch(commands, worlds.clone(), [first_round, end_round, rounds], false)?;
+        }
+        Ok(())
+    }
+
+    /// A rough count of the work of one env step of one world: floating-point operations with a handful of contacts and three Newton steps, and bytes
+    /// if every number of the workspace moves three times an evaluation.
+    pub fn work(&self, frame_skip: usize) -> [f64; 2] {
+        let (nv, bodies) = (self.model.nv() as f64, self.model.nbody() as f64);
+        let (contacts, directions) = (self.contacts.min(8) as f64, 3.0);
+        let newton = nv.powi(3) / 3.0 + 4.0 * nv.powi(2) + contacts * (60.0 + 12.0 * directions * nv);
+        let evaluations = (frame_skip * self.stages) as f64;
+        let operations = evaluations * (700.0 * bodies + 200.0 * nv + 3.0 * newton);
+        [operations, 3.0 * evaluations * self.workspace as f64 / WORKGROUP as f64]
+    }
+
+    /// Lists one evaluation, without control, of those of some worlds whose flag is 2: what their derived quantities then are is of where they begin
+    /// an episode.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
+    pub fn look(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError> {
+        self.dispatch(commands, worlds, [0, 1, 1], true)
+    }
+
+    fn dispatch(
+        &mut self,
+        commands: &mut Commands,
+        worlds: Range<usize>,
+        [first_round, end_round, rounds]: [usize; 3],
+        look: bool,
+    ) -> Result<(), DeviceError> {
+        let batch = layout::Batch {
+            first: worlds.start as u32,
+            end: worlds.end as u32,
+            first_round: first_round as u32,
+            end_round: end_round as u32,
+            rounds: rounds as u32,
+            look: u32::from(look),
+            zero: 0,
+            kept: layout::Layout::of(&self.layout),
+        };
+        let bytes = bytemuck::bytes_of(&batch);
+        let told = match self.told.get(bytes) {
+            Some(told) => told.clone(),
+            None => {
+                let told = self.device.tell(&self.kernel, 1, bytes)?;
+                self.told.insert(bytes.to_vec(), told.clone());
+                told
+            }
+        };
+        commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(WORKGROUP));
+        Ok(())
+    }
+}
+
+fn bind(device: &Device, kernel: &Kernel, buffers: &Buffers, workspaces: &Buffer) -> Result<Bindings, DeviceError> {
+    let Buffers { plan, state, ctrl, derived, frozen } = buffers;
+    device.bind(kernel, 0, &[(0, plan), (1, state), (2, ctrl), (3, derived), (4, frozen), (5, workspaces)])
+}
+
+/// How many worlds may be stepped in one submission, so that none takes long: learnt from how long the last ones took.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    worlds: usize,
+    most: usize,
+}
+
+impl Pace {
+    /// For worlds of which nothing is known yet.
+    pub fn new(worlds: &DeviceWorlds) -> Pace {
+        Pace { worlds: FIRST_DISPATCH.min(worlds.most), most: worlds.most }
+    }
+
+    /// Worlds of the next submission.
+    pub fn worlds(&self) -> usize {
+        self.worlds
+    }
+
+    /// Takes note that a submission of so many worlds, from its beginning to its end.
+    pub fn took(&mut self, worlds: usize, started: Instant) {
+        let time = started.elapsed();
+        // Doubled and halved, so that there are few sizes, and late enough that one slow moment changes nothing twice.
+        if worlds == self.worlds && 3 * time < DeviceWorlds::SUBMISSION {
+            self.worlds = (2 * self.worlds).min(self.most);
+        } else if time > DeviceWorlds::SUBMISSION {
+            self.worlds = (self.worlds / 2).max(WORKGROUP).min(self.most);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What a graphics driver compiled, kept between runs: a file a driver in the folder of what can be made again.
+
+use super::{StoreError, disk};
+use crate::basics::fnv1a;
+use std::fs;
+use std::path::Path;
+
+/// Bytes of the checksum that a file begins with: a driver trusts what it is given.
+const CHECKSUM: usize = 8;
+
+/// What was kept under this name; None where nothing was, or where the file is damaged.
+pub fn read_shaders(folder: &Path, name: &str) -> Option<Vec<u8>> {
+    let bytes = fs::read(folder.join(name)).ok()?;
+    let (checksum, kept) = bytes.split_at_checked(CHECKSUM)?;
+    (checksum == fnv1a(kept).to_le_bytes()).then(|| kept.to_vec())
+}
+
+/// Keeps it, and makes the folder where there is none.
+///
+/// # Errors
+/// [`StoreError::Io`] where the system refuses.
+pub fn keep_shaders(folder: &Path, name: &str, kept: &[u8]) -> Result<(), StoreError> {
+    fs::create_dir_all(folder).map_err(|error| StoreError::io(folder, error))?;
+    disk::write_whole(&folder.join(name), &[&fnv1a(kept).to_le_bytes(), kept].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_as_good_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("shaders");
+        assert_eq!(read_shaders(&cache, "driver"), None);
+        keep_shaders(&cache, "driver", b"machine code").unwrap();
+        assert_eq!(read_shaders(&cache, "driver").as_deref(), Some(&b"machine code"[..]));
+        let path = cache.join("driver");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[12] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(read_shaders(&cache, "driver"), None);
+        fs::write(&path, b"short").unwrap();
+        assert_eq!(read_shaders(&cache, "driver"), None);
+    }
+}
