@@ -110,7 +110,7 @@ impl Losses {
 
 impl RewardModel {
     /// Learns from all comparisons, starting from the present weights. `cancel` is asked before every gradient step.
-    /// `unjudged` are recent pairs without an answer, for [`RewardModelSettings::guess_above`].
+    /// `unjudged` are recent pairs without an answer, for [`guess_above`](crate::settings::RewardModelSettings::guess_above).
     ///
     /// On an error, a cancel included, the model is as before. The normalisation of the output is left as it is: call
     /// [`RewardModel::renormalise`] before the new reward is used.
