@@ -9,6 +9,7 @@ use crate::lab::TeacherKind;
 use crate::settings::{RewardSource, RunSettings, TextRun, TextStage};
 use egui::{Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, TextEdit, Ui, Window, vec2};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// What is typed in the palette, and which match is chosen.
 #[derive(Clone, Debug, Default)]
@@ -34,11 +35,13 @@ impl NewRun {
     pub fn like(settings: RunSettings) -> NewRun {
         let model = settings.text.as_ref().and_then(|text| text.model.as_ref());
         let model = model.map(|folder| folder.display().to_string()).unwrap_or_default();
-        let graphics = crate::view::adapters().into_iter().find(|adapter| adapter.computes);
-        let graphics = graphics.map(|adapter| match adapter.kind {
-            "software" => format!("{}, a software driver", adapter.name),
-            _ => adapter.name,
+        // Asked once: drivers take their time to answer, and the form should open at once the next time.
+        static GRAPHICS: OnceLock<Option<String>> = OnceLock::new();
+        let graphics = GRAPHICS.get_or_init(|| {
+            let adapter = crate::view::adapters().into_iter().find(|adapter| adapter.computes)?;
+            Some(if adapter.kind == "software" { format!("{}, a software driver", adapter.name) } else { adapter.name })
         });
+        let graphics = graphics.clone();
         NewRun { settings, model, graphics, refusal: None }
     }
 }

@@ -1,5 +1,6 @@
 //! A graphics device that computes: found, opened and asked what it can do, never assumed to be there.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use wgpu::naga::Module;
@@ -118,6 +119,27 @@ pub struct Kernel {
 /// The buffers of one bind group of a kernel.
 #[derive(Clone, Debug)]
 pub struct Bindings(wgpu::BindGroup);
+
+/// What dispatches of one kernel were told, with the bindings that tell it them: the same few words come again and again.
+#[derive(Default)]
+pub struct Told(HashMap<Vec<u8>, Bindings>);
+
+impl Told {
+    /// Bind group 1 of the kernel, a small buffer that holds these words.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
+    pub fn tell(&mut self, device: &Device, kernel: &Kernel, words: &[u8]) -> Result<Bindings, DeviceError> {
+        if let Some(told) = self.0.get(words) {
+            return Ok(told.clone());
+        }
+        let buffer = device.buffer("batch", words.len() as u64, Use::Storage)?;
+        device.upload(&buffer, 0, words);
+        let told = device.bind(kernel, 1, &[(0, &buffer)])?;
+        self.0.insert(words.to_vec(), told.clone());
+        Ok(told)
+    }
+}
 
 /// Work to be submitted together. What it lists runs in order, each as if after all before it.
 pub struct Commands {
@@ -310,16 +332,6 @@ impl Device {
                 entries: &entries,
             }))
         })
-    }
-
-    /// A bind group of one small buffer: what a dispatch is told.
-    ///
-    /// # Errors
-    /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
-    pub fn tell(&self, kernel: &Kernel, group: u32, bytes: &[u8]) -> Result<Bindings, DeviceError> {
-        let buffer = self.buffer("batch", bytes.len() as u64, Use::Storage)?;
-        self.upload(&buffer, 0, bytes);
-        self.bind(kernel, group, &[(0, &buffer)])
     }
 
     /// Commands to be filled and submitted.

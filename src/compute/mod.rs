@@ -8,7 +8,7 @@ mod device;
 mod rollout;
 
 pub use compose::{Definitions, Source, compose, reflected};
-pub use device::{Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Use};
+pub use device::{Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Told, Use};
 pub use rollout::{ActsOnDevice, RolloutLayout, RolloutPlaces};
 
 /// Random numbers for shaders, which other files import as `random`.

@@ -10,10 +10,9 @@ use super::task::Task;
 use super::vector::EnvError;
 use crate::compute::{
     ActsOnDevice, Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, RANDOM, RolloutLayout,
-    RolloutPlaces, Source, Use, compose,
+    RolloutPlaces, Source, Told, Use, compose,
 };
 use crate::physics::{DeviceWorlds, LANES, Pace, SHADER_MODULES};
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,8 +39,7 @@ pub struct DeviceEnv {
     bindings: Bindings,
     rollout: Buffer,
     readback: Buffer,
-    /// What dispatches were told, with the bindings that tell it them.
-    told: HashMap<Vec<u8>, Bindings>,
+    told: Told,
     pace: Pace,
     seed: u64,
 }
@@ -111,7 +109,7 @@ impl DeviceEnv {
             bindings,
             rollout,
             readback,
-            told: HashMap::new(),
+            told: Told::default(),
             pace,
             seed: 0,
         })
@@ -278,16 +276,8 @@ impl DeviceEnv {
         stagger: bool,
     ) -> Result<(), DeviceError> {
         let batch = Batch::new(&self.layout, worlds.clone(), what as u32, self.seed, stagger);
-        let bytes = bytemuck::bytes_of(&batch);
         let device = &self.worlds.device;
-        let told = match self.told.get(bytes) {
-            Some(told) => told.clone(),
-            None => {
-                let told = device.tell(&self.kernel, 1, bytes)?;
-                self.told.insert(bytes.to_vec(), told.clone());
-                told
-            }
-        };
+        let told = self.told.tell(device, &self.kernel, bytemuck::bytes_of(&batch))?;
         commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(LANES));
         Ok(())
     }

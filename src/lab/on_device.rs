@@ -240,14 +240,15 @@ mod tests {
         assert_eq!(first, rollout);
     }
 
-    /// A fixed policy's returns over 100 episodes on the device and on the processor lie within each other's confidence interval.
+    /// A fixed policy's mean return on the device and on the processor, which draw other beginnings, differ by less than their confidence allows. A
+    /// thousand episodes, since a hundred hide a difference of half a standard deviation; 99.9 %, since the seed is one of many.
     #[test]
     fn returns_on_the_device_are_the_processors() {
         let task = Arc::new(Task::load("inverted_pendulum").unwrap().with_horizon(60));
         let policy = policy(&task);
-        let worlds = 100;
-        let mut device = OnDevice::new(&task, &policy, worlds, 60, 0, Seed(200), Checks::On).unwrap();
-        device.env.reset(200, false).unwrap();
+        let worlds = 1000;
+        let mut device = OnDevice::new(&task, &policy, worlds, 60, 0, Seed(3), Checks::On).unwrap();
+        device.env.reset(3, false).unwrap();
         let mut rollout = Rollout::new(worlds);
         device.collect(&policy, Acting::Mean, &mut rollout, &mut || false).unwrap();
         let returned = |world: usize| {
@@ -261,7 +262,7 @@ mod tests {
             }
         };
         let ours: Vec<f64> = (0..worlds).map(returned).collect();
-        let theirs = super::super::evaluate(&task, &policy, "lanes", worlds, 200).unwrap().returns;
+        let theirs = super::super::evaluate(&task, &policy, "lanes", worlds, 3).unwrap().returns;
         let statistics = |returns: &[f64]| {
             let n = returns.len() as f64;
             let mean = returns.iter().sum::<f64>() / n;
@@ -269,6 +270,6 @@ mod tests {
         };
         let ((a, error_a), (b, error_b)) = (statistics(&ours), statistics(&theirs));
         println!("device {a:.2} ± {error_a:.2}, processor {b:.2} ± {error_b:.2}");
-        assert!((a - b).abs() < 1.96 * error_a.hypot(error_b), "{a} ± {error_a} against {b} ± {error_b}");
+        assert!((a - b).abs() < 3.29 * error_a.hypot(error_b), "{a} ± {error_a} against {b} ± {error_b}");
     }
 }

@@ -704,11 +704,16 @@ impl Preference {
     fn fit(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
         // A pair that was asked again keeps its first name: a member that must not learn from it must not do so the second time either.
         let mut names: HashMap<[ItemId; 2], u64> = HashMap::new();
+        let repeated = &mut self.repeated;
         let (decided, comparisons): (Vec<&Label>, Vec<Comparison>) = labels
             .iter()
             .filter_map(|label| {
                 let [left, right] = both_clips(&label.items)?;
                 let name = *names.entry([left.id.min(right.id), left.id.max(right.id)]).or_insert(label.pair.0);
+                if name != label.pair.0 {
+                    // Known from the labels, so that a run that is opened again repeats no pair a second time.
+                    repeated.insert(left.id, right.id);
+                }
                 Some((label, Comparison::new(name, &left.frames, &right.frames, label.choice)?))
             })
             .unzip();

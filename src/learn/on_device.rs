@@ -5,11 +5,10 @@ use super::policy::Policy;
 use crate::basics::Seed;
 use crate::compute::{
     ActsOnDevice, Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, RANDOM, RolloutLayout,
-    Source, Use, compose,
+    Source, Told, Use, compose,
 };
 use bytemuck::{Pod, Zeroable};
 use rand::RngExt;
-use std::collections::HashMap;
 use std::ops::Range;
 
 const ACT: Source = ("shaders/learn/act.wgsl", include_str!("../../shaders/learn/act.wgsl"));
@@ -39,8 +38,7 @@ pub struct DeviceActor {
     policy: Buffer,
     numbers: Buffer,
     range: Vec<[f32; 2]>,
-    /// What dispatches were told, with the bindings that tell it them.
-    told: HashMap<Vec<u8>, Bindings>,
+    told: Told,
 }
 
 /// One layer's row of the shader's table.
@@ -108,7 +106,7 @@ impl DeviceActor {
             policy: table,
             numbers: weights,
             range,
-            told: HashMap::new(),
+            told: Told::default(),
         };
         actor.follow(policy, Acting::Sampling);
         Ok(actor)
@@ -137,15 +135,7 @@ impl DeviceActor {
             zero: 0,
             given: u32::from(self.acting == Acting::Given),
         };
-        let bytes = bytemuck::bytes_of(&batch);
-        let told = match self.told.get(bytes) {
-            Some(told) => told.clone(),
-            None => {
-                let told = self.device.tell(&self.kernel, 1, bytes)?;
-                self.told.insert(bytes.to_vec(), told.clone());
-                told
-            }
-        };
+        let told = self.told.tell(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
         commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(LANES));
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! members, each normalised first to mean 0 and standard deviation 1 over what the policy does now, for only
 //! differences of reward mean anything.
 
+use super::alike::look;
 use super::ensemble::{Ensemble, numbers};
 use super::{Comparison, PreferenceError, preference_probability};
 use crate::basics::{Array, Arrays, Frames, Seed, Stream};
@@ -181,10 +182,7 @@ impl RewardModel {
     pub(super) fn features(&self, clip: &Frames) -> Vec<f32> {
         let mut rows = self.join(&clip.obs, &clip.actions).numbers;
         self.input.apply(&mut rows);
-        let mut statistics = RunningNorm::new(self.input.mean.len());
-        statistics.absorb(&rows);
-        let deviations = statistics.var().into_iter().map(f64::sqrt);
-        statistics.mean().iter().copied().chain(deviations).map(|x| x as f32).collect()
+        look(&rows, self.input.mean.len())
     }
 
     /// How often a comparison of this id is in a member's bag: Poisson(1), as in a bootstrap of many (Oza and Russell

@@ -3,13 +3,14 @@
 use super::compose::{STEP, Specialised, WORKGROUP, most_rounds};
 use super::layout;
 use super::{NAME, PhysicsError};
-use crate::compute::{Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, Use, reflected};
+use crate::compute::{
+    Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, Told, Use, reflected,
+};
 use crate::physics::backend::Quantity;
 use crate::physics::dynamics::derived::Layout;
 use crate::physics::dynamics::drift::{Drift, drifting};
 use crate::physics::dynamics::plan::Plan;
 use crate::physics::model::{Integrator, Model};
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,8 +48,7 @@ pub struct DeviceWorlds {
     /// Rounds of an env step in one dispatch, and in a timestep.
     most_rounds: usize,
     stages: usize,
-    /// What dispatches were told, with the bindings that tell it them.
-    told: HashMap<Vec<u8>, Bindings>,
+    told: Told,
 }
 
 /// What lies on the device, a row a world.
@@ -108,7 +108,7 @@ impl DeviceWorlds {
             most_rounds: most_rounds(&plan),
             workspace,
             contacts: plan.slots,
-            told: HashMap::new(),
+            told: Told::default(),
             workspaces,
             model,
             worlds,
@@ -192,15 +192,7 @@ impl DeviceWorlds {
             zero: 0,
             kept: layout::Layout::of(&self.layout),
         };
-        let bytes = bytemuck::bytes_of(&batch);
-        let told = match self.told.get(bytes) {
-            Some(told) => told.clone(),
-            None => {
-                let told = self.device.tell(&self.kernel, 1, bytes)?;
-                self.told.insert(bytes.to_vec(), told.clone());
-                told
-            }
-        };
+        let told = self.told.tell(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
         commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(WORKGROUP));
         Ok(())
     }
