@@ -58,6 +58,7 @@ pub fn test(libtorch: &Libtorch, words: &[String]) -> Result<ExitCode, Error> {
         let status = tests.status().map_err(|why| Error::Program { program: "cargo".to_owned(), why })?;
         return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
+    tests.arg("--no-fail-fast");
     let mut docs = cargo_command(libtorch, &["doc", "--release", "--workspace", "--no-deps"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     let lints = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
