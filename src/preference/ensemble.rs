@@ -10,16 +10,20 @@ use tch::{Kind, Tensor};
 #[derive(Debug)]
 pub(super) struct Ensemble {
     members: usize,
-    /// Widths: inputs, hidden, hidden, 1.
+    /// What the products of every two inputs are multiplied with before the networks see them, too; or 0.
+    products: f64,
+    /// Widths: inputs and products, hidden, hidden, 1.
     sizes: [usize; 4],
     parameters: Tensor,
 }
 
 impl Ensemble {
     /// Orthogonal weights, scaled so that inputs of variance 1 give hidden units of variance about 1 before the
-    /// rectifier, and a head of half that length; biases 0.
-    pub fn new(members: usize, inputs: usize, hidden: usize, stream: &mut Stream) -> Ensemble {
-        let sizes = [inputs, hidden, hidden, 1];
+    /// rectifier, and a head of half that length; biases 0. Where `products` is not 0 the networks see those of every
+    /// two inputs (and each one's square), too, times that.
+    pub fn new(members: usize, inputs: usize, products: f64, hidden: usize, stream: &mut Stream) -> Ensemble {
+        let features = inputs + if products == 0.0 { 0 } else { inputs * (inputs + 1) / 2 };
+        let sizes = [features, hidden, hidden, 1];
         let mut numbers = Vec::new();
         for _ in 0..members {
             for (layer, pair) in sizes.windows(2).enumerate() {
@@ -30,12 +34,7 @@ impl Ensemble {
                 numbers.extend(std::iter::repeat_n(0.0, pair[1]));
             }
         }
-        Ensemble::from_numbers(members, sizes, &numbers)
-    }
-
-    fn from_numbers(members: usize, sizes: [usize; 4], numbers: &[f32]) -> Ensemble {
-        let parameters = Tensor::from_slice(numbers).view([members as i64, -1]).set_requires_grad(true);
-        Ensemble { members, sizes, parameters }
+        Ensemble { members, products, sizes, parameters: parameters(members, &numbers) }
     }
 
     /// `[members, K]`: a leaf that gradients are taken for.
@@ -52,9 +51,10 @@ impl Ensemble {
     /// their own, → `[members, N]`.
     pub fn forward(&self, rows: &Tensor) -> Tensor {
         let members = self.members as i64;
+        let rows = if self.products == 0.0 { rows.shallow_clone() } else { with_products(rows, self.products) };
         let mut x = match rows.dim() {
             2 => rows.unsqueeze(0).expand([members, -1, -1], false),
-            _ => rows.shallow_clone(),
+            _ => rows,
         };
         for (layer, (weight, bias)) in self.layers().into_iter().enumerate() {
             x = bias.baddbmm(&x, &weight, 1, 1);
@@ -104,8 +104,20 @@ impl Ensemble {
         }
         let member = |m: usize| parts.iter().flat_map(move |(part, length)| &part[m * length..(m + 1) * length]);
         let numbers: Vec<f32> = (0..self.members).flat_map(member).copied().collect();
-        Ok(Ensemble::from_numbers(self.members, self.sizes, &numbers))
+        Ok(Ensemble { parameters: parameters(self.members, &numbers), ..*self })
     }
+}
+
+/// `[members, K]`, a leaf that gradients are taken for.
+fn parameters(members: usize, numbers: &[f32]) -> Tensor {
+    Tensor::from_slice(numbers).view([members as i64, -1]).set_requires_grad(true)
+}
+
+/// The last dimension's numbers, then the products of every two of them, squares included, times `scale`.
+fn with_products(rows: &Tensor, scale: f64) -> Tensor {
+    let inputs = rows.size().last().copied().unwrap_or(0);
+    let products = (0..inputs).map(|i| rows.narrow(-1, i, inputs - i) * (rows.narrow(-1, i, 1) * scale));
+    Tensor::cat(&std::iter::once(rows.shallow_clone()).chain(products).collect::<Vec<Tensor>>(), -1)
 }
 
 /// The numbers of a tensor as f32, row-major.

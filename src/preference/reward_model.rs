@@ -57,7 +57,13 @@ impl RewardModel {
     pub fn new(obs_dim: usize, act_dim: usize, settings: RewardModelSettings, seed: Seed) -> RewardModel {
         let members = settings.members.max(1);
         let inputs = obs_dim + if settings.sees_actions { act_dim } else { 0 };
-        let ensemble = Ensemble::new(members, inputs, settings.hidden.max(1), &mut seed.stream("reward/weights"));
+        let ensemble = Ensemble::new(
+            members,
+            inputs,
+            settings.products,
+            settings.hidden.max(1),
+            &mut seed.stream("reward/weights"),
+        );
         RewardModel {
             adam: Adam::new(&[ensemble.parameters()], 1e-8),
             ensemble,

@@ -106,6 +106,36 @@ fn windows_and_guesses_keep_the_reward() {
     assert!(least > 0.75 && got > least, "{got} of fresh pairs are right, {least} asked");
 }
 
+/// A taste that is a product (turning, times being high) is learnt better from few judgements by networks that are shown a little of the products.
+#[test]
+fn products_are_learnt_from_few_judgements() {
+    let made = |count: usize, seed: u64| {
+        let mut made = clips(count, 40, seed);
+        for clip in &mut made {
+            let product = |obs: &[f32]| (obs[0] - 2.0) * (obs[3] - 2.0);
+            clip.task_reward = clip.obs.chunks_exact(OBS).map(product).collect();
+        }
+        made
+    };
+    let (few, fresh) = (made(160, 31), made(600, 32));
+    let comparisons = judge(&few, TeacherKind::Oracle);
+    let learnt = |products: f64, seed: u64| {
+        let settings = RewardModelSettings { products, ..Default::default() };
+        let mut model = RewardModel::new(OBS, ACT, settings.clone(), Seed(seed));
+        for _ in 0..3 {
+            fit(&mut model, &comparisons);
+        }
+        // What is saved is what is scored by.
+        let mut back = RewardModel::new(OBS, ACT, settings, Seed(seed + 1));
+        back.load_arrays(&model.to_arrays()).unwrap();
+        let got = accuracy(&model, &fresh);
+        assert_eq!(accuracy(&back, &fresh), got);
+        got
+    };
+    let [without, with] = [0.0, 0.1].map(|scale| [0, 1].map(|seed| learnt(scale, seed)).iter().sum::<f64>() / 2.0);
+    assert!(with > without && with > 0.75, "{with} of fresh pairs are right with products, {without} without");
+}
+
 #[test]
 fn agreement_claims_nothing_where_there_is_nothing_to_learn() {
     // Answers by a coin: members may fit their own bags, but what they never saw they cannot agree with.

@@ -57,29 +57,34 @@ fn folders_add_and_override() {
     assert!(message.contains(&format!("lively.toml:{line}: expected the robot's MJCF file")), "{message}");
 }
 
-/// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' taste pays turning over, the more the
-/// higher it is, and slowing down on the way through upright.
+/// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' taste pays turning over at the speed of a
+/// flip, the more the higher the head is, and turning slowly through upright.
 #[test]
 fn products_and_conditions_make_the_backflips_reward() {
     let task = Task::load("hopper_backflip").unwrap();
     let mut stream = Seed(9).stream("states");
     for _ in 0..200 {
-        let mut draw = |n: usize| -> Vec<f64> { (0..n).map(|_| stream.random_range(-3.0..3.0)).collect() };
-        let (qpos, qvel, action) = (draw(6), draw(6), draw(3));
-        let state = State { qpos: &qpos, qvel: &qvel, action: &action, ..State::default() };
+        let mut draw = |n: usize, most: f64| -> Vec<f64> { (0..n).map(|_| stream.random_range(-most..most)).collect() };
+        let (qpos, qvel, action) = (draw(6, 3.0), draw(6, 20.0), draw(3, 1.0));
+        let (height, pitch, rate) = (qpos[1], qpos[2], qvel[2]);
+        // The world, and the torso turned about y.
+        let mut frames = vec![0.0; 14];
+        frames[7..].copy_from_slice(&[0.0, 0.0, height, (pitch / 2.0).cos(), 0.0, (pitch / 2.0).sin(), 0.0]);
+        let state = State { qpos: &qpos, qvel: &qvel, action: &action, frames: &frames, ..State::default() };
         let work: f64 = action.iter().zip(&qvel[3..]).map(|(a, v)| a * v).sum();
-        let expected = -qvel[2] * (1.0 + 0.3 * qpos[1] + 0.1 * work - 0.05 * qvel[0]);
+        let expected = -rate * (1.0 + 0.3 * height + 0.1 * work - 0.05 * qvel[0]);
         let mut before = vec![0.0; task.memory()];
         task.remember(&state, &mut before);
         let got = task.reward(&before, &state, true, &mut vec![0.0; task.term_names().len()]);
         assert!((got - expected).abs() < 1e-9, "{got}, not {expected}");
-        let (off_the_floor, upright) = (qpos[1] > 0.8, qpos[2].cos() > 0.88);
-        let slow = qvel[2] > -6.0 && qvel[2] < -1.5;
-        let roll = -0.3 * qvel[2];
-        let turning = if off_the_floor && !upright { -2.0 * (qpos[1] - 0.8) * qvel[2] } else { 0.0 };
-        let landing = if off_the_floor && upright && slow { 12.0 } else { 0.0 };
+        let head = (height + 0.2 * pitch.cos()).clamp(0.0, 1.0);
+        let turn = rate.clamp(-15.0, 15.0);
+        let over = head * (-turn - turn * turn / 14.0);
+        let slow = rate.clamp(-10.0, 10.0);
+        let upright = height > 0.8 && pitch.cos() > 0.88;
+        let through = if upright { -4.0 * slow - 0.5 * slow * slow } else { 0.0 };
         let taste = task.taste(&before, &state, true).unwrap();
-        assert!((taste - roll - turning - landing).abs() < 1e-9, "{taste}, not {roll}, {turning} and {landing}");
+        assert!((taste - over - through).abs() < 1e-9, "{taste}, not {over} and {through}");
     }
     assert_eq!(Task::load("hopper").unwrap().taste(&[0.0; 3], &State::default(), true), None);
 }
