@@ -158,8 +158,8 @@ pub struct RewardModelSettings {
     /// rewarded.
     pub sees_actions: bool,
     /// The networks are given the products of every two (normalised) inputs, too, times this: turning *and* being high is then one number to
-    /// weigh, and not a shape to be built from bends. On made-up clips a tenth makes 80 judgements go further and 1 makes them go less far; what
-    /// the backflip needs was tried on the backflip. 0 turns them off.
+    /// weigh, and not a shape to be built from bends. 80 judgements of made-up clips go further with a tenth, and less far with 1, which leaves
+    /// them to be weighed like the inputs themselves. 0 turns them off.
     pub products: f64,
     /// Probability that a judge answers uniformly at random, in the likelihood: keeps single labels from pulling
     /// without bound.
