@@ -34,6 +34,15 @@ pub(super) fn parts(spec: &TaskSpec, model: &Model) -> Result<Parts, SpecError> 
     let read = observation.iter().chain(of_terms).chain(of_health);
     let read: Vec<Quantity> = read.filter_map(|element| element.pick.needs()).collect();
     let needs = Quantity::ALL.into_iter().filter(|quantity| read.contains(quantity)).collect();
+    let (unseen, all) = (&spec.reward_model.unseen, observation.len());
+    if let Some(place) = unseen.iter().find(|&&place| place >= all) {
+        let message =
+            format!("expected numbers below {all} in `reward_model.unseen`, as many as are observed, not {place}");
+        return Err(spec.origin.error(0..0, message));
+    }
+    if (0..all).all(|place| unseen.contains(&place)) {
+        return Err(spec.origin.error(0..0, "expected `reward_model.unseen` to leave something to see"));
+    }
     let free = |joint: &&Joint| joint.kind == JointKind::Free;
     Ok(Parts {
         observation,

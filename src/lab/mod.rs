@@ -15,6 +15,7 @@ mod control;
 mod error;
 mod evaluate;
 mod interval;
+mod judged;
 mod learning;
 mod ledger;
 mod memory;

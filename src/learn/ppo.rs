@@ -125,6 +125,16 @@ impl Ppo {
         self.state.planned = env_steps;
     }
 
+    /// Begins again from nothing, for so many env steps: fresh weights, drawn from `seed`, and no memory but of what observations look like.
+    pub fn begin_again(&mut self, env_steps: u64, seed: Seed) -> Result<(), LearnError> {
+        let (obs_dim, act_dim) = (self.policy.obs_dim(), self.policy.act_dim());
+        let fresh = Ppo::new(obs_dim, act_dim, self.settings.clone(), seed)?;
+        let State { obs_norm, .. } = self.state.clone();
+        self.state = State { obs_norm, planned: env_steps, ..fresh.state };
+        self.refresh();
+        Ok(())
+    }
+
     /// How many threads may compute gradients, the calling one among them; all cores if not said. The results do not depend on it.
     pub fn use_threads(&mut self, threads: usize) {
         self.threads = threads.max(1);

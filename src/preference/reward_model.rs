@@ -34,6 +34,8 @@ pub struct RewardModel {
     pub(super) settings: RewardModelSettings,
     obs_dim: usize,
     act_dim: usize,
+    /// The numbers of an observation that the networks see.
+    seen: Vec<usize>,
     pub(super) ensemble: Ensemble,
     pub(super) adam: Adam,
     /// Seeds the bags: which comparison trains which member.
@@ -56,7 +58,8 @@ impl RewardModel {
     /// An untrained model for observations of `obs_dim` and actions of `act_dim` numbers.
     pub fn new(obs_dim: usize, act_dim: usize, settings: RewardModelSettings, seed: Seed) -> RewardModel {
         let members = settings.members.max(1);
-        let inputs = obs_dim + if settings.sees_actions { act_dim } else { 0 };
+        let seen: Vec<usize> = (0..obs_dim).filter(|i| !settings.unseen.contains(i)).collect();
+        let inputs = seen.len() + if settings.sees_actions { act_dim } else { 0 };
         let ensemble = Ensemble::new(
             members,
             inputs,
@@ -76,6 +79,7 @@ impl RewardModel {
             fits: 0,
             obs_dim,
             act_dim,
+            seen,
             settings,
         }
     }
@@ -259,8 +263,22 @@ impl RewardModel {
         let [fits] = reader.words("fits")?;
         let stream = reader.stream("stream")?;
         let (settings, obs_dim, act_dim) = (self.settings.clone(), self.obs_dim, self.act_dim);
-        let bags = Seed(bags);
-        *self = RewardModel { settings, obs_dim, act_dim, ensemble, adam, bags, stream, input, output, l2, unit, fits };
+        let (bags, seen) = (Seed(bags), self.seen.clone());
+        *self = RewardModel {
+            settings,
+            obs_dim,
+            act_dim,
+            seen,
+            ensemble,
+            adam,
+            bags,
+            stream,
+            input,
+            output,
+            l2,
+            unit,
+            fits,
+        };
         Ok(())
     }
 
@@ -304,13 +322,12 @@ impl RewardModel {
     /// `[n, O]` and `[n, A]` side by side, as the networks take them.
     fn join(&self, obs: &[f32], actions: &[f32]) -> Rows {
         let width = self.input.mean.len();
-        if !self.settings.sees_actions || self.act_dim == 0 {
-            return Rows { width, numbers: obs.to_vec() };
-        }
-        let mut numbers = Vec::with_capacity(obs.len() + actions.len());
-        for (obs, action) in obs.chunks_exact(self.obs_dim).zip(actions.chunks_exact(self.act_dim)) {
-            numbers.extend_from_slice(obs);
-            numbers.extend_from_slice(action);
+        let mut numbers = Vec::with_capacity(obs.len() / self.obs_dim.max(1) * width);
+        for (i, obs) in obs.chunks_exact(self.obs_dim).enumerate() {
+            numbers.extend(self.seen.iter().map(|&place| obs[place]));
+            if self.settings.sees_actions {
+                numbers.extend_from_slice(&actions[i * self.act_dim..][..self.act_dim]);
+            }
         }
         Rows { width, numbers }
     }

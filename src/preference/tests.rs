@@ -106,6 +106,29 @@ fn windows_and_guesses_keep_the_reward() {
     assert!(least > 0.75 && got > least, "{got} of fresh pairs are right, {least} asked");
 }
 
+/// What the reward is said not to see moves it neither in a fit nor afterwards.
+#[test]
+fn what_is_unseen_does_not_count() {
+    let clips = clips(80, 40, 41);
+    let mut changed = clips.clone();
+    for clip in &mut changed {
+        clip.obs.chunks_exact_mut(OBS).for_each(|obs| obs[1] = -7.0 * obs[1] + 3.0);
+        clip.actions.iter_mut().for_each(|action| *action = 0.5 - *action);
+    }
+    let learnt = |settings: RewardModelSettings, clips: &[Frames]| {
+        let mut model = RewardModel::new(OBS, ACT, settings, Seed(8));
+        fit(&mut model, &judge(clips, TeacherKind::Oracle));
+        model
+    };
+    let blind = RewardModelSettings { unseen: vec![1], sees_actions: false, ..Default::default() };
+    let rewards = |model: &RewardModel, clip: &Frames| model.rewards(&clip.obs, &clip.actions, clip.steps);
+    let model = learnt(blind.clone(), &clips);
+    assert_eq!(model.to_arrays(), learnt(blind, &changed).to_arrays());
+    assert_eq!(rewards(&model, &clips[0]), rewards(&model, &changed[0]));
+    let seeing = learnt(RewardModelSettings::default(), &clips);
+    assert_ne!(rewards(&seeing, &clips[0]), rewards(&seeing, &changed[0]));
+}
+
 /// A taste that is a product (turning, times being high) is learnt better from few judgements by networks that are shown a little of the products.
 #[test]
 fn products_are_learnt_from_few_judgements() {

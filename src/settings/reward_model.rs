@@ -2,6 +2,7 @@
 //! (2017), "Deep reinforcement learning from human preferences", where a comment does not say otherwise.
 
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Which clips are cut, which pairs are asked, and how fast.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,6 +108,12 @@ pub struct ExploreSettings {
     pub bonus: f64,
     /// … to nothing at this share of the planned env steps.
     pub bonus_until: f64,
+    /// How often the policy begins again from nothing; what was learnt of the judge's taste stays. A policy that has settled into a poor habit
+    /// before its reward was any good seldom leaves it (Nikishin et al. 2022, "The primacy bias"), while one that starts on a good reward is on
+    /// its way in seconds. And what each of them does on its way is something else to ask about.
+    pub fresh_starts: u32,
+    /// The share of the planned env steps at which the last policy begins; the others share the time before it equally.
+    pub fresh_until: f64,
     /// States that are remembered to tell unusual ones by: a sample of recent rollouts.
     pub memory: usize,
     /// Which nearest neighbour's distance is paid for, k; PEBBLE's is the fifth.
@@ -115,7 +122,16 @@ pub struct ExploreSettings {
 
 impl Default for ExploreSettings {
     fn default() -> Self {
-        ExploreSettings { env_steps: 200_000, share: 0.0, bonus: 0.0, bonus_until: 0.4, memory: 1024, neighbour: 5 }
+        ExploreSettings {
+            env_steps: 200_000,
+            share: 0.0,
+            bonus: 0.0,
+            bonus_until: 0.4,
+            fresh_starts: 0,
+            fresh_until: 0.5,
+            memory: 1024,
+            neighbour: 5,
+        }
     }
 }
 
@@ -123,6 +139,15 @@ impl ExploreSettings {
     /// Env steps of exploring in a run of so many.
     pub fn steps_of(&self, planned: u64) -> u64 {
         self.env_steps.min((self.share.clamp(0.0, 1.0) * planned as f64) as u64)
+    }
+
+    /// The env steps between which the policy learns that is at work after `env_steps` of `planned`.
+    pub fn policy_at(&self, env_steps: u64, planned: u64) -> Range<u64> {
+        let until = self.fresh_until.clamp(0.0, 1.0) * planned as f64;
+        // The n-th policy begins here; policy 0 at the start.
+        let begins = |n: u32| (until * f64::from(n) / f64::from(self.fresh_starts.max(1))) as u64;
+        let nth = (0..=self.fresh_starts).rev().find(|&n| begins(n) <= env_steps).unwrap_or(0);
+        begins(nth)..if nth < self.fresh_starts { begins(nth + 1) } else { planned }
     }
 }
 
@@ -157,6 +182,9 @@ pub struct RewardModelSettings {
     /// Whether the reward may depend on the action. Where it may not, a torque that no viewer can see cannot be
     /// rewarded.
     pub sees_actions: bool,
+    /// Numbers of the observation, counted from 0, that the reward does not depend on. What a judgement is not about can then not be taken for its
+    /// reason, and fewer of them are enough.
+    pub unseen: Vec<usize>,
     /// The networks are given the products of every two (normalised) inputs, too, times this: turning *and* being high is then one number to
     /// weigh, and not a shape to be built from bends. 80 judgements of made-up clips go further with a tenth, and less far with 1, which leaves
     /// them to be weighed like the inputs themselves. 0 turns them off.
@@ -199,6 +227,7 @@ impl Default for RewardModelSettings {
             members: 3,
             hidden: 64,
             sees_actions: true,
+            unseen: Vec::new(),
             products: 0.0,
             error_rate: 0.1,
             learning_rate: 2e-3,

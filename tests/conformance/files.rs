@@ -58,7 +58,7 @@ fn folders_add_and_override() {
 }
 
 /// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' taste pays turning over at the speed of a
-/// flip, the more the higher the head is, and turning slowly through upright.
+/// flip, the more the higher the head is, and turning slowly through upright; whirling costs.
 #[test]
 fn products_and_conditions_make_the_backflips_reward() {
     let task = Task::load("hopper_backflip").unwrap();
@@ -81,10 +81,10 @@ fn products_and_conditions_make_the_backflips_reward() {
         let turn = rate.clamp(-15.0, 15.0);
         let over = head * (-turn - turn * turn / 14.0);
         let slow = rate.clamp(-10.0, 10.0);
-        let upright = height > 0.8 && pitch.cos() > 0.88;
-        let through = if upright { -4.0 * slow - 0.5 * slow * slow } else { 0.0 };
+        let through = 4.0 * head * pitch.cos().max(0.0) * (-slow - slow * slow / 6.0);
+        let whirl = -0.25 * (rate + 9.0).clamp(-11.0, 0.0).powi(2);
         let taste = task.taste(&before, &state, true).unwrap();
-        assert!((taste - over - through).abs() < 1e-9, "{taste}, not {over} and {through}");
+        assert!((taste - over - through - whirl).abs() < 1e-9, "{taste}, not {over}, {through} and {whirl}");
     }
     assert_eq!(Task::load("hopper").unwrap().taste(&[0.0; 3], &State::default(), true), None);
 }
