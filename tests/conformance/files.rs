@@ -58,10 +58,14 @@ fn folders_add_and_override() {
 }
 
 /// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' taste pays turning over at the speed of a
-/// flip, the more the higher the head is, and turning slowly through upright; whirling costs.
+/// flip, the more the higher the head is, and turning slowly through upright; whirling costs. A term with conditions is paid where all of them hold.
 #[test]
 fn products_and_conditions_make_the_backflips_reward() {
-    let task = Task::load("hopper_backflip").unwrap();
+    let loaded = Task::load("hopper_backflip").unwrap();
+    let text = concat!(include_str!("../../envs/hopper_backflip.toml"), include_str!("../data/choosy_teacher.toml"));
+    let spec = TaskSpec::parse(text, "choosy", "choosy.toml").unwrap();
+    let task = Task::new(spec, loaded.model().clone()).unwrap();
+    let mut stood = 0;
     let mut stream = Seed(9).stream("states");
     for _ in 0..200 {
         let mut draw = |n: usize, most: f64| -> Vec<f64> { (0..n).map(|_| stream.random_range(-most..most)).collect() };
@@ -82,10 +86,14 @@ fn products_and_conditions_make_the_backflips_reward() {
         let over = head * (-turn - turn * turn / 14.0);
         let slow = rate.clamp(-10.0, 10.0);
         let through = 4.0 * head * pitch.cos().max(0.0) * (-slow - slow * slow / 6.0);
+        let stands = height > 0.8 && pitch.cos() > 0.88;
+        stood += usize::from(stands);
+        let stance = if stands { -4.0 * rate } else { 0.0 };
         let whirl = -0.25 * (rate + 9.0).clamp(-11.0, 0.0).powi(2);
         let taste = task.taste(&before, &state, true).unwrap();
-        assert!((taste - over - through - whirl).abs() < 1e-9, "{taste}, not {over}, {through} and {whirl}");
+        assert!((taste - over - through - whirl - stance).abs() < 1e-9, "{taste}: {over} {through} {whirl} {stance}");
     }
+    assert!(stood > 5, "{stood} of the states are upright and high");
     assert_eq!(Task::load("hopper").unwrap().taste(&[0.0; 3], &State::default(), true), None);
 }
 
