@@ -7,7 +7,8 @@ use super::task::{Bound, Flips, Parts, Place, Term};
 use crate::basics::Seed;
 use crate::physics::{Body, Joint, JointKind, Model, Quantity};
 use crate::settings::{
-    FlipSpec, HealthSpec, PlaceSpec, RewardKind, RewardSpec, SignalSpec, Source, SpecError, TaskSpec,
+    FlipSpec, HealthSpec, PlaceSpec, RewardKind, RewardModelSettings, RewardSpec, SignalSpec, Source, SpecError,
+    TaskSpec,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,14 +35,8 @@ pub(super) fn parts(spec: &TaskSpec, model: &Model) -> Result<Parts, SpecError> 
     let read = observation.iter().chain(of_terms).chain(of_health);
     let read: Vec<Quantity> = read.filter_map(|element| element.pick.needs()).collect();
     let needs = Quantity::ALL.into_iter().filter(|quantity| read.contains(quantity)).collect();
-    let (unseen, all) = (&spec.reward_model.unseen, observation.len());
-    if let Some(place) = unseen.iter().find(|&&place| place >= all) {
-        let message =
-            format!("expected numbers below {all} in `reward_model.unseen`, as many as are observed, not {place}");
-        return Err(spec.origin.error(0..0, message));
-    }
-    if (0..all).all(|place| unseen.contains(&place)) {
-        return Err(spec.origin.error(0..0, "expected `reward_model.unseen` to leave something to see"));
+    if let Some(model) = &spec.reward_model {
+        compiler.check_unseen(model, observation.len())?;
     }
     let free = |joint: &&Joint| joint.kind == JointKind::Free;
     Ok(Parts {
@@ -228,6 +223,20 @@ impl Compiler<'_> {
             );
         }
         Ok(compiled)
+    }
+
+    /// What the reward does not see must be there, and may not be all of the `observed` numbers.
+    fn check_unseen(&self, model: &Spanned<RewardModelSettings>, observed: usize) -> Result<(), SpecError> {
+        let unseen = &model.get_ref().unseen;
+        if let Some(place) = unseen.iter().find(|&&place| place >= observed) {
+            let message =
+                format!("expected places below {observed} in `unseen`, for so many numbers are observed, not {place}");
+            return Err(self.error(model, message));
+        }
+        match (0..observed).all(|place| unseen.contains(&place)) {
+            true => Err(self.error(model, "expected `unseen` to leave something to see".into())),
+            false => Ok(()),
+        }
     }
 
     fn joint(&self, name: &Spanned<String>) -> Result<&Joint, SpecError> {

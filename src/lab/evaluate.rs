@@ -41,7 +41,7 @@ impl SavedPolicy {
         }
         let loaded = session.load_checkpoint()?.ok_or_else(|| LabError::Untrained(folder.display().to_string()))?;
         let policy =
-            |arrays: &Arrays| Ok::<_, LabError>(Policy::from_arrays(&super::trainer::unprefixed(arrays, "ppo/"))?);
+            |arrays: &Arrays| Ok::<_, LabError>(Policy::from_arrays(&super::arrays::unprefixed(arrays, "ppo/"))?);
         Ok(SavedPolicy {
             task: task_of(&settings)?,
             policy: policy(&loaded.arrays)?,

@@ -2,10 +2,10 @@
 //! over it. The task's own reward comes in as what simulated teachers judge by and stays inside the clips.
 
 use super::LabError;
+use super::arrays::{prefixed, unprefixed, words};
 use super::circle::Values;
 use super::control::Label;
 use super::ledger::Offered;
-use super::trainer::{prefixed, unprefixed, words};
 use super::vocabulary::{DisputedView, PairView};
 use crate::basics::{
     Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, PairReason, Pose, Seed, Stream, both_clips,
@@ -116,7 +116,7 @@ impl Judged {
         let spec = task.spec();
         let explores = spec.explore.steps_of(settings.env_steps);
         Ok(Judged {
-            reward: RewardModel::new(task.obs_dim(), task.act_dim(), spec.reward_model.clone(), seed),
+            reward: RewardModel::new(task.obs_dim(), task.act_dim(), spec.reward_model(), seed),
             novelty: Novelty::new(task.obs_dim(), &spec.explore, seed.stream("novelty")),
             explore: spec.explore.clone(),
             explores_until: explores,
@@ -196,6 +196,7 @@ impl Judged {
         self.flips.iter_mut().for_each(FlipCounter::restart);
     }
 
+    /// Whether the policy is still to be paid for unusual states, before anything was learnt from labels.
     pub fn explores(&self, env_steps: u64) -> bool {
         self.fitted.is_none() && env_steps < self.explores_until
     }

@@ -8,6 +8,7 @@
 //! - the **worker** owns every tensor and every world. It steps, fits the reward, improves the policy, and offers pairs. It looks at the
 //!   ledger's wishes between minibatches and never waits for a person.
 
+mod arrays;
 pub mod bench;
 mod board;
 mod circle;

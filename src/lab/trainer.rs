@@ -4,6 +4,7 @@
 //! simulated teachers and for the curve that says whether it worked; nothing here feeds it to the policy.
 
 use super::LabError;
+use super::arrays::{prefixed, unprefixed, words};
 use super::circle::Values;
 use super::control::Label;
 use super::evaluate::run_policy;
@@ -432,21 +433,6 @@ fn policy_at(settings: &RunSettings, task: &Task, env_steps: u64) -> Range<u64> 
 
 fn length(span: &Range<u64>) -> u64 {
     (span.end - span.start).max(1)
-}
-
-/// The whole numbers under a name.
-pub(super) fn words<'a>(arrays: &'a Arrays, name: &str) -> Result<&'a [u64], LabError> {
-    arrays.get(name).and_then(Array::as_u64).ok_or_else(|| LabError::Incomplete(name.to_owned()))
-}
-
-/// Every array under a name that begins with `prefix`.
-pub(super) fn prefixed(arrays: Arrays, prefix: &str) -> Arrays {
-    arrays.into_iter().map(|(name, array)| (format!("{prefix}{name}"), array)).collect()
-}
-
-/// The arrays whose names begin with `prefix`, without it.
-pub(super) fn unprefixed(arrays: &Arrays, prefix: &str) -> Arrays {
-    arrays.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_owned(), array.clone()))).collect()
 }
 
 #[cfg(test)]

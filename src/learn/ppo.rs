@@ -129,8 +129,7 @@ impl Ppo {
     pub fn begin_again(&mut self, env_steps: u64, seed: Seed) -> Result<(), LearnError> {
         let (obs_dim, act_dim) = (self.policy.obs_dim(), self.policy.act_dim());
         let fresh = Ppo::new(obs_dim, act_dim, self.settings.clone(), seed)?;
-        let State { obs_norm, .. } = self.state.clone();
-        self.state = State { obs_norm, planned: env_steps, ..fresh.state };
+        self.state = State { obs_norm: self.state.obs_norm.clone(), planned: env_steps, ..fresh.state };
         self.refresh();
         Ok(())
     }

@@ -93,8 +93,7 @@ pub struct TaskSpec {
     #[serde(default)]
     pub explore: ExploreSettings,
     /// How the reward model is fitted: what differs from [`RewardModelSettings::default`].
-    #[serde(default)]
-    pub reward_model: RewardModelSettings,
+    pub reward_model: Option<Spanned<RewardModelSettings>>,
     /// When the learnt reward is not trusted: what differs from [`MonitorSettings::default`].
     #[serde(default)]
     pub monitor: MonitorSettings,
@@ -320,6 +319,11 @@ impl TaskSpec {
     /// How a policy learns this task: the file's `[ppo]` over the defaults.
     pub fn ppo(&self) -> PpoSettings {
         self.ppo.as_ref().map(|ppo| ppo.get_ref().clone()).unwrap_or_default()
+    }
+
+    /// How the reward model is fitted: the file's `[reward_model]` over the defaults.
+    pub fn reward_model(&self) -> RewardModelSettings {
+        self.reward_model.as_ref().map(|model| model.get_ref().clone()).unwrap_or_default()
     }
 
     /// Env steps of a run where nobody says how many.

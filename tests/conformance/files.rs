@@ -177,6 +177,15 @@ fn wrong_task_files_are_told_where_and_what() {
     let line = 1 + good.lines().position(|l| l == "[[healthy]]").unwrap();
     let told = TaskSpec::parse(&good.replacen("above = 0.7\n", "", 1), "mine", "mine.toml").unwrap_err();
     assert!(told.line == line + 1 && told.message.contains("expected a bound"), "{told}");
+    // A reward that is to be blind to what is not there, or to all there is.
+    let line = 2 + good.lines().count();
+    for (unseen, expected) in [("[11]", "places below 11"), ("[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]", "something to see")]
+    {
+        let text = format!("{good}\n[reward_model]\nunseen = {unseen}\n");
+        let spec = TaskSpec::parse(&text, "mine", "mine.toml").unwrap();
+        let told = Task::new(spec, model.clone()).unwrap_err().to_string();
+        assert!(told.contains(&format!("mine.toml:{line}")) && told.contains(expected), "{told}");
+    }
     // A number that is only too large is told at the head of its table.
     let text = good.replace("lambda = 0.95", "gamma = 2.0");
     let line = 1 + good.lines().position(|line| line == "[ppo]").unwrap();
