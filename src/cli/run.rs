@@ -178,7 +178,7 @@ pub fn film(arguments: &Film) -> anyhow::Result<()> {
     let frames =
         lab::run_policy(&saved.task, &saved.policy, &saved.settings.backend, arguments.seconds, arguments.seed)?;
     let clip = clip_of(&saved, frames);
-    crate::view::film::gif(&arguments.output, &saved.task.model().scene(), &clip)
+    crate::view::film::film(&arguments.output, &saved.task.model().scene(), &clip)
         .with_context(|| format!("could not film to {}", arguments.output.display()))?;
     println!("{}", arguments.output.display());
     Ok(())

@@ -1,8 +1,8 @@
-//! Films and pictures as files: GIF and PNG. The one place in this room that writes any.
+//! Films and pictures as files: GIF, MP4 and PNG. The one place in this room that writes any.
 
 use super::quantise::Palette;
 use super::text::Words;
-use super::{Camera, Look, Offscreen, OffscreenError, Picture, Track, interpolate};
+use super::{Camera, Look, Offscreen, OffscreenError, Picture, Track, interpolate, mp4};
 use crate::basics::{Clip, Scene};
 use std::borrow::Cow;
 use std::fs::File;
@@ -71,25 +71,26 @@ pub struct Panel<'a> {
     pub clip: &'a Clip,
 }
 
-/// A looping GIF of one clip, in real time.
-pub fn gif(path: &Path, scene: &Scene, clip: &Clip) -> Result<(), FilmError> {
+/// A film of one clip, in real time; see [`write()`].
+pub fn film(path: &Path, scene: &Scene, clip: &Clip) -> Result<(), FilmError> {
     write(path, scene, &[Panel { caption: "", clip }], &Style::default())
 }
 
-/// A looping GIF of two clips on one clock, with their captions, in real time: `("untrained", …)`, `("after 40 s", …)`.
+/// A film of two clips on one clock, with their captions, in real time: `("untrained", …)`, `("after 40 s", …)`.
 pub fn side_by_side(path: &Path, scene: &Scene, panels: [(&str, &Clip); 2]) -> Result<(), FilmError> {
     let panels = panels.map(|(caption, clip)| Panel { caption, clip });
     write(path, scene, &panels, &Style { panel: [400, 340], ..Style::default() })
 }
 
-/// A looping GIF of `panels` of one scene, side by side on one clock. It lasts as long as the longest clip; a shorter one stays at its
-/// last frame.
+/// A film of `panels` of one scene, side by side on one clock: an MP4 where the file's name ends in `.mp4`, a looping GIF otherwise. It lasts as
+/// long as the longest clip; a shorter one stays at its last frame.
 pub fn write(path: &Path, scene: &Scene, panels: &[Panel], style: &Style) -> Result<(), FilmError> {
     let mut strip = Strip::new(scene, panels, style)?;
     let at = |source| FilmError::Write { path: path.to_path_buf(), source };
     let file = File::create(path).map_err(at)?;
     let mut out = BufWriter::new(file);
-    strip.encode(&mut out)?.map_err(at)?;
+    let is_mp4 = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("mp4"));
+    if is_mp4 { strip.encode_mp4(&mut out)? } else { strip.encode_gif(&mut out)? }.map_err(at)?;
     out.flush().map_err(at)
 }
 
@@ -149,8 +150,17 @@ impl<'a> Strip<'a> {
         [panels * width + (panels - 1) * GAP, height]
     }
 
-    /// The film to `out`. The outer error is about drawing, the inner about writing.
-    fn encode(&mut self, out: &mut impl Write) -> Result<Result<(), io::Error>, FilmError> {
+    /// The film as MP4 to `out`. The outer error is about drawing, the inner about writing.
+    fn encode_mp4(&mut self, out: &mut impl Write) -> Result<Result<(), io::Error>, FilmError> {
+        let rate = 100.0 / f32::from(self.style.delay.max(1));
+        // There is no loop in the format, so the last picture stays as so many frames.
+        let stays = usize::from(self.style.pause / self.style.delay.max(1));
+        let last = self.frames - 1;
+        mp4::write(out, self.size(), rate, self.frames + stays, |i| self.picture(i.min(last)))
+    }
+
+    /// The film as GIF to `out`. The outer error is about drawing, the inner about writing.
+    fn encode_gif(&mut self, out: &mut impl Write) -> Result<Result<(), io::Error>, FilmError> {
         let [width, height] = self.size();
         let (Ok(gif_width), Ok(gif_height)) = (u16::try_from(width), u16::try_from(height)) else {
             return Err(FilmError::TooLarge { width, height });
@@ -281,6 +291,58 @@ mod tests {
         }
     }
 
+    /// The decoder is OpenH264's own, and the boxes are searched for their marks: an independent player is not at hand in a test.
+    #[test]
+    fn an_mp4_holds_the_film() {
+        let (scene, _) = samples::hopper();
+        let clip = samples::hop(1.5, 50);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("film.MP4");
+        // An odd height: its last row is left out.
+        let style = Style { panel: [160, 121], pause: 8, ..Style::default() };
+        let panels = [Panel { caption: "moving", clip: &clip }];
+        write(&path, &scene, &panels, &style).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(&bytes[4..8], b"ftyp");
+        let at = |mark: &[u8]| bytes.windows(mark.len()).position(|window| window == mark).unwrap();
+        let word = |from: usize| u32::from_be_bytes(bytes[from..from + 4].try_into().unwrap());
+        // The samples' sizes follow the mark of their table, version, one size for all (0) and their number.
+        let sizes = at(b"stsz") + 4;
+        assert_eq!((word(sizes + 4), word(sizes + 8)), (0, 25 + 2));
+        let mut data = at(b"mdat") + 4;
+        // Parameters come in a box of their own: length of the first set, the set, number and length of the other.
+        let set = at(b"avcC") + 4 + 6;
+        let length = |from: usize| usize::from(u16::from_be_bytes([bytes[from], bytes[from + 1]]));
+        let (first, other) = (set + 2, set + 2 + length(set) + 1);
+        let mut decoder = openh264::decoder::Decoder::new().unwrap();
+        let start = [0, 0, 0, 1];
+        let parameters =
+            [&start[..], &bytes[first..first + length(set)], &start, &bytes[other + 2..other + 2 + length(other)]];
+        let _ = decoder.decode(&parameters.concat());
+        let mut strip = Strip::new(&scene, &panels, &style).unwrap();
+        let mut seen = 0;
+        for i in 0..27 {
+            let end = data + word(sizes + 12 + 4 * i) as usize;
+            let mut coded = Vec::new();
+            while data < end {
+                let length = word(data) as usize;
+                coded.extend(start);
+                coded.extend_from_slice(&bytes[data + 4..data + 4 + length]);
+                data += 4 + length;
+            }
+            use openh264::formats::YUVSource;
+            let Some(picture) = decoder.decode(&coded).unwrap() else { continue };
+            assert_eq!(picture.dimensions(), (160, 120));
+            let mut rgba = vec![0; 4 * 160 * 120];
+            picture.write_rgba8(&mut rgba);
+            let drawn = strip.picture(i.min(24)).unwrap();
+            let off = drawn.rgba.iter().zip(&rgba).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>();
+            assert!(off < 4 * rgba.len() as u64, "frame {i} is off by {off} in {} bytes", rgba.len());
+            seen += 1;
+        }
+        assert!(seen >= 25, "{seen} of 27 pictures");
+    }
+
     #[test]
     fn a_picture_comes_back_from_its_file() {
         let (scene, poses) = samples::hopper();
@@ -299,9 +361,9 @@ mod tests {
     fn refuses_what_cannot_be_filmed_in_a_sentence() {
         let (scene, _) = samples::hopper();
         let folder = tempfile::tempdir().unwrap();
-        let empty = gif(&folder.path().join("a.gif"), &scene, &samples::hop(1.0, 0)).unwrap_err();
+        let empty = film(&folder.path().join("a.gif"), &scene, &samples::hop(1.0, 0)).unwrap_err();
         assert!(empty.to_string().contains("hopper has no frames"), "{empty}");
-        let nowhere = gif(&folder.path().join("no/such/a.gif"), &scene, &samples::hop(1.0, 2)).unwrap_err();
+        let nowhere = film(&folder.path().join("no/such/a.gif"), &scene, &samples::hop(1.0, 2)).unwrap_err();
         assert!(nowhere.to_string().contains("a.gif could not be written"), "{nowhere}");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Renderer`] draws a [`Scene`](crate::basics::Scene) into any wgpu texture; [`Offscreen`] brings a device of its own and gives the
 //! pixels back. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it and [`Track`] where the camera
-//! looks then, both as functions of the moment alone. [`film`] writes GIFs and PNGs, [`chart`] draws learning curves. Nothing here knows of windows or of learning.
+//! looks then, both as functions of the moment alone. [`film`] writes GIFs, MP4s and PNGs, [`chart`] draws learning curves. Nothing here knows of windows or of learning.
 
 mod adapters;
 mod bounds;
@@ -14,6 +14,7 @@ mod icon;
 mod layout;
 mod look;
 mod motion;
+mod mp4;
 mod offscreen;
 mod quantise;
 mod renderer;
