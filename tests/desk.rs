@@ -99,10 +99,19 @@ fn every_way_to_answer_sends_the_same_judgement_and_brings_the_next_pair() {
         harness.run();
         expect(&lab, choice);
     }
-    for (view, choice) in
-        [("Left clip: click to choose it", Choice::Left), ("Right clip: click to choose it", Choice::Right)]
-    {
+    let views = ["Left clip: click to choose it", "Right clip: click to choose it"];
+    for (view, choice) in views.into_iter().zip([Choice::Left, Choice::Right]) {
         click_button(&mut harness, view);
+        expect(&lab, choice);
+    }
+    // With Shift it is much better.
+    let much = [Choice::MuchLeft, Choice::MuchRight];
+    for ((view, key), choice) in views.into_iter().zip([Key::ArrowLeft, Key::ArrowRight]).zip(much) {
+        harness.key_press_modifiers(egui::Modifiers::SHIFT, key);
+        harness.run();
+        expect(&lab, choice);
+        harness.get_by_role_and_label(Role::Button, view).click_modifiers(egui::Modifiers::SHIFT);
+        harness.run();
         expect(&lab, choice);
     }
 }

@@ -13,6 +13,10 @@ pub enum DeskCommand {
     PickLeft,
     /// The right one is better.
     PickRight,
+    /// The left one is much better.
+    PickMuchLeft,
+    /// The right one is much better.
+    PickMuchRight,
     /// Both are equally good.
     Tie,
     /// Cannot tell.
@@ -106,7 +110,7 @@ pub struct Spec {
 
 impl DeskCommand {
     /// The whole table, in the order of the menus.
-    pub const ALL: [DeskCommand; 33] = [
+    pub const ALL: [DeskCommand; 35] = [
         DeskCommand::ToggleTraining,
         DeskCommand::NewRun,
         DeskCommand::Switch(Mode::Control),
@@ -115,6 +119,8 @@ impl DeskCommand {
         DeskCommand::Quit,
         DeskCommand::PickLeft,
         DeskCommand::PickRight,
+        DeskCommand::PickMuchLeft,
+        DeskCommand::PickMuchRight,
         DeskCommand::Tie,
         DeskCommand::Skip,
         DeskCommand::Undo,
@@ -146,11 +152,18 @@ impl DeskCommand {
     pub fn spec(self) -> Spec {
         use DeskCommand as C;
         let plain = |key| Some(KeyboardShortcut::new(Modifiers::NONE, key));
+        let shift = |key| Some(KeyboardShortcut::new(Modifiers::SHIFT, key));
         let ctrl = |key| Some(KeyboardShortcut::new(Modifiers::COMMAND, key));
         let row = |menu, label, tooltip, key| Spec { label, tooltip, menu, key };
         match self {
             C::PickLeft => row(Menu::Answer, "Left better", "The left one is better", plain(Key::ArrowLeft)),
             C::PickRight => row(Menu::Answer, "Right better", "The right one is better", plain(Key::ArrowRight)),
+            C::PickMuchLeft => {
+                row(Menu::Answer, "Left much better", "The left one is better by far", shift(Key::ArrowLeft))
+            }
+            C::PickMuchRight => {
+                row(Menu::Answer, "Right much better", "The right one is better by far", shift(Key::ArrowRight))
+            }
             C::Tie => row(Menu::Answer, "Tie", "Both are equally good", plain(Key::ArrowUp)),
             C::Skip => row(Menu::Answer, "Skip", "Cannot tell: this pair teaches nothing", plain(Key::ArrowDown)),
             C::Undo => row(Menu::Answer, "Undo", "Take the last answer back and ask it again", plain(Key::Z)),
@@ -227,10 +240,22 @@ impl DeskCommand {
             Key::ArrowDown => "↓",
             key => key.symbol_or_name(),
         };
-        match (shortcut.modifiers == Modifiers::COMMAND, cfg!(target_os = "macos")) {
-            (true, true) => format!("⌘{key}"),
-            (true, false) => format!("Ctrl+{key}"),
-            (false, _) => key.to_owned(),
+        match (shortcut.modifiers, cfg!(target_os = "macos")) {
+            (Modifiers::COMMAND, true) => format!("⌘{key}"),
+            (Modifiers::COMMAND, false) => format!("Ctrl+{key}"),
+            (Modifiers::SHIFT, true) => format!("⇧{key}"),
+            (Modifiers::SHIFT, false) => format!("Shift+{key}"),
+            _ => key.to_owned(),
+        }
+    }
+
+    /// What a click on that side says.
+    pub(super) fn pick(side: usize, much: bool) -> DeskCommand {
+        match (side, much) {
+            (0, false) => DeskCommand::PickLeft,
+            (0, true) => DeskCommand::PickMuchLeft,
+            (_, false) => DeskCommand::PickRight,
+            (_, true) => DeskCommand::PickMuchRight,
         }
     }
 
@@ -239,6 +264,8 @@ impl DeskCommand {
         match self {
             DeskCommand::PickLeft => Some(Choice::Left),
             DeskCommand::PickRight => Some(Choice::Right),
+            DeskCommand::PickMuchLeft => Some(Choice::MuchLeft),
+            DeskCommand::PickMuchRight => Some(Choice::MuchRight),
             DeskCommand::Tie => Some(Choice::Tie),
             DeskCommand::Skip => Some(Choice::Skip),
             _ => None,

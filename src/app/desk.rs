@@ -411,9 +411,12 @@ impl Desk {
         let open = self.hold.link().is_some();
         let text = self.mode() == Mode::Text;
         match command {
-            DeskCommand::PickLeft | DeskCommand::PickRight | DeskCommand::Tie | DeskCommand::Skip => {
-                self.open_pair().is_some() && self.sees_pair()
-            }
+            DeskCommand::PickLeft
+            | DeskCommand::PickRight
+            | DeskCommand::PickMuchLeft
+            | DeskCommand::PickMuchRight
+            | DeskCommand::Tie
+            | DeskCommand::Skip => self.open_pair().is_some() && self.sees_pair(),
             DeskCommand::Undo => {
                 open && self.sees_pair() && snapshot.is_some_and(|s| s.labels > 0 && s.teacher == TeacherKind::Person)
             }
@@ -443,9 +446,12 @@ impl Desk {
             return;
         }
         match command {
-            DeskCommand::PickLeft | DeskCommand::PickRight | DeskCommand::Tie | DeskCommand::Skip => {
-                self.answer(command);
-            }
+            DeskCommand::PickLeft
+            | DeskCommand::PickRight
+            | DeskCommand::PickMuchLeft
+            | DeskCommand::PickMuchRight
+            | DeskCommand::Tie
+            | DeskCommand::Skip => self.answer(command),
             DeskCommand::Undo => drop(self.send(Command::Undo)),
             DeskCommand::TogglePlay => self.clock.toggle(),
             DeskCommand::StepBack => self.step(-1.0),

@@ -237,7 +237,9 @@ impl Desk {
         for disputed in snapshot.disputed.iter() {
             let (said, chance) = match disputed.choice {
                 Choice::Left => ("left", disputed.left),
+                Choice::MuchLeft => ("left by far", disputed.left),
                 Choice::Right => ("right", 1.0 - disputed.left),
+                Choice::MuchRight => ("right by far", 1.0 - disputed.left),
                 Choice::Tie | Choice::Skip => ("a tie", 1.0 - (2.0 * disputed.left - 1.0).abs()),
             };
             let id = disputed.judgement;

@@ -90,7 +90,7 @@ impl Desk {
             }
             // The second click of a double click must not answer the pair that the first one brought.
             if open && response.clicked() && !response.double_clicked() {
-                self.queue.push([DeskCommand::PickLeft, DeskCommand::PickRight][side]);
+                self.queue.push(DeskCommand::pick(side, ui.input(|input| input.modifiers.shift)));
             }
         }
         self.show_transport(ui, transport);
@@ -130,6 +130,8 @@ impl Desk {
             return match shown.taught {
                 Some(Choice::Left) => "You preferred the left",
                 Some(Choice::Right) => "You preferred the right",
+                Some(Choice::MuchLeft) => "You preferred the left by far",
+                Some(Choice::MuchRight) => "You preferred the right by far",
                 _ => "You called it a tie",
             };
         }
@@ -139,6 +141,8 @@ impl Desk {
             (Some(shown), false) => match shown.taught {
                 Some(Choice::Left) => "The simulated teacher prefers the left",
                 Some(Choice::Right) => "The simulated teacher prefers the right",
+                Some(Choice::MuchLeft) => "The simulated teacher prefers the left by far",
+                Some(Choice::MuchRight) => "The simulated teacher prefers the right by far",
                 Some(Choice::Tie) => "The simulated teacher calls it a tie",
                 Some(Choice::Skip) | None => "The simulated teacher answers",
             },
@@ -260,8 +264,10 @@ impl Desk {
         let Some(side) = side else { return };
         let color = palette.side(side);
         let taught = self.shown.as_ref().and_then(|shown| shown.taught);
-        let chosen =
-            |choice: Choice| matches!((choice, side), (Choice::Left, 0) | (Choice::Right, 1) | (Choice::Tie, _));
+        let chosen = |choice: Choice| match choice.target() {
+            Some(target) => target == 0.5 || (target > 0.5) == (side == 0),
+            None => false,
+        };
         if taught.is_some_and(chosen) {
             painter.rect_stroke(view.rect, radius, Stroke::new(3.0, color), StrokeKind::Inside);
         }

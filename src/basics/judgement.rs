@@ -48,6 +48,10 @@ pub enum Choice {
     Left,
     /// The right one is better.
     Right,
+    /// The left one is much better.
+    MuchLeft,
+    /// The right one is much better.
+    MuchRight,
     /// Equally good.
     Tie,
     /// Cannot tell: the pair is dropped from training.
@@ -58,10 +62,24 @@ impl Choice {
     /// The probability that the left item is the better one, as a training target; `None` for a skip.
     pub fn target(self) -> Option<f32> {
         match self {
-            Choice::Left => Some(1.0),
-            Choice::Right => Some(0.0),
+            Choice::Left | Choice::MuchLeft => Some(1.0),
+            Choice::Right | Choice::MuchRight => Some(0.0),
             Choice::Tie => Some(0.5),
             Choice::Skip => None,
+        }
+    }
+
+    /// Whether one item is much the better.
+    pub fn is_much(self) -> bool {
+        matches!(self, Choice::MuchLeft | Choice::MuchRight)
+    }
+
+    /// The same item, as much the better; a tie and a skip are what they were.
+    pub fn much(self) -> Choice {
+        match self {
+            Choice::Left => Choice::MuchLeft,
+            Choice::Right => Choice::MuchRight,
+            other => other,
         }
     }
 }

@@ -91,6 +91,8 @@ pub enum Teacher {
     Myopic,
     /// Calls it a tie where the returns are nearly equal.
     Equal,
+    /// Never errs, and says where one clip is much better.
+    Graded,
     /// Errs and skips at random, like a person who clicks fast.
     Hasty,
 }
@@ -170,6 +172,7 @@ impl Teacher {
             Teacher::Skipping => Habits::SKIPPING,
             Teacher::Myopic => Habits::MYOPIC,
             Teacher::Equal => Habits::EQUAL,
+            Teacher::Graded => Habits::GRADED,
             Teacher::Hasty => Habits::HASTY,
         };
         let habits = Habits {
@@ -225,7 +228,7 @@ pub struct Rollout {
 pub struct Film {
     /// Session folder.
     pub session: PathBuf,
-    /// The film to write.
+    /// The film to write: a name that ends in .mp4 makes an MP4, any other a GIF.
     #[arg(long, value_name = "CLIP.gif")]
     pub output: PathBuf,
     /// Simulated seconds.
@@ -366,6 +369,9 @@ pub struct BenchPreferences {
     /// Seconds that a teacher takes for an answer; 0 answers at once.
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = seconds)]
     pub answer_seconds: f64,
+    /// Share of the env steps by which all labels are given, 0 to 1; the rest shows what a reward that learns no more leads to.
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub labels_by: Option<f64>,
     /// Numbers of labels.
     #[arg(long, value_delimiter = ',', default_value = "50,200")]
     pub labels: Vec<usize>,

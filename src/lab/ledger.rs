@@ -8,7 +8,7 @@ use crate::basics::{
     Arrays, Choice, Item, ItemId, Judgement, JudgementId, Pair, PairId, PairReason, Seed, Stream, both_clips,
     both_completions,
 };
-use crate::preference::{SimulatedTeacher, consistency};
+use crate::preference::{SimulatedTeacher, Usual, consistency};
 use crate::settings::{Habits, RunSettings, TeacherKind};
 use crate::store::{CheckpointHeader, Metric, Session, StoreError};
 use crate::text::teacher::{GoldTeacher, Noise};
@@ -414,7 +414,7 @@ impl Ledger {
         // as the pair is chosen by it: a pair that was stored and not answered when the process died keeps its own number.
         let number = if self.session.holds_texts() { self.labels.len() as u64 } else { question.pair.id.0 };
         let stream = self.seed.stream(&format!("teacher/{number}"));
-        let usual = usual_return(&self.labels);
+        let usual = usual(&self.labels);
         let Some((choice, name)) = simulated(teacher, stream, &question.items, usual) else { return Ok(()) };
         self.commit(question, choice, name, thinking_ms)?;
         self.board.update(|s| s.taught = Some((question.view(), choice)));
@@ -552,7 +552,7 @@ pub(super) fn simulated(
     teacher: TeacherKind,
     stream: Stream,
     items: &[Item; 2],
-    usual: Option<f64>,
+    usual: Option<Usual>,
 ) -> Option<(Choice, &'static str)> {
     if let Some([left, right]) = both_clips(items) {
         let mut teacher = SimulatedTeacher::new(teacher, stream)?.used_to(usual);
@@ -564,16 +564,21 @@ pub(super) fn simulated(
     Some((GoldTeacher::new(noise, stream).judge(left, right), GoldTeacher::NAME))
 }
 
-/// Mean true return of the clips in the latest judgements, as many as a teacher remembers.
-pub(super) fn usual_return(labels: &[Label]) -> Option<f64> {
+/// What the latest judgements were about, as many as a teacher remembers.
+pub(super) fn usual(labels: &[Label]) -> Option<Usual> {
     const REMEMBERED: usize = 20;
     let latest = &labels[labels.len().saturating_sub(REMEMBERED)..];
-    let returns: Vec<f64> = latest
+    let returns: Vec<[f64; 2]> = latest
         .iter()
         .filter_map(|label| both_clips(&label.items))
-        .flat_map(|clips| clips.map(|clip| clip.frames.task_return()))
+        .map(|clips| clips.map(|clip| clip.frames.task_return()))
         .collect();
-    (!returns.is_empty()).then(|| returns.iter().sum::<f64>() / returns.len() as f64)
+    let mean = |of: fn(&[f64; 2]) -> f64| returns.iter().map(of).sum::<f64>() / returns.len() as f64;
+    let usual = || Usual {
+        mean_return: mean(|pair| (pair[0] + pair[1]) / 2.0),
+        difference: mean(|pair| (pair[0] - pair[1]).abs()),
+    };
+    (!returns.is_empty()).then(usual)
 }
 
 /// How a simulated teacher of texts errs; `None` for a person.

@@ -9,6 +9,7 @@
 //!
 //! Two ways of making more of few comparisons are from SURF (Park et al. 2022): a gradient step may look at a window of
 //! each clip only, and pairs that nobody judged may be learnt from where the model is already sure of their answer.
+//! “Much better” is a margin inside the likelihood, as in Llama 2 (Touvron et al. 2023, equation 2).
 
 use super::ensemble::numbers;
 use super::reward_model::ClipTable;
@@ -28,17 +29,25 @@ pub struct Comparison<'a> {
     pub right: &'a Frames,
     /// The probability that the left one is better, by the judge: 1, 0, or ½ for a tie.
     pub target: f32,
+    /// Whether the better one is much better.
+    pub much: bool,
 }
 
 impl<'a> Comparison<'a> {
     /// The comparison that an answer makes; `None` for a skip, which teaches nothing.
     pub fn new(id: u64, left: &'a Frames, right: &'a Frames, choice: Choice) -> Option<Comparison<'a>> {
-        choice.target().map(|target| Comparison { id, left, right, target })
+        choice.target().map(|target| Comparison { id, left, right, target, much: choice.is_much() })
     }
 
     /// Whether the judge preferred one side.
     fn is_decided(&self) -> bool {
         self.target != 0.5
+    }
+
+    /// What R_left − R_right is lessened by before the likelihood sees it: a clip that is much better must be ahead by `margin` to be as likely
+    /// preferred as one that is merely better is without.
+    fn margin(&self, margin: f64) -> f32 {
+        if self.much { margin as f32 * (2.0 * self.target - 1.0) } else { 0.0 }
     }
 }
 
@@ -73,6 +82,13 @@ pub type Unjudged<'a> = [&'a Frames; 2];
 
 /// By how much the returns of two clips of the usual length differ where the networks' outputs differ by 1 throughout.
 const LOGITS: f64 = 4.0;
+
+/// What was said of each comparison.
+struct Answers {
+    targets: Vec<f32>,
+    /// See [`Comparison::margin`].
+    margins: Vec<f32>,
+}
 
 /// One member's view of the comparisons.
 struct Bag {
@@ -147,10 +163,13 @@ impl RewardModel {
         let places = |clips: [&Frames; 2]| clips.map(|clip| table.places[&std::ptr::from_ref(clip)]);
         let sides: Vec<[usize; 2]> = comparisons.iter().map(|c| places([c.left, c.right])).collect();
         let mut guesses = Guesses { sides: unjudged.iter().map(|&pair| places(pair)).collect(), sure: Vec::new() };
-        let targets: Vec<f32> = comparisons.iter().map(|c| c.target).collect();
+        let answers = Answers {
+            targets: comparisons.iter().map(|c| c.target).collect(),
+            margins: comparisons.iter().map(|c| c.margin(self.settings.margin)).collect(),
+        };
         let mut bags: Vec<Bag> = (0..self.members()).map(|member| self.bag(member, comparisons)).collect();
 
-        let mut losses = self.losses(&table, &sides, &targets, &bags)?;
+        let mut losses = self.losses(&table, &sides, &answers, &bags)?;
         let mut best: Vec<(f64, Tensor)> =
             losses.iter().enumerate().map(|(m, l)| (l.score(), self.weights(m))).collect();
         let (mut rounds, mut stale) = (0, 0);
@@ -160,11 +179,11 @@ impl RewardModel {
                 if cancel() {
                     return Err(PreferenceError::Cancelled);
                 }
-                self.gradient_step(&table, &sides, &targets, &mut bags, &guesses);
+                self.gradient_step(&table, &sides, &answers, &mut bags, &guesses);
             }
             rounds += 1;
             stale += 1;
-            losses = self.losses(&table, &sides, &targets, &bags)?;
+            losses = self.losses(&table, &sides, &answers, &bags)?;
             for (m, losses) in losses.iter().enumerate() {
                 if losses.score() < best[m].0 {
                     best[m] = (losses.score(), self.weights(m));
@@ -177,7 +196,7 @@ impl RewardModel {
         let rows: Vec<&Tensor> = best.iter().map(|(_, weights)| weights).collect();
         tch::no_grad(|| self.ensemble.parameters_mut().copy_(&Tensor::stack(&rows, 0)));
         self.fits += 1;
-        let losses = self.losses(&table, &sides, &targets, &bags)?;
+        let losses = self.losses(&table, &sides, &answers, &bags)?;
         let (held_out_agreement, held_out) = self.agreement(&table, &sides, comparisons, &bags);
         Ok(FitReport {
             // Every comparison is inside or outside a bag, so with no training loss there is a held-out one.
@@ -207,13 +226,13 @@ impl RewardModel {
         &mut self,
         table: &ClipTable,
         sides: &[[usize; 2]],
-        targets: &[f32],
+        given: &Answers,
         bags: &mut [Bag],
         guesses: &Guesses,
     ) {
         let (members, batch) = (self.members() as i64, self.settings.batch.max(1));
         let count = self.settings.rows.min(table.longest()).max(1);
-        let (mut clips, mut answers, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut clips, mut targets, mut margins, mut shares) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for bag in bags.iter_mut() {
             for _ in 0..batch {
                 if bag.used == bag.inside.len() {
@@ -223,14 +242,16 @@ impl RewardModel {
                 let place = bag.inside.get(bag.used).copied();
                 bag.used += usize::from(place.is_some());
                 clips.extend(sides[place.unwrap_or(0)]);
-                answers.push(targets[place.unwrap_or(0)]);
+                targets.push(given.targets[place.unwrap_or(0)]);
+                margins.push(given.margins[place.unwrap_or(0)]);
                 shares.push(if place.is_some() { 1.0 / batch as f32 } else { 0.0 });
             }
             // As many guesses as answers, where there are any.
             for _ in 0..if guesses.sure.is_empty() { 0 } else { batch } {
                 let (place, target) = guesses.sure[self.stream.random_range(0..guesses.sure.len())];
                 clips.extend(guesses.sides[place]);
-                answers.push(target);
+                targets.push(target);
+                margins.push(0.0);
                 shares.push(self.settings.guess_weight as f32 / batch as f32);
             }
         }
@@ -242,8 +263,9 @@ impl RewardModel {
         let inputs = rows.size()[1];
         let returns = self.returns_of(&rows.view([members, -1, inputs]), &weights.view([members, -1]), count);
         let returns = returns.view([members, -1, 2]);
-        let difference = returns.select(2, 0) - returns.select(2, 1);
-        let targets = Tensor::from_slice(&answers).view([members, -1]);
+        let margins = Tensor::from_slice(&margins).view([members, -1]);
+        let difference = returns.select(2, 0) - returns.select(2, 1) - margins;
+        let targets = Tensor::from_slice(&targets).view([members, -1]);
         let shares = Tensor::from_slice(&shares).view([members, -1]);
         let decay: Vec<f32> = self.l2.iter().map(|&l2| l2 as f32).collect();
         // A sum over members: none of a member's numbers appears in another's terms, so each gets its own gradient.
@@ -269,11 +291,12 @@ impl RewardModel {
         &self,
         table: &ClipTable,
         sides: &[[usize; 2]],
-        targets: &[f32],
+        answers: &Answers,
         bags: &[Bag],
     ) -> Result<Vec<Losses>, PreferenceError> {
-        let targets = Tensor::from_slice(targets);
-        let losses = preference_loss(&self.differences(table, sides), &targets, self.settings.error_rate);
+        let [targets, margins] = [&answers.targets, &answers.margins].map(|numbers| Tensor::from_slice(numbers));
+        let ahead = self.differences(table, sides) - margins;
+        let losses = preference_loss(&ahead, &targets, self.settings.error_rate);
         let losses = numbers(&losses);
         if losses.iter().any(|loss| !loss.is_finite()) {
             return Err(PreferenceError::NotFinite { what: "the reward model's loss".to_owned() });

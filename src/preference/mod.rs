@@ -35,7 +35,7 @@ pub use rank::rank_pairs;
 pub use recorder::{Cut, Recorder, StepRecord};
 pub use reward_model::RewardModel;
 pub use schedule::LabelSchedule;
-pub use teacher::SimulatedTeacher;
+pub use teacher::{SimulatedTeacher, Usual};
 
 #[cfg(test)]
 mod tests;

@@ -181,7 +181,7 @@ mod tests {
         pairs
             .into_iter()
             .zip(clips.chunks_exact(2))
-            .map(|((id, target), pair)| Comparison { id, left: &pair[0], right: &pair[1], target })
+            .map(|((id, target), pair)| Comparison { id, left: &pair[0], right: &pair[1], target, much: false })
             .collect()
     }
 

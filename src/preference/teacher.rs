@@ -8,13 +8,22 @@ use crate::basics::{Choice, Frames, Stream};
 use crate::settings::{Habits, TeacherKind};
 use rand::RngExt;
 
+/// What a teacher is used to: means over the pairs that were judged lately.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usual {
+    /// Of their clips' true returns.
+    pub mean_return: f64,
+    /// Of how far the two returns of a pair lie apart.
+    pub difference: f64,
+}
+
 /// A teacher that answers by itself.
 #[derive(Clone, Debug)]
 pub struct SimulatedTeacher {
     name: &'static str,
     habits: Habits,
-    /// Mean return of the clips that it saw lately.
-    usual: Option<f64>,
+    /// Of the clips that it saw lately.
+    usual: Option<Usual>,
     stream: Stream,
 }
 
@@ -34,10 +43,9 @@ impl SimulatedTeacher {
         Some(SimulatedTeacher { name, habits, usual: None, stream })
     }
 
-    /// The same teacher, told the mean return of recently judged clips: what its thresholds are measured by. Without
-    /// it none is applied.
-    pub fn used_to(self, mean_return: Option<f64>) -> SimulatedTeacher {
-        SimulatedTeacher { usual: mean_return, ..self }
+    /// The same teacher, told what was judged lately: what its thresholds are measured by. Without it none is applied.
+    pub fn used_to(self, usual: Option<Usual>) -> SimulatedTeacher {
+        SimulatedTeacher { usual, ..self }
     }
 
     /// What a judgement names it by.
@@ -50,12 +58,12 @@ impl SimulatedTeacher {
     pub fn judge(&mut self, left: &Frames, right: &Frames) -> Choice {
         // Drawn for every answer, so that the stream's place depends on their number alone.
         let [skip, pick]: [f64; 2] = std::array::from_fn(|_| self.stream.random());
-        let Habits { beta, mistakes, skips, skip_below, gamma, equal_within } = self.habits;
+        let Habits { beta, mistakes, skips, skip_below, gamma, equal_within, much_above } = self.habits;
         if skip < skips {
             return Choice::Skip;
         }
         let whole = [left.task_return(), right.task_return()];
-        if let Some(usual) = self.usual {
+        if let Some(Usual { mean_return: usual, .. }) = self.usual {
             if skip_below > 0.0 && whole[0].max(whole[1]) < usual - (1.0 - skip_below) * usual.abs() {
                 return Choice::Skip;
             }
@@ -73,7 +81,9 @@ impl SimulatedTeacher {
             Some(beta) => 1.0 / (1.0 + (-beta * ahead).exp()),
         };
         let mistakes = if mistakes.is_nan() { 0.0 } else { mistakes.clamp(0.0, 1.0) };
-        if pick < sure + mistakes * (1.0 - 2.0 * sure) { Choice::Left } else { Choice::Right }
+        let choice = if pick < sure + mistakes * (1.0 - 2.0 * sure) { Choice::Left } else { Choice::Right };
+        let much = |usual: Usual| much_above > 0.0 && ahead.abs() > much_above * usual.difference;
+        if self.usual.is_some_and(much) { choice.much() } else { choice }
     }
 
     /// The stream's state, for a checkpoint.
@@ -132,12 +142,34 @@ mod tests {
         assert!((0..100).all(|_| mistaken.judge(&good, &good) == Choice::Tie));
     }
 
+    #[test]
+    fn much_better_is_further_apart_than_usual() {
+        let judge = |usual: Option<f64>, left: f32, right: f32| {
+            let usual = usual.map(|difference| Usual { mean_return: 0.0, difference });
+            let mut teacher = teacher(TeacherKind::Fallible(Habits { much_above: 1.5, ..Habits::NONE })).used_to(usual);
+            teacher.judge(&clip(&[left]), &clip(&[right]))
+        };
+        assert_eq!(judge(Some(1.0), 1.6, 0.0), Choice::MuchLeft);
+        assert_eq!(judge(Some(1.0), -2.0, -0.4), Choice::MuchRight);
+        assert_eq!(judge(Some(1.0), 1.4, 0.0), Choice::Left);
+        assert_eq!(judge(Some(0.0), 0.0, 0.0), Choice::Tie);
+        assert_eq!(judge(None, 100.0, 0.0), Choice::Left);
+    }
+
     /// How often a teacher with these habits gives each answer to one pair: left, right, tie, skip.
     fn shares(habits: Habits, usual: Option<f64>, left: &[f32], right: &[f32]) -> [f64; 4] {
+        let usual = usual.map(|mean_return| Usual { mean_return, difference: 1.0 });
         let mut teacher = teacher(TeacherKind::Fallible(habits)).used_to(usual);
         let (left, right, mut counts) = (clip(left), clip(right), [0.0; 4]);
         for _ in 0..20_000 {
-            counts[teacher.judge(&left, &right) as usize] += 1.0 / 20_000.0;
+            let place = match teacher.judge(&left, &right) {
+                Choice::Left => 0,
+                Choice::Right => 1,
+                Choice::Tie => 2,
+                Choice::Skip => 3,
+                much => panic!("{much:?} was not asked for"),
+            };
+            counts[place] += 1.0 / 20_000.0;
         }
         counts
     }

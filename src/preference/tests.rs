@@ -192,6 +192,34 @@ fn ties_pull_rewards_together_and_skips_are_dropped() {
     assert_eq!((report.held_out_agreement, report.held_out), (None, 0), "ties decide nothing");
 }
 
+/// Two answers of three for the left clip put it ahead by ln 2. Where all of them say “much”, by the Δ at which the likelihood's slope is 0: with
+/// a margin of 1, 2 σ(1 − Δ) = σ(1 + Δ).
+#[test]
+fn much_better_is_further_ahead() {
+    let clips = clips(2, 40, 12);
+    let [a, b] = &clips[..] else { unreachable!() };
+    let ahead = |left: Choice, right: Choice| {
+        let choice = |id: u64| if id % 3 < 2 { left } else { right };
+        let told: Vec<_> = (0..90).filter_map(|id| Comparison::new(id, a, b, choice(id))).collect();
+        let settings = RewardModelSettings { error_rate: 0.0, l2: 1e-6, margin: 1.0, ..Default::default() };
+        let mut model = RewardModel::new(OBS, ACT, settings, Seed(7));
+        for _ in 0..4 {
+            fit(&mut model, &told);
+        }
+        let left = model.predict(a, b);
+        (left / (1.0 - left)).ln()
+    };
+    let root = (0..50).fold([0.0_f64, 4.0], |[low, high], _| {
+        let (middle, sigma) = ((low + high) / 2.0, |x: f64| 1.0 / (1.0 + (-x).exp()));
+        if 2.0 * sigma(1.0 - middle) > sigma(1.0 + middle) { [middle, high] } else { [low, middle] }
+    })[0];
+    for (found, expected) in
+        [(ahead(Choice::Left, Choice::Right), 2.0_f64.ln()), (ahead(Choice::MuchLeft, Choice::MuchRight), root)]
+    {
+        assert!((found - expected).abs() < 0.25, "{found} instead of {expected}");
+    }
+}
+
 #[test]
 fn rewards_have_mean_0_and_deviation_1_and_are_the_mean_of_normalised_members() {
     let clips = clips(60, 40, 21);
@@ -278,7 +306,7 @@ fn a_failed_fit_changes_nothing() {
     assert!(matches!(cancelled, Err(PreferenceError::Cancelled)) && steps == 6);
     assert!(matches!(model.fit(&[], &[], &mut || false), Err(PreferenceError::NoComparisons)));
     let odd = Frames { obs_dim: OBS - 1, ..clips[0].clone() };
-    let comparison = Comparison { id: 0, left: &odd, right: &clips[1], target: 1.0 };
+    let comparison = Comparison { id: 0, left: &odd, right: &clips[1], target: 1.0, much: false };
     assert!(matches!(model.fit(&[comparison], &[], &mut || false), Err(PreferenceError::Size { .. })));
     clips[3].obs[5] = f32::NAN;
     let poisoned = model.fit(&judge(&clips, TeacherKind::Oracle), &[], &mut || false);

@@ -52,6 +52,9 @@ pub struct Habits {
     pub gamma: f64,
     /// A tie where the returns differ by less than this share of |μ|. 0 turns it off.
     pub equal_within: f64,
+    /// “Much better” where the returns differ by more than this many times what those of recently judged pairs differ by on average. 0 turns it
+    /// off.
+    pub much_above: f64,
 }
 
 impl Default for Habits {
@@ -62,8 +65,15 @@ impl Default for Habits {
 
 impl Habits {
     /// The perfect teacher.
-    pub const NONE: Habits =
-        Habits { beta: None, mistakes: 0.0, skips: 0.0, skip_below: 0.0, gamma: 1.0, equal_within: 0.0 };
+    pub const NONE: Habits = Habits {
+        beta: None,
+        mistakes: 0.0,
+        skips: 0.0,
+        skip_below: 0.0,
+        gamma: 1.0,
+        equal_within: 0.0,
+        much_above: 0.0,
+    };
     /// BPref's “Stoc”: β = 1.
     pub const NOISY: Habits = Habits { beta: Some(1.0), ..Habits::NONE };
     /// BPref's “Mistake”: one answer in ten is wrong.
@@ -74,6 +84,8 @@ impl Habits {
     pub const MYOPIC: Habits = Habits { gamma: 0.9, ..Habits::NONE };
     /// BPref's “Equal”: nearly the same is the same.
     pub const EQUAL: Habits = Habits { equal_within: 0.1, ..Habits::NONE };
+    /// One that never errs, and says “much better” of two pairs in five or so.
+    pub const GRADED: Habits = Habits { much_above: 1.0, ..Habits::NONE };
     /// A person who clicks fast: one slip and one “cannot tell” in ten.
     pub const HASTY: Habits = Habits { mistakes: 0.1, skips: 0.1, ..Habits::NONE };
 }

@@ -116,8 +116,8 @@ impl Session {
             // A session of texts holds nothing else.
             let Some([left, right]) = both_completions(&items) else { continue };
             let order = match judgement.choice {
-                Choice::Left => Some([left, right]),
-                Choice::Right => Some([right, left]),
+                Choice::Left | Choice::MuchLeft => Some([left, right]),
+                Choice::Right | Choice::MuchRight => Some([right, left]),
                 Choice::Tie | Choice::Skip => None,
             };
             let [chosen, rejected] = order.map_or([None, None], |both| both.map(|text| Some(text.text())));

@@ -179,8 +179,8 @@ fn judged(stream: &mut Stream, teacher: &mut GoldTeacher) -> (Value, [f64; 2]) {
         let first = grammar::review(stream);
         let second = grammar::answer(&first.prompt, stream);
         let (chosen, rejected) = match teacher.judge(first.score, second.score) {
-            Choice::Left => (&first, &second),
-            Choice::Right => (&second, &first),
+            Choice::Left | Choice::MuchLeft => (&first, &second),
+            Choice::Right | Choice::MuchRight => (&second, &first),
             Choice::Tie | Choice::Skip => continue,
         };
         if chosen.score != rejected.score {
