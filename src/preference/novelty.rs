@@ -110,15 +110,30 @@ fn distances(rows: &[f32], among: &[f32], width: usize, k: usize) -> Vec<f32> {
     // By columns, so that the sums over a row's numbers go side by side in vector registers.
     let count = among.len() / width.max(1);
     let columns: Vec<f32> = (0..width).flat_map(|i| (0..count).map(move |row| among[row * width + i])).collect();
-    let mut squares = vec![0.0_f32; count];
+    let (mut squares, mut nearest) = (vec![0.0_f32; count], vec![0.0_f32; k]);
     let mut of_row = |row: &[f32]| {
         squares.fill(0.0);
         for (x, column) in row.iter().zip(columns.chunks_exact(count)) {
             squares.iter_mut().zip(column).for_each(|(square, other)| *square += (x - other) * (x - other));
         }
-        squares.select_nth_unstable_by(k - 1, f32::total_cmp).1.sqrt()
+        kth_smallest(&squares, &mut nearest).sqrt()
     };
     if k == 0 { vec![0.0; rows.len() / width.max(1)] } else { rows.chunks_exact(width).map(&mut of_row).collect() }
+}
+
+/// The k-th smallest of these numbers, at least k of them, with k the length of `smallest`, which holds the k smallest afterwards. One pass: hardly
+/// any of many numbers is among the smallest so far, so it costs little more than to read them.
+fn kth_smallest(numbers: &[f32], smallest: &mut [f32]) -> f32 {
+    smallest.fill(f32::INFINITY);
+    let last = smallest.len() - 1;
+    for &number in numbers {
+        if number < smallest[last] {
+            let place = smallest.partition_point(|kept| *kept <= number);
+            smallest[place..].rotate_right(1);
+            smallest[place] = number;
+        }
+    }
+    smallest[last]
 }
 
 /// ψ(x) for x > 0, by its recurrence up to where the asymptotic series holds to 1e-10.
