@@ -85,6 +85,7 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
         seeds: arguments.seeds.max(1),
         env_steps: arguments.steps,
         answer_seconds: arguments.answer_seconds,
+        labels_by: arguments.labels_by,
         results: arguments.output.join("runs.jsonl"),
         jobs: arguments.jobs.unwrap_or_else(cores),
         backend: arguments.backend.clone(),
@@ -129,6 +130,22 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
                 row.three_flips.map_or("–".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
                 row.seconds,
             );
+        }
+        for row in &rows {
+            if let Some(after) = &row.afterwards {
+                println!(
+                    "\n{} by {} with {} labels: after the last label {:.2} ({:.2}–{:.2}) of the return is kept; kept or warned of: {:.0} %; \
+                     warned of without need: {:.0} %",
+                    row.task,
+                    row.teacher,
+                    row.labels,
+                    after.kept.iqm,
+                    after.kept.low,
+                    after.kept.high,
+                    100.0 * after.kept_or_warned,
+                    100.0 * after.false_alarms,
+                );
+            }
         }
         println!("\n{device}");
     });

@@ -178,7 +178,6 @@ impl Compiler<'_> {
             pitch: place(&spec.pitch, JointKind::Hinge, "hinge")?,
             height: place(&spec.height, JointKind::Slide, "slide")?,
             rule,
-            worth: spec.worth,
         })
     }
 

@@ -103,11 +103,6 @@ impl FlipCounter {
         }
     }
 
-    /// Forgets all: a new episode.
-    pub fn restart(&mut self) {
-        *self = FlipCounter::new(self.rule, self.dt);
-    }
-
     /// Landed flips so far.
     pub fn landed(&self) -> usize {
         self.landed

@@ -113,7 +113,6 @@ pub(super) struct Flips {
     pub pitch: usize,
     pub height: usize,
     pub rule: FlipRule,
-    pub worth: f64,
 }
 
 /// Joints drawn from a box, at rest.
@@ -227,11 +226,6 @@ impl Task {
     /// What counts as a landed flip of this robot; `None` where its file does not say.
     pub fn flip_rule(&self) -> Option<FlipRule> {
         self.parts.flips.as_ref().map(|flips| flips.rule)
-    }
-
-    /// What a landed flip adds to what simulated teachers judge a clip by.
-    pub fn flip_worth(&self) -> f64 {
-        self.parts.flips.as_ref().map_or(0.0, |flips| flips.worth)
     }
 
     /// Pitch (unwrapped, radians) and height (metres) of the torso that flips, in a state `qpos`, `[nq]`; `None` where the task's file has

@@ -28,6 +28,11 @@ pub(super) trait Circle: Send {
     /// Steps that training may run on after a person's last answer; `None` where no answers are waited for.
     fn patience(&self) -> Option<u64>;
 
+    /// Whether training is so far ahead of `labels` judgements that it should wait for more.
+    fn runs_ahead(&self, _labels: usize) -> bool {
+        false
+    }
+
     /// Whether there is a reward to train on.
     fn has_reward(&self) -> bool;
 
@@ -130,6 +135,10 @@ impl Circle for Trainer {
 
     fn patience(&self) -> Option<u64> {
         self.learns_from_preferences().then_some(PATIENCE)
+    }
+
+    fn runs_ahead(&self, labels: usize) -> bool {
+        Trainer::runs_ahead(self, labels)
     }
 
     fn has_reward(&self) -> bool {

@@ -10,9 +10,8 @@ use super::vocabulary::{DisputedView, PairView};
 use crate::basics::{
     Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, PairReason, Pose, Seed, Stream, both_clips,
 };
-use crate::gym::{FlipCounter, Task, VectorEnv};
+use crate::gym::Task;
 use crate::learn::{Rollout, whiten};
-use crate::physics::Contact;
 use crate::preference::{
     Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, StepRecord,
     Unjudged, choose_pairs, disputed, rank_pairs,
@@ -64,11 +63,6 @@ pub(super) struct Judged {
     /// `[N]`: the learned return of each world's running episode.
     running: Vec<f64>,
     poses: Vec<Pose>,
-    /// Of each recorded world, where simulated teachers think something of a landed flip.
-    flips: Vec<FlipCounter>,
-    /// Of each recorded world, what the flip that it has just landed is worth.
-    worth: Vec<f32>,
-    contacts: Vec<Contact>,
     /// What the policy is paid for before there is a reward …
     novelty: Novelty,
     /// … how much …
@@ -136,12 +130,6 @@ impl Judged {
             agreement: None,
             running: vec![0.0; worlds],
             poses: vec![Pose::IDENTITY; recorded.len() * task.model().nbody()],
-            flips: match task.flip_rule() {
-                Some(rule) if task.flip_worth() != 0.0 => vec![FlipCounter::new(rule, task.dt()); recorded.len()],
-                _ => Vec::new(),
-            },
-            worth: vec![0.0; recorded.len()],
-            contacts: Vec::new(),
             settings: labels,
         })
     }
@@ -193,7 +181,6 @@ impl Judged {
     pub fn begin_again(&mut self) {
         self.recorder.restart();
         self.running.fill(0.0);
-        self.flips.iter_mut().for_each(FlipCounter::restart);
     }
 
     /// Whether the policy is still to be paid for unusual states, before anything was learnt from labels.
@@ -211,17 +198,6 @@ impl Judged {
         }
     }
 
-    /// Notes whether a flip was landed, in the worlds that are being recorded, where simulated teachers think something of it.
-    pub fn see_flips(&mut self, env: &VectorEnv) {
-        for (slot, world) in self.recorder.worlds().enumerate() {
-            if let Some(counter) = self.flips.get_mut(slot) {
-                let before = counter.landed();
-                env.stance(world, &mut self.contacts).into_iter().for_each(|stance| counter.see(stance));
-                self.worth[slot] = ((counter.landed() - before) as f64 * env.task().flip_worth()) as f32;
-            }
-        }
-    }
-
     /// Hands the step to the recorder; clips that it completes join the pool.
     pub fn after_step(&mut self, step: Taken, task: &Task, env_steps: u64) {
         let (bodies, o, a) = (task.model().nbody(), task.obs_dim(), task.act_dim());
@@ -231,12 +207,9 @@ impl Judged {
                 poses: &self.poses[slot * bodies..(slot + 1) * bodies],
                 obs: &step.obs[world * o..(world + 1) * o],
                 action: &step.actions[world * a..(world + 1) * a],
-                task_reward: step.tastes[world] + self.worth[slot],
+                task_reward: step.tastes[world],
                 done: step.terminated[world] || step.truncated[world],
             };
-            if let (true, Some(counter)) = (record.done, self.flips.get_mut(slot)) {
-                counter.restart();
-            }
             if let Some(cut) = self.recorder.push(slot, record) {
                 let clip = Clip {
                     id: ItemId(self.next_item),

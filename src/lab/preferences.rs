@@ -5,7 +5,7 @@
 use super::control::Label;
 use super::evaluate::evaluate;
 use super::interval::Interval;
-use super::ledger::{simulated, usual_return};
+use super::ledger::{simulated, usual};
 use super::trainer::Trainer;
 use super::{LabError, TeacherKind};
 use crate::basics::{Item, ItemId, JudgementId, PairId, Seed};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct PreferencePlan {
     pub env_steps: Option<u64>,
     /// Seconds that a teacher takes for an answer; 0 answers at once.
     pub answer_seconds: f64,
+    /// The share of the env steps by which all labels are given, in place of the task's own: what follows is paid by a reward that learns no more.
+    pub labels_by: Option<f64>,
     /// Where results are written down, a JSON object a line, and looked for first.
     pub results: PathBuf,
     /// Runs side by side.
@@ -57,6 +59,9 @@ pub struct PreferenceRun {
     pub env_steps: u64,
     /// See `task`.
     pub answer_seconds: f64,
+    /// See `task`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels_by: Option<f64>,
     /// Labels that were given.
     pub given: usize,
     /// Seconds of wall time, evaluations included.
@@ -71,6 +76,9 @@ pub struct PreferenceRun {
     pub agreement: Option<f64>,
     /// `[env steps, mean true return]` of evaluations on the way.
     pub curve: Vec<[f64; 2]>,
+    /// Between which env steps there was an alarm about the reward.
+    #[serde(default)]
+    pub alarms: Vec<[u64; 2]>,
 }
 
 /// One row of the table: the seeds of one task, teacher and number of labels.
@@ -90,16 +98,36 @@ pub struct PreferenceRow {
     pub landed_flips_per_10s: Option<Interval>,
     /// Share of the runs with three landed flips in 10 s or more.
     pub three_flips: Option<f64>,
+    /// What became of it after the last label, where the labels ended early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub afterwards: Option<Afterwards>,
     /// Mean wall time of a run, seconds.
     pub seconds: f64,
     /// `[env steps, interquartile mean of the true return]`.
     pub curve: Vec<[f64; 2]>,
 }
 
+/// Whether the true return was kept, and whether an alarm said so where it was not, in the time after the labels ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Afterwards {
+    /// The return at the end over that at the end of the labels.
+    pub kept: Interval,
+    /// Share of the runs whose return at the end is at least [`KEPT`] of that, or had an alarm before it first fell below.
+    pub kept_or_warned: f64,
+    /// Share of the runs whose return never fell below that, and yet had an alarm.
+    pub false_alarms: f64,
+}
+
+/// The share of its return that a run must keep.
+const KEPT: f64 = 0.9;
+
 /// Evaluations on the way, and their episodes; episodes of the one at the end.
 const LOOKS: u64 = 20;
 const LOOK_EPISODES: usize = 8;
 const EPISODES: usize = 20;
+
+/// How often training that waits for an answer looks for it.
+const ANSWER_LOOK: Duration = Duration::from_millis(10);
 
 /// Landed flips in 10 s that count as having learnt it.
 pub const FLIPS_LEARNT: f64 = 3.0;
@@ -123,6 +151,7 @@ pub fn preferences(
                 let budgets = if teacher.is_some() { plan.labels.clone() } else { vec![0] };
                 wanted.extend(budgets.into_iter().map(|labels| Job {
                     name: name.clone(),
+                    labels_by: plan.labels_by.filter(|_| teacher.is_some()),
                     settings: RunSettings {
                         task: task.name().to_owned(),
                         reward: if teacher.is_some() { RewardSource::Preferences } else { RewardSource::True },
@@ -175,6 +204,7 @@ pub fn preferences(
 struct Job {
     /// What the table calls its teacher.
     name: String,
+    labels_by: Option<f64>,
     settings: RunSettings,
 }
 
@@ -182,29 +212,53 @@ impl Job {
     /// Whether this is the run that the job asks for.
     fn is(&self, run: &PreferenceRun) -> bool {
         let s = &self.settings;
-        (run.task.as_str(), run.teacher.as_str(), run.labels, run.seed, run.env_steps, run.answer_seconds)
-            == (s.task.as_str(), self.name.as_str(), s.labels, s.seed, s.env_steps, s.answer_seconds)
+        (
+            run.task.as_str(),
+            run.teacher.as_str(),
+            run.labels,
+            run.seed,
+            run.env_steps,
+            run.answer_seconds,
+            run.labels_by,
+        ) == (s.task.as_str(), self.name.as_str(), s.labels, s.seed, s.env_steps, s.answer_seconds, self.labels_by)
     }
 
     fn run(&self) -> Result<PreferenceRun, LabError> {
         let settings = &self.settings;
         let started = Instant::now();
         // With the task's own reward, too, so that both are measured by the same.
-        let task = Arc::new(Task::load(&settings.task)?.fixed_horizon());
+        let loaded = Task::load(&settings.task)?;
+        let mut spec = loaded.spec().clone();
+        spec.labels.spent_by = self.labels_by.unwrap_or(spec.labels.spent_by);
+        let task = Arc::new(Task::new(spec, loaded.model().clone())?.fixed_horizon());
         let mut trainer = Trainer::new(settings, task.clone(), ItemId(0), None, Some(1))?;
         let mut labels: Vec<Label> = Vec::new();
         let (mut curve, mut seconds_to_three_flips) = (Vec::new(), None);
+        let (mut alarms, mut alarmed) = (Vec::<[u64; 2]>::new(), false);
         let mut next_look = settings.env_steps / LOOKS;
         let look = |trainer: &Trainer, episodes: usize, seed: u64| {
             evaluate(&task, &trainer.policy(), &settings.backend, episodes, seed)
         };
         while !trainer.finished() {
+            while settings.answer_seconds > 0.0
+                && trainer.runs_ahead(labels.len())
+                && self.due(&trainer, labels.len(), started) == 0
+            {
+                std::thread::sleep(ANSWER_LOOK);
+            }
             trainer.collect(&mut || false)?;
             let due = self.due(&trainer, labels.len(), started);
             for offered in trainer.propose(due) {
                 labels.extend(self.answer(offered.items, &labels));
             }
             trainer.learn(&labels, &mut || false)?;
+            let before = std::mem::replace(&mut alarmed, trainer.alarm().is_some());
+            if alarmed && !before {
+                alarms.push([trainer.env_steps(); 2]);
+            }
+            if let (true, Some(alarm)) = (alarmed, alarms.last_mut()) {
+                alarm[1] = trainer.env_steps();
+            }
             if trainer.env_steps() >= next_look {
                 next_look += settings.env_steps / LOOKS;
                 let found = look(&trainer, LOOK_EPISODES, 1_000)?;
@@ -223,6 +277,7 @@ impl Job {
             seed: settings.seed,
             env_steps: settings.env_steps,
             answer_seconds: settings.answer_seconds,
+            labels_by: self.labels_by,
             given: labels.len(),
             seconds: started.elapsed().as_secs_f64(),
             mean_return: end.mean_return,
@@ -230,6 +285,7 @@ impl Job {
             seconds_to_three_flips,
             agreement: trainer.agreement(),
             curve,
+            alarms,
         })
     }
 
@@ -251,7 +307,7 @@ impl Job {
         // As the ledger does: one stream a question.
         let id = labels.len() as u64 + 1;
         let stream = Seed(self.settings.seed).stream(&format!("teacher/{id}"));
-        let (choice, _) = simulated(self.settings.teacher, stream, &items, usual_return(labels))?;
+        let (choice, _) = simulated(self.settings.teacher, stream, &items, usual(labels))?;
         Some(Label { judgement: JudgementId(id), pair: PairId(id), items, choice })
     }
 }
@@ -282,6 +338,7 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
             [x, interval(runs.iter().map(|run| run.curve[i][1]).collect()).map_or(f64::NAN, |found| found.iqm)]
         };
         let curve = (0..looks).map(point).collect();
+        let afterwards = job.labels_by.and_then(|by| Afterwards::of(&runs, by, &mut interval));
         rows.push(PreferenceRow {
             task: s.task.clone(),
             teacher: job.name.clone(),
@@ -289,10 +346,39 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
             runs: runs.len(),
             mean_return,
             three_flips: (!flips.is_empty()).then(|| learnt as f64 / flips.len() as f64),
+            afterwards,
             seconds: runs.iter().map(|run| run.seconds).sum::<f64>() / runs.len() as f64,
             curve,
             landed_flips_per_10s: interval(flips),
         });
     }
     rows
+}
+
+impl Afterwards {
+    /// Of runs whose labels ended at the share `by` of their steps; `None` where they were not looked at before that.
+    fn of(
+        runs: &[&PreferenceRun],
+        by: f64,
+        interval: &mut impl FnMut(Vec<f64>) -> Option<Interval>,
+    ) -> Option<Afterwards> {
+        let (mut kept, mut good, mut wrong) = (Vec::new(), 0, 0);
+        for run in runs {
+            let end = by * run.env_steps as f64;
+            let (before, after): (Vec<[f64; 2]>, Vec<[f64; 2]>) =
+                run.curve.iter().partition(|[steps, _]| *steps <= end);
+            let peak = before.last()?[1];
+            // A return below 0 that is kept must not be further below.
+            let enough = |value: f64| value >= peak - (1.0 - KEPT) * peak.abs();
+            let fell = after.iter().find(|[_, value]| !enough(*value)).map(|[steps, _]| *steps);
+            let warned = |until: f64| {
+                run.alarms.iter().any(|[raised, cleared]| *cleared as f64 > end && (*raised as f64) < until)
+            };
+            kept.push(run.mean_return / peak);
+            good += usize::from(enough(run.mean_return) || fell.is_some_and(warned));
+            wrong += usize::from(fell.is_none() && warned(f64::INFINITY));
+        }
+        let share = |count: usize| count as f64 / runs.len() as f64;
+        Some(Afterwards { kept: interval(kept)?, kept_or_warned: share(good), false_alarms: share(wrong) })
+    }
 }

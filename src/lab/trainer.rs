@@ -80,9 +80,7 @@ impl Trainer {
         let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
         let trailed = if settings.reward == RewardSource::Preferences { labels.recorded_worlds } else { 0 };
         let (mut device, mut backend, mut warning) = (None, settings.backend.as_str(), None);
-        // Landed flips are told by contacts, which do not come with a rollout from a device.
-        let flips = settings.reward == RewardSource::Preferences && task.flip_worth() != 0.0;
-        if backend == physics::SHADER && !flips {
+        if backend == physics::SHADER {
             backend = INSTEAD;
             match OnDevice::new(&training, &ppo.policy(), worlds, horizon, trailed, seed, Checks::Off) {
                 Ok(made) => device = Some(made),
@@ -172,6 +170,14 @@ impl Trainer {
         self.judged.as_ref().filter(|_| !self.explores()).map_or(0, wanted)
     }
 
+    /// Whether training is so far ahead of `labels` judgements that it should wait for more.
+    pub fn runs_ahead(&self, labels: usize) -> bool {
+        let lead = self.task.spec().labels.lead;
+        self.has_reward()
+            && lead < 1.0
+            && self.labels_wanted() as f64 > labels as f64 + lead * self.settings.labels as f64
+    }
+
     /// How many questions are asked at a time where nobody waits for them: each handful is followed by a fit.
     fn handful(&self) -> usize {
         (self.settings.labels / 40).clamp(1, 10)
@@ -231,7 +237,6 @@ impl Trainer {
             self.ppo.act_into(&self.obs, worlds, &mut self.actions);
             if let Some(judged) = &mut self.judged {
                 judged.before_step(&|world, poses| self.env.poses(world, poses));
-                judged.see_flips(&self.env);
             }
             if let Err(error) = self.env.step(&self.actions.actions) {
                 self.leave_device(error)?;

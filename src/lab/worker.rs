@@ -130,7 +130,9 @@ impl Worker {
             && wishes.pairs_ready >= PAIRS_READY
             && self.trainer.has_choice()
             && !self.trainer.explores()
-            && (!self.trainer.has_reward() || self.trainer.steps() - self.judged.0 > patience);
+            && (!self.trainer.has_reward()
+                || self.trainer.runs_ahead(wishes.labels.len())
+                || self.trainer.steps() - self.judged.0 > patience);
         waits_for_person.then_some(Phase::Waiting)
     }
 

@@ -34,6 +34,9 @@ pub struct LabelSettings {
     /// By which share of the planned env steps the whole plan of labels is wanted: a label at the very end teaches
     /// nobody.
     pub spent_by: f64,
+    /// How far training may run ahead of the answers, as a share of the plan of labels: where more than that are wanted that nobody has given yet,
+    /// it waits. A policy that learns for long from the first few answers exploits them. 1 never waits.
+    pub lead: f64,
 }
 
 impl Default for LabelSettings {
@@ -51,6 +54,7 @@ impl Default for LabelSettings {
             untrained_share: 0.25,
             anneal: 0.1,
             spent_by: 0.9,
+            lead: 1.0,
         }
     }
 }
@@ -213,6 +217,8 @@ pub struct RewardModelSettings {
     pub guess_above: f64,
     /// What such a guess weighs, an answer weighing 1.
     pub guess_weight: f64,
+    /// By how many nats of log-odds the better clip must be further ahead where a judge calls it much better. 0 takes that for “better”.
+    pub margin: f64,
     /// Weight decay to start from: the loss carries `l2 · Σ w²` over the weights (biases are free).
     pub l2: f64,
     /// Weight decay is raised while held-out loss / training loss lies above this …
@@ -239,6 +245,7 @@ impl Default for RewardModelSettings {
             crop: 1.0,
             guess_above: 1.0,
             guess_weight: 0.5,
+            margin: 1.0,
             l2: 1e-3,
             overfit_ratio: 1.5,
             underfit_ratio: 1.1,

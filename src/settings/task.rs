@@ -126,9 +126,6 @@ pub struct FlipSpec {
     pub upright_above: Spanned<f64>,
     /// Seconds that it must stay upright after the turn.
     pub for_seconds: Spanned<f64>,
-    /// What a landed flip adds to a clip's return in the eyes of simulated teachers, beside the terms of their taste.
-    #[serde(default)]
-    pub worth: f64,
 }
 
 /// Numbers that the simulation offers, chosen and shaped.
