@@ -443,8 +443,9 @@ fn length(span: &Range<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::basics::{Choice, JudgementId, PairId};
     use crate::compute::DeviceError;
-    use crate::settings::ExploreSettings;
+    use crate::settings::{ExploreSettings, TeacherKind};
 
     /// A policy that begins again knows nothing but what observations look like, has a learning rate of its own, and what is saved of it
     /// afterwards is taken up where it stood.
@@ -483,6 +484,44 @@ mod tests {
         again.load(&trainer.to_arrays()).unwrap();
         assert!(again.ppo.to_arrays() == trainer.ppo.to_arrays(), "the policy was not taken up where it stood");
         assert_eq!(again.ppo.learning_rate(), trainer.ppo.learning_rate());
+    }
+
+    /// Training that pays by answers waits where more of them are wanted than the task's lead allows, and neither before there is a reward nor
+    /// where the task allows any lead.
+    #[test]
+    fn training_waits_for_answers_that_are_wanted() {
+        let settings = RunSettings {
+            task: "hopper_backflip".to_owned(),
+            labels: 40,
+            env_steps: 4_000,
+            teacher: TeacherKind::Oracle,
+            ..RunSettings::default()
+        };
+        let loaded = super::super::task_of(&settings).unwrap();
+        let with_lead = |lead: f64| {
+            let mut spec = loaded.spec().clone();
+            spec.labels.lead = lead;
+            spec.explore.fresh_starts = 0;
+            let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
+            Trainer::new(&settings, task, ItemId(0), Some(4), Some(1)).unwrap()
+        };
+        for (lead, ahead) in [(0.1, 4), (1.0, usize::MAX)] {
+            let (mut trainer, mut labels) = (with_lead(lead), Vec::<Label>::new());
+            while !trainer.has_reward() {
+                trainer.collect(&mut || false).unwrap();
+                assert!(!trainer.runs_ahead(0));
+                for offered in trainer.propose(1) {
+                    let id = labels.len() as u64 + 1;
+                    let choice = [Choice::Left, Choice::Right][labels.len() % 2];
+                    labels.push(Label { judgement: JudgementId(id), pair: PairId(id), items: offered.items, choice });
+                }
+                trainer.learn(&labels, &mut || false).unwrap();
+            }
+            let wanted = trainer.labels_wanted();
+            assert!(wanted > 10, "{wanted}");
+            assert!(!trainer.runs_ahead(wanted.saturating_sub(ahead)));
+            assert_eq!(trainer.runs_ahead(wanted.saturating_sub(ahead).saturating_sub(1)), ahead < wanted);
+        }
     }
 
     /// A run whose graphics device is lost goes on from the same states on the processor, and tells once; any other error stops it.
