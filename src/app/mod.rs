@@ -54,6 +54,8 @@ pub struct TaskChoice {
     pub name: String,
     /// What a person reads, e.g. `Hopper`.
     pub title: String,
+    /// Env steps of a run of it.
+    pub env_steps: u64,
 }
 
 /// All that a desk needs.

@@ -6,13 +6,11 @@ use super::prompts::Draft;
 use super::style::Palette;
 use super::widgets::segment;
 use crate::lab::{Command, Phase, Snapshot, TextStage};
-use crate::settings::{RunSettings, TextRun};
+use crate::settings::{RunSettings, TaskSpec, TextRun};
 use egui::{Ui, vec2};
 
 /// How often the samples are written anew while they are on show and the policy learns, seconds.
 const SAMPLES_EVERY: f64 = 10.0;
-/// Env steps of a robot's run that begins at the desk: long enough that nobody is hurried.
-const UNHURRIED: u64 = 20_000_000;
 
 /// What is taught.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,7 +34,7 @@ impl Mode {
     /// The run that begins where there is none of this kind to go on with.
     fn first_run(self) -> RunSettings {
         match self {
-            Mode::Control => RunSettings { env_steps: UNHURRIED, ..RunSettings::default() },
+            Mode::Control => RunSettings { env_steps: TaskSpec::UNHURRIED, ..RunSettings::default() },
             Mode::Text => RunSettings::of_text(TextRun::default()),
         }
     }

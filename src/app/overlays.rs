@@ -156,7 +156,9 @@ impl Desk {
         let NewRun { settings, graphics, .. } = form;
         row(ui, "Robot", |ui| {
             let (picked, response) = robot_picker(ui, "new robot", &self.tasks, &settings.task);
-            settings.task = picked.unwrap_or_else(|| settings.task.clone());
+            if let Some(choice) = picked {
+                (settings.task, settings.env_steps) = (choice.name, choice.env_steps);
+            }
             response.accessible_name("Robot of the new run");
         });
         row(ui, "Learns from", |ui| {

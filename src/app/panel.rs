@@ -102,8 +102,8 @@ impl Desk {
                 .accessible_name("Robot")
                 .on_hover_text("Choosing another robot saves this run and begins a new one");
         });
-        if let Some(task) = chosen {
-            self.begin(crate::settings::RunSettings { task, ..present });
+        if let Some(TaskChoice { name: task, env_steps, .. }) = chosen {
+            self.begin(crate::settings::RunSettings { task, env_steps, ..present });
         }
     }
 
@@ -295,8 +295,8 @@ impl Desk {
     }
 }
 
-/// A list of robots with the present one, `task`, chosen; the name of another that was picked, and the list's response.
-pub(super) fn robot_picker(ui: &mut Ui, id: &str, tasks: &[TaskChoice], task: &str) -> (Option<String>, Response) {
+/// A list of robots with the present one, `task`, chosen; another that was picked, and the list's response.
+pub(super) fn robot_picker(ui: &mut Ui, id: &str, tasks: &[TaskChoice], task: &str) -> (Option<TaskChoice>, Response) {
     /// Points: room for all that are shipped and some of one's own; more than that scrolls.
     const HEIGHT: f32 = 400.0;
     let present = tasks.iter().find(|choice| choice.name == task);
@@ -306,7 +306,7 @@ pub(super) fn robot_picker(ui: &mut Ui, id: &str, tasks: &[TaskChoice], task: &s
     let list = combo.show_ui(ui, |ui| {
         for choice in tasks {
             if ui.selectable_label(choice.name == task, &choice.title).clicked() && choice.name != task {
-                picked = Some(choice.name.clone());
+                picked = Some(choice.clone());
             }
         }
     });

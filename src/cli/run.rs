@@ -4,7 +4,7 @@ use super::arguments::{DeskArguments, Eval, Export, ExportWhat, Film, Rollout, T
 use crate::app::{DeskOptions, ProbePlan, TaskChoice};
 use crate::basics::Clip;
 use crate::lab::{self, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
-use crate::settings::{RewardSource, RunSettings, TeacherKind};
+use crate::settings::{RewardSource, RunSettings, TaskSpec, TeacherKind, envs};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -26,19 +26,23 @@ pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) 
     DeskOptions {
         settings: desk_settings(arguments),
         make_lab: Arc::new(|settings, repaint| Ok(Box::new(Lab::open(settings, repaint)?))),
-        tasks: tasks.map(|task| TaskChoice { name: task.name, title: task.title }).collect(),
+        tasks: tasks
+            .map(|task| TaskChoice { name: task.name, title: task.title, env_steps: task.desk_steps })
+            .collect(),
         probe,
     }
 }
 
-/// The run that a person at the desk teaches: long enough that nobody is hurried.
+/// The run that a person at the desk teaches.
 fn desk_settings(arguments: &DeskArguments) -> RunSettings {
     let defaults = RunSettings::default();
+    let task = arguments.task.clone().unwrap_or(defaults.task.clone());
     RunSettings {
-        task: arguments.task.clone().unwrap_or(defaults.task.clone()),
+        // What is wrong with the task's file is said when the run opens it.
+        env_steps: envs::load(&task).map_or(TaskSpec::UNHURRIED, |files| files.spec.desk_steps()),
+        task,
         reward: RewardSource::Preferences,
         teacher: TeacherKind::Person,
-        env_steps: 20_000_000,
         seed: arguments.seed.unwrap_or(defaults.seed),
         folder: arguments.session.clone(),
         ..defaults

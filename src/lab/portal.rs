@@ -21,6 +21,8 @@ pub struct TaskLine {
     pub title: String,
     /// One sentence.
     pub description: String,
+    /// Env steps of a run of it that begins at the desk.
+    pub desk_steps: u64,
     /// Why it cannot be used, if it cannot.
     pub fault: Option<String>,
 }
@@ -34,6 +36,7 @@ pub fn tasks() -> Vec<TaskLine> {
             gymnasium: entry.gymnasium,
             title: entry.title,
             description: entry.description,
+            desk_steps: entry.desk_steps,
             fault: entry.fault.map(|fault| fault.to_string()),
         })
         .collect()

@@ -20,6 +20,8 @@ pub struct TaskEntry {
     pub title: String,
     /// One sentence.
     pub description: String,
+    /// Env steps of a run of it that begins at the desk.
+    pub desk_steps: u64,
     /// The folder it lies in; `None` for a built-in one.
     pub folder: Option<PathBuf>,
     /// What is wrong with the file.
@@ -144,8 +146,9 @@ impl Folders {
     pub fn list(&self) -> Vec<TaskEntry> {
         let entry = |(name, folder): (String, Option<PathBuf>)| match self.spec(&name, folder.as_deref()) {
             Ok(spec) => {
+                let desk_steps = spec.desk_steps();
                 let TaskSpec { gymnasium, title, description, .. } = spec;
-                TaskEntry { name, gymnasium, title, description, folder, fault: None }
+                TaskEntry { name, gymnasium, title, description, desk_steps, folder, fault: None }
             }
             Err(error) => {
                 let fault = match error {
@@ -153,7 +156,15 @@ impl Folders {
                     other => SpecError { file: format!("{name}.toml"), line: 1, message: other.to_string() },
                 };
                 let title = name.clone();
-                TaskEntry { name, gymnasium: None, title, description: String::new(), folder, fault: Some(fault) }
+                TaskEntry {
+                    name,
+                    gymnasium: None,
+                    title,
+                    description: String::new(),
+                    desk_steps: TaskSpec::UNHURRIED,
+                    folder,
+                    fault: Some(fault),
+                }
             }
         };
         self.find().into_iter().map(entry).collect()

@@ -328,6 +328,14 @@ impl TaskSpec {
         self.env_steps.as_ref().map_or(TaskSpec::ENV_STEPS, |steps| *steps.get_ref())
     }
 
+    /// Env steps of a run that a person teaches at the desk: the file's, where training waits for answers, or else so many that nobody is hurried.
+    pub fn desk_steps(&self) -> u64 {
+        if self.labels.lead < 1.0 { self.env_steps() } else { TaskSpec::UNHURRIED }
+    }
+
+    /// What [`TaskSpec::desk_steps`] says where training does not wait.
+    pub const UNHURRIED: u64 = 20_000_000;
+
     /// What [`TaskSpec::env_steps`] says where the file does not.
     pub const ENV_STEPS: u64 = 1_000_000;
 

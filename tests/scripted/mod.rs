@@ -113,7 +113,7 @@ impl Lab {
             tasks: envs::Folders::default()
                 .list()
                 .into_iter()
-                .map(|TaskEntry { name, title, .. }| TaskChoice { name, title })
+                .map(|TaskEntry { name, title, desk_steps, .. }| TaskChoice { name, title, env_steps: desk_steps })
                 .collect(),
             probe: None,
         }
