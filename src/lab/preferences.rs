@@ -382,3 +382,62 @@ impl Afterwards {
         Some(Afterwards { kept: interval(kept)?, kept_or_warned: share(good), false_alarms: share(wrong) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run of 1,000 env steps whose labels ended at 500, with these looks and alarms, and what it returned in the end.
+    fn run(looks: [f64; 4], alarms: &[[u64; 2]], mean_return: f64) -> PreferenceRun {
+        PreferenceRun {
+            task: "t".to_owned(),
+            teacher: "oracle".to_owned(),
+            labels: 10,
+            seed: 0,
+            env_steps: 1_000,
+            answer_seconds: 0.0,
+            labels_by: Some(0.5),
+            given: 10,
+            seconds: 1.0,
+            mean_return,
+            landed_flips_per_10s: None,
+            seconds_to_three_flips: None,
+            agreement: None,
+            curve: looks.into_iter().enumerate().map(|(i, value)| [250.0 * (i + 1) as f64, value]).collect(),
+            alarms: alarms.to_vec(),
+        }
+    }
+
+    /// The return at the last label is 100, or −100: nine tenths of it must be kept, or an alarm stand before it first fell.
+    #[test]
+    fn what_is_lost_after_the_last_label_must_be_warned_of() {
+        let kept_or_warned_or_wrong = |run: &PreferenceRun| {
+            let mut mean = |numbers: Vec<f64>| {
+                let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
+                Some(Interval { iqm: mean, low: mean, high: mean })
+            };
+            let found = Afterwards::of(&[run], 0.5, &mut mean).unwrap();
+            (found.kept.iqm, found.kept_or_warned == 1.0, found.false_alarms == 1.0)
+        };
+        let kept = [50.0, 100.0, 95.0, 120.0];
+        let lost = [50.0, 100.0, 95.0, 20.0];
+        let cases = [
+            ("kept", run(kept, &[], 120.0), (1.2, true, false)),
+            ("kept, an alarm that was over before", run(kept, &[[100, 400]], 120.0), (1.2, true, false)),
+            ("kept, a false alarm", run(kept, &[[600, 700]], 120.0), (1.2, true, true)),
+            ("lost without an alarm", run(lost, &[], 20.0), (0.2, false, false)),
+            ("lost after an alarm", run(lost, &[[800, 900]], 20.0), (0.2, true, false)),
+            (
+                "lost, and an alarm that stood since before the last label",
+                run(lost, &[[100, 600]], 20.0),
+                (0.2, true, false),
+            ),
+            ("lost before the alarm", run([50.0, 100.0, 20.0, 20.0], &[[800, 900]], 20.0), (0.2, false, false)),
+            ("costs that hardly grew", run([-200.0, -100.0, -105.0, -105.0], &[], -105.0), (1.05, true, false)),
+            ("costs that grew", run([-200.0, -100.0, -150.0, -150.0], &[], -150.0), (1.5, false, false)),
+        ];
+        for (what, run, expected) in cases {
+            assert_eq!(kept_or_warned_or_wrong(&run), expected, "{what}");
+        }
+    }
+}
