@@ -18,6 +18,9 @@ use egui::{
 };
 use egui_plot::{Line, Plot, PlotPoints};
 
+/// Disputed answers that are listed at a time.
+const DISPUTED_SHOWN: usize = 2;
+
 const WIDTH: f32 = 320.0;
 const POLICY_HEIGHT: f32 = 128.0;
 const CURVE_HEIGHT: f32 = 70.0;
@@ -230,11 +233,14 @@ impl Desk {
             return;
         }
         let palette = Palette::of(ui.ctx());
-        ui.label(RichText::new("Disputed answers").color(palette.muted)).on_hover_text(
+        let rest = snapshot.disputed.len().saturating_sub(DISPUTED_SHOWN);
+        let title = if rest > 0 { format!("Disputed answers, and {rest} more") } else { "Disputed answers".to_owned() };
+        ui.label(RichText::new(title).color(palette.muted)).on_hover_text(
             "What the reward model, where it has not learnt from them, would have answered otherwise: a slip, a change of mind, or something \
              that it has not understood yet",
         );
-        for disputed in snapshot.disputed.iter() {
+        // The worst first; more of them would push the learning curves out of the window.
+        for disputed in snapshot.disputed.iter().take(DISPUTED_SHOWN) {
             let (said, chance) = match disputed.choice {
                 Choice::Left => ("left", disputed.left),
                 Choice::MuchLeft => ("left by far", disputed.left),
