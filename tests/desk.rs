@@ -110,9 +110,12 @@ fn every_way_to_answer_sends_the_same_judgement_and_brings_the_next_pair() {
         harness.key_press_modifiers(egui::Modifiers::SHIFT, key);
         harness.run();
         expect(&lab, choice);
-        harness.get_by_role_and_label(Role::Button, view).click_modifiers(egui::Modifiers::SHIFT);
-        harness.run();
-        expect(&lab, choice);
+        let button = if choice == Choice::MuchLeft { "Left better" } else { "Right better" };
+        for label in [view, button] {
+            harness.get_by_role_and_label(Role::Button, label).click_modifiers(egui::Modifiers::SHIFT);
+            harness.run();
+            expect(&lab, choice);
+        }
     }
 }
 

@@ -156,8 +156,18 @@ impl DeskCommand {
         let ctrl = |key| Some(KeyboardShortcut::new(Modifiers::COMMAND, key));
         let row = |menu, label, tooltip, key| Spec { label, tooltip, menu, key };
         match self {
-            C::PickLeft => row(Menu::Answer, "Left better", "The left one is better", plain(Key::ArrowLeft)),
-            C::PickRight => row(Menu::Answer, "Right better", "The right one is better", plain(Key::ArrowRight)),
+            C::PickLeft => row(
+                Menu::Answer,
+                "Left better",
+                "The left one is better; with Shift, much better",
+                plain(Key::ArrowLeft),
+            ),
+            C::PickRight => row(
+                Menu::Answer,
+                "Right better",
+                "The right one is better; with Shift, much better",
+                plain(Key::ArrowRight),
+            ),
             C::PickMuchLeft => {
                 row(Menu::Answer, "Left much better", "The left one is better by far", shift(Key::ArrowLeft))
             }
@@ -249,13 +259,12 @@ impl DeskCommand {
         }
     }
 
-    /// What a click on that side says.
-    pub(super) fn pick(side: usize, much: bool) -> DeskCommand {
-        match (side, much) {
-            (0, false) => DeskCommand::PickLeft,
-            (0, true) => DeskCommand::PickMuchLeft,
-            (_, false) => DeskCommand::PickRight,
-            (_, true) => DeskCommand::PickMuchRight,
+    /// What a click that means this says: with Shift held, that it is much better.
+    pub(super) fn clicked(self, ui: &egui::Ui) -> DeskCommand {
+        match (self, ui.input(|input| input.modifiers.shift)) {
+            (DeskCommand::PickLeft, true) => DeskCommand::PickMuchLeft,
+            (DeskCommand::PickRight, true) => DeskCommand::PickMuchRight,
+            _ => self,
         }
     }
 

@@ -148,7 +148,7 @@ impl Desk {
         self.dress(ui, &view, side, Some(completion.recorded_at), &response, "Click to choose");
         // The second click of a double click must not answer the pair that the first one brought.
         if open && response.clicked() && !response.double_clicked() {
-            self.queue.push(DeskCommand::pick(side, ui.input(|input| input.modifiers.shift)));
+            self.queue.push([DeskCommand::PickLeft, DeskCommand::PickRight][side].clicked(ui));
         }
     }
 

@@ -411,12 +411,7 @@ impl Desk {
         let open = self.hold.link().is_some();
         let text = self.mode() == Mode::Text;
         match command {
-            DeskCommand::PickLeft
-            | DeskCommand::PickRight
-            | DeskCommand::PickMuchLeft
-            | DeskCommand::PickMuchRight
-            | DeskCommand::Tie
-            | DeskCommand::Skip => self.open_pair().is_some() && self.sees_pair(),
+            _ if command.choice().is_some() => self.open_pair().is_some() && self.sees_pair(),
             DeskCommand::Undo => {
                 open && self.sees_pair() && snapshot.is_some_and(|s| s.labels > 0 && s.teacher == TeacherKind::Person)
             }

@@ -90,7 +90,7 @@ impl Desk {
             }
             // The second click of a double click must not answer the pair that the first one brought.
             if open && response.clicked() && !response.double_clicked() {
-                self.queue.push(DeskCommand::pick(side, ui.input(|input| input.modifiers.shift)));
+                self.queue.push([DeskCommand::PickLeft, DeskCommand::PickRight][side].clicked(ui));
             }
         }
         self.show_transport(ui, transport);
@@ -304,7 +304,7 @@ impl Desk {
         for (command, width, color) in buttons {
             let place = Rect::from_min_size(pos2(x, rect.top() + 4.0), vec2(width, rect.height() - 4.0));
             if answer_button(ui, place, command, color, self.can(command)) {
-                self.queue.push(command);
+                self.queue.push(command.clicked(ui));
             }
             x += width + 8.0;
         }

@@ -369,8 +369,9 @@ pub struct BenchPreferences {
     /// Seconds that a teacher takes for an answer; 0 answers at once.
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = seconds)]
     pub answer_seconds: f64,
-    /// Share of the env steps by which all labels are given, 0 to 1; the rest shows what a reward that learns no more leads to.
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    /// Share of the env steps by which all labels are given, 0 to 1; the rest shows what a reward that learns no more leads to. Not with
+    /// `--answer-seconds`, where the clock says when they are given.
+    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "answer_seconds")]
     pub labels_by: Option<f64>,
     /// Numbers of labels.
     #[arg(long, value_delimiter = ',', default_value = "50,200")]
