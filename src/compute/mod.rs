@@ -5,11 +5,16 @@
 
 mod compose;
 mod device;
+mod pace;
 mod rollout;
 
 pub use compose::{Definitions, Source, compose, reflected};
 pub use device::{Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Told, Use};
+pub use pace::Pace;
 pub use rollout::{ActsOnDevice, RolloutLayout, RolloutPlaces};
+
+/// Turns of its loops that a thread may take in one dispatch: the software driver llvmpipe leaves every loop after 65,535.
+pub const MOST_TURNS: usize = 60_000;
 
 /// Random numbers for shaders, which other files import as `random`.
 pub const RANDOM: Source = ("shaders/compute/random.wgsl", include_str!("../../shaders/compute/random.wgsl"));

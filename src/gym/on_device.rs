@@ -9,10 +9,10 @@ mod table;
 use super::task::Task;
 use super::vector::EnvError;
 use crate::compute::{
-    ActsOnDevice, Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, RANDOM, RolloutLayout,
+    ActsOnDevice, Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Pace, RANDOM, RolloutLayout,
     RolloutPlaces, Source, Told, Use, compose,
 };
-use crate::physics::{DeviceWorlds, LANES, Pace, SHADER_MODULES};
+use crate::physics::{DeviceWorlds, LANES, SHADER_MODULES};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -99,7 +99,7 @@ impl DeviceEnv {
             Ok((kernel, bindings, rollout, readback))
         };
         let (kernel, bindings, rollout, readback) = made().map_err(EnvError::Device)?;
-        let pace = Pace::new(&worlds);
+        let pace = worlds.pace();
         Ok(DeviceEnv {
             task,
             worlds,
@@ -169,7 +169,7 @@ impl DeviceEnv {
                 return Ok(false);
             }
             let now = together.min(self.layout.steps - done);
-            let whole = self.pace.worlds() >= self.layout.worlds;
+            let whole = self.pace.at_once() >= self.layout.worlds;
             let (steps, started) = (if whole { now } else { 1 }, Instant::now());
             self.submit(|env, commands, worlds| {
                 for _ in 0..steps {
@@ -180,8 +180,8 @@ impl DeviceEnv {
             done += steps;
             // As with the worlds of a submission: more while it is quick, fewer when it was slow.
             together = match started.elapsed() {
-                time if 3 * time < DeviceWorlds::SUBMISSION => 2 * together,
-                time if time > DeviceWorlds::SUBMISSION => (together / 2).max(1),
+                time if 3 * time < Pace::SUBMISSION => 2 * together,
+                time if time > Pace::SUBMISSION => (together / 2).max(1),
                 _ => together,
             };
         }
@@ -199,7 +199,7 @@ impl DeviceEnv {
         worlds: usize,
     ) -> Result<Option<Vec<(String, f64)>>, EnvError> {
         const MOST: u32 = 256;
-        let (device, worlds) = (self.worlds.device.clone(), 0..worlds.min(self.pace.worlds()).min(self.layout.worlds));
+        let (device, worlds) = (self.worlds.device.clone(), 0..worlds.min(self.pace.at_once()).min(self.layout.worlds));
         let made = device.time(MOST, |commands| {
             actor.rewind(commands, worlds.clone())?;
             self.dispatch(commands, worlds.clone(), What::Rewind, false)?;
@@ -253,7 +253,7 @@ impl DeviceEnv {
     ) -> Result<(), EnvError> {
         let mut first = 0;
         while first < self.layout.worlds {
-            let end = (first + self.pace.worlds()).min(self.layout.worlds);
+            let end = (first + self.pace.at_once()).min(self.layout.worlds);
             let mut commands = self.worlds.device.commands();
             let started = Instant::now();
             let device = self.worlds.device.clone();

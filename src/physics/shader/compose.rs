@@ -5,15 +5,13 @@ use super::super::backend::PhysicsError;
 use super::super::dynamics::plan::{Plan, Test};
 use super::super::model::{Integrator, JointKind, Model};
 use super::NAME;
-use crate::compute::{Definitions, Module, Source, compose};
+use crate::compute::{Definitions, MOST_TURNS, Module, Source, compose};
 
 /// Threads of a workgroup, a world each.
 pub const WORKGROUP: usize = 32;
 /// Newton steps and line-search steps of the solver, at most. Two or three, and one or two, are usual.
 const NEWTON_STEPS: usize = 20;
 const SEARCH_STEPS: usize = 12;
-/// Turns of its loops that a thread may take in one dispatch: the software driver llvmpipe leaves every loop after 65,535.
-const MOST_TURNS: usize = 60_000;
 /// Contacts that a world has room for, at most: a humanoid that lies on the ground has about twenty.
 const MOST_SLOTS: usize = 64;
 /// As many as there are of them at once in what robots do.

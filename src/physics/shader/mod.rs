@@ -15,13 +15,13 @@ use super::dynamics::derived::{Layout, frames};
 use super::dynamics::reference::Reference;
 use super::model::Model;
 use crate::basics::Pose;
-use crate::compute::{Buffer, Checks, Device, DeviceError, Use};
+use crate::compute::{Buffer, Checks, Device, DeviceError, Pace, Use};
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use compose::{MODULES, WORKGROUP};
 use worlds::Buffers;
-pub use worlds::{DeviceWorlds, Pace};
+pub use worlds::DeviceWorlds;
 
 /// What `--backend` calls it.
 pub const NAME: &str = "shader";
@@ -62,7 +62,7 @@ impl Shader {
         let reference = Reference::new(&model, NAME)?;
         let on_device = DeviceWorlds::new(&Device::open()?, model.clone(), worlds, &[], checks)?;
         Ok(Shader {
-            pace: Pace::new(&on_device),
+            pace: on_device.pace(),
             readback: results(&on_device)?,
             qpos: model.qpos0().repeat(worlds),
             qvel: vec![0.0; worlds * model.nv()],
@@ -104,7 +104,7 @@ impl Shader {
         let Shader { on_device, pace, readback, .. } = self;
         let (mut first, all) = (0, on_device.worlds);
         while first < all {
-            let end = (first + pace.worlds()).min(all);
+            let end = (first + pace.at_once()).min(all);
             let mut commands = on_device.device.commands();
             on_device.step(&mut commands, first..end, frame_skip)?;
             if end == all {

@@ -4,7 +4,7 @@ use super::compose::{STEP, Specialised, WORKGROUP, most_rounds};
 use super::layout;
 use super::{NAME, PhysicsError};
 use crate::compute::{
-    Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, Told, Use, reflected,
+    Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, Pace, Told, Use, reflected,
 };
 use crate::physics::backend::Quantity;
 use crate::physics::dynamics::derived::Layout;
@@ -13,7 +13,6 @@ use crate::physics::dynamics::plan::Plan;
 use crate::physics::model::{Integrator, Model};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Bytes of the workspaces of one dispatch, at most: enough to keep a large GPU busy.
 const WORKSPACES: u64 = 256 << 20;
@@ -66,9 +65,6 @@ pub struct Buffers {
 }
 
 impl DeviceWorlds {
-    /// How long what is submitted together may take: a tenth of what a system waits before it resets a device.
-    pub const SUBMISSION: Duration = Duration::from_millis(200);
-
     /// Room for a batch of worlds, with the quantities that will be read of them, on the best adapter there is; all numbers are zero.
     ///
     /// # Errors
@@ -131,6 +127,11 @@ impl DeviceWorlds {
         self.model.nq() + 2 * self.model.nv()
     }
 
+    /// How many worlds may be stepped in one submission, of which nothing is known yet.
+    pub fn pace(&self) -> Pace {
+        Pace::new(FIRST_DISPATCH, [WORKGROUP, self.most])
+    }
+
     /// Asks for other quantities.
     pub fn need(&mut self, layout: Layout) -> Result<(), DeviceError> {
         let bytes = 4 * (self.worlds * layout.len) as u64;
@@ -140,7 +141,7 @@ impl DeviceWorlds {
         Ok(())
     }
 
-    /// Lists an env step of some worlds, of at most [`Pace::worlds`]: their controls are held for `frame_skip` timesteps.
+    /// Lists an env step of some worlds, of at most [`Pace::at_once`]: their controls are held for `frame_skip` timesteps.
     pub fn step(
         &mut self,
         commands: &mut Commands,
@@ -201,34 +202,4 @@ impl DeviceWorlds {
 fn bind(device: &Device, kernel: &Kernel, buffers: &Buffers, workspaces: &Buffer) -> Result<Bindings, DeviceError> {
     let Buffers { plan, state, ctrl, derived, frozen } = buffers;
     device.bind(kernel, 0, &[(0, plan), (1, state), (2, ctrl), (3, derived), (4, frozen), (5, workspaces)])
-}
-
-/// How many worlds may be stepped in one submission, so that none takes long: learnt from how long the last ones took.
-#[derive(Clone, Debug)]
-pub struct Pace {
-    worlds: usize,
-    most: usize,
-}
-
-impl Pace {
-    /// For worlds of which nothing is known yet.
-    pub fn new(worlds: &DeviceWorlds) -> Pace {
-        Pace { worlds: FIRST_DISPATCH.min(worlds.most), most: worlds.most }
-    }
-
-    /// Worlds of the next submission.
-    pub fn worlds(&self) -> usize {
-        self.worlds
-    }
-
-    /// Takes note that a submission of so many worlds, from its beginning to its end.
-    pub fn took(&mut self, worlds: usize, started: Instant) {
-        let time = started.elapsed();
-        // Doubled and halved, so that there are few sizes, and late enough that one slow moment changes nothing twice.
-        if worlds == self.worlds && 3 * time < DeviceWorlds::SUBMISSION {
-            self.worlds = (2 * self.worlds).min(self.most);
-        } else if time > DeviceWorlds::SUBMISSION {
-            self.worlds = (self.worlds / 2).max(WORKGROUP).min(self.most);
-        }
-    }
 }
