@@ -16,8 +16,16 @@ const STAGES: u32 = 1u;
 
 // Evaluates the forward dynamics once, and goes on to the state that is evaluated next. STAGES rounds are a timestep.
 fn advance(round: u32) {
-    let ws = &workspaces[group];
     let stage = round % STAGES;
+    begin(stage);
+    // The one place that the evaluation is inlined into.
+    evaluate();
+    finish(stage);
+}
+
+// Remembers where a timestep begins.
+fn begin(stage: u32) {
+    let ws = &workspaces[group];
     if stage == 0u {
         for (var i = hold; i < NQ; i++) {
             ws.qpos_start[i][lane] = ws.qpos[i][lane];
@@ -28,8 +36,10 @@ fn advance(round: u32) {
             ws.qacc_sum[i][lane] = 0.0;
         }
     }
-    // The one place that the evaluation is inlined into.
-    evaluate();
+}
+
+// From accelerations to the state that is evaluated next.
+fn finish(stage: u32) {
 #ifdef HAS_RUNGE_KUTTA
     runge_kutta(stage);
 #else

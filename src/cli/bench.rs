@@ -185,6 +185,9 @@ fn speed(what: &str, speed: &Speed, as_json: bool) {
         for (kernel, seconds) in speed.kernel_s.iter().flatten() {
             println!("  {kernel}: {:.2} ms an env step of the batch", 1e3 * seconds);
         }
+        for (stage, seconds) in speed.stages.iter().flatten() {
+            println!("    {stage}, as a kernel of its own: {:.2} ms", 1e3 * seconds);
+        }
     });
 }
 

@@ -4,6 +4,7 @@ use naga_oil::compose::{
     ComposableModuleDescriptor, Composer, ComposerError, NagaModuleDescriptor, ShaderDefValue, ShaderLanguage,
 };
 use std::collections::HashMap;
+use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
 use wgpu::naga::{Module, TypeInner};
 
 /// A file of WGSL: its path, and what stands in it.
@@ -49,6 +50,15 @@ pub fn compose(modules: &[Source], entry: Source, definitions: &Definitions) -> 
         composer.make_naga_module(descriptor).map_err(Box::new)
     });
     shader.unwrap_or_else(|error: Box<ComposerError>| panic!("{}", error.emit_to_string(&composer)))
+}
+
+/// The bindings of a bind group that the first entry point of a composed shader uses: those that its kernel has.
+pub fn bound(shader: &Module, group: u32) -> Vec<u32> {
+    let Ok(info) = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(shader) else { return vec![] };
+    let uses = info.get_entry_point(0);
+    let globals = shader.global_variables.iter().filter(|(handle, _)| !uses[*handle].is_empty());
+    let bindings = globals.filter_map(|(_, global)| global.binding.filter(|binding| binding.group == group));
+    bindings.map(|binding| binding.binding).collect()
 }
 
 /// The members' names and offsets, and the size, of a struct of a composed shader, whose names carry their module's; None where it has no

@@ -12,11 +12,14 @@ use crate::compute::{
     ActsOnDevice, Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Pace, RANDOM, RolloutLayout,
     RolloutPlaces, Source, Told, Use, compose,
 };
-use crate::physics::{DeviceWorlds, LANES, SHADER_MODULES};
+use crate::physics::{DeviceWorlds, LANES, SHADER_MODULES, Stages};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use table::{Batch, Table};
+
+/// Runs of kernels that are timed, at most.
+const MOST_TIMED: u32 = 1024;
 
 const JUDGE: Source = ("shaders/gym/judge.wgsl", include_str!("../../shaders/gym/judge.wgsl"));
 
@@ -198,15 +201,48 @@ impl DeviceEnv {
         actor: &mut dyn ActsOnDevice,
         worlds: usize,
     ) -> Result<Option<Vec<(String, f64)>>, EnvError> {
-        const MOST: u32 = 256;
         let (device, worlds) = (self.worlds.device.clone(), 0..worlds.min(self.pace.at_once()).min(self.layout.worlds));
-        let made = device.time(MOST, |commands| {
+        let made = device.time(MOST_TIMED, |commands| {
             actor.rewind(commands, worlds.clone())?;
             self.dispatch(commands, worlds.clone(), What::Rewind, false)?;
             self.advance(actor, commands, worlds)
         });
-        let times = made.map_err(EnvError::Device)?;
-        Ok(times.map(|times| times.into_iter().map(|(name, time)| (name, time.as_secs_f64())).collect()))
+        Ok(made.map_err(EnvError::Device)?.map(seconds))
+    }
+
+    /// How long each stage of the physics takes in one env step of up to `worlds` worlds, in seconds, as a kernel of its own; None where the adapter
+    /// keeps no time.
+    ///
+    /// # Errors
+    /// [`EnvError::Device`].
+    pub fn stage_times(
+        &mut self,
+        actor: &mut dyn ActsOnDevice,
+        worlds: usize,
+    ) -> Result<Option<Vec<(String, f64)>>, EnvError> {
+        let (device, worlds) = (self.worlds.device.clone(), 0..worlds.min(self.pace.at_once()).min(self.layout.worlds));
+        let mut run = || {
+            let mut stages = Stages::new(&self.worlds, Checks::Off)?;
+            let mut times = None;
+            // Twice, since a software driver compiles at the first time.
+            for _ in 0..2 {
+                let mut commands = device.commands();
+                actor.rewind(&mut commands, worlds.clone())?;
+                self.dispatch(&mut commands, worlds.clone(), What::Rewind, false)?;
+                actor.act(&mut commands, worlds.clone())?;
+                device.submit(commands);
+                device.wait()?;
+                times = device.time(MOST_TIMED, |commands| {
+                    stages.step(&self.worlds, commands, worlds.clone(), self.task.frame_skip())
+                })?;
+                let mut commands = device.commands();
+                self.dispatch(&mut commands, worlds.clone(), What::Judge, false)?;
+                self.look(&mut commands, worlds.clone())?;
+                device.submit(commands);
+            }
+            Ok(times)
+        };
+        Ok(run().map_err(EnvError::Device)?.map(seconds))
     }
 
     /// A rough count of the work of one env step of one world: operations, and bytes of the workspace read or written.
@@ -281,6 +317,10 @@ impl DeviceEnv {
         commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(LANES));
         Ok(())
     }
+}
+
+fn seconds(times: Vec<(String, Duration)>) -> Vec<(String, f64)> {
+    times.into_iter().map(|(name, time)| (name, time.as_secs_f64())).collect()
 }
 
 impl DeviceRollout {

@@ -52,6 +52,10 @@ pub struct Speed {
     /// Seconds of each kernel in one env step of the batch there, where the adapter keeps time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_s: Option<BTreeMap<String, f64>>,
+    /// Seconds of each stage of the physics in such an env step, as a kernel of its own: together they take longer than the physics' kernel, which
+    /// does them all, by what it costs to begin a dispatch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stages: Option<BTreeMap<String, f64>>,
     /// What one env step of one world costs there, roughly: floating-point operations and bytes. A device that computes P operations and moves
     /// B bytes a second makes min(P / operations, B / bytes) env steps at best: an estimate, and measured nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,9 +149,11 @@ fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabErr
         Ok(Round { env_steps: (worlds * STEPS) as u64, time: started.elapsed() })
     })?;
     let kernel_s = device.env.times(&mut device.actor, worlds)?.map(|times| times.into_iter().collect());
+    let stages = device.env.stage_times(&mut device.actor, worlds)?.map(|times| times.into_iter().collect());
     Ok(Speed {
         rollout_steps_per_s: Some(made.env_steps_per_s),
         kernel_s,
+        stages,
         estimated_operations_and_bytes: Some(device.env.work()),
         ..speed
     })
@@ -210,6 +216,7 @@ fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, 
         first_step_s: None,
         rollout_steps_per_s: None,
         kernel_s: None,
+        stages: None,
         estimated_operations_and_bytes: None,
         device: processor(),
     })

@@ -43,10 +43,14 @@ pub const MODULES: &[Source] = &[
     file!("dynamics.wgsl"),
     file!("integrate.wgsl"),
     file!("derived.wgsl"),
+    file!("batch.wgsl"),
 ];
 
 /// The env step of a batch.
 pub const STEP: Source = file!("step.wgsl");
+
+/// A part of it.
+const STAGE: Source = file!("stage.wgsl");
 
 /// What a robot fills into the shaders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +111,13 @@ impl Specialised {
     /// What it fills in.
     pub fn definitions(&self) -> &Definitions {
         &self.definitions
+    }
+
+    /// The shader of one stage of a step: shaders/physics/stage.wgsl has their names.
+    pub fn stage(&self, name: &str) -> Module {
+        let mut definitions = self.definitions.clone();
+        definitions.feature(&format!("STAGE_{}", name.to_uppercase()), true);
+        compose(MODULES, STAGE, &definitions)
     }
 
     /// The shader of one entry file for this robot, validated.

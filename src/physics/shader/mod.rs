@@ -6,6 +6,7 @@
 
 mod compose;
 mod layout;
+mod stages;
 #[cfg(test)]
 mod tests;
 mod worlds;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use compose::{MODULES, WORKGROUP};
+pub use stages::Stages;
 use worlds::Buffers;
 pub use worlds::DeviceWorlds;
 

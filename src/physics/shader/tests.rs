@@ -121,6 +121,52 @@ fn agrees(name: &str) {
     a_broken_world_is_frozen_alone(&mut shader);
 }
 
+/// The stages as kernels of their own, one after another, are the step.
+fn is_its_stages(name: &str) {
+    let (model, frame_skip) = robot(name);
+    let states = States::golden(name, &model);
+    let worlds = states.qpos.len() / model.nq();
+    let mut shader = Shader::with(model, worlds, Checks::On).unwrap();
+    shader.need(&Quantity::ALL).unwrap();
+    let order: Vec<usize> = (0..worlds).collect();
+    let mut results = vec![];
+    for staged in [false, true] {
+        let ctrl: Vec<f32> = states.set(&mut shader, &order).iter().map(|u| *u as f32).collect();
+        shader.upload_states();
+        let on_device = &mut shader.on_device;
+        on_device.device.upload(&on_device.buffers.ctrl, 0, bytemuck::cast_slice(&ctrl));
+        let mut commands = on_device.device.commands();
+        if staged {
+            let mut stages = Stages::new(on_device, Checks::On).unwrap();
+            stages.step(on_device, &mut commands, 0..worlds, frame_skip).unwrap();
+        } else {
+            on_device.step(&mut commands, 0..worlds, frame_skip).unwrap();
+        }
+        let Buffers { state, derived, .. } = &on_device.buffers;
+        let [states, all] =
+            [on_device.width(), on_device.width() + on_device.layout.len].map(|n| 4 * (worlds * n) as u64);
+        commands.copy(state, &shader.readback, 0, states);
+        commands.copy(derived, &shader.readback, states, all - states);
+        on_device.device.submit(commands);
+        let mut numbers = vec![0.0_f32; all as usize / 4];
+        on_device
+            .device
+            .read(&shader.readback, all, |bytes| bytemuck::cast_slice_mut(&mut numbers).copy_from_slice(bytes))
+            .unwrap();
+        results.push(numbers);
+    }
+    let errors = results[0].iter().zip(&results[1]).map(|(a, b)| (a - b).abs() / (1.0 + b.abs()));
+    let worst = errors.fold(0.0, |most, x| if x <= most { most } else { x });
+    println!("{name}: the stages differ from the step by {worst:.0e}");
+    assert!(worst < 1e-3 && results[0].iter().any(|x| x.abs() > 0.1), "{name}: {worst}");
+}
+
+/// With contacts and Runge–Kutta, and with neither.
+#[test]
+fn a_step_is_its_stages() {
+    ["hopper", "reacher"].into_iter().for_each(is_its_stages);
+}
+
 /// A world that is given something that is no number stays where it was until it is set, and the others go on.
 fn a_broken_world_is_frozen_alone(shader: &mut Shader) {
     let (nq, nv, nu) = (shader.model().nq(), shader.model().nv(), shader.model().nu());

@@ -98,7 +98,7 @@ impl DeviceWorlds {
         let workspaces = device.buffer("workspaces", room, Use::Storage)?;
         let kernel = device.kernel("physics step", shader, "main", checks)?;
         Ok(DeviceWorlds {
-            bindings: bind(device, &kernel, &buffers, &workspaces)?,
+            bindings: device.bind(&kernel, 0, &bindings(&buffers, &workspaces))?,
             device: device.clone(),
             stages: if plan.integrator == Integrator::Rk4 { 4 } else { 1 },
             most_rounds: most_rounds(&plan),
@@ -136,7 +136,7 @@ impl DeviceWorlds {
     pub fn need(&mut self, layout: Layout) -> Result<(), DeviceError> {
         let bytes = 4 * (self.worlds * layout.len) as u64;
         self.buffers.derived = self.device.buffer("derived quantities", bytes, Use::Storage)?;
-        self.bindings = bind(&self.device, &self.kernel, &self.buffers, &self.workspaces)?;
+        self.bindings = self.device.bind(&self.kernel, 0, &self.bindings())?;
         self.layout = layout;
         Ok(())
     }
@@ -148,12 +148,17 @@ impl DeviceWorlds {
         worlds: Range<usize>,
         frame_skip: usize,
     ) -> Result<(), DeviceError> {
-        let rounds = frame_skip * self.stages;
+        let rounds = self.rounds(frame_skip);
         for first_round in (0..rounds).step_by(self.most_rounds) {
             let end_round = (first_round + self.most_rounds).min(rounds);
             self.dispatch(commands, worlds.clone(), [first_round, end_round, rounds], false)?;
         }
         Ok(())
+    }
+
+    /// Forward evaluations of an env step.
+    pub fn rounds(&self, frame_skip: usize) -> usize {
+        frame_skip * self.stages
     }
 
     /// A rough count of the work of one env step of one world: floating-point operations with a handful of contacts and three Newton steps, and bytes
@@ -162,7 +167,7 @@ impl DeviceWorlds {
         let (nv, bodies) = (self.model.nv() as f64, self.model.nbody() as f64);
         let (contacts, directions) = (self.contacts.min(8) as f64, 3.0);
         let newton = nv.powi(3) / 3.0 + 4.0 * nv.powi(2) + contacts * (60.0 + 12.0 * directions * nv);
-        let evaluations = (frame_skip * self.stages) as f64;
+        let evaluations = self.rounds(frame_skip) as f64;
         let operations = evaluations * (700.0 * bodies + 200.0 * nv + 3.0 * newton);
         [operations, 3.0 * evaluations * self.workspace as f64 / WORKGROUP as f64]
     }
@@ -180,10 +185,23 @@ impl DeviceWorlds {
         &mut self,
         commands: &mut Commands,
         worlds: Range<usize>,
-        [first_round, end_round, rounds]: [usize; 3],
+        rounds: [usize; 3],
         look: bool,
     ) -> Result<(), DeviceError> {
-        let batch = layout::Batch {
+        let batch = self.batch(worlds.clone(), rounds, look);
+        let told = self.told.tell(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
+        commands.run(&self.kernel, &[&self.bindings, &told], DeviceWorlds::groups(worlds.len()));
+        Ok(())
+    }
+
+    /// What a dispatch is told: the worlds, and the first round, the one after the last, and how many an env step has.
+    pub fn batch(
+        &self,
+        worlds: Range<usize>,
+        [first_round, end_round, rounds]: [usize; 3],
+        look: bool,
+    ) -> layout::Batch {
+        layout::Batch {
             first: worlds.start as u32,
             end: worlds.end as u32,
             first_round: first_round as u32,
@@ -192,14 +210,21 @@ impl DeviceWorlds {
             look: u32::from(look),
             zero: 0,
             kept: layout::Layout::of(&self.layout),
-        };
-        let told = self.told.tell(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
-        commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(WORKGROUP));
-        Ok(())
+        }
+    }
+
+    /// Workgroups of a dispatch of so many worlds.
+    pub fn groups(worlds: usize) -> usize {
+        worlds.div_ceil(WORKGROUP)
+    }
+
+    /// The buffers of bind group 0, by their bindings.
+    pub fn bindings(&self) -> [(u32, &Buffer); 6] {
+        bindings(&self.buffers, &self.workspaces)
     }
 }
 
-fn bind(device: &Device, kernel: &Kernel, buffers: &Buffers, workspaces: &Buffer) -> Result<Bindings, DeviceError> {
+fn bindings<'a>(buffers: &'a Buffers, workspaces: &'a Buffer) -> [(u32, &'a Buffer); 6] {
     let Buffers { plan, state, ctrl, derived, frozen } = buffers;
-    device.bind(kernel, 0, &[(0, plan), (1, state), (2, ctrl), (3, derived), (4, frozen), (5, workspaces)])
+    [(0, plan), (1, state), (2, ctrl), (3, derived), (4, frozen), (5, workspaces)]
 }
