@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("physics", &["basics", "settings", "compute"]),
     ("gym", &["basics", "settings", "compute", "physics"]),
     ("learn", &["basics", "settings", "compute"]),
-    ("preference", &["basics", "settings", "learn"]),
+    ("preference", &["basics", "settings", "compute", "learn"]),
     ("text", &["basics", "settings", "learn", "preference"]),
     ("store", &["basics", "settings"]),
     ("view", &["basics", "settings"]),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders of files that are parts of shaders.
-const PARTS: [&str; 4] = ["shaders/physics", "shaders/compute", "shaders/gym", "shaders/learn"];
+const PARTS: [&str; 5] = ["shaders/physics", "shaders/compute", "shaders/gym", "shaders/learn", "shaders/preference"];
 
 #[test]
 fn every_shader_is_valid() {

@@ -1,7 +1,7 @@
 //! A graphics device that computes: found, opened, asked what it can do, and given work. Nothing here knows what is computed.
 //!
-//! The rooms that compute on a device (physics its steps, gym its rewards, learn its actions) hold their own kernels and buffers, and hand
-//! each other the buffers; no other room names wgpu for this.
+//! The rooms that compute on a device (physics its steps, gym its rewards, learn its actions, preference its scores) hold their own kernels and buffers,
+//! and hand each other the buffers; no other room names wgpu for this.
 
 mod compose;
 mod device;

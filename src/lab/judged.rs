@@ -13,8 +13,8 @@ use crate::basics::{
 use crate::gym::Task;
 use crate::learn::{Rollout, whiten};
 use crate::preference::{
-    Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, StepRecord,
-    Unjudged, choose_pairs, disputed, rank_pairs,
+    Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, Scores,
+    StepRecord, Unjudged, choose_pairs, disputed, rank_pairs,
 };
 use crate::settings::{ExploreSettings, LabelSettings, RunSettings};
 use rand::{RngExt, seq::IndexedRandom};
@@ -259,13 +259,22 @@ impl Judged {
         chosen.into_iter().map(again).collect()
     }
 
+    /// The reward as it stands.
+    pub fn reward(&self) -> &RewardModel {
+        &self.reward
+    }
+
     /// Puts the learned reward in the place of the task's own, and returns the mean learned return of the episodes that ended, if any did.
-    pub fn score(&mut self, rollout: &mut Rollout, played: &[f32]) -> Option<f64> {
+    /// `scores` are the reward model's, where they are known already.
+    pub fn score(&mut self, rollout: &mut Rollout, played: &[f32], scores: Option<&Scores>) -> Option<f64> {
         if self.fitted.is_none() {
             rollout.rewards.fill(0.0);
             return None;
         }
-        self.rescore(rollout, played);
+        match scores {
+            Some(scores) => rollout.rewards.copy_from_slice(&scores.rewards),
+            None => self.rescore(rollout, played),
+        }
         let mut ended = Vec::new();
         for i in 0..rollout.samples() {
             let world = i % rollout.worlds;
@@ -287,18 +296,20 @@ impl Judged {
         }
     }
 
+    /// The rewards of a rollout by the reward model as it stands.
     pub fn rescore(&self, rollout: &mut Rollout, played: &[f32]) {
         rollout.rewards = self.reward.rewards(&rollout.obs, played, rollout.samples());
     }
 
     /// Lets the monitor look at what the policy does, now and then. An alarm asks for a handful of labels more than have been learnt from.
-    pub fn watch(&mut self, rollout: &Rollout, played: &[f32], handful: usize) -> Values {
+    pub fn watch(&mut self, rollout: &Rollout, played: &[f32], scores: Option<&Scores>, handful: usize) -> Values {
         self.unwatched += 1;
         if self.fitted.is_none() || self.unwatched < WATCH_EVERY {
             return Values::new();
         }
         self.unwatched = 0;
-        let ratio = self.monitor.look(self.reward.spread(&rollout.obs, played));
+        let spread = scores.map_or_else(|| self.reward.spread(&rollout.obs, played), Scores::spread);
+        let ratio = self.monitor.look(spread);
         let alarm = self.monitor.alarm().is_some();
         if let (true, Some((labels, _))) = (alarm, self.fitted) {
             self.urgent = self.urgent.max(labels + handful);

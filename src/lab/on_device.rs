@@ -1,18 +1,24 @@
-//! Worlds and policy together on one graphics device: rollouts that never leave it until they are whole.
+//! Worlds, policy and reward model together on one graphics device: rollouts that never leave it until they are whole.
 
 use super::LabError;
 use crate::basics::Seed;
-use crate::compute::{Checks, Device};
+use crate::compute::{Checks, Device, DeviceError};
 use crate::gym::{DeviceEnv, DeviceRollout, EnvError, Task};
 use crate::learn::{Acting, DeviceActor, Policy, Rollout};
+use crate::preference::{DeviceScorer, RewardModel, Scores};
 use crate::settings::folders::cache_folder;
 use crate::store::{keep_shaders, read_shaders};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A task's worlds, and the policy that acts in them.
+/// A task's worlds, the policy that acts in them, and what scores what they do.
 pub(super) struct OnDevice {
     pub env: DeviceEnv,
     pub actor: DeviceActor,
+    device: Device,
+    checks: Checks,
+    /// Made when it is first asked; None where the device leaves the reward model to the host.
+    scorer: Option<Option<DeviceScorer>>,
     brought: DeviceRollout,
 }
 
@@ -32,23 +38,14 @@ impl OnDevice {
         checks: Checks,
     ) -> Result<OnDevice, LabError> {
         let mut device = Device::open().map_err(EnvError::Device)?;
-        // Checked ones are for tests, which leave nothing behind.
-        let folder = cache_folder().filter(|_| checks == Checks::Off).map(|folder| folder.join("shaders"));
-        let place = folder.zip(device.keeps_as().map(str::to_owned));
-        let kept = place.as_ref().and_then(|(folder, name)| read_shaders(folder, name));
+        let kept = place(&device, checks).and_then(|(folder, name)| read_shaders(&folder, &name));
         device.keep(kept.as_deref()).map_err(EnvError::Device)?;
         let env = DeviceEnv::new(&device, task.clone(), worlds, steps, trailed, checks)?;
         let buffers = [env.rollout(), env.controls()];
         let actor = DeviceActor::new(&device, env.layout(), policy, task.model().ctrl_range(), buffers, seed, checks)
             .map_err(EnvError::Device)?;
-        if let (Some((folder, name)), Some(compiled)) = (place, device.kept().filter(|all| kept.as_ref() != Some(all)))
-        {
-            // What is not kept is compiled again.
-            if let Err(error) = keep_shaders(&folder, &name, &compiled) {
-                log::debug!("{error}");
-            }
-        }
-        Ok(OnDevice { env, actor, brought: DeviceRollout::default() })
+        keep(&device, checks, kept);
+        Ok(OnDevice { env, actor, device, checks, scorer: None, brought: DeviceRollout::default() })
     }
 
     /// Steps every world through one rollout of this policy, and gives it to the learner's `rollout`, values left out.
@@ -95,6 +92,21 @@ impl OnDevice {
         Ok(())
     }
 
+    /// What a reward model, always of the same shape, says of the last rollout, which still lies on the device; None for one that is too large
+    /// for it.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn score(&mut self, reward: &RewardModel) -> Result<Option<Scores>, DeviceError> {
+        let OnDevice { env, device, checks, scorer, .. } = self;
+        if scorer.is_none() {
+            let (kept, range) = (device.kept(), env.task().model().ctrl_range());
+            *scorer = Some(DeviceScorer::new(device, env.layout(), reward, range, env.rollout(), *checks)?);
+            keep(device, *checks, kept);
+        }
+        scorer.iter_mut().flatten().next().map(|scorer| scorer.score(reward)).transpose()
+    }
+
     /// `[N, O]`: the observations after the last step.
     pub fn last_obs(&self) -> &[f32] {
         let layout = self.env.layout();
@@ -115,12 +127,37 @@ impl OnDevice {
     }
 }
 
+/// Actions as the robot receives them, `[n, A]`: clipped to what its actuators take.
+pub(super) fn played<'a>(task: &'a Task, actions: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+    let range = task.model().ctrl_range().iter().cycle();
+    actions.iter().zip(range).map(|(x, [low, high])| x.clamp(*low as f32, *high as f32))
+}
+
+/// Folder and name of what the driver compiled; None where nothing is kept: checked shaders are for tests, which leave nothing behind.
+fn place(device: &Device, checks: Checks) -> Option<(PathBuf, String)> {
+    let folder = cache_folder().filter(|_| checks == Checks::Off).map(|folder| folder.join("shaders"));
+    folder.zip(device.keeps_as().map(str::to_owned))
+}
+
+/// Keeps what the driver compiled for the next run, where it is not what `kept` holds already.
+fn keep(device: &Device, checks: Checks, kept: Option<Vec<u8>>) {
+    let compiled = device.kept().filter(|compiled| kept.as_ref() != Some(compiled));
+    if let Some(((folder, name), compiled)) = place(device, checks).zip(compiled) {
+        // What is not kept is compiled again.
+        if let Err(error) = keep_shaders(&folder, &name, &compiled) {
+            log::debug!("{error}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::basics::{Choice, Frames};
     use crate::gym::{Autoreset, VectorEnv};
     use crate::learn::Ppo;
     use crate::physics::{Precision, backend};
+    use crate::preference::Comparison;
     use crate::settings::{PpoSettings, TaskSpec};
 
     fn policy(task: &Task) -> Policy {
@@ -248,6 +285,76 @@ mod tests {
         again.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
         assert_eq!(first, rollout);
     }
+
+    /// What a reward model that was taught by judgements of a rollout says of it on the device is what it says on the processor, and so is by how
+    /// much its members differ; also after it was taught again, and where a number is none.
+    fn scores_alike(name: &str) {
+        let task = Arc::new(Task::load(name).unwrap());
+        let (policy, worlds, steps) = (policy(&task), 40, 30);
+        let mut device = OnDevice::new(&task, &policy, worlds, steps, 0, Seed(3), Checks::On).unwrap();
+        device.env.reset(3, false).unwrap();
+        let mut rollout = Rollout::new(worlds);
+        device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
+        let played: Vec<f32> = played(&task, &rollout.actions).collect();
+        let (o, a) = (task.obs_dim(), task.act_dim());
+        let clip = |world: usize| {
+            let mut frames = Frames { steps, obs_dim: o, act_dim: a, ..Frames::default() };
+            for row in (0..steps).map(|step| step * worlds + world) {
+                frames.obs.extend_from_slice(&rollout.obs[row * o..][..o]);
+                frames.actions.extend_from_slice(&played[row * a..][..a]);
+                frames.task_reward.push(device.tastes()[row]);
+            }
+            frames
+        };
+        let clips: Vec<Frames> = (0..worlds).map(clip).collect();
+        let comparisons: Vec<Comparison> = (0..)
+            .zip(clips.chunks_exact(2))
+            .filter_map(|(id, pair)| {
+                let [left, right] = [0, 1].map(|k| pair[k].task_reward.iter().sum::<f32>());
+                Comparison::new(id, &pair[0], &pair[1], if left > right { Choice::Left } else { Choice::Right })
+            })
+            .collect();
+        let mut reward = RewardModel::new(o, a, task.spec().reward_model(), Seed(4));
+        let mut obs = rollout.obs.clone();
+        for round in 0..3 {
+            if round < 2 {
+                reward.fit(&comparisons, &[], &mut || false).unwrap();
+                reward.renormalise(&rollout.obs, &played).unwrap();
+            } else {
+                // In the middle of a rollout, among what this reward sees.
+                obs[7 * o] = f32::NAN;
+                let at = 4 * (device.env.layout().places().obs + 7 * o) as u64;
+                device.device.upload(device.env.rollout(), at, bytemuck::bytes_of(&f32::NAN));
+            }
+            let found = device.score(&reward).unwrap().unwrap();
+            let wanted = reward.rewards(&obs, &played, steps * worlds);
+            let broken = |rewards: &[f32]| (0..rewards.len()).filter(|i| rewards[*i].is_nan()).collect::<Vec<_>>();
+            let none: &[usize] = if round < 2 { &[] } else { &[7] };
+            assert_eq!([broken(&found.rewards), broken(&wanted)], [none, none], "{name}");
+            let numbers = |rewards: &[f32]| rewards.iter().copied().filter(|x| !x.is_nan()).collect::<Vec<f32>>();
+            let worst = scaled(&numbers(&found.rewards), &numbers(&wanted));
+            let (ours, spread) = (found.spread(), reward.spread(&obs, &played));
+            println!("{name}: worst {worst:.0e}, spread {ours} and {spread}");
+            assert!(worst < 1e-4, "{name}: {worst}");
+            let most = numbers(&wanted).into_iter().fold(0.0, f32::max);
+            assert!(most > 0.5, "{name}: a reward that says nothing");
+            match round {
+                2 => assert!(ours.is_nan() && spread.is_nan(), "{name}"),
+                _ => assert!(spread > 0.01 && (ours - spread).abs() < 1e-4 * (1.0 + spread), "{name}"),
+            }
+        }
+    }
+
+    macro_rules! score {
+        ($($name:ident),* $(,)?) => {
+            mod scores_are_the_processors {
+                $(#[test] fn $name() { super::scores_alike(stringify!($name)); })*
+            }
+        };
+    }
+
+    // One sees all of observation and action, the other products of a part of the observation.
+    score!(hopper, hopper_backflip);
 
     /// A fixed policy's mean return on the device and on the processor, which draw other beginnings, differ by less than their confidence allows. A
     /// thousand episodes, since a hundred hide a difference of half a standard deviation; 99.9 %, since the seed is one of many.

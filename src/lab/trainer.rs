@@ -10,15 +10,15 @@ use super::control::Label;
 use super::evaluate::run_policy;
 use super::judged::{Judged, Taken};
 use super::ledger::Offered;
-use super::on_device::OnDevice;
+use super::on_device::{OnDevice, played};
 use super::vocabulary::DisputedView;
 use super::worlds::{INSTEAD, sentence, without_device};
 use crate::basics::{Array, Arrays, Clip, ItemId, Seed};
-use crate::compute::Checks;
+use crate::compute::{Checks, DeviceError};
 use crate::gym::{EnvError, Task, VectorEnv};
 use crate::learn::{Acting, Actions, Policy, Ppo, Rollout, Transition};
 use crate::physics;
-use crate::preference::Alarm;
+use crate::preference::{Alarm, Scores};
 use crate::settings::{RewardSource, RunSettings};
 use rand::RngExt;
 use std::ops::Range;
@@ -218,7 +218,7 @@ impl Trainer {
     pub fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         if let Some(mut device) = self.device.take() {
             match self.collect_on(&mut device, cancelled) {
-                Err(LabError::Env(EnvError::Device(error))) => self.warning = Some(sentence(&error)),
+                Err(LabError::Env(EnvError::Device(error))) => self.lose_device(&error),
                 done => {
                     self.device = Some(device);
                     return done;
@@ -277,10 +277,8 @@ impl Trainer {
         }
         device.collect(&self.ppo.policy(), Acting::Sampling, &mut self.rollout, cancelled)?;
         let (worlds, o, a) = (self.env.worlds(), self.task.obs_dim(), self.task.act_dim());
-        let range = self.task.model().ctrl_range().iter().cycle();
         self.played.clear();
-        self.played
-            .extend(self.rollout.actions.iter().zip(range).map(|(x, [low, high])| x.clamp(*low as f32, *high as f32)));
+        self.played.extend(played(&self.task, &self.rollout.actions));
         self.true_returns.clear();
         for step in 0..self.rollout.steps {
             let samples = step * worlds..(step + 1) * worlds;
@@ -311,6 +309,25 @@ impl Trainer {
         Ok(())
     }
 
+    /// Goes on with the worlds that waited for the graphics device to fail.
+    fn lose_device(&mut self, error: &DeviceError) {
+        self.device = None;
+        self.warning = Some(sentence(error));
+        if let Some(judged) = &mut self.judged {
+            judged.begin_again();
+        }
+    }
+
+    /// What the learned reward says of the latest rollout, where that lies on a graphics device.
+    fn scores(&mut self) -> Option<Scores> {
+        let judged = self.judged.as_ref().filter(|judged| judged.has_reward())?;
+        let scores = self.device.as_mut()?.score(judged.reward());
+        scores.unwrap_or_else(|error| {
+            self.lose_device(&error);
+            None
+        })
+    }
+
     /// Goes on without the graphics device that failed; any other error stands.
     fn leave_device(&mut self, error: EnvError) -> Result<(), LabError> {
         let (env, sentence) = without_device(&self.env, error, self.threads)?;
@@ -331,12 +348,12 @@ impl Trainer {
         if !self.true_returns.is_empty() {
             values.push(("true_return", self.true_returns.iter().sum::<f64>() / self.true_returns.len() as f64));
         }
-        let (explored, handful) = (self.explores(), self.handful());
+        let (explored, handful, scores) = (self.explores(), self.handful(), self.scores());
         if let Some(judged) = &mut self.judged {
             // From here on the rollout holds the learned reward alone, or none.
-            let learned = judged.score(&mut self.rollout, &self.played);
+            let learned = judged.score(&mut self.rollout, &self.played, scores.as_ref());
             values.extend(learned.map(|value| ("learned_return", value)));
-            values.extend(judged.watch(&self.rollout, &self.played, handful));
+            values.extend(judged.watch(&self.rollout, &self.played, scores.as_ref(), handful));
             if explored {
                 values.push(("state_entropy", judged.explore(&mut self.rollout)));
             } else if judged.has_reward() {
@@ -444,7 +461,6 @@ fn length(span: &Range<u64>) -> u64 {
 mod tests {
     use super::*;
     use crate::basics::{Choice, JudgementId, PairId};
-    use crate::compute::DeviceError;
     use crate::settings::{ExploreSettings, TeacherKind};
 
     /// A policy that begins again knows nothing but what observations look like, has a learning rate of its own, and what is saved of it

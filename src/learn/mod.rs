@@ -9,6 +9,7 @@
 mod adam;
 mod arrays;
 mod dense;
+mod device_network;
 mod devices;
 mod error;
 mod gae;
@@ -33,6 +34,7 @@ mod threads;
 pub use adam::{Adam, clip_by_global_norm, global_norm};
 pub use arrays::Reader;
 pub use dense::{Dense, Layer};
+pub use device_network::{DeviceLayer, DeviceLayers, NETWORK, columns};
 pub use devices::{CudaLibrary, cuda_devices, cuda_library};
 pub use error::LearnError;
 pub use gae::{Gae, Trajectories, gae};

@@ -1,5 +1,6 @@
 //! A policy that acts on the graphics device: normaliser, network, sampling and log-density beside the worlds that it acts in.
 
+use super::device_network::{DeviceLayers, NETWORK, columns};
 use super::gaussian::Spread;
 use super::policy::Policy;
 use crate::basics::Seed;
@@ -41,16 +42,6 @@ pub struct DeviceActor {
     told: Told,
 }
 
-/// One layer's row of the shader's table.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct Layer {
-    inputs: u32,
-    columns: u32,
-    weight: u32,
-    bias: u32,
-}
-
 /// One dispatch.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -85,14 +76,13 @@ impl DeviceActor {
         checks: Checks,
     ) -> Result<DeviceActor, DeviceError> {
         let layers = policy.layers();
-        let widest = layers.iter().flat_map(|layer| [layer.inputs, layer.outputs]).max().unwrap_or(1).div_ceil(4);
-        let shader = compose(&[RANDOM], ACT, &definitions(layout, layers.len(), widest));
+        let widest = layers.iter().flat_map(|layer| [layer.inputs, layer.outputs]).max().map_or(1, columns);
+        let shader = compose(&[RANDOM, NETWORK], ACT, &definitions(layout, layers.len(), widest));
         let kernel = device.kernel("act", shader, "main", checks)?;
         let range: Vec<[f32; 2]> = range.iter().map(|range| range.map(|x| x as f32)).collect();
-        let head = head(policy, &range, Acting::Sampling);
-        let numbers = numbers(policy);
+        let [head, numbers] = packed(policy, &range, Acting::Sampling);
         let table = device.buffer("policy", head.len() as u64, Use::Storage)?;
-        let weights = device.buffer("weights", 4 * numbers.len() as u64, Use::Storage)?;
+        let weights = device.buffer("weights", numbers.len() as u64, Use::Storage)?;
         let clock = device.buffer("clock", 8 * layout.worlds as u64, Use::Storage)?;
         let room = device.buffer("activations", (2 * 16 * widest * layout.worlds) as u64, Use::Storage)?;
         let all = [(0, &table), (1, &weights), (2, rollout), (3, controls), (4, &clock), (5, &room)];
@@ -115,8 +105,9 @@ impl DeviceActor {
     /// Acts from now on as this policy does, which has the shape of the first.
     pub fn follow(&mut self, policy: &Policy, acting: Acting) {
         self.acting = acting;
-        self.device.upload(&self.policy, 0, &head(policy, &self.range, acting));
-        self.device.upload(&self.numbers, 0, bytemuck::cast_slice(&numbers(policy)));
+        let [head, numbers] = packed(policy, &self.range, acting);
+        self.device.upload(&self.policy, 0, &head);
+        self.device.upload(&self.numbers, 0, &numbers);
     }
 
     fn dispatch(&mut self, commands: &mut Commands, worlds: Range<usize>, rewind: bool) -> Result<(), DeviceError> {
@@ -161,22 +152,11 @@ fn definitions(layout: RolloutLayout, layers: usize, widest: usize) -> Definitio
     definitions
 }
 
-/// The table that shaders/learn/act.wgsl calls `Policy`.
-fn head(policy: &Policy, range: &[[f32; 2]], acting: Acting) -> Vec<u8> {
+/// The table that shaders/learn/act.wgsl calls `Policy`, and its layers' numbers.
+fn packed(policy: &Policy, range: &[[f32; 2]], acting: Acting) -> [Vec<u8>; 2] {
     let spread = Spread::new(policy.log_std());
-    let mut at = 0;
-    let mut bytes = vec![];
-    for layer in policy.layers() {
-        let columns = layer.outputs.div_ceil(4);
-        let row = Layer {
-            inputs: layer.inputs as u32,
-            columns: columns as u32,
-            weight: at as u32,
-            bias: (at + layer.inputs * columns) as u32,
-        };
-        bytes.extend_from_slice(bytemuck::bytes_of(&row));
-        at += (layer.inputs + 1) * columns;
-    }
+    let layers = DeviceLayers::new(&policy.layers());
+    let mut bytes = bytemuck::cast_slice(&layers.rows).to_vec();
     for ((std, inverse), [low, high]) in spread.std().iter().zip(spread.inverse()).zip(range) {
         bytes.extend_from_slice(bytemuck::bytes_of(&[*std, *inverse, *low, *high]));
     }
@@ -186,22 +166,7 @@ fn head(policy: &Policy, range: &[[f32; 2]], acting: Acting) -> Vec<u8> {
     bytes.extend_from_slice(bytemuck::bytes_of(&spread.constant()));
     bytes.extend_from_slice(bytemuck::bytes_of(&u32::from(acting == Acting::Mean)));
     bytes.resize(bytes.len().next_multiple_of(16), 0);
-    bytes
-}
-
-/// Weights and biases: of each layer a row of outputs for each input, then the biases, rows filled up with zeros to vectors of four.
-fn numbers(policy: &Policy) -> Vec<f32> {
-    let mut numbers = vec![];
-    for layer in policy.layers() {
-        let width = layer.outputs.next_multiple_of(4);
-        for input in 0..layer.inputs {
-            numbers.extend((0..layer.outputs).map(|output| layer.weight[output * layer.inputs + input]));
-            numbers.resize(numbers.len() + width - layer.outputs, 0.0);
-        }
-        numbers.extend_from_slice(&layer.bias);
-        numbers.resize(numbers.len() + width - layer.outputs, 0.0);
-    }
-    numbers
+    [bytes, bytemuck::cast_slice(&layers.numbers).to_vec()]
 }
 
 #[cfg(test)]
@@ -214,14 +179,13 @@ mod tests {
     fn a_policy_lies_as_the_shader_reads_it() {
         let (obs_dim, act_dim) = (5, 3);
         let layout = RolloutLayout { steps: 1, worlds: 1, obs_dim, act_dim, state_dim: 0, trailed: 0, ends: 0 };
-        let module = compose(&[RANDOM], ACT, &definitions(layout, 2, 16));
+        let module = compose(&[RANDOM, NETWORK], ACT, &definitions(layout, 2, 16));
         macro_rules! check {
             ($type:ident { $($field:ident),* $(,)? }) => {
                 let ours = vec![$((stringify!($field).to_string(), offset_of!($type, $field))),*];
                 assert_eq!(reflected(&module, stringify!($type)), Some((ours, size_of::<$type>())), stringify!($type));
             };
         }
-        check!(Layer { inputs, columns, weight, bias });
         check!(Batch { first, end, worlds, seed_low, seed_high, obs, actions, log_probs, now, rewind, zero, given });
         let at = [("layers", 0), ("spread", 32), ("standard", 80), ("constant", 120), ("is_mean", 124)];
         let members = at.map(|(name, at)| (name.to_owned(), at)).to_vec();

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 pub(super) struct Ensemble {
     members: usize,
     /// What the products of every two inputs are multiplied with before the networks see them, too; or 0.
-    products: f64,
+    pub products: f64,
     /// Widths: inputs and products, hidden, hidden, 1.
     sizes: [usize; 4],
     parameters: Tensor,
@@ -75,7 +75,7 @@ impl Ensemble {
     }
 
     /// Views of every layer's weight, `[members, in, out]`, and bias, `[members, 1, out]`.
-    fn layers(&self) -> Vec<(Tensor, Tensor)> {
+    pub fn layers(&self) -> Vec<(Tensor, Tensor)> {
         let (members, mut at) = (self.members as i64, 0);
         let mut take = |rows: usize, columns: usize| {
             let length = (rows * columns) as i64;

@@ -21,7 +21,7 @@ const CHUNK: usize = 1024;
 
 /// Normalised inputs are held within ± this. What lies further out was hardly judged, so a reward must not grow with
 /// it.
-const INPUT_BOUND: f32 = 5.0;
+pub(super) const INPUT_BOUND: f32 = 5.0;
 
 /// A column that varies less than this (in its own unit: m, rad, m/s …) is taken to vary by this, so that noise is not
 /// blown up.
@@ -32,10 +32,10 @@ const LEAST_SPREAD: f64 = 1e-2;
 #[derive(Debug)]
 pub struct RewardModel {
     pub(super) settings: RewardModelSettings,
-    obs_dim: usize,
+    pub(super) obs_dim: usize,
     act_dim: usize,
     /// The numbers of an observation that the networks see.
-    seen: Vec<usize>,
+    pub(super) seen: Vec<usize>,
     pub(super) ensemble: Ensemble,
     pub(super) adam: Adam,
     /// Seeds the bags: which comparison trains which member.
@@ -44,7 +44,7 @@ pub struct RewardModel {
     pub(super) stream: Stream,
     pub(super) input: InputNorm,
     /// Each member's output over recent policy data: `[mean, standard deviation]`.
-    output: Vec<[f64; 2]>,
+    pub(super) output: Vec<[f64; 2]>,
     /// Each member's weight decay, as adapted so far.
     pub(super) l2: Vec<f64>,
     /// What a network's output of 1 adds to a return at each env step; set by the first fit from the clips' length, so
@@ -342,8 +342,8 @@ pub(super) struct Rows {
 /// (x − mean) · scale of every input, held within ±[`INPUT_BOUND`].
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct InputNorm {
-    mean: Vec<f32>,
-    scale: Vec<f32>,
+    pub mean: Vec<f32>,
+    pub scale: Vec<f32>,
 }
 
 impl InputNorm {

@@ -1,0 +1,48 @@
+// A small network, a thread a row: linear layers with a rectifier or tanh between them (`src/learn/device_network.rs` lays them out).
+#define_import_path network
+
+// y = W x + b: where W begins among `numbers`, a row of outputs for each input, and b; widths in numbers, those of rows in vectors of four.
+struct Layer {
+    inputs: u32,
+    columns: u32,
+    weight: u32,
+    bias: u32,
+}
+
+@group(0) @binding(1) var<storage, read> numbers: array<vec4f>;
+// What goes into layers and comes out of them, that of all rows side by side.
+@group(0) @binding(5) var<storage, read_write> room: array<vec4f>;
+
+// Which row this thread has, of how many.
+var<private> row: u32;
+var<private> rows: u32;
+// Zero, which no compiler knows.
+var<private> hold: u32;
+
+// Number i of this thread's row, in the part of the room that begins with vector `start`.
+fn put(start: u32, i: u32, x: f32) {
+    room[(start + i / 4u) * rows + row][i % 4u] = x;
+}
+
+fn got(start: u32, i: u32) -> f32 {
+    return room[(start + i / 4u) * rows + row][i % 4u];
+}
+
+// One layer, from one part of the room to another.
+fn forward(layer: Layer, start: u32, to: u32, is_last: bool) {
+    for (var column = hold; column < layer.columns; column++) {
+        var sum = numbers[layer.bias + column];
+        for (var i = hold; i < layer.inputs; i++) {
+            sum += got(start, i) * numbers[layer.weight + i * layer.columns + column];
+        }
+        if !is_last {
+#ifdef RECTIFIES
+            sum = max(sum, 0.01 * sum);
+#else
+            // Beyond ±9 it is ±1 in single precision.
+            sum = tanh(clamp(sum, vec4f(-9.0), vec4f(9.0)));
+#endif
+        }
+        room[(to + column) * rows + row] = sum;
+    }
+}
