@@ -112,7 +112,10 @@ pub trait Backend: Send {
     fn step(&mut self, ctrl: &[f64], frame_skip: usize) -> Result<(), PhysicsError>;
 
     /// Where each body of one world is, `[nbody]`.
-    fn body_poses(&self, world: usize, out: &mut [Pose]);
+    fn body_poses(&self, world: usize, out: &mut [Pose]) {
+        let nq = self.model().nq();
+        self.model().poses(&self.qpos()[world * nq..][..nq], out);
+    }
 
     /// The points where geoms touch or overlap, as the last step found them; none after [`Backend::set_state`]. `out` is cleared first.
     fn contacts(&self, world: usize, out: &mut Vec<Contact>);

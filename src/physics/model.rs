@@ -432,7 +432,7 @@ impl Model {
 }
 
 /// The pose of single precision that renderers and clips hold.
-pub(super) fn pose(pos: DVec3, quat: DQuat) -> Pose {
+fn pose(pos: DVec3, quat: DQuat) -> Pose {
     let q = quat.as_quat();
     Pose { position: pos.as_vec3().to_array(), rotation: [q.w, q.x, q.y, q.z] }
 }

@@ -5,7 +5,7 @@ use super::drift::Drift;
 use super::evaluate;
 use super::plan::Plan;
 use super::workspace::Workspace;
-use crate::physics::backend::{Contact, PhysicsError, Quantity};
+use crate::physics::backend::{Backend, Contact, PhysicsError, Quantity};
 use crate::physics::model::Model;
 
 /// A model's plan in double precision, and room for one evaluation.
@@ -56,11 +56,16 @@ impl Reference {
         }
     }
 
-    /// The points where geoms touch or overlap in a state. `out` is added to.
-    pub fn contacts(&self, qpos: &[f64], qvel: &[f64], out: &mut Vec<Contact>) {
+    /// [`Backend::contacts`] of a world that was stepped to where it is, or was not.
+    pub fn contacts(&self, backend: &impl Backend, world: usize, stepped: bool, out: &mut Vec<Contact>) {
+        out.clear();
+        if !stepped {
+            return;
+        }
         let mut ws = Workspace::<f64>::new(&self.plan);
-        ws.qpos.copy_from_slice(qpos);
-        ws.qvel.copy_from_slice(qvel);
+        let (nq, nv) = (ws.qpos.len(), ws.qvel.len());
+        ws.qpos.copy_from_slice(&backend.qpos()[world * nq..][..nq]);
+        ws.qvel.copy_from_slice(&backend.qvel()[world * nv..][..nv]);
         evaluate(&self.plan, &mut ws);
         for c in 0..ws.contacts.count {
             let pair = &self.plan.pairs[usize::from(ws.contacts.pair[c])];

@@ -19,7 +19,6 @@ use super::dynamics::residual;
 use super::dynamics::simd::{self, Instructions};
 use super::dynamics::workspace::Workspace;
 use super::model::Model;
-use crate::basics::Pose;
 use group::{Evaluate, Group, Shared, StepGroup};
 use rayon::prelude::*;
 use std::str::FromStr;
@@ -211,18 +210,9 @@ impl<L: Lane> Backend for Lanes<L> {
         Ok(())
     }
 
-    fn body_poses(&self, world: usize, out: &mut [Pose]) {
-        let nq = self.model.nq();
-        self.model.poses(&self.qpos[world * nq..(world + 1) * nq], out);
-    }
-
     fn contacts(&self, world: usize, out: &mut Vec<Contact>) {
-        out.clear();
-        if !self.groups[world / L::LANES].stepped[world % L::LANES] {
-            return;
-        }
-        let (nq, nv) = (self.model.nq(), self.model.nv());
-        self.reference.contacts(&self.qpos[world * nq..][..nq], &self.qvel[world * nv..][..nv], out);
+        let stepped = self.groups[world / L::LANES].stepped[world % L::LANES];
+        self.reference.contacts(self, world, stepped, out);
     }
 
     fn need(&mut self, quantities: &[Quantity]) -> Result<(), PhysicsError> {

@@ -10,8 +10,7 @@ mod layout;
 mod world;
 
 use super::backend::{Backend, Contact, PhysicsError, Quantity};
-use super::model::{self, JointKind, Model};
-use crate::basics::Pose;
+use super::model::{JointKind, Model};
 use glam::DVec3;
 use rapier3d::prelude::PhysicsPipeline;
 use rayon::prelude::*;
@@ -199,14 +198,6 @@ impl Backend for RapierBackend {
             }),
         }
         Ok(())
-    }
-
-    fn body_poses(&self, world: usize, out: &mut [Pose]) {
-        let nq = self.model.nq();
-        let frames = self.model.kinematics(&self.qpos[world * nq..(world + 1) * nq]);
-        for (slot, (pos, quat)) in out.iter_mut().zip(frames) {
-            *slot = model::pose(pos, quat);
-        }
     }
 
     fn contacts(&self, world: usize, out: &mut Vec<Contact>) {

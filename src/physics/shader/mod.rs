@@ -15,7 +15,6 @@ use super::backend::{Backend, Contact, PhysicsError, Quantity};
 use super::dynamics::derived::{Layout, frames};
 use super::dynamics::reference::Reference;
 use super::model::Model;
-use crate::basics::Pose;
 use crate::compute::{Buffer, Checks, Device, DeviceError, Pace, Use};
 use std::sync::Arc;
 use std::time::Instant;
@@ -232,17 +231,8 @@ impl Backend for Shader {
         Ok(())
     }
 
-    fn body_poses(&self, world: usize, out: &mut [Pose]) {
-        let nq = self.model().nq();
-        self.model().poses(&self.qpos[world * nq..(world + 1) * nq], out);
-    }
-
     fn contacts(&self, world: usize, out: &mut Vec<Contact>) {
-        out.clear();
-        if self.stepped[world] {
-            let (nq, nv) = (self.model().nq(), self.model().nv());
-            self.reference.contacts(&self.qpos[world * nq..][..nq], &self.qvel[world * nv..][..nv], out);
-        }
+        self.reference.contacts(self, world, self.stepped[world], out);
     }
 
     fn need(&mut self, quantities: &[Quantity]) -> Result<(), PhysicsError> {
