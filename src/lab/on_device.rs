@@ -10,6 +10,12 @@ use crate::settings::folders::cache_folder;
 use crate::store::{keep_shaders, read_shaders};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+/// While a rollout is waited for, whether it is still wanted is asked so often.
+const ASKED_EVERY: Duration = Duration::from_millis(20);
 
 /// A task's worlds, the policy that acts in them, and what scores what they do.
 pub(super) struct OnDevice {
@@ -20,6 +26,8 @@ pub(super) struct OnDevice {
     /// Made when it is first asked; None where the device leaves the reward model to the host.
     scorer: Option<Option<DeviceScorer>>,
     brought: DeviceRollout,
+    /// What became of the rollout that was stepped through ahead of time, until it is asked for.
+    ahead: Option<Result<(), LabError>>,
 }
 
 impl OnDevice {
@@ -45,10 +53,59 @@ impl OnDevice {
         let actor = DeviceActor::new(&device, env.layout(), policy, task.model().ctrl_range(), buffers, seed, checks)
             .map_err(EnvError::Device)?;
         keep(&device, checks, kept);
-        Ok(OnDevice { env, actor, device, checks, scorer: None, brought: DeviceRollout::default() })
+        Ok(OnDevice { env, actor, device, checks, scorer: None, brought: DeviceRollout::default(), ahead: None })
     }
 
-    /// Steps every world through one rollout of this policy, and gives it to the learner's `rollout`, values left out.
+    /// Every world begins an episode, their ends spread over the horizon. What was stepped through ahead of time is forgotten.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn begin(&mut self, seed: u64) -> Result<(), EnvError> {
+        self.ahead = None;
+        self.env.reset(seed, true)
+    }
+
+    /// Steps every world through one rollout of this policy while `work` is done, and keeps it for the next [`OnDevice::collect`]. Returns, with what
+    /// the work gave, when both are done or `cancelled`, which is asked here now and then and handed to the work, says so. What either of
+    /// them makes does not depend on how long the other takes.
+    pub fn collect_beside<T>(
+        &mut self,
+        policy: &Policy,
+        cancelled: &mut dyn FnMut() -> bool,
+        work: impl FnOnce(&mut dyn FnMut() -> bool) -> T,
+    ) -> T {
+        let stop = &AtomicBool::new(false);
+        let mut asked = || {
+            let cancelled = cancelled();
+            stop.fetch_or(cancelled, Ordering::Relaxed);
+            cancelled
+        };
+        let device = &mut *self;
+        let (worked, ahead) = std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(1);
+            let collect = move || {
+                // The receiver waits for this, or has panicked.
+                let _ = sender.send(device.bring(policy, Acting::Sampling, &mut || stop.load(Ordering::Relaxed)));
+            };
+            let begun = std::thread::Builder::new().name("rollout".to_owned()).spawn_scoped(scope, collect);
+            let worked = work(&mut asked);
+            if begun.is_err() {
+                // Without a thread it is collected when it is asked for.
+                return (worked, None);
+            }
+            loop {
+                match receiver.recv_timeout(ASKED_EVERY) {
+                    Err(RecvTimeoutError::Timeout) => drop(asked()),
+                    done => return (worked, done.ok()),
+                }
+            }
+        });
+        self.ahead = ahead.filter(|done| !done.as_ref().is_err_and(LabError::is_cancelled));
+        worked
+    }
+
+    /// Steps every world through one rollout of this policy, and gives it to the learner's `rollout`, values left out; where one was stepped through
+    /// ahead of time, that one.
     ///
     /// # Errors
     /// Those of the device, and [`LabError::Cancelled`] where `cancelled`, which is asked now and then, says so.
@@ -59,9 +116,9 @@ impl OnDevice {
         rollout: &mut Rollout,
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<(), LabError> {
-        self.actor.follow(policy, acting);
-        if !self.env.collect(&mut self.actor, &mut self.brought, cancelled)? {
-            return Err(LabError::Cancelled);
+        match self.ahead.take() {
+            Some(done) => done?,
+            None => self.bring(policy, acting, cancelled)?,
         }
         let (layout, places) = (self.env.layout(), self.env.layout().places());
         let (samples, o) = (layout.steps * layout.worlds, layout.obs_dim);
@@ -90,6 +147,14 @@ impl OnDevice {
             }
         }
         Ok(())
+    }
+
+    fn bring(&mut self, policy: &Policy, acting: Acting, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        self.actor.follow(policy, acting);
+        match self.env.collect(&mut self.actor, &mut self.brought, cancelled)? {
+            true => Ok(()),
+            false => Err(LabError::Cancelled),
+        }
     }
 
     /// What a reward model, always of the same shape, says of the last rollout, which still lies on the device; None for one that is too large
@@ -355,6 +420,46 @@ mod tests {
 
     // One sees all of observation and action, the other products of a part of the observation.
     score!(hopper, hopper_backflip);
+
+    /// What is collected beside some work is what is collected without it, however long the work takes. What is cancelled is not kept.
+    #[test]
+    fn a_rollout_beside_work_is_the_one_without() {
+        let task = Arc::new(Task::load("inverted_pendulum").unwrap());
+        let policy = policy(&task);
+        let fresh = || {
+            let mut device = OnDevice::new(&task, &policy, 32, 16, 0, Seed(3), Checks::On).unwrap();
+            device.begin(3).unwrap();
+            (device, Rollout::new(32))
+        };
+        let beside = |work: fn(), cancel: bool| {
+            let (mut device, mut rollout) = fresh();
+            let mut all = vec![];
+            for _ in 0..3 {
+                device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
+                all.push(rollout.clone());
+                let worked = device.collect_beside(&policy, &mut || cancel, |cancelled| {
+                    work();
+                    cancelled()
+                });
+                assert_eq!(worked, cancel);
+                assert_eq!(device.ahead.is_some(), !cancel);
+            }
+            all
+        };
+        let (mut device, mut rollout) = fresh();
+        let mut alone = vec![];
+        for _ in 0..3 {
+            device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
+            alone.push(rollout.clone());
+        }
+        assert_eq!(beside(|| (), false), alone);
+        assert_eq!(beside(|| std::thread::sleep(Duration::from_millis(300)), false), alone);
+        assert_eq!(beside(|| (), true).len(), 3);
+        // A rollout that nobody took is forgotten where episodes begin anew.
+        device.collect_beside(&policy, &mut || false, |_| ());
+        device.begin(3).unwrap();
+        assert!(device.ahead.is_none());
+    }
 
     /// A fixed policy's mean return on the device and on the processor, which draw other beginnings, differ by less than their confidence allows. A
     /// thousand episodes, since a hundred hide a difference of half a standard deviation; 99.9 %, since the seed is one of many.

@@ -272,7 +272,7 @@ impl Trainer {
     /// As [`Trainer::collect`], with worlds and policy on a graphics device.
     fn collect_on(&mut self, device: &mut OnDevice, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         if !std::mem::replace(&mut self.begun, true) {
-            device.env.reset(self.settings.seed.wrapping_add(self.env_steps), true)?;
+            device.begin(self.settings.seed.wrapping_add(self.env_steps))?;
             self.totals.fill(0.0);
         }
         device.collect(&self.ppo.policy(), Acting::Sampling, &mut self.rollout, cancelled)?;
@@ -362,24 +362,54 @@ impl Trainer {
                 judged.pay_novelty(&mut self.rollout, progress);
             }
         }
-        if explored || self.has_reward() {
-            let stats = self.ppo.update(&self.rollout, cancelled)?;
-            values.extend([("entropy", stats.entropy), ("kl", stats.approx_kl), ("value_loss", stats.value_loss)]);
-        }
-        if let Some(judged) = &mut self.judged
-            && judged.wants_fit(labels)
-        {
-            values.extend(judged.fit(labels, cancelled)?);
-            // Values learnt under the old reward would make advantages of the difference between the two.
-            judged.rescore(&mut self.rollout, &self.played);
-            self.ppo.refit_critic(&self.rollout, cancelled)?;
-        }
         let before = self.env_steps - self.rollout.samples() as u64;
         let span = policy_at(&self.settings, &self.task, self.env_steps);
-        if before < span.start && !self.finished() {
+        let begins_again = before < span.start && !self.finished();
+        // Of the last rollout of a policy nothing follows.
+        let goes_on = !begins_again && !self.finished();
+        let overlaps = goes_on && self.ppo.settings().overlap;
+        let learnt = self.beside_next_rollout(overlaps, cancelled, |trainer, cancelled| {
+            let mut values = Values::new();
+            if explored || trainer.has_reward() {
+                let stats = trainer.ppo.update(&trainer.rollout, cancelled)?;
+                values.extend([("entropy", stats.entropy), ("kl", stats.approx_kl), ("value_loss", stats.value_loss)]);
+            }
+            if trainer.judged.as_ref().is_some_and(|judged| judged.wants_fit(labels)) {
+                // A fit leaves the policy as it is, which may act meanwhile.
+                let fit = |trainer: &mut Trainer, cancelled: &mut dyn FnMut() -> bool| trainer.fit(labels, cancelled);
+                values.extend(trainer.beside_next_rollout(goes_on, cancelled, fit)?);
+            }
+            Ok(values)
+        });
+        values.extend(learnt?);
+        if begins_again {
             self.begin_again(&span)?;
         }
         Ok(values)
+    }
+
+    /// Learns the reward from `labels`, and what it makes of the values.
+    fn fit(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
+        let Some(judged) = &mut self.judged else { return Ok(Values::new()) };
+        let values = judged.fit(labels, cancelled)?;
+        // Values learnt under the old reward would make advantages of the difference between the two.
+        judged.rescore(&mut self.rollout, &self.played);
+        self.ppo.refit_critic(&self.rollout, cancelled)?;
+        Ok(values)
+    }
+
+    /// Does some work; where `ahead` says so and worlds and policy are on a graphics device, the present policy acts in the next rollout meanwhile.
+    fn beside_next_rollout(
+        &mut self,
+        ahead: bool,
+        cancelled: &mut dyn FnMut() -> bool,
+        work: impl FnOnce(&mut Trainer, &mut dyn FnMut() -> bool) -> Result<Values, LabError>,
+    ) -> Result<Values, LabError> {
+        let Some(mut device) = self.device.take_if(|_| ahead) else { return work(self, cancelled) };
+        let policy = self.ppo.policy();
+        let done = device.collect_beside(&policy, cancelled, |cancelled| work(self, cancelled));
+        self.device = Some(device);
+        done
     }
 
     /// A copy of the present policy.
@@ -456,6 +486,9 @@ fn policy_at(settings: &RunSettings, task: &Task, env_steps: u64) -> Range<u64> 
 fn length(span: &Range<u64>) -> u64 {
     (span.end - span.start).max(1)
 }
+
+#[cfg(test)]
+mod on_device_tests;
 
 #[cfg(test)]
 mod tests {

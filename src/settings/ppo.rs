@@ -46,6 +46,11 @@ pub struct PpoSettings {
     pub normalise_obs: bool,
     /// Whether rewards are divided by the standard deviation of the running discounted return and clipped to ±10.
     pub scale_rewards: bool,
+    /// Whether worlds that lie on a graphics device step through the next rollout while the policy learns from the last one. The policy that acts is
+    /// then an update behind the one that learns. Off, because that costs more than it saves: after 400,000 env steps hoppers of seeds 0 to 4 returned
+    /// 2,105 on average without such a delay and 739 with it (made on the lanes, where five seeds take a minute). The reward model is fitted beside the
+    /// next rollout in any case, for that changes no policy.
+    pub overlap: bool,
     /// Passes over the last rollout when the critic is refitted to a changed reward.
     pub refit_epochs: usize,
 }
@@ -72,6 +77,7 @@ impl Default for PpoSettings {
             least_log_std: -20.0,
             normalise_obs: true,
             scale_rewards: true,
+            overlap: false,
             refit_epochs: 5,
         }
     }
