@@ -223,7 +223,7 @@ mod tests {
     use crate::learn::Ppo;
     use crate::physics::{Precision, backend};
     use crate::preference::Comparison;
-    use crate::settings::{PpoSettings, TaskSpec};
+    use crate::settings::{PpoSettings, RewardModelSettings, TaskSpec};
 
     fn policy(task: &Task) -> Policy {
         Ppo::new(task.obs_dim(), task.act_dim(), PpoSettings::default(), Seed(5)).unwrap().policy()
@@ -353,7 +353,7 @@ mod tests {
 
     /// What a reward model that was taught by judgements of a rollout says of it on the device is what it says on the processor, and so is by how
     /// much its members differ; also after it was taught again, and where a number is none.
-    fn scores_alike(name: &str) {
+    fn scores_alike(name: &str, settings: RewardModelSettings) {
         let task = Arc::new(Task::load(name).unwrap());
         let (policy, worlds, steps) = (policy(&task), 40, 30);
         let mut device = OnDevice::new(&task, &policy, worlds, steps, 0, Seed(3), Checks::On).unwrap();
@@ -379,7 +379,7 @@ mod tests {
                 Comparison::new(id, &pair[0], &pair[1], if left > right { Choice::Left } else { Choice::Right })
             })
             .collect();
-        let mut reward = RewardModel::new(o, a, task.spec().reward_model(), Seed(4));
+        let mut reward = RewardModel::new(o, a, settings, Seed(4));
         let mut obs = rollout.obs.clone();
         for round in 0..3 {
             if round < 2 {
@@ -410,16 +410,17 @@ mod tests {
         }
     }
 
-    macro_rules! score {
-        ($($name:ident),* $(,)?) => {
-            mod scores_are_the_processors {
-                $(#[test] fn $name() { super::scores_alike(stringify!($name)); })*
-            }
-        };
+    #[test]
+    fn scores_are_the_processors() {
+        scores_alike("hopper", RewardModelSettings::default());
     }
 
-    // One sees all of observation and action, the other products of a part of the observation.
-    score!(hopper, hopper_backflip);
+    #[test]
+    fn scores_of_products_of_some_inputs_are_the_processors() {
+        let unseen = vec![3, 4, 5, 9, 10, 11];
+        let settings = RewardModelSettings { products: 0.3, unseen, sees_actions: false, ..Default::default() };
+        scores_alike("hopper_backflip", settings);
+    }
 
     /// What is collected beside some work is what is collected without it, however long the work takes. What is cancelled is not kept.
     #[test]
