@@ -48,6 +48,8 @@ const FIRST_REPEAT: usize = 20;
 
 /// What only a run from preferences has.
 pub(super) struct Judged {
+    /// See [`RewardModelSettings::centred`](crate::settings::RewardModelSettings::centred).
+    centred: bool,
     reward: RewardModel,
     settings: LabelSettings,
     schedule: LabelSchedule,
@@ -110,6 +112,7 @@ impl Judged {
         let spec = task.spec();
         let explores = spec.explore.steps_of(settings.env_steps);
         Ok(Judged {
+            centred: spec.reward_model().centred,
             reward: RewardModel::new(task.obs_dim(), task.act_dim(), spec.reward_model(), seed),
             novelty: Novelty::new(task.obs_dim(), &spec.explore, seed.stream("novelty")),
             explore: spec.explore.clone(),
@@ -273,7 +276,7 @@ impl Judged {
         }
         match scores {
             Some(scores) => rollout.rewards.copy_from_slice(&scores.rewards),
-            None => self.rescore(rollout, played),
+            None => rollout.rewards = self.reward.rewards(&rollout.obs, played, rollout.samples()),
         }
         let mut ended = Vec::new();
         for i in 0..rollout.samples() {
@@ -283,6 +286,7 @@ impl Judged {
                 ended.push(std::mem::take(&mut self.running[world]));
             }
         }
+        self.centre(&mut rollout.rewards);
         (!ended.is_empty()).then(|| ended.iter().sum::<f64>() / ended.len() as f64)
     }
 
@@ -299,6 +303,15 @@ impl Judged {
     /// The rewards of a rollout by the reward model as it stands.
     pub fn rescore(&self, rollout: &mut Rollout, played: &[f32]) {
         rollout.rewards = self.reward.rewards(&rollout.obs, played, rollout.samples());
+        self.centre(&mut rollout.rewards);
+    }
+
+    /// Takes the mean off the rewards of a rollout, where that is asked for.
+    fn centre(&self, rewards: &mut [f32]) {
+        if self.centred {
+            let mean = rewards.iter().map(|&reward| f64::from(reward)).sum::<f64>() / rewards.len().max(1) as f64;
+            rewards.iter_mut().for_each(|reward| *reward -= mean as f32);
+        }
     }
 
     /// Lets the monitor look at what the policy does, now and then. An alarm asks for a handful of labels more than have been learnt from.
@@ -399,7 +412,12 @@ impl Judged {
             let state: [u64; 4] = words(arrays, name)?.try_into().map_err(|_| LabError::Incomplete(name.to_owned()))?;
             Ok::<_, LabError>(Stream::from_state(state))
         };
-        self.reward.load_arrays(&unprefixed(arrays, "reward/"))?;
+        let reward = unprefixed(arrays, "reward/");
+        // A run that began with another kind of reward model learns this one from the same answers.
+        let same = self.reward.is_kind_of(&reward);
+        if same {
+            self.reward.load_arrays(&reward)?;
+        }
         self.pairs = stream("trainer/pairs")?;
         let novelty = unprefixed(arrays, "novelty/");
         // Runs that began before there was exploring have none of it.
@@ -409,7 +427,7 @@ impl Judged {
         self.monitor.load_arrays(&unprefixed(arrays, "monitor/"));
         self.recorder.resume(stream("trainer/recorder")?);
         self.fitted = match words(arrays, "trainer/fitted")? {
-            &[count, newest] => Some((count as usize, (newest > 0).then_some(JudgementId(newest)))),
+            &[count, newest] if same => Some((count as usize, (newest > 0).then_some(JudgementId(newest)))),
             _ => None,
         };
         Ok(())

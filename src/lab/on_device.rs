@@ -223,7 +223,7 @@ mod tests {
     use crate::learn::Ppo;
     use crate::physics::{Precision, backend};
     use crate::preference::Comparison;
-    use crate::settings::{PpoSettings, RewardModelSettings, TaskSpec};
+    use crate::settings::{PpoSettings, RewardModelKind, RewardModelSettings, TaskSpec};
 
     fn policy(task: &Task) -> Policy {
         Ppo::new(task.obs_dim(), task.act_dim(), PpoSettings::default(), Seed(5)).unwrap().policy()
@@ -412,13 +412,15 @@ mod tests {
 
     #[test]
     fn scores_are_the_processors() {
-        scores_alike("hopper", RewardModelSettings::default());
+        let kind = RewardModelKind::Networks;
+        scores_alike("hopper", RewardModelSettings { kind, ..Default::default() });
     }
 
     #[test]
     fn scores_of_products_of_some_inputs_are_the_processors() {
         let unseen = vec![3, 4, 5, 9, 10, 11];
-        let settings = RewardModelSettings { products: 0.3, unseen, sees_actions: false, ..Default::default() };
+        let kind = RewardModelKind::Networks;
+        let settings = RewardModelSettings { kind, products: 0.3, unseen, sees_actions: false, ..Default::default() };
         scores_alike("hopper_backflip", settings);
     }
 

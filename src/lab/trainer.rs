@@ -494,7 +494,17 @@ mod on_device_tests;
 mod tests {
     use super::*;
     use crate::basics::{Choice, JudgementId, PairId};
-    use crate::settings::{ExploreSettings, TeacherKind};
+    use crate::settings::{ExploreSettings, RewardModelKind, RewardModelSettings, TeacherKind};
+    use toml::Spanned;
+
+    /// Asks up to `count` questions, and answers left and right by turns.
+    pub fn answer(trainer: &mut Trainer, labels: &mut Vec<Label>, count: usize) {
+        for offered in trainer.propose(count) {
+            let id = labels.len() as u64 + 1;
+            let choice = [Choice::Left, Choice::Right][labels.len() % 2];
+            labels.push(Label { judgement: JudgementId(id), pair: PairId(id), items: offered.items, choice });
+        }
+    }
 
     /// A policy that begins again knows nothing but what observations look like, has a learning rate of its own, and what is saved of it
     /// afterwards is taken up where it stood.
@@ -535,6 +545,38 @@ mod tests {
         assert_eq!(again.ppo.learning_rate(), trainer.ppo.learning_rate());
     }
 
+    /// A run that began with the other kind of reward model keeps its policy, and learns its reward anew from the answers that stand.
+    #[test]
+    fn another_kind_of_reward_is_learnt_from_the_same_answers() {
+        let settings =
+            RunSettings { task: "hopper".to_owned(), teacher: TeacherKind::Oracle, ..RunSettings::default() };
+        let loaded = super::super::task_of(&settings).unwrap();
+        let of = |kind: RewardModelKind| {
+            let mut spec = loaded.spec().clone();
+            spec.reward_model =
+                Some(Spanned::new(0..0, RewardModelSettings { kind, ..RewardModelSettings::default() }));
+            let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
+            Trainer::new(&settings, task, ItemId(0), Some(4), Some(1)).unwrap()
+        };
+        let kinds = [RewardModelKind::Networks, RewardModelKind::GaussianProcess];
+        for [before, after] in [kinds, [kinds[1], kinds[0]]] {
+            let (mut old, mut labels) = (of(before), Vec::<Label>::new());
+            while !old.has_reward() {
+                old.collect(&mut || false).unwrap();
+                answer(&mut old, &mut labels, 1);
+                old.learn(&labels, &mut || false).unwrap();
+            }
+            let (mut new, mut same) = (of(after), of(before));
+            same.load(&old.to_arrays()).unwrap();
+            new.load(&old.to_arrays()).unwrap();
+            assert!(same.has_reward() && !new.has_reward());
+            assert!(new.ppo.to_arrays() == old.ppo.to_arrays());
+            new.collect(&mut || false).unwrap();
+            new.learn(&labels, &mut || false).unwrap();
+            assert!(new.has_reward());
+        }
+    }
+
     /// Training that pays by answers waits where more of them are wanted than the task's lead allows, and neither before there is a reward nor
     /// where the task allows any lead.
     #[test]
@@ -559,11 +601,7 @@ mod tests {
             while !trainer.has_reward() {
                 trainer.collect(&mut || false).unwrap();
                 assert!(!trainer.runs_ahead(0));
-                for offered in trainer.propose(1) {
-                    let id = labels.len() as u64 + 1;
-                    let choice = [Choice::Left, Choice::Right][labels.len() % 2];
-                    labels.push(Label { judgement: JudgementId(id), pair: PairId(id), items: offered.items, choice });
-                }
+                answer(&mut trainer, &mut labels, 1);
                 trainer.learn(&labels, &mut || false).unwrap();
             }
             let wanted = trainer.labels_wanted();

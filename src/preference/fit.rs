@@ -12,10 +12,12 @@
 //! “Much better” is a margin inside the likelihood, as in Llama 2 (Touvron et al. 2023, equation 2).
 
 use super::ensemble::numbers;
+use super::gaussian_process::{Pairs, Said};
 use super::reward_model::ClipTable;
 use super::{PreferenceError, RewardModel, preference_loss};
 use crate::basics::{Choice, Frames};
 use rand::{RngExt, seq::SliceRandom};
+use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
 /// A judgement as the reward model takes it.
@@ -158,7 +160,8 @@ impl RewardModel {
         let (table, input) = ClipTable::with_own_statistics(clips, self);
         self.input = input;
         if self.fits == 0 {
-            self.unit = LOGITS / table.mean_length().max(1.0);
+            let logits = if self.process.is_some() { 1.0 } else { LOGITS };
+            self.unit = logits / table.mean_length().max(1.0);
         }
         let places = |clips: [&Frames; 2]| clips.map(|clip| table.places[&std::ptr::from_ref(clip)]);
         let sides: Vec<[usize; 2]> = comparisons.iter().map(|c| places([c.left, c.right])).collect();
@@ -167,6 +170,9 @@ impl RewardModel {
             targets: comparisons.iter().map(|c| c.target).collect(),
             margins: comparisons.iter().map(|c| c.margin(self.settings.margin)).collect(),
         };
+        if self.process.is_some() {
+            return self.condition(&table, &sides, &answers, comparisons, cancel);
+        }
         let mut bags: Vec<Bag> = (0..self.members()).map(|member| self.bag(member, comparisons)).collect();
 
         let mut losses = self.losses(&table, &sides, &answers, &bags)?;
@@ -206,6 +212,48 @@ impl RewardModel {
             held_out,
             rounds,
             l2: mean(self.l2.iter().copied()).unwrap_or(0.0),
+        })
+    }
+
+    /// Conditions the Gaussian process on the comparisons. None is outside: what the others foresee of each is known in closed form.
+    fn condition(
+        &mut self,
+        table: &ClipTable,
+        sides: &[[usize; 2]],
+        answers: &Answers,
+        comparisons: &[Comparison],
+        cancel: &mut dyn FnMut() -> bool,
+    ) -> Result<FitReport, PreferenceError> {
+        let Some(process) = &mut self.process else { unreachable!("there is one, as the caller saw") };
+        let count = self.settings.rows.min(table.longest()).max(1);
+        let clips: Vec<usize> = (0..table.places.len()).collect();
+        let (rows, weights) = table.look(&clips, count, None);
+        // A clip's sum is that over the rows looked at, times their weight.
+        let weights = weights.to_kind(Kind::Double) * (count as f64 * self.unit);
+        let double = |numbers: &[f32]| Tensor::from_slice(numbers).to_kind(Kind::Double);
+        let [targets, margins] = [&answers.targets, &answers.margins].map(|numbers| double(numbers));
+        let pairs = Pairs { rows: &rows, count, weights: &weights, sides };
+        let said = Said { targets: &targets, margins: &margins, error_rate: self.settings.error_rate };
+        let learnt = process.condition(&pairs, &said, self.fits > 0, cancel)?;
+        self.fits += 1;
+        let loss = |differences: &[f64]| {
+            let ahead = Tensor::from_slice(differences) - &margins;
+            f64::try_from(preference_loss(&ahead, &targets, self.settings.error_rate).mean(Kind::Double))
+                .unwrap_or(f64::NAN)
+        };
+        // A pair that was asked twice foresees itself.
+        let mut seen: HashMap<u64, usize> = HashMap::new();
+        comparisons.iter().for_each(|c| *seen.entry(c.id).or_default() += 1);
+        let once = comparisons.iter().zip(&learnt.foreseen).filter(|(c, _)| c.is_decided() && seen[&c.id] == 1);
+        let right: Vec<f64> =
+            once.map(|(c, ahead)| if (*ahead > 0.0) == (c.target > 0.5) { 1.0 } else { 0.0 }).collect();
+        Ok(FitReport {
+            train_loss: loss(&learnt.differences),
+            held_out_loss: (comparisons.len() > 1).then(|| loss(&learnt.foreseen)),
+            held_out_agreement: mean(right.iter().copied()),
+            held_out: right.len(),
+            rounds: learnt.climbed,
+            l2: 0.0,
         })
     }
 

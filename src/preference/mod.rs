@@ -12,6 +12,7 @@ mod disputed;
 mod ensemble;
 mod error;
 mod fit;
+mod gaussian_process;
 mod likelihood;
 mod monitor;
 mod novelty;

@@ -80,7 +80,7 @@ struct Batch {
 
 impl DeviceScorer {
     /// A scorer of rollouts of this layout in the buffer `rollout`, for models of the shape of `model`; `range` is what the actuators clip to,
-    /// `[A]`. None for one so large that a software driver would not get to its end.
+    /// `[A]`. None for a Gaussian process, and for networks so large that a software driver would not get to their end.
     ///
     /// # Errors
     /// [`DeviceError`].
@@ -93,7 +93,7 @@ impl DeviceScorer {
         checks: Checks,
     ) -> Result<Option<DeviceScorer>, DeviceError> {
         let sizes = Sizes::of(model);
-        if sizes.turns() > MOST_TURNS {
+        if model.process.is_some() || sizes.turns() > MOST_TURNS {
             return Ok(None);
         }
         let kernel = device.kernel("score", sizes.shader(layout), "main", checks)?;
@@ -265,12 +265,17 @@ mod tests {
     use super::*;
     use crate::basics::Seed;
     use crate::compute::reflected;
-    use crate::settings::RewardModelSettings;
+    use crate::settings::{RewardModelKind, RewardModelSettings};
     use std::mem::offset_of;
 
     #[test]
     fn a_model_lies_as_the_shader_reads_it() {
-        let settings = RewardModelSettings { unseen: vec![1, 3], products: 0.5, ..RewardModelSettings::default() };
+        let settings = RewardModelSettings {
+            kind: RewardModelKind::Networks,
+            unseen: vec![1, 3],
+            products: 0.5,
+            ..RewardModelSettings::default()
+        };
         let model = RewardModel::new(5, 2, settings, Seed(1));
         let layout = RolloutLayout { steps: 1, worlds: 1, obs_dim: 5, act_dim: 2, state_dim: 0, trailed: 0, ends: 0 };
         let sizes = Sizes::of(&model);
@@ -297,7 +302,8 @@ mod tests {
     #[test]
     fn what_is_too_large_is_seen() {
         let of = |inputs: usize, products: f64| {
-            let settings = RewardModelSettings { products, ..RewardModelSettings::default() };
+            let settings =
+                RewardModelSettings { kind: RewardModelKind::Networks, products, ..RewardModelSettings::default() };
             Sizes::of(&RewardModel::new(inputs, 8, settings, Seed(1))).turns() > MOST_TURNS
         };
         assert_eq!([of(348, 0.0), of(20, 0.3), of(105, 0.3)], [false, false, true]);

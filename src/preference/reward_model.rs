@@ -1,5 +1,5 @@
-//! The reward that judgements imply: an ensemble of small networks on (observation, action), after Christiano et al.
-//! (2017).
+//! The reward that judgements imply, a function of (observation, action): an ensemble of small networks, after Christiano et al. (2017), or
+//! draws of a Gaussian process (`gaussian_process.rs`).
 //!
 //! A clip's return under a member is the sum of what the member says of its env steps; the likelihood of a judgement is
 //! Bradley–Terry on two such returns (`likelihood.rs`), and `fit.rs` maximises it. The policy is paid the mean of the
@@ -8,10 +8,11 @@
 
 use super::alike::look;
 use super::ensemble::{Ensemble, numbers};
+use super::gaussian_process::GaussianProcess;
 use super::{Comparison, PreferenceError, preference_probability};
 use crate::basics::{Array, Arrays, Frames, Seed, Stream};
 use crate::learn::{Adam, Reader, RunningNorm};
-use crate::settings::RewardModelSettings;
+use crate::settings::{RewardModelKind, RewardModelSettings};
 use rand::RngExt;
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
@@ -22,6 +23,9 @@ const CHUNK: usize = 1024;
 /// Normalised inputs are held within ± this. What lies further out was hardly judged, so a reward must not grow with
 /// it.
 pub(super) const INPUT_BOUND: f32 = 5.0;
+
+/// Draws of a Gaussian process: four and their mirror images.
+const DRAWS: usize = 8;
 
 /// A column that varies less than this (in its own unit: m, rad, m/s …) is taken to vary by this, so that noise is not
 /// blown up.
@@ -38,6 +42,8 @@ pub struct RewardModel {
     pub(super) seen: Vec<usize>,
     pub(super) ensemble: Ensemble,
     pub(super) adam: Adam,
+    /// What stands in the networks' place, where the settings say so; they are then idle.
+    pub(super) process: Option<GaussianProcess>,
     /// Seeds the bags: which comparison trains which member.
     bags: Seed,
     /// Draws minibatches and the env steps looked at.
@@ -57,7 +63,10 @@ pub struct RewardModel {
 impl RewardModel {
     /// An untrained model for observations of `obs_dim` and actions of `act_dim` numbers.
     pub fn new(obs_dim: usize, act_dim: usize, settings: RewardModelSettings, seed: Seed) -> RewardModel {
-        let members = settings.members.max(1);
+        let members = match settings.kind {
+            RewardModelKind::Networks => settings.members.max(1),
+            RewardModelKind::GaussianProcess => DRAWS,
+        };
         let seen: Vec<usize> = (0..obs_dim).filter(|i| !settings.unseen.contains(i)).collect();
         let inputs = seen.len() + if settings.sees_actions { act_dim } else { 0 };
         let ensemble = Ensemble::new(
@@ -67,8 +76,11 @@ impl RewardModel {
             settings.hidden.max(1),
             &mut seed.stream("reward/weights"),
         );
+        let process = (settings.kind == RewardModelKind::GaussianProcess)
+            .then(|| GaussianProcess::new(members, inputs, &mut seed.stream("reward/features")));
         RewardModel {
             adam: Adam::new(&[ensemble.parameters()], 1e-8),
+            process,
             ensemble,
             bags: Seed(seed.stream("reward/bags").random()),
             stream: seed.stream("reward/fit"),
@@ -84,7 +96,7 @@ impl RewardModel {
         }
     }
 
-    /// Networks in the ensemble.
+    /// Networks in the ensemble, or draws of the Gaussian process.
     pub fn members(&self) -> usize {
         self.output.len()
     }
@@ -119,7 +131,12 @@ impl RewardModel {
         }
         let mut statistics: Vec<RunningNorm> = self.output.iter().map(|_| RunningNorm::new(1)).collect();
         self.each_chunk(obs, actions, |member, _, outputs| statistics[member].absorb(outputs));
-        let output: Vec<[f64; 2]> = statistics.iter().map(|s| [s.mean()[0], s.var()[0].sqrt().max(1e-8)]).collect();
+        let mut output: Vec<[f64; 2]> = statistics.iter().map(|s| [s.mean()[0], s.var()[0].sqrt().max(1e-8)]).collect();
+        if self.process.is_some() {
+            // Draws are about one function: what makes them of one size is its standard deviation, not theirs.
+            let deviation = self.mean_deviation(obs, actions);
+            output.iter_mut().for_each(|of| of[1] = deviation);
+        }
         if output.iter().flatten().all(|x| x.is_finite()) {
             self.output = output;
             Ok(())
@@ -232,6 +249,9 @@ impl RewardModel {
         let mut arrays = Arrays::new();
         self.ensemble.to_arrays(&mut arrays);
         self.adam.to_arrays("adam", &mut arrays);
+        if let Some(process) = &self.process {
+            process.to_arrays(&mut arrays);
+        }
         let inputs = self.input.mean.len();
         arrays.insert("input.mean".into(), Array::f32(&[inputs], self.input.mean.clone()));
         arrays.insert("input.scale".into(), Array::f32(&[inputs], self.input.scale.clone()));
@@ -244,6 +264,11 @@ impl RewardModel {
         arrays
     }
 
+    /// Whether these arrays are of a model that is made of the same, networks or a Gaussian process.
+    pub fn is_kind_of(&self, arrays: &Arrays) -> bool {
+        self.process.is_some() == GaussianProcess::is_in(arrays)
+    }
+
     /// Takes over what [`RewardModel::to_arrays`] gave, for a model of the same sizes. Refuses arrays that are missing
     /// or of other shapes, and is then unchanged.
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), PreferenceError> {
@@ -252,6 +277,7 @@ impl RewardModel {
         let reader = Reader(arrays);
         let ensemble = self.ensemble.restored(reader)?;
         let adam = self.adam.restored("adam", reader)?;
+        let process = self.process.as_ref().map(|process| process.restored(reader)).transpose()?;
         let input = InputNorm {
             mean: reader.f32("input.mean", &[inputs])?.to_vec(),
             scale: reader.f32("input.scale", &[inputs])?.to_vec(),
@@ -271,6 +297,7 @@ impl RewardModel {
             seen,
             ensemble,
             adam,
+            process,
             bags,
             stream,
             input,
@@ -305,6 +332,25 @@ impl RewardModel {
         Ok(())
     }
 
+    /// The standard deviation over these env steps of the members' mean.
+    fn mean_deviation(&self, obs: &[f32], actions: &[f32]) -> f64 {
+        let mut sums = vec![0.0_f32; obs.len() / self.obs_dim.max(1)];
+        self.each_chunk(obs, actions, |_, start, outputs| {
+            sums[start..].iter_mut().zip(outputs).for_each(|(sum, output)| *sum += output);
+        });
+        let mut statistics = RunningNorm::new(1);
+        statistics.absorb(&sums);
+        (statistics.var()[0].sqrt() / self.members() as f64).max(1e-8)
+    }
+
+    /// What each member says of each normalised row: `[N, inputs]` → `[members, N]`.
+    fn forward(&self, rows: &Tensor) -> Tensor {
+        match &self.process {
+            Some(process) => process.forward(rows),
+            None => self.ensemble.forward(rows),
+        }
+    }
+
     /// Calls `each(member, first row, outputs)` for every member and chunk of rows.
     fn each_chunk(&self, obs: &[f32], actions: &[f32], mut each: impl FnMut(usize, usize, &[f32])) {
         let n = obs.len() / self.obs_dim.max(1);
@@ -314,7 +360,7 @@ impl RewardModel {
             let mut rows = self.join(&obs[start * o..][..count * o], &actions[start * a..][..count * a]).numbers;
             self.input.apply(&mut rows);
             let rows = Tensor::from_slice(&rows).view([count as i64, -1]);
-            let outputs = tch::no_grad(|| numbers(&self.ensemble.forward(&rows)));
+            let outputs = tch::no_grad(|| numbers(&self.forward(&rows)));
             outputs.chunks_exact(count).enumerate().for_each(|(member, outputs)| each(member, start, outputs));
         }
     }
@@ -475,7 +521,7 @@ impl RewardModel {
     /// Returns from looked-at rows: `rows` `[clips · count, inputs]` (or `[members, clips · count, inputs]`), `weights`
     /// `[clips]` (or `[members, clips]`) → `[members, clips]`.
     pub(super) fn returns_of(&self, rows: &Tensor, weights: &Tensor, count: usize) -> Tensor {
-        let outputs = self.ensemble.forward(rows).view([self.members() as i64, -1, count as i64]);
+        let outputs = self.forward(rows).view([self.members() as i64, -1, count as i64]);
         outputs.sum_dim_intlist([2_i64].as_slice(), false, Kind::Float) * weights * self.unit
     }
 }

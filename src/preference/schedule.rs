@@ -64,7 +64,8 @@ mod tests {
     #[test]
     fn the_rate_falls_as_the_paper_says() {
         // With T₀ = S/10 the rate at T = .1 S is half that at 0, and at .9 S a tenth.
-        let schedule = LabelSchedule::new(1_000_000, 1_000_000, &LabelSettings::default());
+        let schedule =
+            LabelSchedule::new(1_000_000, 1_000_000, &LabelSettings { anneal: 0.1, ..LabelSettings::default() });
         let rate = |at: u64| (schedule.wanted(at + 2_000) - schedule.wanted(at)) as f64;
         assert!((rate(100_000) / rate(0) - 0.5).abs() < 0.01);
         assert!((rate(890_000) / rate(0) - 0.1).abs() < 0.01);

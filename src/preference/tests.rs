@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::basics::{Array, Choice, Frames, Seed, Stream};
-use crate::settings::{RewardModelSettings, TeacherKind};
+use crate::settings::{RewardModelKind, RewardModelSettings, TeacherKind};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 
@@ -43,8 +43,13 @@ fn judge(clips: &[Frames], kind: TeacherKind) -> Vec<Comparison<'_>> {
     pairs.filter_map(|(pair, (id, choice))| Comparison::new(id, &pair[0], &pair[1], choice)).collect()
 }
 
+/// An ensemble of networks with the default settings.
+fn networks() -> RewardModelSettings {
+    RewardModelSettings { kind: RewardModelKind::Networks, ..RewardModelSettings::default() }
+}
+
 fn model(seed: u64) -> RewardModel {
-    RewardModel::new(OBS, ACT, RewardModelSettings::default(), Seed(seed))
+    RewardModel::new(OBS, ACT, networks(), Seed(seed))
 }
 
 fn fit(model: &mut RewardModel, comparisons: &[Comparison]) -> FitReport {
@@ -97,9 +102,9 @@ fn windows_and_guesses_keep_the_reward() {
         }
         model
     };
-    let plain = learnt(RewardModelSettings::default());
+    let plain = learnt(networks());
     let least = accuracy(&plain, &fresh) - 0.05;
-    let settings = RewardModelSettings { crop: 0.7, guess_above: 0.95, ..Default::default() };
+    let settings = RewardModelSettings { crop: 0.7, guess_above: 0.95, ..networks() };
     let model = learnt(settings);
     assert_ne!(model.to_arrays(), plain.to_arrays());
     let got = accuracy(&model, &fresh);
@@ -120,12 +125,12 @@ fn what_is_unseen_does_not_count() {
         fit(&mut model, &judge(clips, TeacherKind::Oracle));
         model
     };
-    let blind = RewardModelSettings { unseen: vec![1], sees_actions: false, ..Default::default() };
+    let blind = RewardModelSettings { unseen: vec![1], sees_actions: false, ..networks() };
     let rewards = |model: &RewardModel, clip: &Frames| model.rewards(&clip.obs, &clip.actions, clip.steps);
     let model = learnt(blind.clone(), &clips);
     assert_eq!(model.to_arrays(), learnt(blind, &changed).to_arrays());
     assert_eq!(rewards(&model, &clips[0]), rewards(&model, &changed[0]));
-    let seeing = learnt(RewardModelSettings::default(), &clips);
+    let seeing = learnt(networks(), &clips);
     assert_ne!(rewards(&seeing, &clips[0]), rewards(&seeing, &changed[0]));
 }
 
@@ -143,7 +148,7 @@ fn products_are_learnt_from_few_judgements() {
     let (few, fresh) = (made(160, 31), made(600, 32));
     let comparisons = judge(&few, TeacherKind::Oracle);
     let learnt = |products: f64, seed: u64| {
-        let settings = RewardModelSettings { products, ..Default::default() };
+        let settings = RewardModelSettings { products, ..networks() };
         let mut model = RewardModel::new(OBS, ACT, settings.clone(), Seed(seed));
         for _ in 0..3 {
             fit(&mut model, &comparisons);
@@ -201,7 +206,7 @@ fn much_better_is_further_ahead() {
     let ahead = |left: Choice, right: Choice| {
         let choice = |id: u64| if id % 3 < 2 { left } else { right };
         let told: Vec<_> = (0..90).filter_map(|id| Comparison::new(id, a, b, choice(id))).collect();
-        let settings = RewardModelSettings { error_rate: 0.0, l2: 1e-6, margin: 1.0, ..Default::default() };
+        let settings = RewardModelSettings { error_rate: 0.0, l2: 1e-6, margin: 1.0, ..networks() };
         let mut model = RewardModel::new(OBS, ACT, settings, Seed(7));
         for _ in 0..4 {
             fit(&mut model, &told);
@@ -266,7 +271,7 @@ fn rewards_have_mean_0_and_deviation_1_and_are_the_mean_of_normalised_members() 
 fn goes_on_bit_for_bit_from_saved_arrays() {
     let clips = clips(160, 30, 31);
     let comparisons = judge(&clips, TeacherKind::Oracle);
-    let settings = RewardModelSettings { rounds: 3, ..Default::default() };
+    let settings = RewardModelSettings { rounds: 3, ..networks() };
     let mut straight = RewardModel::new(OBS, ACT, settings.clone(), Seed(6));
     fit(&mut straight, &comparisons[..40]);
     straight.renormalise(&clips[0].obs, &clips[0].actions).unwrap();
@@ -314,7 +319,7 @@ fn a_failed_fit_changes_nothing() {
     assert!(matches!(model.renormalise(&clips[3].obs, &clips[3].actions), Err(PreferenceError::NotFinite { .. })));
     assert_eq!(before, model.to_arrays());
     // Weights that blow up on the way are noticed, too.
-    let settings = RewardModelSettings { learning_rate: 1e30, ..Default::default() };
+    let settings = RewardModelSettings { learning_rate: 1e30, ..networks() };
     let mut wild = RewardModel::new(OBS, ACT, settings, Seed(7));
     let before = wild.to_arrays();
     clips.truncate(2);
@@ -355,4 +360,66 @@ fn disagreement_is_high_where_members_differ_and_disputes_rank_the_wrong_answer_
     let disputed = disputed(&model, &comparisons);
     assert!(disputed.len() == comparisons.len() && disputed.is_sorted_by(|a, b| a.surprise >= b.surprise));
     assert!(disputed[..3].iter().any(|d| d.index == sure), "{sure} not in {:?}", &disputed[..3]);
+}
+
+/// From as many judgements a Gaussian process learns more of a taste than networks do; what it says to foresee of a judgement that it was not
+/// taught, it does.
+#[test]
+fn a_gaussian_process_learns_from_few_judgements() {
+    let (few, fresh) = (clips(160, 40, 31), clips(600, 40, 32));
+    let comparisons = judge(&few, TeacherKind::Oracle);
+    let learnt = |kind: RewardModelKind| {
+        let mut model = RewardModel::new(OBS, ACT, RewardModelSettings { kind, ..networks() }, Seed(1));
+        let mut report = fit(&mut model, &comparisons);
+        for _ in 0..2 {
+            report = fit(&mut model, &comparisons);
+        }
+        (accuracy(&model, &fresh), report.held_out_agreement.unwrap())
+    };
+    let (ensemble, _) = learnt(RewardModelKind::Networks);
+    let (process, foreseen) = learnt(RewardModelKind::GaussianProcess);
+    assert!(process > ensemble + 0.04 && process > 0.9, "{process} of fresh pairs, networks {ensemble}");
+    assert!((process - foreseen).abs() < 0.08, "{foreseen} is foreseen, {process} of fresh pairs is right");
+}
+
+/// What is unseen does not count, ties say that two are alike, “much better” says that they are far apart, and what is saved goes on bit for bit: of
+/// a Gaussian process, too.
+#[test]
+fn a_gaussian_process_keeps_the_laws() {
+    let made = clips(80, 30, 33);
+    let comparisons = judge(&made, TeacherKind::Oracle);
+    let settings = RewardModelSettings { unseen: vec![1], sees_actions: false, ..RewardModelSettings::default() };
+    let make = |seed: u64| RewardModel::new(OBS, ACT, settings.clone(), Seed(seed));
+    let all = |part: fn(&Frames) -> &Vec<f32>| made.iter().flat_map(part).copied().collect::<Vec<f32>>();
+    let (obs, actions) = (all(|f| &f.obs), all(|f| &f.actions));
+    let mut straight = make(1);
+    fit(&mut straight, &comparisons[..20]);
+    straight.renormalise(&obs, &actions).unwrap();
+    let rewards = straight.rewards(&obs, &actions, 80 * 30);
+    let mean = rewards.iter().map(|&x| f64::from(x)).sum::<f64>() / rewards.len() as f64;
+    let square = rewards.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / rewards.len() as f64;
+    assert!(mean.abs() < 1e-3 && (square - 1.0).abs() < 1e-2, "{mean} {square}");
+    let blind: Vec<f32> = obs.iter().enumerate().map(|(i, x)| if i % OBS == 1 { 9.0 } else { *x }).collect();
+    assert_eq!(straight.rewards(&blind, &vec![0.5; actions.len()], 80 * 30), rewards);
+    assert!(straight.spread(&obs, &actions) > 0.01);
+
+    let mut resumed = make(77);
+    resumed.load_arrays(&straight.to_arrays()).unwrap();
+    assert_eq!(fit(&mut straight, &comparisons), fit(&mut resumed, &comparisons));
+    assert_eq!(straight.to_arrays(), resumed.to_arrays());
+    let before = straight.to_arrays();
+    assert!(matches!(straight.fit(&comparisons, &[], &mut || true), Err(PreferenceError::Cancelled)));
+    assert_eq!(straight.to_arrays(), before);
+
+    // The same pairs, all of them ties; or each better one much better.
+    let ties: Vec<Comparison> = comparisons.iter().map(|c| Comparison { target: 0.5, ..*c }).collect();
+    let much: Vec<Comparison> = comparisons.iter().map(|c| Comparison { much: true, ..*c }).collect();
+    let sure = |taught: &[Comparison]| {
+        let mut model = make(1);
+        fit(&mut model, taught);
+        let chance = |c: &Comparison| (model.predict(c.left, c.right) - 0.5).abs();
+        comparisons.iter().map(chance).sum::<f64>() / comparisons.len() as f64
+    };
+    let [tied, picked, far] = [&ties, &comparisons, &much].map(|taught| sure(taught));
+    assert!(tied < 0.02 && picked > 0.2 && far > picked, "{tied} {picked} {far}");
 }

@@ -12,7 +12,9 @@ mod text;
 mod text_run;
 
 pub use ppo::PpoSettings;
-pub use reward_model::{ExploreSettings, LabelSettings, MonitorSettings, PairChoice, RewardModelSettings};
+pub use reward_model::{
+    ExploreSettings, LabelSettings, MonitorSettings, PairChoice, RewardModelKind, RewardModelSettings,
+};
 pub use run::{Habits, RewardSource, RunSettings, TeacherKind};
 pub use task::{
     BenchmarkSpec, FlipSpec, HealthSpec, Map, Noise, Origin, PlaceSpec, ResetSpec, RewardKind, RewardSpec, SignalSpec,

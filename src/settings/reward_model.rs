@@ -29,7 +29,8 @@ pub struct LabelSettings {
     /// Share of the planned labels that is asked about the untrained policy, 0..=1.
     pub untrained_share: f64,
     /// T₀ of the label rate ∝ 1/(T + T₀), as a share of the planned env steps. Smaller asks earlier. (The paper's T₀
-    /// was 2e6 steps in runs of some 2e7; a person at a desk runs shorter ones, so it is tied to the plan.)
+    /// was 2e6 steps in runs of some 2e7, which is 0.1; with a tenth of its labels, 1 measured better: what the policy does late is what it must
+    /// be judged by.)
     pub anneal: f64,
     /// By which share of the planned env steps the whole plan of labels is wanted: a label at the very end teaches
     /// nobody.
@@ -52,7 +53,7 @@ impl Default for LabelSettings {
             choice: PairChoice::default(),
             random_share: 0.3,
             untrained_share: 0.25,
-            anneal: 0.1,
+            anneal: 1.0,
             spent_by: 0.9,
             lead: 1.0,
         }
@@ -81,6 +82,18 @@ impl LabelSettings {
         // A float too large for usize saturates and NaN becomes 0, so the clamp below covers nonsense too.
         ((self.clip_seconds / dt).round() as usize).clamp(Self::FEWEST_STEPS, Self::MOST_STEPS)
     }
+}
+
+/// What a reward model is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardModelKind {
+    /// A Gaussian process that learns from the answers how much each input matters (Chu and Ghahramani 2005). It takes fewer answers than networks:
+    /// the table under *Measured* in README.md.
+    #[default]
+    GaussianProcess,
+    /// An ensemble of small networks (Christiano et al. 2017).
+    Networks,
 }
 
 /// What pairs are chosen by.
@@ -175,10 +188,13 @@ impl Default for MonitorSettings {
     }
 }
 
-/// The ensemble of reward networks and how it is fitted.
+/// The reward model and how it is fitted. Of a Gaussian process say `kind`, `sees_actions`, `unseen`, `error_rate`, `rows`, `margin` and
+/// `centred`; the others are about networks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardModelSettings {
+    /// What it is made of.
+    pub kind: RewardModelKind,
     /// Networks in the ensemble. Their mean is the reward; their disagreement chooses pairs.
     pub members: usize,
     /// Units of each of the two hidden layers.
@@ -219,6 +235,10 @@ pub struct RewardModelSettings {
     pub guess_weight: f64,
     /// By how many nats of log-odds the better clip must be further ahead where a judge calls it much better. 0 takes that for “better”.
     pub margin: f64,
+    /// Whether each rollout's mean is taken off the rewards that pay it. Episodes of one length rank policies alike with and without it; but where
+    /// hardly anything is discounted (γ near 1), a reward that is good on average makes values that dwarf what an action changes (Naik et al.
+    /// 2024, "Reward centering").
+    pub centred: bool,
     /// Weight decay to start from: the loss carries `l2 · Σ w²` over the weights (biases are free).
     pub l2: f64,
     /// Weight decay is raised while held-out loss / training loss lies above this …
@@ -230,6 +250,7 @@ pub struct RewardModelSettings {
 impl Default for RewardModelSettings {
     fn default() -> Self {
         RewardModelSettings {
+            kind: RewardModelKind::default(),
             members: 3,
             hidden: 64,
             sees_actions: true,
@@ -246,6 +267,7 @@ impl Default for RewardModelSettings {
             guess_above: 1.0,
             guess_weight: 0.5,
             margin: 1.0,
+            centred: false,
             l2: 1e-3,
             overfit_ratio: 1.5,
             underfit_ratio: 1.1,

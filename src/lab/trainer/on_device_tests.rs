@@ -1,8 +1,8 @@
 //! The trainer with worlds and policy on a graphics device.
 
+use super::tests::answer;
 use super::*;
-use crate::basics::{Choice, JudgementId, PairId};
-use crate::settings::{ExploreSettings, PpoSettings, TeacherKind};
+use crate::settings::{ExploreSettings, PpoSettings, RewardModelKind, RewardModelSettings, TeacherKind};
 use toml::Spanned;
 
 /// How far the stored log-densities of the rollout are from what a policy says of it, at most.
@@ -69,23 +69,23 @@ fn rollouts_ahead_of_learning_are_repeatable() {
 #[test]
 fn rewards_from_a_device_are_the_models() {
     let settings = RunSettings {
-        task: "hopper".to_owned(),
+        task: "inverted_pendulum".to_owned(),
         backend: physics::SHADER.to_owned(),
         env_steps: 100_000,
         teacher: TeacherKind::Oracle,
         ..RunSettings::default()
     };
-    let task = super::super::task_of(&settings).unwrap();
+    let loaded = super::super::task_of(&settings).unwrap();
+    let mut spec = loaded.spec().clone();
+    let networks = RewardModelSettings { kind: RewardModelKind::Networks, ..RewardModelSettings::default() };
+    spec.reward_model = Some(Spanned::new(0..0, networks));
+    let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
     let mut trainer = Trainer::new(&settings, task, ItemId(0), Some(16), Some(1)).unwrap();
     let mut labels = Vec::<Label>::new();
     while !trainer.has_reward() {
         trainer.collect(&mut || false).unwrap();
         assert_eq!(trainer.scores(), None);
-        for offered in trainer.propose(5) {
-            let id = labels.len() as u64 + 1;
-            let choice = [Choice::Left, Choice::Right][labels.len() % 2];
-            labels.push(Label { judgement: JudgementId(id), pair: PairId(id), items: offered.items, choice });
-        }
+        answer(&mut trainer, &mut labels, 5);
         trainer.learn(&labels, &mut || false).unwrap();
     }
     let present = trainer.policy();

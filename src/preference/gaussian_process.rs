@@ -1,0 +1,594 @@
+//! The reward as a Gaussian process that judgements condition: what the reward model is made of where
+//! [`RewardModelKind::Process`](crate::settings::RewardModelKind) says so.
+//!
+//! A judgement says something of the difference of two sums of rewards, so that a linear model of many fixed features stays a linear model:
+//! r(x) = w · φ(x), with a normal prior on w, and the Bradley–Terry likelihood on w · (Σ φ(left) − Σ φ(right)) (Chu and Ghahramani 2005,
+//! "Preference learning with Gaussian processes"). The features are the inputs, the products of every two of them (of many, their squares), and random waves that
+//! stand for smooth functions of several widths (Rahimi and Recht 2007, "Random features for large-scale kernel machines"). The posterior is
+//! Laplace's approximation (Rasmussen and Williams 2006, algorithm 3.1), whose mode is found in the space of the judgements: there are fewer of
+//! them than of features.
+//!
+//! How much each input matters, and how much each group of features varies, is not set but learnt: by climbing the marginal likelihood, the
+//! probability of all answers with w integrated out (automatic relevance determination, their section 5.1). What no answer depends on fades
+//! from the reward by itself, and that is why this takes fewer answers than a network does.
+
+use super::PreferenceError;
+use crate::basics::{Array, Arrays, Seed, Stream};
+use crate::learn::{LearnError, Reader};
+use rand::RngExt;
+use rand_distr::{Distribution, StandardNormal};
+use std::f64::consts::{FRAC_1_SQRT_2, TAU};
+use tch::{Kind, Tensor};
+
+/// Widths of the waves, in standard deviations of an input whose relevance is 1.
+const WIDTHS: [f64; 3] = [1.0, 2.0, 4.0];
+/// Waves of each width.
+const WAVES: usize = 128;
+/// Most inputs of which every two are multiplied; of more there are too many products, and squares alone are among the features.
+const MOST_MULTIPLIED: usize = 40;
+
+/// An input's relevance at first, and its logarithm's bounds. Of more than a dozen inputs each matters less, or no two rows would be alike.
+const RELEVANCE: f64 = 0.5;
+const DOZEN: f64 = 12.0;
+const RELEVANCE_BOUNDS: [f64; 2] = [-5.0, 2.0];
+/// ln of a group's variance at first, and its bounds.
+const VARIANCE: f64 = 1.1;
+const VARIANCE_BOUNDS: [f64; 2] = [-6.0, 9.0];
+/// Steps up the marginal likelihood in the first fit, and in those after it, which begin where the last one ended.
+const CLIMB: [usize; 2] = [40, 8];
+/// The size of such a step, and how fast its averages of the gradient and of its square forget.
+const STEP: f64 = 0.15;
+const FORGET: [f64; 2] = [0.8, 0.95];
+/// Most judgements that a climb looks at, the latest: relevance is seen in few.
+const CLIMBED: usize = 300;
+
+/// Most of Newton's steps to the mode, and the gain in nats below which it is reached.
+const NEWTON: usize = 60;
+const REACHED: f64 = 1e-6;
+/// Added to the judgements' covariance, so that it has an inverse where one pair was asked twice.
+const JITTER: f64 = 1e-6;
+
+/// What was said of the pairs, `[n]` each, in f64.
+pub(super) struct Said<'a> {
+    /// The probability that left is better.
+    pub targets: &'a Tensor,
+    /// What the difference is lessened by first.
+    pub margins: &'a Tensor,
+    /// The share of answers that are random.
+    pub error_rate: f64,
+}
+
+/// Rows of clips, and which of them were compared.
+pub(super) struct Pairs<'a> {
+    /// `[clips · count, inputs]`, f32.
+    pub rows: &'a Tensor,
+    /// Rows of a clip.
+    pub count: usize,
+    /// What a clip's mean feature must be multiplied with to stand for its sum, in the model's unit, `[clips]`.
+    pub weights: &'a Tensor,
+    /// Each pair's clips.
+    pub sides: &'a [[usize; 2]],
+}
+
+/// What a fit says of the judgements.
+pub(super) struct Conditioned {
+    /// Each difference at the mode, margins apart, `[n]`.
+    pub differences: Vec<f64>,
+    /// The same as all the other judgements foresee it.
+    pub foreseen: Vec<f64>,
+    /// Steps up the marginal likelihood.
+    pub climbed: usize,
+}
+
+/// Random functions of the inputs, conditioned on judgements: the posterior mean, and draws around it in pairs that are as far above as below.
+#[derive(Debug)]
+pub(super) struct GaussianProcess {
+    inputs: usize,
+    members: usize,
+    /// Seeds the draws.
+    seed: Seed,
+    /// `[inputs, waves]`, f32: frequencies of waves of every width, one width after the other; and `[waves]`: their phases.
+    frequencies: Tensor,
+    phases: Tensor,
+    /// ln relevance of the inputs and ln variance of the groups, f64: the inputs themselves, products, each width.
+    scales: Vec<f64>,
+    /// `[features, members]`, f32.
+    weights: Tensor,
+}
+
+impl GaussianProcess {
+    /// Of so many inputs, with `members` draws, an even number. They are 0 before the first fit.
+    pub fn new(members: usize, inputs: usize, stream: &mut Stream) -> GaussianProcess {
+        let waves = WAVES * WIDTHS.len();
+        let mut frequencies = vec![0.0_f32; inputs * waves];
+        for (at, frequency) in frequencies.iter_mut().enumerate() {
+            let normal: f64 = StandardNormal.sample(stream);
+            *frequency = (normal / WIDTHS[at % waves / WAVES]) as f32;
+        }
+        let phases: Vec<f32> = (0..waves).map(|_| (TAU * stream.random::<f64>()) as f32).collect();
+        let relevance = (RELEVANCE * (DOZEN / inputs as f64).min(1.0).sqrt()).ln();
+        let mut process = GaussianProcess {
+            inputs,
+            members,
+            seed: Seed(stream.random()),
+            frequencies: Tensor::from_slice(&frequencies).view([inputs as i64, -1]),
+            phases: Tensor::from_slice(&phases),
+            scales: [vec![relevance; inputs], vec![VARIANCE; 2 + WIDTHS.len()]].concat(),
+            weights: Tensor::new(),
+        };
+        process.weights = Tensor::zeros([process.features() as i64, members as i64], (Kind::Float, tch::Device::Cpu));
+        process
+    }
+
+    /// What each draw says of each row, `[N, inputs]` → `[members, N]`.
+    pub fn forward(&self, rows: &Tensor) -> Tensor {
+        let (relevance, _) = self.read(&Tensor::from_slice(&self.scales));
+        self.describe(rows, &relevance).matmul(&self.weights).tr()
+    }
+
+    /// Sizes of the groups of features.
+    fn groups(&self) -> Vec<usize> {
+        let products = if self.multiplies() { self.inputs * (self.inputs + 1) / 2 } else { self.inputs };
+        [self.inputs, products].into_iter().chain([WAVES; WIDTHS.len()]).collect()
+    }
+
+    /// Whether every two inputs are multiplied.
+    fn multiplies(&self) -> bool {
+        self.inputs <= MOST_MULTIPLIED
+    }
+
+    fn features(&self) -> usize {
+        self.groups().iter().sum()
+    }
+
+    /// φ of every row, `[N, features]`, where inputs matter by `relevance`, `[inputs]`.
+    fn describe(&self, rows: &Tensor, relevance: &Tensor) -> Tensor {
+        let rows = rows * relevance;
+        let waves = self.phases.addmm(&rows, &self.frequencies).cos() * (2.0 / WAVES as f64).sqrt();
+        // Squares weigh ½ and other products 1/√2: together the features of (x · y)²/2.
+        let mut parts = vec![rows.shallow_clone(), rows.square() * 0.5];
+        if self.multiplies() {
+            for i in 0..self.inputs as i64 - 1 {
+                let others = rows.narrow(-1, i + 1, self.inputs as i64 - i - 1);
+                parts.push(others * (rows.narrow(-1, i, 1) * FRAC_1_SQRT_2));
+            }
+        }
+        parts.push(waves);
+        Tensor::cat(&parts, -1)
+    }
+
+    /// Of [`GaussianProcess::scales`]: each input's relevance, `[inputs]`, f32, and each feature's prior variance, `[features]`, f64.
+    fn read(&self, scales: &Tensor) -> (Tensor, Tensor) {
+        let inputs = self.inputs as i64;
+        let relevance = scales.narrow(0, 0, inputs).exp().to_kind(Kind::Float);
+        let sizes: Vec<i64> = self.groups().into_iter().map(|size| size as i64).collect();
+        let groups = scales.narrow(0, inputs, sizes.len() as i64).exp();
+        (relevance, groups.repeat_interleave_self_tensor(&Tensor::from_slice(&sizes), 0, None))
+    }
+
+    /// Each pair's Σ φ(left) − Σ φ(right), `[n, features]`, f64.
+    fn differences(&self, pairs: &Pairs, relevance: &Tensor) -> Tensor {
+        let features = self.describe(pairs.rows, relevance);
+        let clips = features.view([-1, pairs.count as i64, features.size()[1]]).mean_dim(
+            [1_i64].as_slice(),
+            false,
+            Kind::Float,
+        );
+        let clips = clips.to_kind(Kind::Double) * pairs.weights.unsqueeze(-1);
+        let side = |side: usize| {
+            let places: Vec<i64> = pairs.sides.iter().map(|clips| clips[side] as i64).collect();
+            clips.index_select(0, &Tensor::from_slice(&places))
+        };
+        side(0) - side(1)
+    }
+
+    /// Takes in all judgements, first learning from the latest of them what matters. `cancel` is asked between the steps; after an error what is
+    /// learnt is not to be used.
+    pub fn condition(
+        &mut self,
+        pairs: &Pairs,
+        said: &Said,
+        again: bool,
+        cancel: &mut dyn FnMut() -> bool,
+    ) -> Result<Conditioned, PreferenceError> {
+        let climbed = self.climb(pairs, said, CLIMB[usize::from(again)], cancel)?;
+        let (relevance, variances) = self.read(&Tensor::from_slice(&self.scales));
+        let differences = self.differences(pairs, &relevance);
+        let scaled = &differences * &variances;
+        let mode = Mode::find(&scaled.matmul(&differences.tr()), said, None)?;
+        // w = A Dᵀ α, with the prior's variances A.
+        let mean = scaled.tr().matmul(&mode.slope);
+        let weights = mean.unsqueeze(1) + self.deviations(&differences, &scaled, &variances, &mode);
+        self.weights = weights.to_kind(Kind::Float).contiguous();
+        let inverse = mode.inverse().diagonal(0, 0, 1);
+        // Without the judgement itself (equation 5.12, on the normal likelihoods that stand for the true ones at the mode).
+        let foreseen = &mode.value - &mode.slope * (inverse.reciprocal() - &mode.curvature.reciprocal());
+        Ok(Conditioned { differences: doubles(&mode.value), foreseen: doubles(&foreseen), climbed })
+    }
+
+    /// Draws of w less its mean, `[features, members]`, each beside its mirror image (Matheron's rule: a draw of the prior, corrected by what it says
+    /// of the judgements). The normal numbers under them are the same in every fit, so that the draws change no more than the posterior does.
+    fn deviations(&self, differences: &Tensor, scaled: &Tensor, variances: &Tensor, mode: &Mode) -> Tensor {
+        let [n, features] = [differences.size()[0] as usize, differences.size()[1] as usize];
+        let halves = self.members / 2;
+        let normal = |name: &str, rows: usize| {
+            let mut stream = self.seed.stream(name);
+            let numbers: Vec<f64> = (0..rows * halves).map(|_| StandardNormal.sample(&mut stream)).collect();
+            Tensor::from_slice(&numbers).view([rows as i64, halves as i64])
+        };
+        let prior = normal("prior", features) * variances.sqrt().unsqueeze(1);
+        let root = mode.curvature.sqrt().unsqueeze(1);
+        let apart = &root * differences.matmul(&prior) + normal("likelihood", n);
+        let half = prior - scaled.tr().matmul(&(&root * apart.cholesky_solve(&mode.factor, false)));
+        Tensor::cat(&[half.shallow_clone(), -half], 1)
+    }
+
+    /// Climbs the marginal likelihood of the latest judgements in ln relevance and ln variance, by steps as long as Adam's. Returns how many.
+    ///
+    /// Its gradient is taken with the mode held still: for covariance K, slope α and M = K + W⁻¹ it is that of ½ αᵀKα − ½ tr(M⁻¹K)
+    /// (equation 5.22's explicit part; the other part is small and needs third derivatives).
+    fn climb(
+        &mut self,
+        pairs: &Pairs,
+        said: &Said,
+        steps: usize,
+        cancel: &mut dyn FnMut() -> bool,
+    ) -> Result<usize, PreferenceError> {
+        let n = pairs.sides.len();
+        let latest = n.min(CLIMBED);
+        let (first, count) = ((n - latest) as i64, latest as i64);
+        let said = Said {
+            targets: &said.targets.narrow(0, first, count),
+            margins: &said.margins.narrow(0, first, count),
+            error_rate: said.error_rate,
+        };
+        let latest = self.only(pairs, n - latest);
+        let pairs = &latest.pairs();
+        let (mut moments, mut last) = (vec![[0.0_f64; 2]; self.scales.len()], None);
+        for step in 1..=steps {
+            if cancel() {
+                return Err(PreferenceError::Cancelled);
+            }
+            let scales = Tensor::from_slice(&self.scales).set_requires_grad(true);
+            let (relevance, variances) = self.read(&scales);
+            let differences = self.differences(pairs, &relevance);
+            let covariance = (&differences * variances).matmul(&differences.tr());
+            let mode = Mode::find(&covariance.detach(), &said, last.as_ref())?;
+            let pull = mode.slope.outer(&mode.slope) - mode.inverse();
+            let gain = (covariance * pull).sum(Kind::Double) * 0.5;
+            let gradient = doubles(&Tensor::run_backward(&[gain], &[&scales], false, false)[0]);
+            for (at, (scale, moments)) in self.scales.iter_mut().zip(&mut moments).enumerate() {
+                let powers = [gradient[at], gradient[at] * gradient[at]];
+                let [mean, square] = std::array::from_fn(|k| {
+                    moments[k] = FORGET[k] * moments[k] + (1.0 - FORGET[k]) * powers[k];
+                    moments[k] / (1.0 - FORGET[k].powi(step as i32))
+                });
+                let [low, high] = if at < self.inputs { RELEVANCE_BOUNDS } else { VARIANCE_BOUNDS };
+                // Where the likelihood is flat, a step is short: 1e-3 nats are nothing.
+                *scale = (*scale + STEP * mean / (square.sqrt() + 1e-3)).clamp(low, high);
+            }
+            last = Some(mode);
+        }
+        Ok(steps)
+    }
+
+    /// The pairs from `first` on, with every other row of the clips that they compare.
+    fn only(&self, pairs: &Pairs, first: usize) -> Latest {
+        let mut places = std::collections::BTreeMap::new();
+        let (mut rows, mut clips) = (Vec::new(), Vec::new());
+        let stride = if pairs.count >= 20 { 2 } else { 1 };
+        let mut place = |clip: usize| {
+            *places.entry(clip).or_insert_with(|| {
+                rows.extend((0..pairs.count).step_by(stride).map(|row| (clip * pairs.count + row) as i64));
+                clips.push(clip as i64);
+                clips.len() - 1
+            })
+        };
+        let sides = pairs.sides[first..].iter().map(|clips| clips.map(&mut place)).collect();
+        Latest {
+            rows: pairs.rows.index_select(0, &Tensor::from_slice(&rows)),
+            count: pairs.count.div_ceil(stride),
+            weights: pairs.weights.index_select(0, &Tensor::from_slice(&clips)),
+            sides,
+        }
+    }
+
+    /// Adds all that was learnt and drawn, under `process.`.
+    pub fn to_arrays(&self, arrays: &mut Arrays) {
+        let [inputs, waves, features] = [self.inputs, WAVES * WIDTHS.len(), self.features()];
+        let floats = |tensor: &Tensor| super::ensemble::numbers(tensor);
+        arrays.insert("process.frequencies".into(), Array::f32(&[inputs, waves], floats(&self.frequencies)));
+        arrays.insert("process.phases".into(), Array::f32(&[waves], floats(&self.phases)));
+        arrays.insert("process.scales".into(), Array::f64(&[self.scales.len()], self.scales.clone()));
+        arrays.insert("process.weights".into(), Array::f32(&[features, self.members], floats(&self.weights)));
+        arrays.insert("process.seed".into(), Array::u64(vec![self.seed.0]));
+    }
+
+    /// Whether one was saved in these arrays.
+    pub fn is_in(arrays: &Arrays) -> bool {
+        arrays.contains_key("process.scales")
+    }
+
+    /// The process that [`GaussianProcess::to_arrays`] saved, of this one's sizes.
+    pub fn restored(&self, arrays: Reader) -> Result<GaussianProcess, LearnError> {
+        let [inputs, waves, features] = [self.inputs, WAVES * WIDTHS.len(), self.features()];
+        let table = |name: &str, sizes: [usize; 2]| {
+            Ok::<_, LearnError>(Tensor::from_slice(arrays.f32(name, &sizes)?).view([sizes[0] as i64, sizes[1] as i64]))
+        };
+        let [seed] = arrays.words("process.seed")?;
+        Ok(GaussianProcess {
+            inputs,
+            members: self.members,
+            seed: Seed(seed),
+            frequencies: table("process.frequencies", [inputs, waves])?,
+            phases: Tensor::from_slice(arrays.f32("process.phases", &[waves])?),
+            scales: arrays.f64("process.scales", &[self.scales.len()])?.to_vec(),
+            weights: table("process.weights", [features, self.members])?,
+        })
+    }
+}
+
+/// See [`GaussianProcess::only`].
+struct Latest {
+    rows: Tensor,
+    count: usize,
+    weights: Tensor,
+    sides: Vec<[usize; 2]>,
+}
+
+impl Latest {
+    fn pairs(&self) -> Pairs<'_> {
+        Pairs { rows: &self.rows, count: self.count, weights: &self.weights, sides: &self.sides }
+    }
+}
+
+/// The mode of the posterior of the differences, and the normal distribution about it; `[n]` each, f64.
+struct Mode {
+    value: Tensor,
+    /// The log-likelihood's gradient there, α = K⁻¹ f.
+    slope: Tensor,
+    /// Its negative second derivative W, Fisher's: never negative, whatever the share of random answers.
+    curvature: Tensor,
+    /// Cholesky's lower factor of I + √W K √W.
+    factor: Tensor,
+}
+
+impl Mode {
+    /// Newton's way in α from where the last one ended, if one did; each step is cut in half until it gains.
+    fn find(covariance: &Tensor, said: &Said, from: Option<&Mode>) -> Result<Mode, PreferenceError> {
+        let n = covariance.size()[0];
+        let identity = Tensor::eye(n, (Kind::Double, tch::Device::Cpu));
+        let covariance = covariance + &identity * JITTER;
+        let mut slope = match from {
+            Some(mode) => mode.slope.shallow_clone(),
+            None => Tensor::zeros([n], (Kind::Double, tch::Device::Cpu)),
+        };
+        let mut value = covariance.mv(&slope);
+        let mut here = Likelihood::at(&value, said);
+        let mut reached = here.sum - half_product(&slope, &value);
+        let factor = |curvature: &Tensor| {
+            let root = curvature.sqrt();
+            (&identity + root.unsqueeze(1) * &covariance * root.unsqueeze(0)).f_linalg_cholesky(false)
+        };
+        let lost = |_| PreferenceError::NotFinite { what: "the judgements' covariance".to_owned() };
+        for _ in 0..NEWTON {
+            let root = here.curvature.sqrt();
+            let factor = factor(&here.curvature).map_err(lost)?;
+            let right = &here.curvature * &value + &here.slope;
+            let inner = (&root * covariance.mv(&right)).unsqueeze(1).cholesky_solve(&factor, false).squeeze_dim(1);
+            let step = right - root * inner - &slope;
+            let (mut length, before) = (1.0, reached);
+            while length > 1e-4 {
+                let tried = &slope + &step * length;
+                let at = covariance.mv(&tried);
+                let there = Likelihood::at(&at, said);
+                let gained = there.sum - half_product(&tried, &at);
+                if gained >= reached {
+                    (slope, value, here, reached) = (tried, at, there, gained);
+                    break;
+                }
+                length *= 0.5;
+            }
+            if !reached.is_finite() {
+                return Err(PreferenceError::NotFinite { what: "the judgements' likelihood".to_owned() });
+            }
+            if reached - before < REACHED {
+                break;
+            }
+        }
+        let factor = factor(&here.curvature).map_err(lost)?;
+        Ok(Mode { value, slope: here.slope, curvature: here.curvature, factor })
+    }
+
+    /// (K + W⁻¹)⁻¹ = √W (I + √W K √W)⁻¹ √W.
+    fn inverse(&self) -> Tensor {
+        let root = self.curvature.sqrt();
+        let inner = Tensor::diag_embed(&root, 0, 0, 1).cholesky_solve(&self.factor, false);
+        root.unsqueeze(1) * inner
+    }
+}
+
+/// The log-likelihood of what was said, if the differences were these.
+struct Likelihood {
+    sum: f64,
+    slope: Tensor,
+    curvature: Tensor,
+}
+
+impl Likelihood {
+    fn at(differences: &Tensor, said: &Said) -> Likelihood {
+        let ahead = differences - said.margins;
+        let loss = super::preference_loss(&ahead, said.targets, said.error_rate).sum(Kind::Double);
+        let left = super::preference_probability(&ahead, said.error_rate);
+        let turn: Tensor = ahead.sigmoid() * ahead.neg().sigmoid() * (1.0 - said.error_rate);
+        // d/df of t ln P + (1 − t) ln (1 − P) is (t − P) P′ / (P (1 − P)); the expectation of its square over answers, P′² / (P (1 − P)).
+        let spread: Tensor = &left - left.square();
+        let share = &turn / spread.clamp_min(1e-12);
+        Likelihood {
+            sum: -f64::try_from(loss).unwrap_or(f64::NAN),
+            slope: (said.targets - &left) * &share,
+            curvature: (turn * share).clamp_min(1e-8),
+        }
+    }
+}
+
+/// ½ aᵀb.
+fn half_product(a: &Tensor, b: &Tensor) -> f64 {
+    0.5 * f64::try_from(a.dot(b)).unwrap_or(f64::NAN)
+}
+
+fn doubles(tensor: &Tensor) -> Vec<f64> {
+    let mut numbers = vec![0.0; tensor.numel()];
+    tensor.detach().to_kind(Kind::Double).contiguous().copy_data(&mut numbers, tensor.numel());
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INPUTS: usize = 5;
+    const ROWS: usize = 12;
+
+    /// Clips of rows about random places, and pairs of them that are judged by a taste for the third input times the first.
+    struct Made {
+        rows: Tensor,
+        weights: Tensor,
+        sides: Vec<[usize; 2]>,
+        targets: Tensor,
+        margins: Tensor,
+    }
+
+    impl Made {
+        fn new(pairs: usize) -> Made {
+            let mut stream = Seed(4).stream("made");
+            let (mut rows, mut tastes) = (Vec::new(), Vec::new());
+            for _ in 0..2 * pairs {
+                let mut normal = || -> f32 { StandardNormal.sample(&mut stream) };
+                let place: [f32; INPUTS] = std::array::from_fn(|_| normal());
+                let mut taste = 0.0;
+                for _ in 0..ROWS {
+                    let row = place.map(|x| x + 0.3 * normal());
+                    taste += row[2] * row[0];
+                    rows.extend(row);
+                }
+                tastes.push(taste);
+            }
+            let doubles = Tensor::from_slice::<f64>;
+            let targets: Vec<f64> = tastes.chunks_exact(2).map(|t| f64::from(u8::from(t[0] > t[1]))).collect();
+            Made {
+                rows: Tensor::from_slice(&rows).view([-1, INPUTS as i64]),
+                weights: doubles(&vec![1.0; 2 * pairs]),
+                sides: (0..pairs).map(|pair| [2 * pair, 2 * pair + 1]).collect(),
+                targets: doubles(&targets),
+                margins: doubles(&vec![0.0; pairs]),
+            }
+        }
+
+        fn pairs(&self) -> Pairs<'_> {
+            Pairs { rows: &self.rows, count: ROWS, weights: &self.weights, sides: &self.sides }
+        }
+
+        fn said(&self) -> Said<'_> {
+            Said { targets: &self.targets, margins: &self.margins, error_rate: 0.05 }
+        }
+
+        /// Without one of the pairs.
+        fn without(&self, left_out: usize) -> Made {
+            let kept: Vec<usize> = (0..self.sides.len()).filter(|&pair| pair != left_out).collect();
+            let index = Tensor::from_slice(&kept.iter().map(|&pair| pair as i64).collect::<Vec<i64>>());
+            Made {
+                rows: self.rows.shallow_clone(),
+                weights: self.weights.shallow_clone(),
+                sides: kept.iter().map(|&pair| self.sides[pair]).collect(),
+                targets: self.targets.index_select(0, &index),
+                margins: self.margins.index_select(0, &index),
+            }
+        }
+    }
+
+    impl GaussianProcess {
+        /// Differences and covariance of these pairs.
+        fn covariance(&self, pairs: &Pairs) -> (Tensor, Tensor) {
+            let (relevance, variances) = self.read(&Tensor::from_slice(&self.scales));
+            let differences = self.differences(pairs, &relevance);
+            let covariance = (&differences * variances).matmul(&differences.tr());
+            (differences, covariance)
+        }
+
+        /// ln of the marginal likelihood by Laplace (equation 3.32).
+        fn evidence(&self, made: &Made) -> f64 {
+            let (_, covariance) = self.covariance(&made.pairs());
+            let mode = Mode::find(&covariance, &made.said(), None).unwrap();
+            let sum = Likelihood::at(&mode.value, &made.said()).sum;
+            let half = doubles(&mode.factor.diagonal(0, 0, 1)).iter().map(|x| x.ln()).sum::<f64>();
+            sum - 0.5 * f64::try_from(mode.slope.dot(&mode.value)).unwrap() - half
+        }
+    }
+
+    fn process(members: usize) -> GaussianProcess {
+        GaussianProcess::new(members, INPUTS, &mut Seed(7).stream("features"))
+    }
+
+    /// Climbing makes the answers likelier, and finds the two inputs that they are about.
+    #[test]
+    fn what_matters_is_learnt() {
+        let made = Made::new(60);
+        let mut process = process(2);
+        let before = process.evidence(&made);
+        process.climb(&made.pairs(), &made.said(), 40, &mut || false).unwrap();
+        let after = process.evidence(&made);
+        assert!(after > before + 3.0, "{before} {after}");
+        let relevance = &process.scales[..INPUTS];
+        let least = relevance[0].min(relevance[2]);
+        assert!([1, 3, 4].iter().all(|&i| relevance[i] < least - 1.0), "{relevance:?}");
+        assert!(matches!(
+            process.climb(&made.pairs(), &made.said(), 40, &mut || true),
+            Err(PreferenceError::Cancelled)
+        ));
+    }
+
+    /// At the mode the prior's pull equals the answers', and what the others foresee of a judgement is what a fit without it says.
+    #[test]
+    fn foreseen_is_what_a_fit_without_it_says() {
+        let made = Made::new(40);
+        let mut process = process(2);
+        let learnt = process.condition(&made.pairs(), &made.said(), true, &mut || false).unwrap();
+        let (differences, covariance) = process.covariance(&made.pairs());
+        let mode = Mode::find(&covariance, &made.said(), None).unwrap();
+        let apart = (covariance.mv(&mode.slope) - &mode.value).abs().max() / mode.value.abs().max();
+        assert!(f64::try_from(&apart).unwrap() < 5e-3, "{apart}");
+        let (mut errors, mut sizes) = (0.0, 0.0);
+        for pair in 0..40 {
+            let less = made.without(pair);
+            let (others, covariance) = process.covariance(&less.pairs());
+            let mode = Mode::find(&covariance, &less.said(), None).unwrap();
+            let (_, variances) = process.read(&Tensor::from_slice(&process.scales));
+            let row = differences.get(pair as i64);
+            let expected = f64::try_from((&row * variances).dot(&others.tr().mv(&mode.slope))).unwrap();
+            errors += (learnt.foreseen[pair] - expected).powi(2);
+            sizes += expected.powi(2);
+        }
+        assert!(errors < 0.02 * sizes, "{errors} of {sizes}");
+    }
+
+    /// Draws are about the mean as widely as the posterior is: k − kᵀ (K + W⁻¹)⁻¹ k.
+    #[test]
+    fn draws_vary_as_the_posterior_does() {
+        let made = Made::new(30);
+        let mut process = process(2000);
+        let learnt = process.condition(&made.pairs(), &made.said(), true, &mut || false).unwrap();
+        let (differences, covariance) = process.covariance(&made.pairs());
+        let mode = Mode::find(&covariance, &made.said(), None).unwrap();
+        let drawn = differences.matmul(&process.weights.to_kind(Kind::Double));
+        let mean = doubles(&drawn.mean_dim([1_i64].as_slice(), false, Kind::Double));
+        let variance = doubles(&drawn.var_dim([1_i64].as_slice(), false, false));
+        let expected =
+            doubles(&(&covariance - covariance.matmul(&mode.inverse()).matmul(&covariance)).diagonal(0, 0, 1));
+        for pair in 0..30 {
+            assert!((mean[pair] - learnt.differences[pair]).abs() < 0.02 * (1.0 + mean[pair].abs()), "{pair}: mean");
+            let ratio = variance[pair] / expected[pair];
+            assert!((0.85..1.17).contains(&ratio), "{pair}: {ratio}");
+        }
+    }
+}
