@@ -548,11 +548,17 @@ mod tests {
     /// A run that began with the other kind of reward model keeps its policy, and learns its reward anew from the answers that stand.
     #[test]
     fn another_kind_of_reward_is_learnt_from_the_same_answers() {
-        let settings =
-            RunSettings { task: "hopper".to_owned(), teacher: TeacherKind::Oracle, ..RunSettings::default() };
+        let settings = RunSettings {
+            task: "hopper_backflip".to_owned(),
+            labels: 40,
+            env_steps: 100_000,
+            teacher: TeacherKind::Oracle,
+            ..RunSettings::default()
+        };
         let loaded = super::super::task_of(&settings).unwrap();
         let of = |kind: RewardModelKind| {
             let mut spec = loaded.spec().clone();
+            spec.explore.fresh_starts = 0;
             spec.reward_model =
                 Some(Spanned::new(0..0, RewardModelSettings { kind, ..RewardModelSettings::default() }));
             let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
