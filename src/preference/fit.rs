@@ -61,13 +61,14 @@ pub struct FitReport {
     /// Mean loss of the members on what is outside their bags, nats; `None` where nothing is.
     pub held_out_loss: Option<f64>,
     /// Share of the comparisons, ties excluded, whose answer the members that never trained on it get right by their
-    /// mean vote; `None` where there is no such comparison.
+    /// mean vote; `None` where there is no such comparison. Of a Gaussian process, whose scales are learnt from all of
+    /// them, the share that the others foresee: it errs to the good side.
     pub held_out_agreement: Option<f64>,
     /// How many comparisons that share is out of.
     pub held_out: usize,
     /// Rounds that were run.
     pub rounds: usize,
-    /// Mean weight decay of the members after adapting it.
+    /// Mean weight decay of the members after adapting it; 0 of a Gaussian process, which has none.
     pub l2: f64,
 }
 

@@ -1,16 +1,16 @@
 //! The reward as a Gaussian process that judgements condition: what the reward model is made of where
-//! [`RewardModelKind::Process`](crate::settings::RewardModelKind) says so.
+//! [`RewardModelKind::GaussianProcess`](crate::settings::RewardModelKind) says so.
 //!
 //! A judgement says something of the difference of two sums of rewards, so that a linear model of many fixed features stays a linear model:
 //! r(x) = w · φ(x), with a normal prior on w, and the Bradley–Terry likelihood on w · (Σ φ(left) − Σ φ(right)) (Chu and Ghahramani 2005,
-//! "Preference learning with Gaussian processes"). The features are the inputs, the products of every two of them (of many, their squares), and random waves that
-//! stand for smooth functions of several widths (Rahimi and Recht 2007, "Random features for large-scale kernel machines"). The posterior is
-//! Laplace's approximation (Rasmussen and Williams 2006, algorithm 3.1), whose mode is found in the space of the judgements: there are fewer of
-//! them than of features.
+//! "Preference learning with Gaussian processes"). The features are the inputs, the products of every two of them (of many, their squares), and
+//! random waves that stand for smooth functions of several widths (Rahimi and Recht 2007, "Random features for large-scale kernel machines").
+//! The posterior is Laplace's approximation (Rasmussen and Williams 2006, algorithm 3.1), whose mode is found in the space of the judgements:
+//! there are fewer of them than of features.
 //!
 //! How much each input matters, and how much each group of features varies, is not set but learnt: by climbing the marginal likelihood, the
 //! probability of all answers with w integrated out (automatic relevance determination, their section 5.1). What no answer depends on fades
-//! from the reward by itself, and that is why this takes fewer answers than a network does.
+//! from the reward by itself.
 
 use super::PreferenceError;
 use crate::basics::{Array, Arrays, Seed, Stream};
