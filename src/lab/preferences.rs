@@ -76,6 +76,9 @@ pub struct PreferenceRun {
     pub agreement: Option<f64>,
     /// `[env steps, mean true return]` of evaluations on the way.
     pub curve: Vec<[f64; 2]>,
+    /// `[env steps, landed flips in 10 s]` of the same evaluations; empty where the task knows none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flips: Vec<[f64; 2]>,
     /// Between which env steps there was an alarm about the reward.
     #[serde(default)]
     pub alarms: Vec<[u64; 2]>,
@@ -233,7 +236,7 @@ impl Job {
         let task = Arc::new(Task::new(spec, loaded.model().clone())?.fixed_horizon());
         let mut trainer = Trainer::new(settings, task.clone(), ItemId(0), None, Some(1))?;
         let mut labels: Vec<Label> = Vec::new();
-        let (mut curve, mut seconds_to_three_flips) = (Vec::new(), None);
+        let (mut curve, mut flips, mut seconds_to_three_flips) = (Vec::new(), Vec::new(), None);
         let (mut alarms, mut alarmed) = (Vec::<[u64; 2]>::new(), false);
         let mut next_look = settings.env_steps / LOOKS;
         let look = |trainer: &Trainer, episodes: usize, seed: u64| {
@@ -263,9 +266,11 @@ impl Job {
                 next_look += settings.env_steps / LOOKS;
                 let found = look(&trainer, LOOK_EPISODES, 1_000)?;
                 curve.push([trainer.env_steps() as f64, found.mean_return]);
-                let learnt = found.landed_flips_per_10s.is_some_and(|flips| flips.mean >= FLIPS_LEARNT);
-                if learnt && seconds_to_three_flips.is_none() {
-                    seconds_to_three_flips = Some(started.elapsed().as_secs_f64());
+                if let Some(landed) = found.landed_flips_per_10s {
+                    flips.push([trainer.env_steps() as f64, landed.mean]);
+                    if landed.mean >= FLIPS_LEARNT && seconds_to_three_flips.is_none() {
+                        seconds_to_three_flips = Some(started.elapsed().as_secs_f64());
+                    }
                 }
             }
         }
@@ -285,6 +290,7 @@ impl Job {
             seconds_to_three_flips,
             agreement: trainer.agreement(),
             curve,
+            flips,
             alarms,
         })
     }
@@ -404,6 +410,7 @@ mod tests {
             seconds_to_three_flips: None,
             agreement: None,
             curve: looks.into_iter().enumerate().map(|(i, value)| [250.0 * (i + 1) as f64, value]).collect(),
+            flips: vec![],
             alarms: alarms.to_vec(),
         }
     }
