@@ -161,6 +161,10 @@ impl Desk {
                         "Asked because the reward models disagree",
                         "The members of the reward model give these two different orders, so an answer teaches most here",
                     ),
+                    PairReason::Past => (
+                        "Asked to compare now with then",
+                        "One of these was judged before, the other is new: such answers put what was done at different times in one order",
+                    ),
                     // Whoever knew which pairs come again would answer them from memory.
                     PairReason::Random | PairReason::Repeat => (
                         "Asked at random",

@@ -25,6 +25,8 @@ pub enum PairReason {
     Disagreement,
     /// It was answered before, with its sides changed: the two answers tell how steady the judge is.
     Repeat,
+    /// A recent clip beside one that was judged before: what was learnt of each time's clips is held against the other's.
+    Past,
 }
 
 /// Two items side by side, in the order in which they are shown (which is shuffled when the pair is made).

@@ -14,7 +14,7 @@ use crate::gym::Task;
 use crate::learn::{Rollout, whiten};
 use crate::preference::{
     Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, Scores,
-    StepRecord, Unjudged, choose_pairs, disputed, rank_pairs,
+    StepRecord, Unjudged, choose_pairs, choose_past_pairs, disputed, rank_pairs,
 };
 use crate::settings::{ExploreSettings, LabelSettings, RunSettings};
 use rand::{RngExt, seq::IndexedRandom};
@@ -230,19 +230,32 @@ impl Judged {
     pub fn propose(&mut self, count: usize) -> Vec<Offered> {
         let again = self.repeats(count);
         let Judged { pool, asked, reward, settings, pairs, fitted, known, monitor, .. } = self;
+        // What is still in the pool is not past.
+        let oldest = pool.iter().map(|entry| entry.clip.recorded_at).next().unwrap_or(0);
+        let past: Vec<Arc<Clip>> = known.iter().flatten().filter(|clip| clip.recorded_at < oldest).cloned().collect();
         let known: Vec<_> = known.iter().map(|[left, right]| (&left.frames, &right.frames)).collect();
         // While the reward cannot be trusted, every question goes where the members disagree.
         let random_share = if monitor.alarm().is_some() { 0.0 } else { settings.random_share };
         let settings = &LabelSettings { random_share, ..settings.clone() };
         let count = count - again.len();
         let mut rank = |candidates: &[(&Frames, &Frames)]| rank_pairs(reward, settings.choice, candidates, &known);
+        let share = settings.past_share.clamp(0.0, 1.0);
+        let wanted = if share == 0.0 { 0 } else { (0..count).filter(|_| pairs.random_bool(share)).count() };
+        let then = choose_past_pairs(pool, &past, wanted, asked, &mut rank, settings, pairs);
+        let count = count - then.len();
         let chosen = choose_pairs(pool, count, asked, fitted.is_some().then_some(&mut rank), settings, pairs);
         let offered = chosen.into_iter().map(|pair| {
             let clips = [pair.left, pair.right].map(|i| pool.get(i).clip.clone());
             asked.insert(clips[0].id, clips[1].id);
             Offered { items: clips.map(Item::Clip), reason: pair.reason }
         });
-        offered.chain(again).collect()
+        let mut offered: Vec<Offered> = offered.collect();
+        for clips in then {
+            asked.insert(clips[0].id, clips[1].id);
+            offered.push(Offered { items: clips.map(Item::Clip), reason: PairReason::Past });
+        }
+        offered.extend(again);
+        offered
     }
 
     /// Out of `count` questions the share that repeats an answered pair, sides changed. No pair is repeated twice.
@@ -389,6 +402,7 @@ impl Judged {
         self.agreement = report.held_out_agreement.or(self.agreement);
         let mut values = vec![("labels", labels.len() as f64)];
         values.extend(report.held_out_agreement.map(|a| ("agreement", a)));
+        values.push(("random_answers", self.reward.error_rate()));
         values.extend(report.held_out_loss.map(|l| ("reward_loss", l)));
         values.extend(self.monitor.foreseen().map(|share| ("foreseen", share)));
         Ok(values)

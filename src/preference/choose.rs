@@ -1,10 +1,14 @@
 //! Which pairs to ask: those that rank highest (see [`super::rank_pairs`]), mixed with random ones.
 
 use super::{ClipPool, alike::apart};
-use crate::basics::{Frames, ItemId, PairReason, Stream};
+use crate::basics::{Clip, Frames, ItemId, PairReason, Stream};
 use crate::settings::LabelSettings;
-use rand::{RngExt, seq::SliceRandom};
+use rand::{
+    RngExt,
+    seq::{IndexedRandom, SliceRandom},
+};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Says of each pair how much it is worth asking: any scale, larger is more.
 pub type Rank<'a> = &'a mut dyn FnMut(&[(&Frames, &Frames)]) -> Vec<f32>;
@@ -95,6 +99,41 @@ pub fn choose_pairs(
     chosen
 }
 
+/// Chooses up to `count` pairs of a recent clip and one of `past`, which were judged before, each the best by `rank` of as many drawn as
+/// [`LabelSettings::candidates`] says, or with the probability [`LabelSettings::random_share`] the first of them. The sides are shuffled.
+pub fn choose_past_pairs(
+    pool: &ClipPool,
+    past: &[Arc<Clip>],
+    count: usize,
+    asked: &AskedPairs,
+    rank: Rank,
+    settings: &LabelSettings,
+    stream: &mut Stream,
+) -> Vec<[Arc<Clip>; 2]> {
+    let mut chosen: Vec<[Arc<Clip>; 2]> = Vec::new();
+    for _ in 0..count {
+        let mut candidates: Vec<[Arc<Clip>; 2]> = Vec::new();
+        for _ in 0..settings.candidates.max(1) {
+            let (Some(now), Some(then)) = (pool.any(stream), past.choose(stream)) else { return chosen };
+            let (now, then) = (&now.clip, then);
+            let again = |pair: &[Arc<Clip>; 2]| pair.iter().any(|clip| clip.id == now.id);
+            if !asked.contains(now.id, then.id) && !chosen.iter().any(again) {
+                candidates.push([now.clone(), then.clone()]);
+            }
+        }
+        let pairs: Vec<_> = candidates.iter().map(|[now, then]| (&now.frames, &then.frames)).collect();
+        let ranks = rank(&pairs);
+        let at_random = stream.random_bool(settings.random_share.clamp(0.0, 1.0));
+        let best = (0..candidates.len()).rev().max_by(|&a, &b| ranks[a].total_cmp(&ranks[b]));
+        if let Some(best) = best {
+            let mut pair = candidates.swap_remove(if at_random { 0 } else { best });
+            pair.shuffle(stream);
+            chosen.push(pair);
+        }
+    }
+    chosen
+}
+
 /// The candidates, in their order, without the share of them whose clips look most alike; never fewer than `count` where there were as many.
 fn without_alike(pool: &ClipPool, candidates: Vec<[usize; 2]>, count: usize, share: f64) -> Vec<[usize; 2]> {
     let aside = (share.clamp(0.0, 1.0) * candidates.len() as f64) as usize;
@@ -142,9 +181,8 @@ fn draw(pool: &ClipPool, count: usize, asked: &AskedPairs, stream: &mut Stream) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::basics::{Clip, Seed};
+    use crate::basics::Seed;
     use crate::preference::Origin;
-    use std::sync::Arc;
 
     /// A pool of one-step clips whose observation is their number; `origin` places each.
     fn pool(clips: usize, origin: impl Fn(usize) -> Origin) -> ClipPool {
@@ -237,6 +275,30 @@ mod tests {
         assert!(chosen.len() == 6 && chosen.iter().all(|pair| pair.left % 2 != pair.right % 2), "{chosen:?}");
         let few = choose_pairs(&pool, 10_000, &AskedPairs::default(), None, &settings, &mut stream);
         assert_eq!(few.len(), 40 * 39 / 2);
+    }
+
+    /// Each shows one clip of the pool and one that was judged before, no pair comes twice, and the members' disagreement has its say.
+    #[test]
+    fn the_past_is_held_against_the_present() {
+        let pool = pool(30, apart);
+        let past: Vec<Arc<Clip>> =
+            (0..20).map(|i| Arc::new(Clip { id: ItemId(100 + i), ..(*pool.get(i as usize).clip).clone() })).collect();
+        let (settings, mut stream) =
+            (LabelSettings { random_share: 0.0, ..LabelSettings::default() }, Seed(5).stream("past"));
+        let (mut asked, mut far) = (AskedPairs::default(), 0.0);
+        for _ in 0..40 {
+            let chosen = choose_past_pairs(&pool, &past, 3, &asked, &mut distance, &settings, &mut stream);
+            assert_eq!(chosen.len(), 3);
+            for [left, right] in chosen {
+                assert!((left.id.0 < 100) != (right.id.0 < 100), "{} {}", left.id.0, right.id.0);
+                assert!(asked.insert(left.id, right.id), "asked twice");
+                far += (left.frames.obs[0] - right.frames.obs[0]).abs() / 120.0;
+            }
+        }
+        // A random number of thirty and one of the first twenty lie 10.6 apart.
+        assert!(far > 16.0, "{far}");
+        let none = choose_past_pairs(&pool, &[], 3, &asked, &mut distance, &settings, &mut stream);
+        assert!(none.is_empty());
     }
 
     #[test]

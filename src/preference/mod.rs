@@ -24,7 +24,7 @@ mod reward_model;
 mod schedule;
 mod teacher;
 
-pub use choose::{AskedPairs, ChosenPair, Rank, choose_pairs};
+pub use choose::{AskedPairs, ChosenPair, Rank, choose_pairs, choose_past_pairs};
 pub use consistency::consistency;
 pub use disputed::{Disputed, disputed};
 pub use error::PreferenceError;

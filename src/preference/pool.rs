@@ -1,6 +1,7 @@
 //! The clips that pairs are chosen among: the most recent ones.
 
-use crate::basics::Clip;
+use crate::basics::{Clip, Stream};
+use rand::RngExt;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -65,6 +66,11 @@ impl ClipPool {
     /// A clip by its place, 0 the oldest. Panics where `index` is not below [`ClipPool::len`], like a slice.
     pub fn get(&self, index: usize) -> &PoolEntry {
         &self.entries[index]
+    }
+
+    /// A clip drawn at random, if there is one.
+    pub fn any(&self, stream: &mut Stream) -> Option<&PoolEntry> {
+        (!self.is_empty()).then(|| self.get(stream.random_range(0..self.len())))
     }
 
     /// All clips, oldest first.

@@ -22,6 +22,9 @@ pub struct LabelSettings {
     pub alike_share: f64,
     /// Share of the questions that repeat an answered pair with its sides changed, 0..=1, for the judge's consistency.
     pub repeat_share: f64,
+    /// Share of the questions that set a recent clip beside one that was judged before, 0..=1. Clips of one time are alike, and comparisons among them
+    /// alone leave open how what is done now compares with what was done then.
+    pub past_share: f64,
     /// What the pairs that are not asked at random are chosen by.
     pub choice: PairChoice,
     /// Share of the pairs that is asked at random, 0..=1. Disagreement alone sometimes hurts, for it favours odd clips.
@@ -38,6 +41,8 @@ pub struct LabelSettings {
     /// How far training may run ahead of the answers, as a share of the plan of labels: where more than that are wanted that nobody has given yet,
     /// it waits. A policy that learns for long from the first few answers exploits them. 1 never waits.
     pub lead: f64,
+    /// Whether a run may end with a policy that it had on the way: that which the reward says most good of in the end.
+    pub keeps_best: bool,
 }
 
 impl Default for LabelSettings {
@@ -50,12 +55,14 @@ impl Default for LabelSettings {
             candidates: 10,
             alike_share: 0.0,
             repeat_share: 0.04,
+            past_share: 0.0,
             choice: PairChoice::default(),
             random_share: 0.3,
             untrained_share: 0.25,
             anneal: 1.0,
             spent_by: 0.9,
             lead: 1.0,
+            keeps_best: false,
         }
     }
 }
@@ -187,7 +194,7 @@ impl Default for MonitorSettings {
     }
 }
 
-/// The reward model and how it is fitted. Of a Gaussian process say `kind`, `sees_actions`, `unseen`, `error_rate`, `rows`, `margin` and
+/// The reward model and how it is fitted. Of a Gaussian process say `kind`, `sees_actions`, `unseen`, `error_rate`, `learns_errors`, `rows`, `margin` and
 /// `centred`; the others are about networks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -211,6 +218,9 @@ pub struct RewardModelSettings {
     /// Probability that a judge answers uniformly at random, in the likelihood: keeps single labels from pulling
     /// without bound.
     pub error_rate: f64,
+    /// Whether a Gaussian process learns from the answers how many of them are random, by their marginal likelihood; `error_rate` is then what is
+    /// believed beforehand.
+    pub learns_errors: bool,
     /// Adam's step size.
     pub learning_rate: f64,
     /// Comparisons in one gradient step of one member.
@@ -256,6 +266,7 @@ impl Default for RewardModelSettings {
             unseen: Vec::new(),
             products: 0.0,
             error_rate: 0.1,
+            learns_errors: true,
             learning_rate: 2e-3,
             batch: 16,
             rows: 40,
