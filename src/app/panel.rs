@@ -33,7 +33,7 @@ pub(super) type CurveTabs = [(&'static str, &'static [&'static str]); 3];
 /// How well the robot does, how well the reward model follows the answers, and how the policy moves.
 const CURVE_TABS: CurveTabs = [
     ("Returns", &["true_return", "learned_return"]),
-    ("Reward model", &["agreement", "reward_loss"]),
+    ("Reward model", &["agreement", "random_answers", "reward_loss"]),
     ("Policy", &["entropy", "kl", "value_loss"]),
 ];
 

@@ -151,6 +151,11 @@ impl Curve {
         ("learned_return", "Learned return", "Mean return of recent episodes under the reward model"),
         ("agreement", "Held-out agreement", "Share of held-out judgements that the reward model gets right"),
         (
+            "random_answers",
+            "Random answers",
+            "Share of the judgements that the reward model takes for random, as it has learnt from them",
+        ),
+        (
             "foreseen",
             "Foreseen",
             "Share of the latest judgements that the reward model foresaw before it learnt from them",

@@ -16,6 +16,7 @@ use super::gaussian_process::{Pairs, Said};
 use super::reward_model::ClipTable;
 use super::{PreferenceError, RewardModel, preference_loss};
 use crate::basics::{Choice, Frames};
+use crate::settings::RewardModelSettings;
 use rand::{RngExt, seq::SliceRandom};
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
@@ -234,13 +235,14 @@ impl RewardModel {
         let double = |numbers: &[f32]| Tensor::from_slice(numbers).to_kind(Kind::Double);
         let [targets, margins] = [&answers.targets, &answers.margins].map(|numbers| double(numbers));
         let pairs = Pairs { rows: &rows, count, weights: &weights, sides };
-        let said = Said { targets: &targets, margins: &margins, error_rate: self.settings.error_rate };
+        let RewardModelSettings { error_rate, learns_errors, .. } = self.settings;
+        let said = Said { targets: &targets, margins: &margins, error_rate, learns_errors };
         let learnt = process.condition(&pairs, &said, self.fits > 0, cancel)?;
         self.fits += 1;
+        let error_rate = self.error_rate();
         let loss = |differences: &[f64]| {
             let ahead = Tensor::from_slice(differences) - &margins;
-            f64::try_from(preference_loss(&ahead, &targets, self.settings.error_rate).mean(Kind::Double))
-                .unwrap_or(f64::NAN)
+            f64::try_from(preference_loss(&ahead, &targets, error_rate).mean(Kind::Double)).unwrap_or(f64::NAN)
         };
         // A pair that was asked twice foresees itself.
         let mut seen: HashMap<u64, usize> = HashMap::new();

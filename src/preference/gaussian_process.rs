@@ -42,6 +42,12 @@ const FORGET: [f64; 2] = [0.8, 0.95];
 /// Most judgements that a climb looks at, the latest: relevance is seen in few.
 const CLIMBED: usize = 300;
 
+/// By what the share of random answers is multiplied from one guess at it to the next, how many such steps it may lie from what was believed
+/// beforehand, and the most that it may come to: of judges who answer at random nothing can be learnt.
+const DOUBT: f64 = 2.0;
+const MOST_DOUBTS: i32 = 3;
+const MOST_RANDOM: f64 = 0.8;
+
 /// Most of Newton's steps to the mode, and the gain in nats below which it is reached.
 const NEWTON: usize = 60;
 const REACHED: f64 = 1e-6;
@@ -54,8 +60,10 @@ pub(super) struct Said<'a> {
     pub targets: &'a Tensor,
     /// What the difference is lessened by first.
     pub margins: &'a Tensor,
-    /// The share of answers that are random.
+    /// The share of answers that are random: what it is taken for beforehand …
     pub error_rate: f64,
+    /// … and whether the answers say how large it is.
+    pub learns_errors: bool,
 }
 
 /// Rows of clips, and which of them were compared.
@@ -94,6 +102,8 @@ pub(super) struct GaussianProcess {
     scales: Vec<f64>,
     /// `[features, members]`, f32.
     weights: Tensor,
+    /// Steps from the share of random answers that was believed beforehand to that which is believed now.
+    doubts: i32,
 }
 
 impl GaussianProcess {
@@ -115,6 +125,7 @@ impl GaussianProcess {
             phases: Tensor::from_slice(&phases),
             scales: [vec![relevance; inputs], vec![VARIANCE; 2 + WIDTHS.len()]].concat(),
             weights: Tensor::new(),
+            doubts: 0,
         };
         process.weights = Tensor::zeros([process.features() as i64, members as i64], (Kind::Float, tch::Device::Cpu));
         process
@@ -191,11 +202,16 @@ impl GaussianProcess {
         again: bool,
         cancel: &mut dyn FnMut() -> bool,
     ) -> Result<Conditioned, PreferenceError> {
-        let climbed = self.climb(pairs, said, CLIMB[usize::from(again)], cancel)?;
+        let believed = |process: &GaussianProcess| Said { error_rate: process.error_rate(said.error_rate), ..*said };
+        let climbed = self.climb(pairs, &believed(self), CLIMB[usize::from(again)], cancel)?;
         let (relevance, variances) = self.read(&Tensor::from_slice(&self.scales));
         let differences = self.differences(pairs, &relevance);
         let scaled = &differences * &variances;
-        let mode = Mode::find(&scaled.matmul(&differences.tr()), said, None)?;
+        let covariance = scaled.matmul(&differences.tr());
+        if said.learns_errors {
+            self.doubt(&covariance, said)?;
+        }
+        let mode = Mode::find(&covariance, &believed(self), None)?;
         // w = A Dᵀ α, with the prior's variances A.
         let mean = scaled.tr().matmul(&mode.slope);
         let weights = mean.unsqueeze(1) + self.deviations(&differences, &scaled, &variances, &mode);
@@ -204,6 +220,28 @@ impl GaussianProcess {
         // Without the judgement itself (equation 5.12, on the normal likelihoods that stand for the true ones at the mode).
         let foreseen = &mode.value - &mode.slope * (inverse.reciprocal() - &mode.curvature.reciprocal());
         Ok(Conditioned { differences: doubles(&mode.value), foreseen: doubles(&foreseen), climbed })
+    }
+
+    /// The share of random answers as it is believed now, where `believed` is what it was taken for beforehand.
+    pub fn error_rate(&self, believed: f64) -> f64 {
+        doubted(believed, self.doubts)
+    }
+
+    /// Goes a step towards the share of random answers that makes these answers likeliest, if it is not there. Beforehand, its logarithm is normal
+    /// about what was believed, with a standard deviation of 1. One step a fit: fits are many.
+    fn doubt(&mut self, covariance: &Tensor, said: &Said) -> Result<(), PreferenceError> {
+        let mut best = f64::NEG_INFINITY;
+        let range = -MOST_DOUBTS..=MOST_DOUBTS;
+        for doubts in [self.doubts, self.doubts - 1, self.doubts + 1].into_iter().filter(|steps| range.contains(steps))
+        {
+            let said = Said { error_rate: doubted(said.error_rate, doubts), ..*said };
+            let prior = -0.5 * (f64::from(doubts) * DOUBT.ln()).powi(2);
+            let likelihood = Mode::find(covariance, &said, None)?.evidence(&said) + prior;
+            if likelihood > best {
+                (best, self.doubts) = (likelihood, doubts);
+            }
+        }
+        Ok(())
     }
 
     /// Draws of w less its mean, `[features, members]`, each beside its mirror image (Matheron's rule: a draw of the prior, corrected by what it says
@@ -240,7 +278,7 @@ impl GaussianProcess {
         let said = Said {
             targets: &said.targets.narrow(0, first, count),
             margins: &said.margins.narrow(0, first, count),
-            error_rate: said.error_rate,
+            ..*said
         };
         let latest = self.only(pairs, n - latest);
         let pairs = &latest.pairs();
@@ -302,6 +340,7 @@ impl GaussianProcess {
         arrays.insert("process.scales".into(), Array::f64(&[self.scales.len()], self.scales.clone()));
         arrays.insert("process.weights".into(), Array::f32(&[features, self.members], floats(&self.weights)));
         arrays.insert("process.seed".into(), Array::u64(vec![self.seed.0]));
+        arrays.insert("process.doubts".into(), Array::f64(&[1], vec![f64::from(self.doubts)]));
     }
 
     /// Whether one was saved in these arrays.
@@ -324,6 +363,11 @@ impl GaussianProcess {
             phases: Tensor::from_slice(arrays.f32("process.phases", &[waves])?),
             scales: arrays.f64("process.scales", &[self.scales.len()])?.to_vec(),
             weights: table("process.weights", [features, self.members])?,
+            // Processes that were saved before there were doubts have none.
+            doubts: match arrays.0.contains_key("process.doubts") {
+                true => arrays.f64("process.doubts", &[1])?[0] as i32,
+                false => 0,
+            },
         })
     }
 }
@@ -400,12 +444,23 @@ impl Mode {
         Ok(Mode { value, slope: here.slope, curvature: here.curvature, factor })
     }
 
+    /// ln of the marginal likelihood of what was said (their equation 3.32).
+    fn evidence(&self, said: &Said) -> f64 {
+        let half = doubles(&self.factor.diagonal(0, 0, 1)).iter().map(|x| x.ln()).sum::<f64>();
+        Likelihood::at(&self.value, said).sum - half_product(&self.slope, &self.value) - half
+    }
+
     /// (K + W⁻¹)⁻¹ = √W (I + √W K √W)⁻¹ √W.
     fn inverse(&self) -> Tensor {
         let root = self.curvature.sqrt();
         let inner = Tensor::diag_embed(&root, 0, 0, 1).cholesky_solve(&self.factor, false);
         root.unsqueeze(1) * inner
     }
+}
+
+/// The share of random answers so many steps away from what was believed.
+fn doubted(believed: f64, doubts: i32) -> f64 {
+    (believed * DOUBT.powi(doubts)).min(MOST_RANDOM.max(believed))
 }
 
 /// The log-likelihood of what was said, if the differences were these.
@@ -490,7 +545,7 @@ mod tests {
         }
 
         fn said(&self) -> Said<'_> {
-            Said { targets: &self.targets, margins: &self.margins, error_rate: 0.05 }
+            Said { targets: &self.targets, margins: &self.margins, error_rate: 0.05, learns_errors: false }
         }
 
         /// Without one of the pairs.
@@ -516,13 +571,10 @@ mod tests {
             (differences, covariance)
         }
 
-        /// ln of the marginal likelihood by Laplace (equation 3.32).
+        /// ln of the marginal likelihood.
         fn evidence(&self, made: &Made) -> f64 {
             let (_, covariance) = self.covariance(&made.pairs());
-            let mode = Mode::find(&covariance, &made.said(), None).unwrap();
-            let sum = Likelihood::at(&mode.value, &made.said()).sum;
-            let half = doubles(&mode.factor.diagonal(0, 0, 1)).iter().map(|x| x.ln()).sum::<f64>();
-            sum - 0.5 * f64::try_from(mode.slope.dot(&mode.value)).unwrap() - half
+            Mode::find(&covariance, &made.said(), None).unwrap().evidence(&made.said())
         }
     }
 
@@ -570,6 +622,23 @@ mod tests {
             sizes += expected.powi(2);
         }
         assert!(errors < 0.02 * sizes, "{errors} of {sizes}");
+    }
+
+    /// How often a judge answers at random is learnt: more seldom than was believed where all answers are right, and not where one in four is wrong.
+    #[test]
+    fn random_answers_are_noticed() {
+        let learnt = |every: usize| {
+            let mut made = Made::new(150);
+            let wrong: Vec<f64> = (0..150).map(|pair| f64::from(u8::from(pair % every == 0))).collect();
+            made.targets = (&made.targets - Tensor::from_slice(&wrong)).abs();
+            let (mut process, said) = (process(2), Said { error_rate: 0.1, learns_errors: true, ..made.said() });
+            for again in [false, true, true, true] {
+                process.condition(&made.pairs(), &said, again, &mut || false).unwrap();
+            }
+            process.error_rate(0.1)
+        };
+        let [steady, careless] = [learnt(1000), learnt(4)];
+        assert!(steady < 0.06 && careless > 3.0 * steady, "{steady} {careless}");
     }
 
     /// Draws are about the mean as widely as the posterior is: k − kᵀ (K + W⁻¹)⁻¹ k.

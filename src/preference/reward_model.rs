@@ -101,6 +101,12 @@ impl RewardModel {
         self.output.len()
     }
 
+    /// The share of answers that are taken for random: what the settings say, or what a Gaussian process has learnt.
+    pub fn error_rate(&self) -> f64 {
+        let believed = self.settings.error_rate;
+        self.process.as_ref().map_or(believed, |process| process.error_rate(believed))
+    }
+
     /// Whether a fit has come to an end: before that the rewards are those of random networks.
     pub fn is_fitted(&self) -> bool {
         self.fits > 0
@@ -240,7 +246,7 @@ impl RewardModel {
             returns.index_select(1, &Tensor::from_slice(&places))
         };
         let difference = side(|pair| pair.0) - side(|pair| pair.1);
-        let flat = numbers(&preference_probability(&difference, self.settings.error_rate));
+        let flat = numbers(&preference_probability(&difference, self.error_rate()));
         (0..self.members()).map(|m| flat[m * pairs.len()..(m + 1) * pairs.len()].to_vec()).collect()
     }
 
