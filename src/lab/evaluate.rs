@@ -126,6 +126,34 @@ pub fn evaluate(
     })
 }
 
+/// What the policy sees and does without exploring, `[n, O]` and `[n, A]` (as the robot receives them): of so many episodes side by side, from `seed`
+/// on, every `stride`th env step.
+///
+/// # Errors
+///
+/// An unknown backend.
+pub(super) fn sample_rows(
+    task: &Arc<Task>,
+    policy: &Policy,
+    backend: &str,
+    episodes: usize,
+    stride: usize,
+    seed: u64,
+) -> Result<(Vec<f32>, Vec<f32>), LabError> {
+    let mut env = world(task, super::worlds::for_one_world(backend), episodes)?;
+    let mut obs = env.reset(seed).to_vec();
+    let (mut seen, mut done) = (Vec::new(), Vec::new());
+    for at in 0..task.horizon() as usize {
+        let step = env.step(&policy.act_mean(&obs, episodes))?;
+        if at.is_multiple_of(stride) {
+            seen.extend_from_slice(&obs);
+            done.extend_from_slice(&step.actions);
+        }
+        obs.copy_from_slice(&step.obs);
+    }
+    Ok((seen, done))
+}
+
 /// Frames of one world under the policy's mean action, from a fresh reset, until `seconds` have passed or the episode ends.
 ///
 /// # Errors

@@ -11,6 +11,7 @@
 mod arrays;
 pub mod bench;
 mod board;
+mod candidates;
 mod circle;
 mod control;
 mod error;

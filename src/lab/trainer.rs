@@ -5,6 +5,7 @@
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
+use super::candidates::Candidates;
 use super::circle::Values;
 use super::control::Label;
 use super::evaluate::run_policy;
@@ -43,6 +44,8 @@ pub(super) struct Trainer {
     /// `[T·N, A]`: the rollout's actions as the robot received them.
     played: Vec<f32>,
     judged: Option<Judged>,
+    /// What the run may end with.
+    candidates: Candidates,
     env_steps: u64,
     /// The task's own return of the episodes that ended in the latest rollout.
     true_returns: Vec<f64>,
@@ -112,6 +115,7 @@ impl Trainer {
             actions: Actions::default(),
             played: Vec::new(),
             judged,
+            candidates: Candidates::default(),
             env_steps: 0,
             true_returns: Vec::new(),
             threads,
@@ -382,10 +386,43 @@ impl Trainer {
             Ok(values)
         });
         values.extend(learnt?);
+        let is_last = span.end >= self.settings.env_steps;
+        let is_due = is_last && self.candidates.is_due(self.env_steps, self.settings.env_steps);
+        if self.has_reward() && (begins_again || is_due || self.finished()) {
+            self.put_aside()?;
+        }
         if begins_again {
             self.begin_again(&span)?;
         }
+        if self.finished() {
+            self.keep_best()?;
+        }
         Ok(values)
+    }
+
+    /// Makes the present policy one that the run may end with, where the task asks for that.
+    fn put_aside(&mut self) -> Result<(), LabError> {
+        if self.judged.is_some() && self.task.spec().labels.keeps_best {
+            let (learner, policy) = (self.ppo.to_arrays(), self.ppo.policy());
+            self.candidates.add(self.env_steps, learner, &policy, &self.task, &self.settings.backend)?;
+        }
+        Ok(())
+    }
+
+    /// Puts that policy in the place of the last one which the reward says most good of.
+    fn keep_best(&mut self) -> Result<(), LabError> {
+        if let Some((env_steps, learner)) = self.best().filter(|(env_steps, _)| *env_steps < self.env_steps) {
+            self.ppo.load_arrays(&learner)?;
+            let kept = "Kept is the policy of";
+            self.warning.get_or_insert_with(|| format!("{kept} {}.", better_than_the_last(env_steps)));
+        }
+        Ok(())
+    }
+
+    /// The candidate that the reward says most good of, and the env steps behind it.
+    fn best(&self) -> Option<(u64, Arrays)> {
+        let best = self.candidates.best(self.judged.as_ref()?.reward(), self.task.act_dim())?;
+        Some((best.0, best.1.clone()))
     }
 
     /// Learns the reward from `labels`, and what it makes of the values.
@@ -437,6 +474,7 @@ impl Trainer {
         if let Some(judged) = &self.judged {
             arrays.extend(judged.to_arrays());
         }
+        arrays.extend(prefixed(self.candidates.to_arrays(), "candidates/"));
         arrays
     }
 
@@ -450,6 +488,7 @@ impl Trainer {
         if let Some(judged) = &mut self.judged {
             judged.load(arrays)?;
         }
+        self.candidates = Candidates::from_arrays(&unprefixed(arrays, "candidates/"))?;
         self.env_steps = env_steps;
         self.reset_worlds();
         Ok(())
@@ -462,11 +501,20 @@ impl Trainer {
         self.begun = false;
     }
 
-    /// Puts an untrained policy in the place of one that has had its time.
+    /// Puts an untrained policy in the place of one that has had its time; or at last, where the task asks for that, the best of those so far.
     fn begin_again(&mut self, span: &Range<u64>) -> Result<(), LabError> {
         let seed = Seed(Seed(self.settings.seed).stream(&format!("policy/{}", span.start)).random());
-        self.ppo.begin_again(length(span), seed)?;
-        self.warning.get_or_insert_with(|| BEGINS_AGAIN.to_owned());
+        match self.best().filter(|_| span.end >= self.settings.env_steps) {
+            Some((env_steps, learner)) => {
+                self.ppo.go_on_from(&learner, length(span))?;
+                let goes_on = "From here on the policy goes on that stood after";
+                self.warning.get_or_insert_with(|| format!("{goes_on} {}.", better_than_the_last(env_steps)));
+            }
+            None => {
+                self.ppo.begin_again(length(span), seed)?;
+                self.warning.get_or_insert_with(|| BEGINS_AGAIN.to_owned());
+            }
+        }
         self.reset_worlds();
         if let Some(judged) = &mut self.judged {
             judged.begin_again();
@@ -481,6 +529,11 @@ fn policy_at(settings: &RunSettings, task: &Task, env_steps: u64) -> Range<u64> 
         RewardSource::True => 0..settings.env_steps,
         RewardSource::Preferences => task.spec().explore.policy_at(env_steps, settings.env_steps),
     }
+}
+
+/// Which policy is kept, and why.
+fn better_than_the_last(env_steps: u64) -> String {
+    format!("{:.1} million env steps: by what your answers taught it is the best so far", env_steps as f64 / 1e6)
 }
 
 fn length(span: &Range<u64>) -> u64 {
@@ -543,6 +596,49 @@ mod tests {
         again.load(&trainer.to_arrays()).unwrap();
         assert!(again.ppo.to_arrays() == trainer.ppo.to_arrays(), "the policy was not taken up where it stood");
         assert_eq!(again.ppo.learning_rate(), trainer.ppo.learning_rate());
+    }
+
+    /// The last policy is the best of those before it, going on; and the run ends with the candidate that the reward says most good of, whichever it
+    /// is, also where it was saved and taken up on the way.
+    #[test]
+    fn the_best_policy_goes_on_and_is_kept() {
+        let settings = RunSettings {
+            task: "hopper_backflip".to_owned(),
+            labels: 20,
+            env_steps: 8_000,
+            teacher: TeacherKind::Oracle,
+            ..RunSettings::default()
+        };
+        let loaded = super::super::task_of(&settings).unwrap();
+        let mut spec = loaded.spec().clone();
+        (spec.labels.keeps_best, spec.horizon) = (true, Spanned::new(0..0, 300));
+        spec.explore = ExploreSettings { fresh_starts: 1, fresh_until: 0.9, ..spec.explore };
+        let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
+        let make = || Trainer::new(&settings, task.clone(), ItemId(0), Some(4), Some(1)).unwrap();
+        let (mut trainer, mut labels) = (make(), Vec::<Label>::new());
+        while trainer.env_steps() < 7_200 {
+            assert_eq!(trainer.candidates, Candidates::default());
+            trainer.collect(&mut || false).unwrap();
+            answer(&mut trainer, &mut labels, 1);
+            trainer.learn(&labels, &mut || false).unwrap();
+        }
+        assert!(trainer.has_reward());
+        assert!(trainer.take_warning().unwrap().contains("goes on"));
+        let (at, best) = trainer.best().unwrap();
+        assert_eq!(at, trainer.env_steps());
+        assert_eq!(trainer.ppo.to_arrays()["actor.0.weight"], best["actor.0.weight"]);
+        assert_eq!(trainer.ppo.learning_rate(), trainer.ppo.settings().learning_rate);
+
+        let mut again = make();
+        again.load(&trainer.to_arrays()).unwrap();
+        assert!(again.candidates == trainer.candidates, "the candidates were not saved");
+        while !trainer.finished() {
+            trainer.collect(&mut || false).unwrap();
+            trainer.learn(&labels, &mut || false).unwrap();
+        }
+        let (at, best) = trainer.best().unwrap();
+        assert_eq!(trainer.ppo.to_arrays()["actor.0.weight"], best["actor.0.weight"]);
+        assert_eq!(trainer.take_warning().is_some(), at < trainer.env_steps());
     }
 
     /// A run that began with the other kind of reward model keeps its policy, and learns its reward anew from the answers that stand.

@@ -134,6 +134,13 @@ impl Ppo {
         Ok(())
     }
 
+    /// Takes up a learner that was saved, for so many env steps more: the learning rate begins again where a new one's does.
+    pub fn go_on_from(&mut self, arrays: &Arrays, env_steps: u64) -> Result<(), LearnError> {
+        self.load_arrays(arrays)?;
+        (self.state.env_steps, self.state.planned) = (0, env_steps);
+        Ok(())
+    }
+
     /// How many threads may compute gradients, the calling one among them; all cores if not said. The results do not depend on it.
     pub fn use_threads(&mut self, threads: usize) {
         self.threads = threads.max(1);
