@@ -1,7 +1,7 @@
 // A Gaussian policy acts, a thread a world: the observation normalised, its mean a network with tanh between its layers, a sample and its
 // log-density (`src/learn/policy.rs`, `gaussian.rs`).
 #import random::{ACTION, draw, key, normal}
-#import network::{Layer, forward, got, hold, put, row, rows}
+#import network::{Layer, forward, got, hold, put, take}
 
 const LANES: u32 = #{LANES}u;
 const OBS: u32 = #{OBS}u;
@@ -51,7 +51,6 @@ struct Batch {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-    hold = batch.zero;
     let world = batch.first + id.x;
     if world >= batch.end {
         return;
@@ -62,8 +61,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
     let now = clock[world];
     clock[world] = now + 1u;
-    row = world;
-    rows = batch.worlds;
+    take(world, batch.worlds, batch.zero);
     let sample = now.x * batch.worlds + world;
     for (var i = hold; i < OBS; i++) {
         let x = rollout[batch.now + world * OBS + i];

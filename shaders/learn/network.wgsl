@@ -1,4 +1,4 @@
-// A small network, a thread a row: linear layers with a rectifier or tanh between them (`src/learn/device_network.rs` lays them out).
+// A small network, a thread a row: linear layers with a rectifier, waves or tanh between them (`src/learn/device_network.rs` lays them out).
 #define_import_path network
 
 // y = W x + b: where W begins among `numbers`, a row of outputs for each input, and b; widths in numbers, those of rows in vectors of four.
@@ -19,6 +19,13 @@ var<private> rows: u32;
 // Zero, which no compiler knows.
 var<private> hold: u32;
 
+// What this thread has, before anything else: row `own` of `all`.
+fn take(own: u32, all: u32, zero: u32) {
+    row = own;
+    rows = all;
+    hold = zero;
+}
+
 // Number i of this thread's row, in the part of the room that begins with vector `start`.
 fn put(start: u32, i: u32, x: f32) {
     room[(start + i / 4u) * rows + row][i % 4u] = x;
@@ -38,6 +45,8 @@ fn forward(layer: Layer, start: u32, to: u32, is_last: bool) {
         if !is_last {
 #ifdef RECTIFIES
             sum = max(sum, 0.01 * sum);
+#else ifdef UNDULATES
+            sum = wave(sum);
 #else
             // Beyond ±9 it is ±1 in single precision.
             sum = tanh(clamp(sum, vec4f(-9.0), vec4f(9.0)));
@@ -45,4 +54,13 @@ fn forward(layer: Layer, start: u32, to: u32, is_last: bool) {
         }
         room[(to + column) * rows + row] = sum;
     }
+}
+
+// cos 2πx. WGSL promises its own cosine to 2⁻¹¹ alone, and within ±π. This is the sine of what is missing to a quarter turn, by its Taylor series,
+// whose next term is below 6e-8 there.
+fn wave(x: vec4f) -> vec4f {
+    let angle = 6.2831855 * (0.25 - abs(x - round(x)));
+    let z = angle * angle;
+    let tail = 1.0 / 120.0 + z * (-1.0 / 5040.0 + z * (1.0 / 362880.0 - z * (1.0 / 39916800.0)));
+    return angle + angle * z * (z * tail - 1.0 / 6.0);
 }

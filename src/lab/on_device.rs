@@ -218,12 +218,10 @@ fn keep(device: &Device, checks: Checks, kept: Option<Vec<u8>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::basics::{Choice, Frames};
     use crate::gym::{Autoreset, VectorEnv};
     use crate::learn::Ppo;
     use crate::physics::{Precision, backend};
-    use crate::preference::Comparison;
-    use crate::settings::{PpoSettings, RewardModelKind, RewardModelSettings, TaskSpec};
+    use crate::settings::{PpoSettings, TaskSpec};
 
     fn policy(task: &Task) -> Policy {
         Ppo::new(task.obs_dim(), task.act_dim(), PpoSettings::default(), Seed(5)).unwrap().policy()
@@ -349,79 +347,6 @@ mod tests {
         again.env.reset(3, true).unwrap();
         again.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
         assert_eq!(first, rollout);
-    }
-
-    /// What a reward model that was taught by judgements of a rollout says of it on the device is what it says on the processor, and so is by how
-    /// much its members differ; also after it was taught again, and where a number is none.
-    fn scores_alike(name: &str, settings: RewardModelSettings) {
-        let task = Arc::new(Task::load(name).unwrap());
-        let (policy, worlds, steps) = (policy(&task), 40, 30);
-        let mut device = OnDevice::new(&task, &policy, worlds, steps, 0, Seed(3), Checks::On).unwrap();
-        device.env.reset(3, false).unwrap();
-        let mut rollout = Rollout::new(worlds);
-        device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
-        let played: Vec<f32> = played(&task, &rollout.actions).collect();
-        let (o, a) = (task.obs_dim(), task.act_dim());
-        let clip = |world: usize| {
-            let mut frames = Frames { steps, obs_dim: o, act_dim: a, ..Frames::default() };
-            for row in (0..steps).map(|step| step * worlds + world) {
-                frames.obs.extend_from_slice(&rollout.obs[row * o..][..o]);
-                frames.actions.extend_from_slice(&played[row * a..][..a]);
-                frames.task_reward.push(device.tastes()[row]);
-            }
-            frames
-        };
-        let clips: Vec<Frames> = (0..worlds).map(clip).collect();
-        let comparisons: Vec<Comparison> = (0..)
-            .zip(clips.chunks_exact(2))
-            .filter_map(|(id, pair)| {
-                let [left, right] = [0, 1].map(|k| pair[k].task_reward.iter().sum::<f32>());
-                Comparison::new(id, &pair[0], &pair[1], if left > right { Choice::Left } else { Choice::Right })
-            })
-            .collect();
-        let mut reward = RewardModel::new(o, a, settings, Seed(4));
-        let mut obs = rollout.obs.clone();
-        for round in 0..3 {
-            if round < 2 {
-                reward.fit(&comparisons, &[], &mut || false).unwrap();
-                reward.renormalise(&rollout.obs, &played).unwrap();
-            } else {
-                // In the middle of a rollout, among what this reward sees.
-                obs[7 * o] = f32::NAN;
-                let at = 4 * (device.env.layout().places().obs + 7 * o) as u64;
-                device.device.upload(device.env.rollout(), at, bytemuck::bytes_of(&f32::NAN));
-            }
-            let found = device.score(&reward).unwrap().unwrap();
-            let wanted = reward.rewards(&obs, &played, steps * worlds);
-            let broken = |rewards: &[f32]| (0..rewards.len()).filter(|i| rewards[*i].is_nan()).collect::<Vec<_>>();
-            let none: &[usize] = if round < 2 { &[] } else { &[7] };
-            assert_eq!([broken(&found.rewards), broken(&wanted)], [none, none], "{name}");
-            let numbers = |rewards: &[f32]| rewards.iter().copied().filter(|x| !x.is_nan()).collect::<Vec<f32>>();
-            let worst = scaled(&numbers(&found.rewards), &numbers(&wanted));
-            let (ours, spread) = (found.spread(), reward.spread(&obs, &played));
-            println!("{name}: worst {worst:.0e}, spread {ours} and {spread}");
-            assert!(worst < 1e-4, "{name}: {worst}");
-            let most = numbers(&wanted).into_iter().fold(0.0, f32::max);
-            assert!(most > 0.5, "{name}: a reward that says nothing");
-            match round {
-                2 => assert!(ours.is_nan() && spread.is_nan(), "{name}"),
-                _ => assert!(spread > 0.01 && (ours - spread).abs() < 1e-4 * (1.0 + spread), "{name}"),
-            }
-        }
-    }
-
-    #[test]
-    fn scores_are_the_processors() {
-        let kind = RewardModelKind::Networks;
-        scores_alike("hopper", RewardModelSettings { kind, ..Default::default() });
-    }
-
-    #[test]
-    fn scores_of_products_of_some_inputs_are_the_processors() {
-        let unseen = vec![3, 4, 5, 9, 10, 11];
-        let kind = RewardModelKind::Networks;
-        let settings = RewardModelSettings { kind, products: 0.3, unseen, sees_actions: false, ..Default::default() };
-        scores_alike("hopper_backflip", settings);
     }
 
     /// What is collected beside some work is what is collected without it, however long the work takes. What is cancelled is not kept.

@@ -4,8 +4,8 @@ use super::Layer;
 use crate::compute::Source;
 use bytemuck::{Pod, Zeroable};
 
-/// What computes layers in a shader, which other files import as `network`: tanh between them, or where `RECTIFIES` is defined a leaky
-/// rectifier (slope 0.01 below 0).
+/// What computes layers in a shader, which other files import as `network`: tanh between them, where `RECTIFIES` is defined a leaky
+/// rectifier (slope 0.01 below 0), or where `UNDULATES` is cos 2πx.
 pub const NETWORK: Source = ("shaders/learn/network.wgsl", include_str!("../../shaders/learn/network.wgsl"));
 
 /// Where a layer's numbers lie: what the shader calls `Layer`.

@@ -13,8 +13,9 @@
 //! from the reward by itself.
 
 use super::PreferenceError;
+use super::ensemble::numbers;
 use crate::basics::{Array, Arrays, Seed, Stream};
-use crate::learn::{LearnError, Reader};
+use crate::learn::{Layer, LearnError, Reader};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use std::f64::consts::{FRAC_1_SQRT_2, TAU};
@@ -22,8 +23,12 @@ use tch::{Kind, Tensor};
 
 /// Widths of the waves, in standard deviations of an input whose relevance is 1.
 const WIDTHS: [f64; 3] = [1.0, 2.0, 4.0];
-/// Waves of each width.
+/// Waves of each width: a multiple of four, as shaders take them by four.
 const WAVES: usize = 128;
+const _: () = assert!(WAVES.is_multiple_of(4));
+/// What squares of inputs weigh, and products of two: together the features of (x · y)²/2.
+const SQUARE: f64 = 0.5;
+const PRODUCT: f64 = FRAC_1_SQRT_2;
 /// Most inputs of which every two are multiplied; of more there are too many products, and squares alone are among the features.
 const MOST_MULTIPLIED: usize = 40;
 
@@ -137,6 +142,50 @@ impl GaussianProcess {
         self.describe(rows, &relevance).matmul(&self.weights).tr()
     }
 
+    /// The same as two linear layers, for what computes those. The first gives of the normalised inputs what waves are the cosine of, in turns.
+    /// The second gives what each draw says, and sees the waves, the inputs, and products: of input i and every one from i on, for one i after
+    /// another; or squares alone.
+    pub fn layers(&self) -> [Layer; 2] {
+        let (inputs, members, features) = (self.inputs, self.members, self.features());
+        let (frequencies, phases, weights) =
+            (numbers(&self.frequencies), numbers(&self.phases), numbers(&self.weights));
+        let count = phases.len();
+        let relevance: Vec<f64> = self.scales[..inputs].iter().map(|scale| scale.exp()).collect();
+        // Each feature's place among those of `describe`, and what it is there for inputs that are not multiplied with their relevance.
+        let mut seen: Vec<(usize, f64)> = (features - count..features).map(|place| (place, amplitude())).collect();
+        seen.extend(relevance.iter().copied().enumerate());
+        let mut product = 2 * inputs;
+        for i in 0..inputs {
+            seen.push((inputs + i, SQUARE * relevance[i] * relevance[i]));
+            let others = if self.multiplies() { &relevance[i + 1..] } else { &[] };
+            for other in others {
+                seen.push((product, PRODUCT * relevance[i] * other));
+                product += 1;
+            }
+        }
+        let turns = |at: usize| {
+            let (wave, input) = (at / inputs, at % inputs);
+            (f64::from(frequencies[input * count + wave]) * relevance[input] / TAU) as f32
+        };
+        let weight = |member: usize| {
+            let weights = &weights;
+            seen.iter().map(move |(place, factor)| (f64::from(weights[place * members + member]) * factor) as f32)
+        };
+        let waves = Layer {
+            inputs,
+            outputs: count,
+            weight: (0..count * inputs).map(turns).collect(),
+            bias: phases.iter().map(|phase| (f64::from(*phase) / TAU) as f32).collect(),
+        };
+        let draws = Layer {
+            inputs: features,
+            outputs: members,
+            weight: (0..members).flat_map(weight).collect(),
+            bias: vec![0.0; members],
+        };
+        [waves, draws]
+    }
+
     /// Sizes of the groups of features.
     fn groups(&self) -> Vec<usize> {
         let products = if self.multiplies() { self.inputs * (self.inputs + 1) / 2 } else { self.inputs };
@@ -155,13 +204,12 @@ impl GaussianProcess {
     /// φ of every row, `[N, features]`, where inputs matter by `relevance`, `[inputs]`.
     fn describe(&self, rows: &Tensor, relevance: &Tensor) -> Tensor {
         let rows = rows * relevance;
-        let waves = self.phases.addmm(&rows, &self.frequencies).cos() * (2.0 / WAVES as f64).sqrt();
-        // Squares weigh ½ and other products 1/√2: together the features of (x · y)²/2.
-        let mut parts = vec![rows.shallow_clone(), rows.square() * 0.5];
+        let waves = self.phases.addmm(&rows, &self.frequencies).cos() * amplitude();
+        let mut parts = vec![rows.shallow_clone(), rows.square() * SQUARE];
         if self.multiplies() {
             for i in 0..self.inputs as i64 - 1 {
                 let others = rows.narrow(-1, i + 1, self.inputs as i64 - i - 1);
-                parts.push(others * (rows.narrow(-1, i, 1) * FRAC_1_SQRT_2));
+                parts.push(others * (rows.narrow(-1, i, 1) * PRODUCT));
             }
         }
         parts.push(waves);
@@ -334,11 +382,10 @@ impl GaussianProcess {
     /// Adds all that was learnt and drawn, under `process.`.
     pub fn to_arrays(&self, arrays: &mut Arrays) {
         let [inputs, waves, features] = [self.inputs, WAVES * WIDTHS.len(), self.features()];
-        let floats = |tensor: &Tensor| super::ensemble::numbers(tensor);
-        arrays.insert("process.frequencies".into(), Array::f32(&[inputs, waves], floats(&self.frequencies)));
-        arrays.insert("process.phases".into(), Array::f32(&[waves], floats(&self.phases)));
+        arrays.insert("process.frequencies".into(), Array::f32(&[inputs, waves], numbers(&self.frequencies)));
+        arrays.insert("process.phases".into(), Array::f32(&[waves], numbers(&self.phases)));
         arrays.insert("process.scales".into(), Array::f64(&[self.scales.len()], self.scales.clone()));
-        arrays.insert("process.weights".into(), Array::f32(&[features, self.members], floats(&self.weights)));
+        arrays.insert("process.weights".into(), Array::f32(&[features, self.members], numbers(&self.weights)));
         arrays.insert("process.seed".into(), Array::u64(vec![self.seed.0]));
         arrays.insert("process.doubts".into(), Array::f64(&[1], vec![f64::from(self.doubts)]));
     }
@@ -485,6 +532,11 @@ impl Likelihood {
             curvature: (turn * share).clamp_min(1e-8),
         }
     }
+}
+
+/// Of each wave, so that those of one width have variance 1 together.
+fn amplitude() -> f64 {
+    (2.0 / WAVES as f64).sqrt()
 }
 
 /// ½ aᵀb.

@@ -11,7 +11,10 @@ use crate::learn::{DeviceLayers, Layer, NETWORK, columns};
 use bytemuck::{Pod, Zeroable};
 use std::time::Instant;
 
+/// What models of every kind share, and what computes networks and a Gaussian process.
 const SCORE: Source = ("shaders/preference/score.wgsl", include_str!("../../shaders/preference/score.wgsl"));
+const ENSEMBLE: Source = ("shaders/preference/ensemble.wgsl", include_str!("../../shaders/preference/ensemble.wgsl"));
+const PROCESS: Source = ("shaders/preference/process.wgsl", include_str!("../../shaders/preference/process.wgsl"));
 
 /// Threads of a workgroup, an env step each.
 const LANES: usize = 32;
@@ -54,7 +57,7 @@ impl Scores {
     }
 }
 
-/// One number that the networks see.
+/// One number that the model sees.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 struct Input {
@@ -80,7 +83,7 @@ struct Batch {
 
 impl DeviceScorer {
     /// A scorer of rollouts of this layout in the buffer `rollout`, for models of the shape of `model`; `range` is what the actuators clip to,
-    /// `[A]`. None for a Gaussian process, and for networks so large that a software driver would not get to their end.
+    /// `[A]`. None for one so large that a software driver would not get to its end.
     ///
     /// # Errors
     /// [`DeviceError`].
@@ -93,14 +96,14 @@ impl DeviceScorer {
         checks: Checks,
     ) -> Result<Option<DeviceScorer>, DeviceError> {
         let sizes = Sizes::of(model);
-        if model.process.is_some() || sizes.turns() > MOST_TURNS {
+        if sizes.turns() > MOST_TURNS {
             return Ok(None);
         }
         let kernel = device.kernel("score", sizes.shader(layout), "main", checks)?;
         let range: Vec<[f32; 2]> = range.iter().map(|range| range.map(|x| x as f32)).collect();
         let packed = packed(model, &range);
         let samples = layout.steps * layout.worlds;
-        let row = 16 * (columns(sizes.features) + 2 * columns(sizes.widest)) as u64;
+        let row = 16 * sizes.row() as u64;
         let most = LANES * device.most_at_once(LANES as u64 * row, ROOM);
         let [table, weights] = &packed;
         let table = device.buffer("reward model", table.len() as u64, Use::Storage)?;
@@ -176,32 +179,46 @@ impl DeviceScorer {
 /// The shape of a model.
 struct Sizes {
     inputs: usize,
-    /// Inputs and products.
-    features: usize,
-    /// Numbers of the widest layer but the first one's inputs.
-    widest: usize,
-    /// Inputs and outputs of each layer of a member.
+    /// Every two inputs', or squares alone.
+    products: usize,
+    /// Waves of a Gaussian process; of networks there are none.
+    waves: usize,
+    /// Inputs and outputs of each layer: those of all networks, member after member, or the two of a Gaussian process.
     layers: Vec<[usize; 2]>,
     members: usize,
 }
 
 impl Sizes {
     fn of(model: &RewardModel) -> Sizes {
-        let pair = |size: Vec<i64>| [size[1] as usize, size[2] as usize];
-        let layers: Vec<[usize; 2]> = model.ensemble.layers().iter().map(|(weight, _)| pair(weight.size())).collect();
-        Sizes {
-            inputs: model.input.mean.len(),
-            features: layers.first().map_or(1, |[inputs, _]| *inputs),
-            widest: layers.iter().map(|[_, outputs]| *outputs).max().unwrap_or(1),
-            layers,
-            members: model.members(),
-        }
+        let layers: Vec<[usize; 2]> = layers(model).iter().map(|layer| [layer.inputs, layer.outputs]).collect();
+        let inputs = model.input.mean.len();
+        let (waves, sees) = match (&model.process, layers.as_slice()) {
+            (Some(_), &[[_, waves], [features, _]]) => (waves, features - waves),
+            (_, all) => (0, all.first().map_or(inputs, |[inputs, _]| *inputs)),
+        };
+        Sizes { inputs, products: sees - inputs, waves, layers, members: model.members() }
+    }
+
+    /// Waves, inputs and products.
+    fn features(&self) -> usize {
+        self.waves + self.inputs + self.products
+    }
+
+    /// Numbers of the widest layer that are not inputs of the first.
+    fn widest(&self) -> usize {
+        self.layers.iter().map(|[_, outputs]| *outputs).max().unwrap_or(1)
+    }
+
+    /// Vectors of four that an env step takes in the room.
+    fn row(&self) -> usize {
+        let after = if self.waves > 0 { columns(self.members) } else { 2 * columns(self.widest()) };
+        columns(self.features()) + after
     }
 
     /// Turns of its loops that a thread takes.
     fn turns(&self) -> usize {
-        let member: usize = self.layers.iter().map(|[inputs, outputs]| columns(*outputs) * (inputs + 1) + 1).sum();
-        self.inputs + self.features + self.members * (member + 1)
+        let layers: usize = self.layers.iter().map(|[inputs, outputs]| columns(*outputs) * (inputs + 1) + 1).sum();
+        self.features() + self.inputs + layers + self.members
     }
 
     fn shader(&self, layout: RolloutLayout) -> crate::compute::Module {
@@ -211,13 +228,17 @@ impl Sizes {
         definitions.size("ACTS", layout.act_dim);
         definitions.size("INPUTS", self.inputs);
         definitions.size("MEMBERS", self.members);
-        definitions.size("LAYERS", self.layers.len());
-        definitions.size("ALL_LAYERS", self.members * self.layers.len());
-        definitions.size("WIDEST", columns(self.widest));
-        definitions.size("FEATURES", columns(self.features));
-        definitions.feature("HAS_PRODUCTS", self.features > self.inputs);
-        definitions.feature("RECTIFIES", true);
-        compose(&[NETWORK], SCORE, &definitions)
+        definitions.size("LAYERS", self.layers.len() / self.members);
+        definitions.size("ALL_LAYERS", self.layers.len());
+        definitions.size("WIDEST", columns(self.widest()));
+        definitions.size("WAVES", columns(self.waves));
+        definitions.size("FEATURES", columns(self.features()));
+        definitions.feature("HAS_PRODUCTS", self.products > self.inputs);
+        definitions.feature("HAS_SQUARES", self.products == self.inputs);
+        definitions.feature("RECTIFIES", self.waves == 0);
+        definitions.feature("UNDULATES", self.waves > 0);
+        let entry = if self.waves > 0 { PROCESS } else { ENSEMBLE };
+        compose(&[NETWORK, SCORE], entry, &definitions)
     }
 }
 
@@ -237,12 +258,17 @@ fn packed(model: &RewardModel, range: &[[f32; 2]]) -> [Vec<u8>; 2] {
     for [mean, deviation] in &model.output {
         bytes.extend_from_slice(bytemuck::bytes_of(&[*mean as f32, (1.0 / deviation) as f32]));
     }
-    bytes.extend_from_slice(bytemuck::bytes_of(&[model.ensemble.products as f32, INPUT_BOUND]));
+    // A process has its factors in the weights.
+    let products = if model.process.is_some() { 1.0 } else { model.ensemble.products as f32 };
+    bytes.extend_from_slice(bytemuck::bytes_of(&[products, INPUT_BOUND]));
     [bytes, bytemuck::cast_slice(&layers.numbers).to_vec()]
 }
 
-/// Member after member.
+/// Those of the networks, member after member, or of the Gaussian process.
 fn layers(model: &RewardModel) -> Vec<Layer> {
+    if let Some(process) = &model.process {
+        return process.layers().to_vec();
+    }
     let layers = model.ensemble.layers();
     let members = 0..model.members() as i64;
     let of = |member: i64| {
@@ -263,49 +289,139 @@ fn layers(model: &RewardModel) -> Vec<Layer> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::basics::Seed;
+    use crate::basics::{Choice, Frames, Seed};
     use crate::compute::reflected;
+    use crate::preference::Comparison;
     use crate::settings::{RewardModelKind, RewardModelSettings};
+    use rand_distr::{Distribution, StandardNormal};
     use std::mem::offset_of;
+
+    fn networks() -> RewardModelSettings {
+        RewardModelSettings { kind: RewardModelKind::Networks, ..RewardModelSettings::default() }
+    }
 
     #[test]
     fn a_model_lies_as_the_shader_reads_it() {
-        let settings = RewardModelSettings {
-            kind: RewardModelKind::Networks,
-            unseen: vec![1, 3],
-            products: 0.5,
-            ..RewardModelSettings::default()
+        // Layers of 16 bytes, five inputs of 20, filled up to a multiple of 8, and the members' outputs of 8.
+        let check = |kind: RewardModelKind, at: [usize; 5], bytes: [usize; 2]| {
+            let settings =
+                RewardModelSettings { kind, unseen: vec![1, 3], products: 0.5, ..RewardModelSettings::default() };
+            let model = RewardModel::new(5, 2, settings, Seed(1));
+            let sizes = Sizes::of(&model);
+            assert_eq!((sizes.inputs, sizes.products), (5, 15));
+            let module = sizes.shader(layout(1, 5));
+            macro_rules! check {
+                ($type:ident { $($field:ident),* $(,)? }) => {
+                    let ours = vec![$((stringify!($field).to_string(), offset_of!($type, $field))),*];
+                    let ours = Some((ours, size_of::<$type>()));
+                    assert_eq!(reflected(&module, stringify!($type)), ours, stringify!($type));
+                };
+            }
+            check!(Input { place, mean, scale, low, high });
+            check!(Batch { first, end, samples, obs, actions, zero, broken });
+            let names = ["layers", "inputs", "outputs", "products", "bound"].map(str::to_owned);
+            let members = names.into_iter().zip(at).collect();
+            assert_eq!(reflected(&module, "Scorer"), Some((members, bytes[0])));
+            assert_eq!(packed(&model, &[[-1.0, 1.0]; 2]).map(|part| part.len()), bytes);
         };
-        let model = RewardModel::new(5, 2, settings, Seed(1));
-        let layout = RolloutLayout { steps: 1, worlds: 1, obs_dim: 5, act_dim: 2, state_dim: 0, trailed: 0, ends: 0 };
-        let sizes = Sizes::of(&model);
-        assert_eq!((sizes.inputs, sizes.features, sizes.widest, sizes.members), (5, 20, 64, 3));
-        let module = sizes.shader(layout);
-        macro_rules! check {
-            ($type:ident { $($field:ident),* $(,)? }) => {
-                let ours = vec![$((stringify!($field).to_string(), offset_of!($type, $field))),*];
-                assert_eq!(reflected(&module, stringify!($type)), Some((ours, size_of::<$type>())), stringify!($type));
-            };
-        }
-        check!(Input { place, mean, scale, low, high });
-        check!(Batch { first, end, samples, obs, actions, zero, broken });
-        // Nine layers of 16 bytes, five inputs of 20, filled up to a multiple of 8, and three members' outputs.
-        let at = [("layers", 0), ("inputs", 144), ("outputs", 248), ("products", 272), ("bound", 276)];
-        let members = at.map(|(name, at)| (name.to_owned(), at)).to_vec();
-        assert_eq!(reflected(&module, "Scorer"), Some((members, 280)));
-        let [table, weights] = packed(&model, &[[-1.0, 1.0]; 2]);
-        assert_eq!(table.len(), 280);
-        assert_eq!(weights.len(), 3 * 16 * (21 * 16 + 65 * 16 + 65));
+        check(RewardModelKind::Networks, [0, 144, 248, 272, 276], [280, 3 * 16 * (21 * 16 + 65 * 16 + 65)]);
+        check(RewardModelKind::GaussianProcess, [0, 32, 136, 200, 204], [208, 16 * (6 * 96 + (384 + 20 + 1) * 2)]);
     }
 
-    /// A model of more products than a software driver computes in one go is left to the host.
+    /// A model that a software driver does not compute in one go is left to the host.
     #[test]
     fn what_is_too_large_is_seen() {
-        let of = |inputs: usize, products: f64| {
-            let settings =
-                RewardModelSettings { kind: RewardModelKind::Networks, products, ..RewardModelSettings::default() };
+        let of = |inputs: usize, settings: RewardModelSettings| {
             Sizes::of(&RewardModel::new(inputs, 8, settings, Seed(1))).turns() > MOST_TURNS
         };
-        assert_eq!([of(348, 0.0), of(20, 0.3), of(105, 0.3)], [false, false, true]);
+        let products = RewardModelSettings { products: 0.3, ..networks() };
+        let process = RewardModelSettings::default();
+        assert_eq!([of(348, networks()), of(20, products.clone()), of(105, products)], [false, false, true]);
+        assert_eq!([of(32, process.clone()), of(348, process.clone()), of(3000, process)], [false, false, true]);
+    }
+
+    const STEPS: usize = 30;
+    const WORLDS: usize = 40;
+
+    fn layout(steps: usize, obs_dim: usize) -> RolloutLayout {
+        RolloutLayout { steps, worlds: WORLDS, obs_dim, act_dim: 2, state_dim: 0, trailed: 0, ends: 0 }
+    }
+
+    /// What a reward model that was taught by judgements of a rollout says of it on the device is what it says on the host, and so is by how much its
+    /// members differ; also after it was taught again, and where a number is none.
+    fn scores_alike(name: &str, obs_dim: usize, settings: RewardModelSettings) {
+        let (layout, n) = (layout(STEPS, obs_dim), STEPS * WORLDS);
+        let (places, a) = (layout.places(), layout.act_dim);
+        let mut stream = Seed(3).stream("rollout");
+        let mut normal = || -> f32 { StandardNormal.sample(&mut stream) };
+        // A world is about a place of its own.
+        let about: Vec<f32> = (0..WORLDS * obs_dim).map(|_| 1.0 + 2.0 * normal()).collect();
+        let mut obs: Vec<f32> = (0..n * obs_dim).map(|i| about[i % about.len()] + normal()).collect();
+        let actions: Vec<f32> = (0..n * a).map(|_| normal()).collect();
+        let played: Vec<f32> = actions.iter().map(|x| x.clamp(-1.0, 1.0)).collect();
+        let clip = |world: usize| {
+            let mut frames = Frames { steps: STEPS, obs_dim, act_dim: a, ..Frames::default() };
+            for row in (0..STEPS).map(|step| step * WORLDS + world) {
+                frames.obs.extend_from_slice(&obs[row * obs_dim..][..obs_dim]);
+                frames.actions.extend_from_slice(&played[row * a..][..a]);
+                frames.task_reward.push(obs[row * obs_dim] * obs[row * obs_dim + 1]);
+            }
+            frames
+        };
+        let clips: Vec<Frames> = (0..WORLDS).map(clip).collect();
+        let comparisons: Vec<Comparison> = (0..)
+            .zip(clips.chunks_exact(2))
+            .filter_map(|(id, pair)| {
+                let [left, right] = [0, 1].map(|k| pair[k].task_reward.iter().sum::<f32>());
+                Comparison::new(id, &pair[0], &pair[1], if left > right { Choice::Left } else { Choice::Right })
+            })
+            .collect();
+        let device = Device::open().unwrap();
+        let rollout = device.buffer("rollout", 4 * places.len as u64, Use::Storage).unwrap();
+        device.upload(&rollout, 4 * places.obs as u64, bytemuck::cast_slice(&obs));
+        device.upload(&rollout, 4 * places.actions as u64, bytemuck::cast_slice(&actions));
+        let mut model = RewardModel::new(obs_dim, a, settings, Seed(4));
+        let range = [[-1.0, 1.0]; 2];
+        let mut scorer = DeviceScorer::new(&device, layout, &model, &range, &rollout, Checks::On).unwrap().unwrap();
+        for round in 0..3 {
+            if round < 2 {
+                model.fit(&comparisons, &[], &mut || false).unwrap();
+                model.renormalise(&obs, &played).unwrap();
+            } else {
+                // In the middle of a rollout, among what this reward sees.
+                obs[7 * obs_dim] = f32::NAN;
+                let at = 4 * (places.obs + 7 * obs_dim) as u64;
+                device.upload(&rollout, at, bytemuck::bytes_of(&f32::NAN));
+            }
+            let found = scorer.score(&model).unwrap();
+            let wanted = model.rewards(&obs, &played, n);
+            let broken = |rewards: &[f32]| (0..n).filter(|i| rewards[*i].is_nan()).collect::<Vec<_>>();
+            let none: &[usize] = if round < 2 { &[] } else { &[7] };
+            assert_eq!([&found.rewards, &found.deviations, &wanted].map(|x| broken(x)), [none; 3], "{name}");
+            let pairs = found.rewards.iter().zip(&wanted).filter(|(_, wanted)| !wanted.is_nan());
+            let worst = pairs.map(|(found, wanted)| (found - wanted).abs() / (1.0 + wanted.abs())).fold(0.0, f32::max);
+            let (ours, spread) = (found.spread(), model.spread(&obs, &played));
+            println!("{name}: worst {worst:.0e}, spread {ours} and {spread}");
+            assert!(worst < 1e-4, "{name}: {worst}");
+            let most = wanted.iter().copied().fold(0.0, f32::max);
+            assert!(most > 0.5, "{name}: a reward that says nothing");
+            match round {
+                2 => assert!(ours.is_nan() && spread.is_nan(), "{name}"),
+                _ => assert!(spread > 0.01 && (ours - spread).abs() < 1e-4 * (1.0 + spread), "{name}"),
+            }
+        }
+    }
+
+    #[test]
+    fn networks_score_as_on_the_host() {
+        scores_alike("networks", 11, networks());
+        let unseen = vec![3, 4, 5, 9, 10];
+        scores_alike("products", 11, RewardModelSettings { products: 0.3, unseen, sees_actions: false, ..networks() });
+    }
+
+    #[test]
+    fn a_process_scores_as_on_the_host() {
+        scores_alike("process", 11, RewardModelSettings { unseen: vec![3, 4], ..RewardModelSettings::default() });
+        scores_alike("squares alone", 45, RewardModelSettings::default());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::tests::answer;
 use super::*;
-use crate::settings::{ExploreSettings, PpoSettings, RewardModelKind, RewardModelSettings, TeacherKind};
+use crate::settings::{ExploreSettings, PpoSettings, TeacherKind};
 use toml::Spanned;
 
 /// How far the stored log-densities of the rollout are from what a policy says of it, at most.
@@ -75,12 +75,8 @@ fn rewards_from_a_device_are_the_models() {
         teacher: TeacherKind::Oracle,
         ..RunSettings::default()
     };
-    let loaded = super::super::task_of(&settings).unwrap();
-    let mut spec = loaded.spec().clone();
-    let networks = RewardModelSettings { kind: RewardModelKind::Networks, ..RewardModelSettings::default() };
-    spec.reward_model = Some(Spanned::new(0..0, networks));
-    let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
-    let mut trainer = Trainer::new(&settings, task, ItemId(0), Some(16), Some(1)).unwrap();
+    let mut trainer =
+        Trainer::new(&settings, super::super::task_of(&settings).unwrap(), ItemId(0), Some(16), Some(1)).unwrap();
     let mut labels = Vec::<Label>::new();
     while !trainer.has_reward() {
         trainer.collect(&mut || false).unwrap();

@@ -1,0 +1,26 @@
+// The reward of a Gaussian process, a thread an env step of a rollout: draws that weigh the same features, which are waves, inputs and products of
+// inputs (`src/preference/gaussian_process.rs`).
+#import network::{forward, got, hold, take}
+#import score::{MEMBERS, batch, scorer, see, tell, with_vote}
+
+const LANES: u32 = #{LANES}u;
+// The waves, in vectors of four, with which the features begin; all FEATURES vectors of these; after them in the room lies what the draws say.
+const WAVES: u32 = #{WAVES}u;
+const FEATURES: u32 = #{FEATURES}u;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+    let sample = batch.first + id.x;
+    if sample >= batch.end {
+        return;
+    }
+    take(id.x, batch.end - batch.first, batch.zero);
+    let broken = see(sample, WAVES);
+    forward(scorer.layers[0], WAVES, 0u, false);
+    forward(scorer.layers[1], 0u, FEATURES, true);
+    var votes = vec2f();
+    for (var member = hold; member < MEMBERS; member++) {
+        votes = with_vote(votes, member, got(FEATURES, member));
+    }
+    tell(sample, votes, broken);
+}
