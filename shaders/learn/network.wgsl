@@ -39,8 +39,18 @@ fn got(start: u32, i: u32) -> f32 {
 fn forward(layer: Layer, start: u32, to: u32, is_last: bool) {
     for (var column = hold; column < layer.columns; column++) {
         var sum = numbers[layer.bias + column];
-        for (var i = hold; i < layer.inputs; i++) {
-            sum += got(start, i) * numbers[layer.weight + i * layer.columns + column];
+        var weight = layer.weight + column;
+        for (var i = hold; i < layer.inputs / 4u; i++) {
+            let x = room[(start + i) * rows + row];
+            sum += x.x * numbers[weight];
+            sum += x.y * numbers[weight + layer.columns];
+            sum += x.z * numbers[weight + 2u * layer.columns];
+            sum += x.w * numbers[weight + 3u * layer.columns];
+            weight += 4u * layer.columns;
+        }
+        for (var i = hold + layer.inputs / 4u * 4u; i < layer.inputs; i++) {
+            sum += got(start, i) * numbers[weight];
+            weight += layer.columns;
         }
         if !is_last {
 #ifdef RECTIFIES

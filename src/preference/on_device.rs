@@ -217,7 +217,8 @@ impl Sizes {
 
     /// Turns of its loops that a thread takes.
     fn turns(&self) -> usize {
-        let layers: usize = self.layers.iter().map(|[inputs, outputs]| columns(*outputs) * (inputs + 1) + 1).sum();
+        let layers: usize =
+            self.layers.iter().map(|[inputs, outputs]| columns(*outputs) * (inputs / 4 + inputs % 4 + 1) + 1).sum();
         self.features() + self.inputs + layers + self.members
     }
 
