@@ -182,8 +182,9 @@ fn speed(what: &str, speed: &Speed, as_json: bool) {
         if let Some(rate) = speed.rollout_steps_per_s {
             println!("whole rollouts on the device: {rate:.0} env steps/s");
         }
+        let together = speed.kernel_worlds.unwrap_or(speed.worlds);
         for (kernel, seconds) in speed.kernel_s.iter().flatten() {
-            println!("  {kernel}: {:.2} ms an env step of the batch", 1e3 * seconds);
+            println!("  {kernel}: {:.2} ms an env step of {together} worlds", 1e3 * seconds);
         }
         for (stage, seconds) in speed.stages.iter().flatten() {
             println!("    {stage}, as a kernel of its own: {:.2} ms", 1e3 * seconds);

@@ -192,16 +192,17 @@ impl DeviceEnv {
         Ok(true)
     }
 
-    /// How long each kernel takes in one env step of up to `worlds` worlds, in seconds; None where the adapter keeps no time.
+    /// Worlds that are submitted together, as quick as the device has been so far.
+    pub fn at_once(&self) -> usize {
+        self.pace.at_once().min(self.layout.worlds)
+    }
+
+    /// How long each kernel takes in one env step of [`DeviceEnv::at_once`] worlds, in seconds; None where the adapter keeps no time.
     ///
     /// # Errors
     /// [`EnvError::Device`].
-    pub fn times(
-        &mut self,
-        actor: &mut dyn ActsOnDevice,
-        worlds: usize,
-    ) -> Result<Option<Vec<(String, f64)>>, EnvError> {
-        let (device, worlds) = (self.worlds.device.clone(), 0..worlds.min(self.pace.at_once()).min(self.layout.worlds));
+    pub fn times(&mut self, actor: &mut dyn ActsOnDevice) -> Result<Option<Vec<(String, f64)>>, EnvError> {
+        let (device, worlds) = (self.worlds.device.clone(), 0..self.at_once());
         let made = device.time(MOST_TIMED, |commands| {
             actor.rewind(commands, worlds.clone())?;
             self.dispatch(commands, worlds.clone(), What::Rewind, false)?;
@@ -210,17 +211,12 @@ impl DeviceEnv {
         Ok(made.map_err(EnvError::Device)?.map(seconds))
     }
 
-    /// How long each stage of the physics takes in one env step of up to `worlds` worlds, in seconds, as a kernel of its own; None where the adapter
-    /// keeps no time.
+    /// How long each stage of the physics takes in such an env step, in seconds, as a kernel of its own; None where the adapter keeps no time.
     ///
     /// # Errors
     /// [`EnvError::Device`].
-    pub fn stage_times(
-        &mut self,
-        actor: &mut dyn ActsOnDevice,
-        worlds: usize,
-    ) -> Result<Option<Vec<(String, f64)>>, EnvError> {
-        let (device, worlds) = (self.worlds.device.clone(), 0..worlds.min(self.pace.at_once()).min(self.layout.worlds));
+    pub fn stage_times(&mut self, actor: &mut dyn ActsOnDevice) -> Result<Option<Vec<(String, f64)>>, EnvError> {
+        let (device, worlds) = (self.worlds.device.clone(), 0..self.at_once());
         let mut run = || {
             let mut stages = Stages::new(&self.worlds, Checks::Off)?;
             let mut times = None;

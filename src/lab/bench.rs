@@ -49,7 +49,10 @@ pub struct Speed {
     /// Env steps a second of whole rollouts that stay on a graphics device: a policy that acts, the physics, reward and resets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout_steps_per_s: Option<f64>,
-    /// Seconds of each kernel in one env step of the batch there, where the adapter keeps time.
+    /// Worlds that the next two are about: those that are submitted together, which is fewer than the batch has where a step of it takes long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_worlds: Option<usize>,
+    /// Seconds of each kernel in one env step there, where the adapter keeps time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_s: Option<BTreeMap<String, f64>>,
     /// Seconds of each stage of the physics in such an env step, as a kernel of its own: together they take longer than the physics' kernel, which
@@ -76,6 +79,12 @@ pub struct Speed {
 
 /// The measured time is cut into this many windows, whose median is the figure.
 const WINDOWS: u32 = 5;
+
+impl Plan {
+    fn window(&self) -> Duration {
+        self.duration / WINDOWS
+    }
+}
 
 /// Env steps a second under uniformly random actions, observation, reward and resets included, choosing actions left out.
 ///
@@ -139,19 +148,23 @@ fn physics_under(
 fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabError> {
     const STEPS: usize = 16;
     let worlds = speed.worlds;
+    // On a slow device a rollout is shorter, so that the measured time is about what was asked for.
+    let batches = speed.env_steps_per_s * plan.window().as_secs_f64() / worlds as f64;
+    let steps = (batches as usize).clamp(1, STEPS);
     let policy = Ppo::new(task.obs_dim(), task.act_dim(), task.spec().ppo(), Seed(0))?.policy();
-    let mut device = OnDevice::new(task, &policy, worlds, STEPS, 0, Seed(0), Checks::Off)?;
+    let mut device = OnDevice::new(task, &policy, worlds, steps, 0, Seed(0), Checks::Off)?;
     device.env.reset(0, true)?;
     let mut rollout = Rollout::new(worlds);
     let made = measure(plan, worlds, || {
         let started = Instant::now();
         device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false)?;
-        Ok(Round { env_steps: (worlds * STEPS) as u64, time: started.elapsed() })
+        Ok(Round { env_steps: (worlds * steps) as u64, time: started.elapsed() })
     })?;
-    let kernel_s = device.env.times(&mut device.actor, worlds)?.map(|times| times.into_iter().collect());
-    let stages = device.env.stage_times(&mut device.actor, worlds)?.map(|times| times.into_iter().collect());
+    let kernel_s = device.env.times(&mut device.actor)?.map(|times| times.into_iter().collect());
+    let stages = device.env.stage_times(&mut device.actor)?.map(|times| times.into_iter().collect());
     Ok(Speed {
         rollout_steps_per_s: Some(made.env_steps_per_s),
+        kernel_worlds: Some(device.env.at_once()),
         kernel_s,
         stages,
         estimated_operations_and_bytes: Some(device.env.work()),
@@ -190,7 +203,7 @@ struct Round {
 
 /// Runs `round` for a warm-up of one window and then for the plan's time.
 fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, LabError>) -> Result<Speed, LabError> {
-    let window = plan.duration / WINDOWS;
+    let window = plan.window();
     let mut rates = Vec::new();
     for _ in 0..=WINDOWS {
         let (mut steps, mut time) = (0, Duration::ZERO);
@@ -215,6 +228,7 @@ fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, 
         adapter: None,
         first_step_s: None,
         rollout_steps_per_s: None,
+        kernel_worlds: None,
         kernel_s: None,
         stages: None,
         estimated_operations_and_bytes: None,
