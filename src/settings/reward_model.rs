@@ -41,7 +41,8 @@ pub struct LabelSettings {
     /// How far training may run ahead of the answers, as a share of the plan of labels: where more than that are wanted that nobody has given yet,
     /// it waits. A policy that learns for long from the first few answers exploits them. 1 never waits.
     pub lead: f64,
-    /// Whether a run may end with a policy that it had on the way: that which the reward says most good of in the end.
+    /// Whether policies are put aside on the way: the last of several that begin again is then the best of those before it, going on, and the run
+    /// ends with the best of all. Best is what the learnt reward, as it then stands, says most good of.
     pub keeps_best: bool,
 }
 
@@ -131,7 +132,7 @@ pub struct ExploreSettings {
     pub bonus: f64,
     /// … to nothing at this share of the planned env steps.
     pub bonus_until: f64,
-    /// How often the policy begins again from nothing; what was learnt of the judge's taste stays. A policy that has settled into a poor habit
+    /// How often the policy begins again from nothing (but see [`LabelSettings::keeps_best`]); what was learnt of the judge's taste stays. A policy that has settled into a poor habit
     /// before its reward was any good seldom leaves it (Nikishin et al. 2022, "The primacy bias"), while one that starts on a good reward is on
     /// its way in seconds. And what each of them does on its way is something else to ask about.
     pub fresh_starts: u32,
