@@ -33,7 +33,7 @@ pub(super) type CurveTabs = [(&'static str, &'static [&'static str]); 3];
 /// How well the robot does, how well the reward model follows the answers, and how the policy moves.
 const CURVE_TABS: CurveTabs = [
     ("Returns", &["true_return", "learned_return"]),
-    ("Reward model", &["agreement", "random_answers", "reward_loss"]),
+    ("Reward model", &["agreement", "reward_loss"]),
     ("Policy", &["entropy", "kl", "value_loss"]),
 ];
 
@@ -213,9 +213,13 @@ impl Desk {
             Some(share) => format!("{:.0} %", 100.0 * share),
             None => "not known yet".to_owned(),
         };
-        two_ends(ui, "Reward model agrees with you", &agreement).on_hover_text(
-            "Share of answers held back from its training that the reward model gets right; a coin gets 50 %",
-        );
+        let random = match self.curves.get("random_answers").and_then(|drawn| drawn.latest) {
+            Some(share) => format!(". It takes {:.0} % of all answers for random ones", 100.0 * share),
+            None => String::new(),
+        };
+        two_ends(ui, "Reward model agrees with you", &agreement).on_hover_text(format!(
+            "Share of answers held back from its training that the reward model gets right; a coin gets 50 %{random}"
+        ));
         if let Some((share, count)) = snapshot.consistency {
             let of = format!("{:.0} % of {count}", 100.0 * share);
             two_ends(ui, "Same answer when asked again", &of).on_hover_text(
