@@ -231,8 +231,9 @@ impl Judged {
         let again = self.repeats(count);
         let Judged { pool, asked, reward, settings, pairs, fitted, known, monitor, .. } = self;
         // What is still in the pool is not past.
-        let oldest = pool.iter().map(|entry| entry.clip.recorded_at).next().unwrap_or(0);
-        let past: Vec<Arc<Clip>> = known.iter().flatten().filter(|clip| clip.recorded_at < oldest).cloned().collect();
+        let oldest = pool.iter().next().map_or(0, |entry| entry.clip.recorded_at);
+        let past = known.iter().flatten().filter(|clip| settings.past_share > 0.0 && clip.recorded_at < oldest);
+        let past: Vec<Arc<Clip>> = past.cloned().collect();
         let known: Vec<_> = known.iter().map(|[left, right]| (&left.frames, &right.frames)).collect();
         // While the reward cannot be trusted, every question goes where the members disagree.
         let random_share = if monitor.alarm().is_some() { 0.0 } else { settings.random_share };

@@ -504,7 +504,8 @@ impl Trainer {
     /// Puts an untrained policy in the place of one that has had its time; or at last, where the task asks for that, the best of those so far.
     fn begin_again(&mut self, span: &Range<u64>) -> Result<(), LabError> {
         let seed = Seed(Seed(self.settings.seed).stream(&format!("policy/{}", span.start)).random());
-        match self.best().filter(|_| span.end >= self.settings.env_steps) {
+        let is_last = span.end >= self.settings.env_steps;
+        match is_last.then(|| self.best()).flatten() {
             Some((env_steps, learner)) => {
                 self.ppo.go_on_from(&learner, length(span))?;
                 let goes_on = "From here on the policy goes on that stood after";

@@ -1,0 +1,158 @@
+//! What a Gaussian process learns from made-up judgements, against fits without a judgement and closed forms.
+
+use super::*;
+
+const INPUTS: usize = 5;
+const ROWS: usize = 12;
+
+/// Clips of rows about random places, and pairs of them that are judged by a taste for the third input times the first.
+struct Made {
+    rows: Tensor,
+    weights: Tensor,
+    sides: Vec<[usize; 2]>,
+    targets: Tensor,
+    margins: Tensor,
+}
+
+impl Made {
+    fn new(pairs: usize) -> Made {
+        let mut stream = Seed(4).stream("made");
+        let (mut rows, mut tastes) = (Vec::new(), Vec::new());
+        for _ in 0..2 * pairs {
+            let mut normal = || -> f32 { StandardNormal.sample(&mut stream) };
+            let place: [f32; INPUTS] = std::array::from_fn(|_| normal());
+            let mut taste = 0.0;
+            for _ in 0..ROWS {
+                let row = place.map(|x| x + 0.3 * normal());
+                taste += row[2] * row[0];
+                rows.extend(row);
+            }
+            tastes.push(taste);
+        }
+        let doubles = Tensor::from_slice::<f64>;
+        let targets: Vec<f64> = tastes.chunks_exact(2).map(|t| f64::from(u8::from(t[0] > t[1]))).collect();
+        Made {
+            rows: Tensor::from_slice(&rows).view([-1, INPUTS as i64]),
+            weights: doubles(&vec![1.0; 2 * pairs]),
+            sides: (0..pairs).map(|pair| [2 * pair, 2 * pair + 1]).collect(),
+            targets: doubles(&targets),
+            margins: doubles(&vec![0.0; pairs]),
+        }
+    }
+
+    fn pairs(&self) -> Pairs<'_> {
+        Pairs { rows: &self.rows, count: ROWS, weights: &self.weights, sides: &self.sides }
+    }
+
+    fn said(&self) -> Said<'_> {
+        Said { targets: &self.targets, margins: &self.margins, error_rate: 0.05, learns_errors: false }
+    }
+
+    /// Without one of the pairs.
+    fn without(&self, left_out: usize) -> Made {
+        let kept: Vec<usize> = (0..self.sides.len()).filter(|&pair| pair != left_out).collect();
+        let index = Tensor::from_slice(&kept.iter().map(|&pair| pair as i64).collect::<Vec<i64>>());
+        Made {
+            rows: self.rows.shallow_clone(),
+            weights: self.weights.shallow_clone(),
+            sides: kept.iter().map(|&pair| self.sides[pair]).collect(),
+            targets: self.targets.index_select(0, &index),
+            margins: self.margins.index_select(0, &index),
+        }
+    }
+}
+
+impl GaussianProcess {
+    /// Differences and covariance of these pairs.
+    fn covariance(&self, pairs: &Pairs) -> (Tensor, Tensor) {
+        let (relevance, variances) = self.read(&Tensor::from_slice(&self.scales));
+        let differences = self.differences(pairs, &relevance);
+        let covariance = (&differences * variances).matmul(&differences.tr());
+        (differences, covariance)
+    }
+
+    /// ln of the marginal likelihood.
+    fn evidence(&self, made: &Made) -> f64 {
+        let (_, covariance) = self.covariance(&made.pairs());
+        Mode::find(&covariance, &made.said(), None).unwrap().evidence(&made.said())
+    }
+}
+
+fn process(members: usize) -> GaussianProcess {
+    GaussianProcess::new(members, INPUTS, &mut Seed(7).stream("features"))
+}
+
+/// Climbing makes the answers likelier, and finds the two inputs that they are about.
+#[test]
+fn what_matters_is_learnt() {
+    let made = Made::new(60);
+    let mut process = process(2);
+    let before = process.evidence(&made);
+    process.climb(&made.pairs(), &made.said(), 40, &mut || false).unwrap();
+    let after = process.evidence(&made);
+    assert!(after > before + 3.0, "{before} {after}");
+    let relevance = &process.scales[..INPUTS];
+    let least = relevance[0].min(relevance[2]);
+    assert!([1, 3, 4].iter().all(|&i| relevance[i] < least - 1.0), "{relevance:?}");
+    assert!(matches!(process.climb(&made.pairs(), &made.said(), 40, &mut || true), Err(PreferenceError::Cancelled)));
+}
+
+/// At the mode the prior's pull equals the answers', and what the others foresee of a judgement is what a fit without it says.
+#[test]
+fn foreseen_is_what_a_fit_without_it_says() {
+    let made = Made::new(40);
+    let mut process = process(2);
+    let learnt = process.condition(&made.pairs(), &made.said(), true, &mut || false).unwrap();
+    let (differences, covariance) = process.covariance(&made.pairs());
+    let mode = Mode::find(&covariance, &made.said(), None).unwrap();
+    let apart = (covariance.mv(&mode.slope) - &mode.value).abs().max() / mode.value.abs().max();
+    assert!(f64::try_from(&apart).unwrap() < 5e-3, "{apart}");
+    let (mut errors, mut sizes) = (0.0, 0.0);
+    for pair in 0..40 {
+        let less = made.without(pair);
+        let (others, covariance) = process.covariance(&less.pairs());
+        let mode = Mode::find(&covariance, &less.said(), None).unwrap();
+        let (_, variances) = process.read(&Tensor::from_slice(&process.scales));
+        let row = differences.get(pair as i64);
+        let expected = f64::try_from((&row * variances).dot(&others.tr().mv(&mode.slope))).unwrap();
+        errors += (learnt.foreseen[pair] - expected).powi(2);
+        sizes += expected.powi(2);
+    }
+    assert!(errors < 0.02 * sizes, "{errors} of {sizes}");
+}
+
+/// How often a judge answers at random is learnt: more seldom than was believed where all answers are right, and not where one in four is wrong.
+#[test]
+fn random_answers_are_noticed() {
+    let learnt = |every: usize| {
+        let mut made = Made::new(150);
+        let wrong: Vec<f64> = (0..150).map(|pair| f64::from(u8::from(pair % every == 0))).collect();
+        made.targets = (&made.targets - Tensor::from_slice(&wrong)).abs();
+        let (mut process, said) = (process(2), Said { error_rate: 0.1, learns_errors: true, ..made.said() });
+        for again in [false, true, true, true] {
+            process.condition(&made.pairs(), &said, again, &mut || false).unwrap();
+        }
+        process.error_rate(0.1)
+    };
+    let [steady, careless] = [learnt(1000), learnt(4)];
+    assert!(steady < 0.06 && careless > 3.0 * steady, "{steady} {careless}");
+}
+
+/// Draws are about the mean as widely as the posterior is: k − kᵀ (K + W⁻¹)⁻¹ k.
+#[test]
+fn draws_vary_as_the_posterior_does() {
+    let made = Made::new(30);
+    let mut process = process(2000);
+    let learnt = process.condition(&made.pairs(), &made.said(), true, &mut || false).unwrap();
+    let (differences, covariance) = process.covariance(&made.pairs());
+    let mode = Mode::find(&covariance, &made.said(), None).unwrap();
+    let drawn = differences.matmul(&process.weights.to_kind(Kind::Double));
+    let mean = doubles(&drawn.mean_dim([1_i64].as_slice(), false, Kind::Double));
+    let variance = doubles(&drawn.var_dim([1_i64].as_slice(), false, false));
+    let expected = doubles(&(&covariance - covariance.matmul(&mode.inverse()).matmul(&covariance)).diagonal(0, 0, 1));
+    for pair in 0..30 {
+        assert!((mean[pair] - learnt.differences[pair]).abs() < 0.02 * (1.0 + mean[pair].abs()), "{pair}: mean");
+        let ratio = variance[pair] / expected[pair];
+        assert!((0.85..1.17).contains(&ratio), "{pair}: {ratio}");
+    }
+}
