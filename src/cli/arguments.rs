@@ -376,6 +376,10 @@ pub struct BenchPreferences {
     /// Numbers of labels.
     #[arg(long, value_delimiter = ',', default_value = "50,200")]
     pub labels: Vec<usize>,
+    /// Settings to try beside those of the task's file, each in runs of its own: TOML, with `;` between several, such as
+    /// 'labels.random_share = 1; reward_model.kind = "networks"'.
+    #[arg(long, value_name = "TOML")]
+    pub set: Vec<String>,
     /// Runs of each.
     #[arg(long, default_value_t = 5)]
     pub seeds: u64,

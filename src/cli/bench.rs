@@ -82,6 +82,7 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
         tasks: arguments.tasks.clone(),
         teachers: arguments.teachers().map_err(|why| anyhow!("{why}"))?,
         labels: arguments.labels.clone(),
+        settings: arguments.set.clone(),
         seeds: arguments.seeds.max(1),
         env_steps: arguments.steps,
         answer_seconds: arguments.answer_seconds,
@@ -93,15 +94,16 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
     let rows = preferences(&plan, &|run| {
         let flips =
             run.landed_flips_per_10s.map_or(String::new(), |flips| format!(", {flips:.2} landed flips in 10 s"));
+        let set = if run.settings.is_empty() { String::new() } else { format!(", {}", run.settings) };
         eprintln!(
-            "{} by {} with {} labels, seed {}: {:.0}{flips} after {} env steps in {:.0} s",
+            "{} by {} with {} labels{set}, seed {}: {:.0}{flips} after {} env steps in {:.0} s",
             run.task, run.teacher, run.given, run.seed, run.mean_return, run.env_steps, run.seconds
         );
     })?;
     let mut pictures = Vec::new();
     for task in &rows.iter().map(|row| row.task.as_str()).collect::<BTreeSet<_>>() {
         let of_task: Vec<&PreferenceRow> = rows.iter().filter(|row| row.task == *task).collect();
-        let names: Vec<String> = of_task.iter().map(|row| format!("{}, {}", row.teacher, row.labels)).collect();
+        let names: Vec<String> = of_task.iter().map(|row| row_name(row)).collect();
         let series = of_task.iter().zip(&names).map(|(row, name)| chart::Series { name, points: &row.curve });
         let picture = arguments.output.join(format!("{task}.png"));
         chart::curve_png(&picture, task, "env steps", "true return", &series.collect::<Vec<_>>())
@@ -111,16 +113,17 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
     let device = processor();
     report(arguments.json, json!({ "preferences": rows, "curves": pictures, "device": device }), || {
         println!(
-            "| task | teacher | labels | runs | true return, IQM (95 %) | landed flips in 10 s | runs with three | wall time |"
+            "| task | teacher | labels | settings | runs | true return, IQM (95 %) | landed flips in 10 s | runs with three | wall time |"
         );
-        println!("|---|---|--:|--:|--:|--:|--:|--:|");
+        println!("|---|---|--:|---|--:|--:|--:|--:|--:|");
         for row in &rows {
             let r = row.mean_return;
             println!(
-                "| {} | {} | {} | {} | {:.0} ({:.0}–{:.0}) | {} | {} | {:.0} s |",
+                "| {} | {} | {} | {} | {} | {:.0} ({:.0}–{:.0}) | {} | {} | {:.0} s |",
                 row.task,
                 row.teacher,
                 row.labels,
+                if row.settings.is_empty() { "the file's" } else { &row.settings },
                 row.runs,
                 r.iqm,
                 r.low,
@@ -134,11 +137,10 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
         for row in &rows {
             if let Some(after) = &row.afterwards {
                 println!(
-                    "\n{} by {} with {} labels: after the last label {:.2} ({:.2}–{:.2}) of the return is kept; kept or warned of: {:.0} %; \
+                    "\n{}, {}: after the last label {:.2} ({:.2}–{:.2}) of the return is kept; kept or warned of: {:.0} %; \
                      warned of without need: {:.0} %",
                     row.task,
-                    row.teacher,
-                    row.labels,
+                    row_name(row),
                     after.kept.iqm,
                     after.kept.low,
                     after.kept.high,
@@ -150,6 +152,12 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
         println!("\n{device}");
     });
     Ok(())
+}
+
+/// What tells a row from the others of its task.
+fn row_name(row: &PreferenceRow) -> String {
+    let set = if row.settings.is_empty() { String::new() } else { format!(", {}", row.settings) };
+    format!("{}, {} labels{set}", row.teacher, row.labels)
 }
 
 fn plan(arguments: &BenchTask, precision: Precision) -> Plan {

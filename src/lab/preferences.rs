@@ -9,7 +9,7 @@ use super::ledger::{simulated, usual};
 use super::trainer::Trainer;
 use super::{LabError, TeacherKind};
 use crate::basics::{Item, ItemId, JudgementId, PairId, Seed};
-use crate::gym::Task;
+use crate::gym::{Task, TaskError};
 use crate::learn::OneThread;
 use crate::settings::{RewardSource, RunSettings};
 use crate::store::{append_result, read_results};
@@ -28,6 +28,8 @@ pub struct PreferencePlan {
     pub teachers: Vec<(String, Option<TeacherKind>)>,
     /// Numbers of labels.
     pub labels: Vec<usize>,
+    /// What is tried beside the settings of the tasks' files, each as [`TaskSpec::with`](crate::settings::TaskSpec::with) takes it.
+    pub settings: Vec<String>,
     /// Runs of each, with the seeds 0, 1, 2, …
     pub seeds: u64,
     /// Env steps a run; `None` for what the task's file says.
@@ -62,6 +64,9 @@ pub struct PreferenceRun {
     /// See `task`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels_by: Option<f64>,
+    /// See `task`; empty where it is the file's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub settings: String,
     /// Labels that were given.
     pub given: usize,
     /// Seconds of wall time, evaluations included.
@@ -93,6 +98,9 @@ pub struct PreferenceRow {
     pub teacher: String,
     /// See `task`.
     pub labels: usize,
+    /// See `task`; empty where it is the file's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub settings: String,
     /// How many runs.
     pub runs: usize,
     /// The return at the end.
@@ -145,16 +153,18 @@ pub fn preferences(
     done: &(dyn Fn(&PreferenceRun) + Sync),
 ) -> Result<Vec<PreferenceRow>, LabError> {
     let mut wanted = Vec::new();
+    let every_settings: Vec<&str> = [""].into_iter().chain(plan.settings.iter().map(String::as_str)).collect();
     // Seeds outermost: what is cut off has a few seeds of everything.
     for seed in 0..plan.seeds {
-        for task in &plan.tasks {
-            let task = Task::load(task)?;
+        for (task, set) in plan.tasks.iter().flat_map(|task| every_settings.iter().map(move |set| (task, *set))) {
+            let task = task_with(task, set)?;
             let env_steps = plan.env_steps.unwrap_or_else(|| task.spec().env_steps());
             for (name, teacher) in &plan.teachers {
                 let budgets = if teacher.is_some() { plan.labels.clone() } else { vec![0] };
                 wanted.extend(budgets.into_iter().map(|labels| Job {
                     name: name.clone(),
                     labels_by: plan.labels_by.filter(|_| teacher.is_some()),
+                    set: set.to_owned(),
                     settings: RunSettings {
                         task: task.name().to_owned(),
                         reward: if teacher.is_some() { RewardSource::Preferences } else { RewardSource::True },
@@ -208,7 +218,18 @@ struct Job {
     /// What the table calls its teacher.
     name: String,
     labels_by: Option<f64>,
+    /// What is set over the task's file.
+    set: String,
     settings: RunSettings,
+}
+
+/// A task by name, with `set` over its file.
+fn task_with(name: &str, set: &str) -> Result<Task, LabError> {
+    let task = Task::load(name)?;
+    if set.is_empty() {
+        return Ok(task);
+    }
+    Ok(Task::new(task.spec().with(set).map_err(TaskError::from)?, task.model().clone())?)
 }
 
 impl Job {
@@ -223,14 +244,24 @@ impl Job {
             run.env_steps,
             run.answer_seconds,
             run.labels_by,
-        ) == (s.task.as_str(), self.name.as_str(), s.labels, s.seed, s.env_steps, s.answer_seconds, self.labels_by)
+            run.settings.as_str(),
+        ) == (
+            s.task.as_str(),
+            self.name.as_str(),
+            s.labels,
+            s.seed,
+            s.env_steps,
+            s.answer_seconds,
+            self.labels_by,
+            self.set.as_str(),
+        )
     }
 
     fn run(&self) -> Result<PreferenceRun, LabError> {
         let settings = &self.settings;
         let started = Instant::now();
         // With the task's own reward, too, so that both are measured by the same.
-        let loaded = Task::load(&settings.task)?;
+        let loaded = task_with(&settings.task, &self.set)?;
         let mut spec = loaded.spec().clone();
         spec.labels.spent_by = self.labels_by.unwrap_or(spec.labels.spent_by);
         let task = Arc::new(Task::new(spec, loaded.model().clone())?.fixed_horizon());
@@ -283,6 +314,7 @@ impl Job {
             env_steps: settings.env_steps,
             answer_seconds: settings.answer_seconds,
             labels_by: self.labels_by,
+            settings: self.set.clone(),
             given: labels.len(),
             seconds: started.elapsed().as_secs_f64(),
             mean_return: end.mean_return,
@@ -326,6 +358,7 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
         let same = |run: &&PreferenceRun| {
             wanted.iter().any(|other| {
                 other.name == job.name
+                    && other.set == job.set
                     && other.settings.task == s.task
                     && other.settings.labels == s.labels
                     && other.is(run)
@@ -349,6 +382,7 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
             task: s.task.clone(),
             teacher: job.name.clone(),
             labels: s.labels,
+            settings: job.set.clone(),
             runs: runs.len(),
             mean_return,
             three_flips: (!flips.is_empty()).then(|| learnt as f64 / flips.len() as f64),
@@ -403,6 +437,7 @@ mod tests {
             env_steps: 1_000,
             answer_seconds: 0.0,
             labels_by: Some(0.5),
+            settings: String::new(),
             given: 10,
             seconds: 1.0,
             mean_return,

@@ -298,6 +298,16 @@ fn yes() -> bool {
     true
 }
 
+/// Puts what `changes` say over what `table` says, key by key.
+fn overlay(table: &mut toml::Table, changes: toml::Table) {
+    for (key, change) in changes {
+        match (table.get_mut(&key), change) {
+            (Some(toml::Value::Table(part)), toml::Value::Table(changes)) => overlay(part, changes),
+            (_, change) => drop(table.insert(key, change)),
+        }
+    }
+}
+
 impl TaskSpec {
     /// Reads a task. `name` is what the task will be called, `file` what messages call the text.
     ///
@@ -311,6 +321,25 @@ impl TaskSpec {
         spec.origin = origin;
         spec.check()?;
         Ok(spec)
+    }
+
+    /// The same task with other settings: what `assignments` say, as lines of TOML with `;` or ends of lines between them, counts in place of what
+    /// the file says. `labels.choice = "entropy"; labels.random_share = 0`.
+    ///
+    /// # Errors
+    /// As [`TaskSpec::parse`]'s.
+    pub fn with(&self, assignments: &str) -> Result<TaskSpec, SpecError> {
+        let read = |file: String, text: String| {
+            let origin = Origin { file, text: text.as_str().into() };
+            let table = toml::from_str::<toml::Table>(&text);
+            table.map_err(|e| origin.error(e.span().unwrap_or_default(), e.message().trim().replace('\n', "; ")))
+        };
+        let changes = read(format!("`{assignments}`"), assignments.replace(';', "\n"))?;
+        let mut whole = read(self.origin.file.clone(), self.origin.text.to_string())?;
+        overlay(&mut whole, changes);
+        // Lines are those of the text that comes of both, which nobody has seen.
+        let parsed = TaskSpec::parse(&whole.to_string(), &self.name, &self.origin.file);
+        parsed.map_err(|error| SpecError { file: format!("{} with `{assignments}`", error.file), ..error })
     }
 
     /// How a policy learns this task: the file's `[ppo]` over the defaults.

@@ -3,7 +3,7 @@
 use flipside::basics::Seed;
 use flipside::gym::{Env, EnvError, State, Task, TaskError};
 use flipside::physics::{self, Model};
-use flipside::settings::{TaskSpec, envs};
+use flipside::settings::{PairChoice, RewardSpec, TaskSpec, envs};
 use rand::RngExt;
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ fn folders_add_and_override() {
 }
 
 /// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' taste pays turning over at the speed of a
-/// flip, the more the higher the head is, and turning slowly through upright; whirling costs. A term with conditions is paid where all of them hold.
+/// flip, the more the higher head and torso are, and turning slowly through upright; whirling costs. A term with conditions is paid where all of them hold.
 #[test]
 fn products_and_conditions_make_the_backflips_reward() {
     let loaded = Task::load("hopper_backflip").unwrap();
@@ -81,11 +81,12 @@ fn products_and_conditions_make_the_backflips_reward() {
         task.remember(&state, &mut before);
         let got = task.reward(&before, &state, true, &mut vec![0.0; task.term_names().len()]);
         assert!((got - expected).abs() < 1e-9, "{got}, not {expected}");
-        let head = (height + 0.2 * pitch.cos()).clamp(0.0, 1.0);
+        // Height counts twice.
+        let high = (height + 0.2 * pitch.cos()).clamp(0.0, 1.0) * height.clamp(0.0, 1.2);
         let turn = rate.clamp(-15.0, 15.0);
-        let over = head * (-turn - turn * turn / 14.0);
+        let over = high * (-turn - turn * turn / 14.0);
         let slow = rate.clamp(-10.0, 10.0);
-        let through = 4.0 * head * pitch.cos().max(0.0) * (-slow - slow * slow / 6.0);
+        let through = 4.0 * high * pitch.cos().max(0.0) * (-slow - slow * slow / 6.0);
         let stands = height > 0.8 && pitch.cos() > 0.88;
         stood += usize::from(stands);
         let stance = if stands { -4.0 * rate } else { 0.0 };
@@ -191,6 +192,33 @@ fn wrong_task_files_are_told_where_and_what() {
     let line = 1 + good.lines().position(|line| line == "[ppo]").unwrap();
     let told = TaskSpec::parse(&text, "mine", "mine.toml").unwrap_err().to_string();
     assert_eq!(told, format!("mine.toml:{line}: ppo.gamma must be a number from 0 to 1, not 2"));
+}
+
+/// Settings over a file's change what they name, leave the rest, and are refused as the file's own would be, told with what was asked for.
+#[test]
+fn settings_may_be_laid_over_a_file() {
+    let file = Task::load("hopper_backflip").unwrap();
+    let spec =
+        file.spec().with("labels.random_share = 0; labels.choice = 'entropy'\nppo.gamma = 0.9; horizon = 77").unwrap();
+    assert_eq!((spec.labels.random_share, spec.labels.choice), (0.0, PairChoice::Entropy));
+    assert_eq!((spec.ppo().gamma, *spec.horizon.get_ref()), (0.9, 77));
+    let before = file.spec();
+    assert_eq!(spec.labels.clip_seconds, before.labels.clip_seconds);
+    assert_eq!((spec.ppo().lambda, spec.reward_model()), (before.ppo().lambda, before.reward_model()));
+    assert_eq!(before.with("").unwrap().labels, before.labels);
+    // Of terms and signals none is lost and none changes its place.
+    let named = |terms: &[RewardSpec]| terms.iter().map(|term| term.name.get_ref().clone()).collect::<Vec<_>>();
+    assert_eq!((named(&spec.reward), named(&spec.teacher)), (named(&before.reward), named(&before.teacher)));
+    assert_eq!(spec.observation.len(), before.observation.len());
+    for (asked, expected) in [
+        ("labels.random_shore = 0", "unknown field `random_shore`"),
+        ("ppo.gamma = 2.0", "from 0 to 1, not 2"),
+        ("labels.choice = entropy", "must be quoted"),
+        ("labels = 3", "expected struct"),
+    ] {
+        let told = before.with(asked).expect_err(asked).to_string();
+        assert!(told.contains(asked) && told.contains(expected), "{told}");
+    }
 }
 
 /// What a backend does not compute is refused when the batch is made, with what to do.
