@@ -86,25 +86,42 @@ pub fn side_by_side(path: &Path, scene: &Scene, panels: [(&str, &Clip); 2]) -> R
 /// long as the longest clip; a shorter one stays at its last frame.
 pub fn write(path: &Path, scene: &Scene, panels: &[Panel], style: &Style) -> Result<(), FilmError> {
     let mut strip = Strip::new(scene, panels, style)?;
-    let at = |source| FilmError::Write { path: path.to_path_buf(), source };
-    let file = File::create(path).map_err(at)?;
-    let mut out = BufWriter::new(file);
     let is_mp4 = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("mp4"));
-    if is_mp4 { strip.encode_mp4(&mut out)? } else { strip.encode_gif(&mut out)? }.map_err(at)?;
-    out.flush().map_err(at)
+    whole(path, |out| if is_mp4 { strip.encode_mp4(out) } else { strip.encode_gif(out) })
 }
 
 /// A picture as a PNG file.
 pub fn png(path: &Path, picture: &Picture) -> Result<(), FilmError> {
+    whole(path, |out| {
+        let mut encoder = png::Encoder::new(out, picture.width, picture.height);
+        encoder.set_color(png::ColorType::Rgba);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_source_srgb(png::SrgbRenderingIntent::Perceptual);
+        let written = encoder.write_header().and_then(|mut writer| {
+            writer.write_image_data(&picture.rgba)?;
+            writer.finish()
+        });
+        Ok(written.map_err(io::Error::other))
+    })
+}
+
+/// Makes the file that `fill` writes; the outer error of that is about drawing, the inner about writing. Until it is whole it has another name, so that
+/// a full disk leaves what stood there before, and no half of a film.
+fn whole(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> Result<io::Result<()>, FilmError>,
+) -> Result<(), FilmError> {
+    let beside = path.with_added_extension("part");
     let at = |source| FilmError::Write { path: path.to_path_buf(), source };
-    let mut out = BufWriter::new(File::create(path).map_err(at)?);
-    let mut encoder = png::Encoder::new(&mut out, picture.width, picture.height);
-    encoder.set_color(png::ColorType::Rgba);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_source_srgb(png::SrgbRenderingIntent::Perceptual);
-    let mut writer = encoder.write_header().map_err(|e| at(io::Error::other(e)))?;
-    writer.write_image_data(&picture.rgba).and_then(|()| writer.finish()).map_err(|e| at(io::Error::other(e)))?;
-    out.flush().map_err(at)
+    let made = File::create(&beside).map_err(at).and_then(|file| {
+        let mut out = BufWriter::new(file);
+        fill(&mut out)?.and_then(|()| out.flush()).and_then(|()| std::fs::rename(&beside, path)).map_err(at)
+    });
+    if made.is_err() {
+        // Of a file that could not be made there is nothing to take away.
+        std::fs::remove_file(&beside).ok();
+    }
+    made
 }
 
 /// Pixels between two panels.
@@ -365,5 +382,14 @@ mod tests {
         assert!(empty.to_string().contains("hopper has no frames"), "{empty}");
         let nowhere = film(&folder.path().join("no/such/a.gif"), &scene, &samples::hop(1.0, 2)).unwrap_err();
         assert!(nowhere.to_string().contains("a.gif could not be written"), "{nowhere}");
+        // What stood there before is left as it was, and nothing beside it.
+        let path = folder.path().join("wide.gif");
+        std::fs::write(&path, "before").unwrap();
+        let wide = Style { panel: [70_000, 10], ..Style::default() };
+        let clip = samples::hop(1.0, 2);
+        let refused = write(&path, &scene, &[Panel { caption: "", clip: &clip }], &wide).unwrap_err();
+        assert!(refused.to_string().contains("larger than a GIF"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }
