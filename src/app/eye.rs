@@ -4,7 +4,7 @@
 //! Both clips of a pair share one eye, and it goes on from pair to pair, so that what is compared is never how it was filmed.
 
 use crate::basics::{Clip, Scene};
-use crate::view::Camera;
+use crate::view::{Camera, Room};
 use std::sync::Arc;
 
 /// An orbit camera that knows how far away it needs to be.
@@ -12,30 +12,31 @@ use std::sync::Arc;
 pub(super) struct Eye {
     /// Turned and moved by the person. The target's z is the height looked at; x and y are filled in by [`Track::aim`](crate::view::Track::aim).
     pub camera: Camera,
-    /// The distance that shows everything seen so far.
+    /// The room that everything seen so far takes …
+    room: Room,
+    /// … and the distance that shows it.
     natural: f32,
 }
 
 impl Eye {
     /// An eye that shows all of these clips; `None` if there is nothing in them.
     pub fn on(scene: &Scene, clips: &[Arc<Clip>]) -> Option<Eye> {
-        let camera = Camera::showing(scene, clips.iter().map(Arc::as_ref))?;
-        Some(Eye { camera, natural: camera.distance })
+        let clips = clips.iter().map(Arc::as_ref);
+        let camera = Camera::showing(scene, clips.clone())?;
+        Some(Eye { camera, room: Room::of(scene, clips)?, natural: camera.distance })
     }
 
     /// Moves away as far as these clips need, unless the person has chosen a distance of their own. Never comes nearer, so that pairs are
     /// seen alike.
     pub fn widen(&mut self, scene: &Scene, clips: &[Arc<Clip>]) {
-        let Some(Camera { distance, target, .. }) = Camera::showing(scene, clips.iter().map(Arc::as_ref)) else {
-            return;
-        };
-        self.camera.target[2] = self.camera.target[2].max(target[2]);
-        if distance > self.natural {
-            if self.camera.distance == self.natural {
-                self.camera.distance = distance;
-            }
-            self.natural = distance;
+        let Some(room) = Room::of(scene, clips.iter().map(Arc::as_ref)) else { return };
+        self.room = self.room.and(room);
+        let needed = self.camera.holding(self.room);
+        self.camera.target = needed.target;
+        if self.camera.distance == self.natural {
+            self.camera.distance = needed.distance;
         }
+        self.natural = needed.distance;
     }
 }
 
@@ -49,8 +50,13 @@ mod tests {
 
     /// A pole of 1.6 m whose origin is its foot: it stands at `x`, or lies with its foot there and reaches along +x.
     fn pole(stands: bool, x: f32) -> Arc<Clip> {
+        pole_at(stands, x, 0.05)
+    }
+
+    /// The same with its foot in the air.
+    fn pole_at(stands: bool, x: f32, z: f32) -> Arc<Clip> {
         let rotation = if stands { Pose::IDENTITY.rotation } else { TURNED };
-        let poses = (0..40).flat_map(|_| [Pose::IDENTITY, Pose { position: [x, 0.0, 0.05], rotation }]).collect();
+        let poses = (0..40).flat_map(|_| [Pose::IDENTITY, Pose { position: [x, 0.0, z], rotation }]).collect();
         let frames = Frames { steps: 40, bodies: 2, poses, ..Frames::default() };
         Arc::new(Clip { id: ItemId(0), task: "pole".to_owned(), dt: 0.02, recorded_at: 0, frames })
     }
@@ -74,7 +80,10 @@ mod tests {
         // Seen lying first, standing later: the eye has to move away and up.
         let mut eye = Eye::on(&scene, &[pole(false, 2.0)]).unwrap();
         eye.widen(&scene, &[pole(true, -1.0)]);
+        // Then one that jumps, after which the floor is still to be seen.
+        eye.widen(&scene, &[pole_at(true, 0.0, 1.5)]);
         for (clip, ends) in [
+            (pole_at(true, 0.0, 1.5), [[0.0, 0.0, 1.45], [0.0, 0.0, 3.05]]),
             (pole(true, -1.0), [[-1.0, 0.0, 0.0], [-1.0, 0.0, 1.6]]),
             (pole(false, 2.0), [[2.0, 0.0, 0.05], [3.55, 0.0, 0.05]]),
         ] {

@@ -32,13 +32,42 @@ pub struct Camera {
     pub target: [f32; 3],
 }
 
+/// The room that clips take in pictures which follow their robots along the floor, and not up and down.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Room {
+    /// Lowest and highest that anything of a robot comes, metres.
+    heights: [f32; 2],
+    /// The most that one takes along the floor at any moment, metres.
+    width: f32,
+}
+
+impl Room {
+    /// Of the robot of `scene` in all these clips; `None` if they have no frames.
+    pub fn of<'a>(scene: &Scene, clips: impl IntoIterator<Item = &'a Clip>) -> Option<Room> {
+        let moments = clips.into_iter().filter(|clip| clip.frames.steps > 0).flat_map(|clip| {
+            let last = clip.frames.steps - 1;
+            (0..MOMENTS).map(move |i| clip.frames.poses_at(last * i / (MOMENTS - 1)))
+        });
+        let rooms = moments.map(|poses| {
+            let bounds = Bounds::of_robot(scene, poses);
+            Room { heights: [bounds.low.z, bounds.high.z], width: bounds.size().truncate().length() }
+        });
+        rooms.reduce(Room::and)
+    }
+
+    /// Room for both.
+    pub fn and(self, other: Room) -> Room {
+        let ([a, b], [c, d]) = (self.heights, other.heights);
+        Room { heights: [a.min(c), b.max(d)], width: self.width.max(other.width) }
+    }
+}
+
 impl Camera {
     /// A camera that shows the whole robot of `scene` in `poses` (`[bodies]`) with some room to move in: a planar robot, which
     /// moves in the x–z plane, from the side; one that lies flat from high above; any other from front right and above.
     pub fn framing(scene: &Scene, poses: &[Pose]) -> Camera {
         let bounds = Bounds::of_robot(scene, poses);
         let field_of_view = 32_f32.to_radians();
-        let radius = (0.5 * bounds.size().length()).max(0.4);
         let (yaw, pitch) = if scene.lies_flat {
             (-FRAC_PI_2 + 10_f32.to_radians(), 55_f32.to_radians())
         } else if bounds.is_planar() {
@@ -49,27 +78,25 @@ impl Camera {
         Camera {
             yaw,
             pitch,
-            distance: (1.1 * radius / (0.5 * field_of_view).sin()).clamp(DISTANCE[0], DISTANCE[1]),
+            distance: distance(0.5 * bounds.size().length(), field_of_view),
             field_of_view,
             target: bounds.centre().to_array(),
         }
     }
 
-    /// A camera that shows the robot of `scene` at every moment of all these clips, standing or fallen, once it is
-    /// [aimed](super::Track::aim): framed as at the first moment, as far away and as high as any moment needs. `None` if the clips
-    /// have no frames.
-    pub fn showing<'a>(scene: &Scene, clips: impl IntoIterator<Item = &'a Clip>) -> Option<Camera> {
-        let moments = clips.into_iter().filter(|clip| clip.frames.steps > 0).flat_map(|clip| {
-            let last = clip.frames.steps - 1;
-            (0..MOMENTS).map(move |i| clip.frames.poses_at(last * i / (MOMENTS - 1)))
-        });
-        let seen = moments.map(|poses| Camera::framing(scene, poses)).collect::<Vec<_>>();
-        let first = *seen.first()?;
-        let most = |of: fn(&Camera) -> f32| seen.iter().map(of).fold(f32::NEG_INFINITY, f32::max);
-        let [x, y, _] = first.target;
-        // The middle of a robot that stands is higher than that of one on the floor.
-        let target = [x, y, most(|c| c.target[2])];
-        Some(Camera { distance: most(|c| c.distance), target, ..first })
+    /// A camera that shows the robot of `scene` at every moment of all these clips, standing, fallen or in the air, once it is
+    /// [aimed](super::Track::aim): framed as at the first moment, with room for all of them. `None` if the clips have no frames.
+    pub fn showing<'a>(scene: &Scene, clips: impl IntoIterator<Item = &'a Clip> + Clone) -> Option<Camera> {
+        let first = clips.clone().into_iter().find(|clip| clip.frames.steps > 0)?;
+        Some(Camera::framing(scene, first.frames.poses_at(0)).holding(Room::of(scene, clips)?))
+    }
+
+    /// The same camera as high and as far away as shows all of `room`.
+    pub fn holding(self, room: Room) -> Camera {
+        let [low, high] = room.heights;
+        let [x, y, _] = self.target;
+        let radius = (0.5 * (high - low)).hypot(0.5 * room.width);
+        Camera { distance: distance(radius, self.field_of_view), target: [x, y, 0.5 * (low + high)], ..self }
     }
 
     /// The same camera on another point.
@@ -155,6 +182,11 @@ impl Camera {
         let shorter = width.min(height);
         [tan * width / shorter, tan * height / shorter]
     }
+}
+
+/// From how far away a ball of this radius, or one of a size to look at, fills most of the picture.
+fn distance(radius: f32, field_of_view: f32) -> f32 {
+    (1.1 * radius.max(0.4) / (0.5 * field_of_view).sin()).clamp(DISTANCE[0], DISTANCE[1])
 }
 
 #[cfg(test)]
