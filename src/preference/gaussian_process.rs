@@ -10,7 +10,8 @@
 //!
 //! How much each input matters, and how much each group of features varies, is not set but learnt: by climbing the marginal likelihood, the
 //! probability of all answers with w integrated out (automatic relevance determination, their section 5.1). What no answer depends on fades
-//! from the reward by itself.
+//! from the reward by itself. What has faded is slow to come back, and the first answers are few and about policies that can do nothing yet: so,
+//! as answers grow more, the climb is done again from its beginning, too, and the higher end counts.
 
 use super::PreferenceError;
 use super::ensemble::numbers;
@@ -41,6 +42,8 @@ const VARIANCE: f64 = 1.1;
 const VARIANCE_BOUNDS: [f64; 2] = [-6.0, 9.0];
 /// Steps up the marginal likelihood in the first fit, and in those after it, which begin where the last one ended.
 const CLIMB: [usize; 2] = [40, 8];
+/// There is a climb from the beginning whenever the judgements are this many times as many as at the last one.
+const ANEW: f64 = 1.5;
 /// The size of such a step, and how fast its averages of the gradient and of its square forget.
 const STEP: f64 = 0.15;
 const FORGET: [f64; 2] = [0.8, 0.95];
@@ -109,6 +112,8 @@ pub(super) struct GaussianProcess {
     weights: Tensor,
     /// Steps from the share of random answers that was believed beforehand to that which is believed now.
     doubts: i32,
+    /// Judgements at the last climb from the beginning.
+    begun_with: usize,
 }
 
 impl GaussianProcess {
@@ -121,16 +126,16 @@ impl GaussianProcess {
             *frequency = (normal / WIDTHS[at % waves / WAVES]) as f32;
         }
         let phases: Vec<f32> = (0..waves).map(|_| (TAU * stream.random::<f64>()) as f32).collect();
-        let relevance = (RELEVANCE * (DOZEN / inputs as f64).min(1.0).sqrt()).ln();
         let mut process = GaussianProcess {
             inputs,
             members,
             seed: Seed(stream.random()),
             frequencies: Tensor::from_slice(&frequencies).view([inputs as i64, -1]),
             phases: Tensor::from_slice(&phases),
-            scales: [vec![relevance; inputs], vec![VARIANCE; 2 + WIDTHS.len()]].concat(),
+            scales: beginning(inputs),
             weights: Tensor::new(),
             doubts: 0,
+            begun_with: 0,
         };
         process.weights = Tensor::zeros([process.features() as i64, members as i64], (Kind::Float, tch::Device::Cpu));
         process
@@ -251,7 +256,12 @@ impl GaussianProcess {
         cancel: &mut dyn FnMut() -> bool,
     ) -> Result<Conditioned, PreferenceError> {
         let believed = |process: &GaussianProcess| Said { error_rate: process.error_rate(said.error_rate), ..*said };
-        let climbed = self.climb(pairs, &believed(self), CLIMB[usize::from(again)], cancel)?;
+        let mut climbed = self.climb(pairs, &believed(self), CLIMB[usize::from(again)], cancel)?;
+        let count = pairs.sides.len();
+        if count as f64 >= ANEW * self.begun_with as f64 {
+            self.begun_with = count;
+            climbed += if again { self.climb_anew(pairs, said, cancel)? } else { 0 };
+        }
         let (relevance, variances) = self.read(&Tensor::from_slice(&self.scales));
         let differences = self.differences(pairs, &relevance);
         let scaled = &differences * &variances;
@@ -282,14 +292,41 @@ impl GaussianProcess {
         let range = -MOST_DOUBTS..=MOST_DOUBTS;
         for doubts in [self.doubts, self.doubts - 1, self.doubts + 1].into_iter().filter(|steps| range.contains(steps))
         {
-            let said = Said { error_rate: doubted(said.error_rate, doubts), ..*said };
-            let prior = -0.5 * (f64::from(doubts) * DOUBT.ln()).powi(2);
-            let likelihood = Mode::find(covariance, &said, None)?.evidence(&said) + prior;
+            let likelihood = self.log_evidence(covariance, said, doubts)?;
             if likelihood > best {
                 (best, self.doubts) = (likelihood, doubts);
             }
         }
         Ok(())
+    }
+
+    /// ln of how likely what was said is, with so many steps of doubt.
+    fn log_evidence(&self, covariance: &Tensor, said: &Said, doubts: i32) -> Result<f64, PreferenceError> {
+        let said = Said { error_rate: doubted(said.error_rate, doubts), ..*said };
+        let prior = -0.5 * (f64::from(doubts) * DOUBT.ln()).powi(2);
+        Ok(Mode::find(covariance, &said, None)?.evidence(&said) + prior)
+    }
+
+    /// Climbs from the beginning, too, and stays there if that makes the answers likelier than where the process stands. Returns its steps.
+    fn climb_anew(
+        &mut self,
+        pairs: &Pairs,
+        said: &Said,
+        cancel: &mut dyn FnMut() -> bool,
+    ) -> Result<usize, PreferenceError> {
+        let evidence = |process: &GaussianProcess| {
+            let (relevance, variances) = process.read(&Tensor::from_slice(&process.scales));
+            let differences = process.differences(pairs, &relevance);
+            process.log_evidence(&(&differences * variances).matmul(&differences.tr()), said, process.doubts)
+        };
+        let stood = evidence(self)?;
+        let scales = std::mem::replace(&mut self.scales, beginning(self.inputs));
+        let believed = Said { error_rate: self.error_rate(said.error_rate), ..*said };
+        let climbed = self.climb(pairs, &believed, CLIMB[0], cancel)?;
+        if evidence(self)? <= stood {
+            self.scales = scales;
+        }
+        Ok(climbed)
     }
 
     /// Draws of w less its mean, `[features, members]`, each beside its mirror image (Matheron's rule: a draw of the prior, corrected by what it says
@@ -388,6 +425,7 @@ impl GaussianProcess {
         arrays.insert("process.weights".into(), Array::f32(&[features, self.members], numbers(&self.weights)));
         arrays.insert("process.seed".into(), Array::u64(vec![self.seed.0]));
         arrays.insert("process.doubts".into(), Array::f64(&[1], vec![f64::from(self.doubts)]));
+        arrays.insert("process.begun_with".into(), Array::u64(vec![self.begun_with as u64]));
     }
 
     /// Whether one was saved in these arrays.
@@ -413,6 +451,10 @@ impl GaussianProcess {
             // Processes that were saved before there were doubts have none.
             doubts: match arrays.0.contains_key("process.doubts") {
                 true => arrays.f64("process.doubts", &[1])?[0] as i32,
+                false => 0,
+            },
+            begun_with: match arrays.0.contains_key("process.begun_with") {
+                true => arrays.words::<1>("process.begun_with")?[0] as usize,
                 false => 0,
             },
         })
@@ -503,6 +545,12 @@ impl Mode {
         let inner = Tensor::diag_embed(&root, 0, 0, 1).cholesky_solve(&self.factor, false);
         root.unsqueeze(1) * inner
     }
+}
+
+/// [`GaussianProcess::scales`] of so many inputs before the first fit.
+fn beginning(inputs: usize) -> Vec<f64> {
+    let relevance = (RELEVANCE * (DOZEN / inputs as f64).min(1.0).sqrt()).ln();
+    [vec![relevance; inputs], vec![VARIANCE; 2 + WIDTHS.len()]].concat()
 }
 
 /// The share of random answers so many steps away from what was believed.

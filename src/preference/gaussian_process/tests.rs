@@ -97,6 +97,24 @@ fn what_matters_is_learnt() {
     assert!(matches!(process.climb(&made.pairs(), &made.said(), 40, &mut || true), Err(PreferenceError::Cancelled)));
 }
 
+/// What faded while there were few answers is found again when there are more, and sooner than by climbing on from there.
+#[test]
+fn what_has_faded_comes_back() {
+    let made = Made::new(60);
+    let relevance = |begun_with: usize| {
+        let mut process = process(2);
+        process.scales[0] = RELEVANCE_BOUNDS[0];
+        process.begun_with = begun_with;
+        for _ in 0..3 {
+            process.condition(&made.pairs(), &made.said(), true, &mut || false).unwrap();
+        }
+        (process.scales[0], process.begun_with)
+    };
+    let (on, anew) = (relevance(50), relevance(20));
+    assert!(anew.0 > on.0 + 1.0, "{on:?} {anew:?}");
+    assert!(on.1 == 50 && anew.1 == 60, "{on:?} {anew:?}");
+}
+
 /// At the mode the prior's pull equals the answers', and what the others foresee of a judgement is what a fit without it says.
 #[test]
 fn foreseen_is_what_a_fit_without_it_says() {
