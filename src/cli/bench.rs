@@ -82,7 +82,7 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
         tasks: arguments.tasks.clone(),
         teachers: arguments.teachers().map_err(|why| anyhow!("{why}"))?,
         labels: arguments.labels.clone(),
-        settings: arguments.set.clone(),
+        sets: arguments.set.clone(),
         seeds: arguments.seeds.max(1),
         env_steps: arguments.steps,
         answer_seconds: arguments.answer_seconds,
@@ -94,16 +94,20 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
     let rows = preferences(&plan, &|run| {
         let flips =
             run.landed_flips_per_10s.map_or(String::new(), |flips| format!(", {flips:.2} landed flips in 10 s"));
-        let set = if run.settings.is_empty() { String::new() } else { format!(", {}", run.settings) };
         eprintln!(
-            "{} by {} with {} labels{set}, seed {}: {:.0}{flips} after {} env steps in {:.0} s",
-            run.task, run.teacher, run.given, run.seed, run.mean_return, run.env_steps, run.seconds
+            "{}, {}, seed {}: {:.0}{flips} after {} env steps in {:.0} s",
+            run.task,
+            run_name(&run.teacher, run.given, &run.set),
+            run.seed,
+            run.mean_return,
+            run.env_steps,
+            run.seconds
         );
     })?;
     let mut pictures = Vec::new();
     for task in &rows.iter().map(|row| row.task.as_str()).collect::<BTreeSet<_>>() {
         let of_task: Vec<&PreferenceRow> = rows.iter().filter(|row| row.task == *task).collect();
-        let names: Vec<String> = of_task.iter().map(|row| row_name(row)).collect();
+        let names: Vec<String> = of_task.iter().map(|row| run_name(&row.teacher, row.labels, &row.set)).collect();
         let series = of_task.iter().zip(&names).map(|(row, name)| chart::Series { name, points: &row.curve });
         let picture = arguments.output.join(format!("{task}.png"));
         chart::curve_png(&picture, task, "env steps", "true return", &series.collect::<Vec<_>>())
@@ -123,7 +127,7 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
                 row.task,
                 row.teacher,
                 row.labels,
-                if row.settings.is_empty() { "the file's" } else { &row.settings },
+                if row.set.is_empty() { "the file's" } else { &row.set },
                 row.runs,
                 r.iqm,
                 r.low,
@@ -140,7 +144,7 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
                     "\n{}, {}: after the last label {:.2} ({:.2}–{:.2}) of the return is kept; kept or warned of: {:.0} %; \
                      warned of without need: {:.0} %",
                     row.task,
-                    row_name(row),
+                    run_name(&row.teacher, row.labels, &row.set),
                     after.kept.iqm,
                     after.kept.low,
                     after.kept.high,
@@ -154,10 +158,10 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What tells a row from the others of its task.
-fn row_name(row: &PreferenceRow) -> String {
-    let set = if row.settings.is_empty() { String::new() } else { format!(", {}", row.settings) };
-    format!("{}, {} labels{set}", row.teacher, row.labels)
+/// What tells runs from others of their task.
+fn run_name(teacher: &str, labels: usize, set: &str) -> String {
+    let set = if set.is_empty() { String::new() } else { format!(", {set}") };
+    format!("{teacher}, {labels} labels{set}")
 }
 
 fn plan(arguments: &BenchTask, precision: Precision) -> Plan {

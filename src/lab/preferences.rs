@@ -29,7 +29,7 @@ pub struct PreferencePlan {
     /// Numbers of labels.
     pub labels: Vec<usize>,
     /// What is tried beside the settings of the tasks' files, each as [`TaskSpec::with`](crate::settings::TaskSpec::with) takes it.
-    pub settings: Vec<String>,
+    pub sets: Vec<String>,
     /// Runs of each, with the seeds 0, 1, 2, …
     pub seeds: u64,
     /// Env steps a run; `None` for what the task's file says.
@@ -66,7 +66,7 @@ pub struct PreferenceRun {
     pub labels_by: Option<f64>,
     /// See `task`; empty where it is the file's.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub settings: String,
+    pub set: String,
     /// Labels that were given.
     pub given: usize,
     /// Seconds of wall time, evaluations included.
@@ -100,7 +100,7 @@ pub struct PreferenceRow {
     pub labels: usize,
     /// See `task`; empty where it is the file's.
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub settings: String,
+    pub set: String,
     /// How many runs.
     pub runs: usize,
     /// The return at the end.
@@ -153,10 +153,10 @@ pub fn preferences(
     done: &(dyn Fn(&PreferenceRun) + Sync),
 ) -> Result<Vec<PreferenceRow>, LabError> {
     let mut wanted = Vec::new();
-    let every_settings: Vec<&str> = [""].into_iter().chain(plan.settings.iter().map(String::as_str)).collect();
+    let sets: Vec<&str> = [""].into_iter().chain(plan.sets.iter().map(String::as_str)).collect();
     // Seeds outermost: what is cut off has a few seeds of everything.
     for seed in 0..plan.seeds {
-        for (task, set) in plan.tasks.iter().flat_map(|task| every_settings.iter().map(move |set| (task, *set))) {
+        for (task, set) in plan.tasks.iter().flat_map(|task| sets.iter().map(move |set| (task, *set))) {
             let task = task_with(task, set)?;
             let env_steps = plan.env_steps.unwrap_or_else(|| task.spec().env_steps());
             for (name, teacher) in &plan.teachers {
@@ -244,7 +244,7 @@ impl Job {
             run.env_steps,
             run.answer_seconds,
             run.labels_by,
-            run.settings.as_str(),
+            run.set.as_str(),
         ) == (
             s.task.as_str(),
             self.name.as_str(),
@@ -314,7 +314,7 @@ impl Job {
             env_steps: settings.env_steps,
             answer_seconds: settings.answer_seconds,
             labels_by: self.labels_by,
-            settings: self.set.clone(),
+            set: self.set.clone(),
             given: labels.len(),
             seconds: started.elapsed().as_secs_f64(),
             mean_return: end.mean_return,
@@ -382,7 +382,7 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
             task: s.task.clone(),
             teacher: job.name.clone(),
             labels: s.labels,
-            settings: job.set.clone(),
+            set: job.set.clone(),
             runs: runs.len(),
             mean_return,
             three_flips: (!flips.is_empty()).then(|| learnt as f64 / flips.len() as f64),
@@ -437,7 +437,7 @@ mod tests {
             env_steps: 1_000,
             answer_seconds: 0.0,
             labels_by: Some(0.5),
-            settings: String::new(),
+            set: String::new(),
             given: 10,
             seconds: 1.0,
             mean_return,

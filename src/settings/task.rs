@@ -8,6 +8,7 @@
 
 use super::{ExploreSettings, LabelSettings, MonitorSettings, PpoSettings, RewardModelSettings};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::ops::Range;
 use std::sync::Arc;
 use toml::Spanned;
@@ -37,6 +38,12 @@ impl Origin {
     pub fn error(&self, place: Range<usize>, message: impl Into<String>) -> SpecError {
         let line = 1 + self.text.bytes().take(place.start).filter(|&b| b == b'\n').count();
         SpecError { file: self.file.clone(), line, message: message.into() }
+    }
+
+    /// The text as TOML.
+    fn read<T: DeserializeOwned>(&self) -> Result<T, SpecError> {
+        toml::from_str(&self.text)
+            .map_err(|e| self.error(e.span().unwrap_or_default(), e.message().trim().replace('\n', "; ")))
     }
 }
 
@@ -315,8 +322,7 @@ impl TaskSpec {
     /// Broken TOML, an unknown or missing key, a value of the wrong type or out of its range: file, line and what was expected.
     pub fn parse(text: &str, name: &str, file: &str) -> Result<TaskSpec, SpecError> {
         let origin = Origin { file: file.to_owned(), text: text.into() };
-        let mut spec: TaskSpec = toml::from_str(text)
-            .map_err(|e| origin.error(e.span().unwrap_or_default(), e.message().trim().replace('\n', "; ")))?;
+        let mut spec: TaskSpec = origin.read()?;
         spec.name = name.to_owned();
         spec.origin = origin;
         spec.check()?;
@@ -329,14 +335,9 @@ impl TaskSpec {
     /// # Errors
     /// As [`TaskSpec::parse`]'s.
     pub fn with(&self, assignments: &str) -> Result<TaskSpec, SpecError> {
-        let read = |file: String, text: String| {
-            let origin = Origin { file, text: text.as_str().into() };
-            let table = toml::from_str::<toml::Table>(&text);
-            table.map_err(|e| origin.error(e.span().unwrap_or_default(), e.message().trim().replace('\n', "; ")))
-        };
-        let changes = read(format!("`{assignments}`"), assignments.replace(';', "\n"))?;
-        let mut whole = read(self.origin.file.clone(), self.origin.text.to_string())?;
-        overlay(&mut whole, changes);
+        let asked = Origin { file: format!("`{assignments}`"), text: assignments.replace(';', "\n").into() };
+        let mut whole: toml::Table = self.origin.read()?;
+        overlay(&mut whole, asked.read()?);
         // Lines are those of the text that comes of both, which nobody has seen.
         let parsed = TaskSpec::parse(&whole.to_string(), &self.name, &self.origin.file);
         parsed.map_err(|error| SpecError { file: format!("{} with `{assignments}`", error.file), ..error })
