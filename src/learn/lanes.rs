@@ -47,6 +47,8 @@ pub(super) trait Lanes:
     fn exp2_whole(self) -> Self;
     /// `yes` where `self < other`, else (and for NaN) `no`.
     fn if_less(self, other: Self, yes: Self, no: Self) -> Self;
+    /// Whether `self < other` in any lane.
+    fn any_less(self, other: Self) -> bool;
 }
 
 /// Work over lanes, compiled for each kind.
@@ -181,6 +183,10 @@ mod x86 {
         fn if_less(self, other: F32x16, yes: F32x16, no: F32x16) -> F32x16 {
             F32x16(unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0), no.0, yes.0) })
         }
+        #[inline(always)]
+        fn any_less(self, other: F32x16) -> bool {
+            unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0) != 0 }
+        }
     }
 
     operators!(
@@ -233,6 +239,10 @@ mod x86 {
         #[inline(always)]
         fn if_less(self, other: F32x8, yes: F32x8, no: F32x8) -> F32x8 {
             F32x8(unsafe { _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0)) })
+        }
+        #[inline(always)]
+        fn any_less(self, other: F32x8) -> bool {
+            unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0)) != 0 }
         }
     }
 }
@@ -307,6 +317,10 @@ impl Lanes for F32x4 {
     #[inline(always)]
     fn if_less(self, other: F32x4, yes: F32x4, no: F32x4) -> F32x4 {
         F32x4([0, 1, 2, 3].map(|i| if self.0[i] < other.0[i] { yes.0[i] } else { no.0[i] }))
+    }
+    #[inline(always)]
+    fn any_less(self, other: F32x4) -> bool {
+        self.0.iter().zip(other.0).any(|(x, y)| *x < y)
     }
 }
 

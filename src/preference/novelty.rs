@@ -7,7 +7,7 @@
 
 use super::PreferenceError;
 use crate::basics::{Array, Arrays, Stream};
-use crate::learn::{Reader, RunningNorm};
+use crate::learn::{Reader, RunningNorm, neighbour_distances};
 use crate::settings::ExploreSettings;
 use rand::RngExt;
 
@@ -48,7 +48,7 @@ impl Novelty {
         self.norm.absorb(obs);
         self.keep(obs);
         let (states, seen) = (self.norm.normalise(obs), self.norm.normalise(&self.seen));
-        distances(&states, &seen, self.width, self.neighbour).into_iter().map(f32::ln_1p).collect()
+        neighbour_distances(&states, &seen, self.width, self.neighbour).into_iter().map(f32::ln_1p).collect()
     }
 
     /// The entropy of the states kept, nats, in units of their standard deviations; see [`state_entropy`].
@@ -98,42 +98,10 @@ impl Novelty {
 pub fn state_entropy(samples: &[f32], width: usize, k: usize) -> f64 {
     let n = samples.len() / width.max(1);
     // Every sample is its own nearest neighbour, at distance 0.
-    let logs = distances(samples, samples, width, k + 1).into_iter().map(|d| f64::from(d).max(1e-12).ln());
+    let logs = neighbour_distances(samples, samples, width, k + 1).into_iter().map(|d| f64::from(d).max(1e-12).ln());
     let half = width as f64 / 2.0;
     let log_volume = half * std::f64::consts::PI.ln() - ln_gamma(half + 1.0);
     digamma(n as f64) - digamma(k as f64) + log_volume + width as f64 * logs.sum::<f64>() / n as f64
-}
-
-/// Each row's distance to its k-th nearest of the rows `among`; to the farthest, where there are fewer.
-fn distances(rows: &[f32], among: &[f32], width: usize, k: usize) -> Vec<f32> {
-    let k = k.min(among.len() / width.max(1));
-    // By columns, so that the sums over a row's numbers go side by side in vector registers.
-    let count = among.len() / width.max(1);
-    let columns: Vec<f32> = (0..width).flat_map(|i| (0..count).map(move |row| among[row * width + i])).collect();
-    let (mut squares, mut nearest) = (vec![0.0_f32; count], vec![0.0_f32; k]);
-    let mut of_row = |row: &[f32]| {
-        squares.fill(0.0);
-        for (x, column) in row.iter().zip(columns.chunks_exact(count)) {
-            squares.iter_mut().zip(column).for_each(|(square, other)| *square += (x - other) * (x - other));
-        }
-        kth_smallest(&squares, &mut nearest).sqrt()
-    };
-    if k == 0 { vec![0.0; rows.len() / width.max(1)] } else { rows.chunks_exact(width).map(&mut of_row).collect() }
-}
-
-/// The k-th smallest of these numbers, at least k of them, with k the length of `smallest`, which holds the k smallest afterwards. One pass: hardly
-/// any of many numbers is among the smallest so far, so it costs little more than to read them.
-fn kth_smallest(numbers: &[f32], smallest: &mut [f32]) -> f32 {
-    smallest.fill(f32::INFINITY);
-    let last = smallest.len() - 1;
-    for &number in numbers {
-        if number < smallest[last] {
-            let place = smallest.partition_point(|kept| *kept <= number);
-            smallest[place..].rotate_right(1);
-            smallest[place] = number;
-        }
-    }
-    smallest[last]
 }
 
 /// ψ(x) for x > 0, by its recurrence up to where the asymptotic series holds to 1e-10.
