@@ -362,6 +362,7 @@ fn a_disputed_answer_is_looked_at_again_and_taken_back() {
     let mut harness = sit_down(&lab);
     harness.run();
     harness.get_by_label("Answer more pairs.");
+    harness.get_by_label("Disputed answer, one of 2");
     harness.get_by_label("You said left; it gives that 20 %");
     names_everything(&harness, "disputed");
     harness.get_by_label("Look again: answer 7").click();
@@ -374,6 +375,8 @@ fn a_disputed_answer_is_looked_at_again_and_taken_back() {
     harness.run();
     assert_eq!(lab.heard(), [Command::Retract(JudgementId(7))]);
     assert!(harness.query_by_label("You preferred the left").is_none(), "the question is back");
+    lab.script().snapshot.disputed = std::sync::Arc::new(vec![disputed(8, Choice::Tie)]);
+    harness.run();
     harness.get_by_label("Keep answer 8").click();
     harness.run();
     assert_eq!(lab.heard(), [Command::Keep(JudgementId(8))]);

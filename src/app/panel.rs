@@ -18,9 +18,6 @@ use egui::{
 };
 use egui_plot::{Line, Plot, PlotPoints};
 
-/// Disputed answers that are listed at a time.
-const DISPUTED_SHOWN: usize = 2;
-
 const WIDTH: f32 = 320.0;
 const POLICY_HEIGHT: f32 = 128.0;
 const CURVE_HEIGHT: f32 = 70.0;
@@ -233,45 +230,44 @@ impl Desk {
 
     /// The answers that the reward model contradicts, to be looked at again, kept or taken back.
     fn show_disputed(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
-        if snapshot.disputed.is_empty() {
-            return;
-        }
+        // One at a time, for more would push the learning curves out of the window: the one that is looked at, or the worst.
+        let looked_at = snapshot.disputed.iter().find(|disputed| self.replayed == Some(disputed.judgement));
+        let Some(disputed) = looked_at.or(snapshot.disputed.first()) else { return };
         let palette = Palette::of(ui.ctx());
-        let rest = snapshot.disputed.len().saturating_sub(DISPUTED_SHOWN);
-        let title = if rest > 0 { format!("Disputed answers, and {rest} more") } else { "Disputed answers".to_owned() };
+        let title = match snapshot.disputed.len() {
+            1 => "Disputed answer".to_owned(),
+            all => format!("Disputed answer, one of {all}"),
+        };
         ui.label(RichText::new(title).color(palette.muted)).on_hover_text(
             "What the reward model, where it has not learnt from them, would have answered otherwise: a slip, a change of mind, or something \
              that it has not understood yet",
         );
-        // The worst first; more of them would push the learning curves out of the window.
-        for disputed in snapshot.disputed.iter().take(DISPUTED_SHOWN) {
-            let (said, chance) = match disputed.choice {
-                Choice::Left => ("left", disputed.left),
-                Choice::MuchLeft => ("left by far", disputed.left),
-                Choice::Right => ("right", 1.0 - disputed.left),
-                Choice::MuchRight => ("right by far", 1.0 - disputed.left),
-                Choice::Tie | Choice::Skip => ("a tie", 1.0 - (2.0 * disputed.left - 1.0).abs()),
-            };
-            let id = disputed.judgement;
-            let what = format!("answer {}", id.0);
-            ui.horizontal(|ui| {
-                ui.label(RichText::new(format!("You said {said}; it gives that {:.0} %", 100.0 * chance)).small());
-            });
-            ui.horizontal(|ui| {
-                let looking = self.replayed == Some(id);
-                let label = if looking { "Back to the question" } else { "Look again" };
-                if ui.small_button(label).accessible_name(format!("{label}: {what}")).clicked() {
-                    self.replayed = (!looking).then_some(id);
-                    ui.ctx().request_repaint();
-                }
-                if ui.small_button("Keep").accessible_name(format!("Keep {what}")).clicked() {
-                    self.send(Command::Keep(id));
-                }
-                if ui.small_button("Take back").accessible_name(format!("Take back {what}")).clicked() {
-                    self.send(Command::Retract(id));
-                }
-            });
-        }
+        let (said, chance) = match disputed.choice {
+            Choice::Left => ("left", disputed.left),
+            Choice::MuchLeft => ("left by far", disputed.left),
+            Choice::Right => ("right", 1.0 - disputed.left),
+            Choice::MuchRight => ("right by far", 1.0 - disputed.left),
+            Choice::Tie | Choice::Skip => ("a tie", 1.0 - (2.0 * disputed.left - 1.0).abs()),
+        };
+        let id = disputed.judgement;
+        let what = format!("answer {}", id.0);
+        ui.horizontal(|ui| {
+            ui.label(RichText::new(format!("You said {said}; it gives that {:.0} %", 100.0 * chance)).small());
+        });
+        ui.horizontal(|ui| {
+            let looking = self.replayed == Some(id);
+            let label = if looking { "Back to the question" } else { "Look again" };
+            if ui.small_button(label).accessible_name(format!("{label}: {what}")).clicked() {
+                self.replayed = (!looking).then_some(id);
+                ui.ctx().request_repaint();
+            }
+            if ui.small_button("Keep").accessible_name(format!("Keep {what}")).clicked() {
+                self.send(Command::Keep(id));
+            }
+            if ui.small_button("Take back").accessible_name(format!("Take back {what}")).clicked() {
+                self.send(Command::Retract(id));
+            }
+        });
     }
 
     pub(super) fn show_curves(&mut self, ui: &mut Ui, tabs: &CurveTabs) {
