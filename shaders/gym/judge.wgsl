@@ -1,6 +1,6 @@
 // What a task makes of worlds that lie on the device, a thread each: observation, reward, the end of an episode and the beginning of the next
 // (`src/gym/task.rs` and `vector.rs`, with `Autoreset::SameStep`). The task is a table, which src/gym/on_device.rs lays out.
-#import physics::plan::{LANES, NQ, NV, NU, NBODY, NONE}
+#import physics::plan::{THREADS, NQ, NV, NU, NBODY, NONE}
 #import physics::spatial::sin_cos
 #import random::{RESET, draw, key, normal, uniform}
 
@@ -197,7 +197,7 @@ var<private> world: u32;
 var<private> hold: u32;
 var<private> begins: bool;
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u) {
     hold = batch.zero;
     world = batch.first + id.x;

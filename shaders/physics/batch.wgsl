@@ -1,8 +1,10 @@
-// What one dispatch is told, and the worlds that it steps, a thread each.
+// What one dispatch is told, and the worlds that it steps.
 #define_import_path physics::batch
 
-#import physics::plan::{hold, plan, LANES, NQ, NV, NU}
+#import physics::plan::{hold, plan, CHUNKS, LANES, TEAM, NQ, NV, NU}
 #import physics::derived::Layout
+#import physics::spatial::Inertia
+#import physics::team::{any_of, member, same, sync}
 #import physics::workspace::{group, lane, workspaces, QACC}
 
 // One dispatch.
@@ -39,29 +41,101 @@ const WIDTH: u32 = NQ + 2u * NV;
 // Finds this thread's world; whether it takes part.
 fn enter(workgroup: u32, index: u32) -> bool {
     hold = batch.zero;
+#ifdef IS_TEAM
+    member = index;
+    world = batch.first + workgroup;
+#else
     group = workgroup;
     lane = index;
     world = batch.first + LANES * group + lane;
     if world >= batch.end {
         return false;
     }
+#endif
     // Where worlds are looked at, those that begin an episode are evaluated once, and no other.
-    return frozen[world] == select(0u, BEGINS, batch.look != 0u);
+    return same(select(0u, 1u, frozen[world] == select(0u, BEGINS, batch.look != 0u))) != 0u;
 }
+
+#ifdef IS_TEAM
+// What one dispatch of an env step hands to the next.
+struct Carried {
+    qpos: array<f32, NQ>,
+    qvel: array<f32, NV>,
+    qacc: array<f32, NV>,
+    qpos_start: array<f32, NQ>,
+    qvel_start: array<f32, NV>,
+    rate: array<f32, NV>,
+    qvel_sum: array<f32, NV>,
+    qacc_sum: array<f32, NV>,
+}
+
+@group(0) @binding(5) var<storage, read_write> carried: array<Carried>;
+
+// Makes zero what is read and never written: a workgroup's memory begins with anything.
+fn clear() {
+    let ws = &workspaces[group];
+    for (var k = member + hold; k < NV * CHUNKS; k += TEAM) {
+        ws.mass[k][lane] = vec4f();
+    }
+    if member == 0u {
+        ws.cinert[0][lane] = Inertia();
+    }
+}
+
+fn hand_over() {
+    let ws = &workspaces[group];
+    let kept = &carried[world - batch.first];
+    for (var i = member + hold; i < NQ; i += TEAM) {
+        kept.qpos[i] = ws.qpos[i][lane];
+        kept.qpos_start[i] = ws.qpos_start[i][lane];
+    }
+    for (var i = member + hold; i < NV; i += TEAM) {
+        kept.qvel[i] = ws.qvel[i][lane];
+        kept.qacc[i] = ws.vectors[QACC][i][lane];
+        kept.qvel_start[i] = ws.qvel_start[i][lane];
+        kept.rate[i] = ws.rate[i][lane];
+        kept.qvel_sum[i] = ws.qvel_sum[i][lane];
+        kept.qacc_sum[i] = ws.qacc_sum[i][lane];
+    }
+}
+
+fn take_over() {
+    let ws = &workspaces[group];
+    let kept = &carried[world - batch.first];
+    for (var i = member + hold; i < NQ; i += TEAM) {
+        ws.qpos[i][lane] = kept.qpos[i];
+        ws.qpos_start[i][lane] = kept.qpos_start[i];
+    }
+    for (var i = member + hold; i < NV; i += TEAM) {
+        ws.qvel[i][lane] = kept.qvel[i];
+        ws.vectors[QACC][i][lane] = kept.qacc[i];
+        ws.qvel_start[i][lane] = kept.qvel_start[i];
+        ws.rate[i][lane] = kept.rate[i];
+        ws.qvel_sum[i][lane] = kept.qvel_sum[i];
+        ws.qacc_sum[i][lane] = kept.qacc_sum[i];
+    }
+    take_controls();
+}
+#endif
 
 // Brings a world's state and controls into its workspace.
 fn take() {
     let ws = &workspaces[group];
     let at = world * WIDTH;
-    for (var i = hold; i < NQ; i++) {
+    for (var i = member + hold; i < NQ; i += TEAM) {
         // Coordinates that nothing depends on are counted from zero, and added up by whoever reads them.
         ws.qpos[i][lane] = select(state[at + i], 0.0, (plan.drift >> i & 1u) == 1u);
     }
-    for (var i = hold; i < NV; i++) {
+    for (var i = member + hold; i < NV; i += TEAM) {
         ws.qvel[i][lane] = state[at + NQ + i];
         ws.vectors[QACC][i][lane] = state[at + NQ + NV + i];
     }
-    for (var i = hold; i < NU; i++) {
+    take_controls();
+}
+
+fn take_controls() {
+    let ws = &workspaces[group];
+    for (var i = member + hold; i < NU; i += TEAM) {
         // Without control where a world is only looked at.
         ws.ctrl[i][lane] = select(ctrl[world * NU + i], 0.0, batch.look != 0u);
     }
@@ -71,24 +145,26 @@ fn take() {
 fn give() {
     let ws = &workspaces[group];
     var finite = true;
-    for (var i = hold; i < NU; i++) {
+    for (var i = member + hold; i < NU; i += TEAM) {
         finite = finite && good(ws.ctrl[i][lane]);
     }
-    for (var i = hold; i < NQ; i++) {
+    for (var i = member + hold; i < NQ; i += TEAM) {
         finite = finite && good(ws.qpos[i][lane]);
     }
-    for (var i = hold; i < NV; i++) {
+    for (var i = member + hold; i < NV; i += TEAM) {
         finite = finite && good(ws.qvel[i][lane]) && good(ws.vectors[QACC][i][lane]);
     }
-    if !finite {
-        frozen[world] = 1u;
+    if any_of(!finite) {
+        if member == 0u {
+            frozen[world] = 1u;
+        }
         return;
     }
     let at = world * WIDTH;
-    for (var i = hold; i < NQ; i++) {
+    for (var i = member + hold; i < NQ; i += TEAM) {
         state[at + i] = ws.qpos[i][lane];
     }
-    for (var i = hold; i < NV; i++) {
+    for (var i = member + hold; i < NV; i += TEAM) {
         state[at + NQ + i] = ws.qvel[i][lane];
         state[at + NQ + NV + i] = ws.vectors[QACC][i][lane];
     }

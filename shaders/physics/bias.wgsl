@@ -1,13 +1,23 @@
 // Velocities of the bodies (mj_comVel), and the forces that motion and gravity alone ask for: recursive Newton–Euler (mj_rne).
 #define_import_path physics::bias
 
-#import physics::plan::{hold, plan, NBODY, FREE}
+#import physics::plan::{hold, plan, NBODY, NV, TEAM, FREE}
 #import physics::spatial::{Spatial, axpy_spatial, cross_force, cross_motion, dot_spatial, inertia_mul}
+#import physics::team::{member, sync}
 #import physics::workspace::{group, lane, workspaces}
 
 // Body velocities and how the joints' axes change.
 fn velocities() {
     let ws = &workspaces[group];
+#ifdef IS_TEAM
+    for (var dof = member + hold; dof < NV; dof += TEAM) {
+        ws.cdof_dot[dof][lane] = cross_motion(moved_by(plan.dofs[dof].carriers), ws.cdof[dof][lane]);
+    }
+    for (var index = member + hold; index < NBODY; index += TEAM) {
+        ws.cvel[index][lane] = moved_by(plan.bodies[index].moved_by);
+    }
+    sync();
+#else
     ws.cvel[0][lane] = Spatial();
     for (var index = 1u + hold; index < NBODY; index++) {
         var velocity = ws.cvel[plan.bodies[index].parent][lane];
@@ -33,12 +43,55 @@ fn velocities() {
         }
         ws.cvel[index][lane] = velocity;
     }
+#endif
 }
+
+#ifdef IS_TEAM
+// The velocity that a set of degrees of freedom makes.
+fn moved_by(dofs: u32) -> Spatial {
+    let ws = &workspaces[group];
+    var velocity = Spatial();
+    var rest = dofs;
+    while rest != 0u {
+        let dof = firstTrailingBit(rest);
+        rest &= rest - 1u;
+        velocity = axpy_spatial(ws.qvel[dof][lane], ws.cdof[dof][lane], velocity);
+    }
+    return velocity;
+}
+
+// The sum of cfrc over a body and all that hangs from it.
+fn on_tree(index: u32) -> Spatial {
+    let ws = &workspaces[group];
+    var force = ws.cfrc[index][lane];
+    for (var part = index + 1u; part < plan.bodies[index].tree_end; part++) {
+        force = axpy_spatial(1.0, ws.cfrc[part][lane], force);
+    }
+    return force;
+}
+#endif
 
 // Takes Coriolis, centrifugal and gravitational forces off the smooth forces.
 fn bias() {
     let ws = &workspaces[group];
     // Gravity is a world that accelerates upwards.
+#ifdef IS_TEAM
+    for (var index = 1u + member + hold; index < NBODY; index += TEAM) {
+        var acceleration = Spatial(vec3f(), -plan.gravity);
+        var rest = plan.bodies[index].moved_by;
+        while rest != 0u {
+            let dof = firstTrailingBit(rest);
+            rest &= rest - 1u;
+            acceleration = axpy_spatial(ws.qvel[dof][lane], ws.cdof_dot[dof][lane], acceleration);
+        }
+        ws.cfrc[index][lane] = needed(index, acceleration);
+    }
+    sync();
+    for (var dof = member + hold; dof < NV; dof += TEAM) {
+        ws.smooth_force[dof][lane] -= dot_spatial(ws.cdof[dof][lane], on_tree(plan.dofs[dof].body));
+    }
+    sync();
+#else
     ws.cacc[0][lane] = Spatial(vec3f(), -plan.gravity);
     for (var index = 1u + hold; index < NBODY; index++) {
         var acceleration = ws.cacc[plan.bodies[index].parent][lane];
@@ -46,10 +99,7 @@ fn bias() {
             acceleration = axpy_spatial(ws.qvel[dof][lane], ws.cdof_dot[dof][lane], acceleration);
         }
         ws.cacc[index][lane] = acceleration;
-        let velocity = ws.cvel[index][lane];
-        let own = ws.cinert[index][lane];
-        let gyroscopic = cross_force(velocity, inertia_mul(own, velocity));
-        ws.cfrc[index][lane] = axpy_spatial(1.0, inertia_mul(own, acceleration), gyroscopic);
+        ws.cfrc[index][lane] = needed(index, acceleration);
     }
     for (var index = NBODY - 1u + hold; index > 0u; index--) {
         let force = ws.cfrc[index][lane];
@@ -61,4 +111,14 @@ fn bias() {
             ws.cfrc[parent][lane] = axpy_spatial(1.0, force, ws.cfrc[parent][lane]);
         }
     }
+#endif
+}
+
+// What accelerates a body so, as it moves.
+fn needed(index: u32, acceleration: Spatial) -> Spatial {
+    let ws = &workspaces[group];
+    let velocity = ws.cvel[index][lane];
+    let own = ws.cinert[index][lane];
+    let gyroscopic = cross_force(velocity, inertia_mul(own, velocity));
+    return axpy_spatial(1.0, inertia_mul(own, acceleration), gyroscopic);
 }

@@ -5,7 +5,8 @@
 // it has a zero Jacobian: two of the four rows are then the normal alone. Where there is no friction, all four are.
 #define_import_path physics::constraint
 
-#import physics::plan::{hold, plan, Softness, LIMITS}
+#import physics::plan::{hold, plan, Softness, LIMITS, TEAM}
+#import physics::team::{member, sync}
 #import physics::workspace::{group, lane, workspaces, LimitRow}
 
 // The impedance d at a penetration (or distance inside the margin), and the regulariser R = scale · (1 − d)/d.
@@ -35,7 +36,7 @@ fn power(x: f32, exponent: u32) -> f32 {
 // Joint limits: which end of which range is violated, and how it pushes back.
 fn limits() {
     let ws = &workspaces[group];
-    for (var k = hold; k < LIMITS; k++) {
+    for (var k = member + hold; k < LIMITS; k += TEAM) {
         let q = ws.qpos[plan.limits[k].qposadr][lane];
         let below = q - plan.limits[k].low;
         let above = plan.limits[k].high - q;
@@ -50,4 +51,5 @@ fn limits() {
             ws.limit[k][lane] = LimitRow(sign, aref, 1.0 / made.regulariser);
         }
     }
+    sync();
 }

@@ -4,15 +4,56 @@
 // points and as wrenches on bodies, which take a few operations each.
 #define_import_path physics::contact
 
-#import physics::plan::{hold, plan, PAIRS, SLOTS, DIRECTIONS, PLANE_CAPSULE}
+#import physics::plan::{hold, plan, PAIRS, SLOTS, DIRECTIONS, TEAM, PLANE_CAPSULE}
 #import physics::spatial::{Spatial, normalized}
-#import physics::collide::{Shape, Touch, collide}
+#import physics::collide::{Shape, Touch, Touches, collide}
 #import physics::constraint::impedance
+#import physics::team::{any_of, member, ranked, sync, zero}
 #import physics::workspace::{group, lane, workspaces, Contact}
 
 // Finds the contacts and what they ask for (mj_collision, mj_makeConstraint).
 fn contacts() {
     let ws = &workspaces[group];
+#ifdef IS_TEAM
+    // A member a pair, and then the next ones; what they find is listed in the order of the pairs.
+    var count = 0u;
+    var couples = 0u;
+    for (var base = zero(); base < PAIRS; base += TEAM) {
+        let index = base + member;
+        var touches = Touches();
+        var hint = vec3f();
+        if index < PAIRS {
+            let a = shape(plan.pairs[index].geom_a);
+            let b = shape(plan.pairs[index].geom_b);
+            let near = plan.pairs[index].near;
+            let apart = a.center - b.center;
+            hint = b.axis;
+            if near < 0.0 || dot(apart, apart) < near {
+                touches = collide(plan.pairs[index].test, a, b, plan.pairs[index].margin);
+            }
+        }
+        let place = ranked(count, select(0u, 1u, touches.first.near) + select(0u, 1u, touches.second.near));
+        var at = place.x;
+        for (var k = hold; k < 2u; k++) {
+            var touch = touches.first;
+            if k == 1u {
+                touch = touches.second;
+            }
+            if touch.near && at < SLOTS {
+                add(at, index, touch, hint);
+                at++;
+                couples |= plan.pairs[index].couples;
+            }
+        }
+        count = min(place.y, SLOTS);
+    }
+    let coupled = any_of(couples != 0u);
+    if member == 0u {
+        ws.count[lane] = count;
+        ws.couples[lane] = select(0u, 1u, coupled);
+    }
+    sync();
+#else
     ws.count[lane] = 0u;
     ws.couples[lane] = 0u;
     for (var index = hold; index < PAIRS; index++) {
@@ -29,11 +70,14 @@ fn contacts() {
             if k == 1u {
                 touch = touches.second;
             }
-            if touch.near {
-                add(index, touch, b.axis);
+            if touch.near && ws.count[lane] < SLOTS {
+                add(ws.count[lane], index, touch, b.axis);
+                ws.count[lane]++;
+                ws.couples[lane] |= plan.pairs[index].couples;
             }
         }
     }
+#endif
 }
 
 fn shape(geom: u32) -> Shape {
@@ -48,11 +92,8 @@ fn shape(geom: u32) -> Shape {
     );
 }
 
-fn add(index: u32, touch: Touch, hint: vec3f) {
+fn add(at: u32, index: u32, touch: Touch, hint: vec3f) {
     let ws = &workspaces[group];
-    if ws.count[lane] == SLOTS {
-        return;
-    }
     let tangent = first_tangent(plan.pairs[index].test, touch.normal, hint);
     var made: Contact;
     made.point = touch.point;
@@ -64,11 +105,9 @@ fn add(index: u32, touch: Touch, hint: vec3f) {
     let depth = touch.distance - plan.pairs[index].margin;
     let asked = impedance(softness, abs(depth));
     made.stiffness = 1.0 / asked.regulariser;
-    made.aref = -softness.damping * parted(made, motion_a(index, touch.point), motion_b(index, touch.point));
-    made.aref.x -= softness.stiffness * asked.d * depth;
-    ws.contact[ws.count[lane]][lane] = made;
-    ws.count[lane]++;
-    ws.couples[lane] |= plan.pairs[index].couples;
+    made.residual = -softness.damping * parted(made, motion_a(index, touch.point), motion_b(index, touch.point));
+    made.residual.x -= softness.stiffness * asked.d * depth;
+    ws.contact[at][lane] = made;
 }
 
 // The velocity of the first body's point that lies where the contact is.

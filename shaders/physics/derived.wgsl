@@ -1,8 +1,9 @@
 // What an observation reads of the last evaluation, by MuJoCo's names (`Quantity` in src/physics/backend.rs).
 #define_import_path physics::derived
 
-#import physics::plan::{hold, NBODY, NV, NONE}
+#import physics::plan::{hold, NBODY, NV, NONE, TEAM}
 #import physics::solve::wrenches
+#import physics::team::member
 #import physics::workspace::{group, lane, workspaces}
 
 // Where each quantity lies among a world's numbers; `NONE` where it is not asked for.
@@ -24,7 +25,7 @@ struct Layout {
 fn store(kept: Layout, base: u32) {
     let ws = &workspaces[group];
     if kept.frames != NONE {
-        for (var body = hold; body < NBODY; body++) {
+        for (var body = member + hold; body < NBODY; body += TEAM) {
             let at = base + kept.frames + 12u * body;
             put(at, ws.xpos[body][lane]);
             let rows = transpose(ws.xmat[body][lane]);
@@ -34,7 +35,7 @@ fn store(kept: Layout, base: u32) {
         }
     }
     if kept.cinert != NONE {
-        for (var body = hold; body < NBODY; body++) {
+        for (var body = member + hold; body < NBODY; body += TEAM) {
             let at = base + kept.cinert + 10u * body;
             put(at, ws.cinert[body][lane].diagonal);
             put(at + 3u, ws.cinert[body][lane].products);
@@ -43,7 +44,7 @@ fn store(kept: Layout, base: u32) {
         }
     }
     if kept.cvel != NONE {
-        for (var body = hold; body < NBODY; body++) {
+        for (var body = member + hold; body < NBODY; body += TEAM) {
             let at = base + kept.cvel + 6u * body;
             put(at, ws.cvel[body][lane].angular);
             put(at + 3u, ws.cvel[body][lane].linear);
@@ -51,13 +52,13 @@ fn store(kept: Layout, base: u32) {
     }
     if kept.cfrc_ext != NONE {
         wrenches();
-        for (var body = hold; body < NBODY; body++) {
+        for (var body = member + hold; body < NBODY; body += TEAM) {
             let at = base + kept.cfrc_ext + 6u * body;
             put(at, ws.cfrc[body][lane].angular);
             put(at + 3u, ws.cfrc[body][lane].linear);
         }
     }
-    for (var i = hold; i < NV; i++) {
+    for (var i = member + hold; i < NV; i += TEAM) {
         if kept.qfrc_actuator != NONE {
             derived[base + kept.qfrc_actuator + i] = ws.actuator[i][lane];
         }

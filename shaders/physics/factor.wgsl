@@ -5,7 +5,8 @@
 // branches, all before it.
 #define_import_path physics::factor
 
-#import physics::plan::{hold, plan, CHUNKS, NV}
+#import physics::plan::{hold, plan, CHUNKS, NV, TEAM}
+#import physics::team::{member, sync, zero}
 #import physics::workspace::{group, lane, workspaces}
 
 // Where an entry lies, as its part j % 4: a matrix is rows of vectors of four. Of a symmetric one the lower half counts, and what stands above
@@ -22,6 +23,30 @@ fn columns(i: u32, dense: bool) -> u32 {
 // Replaces the lower half of the Hessian by L below its diagonal; `inverse` takes 1/D.
 fn factor(dense: bool) {
     let ws = &workspaces[group];
+#ifdef IS_TEAM
+    // A member a row that the last one changes. Until all are eliminated, a row is D L.
+    for (var k = NV + zero(); k > 0u; ) {
+        k--;
+        let d = 1.0 / ws.hessian[chunk(k, k)][lane][k % 4u];
+        let left = columns(k, dense);
+        for (var i = member + hold; i < k; i += TEAM) {
+            if (left >> i & 1u) == 1u {
+                let l = ws.hessian[chunk(k, i)][lane][i % 4u] * d;
+                for (var c = hold; c <= i / 4u; c++) {
+                    ws.hessian[CHUNKS * i + c][lane] -= l * ws.hessian[CHUNKS * k + c][lane];
+                }
+            }
+        }
+        if member == 0u {
+            ws.inverse[k][lane] = d;
+        }
+        sync();
+    }
+    for (var item = member + hold; item < NV * CHUNKS; item += TEAM) {
+        ws.hessian[item][lane] *= ws.inverse[item / CHUNKS][lane];
+    }
+    sync();
+#else
     for (var k = NV + hold; k > 0u; ) {
         k--;
         let d = 1.0 / ws.hessian[chunk(k, k)][lane][k % 4u];
@@ -41,11 +66,39 @@ fn factor(dense: bool) {
             ws.hessian[chunk(k, i)][lane][i % 4u] = l;
         }
     }
+#endif
 }
 
 // Solves H x = b in place of b.
 fn solve(dense: bool, x: u32) {
     let ws = &workspaces[group];
+#ifdef IS_TEAM
+    // What is known of x goes to all rows at once.
+    for (var k = NV + zero(); k > 0u; ) {
+        k--;
+        let at = ws.vectors[x][k][lane];
+        let left = columns(k, dense);
+        for (var i = member + hold; i < k; i += TEAM) {
+            if (left >> i & 1u) == 1u {
+                ws.vectors[x][i][lane] -= ws.hessian[chunk(k, i)][lane][i % 4u] * at;
+            }
+        }
+        sync();
+    }
+    for (var i = member + hold; i < NV; i += TEAM) {
+        ws.vectors[x][i][lane] *= ws.inverse[i][lane];
+    }
+    sync();
+    for (var k = zero(); k < NV; k++) {
+        let at = ws.vectors[x][k][lane];
+        for (var i = member + hold; i < NV; i += TEAM) {
+            if i > k && (columns(i, dense) >> k & 1u) == 1u {
+                ws.vectors[x][i][lane] -= ws.hessian[chunk(i, k)][lane][k % 4u] * at;
+            }
+        }
+        sync();
+    }
+#else
     for (var k = NV + hold; k > 0u; ) {
         k--;
         let at = ws.vectors[x][k][lane];
@@ -66,12 +119,13 @@ fn solve(dense: bool, x: u32) {
         }
         ws.vectors[x][k][lane] = at;
     }
+#endif
 }
 
 // y = M x.
 fn multiply(x: u32, y: u32) {
     let ws = &workspaces[group];
-    for (var i = hold; i < NV; i++) {
+    for (var i = member + hold; i < NV; i += TEAM) {
         var sum = ws.mass[chunk(i, i)][lane][i % 4u] * ws.vectors[x][i][lane];
         var rest = plan.dofs[i].ancestors;
         while rest != 0u {
@@ -79,8 +133,18 @@ fn multiply(x: u32, y: u32) {
             rest &= rest - 1u;
             let m = ws.mass[chunk(i, j)][lane][j % 4u];
             sum += m * ws.vectors[x][j][lane];
+#ifndef IS_TEAM
             ws.vectors[y][j][lane] += m * ws.vectors[x][i][lane];
+#endif
         }
+#ifdef IS_TEAM
+        rest = plan.dofs[i].descendants;
+        while rest != 0u {
+            let j = firstTrailingBit(rest);
+            rest &= rest - 1u;
+            sum += ws.mass[chunk(j, i)][lane][i % 4u] * ws.vectors[x][j][lane];
+        }
+#endif
         ws.vectors[y][i][lane] = sum;
     }
 }

@@ -2,10 +2,11 @@
 // method of fourth order (mj_RungeKutta).
 #define_import_path physics::integrate
 
-#import physics::plan::{hold, plan, NQ, NV, NJNT, CHUNKS, FREE}
+#import physics::plan::{hold, plan, NQ, NV, NJNT, CHUNKS, TEAM, FREE}
 #import physics::spatial::{normalized, quat_mul, sin_cos, unit}
 #import physics::factor::{chunk, factor, solve}
 #import physics::dynamics::evaluate
+#import physics::team::{member, sync}
 #import physics::workspace::{group, lane, workspaces, QACC, DIRECTION}
 
 #ifdef HAS_RUNGE_KUTTA
@@ -27,10 +28,10 @@ fn advance(round: u32) {
 fn begin(stage: u32) {
     let ws = &workspaces[group];
     if stage == 0u {
-        for (var i = hold; i < NQ; i++) {
+        for (var i = member + hold; i < NQ; i += TEAM) {
             ws.qpos_start[i][lane] = ws.qpos[i][lane];
         }
-        for (var i = hold; i < NV; i++) {
+        for (var i = member + hold; i < NV; i += TEAM) {
             ws.qvel_start[i][lane] = ws.qvel[i][lane];
             ws.qvel_sum[i][lane] = 0.0;
             ws.qacc_sum[i][lane] = 0.0;
@@ -52,19 +53,22 @@ fn finish(stage: u32) {
 fn euler() {
     let ws = &workspaces[group];
     let h = plan.timestep;
-    for (var k = hold; k < NV * CHUNKS; k++) {
+    for (var k = member + hold; k < NV * CHUNKS; k += TEAM) {
         ws.hessian[k][lane] = ws.mass[k][lane];
     }
-    for (var i = hold; i < NV; i++) {
+    sync();
+    for (var i = member + hold; i < NV; i += TEAM) {
         ws.hessian[chunk(i, i)][lane][i % 4u] += h * plan.dofs[i].damping;
         ws.vectors[DIRECTION][i][lane] = ws.smooth_force[i][lane] + ws.constraint[i][lane];
     }
+    sync();
     factor(false);
     solve(false, DIRECTION);
-    for (var i = hold; i < NV; i++) {
+    for (var i = member + hold; i < NV; i += TEAM) {
         ws.qvel[i][lane] += h * ws.vectors[DIRECTION][i][lane];
         ws.rate[i][lane] = ws.qvel[i][lane];
     }
+    sync();
     integrate(h);
 }
 #endif
@@ -81,7 +85,7 @@ fn runge_kutta(stage: u32) {
     let weight = select(1.0 / 3.0, 1.0 / 6.0, outer);
     // The rate of this stage: qvel, but for rotations. `rate` holds the last stage's.
     let behind = h * select(0.5, 1.0, stage == 3u);
-    for (var j = hold; j < NJNT; j++) {
+    for (var j = member + hold; j < NJNT; j += TEAM) {
         let v = plan.joints[j].dofadr;
 #ifdef HAS_FREE
         if plan.joints[j].kind == FREE {
@@ -99,16 +103,18 @@ fn runge_kutta(stage: u32) {
 #endif
         ws.rate[v][lane] = ws.qvel[v][lane];
     }
-    for (var i = hold; i < NV; i++) {
+    sync();
+    for (var i = member + hold; i < NV; i += TEAM) {
         ws.qvel_sum[i][lane] += weight * ws.rate[i][lane];
         ws.qacc_sum[i][lane] += weight * ws.vectors[QACC][i][lane];
     }
     let last = stage == 3u;
     let ahead = h * select(0.5, 1.0, stage >= 2u);
-    for (var i = hold; i < NV; i++) {
+    for (var i = member + hold; i < NV; i += TEAM) {
         ws.rate[i][lane] = select(ws.rate[i][lane], ws.qvel_sum[i][lane], last);
         ws.qvel[i][lane] = ws.qvel_start[i][lane] + ahead * select(ws.vectors[QACC][i][lane], ws.qacc_sum[i][lane], last);
     }
+    sync();
     integrate(ahead);
 }
 
@@ -134,7 +140,7 @@ fn algebra_rate(u: vec3f, omega: vec3f) -> vec3f {
 // (mj_integratePos).
 fn integrate(time: f32) {
     let ws = &workspaces[group];
-    for (var j = hold; j < NJNT; j++) {
+    for (var j = member + hold; j < NJNT; j += TEAM) {
         let q = plan.joints[j].qposadr;
         let v = plan.joints[j].dofadr;
 #ifdef HAS_FREE
@@ -159,4 +165,5 @@ fn integrate(time: f32) {
 #endif
         ws.qpos[q][lane] = ws.qpos_start[q][lane] + time * ws.rate[v][lane];
     }
+    sync();
 }

@@ -23,8 +23,12 @@ const SLOTS: u32 = #{SLOTS}u;
 const DIRECTIONS: u32 = #{DIRECTIONS}u;
 // Vectors of four in a row of a matrix with NV columns.
 const CHUNKS: u32 = #{CHUNKS}u;
-// Threads of a workgroup, a world each.
-const LANES: u32 = #{WORKGROUP}u;
+// Levels of the tree of bodies, the world's included.
+const LEVELS: u32 = #{LEVELS}u;
+// Worlds of a workgroup and threads of a world; one of the two is one.
+const LANES: u32 = #{LANES}u;
+const TEAM: u32 = #{TEAM}u;
+const THREADS: u32 = LANES * TEAM;
 // Where loops begin. Zero, which no compiler knows: unrolled, the stages would take a software driver minutes to compile. It stands in a storage
 // buffer, as does the model: llvmpipe takes a uniform buffer's numbers for constants, and compiles the shader anew with them.
 var<private> hold: u32;
@@ -38,8 +42,9 @@ struct Plan {
     density: f32,
     viscosity: f32,
     drift: u32,
-    padding_a: u32,
-    padding_b: u32,
+    // See `zero` in the module team.
+    zero: u32,
+    padding: u32,
     bodies: array<Body, NBODY>,
     joints: array<Joint, NJNT>,
     geoms: array<Geom, GEOM_ROOM>,
@@ -71,7 +76,12 @@ struct Body {
     fluid_y: vec3f,
     in_medium: u32,
     fluid_z: vec3f,
-    padding: u32,
+    // The bodies that hang from it, itself included, end here.
+    tree_end: u32,
+    level: u32,
+    padding_a: u32,
+    padding_b: u32,
+    padding_c: u32,
 }
 
 const FREE: u32 = 0u;
@@ -106,7 +116,10 @@ struct Geom {
 
 struct Dof {
     body: u32,
+    // Those above it in the tree and those below it; those whose motion carries its axis along.
     ancestors: u32,
+    descendants: u32,
+    carriers: u32,
     armature: f32,
     damping: f32,
 }

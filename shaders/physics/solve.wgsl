@@ -4,11 +4,15 @@
 // when its step left no row's piece.
 #define_import_path physics::solve
 
-#import physics::plan::{hold, plan, NV, NBODY, LIMITS, CHUNKS, DIRECTIONS}
+#import physics::plan::{hold, plan, NV, NBODY, LIMITS, CHUNKS, DIRECTIONS, TEAM}
 #import physics::spatial::{Spatial, axpy_spatial, dot_spatial}
 #import physics::contact::{at_point, parted, in_world}
 #import physics::factor::{chunk, factor, multiply, solve}
-#import physics::workspace::{group, lane, workspaces, QACC, DIRECTION, MA, MD}
+#import physics::team::{any_of, member, same, sync, total, zero}
+#import physics::workspace::{group, lane, workspaces, Contact, QACC, DIRECTION, JACOBIANS, MA, MD}
+#ifdef IS_TEAM
+#import physics::bias::on_tree
+#endif
 
 // Newton steps at most. Two or three are usual.
 const STEPS: u32 = #{NEWTON_STEPS}u;
@@ -79,18 +83,20 @@ fn accelerations() {
     let ws = &workspaces[group];
     // A world that nothing pushes starts at rest, from where one step is M⁻¹f.
     var pushed = ws.count[lane] > 0u;
-    for (var k = hold; k < LIMITS; k++) {
+    for (var k = member + hold; k < LIMITS; k += TEAM) {
         pushed = pushed || ws.limit[k][lane].stiffness > 0.0;
     }
-    if !pushed {
-        for (var i = hold; i < NV; i++) {
+    if !any_of(pushed) {
+        for (var i = member + hold; i < NV; i += TEAM) {
             ws.vectors[QACC][i][lane] = 0.0;
         }
     }
+    sync();
     multiply(QACC, MA);
     bodies_moved(QACC);
-    for (var c = hold; c < ws.count[lane]; c++) {
-        ws.contact[c][lane].residual = along(c) - ws.contact[c][lane].aref;
+    sync();
+    for (var c = member + hold; c < ws.count[lane]; c += TEAM) {
+        ws.contact[c][lane].residual = along(c) - ws.contact[c][lane].residual;
     }
     var going = true;
     for (var step = 0u; ; step++) {
@@ -98,7 +104,7 @@ fn accelerations() {
         if !going || step == STEPS {
             break;
         }
-        for (var i = hold; i < NV; i++) {
+        for (var i = member + hold; i < NV; i += TEAM) {
             let gradient = ws.vectors[MA][i][lane] - ws.smooth_force[i][lane] - ws.constraint[i][lane];
             ws.gradient[i][lane] = gradient;
             ws.vectors[DIRECTION][i][lane] = -gradient;
@@ -109,7 +115,8 @@ fn accelerations() {
         solve(dense, DIRECTION);
         multiply(DIRECTION, MD);
         bodies_moved(DIRECTION);
-        for (var c = hold; c < ws.count[lane]; c++) {
+        sync();
+        for (var c = member + hold; c < ws.count[lane]; c += TEAM) {
             ws.contact[c][lane].slope = along(c);
         }
 
@@ -118,37 +125,38 @@ fn accelerations() {
         var first = 0.0;
         var second = 0.0;
         var energy = 0.0;
-        for (var i = hold; i < NV; i++) {
+        for (var i = member + hold; i < NV; i += TEAM) {
             let d = ws.vectors[DIRECTION][i][lane];
             start += ws.gradient[i][lane] * d;
             first += (ws.vectors[MA][i][lane] - ws.smooth_force[i][lane]) * d;
             second += ws.vectors[MD][i][lane] * d;
             energy += ws.vectors[MA][i][lane] * ws.vectors[QACC][i][lane];
         }
+        let sums = total(vec4f(start, first, second, energy));
         var left = false;
-        for (var c = hold; c < ws.count[lane]; c++) {
+        for (var c = member + hold; c < ws.count[lane]; c += TEAM) {
             let e = ws.contact[c][lane].residual;
             let before = rows_of(c, e);
             let after = rows_of(c, e + ws.contact[c][lane].slope);
             left = left || before.pushing != after.pushing;
         }
-        for (var k = hold; k < LIMITS; k++) {
+        for (var k = member + hold; k < LIMITS; k += TEAM) {
             if ws.limit[k][lane].stiffness > 0.0 {
                 let e = limit_residual(k);
                 let f = e + ws.limit[k][lane].sign * ws.vectors[DIRECTION][plan.limits[k].dof][lane];
                 left = left || (e < 0.0) != (f < 0.0);
             }
         }
-        going = left && ROUNDING * energy < -start;
+        going = any_of(left && ROUNDING * sums.w < -sums.x);
         var alpha = 1.0;
         if going {
-            alpha = search(start, first, second);
+            alpha = search(sums.x, sums.y, sums.z);
         }
-        for (var i = hold; i < NV; i++) {
+        for (var i = member + hold; i < NV; i += TEAM) {
             ws.vectors[QACC][i][lane] += alpha * ws.vectors[DIRECTION][i][lane];
             ws.vectors[MA][i][lane] += alpha * ws.vectors[MD][i][lane];
         }
-        for (var c = hold; c < ws.count[lane]; c++) {
+        for (var c = member + hold; c < ws.count[lane]; c += TEAM) {
             ws.contact[c][lane].residual += alpha * ws.contact[c][lane].slope;
         }
     }
@@ -161,17 +169,18 @@ fn search(start: f32, first: f32, second: f32) -> f32 {
     var low = 0.0;
     var high = 1e30;
     var alpha = 1.0;
-    for (var k = hold; k < SEARCHES; k++) {
-        var slope = first + alpha * second;
-        var curve = second;
-        for (var c = hold; c < ws.count[lane]; c++) {
+    for (var k = zero(); k < SEARCHES; k++) {
+        // One member adds the smooth part of the cost.
+        var slope = select(0.0, first + alpha * second, member == 0u);
+        var curve = select(0.0, second, member == 0u);
+        for (var c = member + hold; c < ws.count[lane]; c += TEAM) {
             let s = ws.contact[c][lane].slope;
             let here = rows_of(c, ws.contact[c][lane].residual + alpha * s);
             slope -= dot(here.force, s);
             curve += here.normal * s.x * s.x;
             curve += dot((2.0 * s.x) * here.mixed + here.tangent * s.yz, s.yz);
         }
-        for (var l = hold; l < LIMITS; l++) {
+        for (var l = member + hold; l < LIMITS; l += TEAM) {
             let stiffness = ws.limit[l][lane].stiffness;
             if stiffness > 0.0 {
                 let s = ws.limit[l][lane].sign * ws.vectors[DIRECTION][plan.limits[l].dof][lane];
@@ -180,15 +189,16 @@ fn search(start: f32, first: f32, second: f32) -> f32 {
                 curve += select(0.0, stiffness * s * s, e < 0.0);
             }
         }
-        if !(abs(slope) > enough) {
+        let sums = total(vec4f(slope, curve, 0.0, 0.0));
+        if same(select(0u, 1u, abs(sums.x) > enough)) == 0u {
             break;
         }
-        if slope < 0.0 {
+        if sums.x < 0.0 {
             low = alpha;
         } else {
             high = alpha;
         }
-        let next = alpha - slope / curve;
+        let next = alpha - sums.x / sums.y;
         alpha = select(0.5 * (low + high), next, low < next && next < high);
     }
     return alpha;
@@ -206,6 +216,18 @@ fn bodies_moved(x: u32) {
     if ws.count[lane] == 0u {
         return;
     }
+#ifdef IS_TEAM
+    for (var index = member + hold; index < NBODY; index += TEAM) {
+        var motion = Spatial();
+        var rest = plan.bodies[index].moved_by;
+        while rest != 0u {
+            let dof = firstTrailingBit(rest);
+            rest &= rest - 1u;
+            motion = axpy_spatial(ws.vectors[x][dof][lane], ws.cdof[dof][lane], motion);
+        }
+        ws.cacc[index][lane] = motion;
+    }
+#else
     ws.cacc[0][lane] = Spatial();
     for (var index = 1u + hold; index < NBODY; index++) {
         var motion = ws.cacc[plan.bodies[index].parent][lane];
@@ -214,6 +236,7 @@ fn bodies_moved(x: u32) {
         }
         ws.cacc[index][lane] = motion;
     }
+#endif
 }
 
 // J x in the contact's directions, for the x that last moved the bodies.
@@ -229,15 +252,36 @@ fn along(c: u32) -> vec3f {
 // left empty, as MuJoCo leaves it.
 fn wrenches() {
     let ws = &workspaces[group];
-    for (var index = hold; index < NBODY; index++) {
+    for (var index = member + hold; index < NBODY; index += TEAM) {
         ws.cfrc[index][lane] = Spatial();
     }
+#ifdef IS_TEAM
+    for (var c = member + hold; c < ws.count[lane]; c += TEAM) {
+        let contact = ws.contact[c][lane];
+        ws.contact[c][lane].slope = in_world(contact, rows_of(c, contact.residual).force);
+    }
+    sync();
+    // A member a body, which takes what is its own of all contacts.
+    for (var index = 1u + member + hold; index < NBODY; index += TEAM) {
+        for (var c = hold; c < ws.count[lane]; c++) {
+            let pair = ws.contact[c][lane].pair;
+            if plan.pairs[pair].body_a == index {
+                pushed_by(index, ws.contact[c][lane].point, -ws.contact[c][lane].slope);
+            }
+            if plan.pairs[pair].body_b == index {
+                pushed_by(index, ws.contact[c][lane].point, ws.contact[c][lane].slope);
+            }
+        }
+    }
+    sync();
+#else
     for (var c = hold; c < ws.count[lane]; c++) {
         let contact = ws.contact[c][lane];
         let force = in_world(contact, rows_of(c, contact.residual).force);
         pushed_by(plan.pairs[contact.pair].body_a, contact.point, -force);
         pushed_by(plan.pairs[contact.pair].body_b, contact.point, force);
     }
+#endif
 }
 
 fn pushed_by(body: u32, point: vec3f, force: vec3f) {
@@ -251,6 +295,13 @@ fn pushed_by(body: u32, point: vec3f, force: vec3f) {
 // Constraint forces in joint space at the present residuals.
 fn forces() {
     let ws = &workspaces[group];
+#ifdef IS_TEAM
+    wrenches();
+    for (var dof = member + hold; dof < NV; dof += TEAM) {
+        ws.constraint[dof][lane] = dot_spatial(ws.cdof[dof][lane], on_tree(plan.dofs[dof].body));
+    }
+    sync();
+#else
     for (var i = hold; i < NV; i++) {
         ws.constraint[i][lane] = 0.0;
     }
@@ -265,19 +316,64 @@ fn forces() {
             ws.cfrc[parent][lane] = axpy_spatial(1.0, force, ws.cfrc[parent][lane]);
         }
     }
-    for (var k = hold; k < LIMITS; k++) {
+#endif
+    for (var k = member + hold; k < LIMITS; k += TEAM) {
         let push = -(ws.limit[k][lane].stiffness * min(limit_residual(k), 0.0));
         ws.constraint[plan.limits[k].dof][lane] += ws.limit[k][lane].sign * push;
     }
+    sync();
 }
-
 
 // M + Jᵀ D J, the lower half.
 fn hessian() {
     let ws = &workspaces[group];
-    for (var k = hold; k < NV * CHUNKS; k++) {
+    for (var k = member + hold; k < NV * CHUNKS; k += TEAM) {
         ws.hessian[k][lane] = ws.mass[k][lane];
     }
+    sync();
+#ifdef IS_TEAM
+    let count = same(ws.count[lane]);
+    for (var base = zero(); base < count; base += JACOBIANS) {
+        // A member four columns of one contact's Jacobian, then a row of the Hessian.
+        for (var item = member + hold; item < JACOBIANS * CHUNKS; item += TEAM) {
+            let slot = item / CHUNKS;
+            let k = item % CHUNKS;
+            if base + slot < count {
+                let contact = ws.contact[base + slot][lane];
+                let moves_a = plan.pairs[contact.pair].moved_a;
+                let chain = moves_a | plan.pairs[contact.pair].moved_b;
+                let arm_a = contact.point - ws.com[plan.bodies[plan.pairs[contact.pair].body_a].root][lane];
+                let arm_b = contact.point - ws.com[plan.bodies[plan.pairs[contact.pair].body_b].root][lane];
+                var four: array<vec4f, DIRECTIONS>;
+                for (var j = hold; j < 4u; j++) {
+                    let i = 4u * k + j;
+                    if i < NV && (chain >> i & 1u) == 1u {
+                        let moved = column(contact, i, select(arm_b, arm_a, (moves_a >> i & 1u) == 1u), (moves_a >> i & 1u) == 1u);
+                        for (var d = 0u; d < DIRECTIONS; d++) {
+                            four[d][j] = moved[d];
+                        }
+                    }
+                }
+                for (var d = 0u; d < DIRECTIONS; d++) {
+                    ws.jacobian[slot][d][k][lane] = four[d];
+                }
+            }
+        }
+        sync();
+        for (var i = member + hold; i < NV; i += TEAM) {
+            for (var c = base; c < min(count, base + JACOBIANS); c++) {
+                let pair = ws.contact[c][lane].pair;
+                if ((plan.pairs[pair].moved_a | plan.pairs[pair].moved_b) >> i & 1u) == 1u {
+                    let curvature = rows_of(c, ws.contact[c][lane].residual);
+                    if curvature.pushing != 0u {
+                        add_row(c - base, i, curvature);
+                    }
+                }
+            }
+        }
+        sync();
+    }
+#else
     for (var c = hold; c < ws.count[lane]; c++) {
         let contact = ws.contact[c][lane];
         let curvature = rows_of(c, contact.residual);
@@ -288,7 +384,7 @@ fn hessian() {
         let arm_b = contact.point - ws.com[plan.bodies[plan.pairs[contact.pair].body_b].root][lane];
         for (var d = 0u; d < DIRECTIONS; d++) {
             for (var k = 0u; k < CHUNKS; k++) {
-                ws.jacobian[d][k][lane] = vec4f();
+                ws.jacobian[0][d][k][lane] = vec4f();
             }
         }
         let moves_a = plan.pairs[contact.pair].moved_a;
@@ -298,38 +394,58 @@ fn hessian() {
             let i = firstTrailingBit(rest);
             rest &= rest - 1u;
             let of_a = (moves_a >> i & 1u) == 1u;
-            let motion = ws.cdof[i][lane];
-            let here = motion.linear + cross(motion.angular, select(arm_b, arm_a, of_a));
-            let moved = parted(contact, vec3f(), select(here, -here, of_a));
+            let moved = column(contact, i, select(arm_b, arm_a, of_a), of_a);
             for (var d = 0u; d < DIRECTIONS; d++) {
-                ws.jacobian[d][i / 4u][lane][i % 4u] = moved[d];
+                ws.jacobian[0][d][i / 4u][lane][i % 4u] = moved[d];
             }
         }
         rest = chain;
         while rest != 0u {
             let i = firstTrailingBit(rest);
             rest &= rest - 1u;
-            var u = vec3f();
-            for (var d = 0u; d < DIRECTIONS; d++) {
-                u[d] = ws.jacobian[d][i / 4u][lane][i % 4u];
-            }
-            // The force that meets this degree of freedom's motion.
-            var met = vec3f(curvature.normal * u.x, 0.0, 0.0);
-            if DIRECTIONS > 1u {
-                met.x += dot(curvature.mixed, u.yz);
-                met = vec3f(met.x, curvature.mixed * u.x + curvature.tangent * u.yz);
-            }
-            for (var k = 0u; k < CHUNKS; k++) {
-                var sum = ws.hessian[CHUNKS * i + k][lane];
-                for (var d = 0u; d < DIRECTIONS; d++) {
-                    sum += met[d] * ws.jacobian[d][k][lane];
-                }
-                ws.hessian[CHUNKS * i + k][lane] = sum;
-            }
+            add_row(0u, i, curvature);
         }
     }
-    for (var k = hold; k < LIMITS; k++) {
+#endif
+    for (var k = member + hold; k < LIMITS; k += TEAM) {
         let dof = plan.limits[k].dof;
         ws.hessian[chunk(dof, dof)][lane][dof % 4u] += select(0.0, ws.limit[k][lane].stiffness, limit_residual(k) < 0.0);
+    }
+    sync();
+}
+
+// How degree of freedom i moves a contact's point, which lies `arm` from the centre of mass of its tree: a column of the contact's Jacobian.
+fn column(contact: Contact, i: u32, arm: vec3f, of_a: bool) -> vec3f {
+    let ws = &workspaces[group];
+    let motion = ws.cdof[i][lane];
+    let here = motion.linear + cross(motion.angular, arm);
+    return parted(contact, vec3f(), select(here, -here, of_a));
+}
+
+// Adds what a contact, whose Jacobian is in `slot`, adds to row i of the Hessian.
+fn add_row(slot: u32, i: u32, curvature: Rows) {
+    let ws = &workspaces[group];
+    var u = vec3f();
+    for (var d = 0u; d < DIRECTIONS; d++) {
+        u[d] = ws.jacobian[slot][d][i / 4u][lane][i % 4u];
+    }
+    // The force that meets this degree of freedom's motion.
+    var met = vec3f(curvature.normal * u.x, 0.0, 0.0);
+    if DIRECTIONS > 1u {
+        met.x += dot(curvature.mixed, u.yz);
+        met = vec3f(met.x, curvature.mixed * u.x + curvature.tangent * u.yz);
+    }
+#ifdef IS_TEAM
+    // What stands above the diagonal is not read.
+    let end = i / 4u + 1u;
+#else
+    let end = CHUNKS;
+#endif
+    for (var k = 0u; k < end; k++) {
+        var sum = ws.hessian[CHUNKS * i + k][lane];
+        for (var d = 0u; d < DIRECTIONS; d++) {
+            sum += met[d] * ws.jacobian[slot][d][k][lane];
+        }
+        ws.hessian[CHUNKS * i + k][lane] = sum;
     }
 }

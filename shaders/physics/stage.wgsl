@@ -1,6 +1,6 @@
 // One stage of a step alone, of one round: what step.wgsl does in one dispatch, these do in many, so that each stage can be timed. Only benches and
-// tests run them.
-#import physics::plan::LANES
+// tests run them, and only where a thread has a world of its own: a team's workspace ends with the dispatch.
+#import physics::plan::THREADS
 #import physics::kinematics::{kinematics, motions}
 #import physics::inertia::inertia
 #import physics::bias::{velocities, bias}
@@ -13,7 +13,7 @@
 #import physics::derived::store
 #import physics::batch::{batch, enter, give, take, world}
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) index: u32) {
     if !enter(id.x, index) {
         return;

@@ -1,17 +1,28 @@
-// A batch of worlds, a thread each: holds every world's controls for an env step (`src/physics/lanes/group.rs`), in one dispatch or several.
-#import physics::plan::LANES
+// A batch of worlds: holds every world's controls for an env step (`src/physics/lanes/group.rs`), in one dispatch or several.
+#import physics::plan::THREADS
 #import physics::integrate::advance
 #import physics::derived::store
+#import physics::team::sync
 #import physics::batch::{batch, enter, give, take, world}
+#ifdef IS_TEAM
+#import physics::batch::{clear, hand_over, take_over}
+#endif
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) index: u32) {
     if !enter(id.x, index) {
         return;
     }
+#ifdef IS_TEAM
+    clear();
+    if batch.first_round > 0u {
+        take_over();
+    }
+#endif
     if batch.first_round == 0u {
         take();
     }
+    sync();
     for (var round = batch.first_round; round < batch.end_round; round++) {
         advance(round);
     }
@@ -21,4 +32,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) index
             give();
         }
     }
+#ifdef IS_TEAM
+    if batch.end_round < batch.rounds {
+        hand_over();
+    }
+#endif
 }

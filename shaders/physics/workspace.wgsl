@@ -1,17 +1,24 @@
 // Room for one evaluation of each world of a workgroup: everything that the stages hand to each other. Names are MuJoCo's.
 //
-// It lies in a buffer, and a quantity's numbers of neighbouring threads lie side by side. Arrays of a thread's own that are indexed at run
-// time would be spilled there by a GPU's compiler anyway, and a software driver's takes a minute for them.
+// Where a thread has a world of its own, it lies in a buffer, and a quantity's numbers of neighbouring threads lie side by side. Arrays of a thread's own
+// that are indexed at run time would be spilled there by a GPU's compiler anyway, and a software driver's takes a minute for them. Where a team
+// shares a world, it lies in the workgroup's memory, and a buffer holds what one dispatch hands to the next.
 #define_import_path physics::workspace
 
 #import physics::plan::{LANES, NQ, NV, NU, NBODY, NJNT, LIMIT_ROOM, SLOTS, CHUNKS, DIRECTIONS}
 #import physics::spatial::{Spatial, Inertia}
 
+#ifdef IS_TEAM
+var<workgroup> workspaces: array<Workspace, 1>;
+const group: u32 = 0u;
+const lane: u32 = 0u;
+#else
 @group(0) @binding(5) var<storage, read_write> workspaces: array<Workspace>;
 
 // Which of them this thread's world has, and its place there.
 var<private> group: u32;
 var<private> lane: u32;
+#endif
 
 struct Workspace {
     // The state.
@@ -31,7 +38,9 @@ struct Workspace {
 
     // Inertia, and the mass matrix: see `factor::chunk`.
     cinert: array<array<Inertia, LANES>, NBODY>,
+#ifndef IS_TEAM
     crb: array<array<Inertia, LANES>, NBODY>,
+#endif
     mass: array<array<vec4f, LANES>, NV * CHUNKS>,
 
     // Velocities and forces. Once the smooth forces are known, the solver keeps the bodies' motions and the contacts' wrenches in cacc and
@@ -54,11 +63,11 @@ struct Workspace {
     constraint: array<array<f32, LANES>, NV>,
     // What the matrix routines are given by name, see below.
     vectors: array<array<array<f32, LANES>, NV>, VECTORS>,
-    // What the solver keeps between its steps: M + Jᵀ D J and its factor, 1/d of the factor; the Jacobian of one contact.
+    // What the solver keeps between its steps: M + Jᵀ D J and its factor, 1/d of the factor; the Jacobians of the contacts that are added to it.
     hessian: array<array<vec4f, LANES>, NV * CHUNKS>,
     inverse: array<array<f32, LANES>, NV>,
     gradient: array<array<f32, LANES>, NV>,
-    jacobian: array<array<array<vec4f, LANES>, CHUNKS>, DIRECTIONS>,
+    jacobian: array<array<array<array<vec4f, LANES>, CHUNKS>, DIRECTIONS>, JACOBIANS>,
 
     // Runge–Kutta. `rate`: how fast qpos changes: qvel, but for rotations.
     qpos_start: array<array<f32, LANES>, NQ>,
@@ -75,6 +84,12 @@ const DIRECTION: u32 = 1u;
 const MA: u32 = 2u;
 const MD: u32 = 3u;
 const VECTORS: u32 = 4u;
+// Contacts that are added to the Hessian together.
+#ifdef IS_TEAM
+const JACOBIANS: u32 = 4u;
+#else
+const JACOBIANS: u32 = 1u;
+#endif
 
 // A touching point. Vectors of three are along the contact's own directions: normal and tangents.
 struct Contact {
@@ -85,10 +100,9 @@ struct Contact {
     tangent: vec3f,
     // 1/R of a row.
     stiffness: f32,
-    // Reference accelerations of the rows n ± μt less the friction part's: see the constraint stage.
-    aref: vec3f,
-    // J a − aref and J Δ.
+    // J a − aref; before the solver begins aref, the reference accelerations of the rows n ± μt less the friction part's: see the constraint stage.
     residual: vec3f,
+    // J Δ; while a team adds forces up, the contact's, in the axes of the world.
     slope: vec3f,
 }
 

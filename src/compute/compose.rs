@@ -5,7 +5,7 @@ use naga_oil::compose::{
 };
 use std::collections::HashMap;
 use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
-use wgpu::naga::{Module, TypeInner};
+use wgpu::naga::{AddressSpace, Module, TypeInner};
 
 /// A file of WGSL: its path, and what stands in it.
 pub type Source = (&'static str, &'static str);
@@ -72,4 +72,12 @@ pub fn reflected(shader: &Module, name: &str) -> Option<(Vec<(String, usize)>, u
         }
         _ => None,
     })
+}
+
+/// Bytes that the threads of a workgroup of a composed shader share.
+pub fn shared(shader: &Module) -> u64 {
+    let of_workgroups = shader.global_variables.iter().filter(|(_, global)| global.space == AddressSpace::WorkGroup);
+    let sizes = of_workgroups.map(|(_, global)| shader.types[global.ty].inner.size(shader.to_ctx()));
+    // As drivers lay them out.
+    sizes.map(|size| u64::from(size.next_multiple_of(16))).sum()
 }

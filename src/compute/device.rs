@@ -36,6 +36,21 @@ pub enum DeviceError {
         /// How much the adapter allows.
         has: u64,
     },
+    /// The threads of a workgroup cannot share what a kernel has them share.
+    #[error(
+        "the adapter {adapter} lets {threads} threads of a workgroup share {has} bytes at most, and this robot's take {needs}: use \
+         --threads-per-world 1"
+    )]
+    Shared {
+        /// Its name.
+        adapter: String,
+        /// Threads of the workgroup.
+        threads: usize,
+        /// How much they share.
+        needs: u64,
+        /// How much the adapter allows; none where it allows fewer threads.
+        has: u64,
+    },
     /// The device has no memory left.
     #[error(
         "the adapter {adapter} has no memory left: ask for fewer worlds, close other programs, or use --backend lanes"
@@ -309,7 +324,11 @@ impl Device {
                 layout: None,
                 module: &module,
                 entry_point: Some(entry),
-                compilation_options: wgpu::PipelineCompilationOptions::default(),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    // Our shaders write what a workgroup shares before they read it.
+                    zero_initialize_workgroup_memory: false,
+                    ..wgpu::PipelineCompilationOptions::default()
+                },
                 cache: self.cache.as_ref().and_then(|(_, cache)| cache.as_ref()),
             });
             Kernel { name: name.to_owned(), pipeline }
@@ -395,6 +414,20 @@ impl Device {
         let room = most.min(limits.max_buffer_size).min(limits.max_storage_buffer_binding_size);
         let groups = (room / bytes.max(1)).clamp(1, u64::from(limits.max_compute_workgroups_per_dimension));
         groups as usize
+    }
+
+    /// Whether so many threads of a workgroup may share so many bytes.
+    ///
+    /// # Errors
+    /// [`DeviceError::Shared`].
+    pub fn shares(&self, needs: u64, threads: usize) -> Result<(), DeviceError> {
+        let limits = self.device.limits();
+        let most = limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x) as usize;
+        let has = if threads <= most { u64::from(limits.max_compute_workgroup_storage_size) } else { 0 };
+        if threads <= most && needs <= has {
+            return Ok(());
+        }
+        Err(DeviceError::Shared { adapter: self.adapter.clone(), threads, needs, has })
     }
 
     /// Waits for all that was submitted.

@@ -8,7 +8,7 @@ mod device;
 mod pace;
 mod rollout;
 
-pub use compose::{Definitions, Source, bound, compose, reflected};
+pub use compose::{Definitions, Source, bound, compose, reflected, shared};
 pub use device::{Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Told, Use};
 pub use pace::Pace;
 pub use rollout::{ActsOnDevice, RolloutLayout, RolloutPlaces};

@@ -12,7 +12,7 @@ use crate::compute::{
     ActsOnDevice, Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Pace, RANDOM, RolloutLayout,
     RolloutPlaces, Source, Told, Use, compose,
 };
-use crate::physics::{DeviceWorlds, LANES, SHADER_MODULES, Stages};
+use crate::physics::{DeviceWorlds, Making, SHADER_MODULES, Stages, ThreadsPerWorld, WORKGROUP};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,8 +65,9 @@ impl DeviceEnv {
         worlds: usize,
         steps: usize,
         trailed: usize,
-        checks: Checks,
+        making: impl Into<Making>,
     ) -> Result<DeviceEnv, EnvError> {
+        let making = making.into();
         let model = task.model().clone();
         let layout = RolloutLayout {
             steps,
@@ -79,11 +80,11 @@ impl DeviceEnv {
             ends: steps / task.horizon() as usize + 2,
         };
         let places = layout.places();
-        let worlds = DeviceWorlds::new(device, model, worlds, task.needs(), checks).map_err(EnvError::physics)?;
+        let worlds = DeviceWorlds::new(device, model, worlds, task.needs(), making).map_err(EnvError::physics)?;
         let table = Table::new(&task, &worlds);
         let shader = compose(&[SHADER_MODULES, &[RANDOM]].concat(), JUDGE, &table.definitions);
         let made = || {
-            let kernel = device.kernel("judge", shader, "main", checks)?;
+            let kernel = device.kernel("judge", shader, "main", making.checks)?;
             let buffer = device.buffer("task", table.bytes.len() as u64, Use::Storage)?;
             device.upload(&buffer, 0, &table.bytes);
             let books = device.buffer("books", 4 * (table.books * layout.worlds) as u64, Use::Storage)?;
@@ -211,11 +212,15 @@ impl DeviceEnv {
         Ok(made.map_err(EnvError::Device)?.map(seconds))
     }
 
-    /// How long each stage of the physics takes in such an env step, in seconds, as a kernel of its own; None where the adapter keeps no time.
+    /// How long each stage of the physics takes in such an env step, in seconds, as a kernel of its own; None where the adapter keeps no time, and where
+    /// teams step the worlds.
     ///
     /// # Errors
     /// [`EnvError::Device`].
     pub fn stage_times(&mut self, actor: &mut dyn ActsOnDevice) -> Result<Option<Vec<(String, f64)>>, EnvError> {
+        if self.threads_per_world() == ThreadsPerWorld::Team {
+            return Ok(None);
+        }
         let (device, worlds) = (self.worlds.device.clone(), 0..self.at_once());
         let mut run = || {
             let mut stages = Stages::new(&self.worlds, Checks::Off)?;
@@ -241,7 +246,17 @@ impl DeviceEnv {
         Ok(run().map_err(EnvError::Device)?.map(seconds))
     }
 
-    /// A rough count of the work of one env step of one world: operations, and bytes of the workspace read or written.
+    /// Threads that step one world.
+    pub fn threads_per_world(&self) -> ThreadsPerWorld {
+        self.worlds.threads_per_world()
+    }
+
+    /// Bytes of a world's workspace: of the device's memory, or of that which a team shares.
+    pub fn workspace(&self) -> u64 {
+        self.worlds.workspace()
+    }
+
+    /// A rough count of the work of one env step of one world: operations, and bytes of the device's memory read or written.
     pub fn work(&self) -> [f64; 2] {
         self.worlds.work(self.task.frame_skip())
     }
@@ -310,7 +325,7 @@ impl DeviceEnv {
         let batch = Batch::new(&self.layout, worlds.clone(), what as u32, self.seed, stagger);
         let device = &self.worlds.device;
         let told = self.told.tell(device, &self.kernel, bytemuck::bytes_of(&batch))?;
-        commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(LANES));
+        commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(WORKGROUP));
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use crate::basics::Seed;
 use crate::compute::{Checks, Device, DeviceError};
 use crate::gym::{DeviceEnv, DeviceRollout, EnvError, Task};
 use crate::learn::{Acting, DeviceActor, Policy, Rollout};
+use crate::physics::Making;
 use crate::preference::{DeviceScorer, RewardModel, Scores};
 use crate::settings::folders::cache_folder;
 use crate::store::{keep_shaders, read_shaders};
@@ -43,12 +44,14 @@ impl OnDevice {
         steps: usize,
         trailed: usize,
         seed: Seed,
-        checks: Checks,
+        making: impl Into<Making>,
     ) -> Result<OnDevice, LabError> {
+        let making = making.into();
+        let checks = making.checks;
         let mut device = Device::open().map_err(EnvError::Device)?;
         let kept = place(&device, checks).and_then(|(folder, name)| read_shaders(&folder, &name));
         device.keep(kept.as_deref()).map_err(EnvError::Device)?;
-        let env = DeviceEnv::new(&device, task.clone(), worlds, steps, trailed, checks)?;
+        let env = DeviceEnv::new(&device, task.clone(), worlds, steps, trailed, making)?;
         let buffers = [env.rollout(), env.controls()];
         let actor = DeviceActor::new(&device, env.layout(), policy, task.model().ctrl_range(), buffers, seed, checks)
             .map_err(EnvError::Device)?;
@@ -220,6 +223,7 @@ mod tests {
     use super::*;
     use crate::gym::{Autoreset, VectorEnv};
     use crate::learn::Ppo;
+    use crate::physics::ThreadsPerWorld::{self, One, Team};
     use crate::physics::{Precision, backend};
     use crate::settings::{PpoSettings, TaskSpec};
 
@@ -234,7 +238,7 @@ mod tests {
 
     /// The same actions from the same states: observation, reward, taste and ends of the processor's environment, step by step, with episodes that
     /// end in both ways.
-    fn agrees(name: &str, horizon: u32, steps: usize) {
+    fn agrees(name: &str, horizon: u32, steps: usize, threads: ThreadsPerWorld) {
         let mut task = Task::load(name).unwrap();
         if name == "hopper_backflip" {
             // With a term that is paid under conditions, which no file has.
@@ -247,7 +251,8 @@ mod tests {
         let task = Arc::new(task.with_horizon(horizon));
         let worlds = 40;
         let policy = policy(&task);
-        let mut device = OnDevice::new(&task, &policy, worlds, steps, worlds, Seed(3), Checks::On).unwrap();
+        let making = Making { checks: Checks::On, threads_per_world: Some(threads) };
+        let mut device = OnDevice::new(&task, &policy, worlds, steps, worlds, Seed(3), making).unwrap();
         device.env.reset(3, false).unwrap();
         let mut rollout = Rollout::new(worlds);
         device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
@@ -299,22 +304,22 @@ mod tests {
     }
 
     macro_rules! agree {
-        ($($name:ident $horizon:literal $steps:literal),* $(,)?) => {
+        ($($name:ident $horizon:literal $steps:literal $threads:ident),* $(,)?) => {
             mod agrees_with_the_processor {
-                $(#[test] fn $name() { super::agrees(stringify!($name), $horizon, $steps); })*
+                $(#[test] fn $name() { super::agrees(stringify!($name), $horizon, $steps, super::$threads); })*
             }
         };
     }
 
-    // Between them: frames, boxes to draw from, forces of constraints and contacts, inertias, tastes, dot products and conditions.
+    // Between them: both ways to share a workgroup, frames, boxes to draw from, forces of constraints and contacts, inertias, tastes, dot products and conditions.
     agree!(
-        hopper 12 30,
-        hopper_backflip 6 10,
-        reacher 8 12,
-        inverted_double_pendulum 6 10,
-        pusher 4 6,
-        ant 4 6,
-        humanoid 3 4,
+        hopper 12 30 One,
+        hopper_backflip 6 10 One,
+        reacher 8 12 One,
+        inverted_double_pendulum 6 10 One,
+        pusher 4 6 One,
+        ant 4 6 Team,
+        humanoid 3 4 One,
     );
 
     /// Log-densities are the closed form's for the actions drawn, the draws are standard normal numbers, and the means are the network's.

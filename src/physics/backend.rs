@@ -4,7 +4,7 @@ use super::lanes::{self, Precision};
 use super::shader;
 use super::{Model, rapier::RapierBackend};
 use crate::basics::Pose;
-use crate::compute::DeviceError;
+use crate::compute::{Checks, DeviceError};
 use std::sync::Arc;
 
 /// One touching point, world frame.
@@ -207,7 +207,7 @@ pub fn backend(
             reason: "it computes in single precision: leave out --precision f64, or choose --backend lanes".to_owned(),
         }),
         RapierBackend::NAME => Ok(Box::new(RapierBackend::new(model, worlds, threads)?)),
-        shader::NAME => Ok(Box::new(shader::Shader::new(model, worlds)?)),
+        shader::NAME => Ok(Box::new(shader::Shader::new(model, worlds, Checks::Off)?)),
         _ => Err(PhysicsError::UnknownBackend { name: name.to_owned() }),
     }
 }

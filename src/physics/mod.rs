@@ -18,4 +18,6 @@ pub use lanes::Precision;
 pub use mesh::{HeightField, Mesh, MeshInertia};
 pub use mjcf::{Files, ModelError};
 pub use model::{Actuator, Body, Geom, GeomShape, Integrator, Joint, JointKind, Model, Options, Site, Solver};
-pub use shader::{DeviceWorlds, MODULES as SHADER_MODULES, NAME as SHADER, Stages, WORKGROUP as LANES};
+pub use shader::{
+    DeviceWorlds, MODULES as SHADER_MODULES, Making, NAME as SHADER, Shader, Stages, ThreadsPerWorld, WORKGROUP,
+};

@@ -5,9 +5,10 @@ use super::super::backend::PhysicsError;
 use super::super::dynamics::plan::{Plan, Test};
 use super::super::model::{Integrator, JointKind, Model};
 use super::NAME;
+use super::sharing::ThreadsPerWorld;
 use crate::compute::{Definitions, MOST_TURNS, Module, Source, compose};
 
-/// Threads of a workgroup, a world each.
+/// Threads of a workgroup.
 pub const WORKGROUP: usize = 32;
 /// Newton steps and line-search steps of the solver, at most. Two or three, and one or two, are usual.
 const NEWTON_STEPS: usize = 20;
@@ -28,6 +29,7 @@ macro_rules! file {
 /// Every module, after those that it imports.
 pub const MODULES: &[Source] = &[
     file!("plan.wgsl"),
+    file!("team.wgsl"),
     file!("spatial.wgsl"),
     file!("workspace.wgsl"),
     file!("kinematics.wgsl"),
@@ -59,11 +61,11 @@ pub struct Specialised {
 }
 
 impl Specialised {
-    /// Sizes and features of a robot.
+    /// Sizes and features of a robot whose worlds have so many threads.
     ///
     /// # Errors
     /// [`PhysicsError::Unsupported`] for a robot with more degrees of freedom than a word has bits.
-    pub fn new(model: &Model, plan: &Plan<f32>) -> Result<Specialised, PhysicsError> {
+    pub fn new(model: &Model, plan: &Plan<f32>, threads: ThreadsPerWorld) -> Result<Specialised, PhysicsError> {
         if plan.nq.max(plan.nv) > MOST_DOFS || plan.nv == 0 {
             return Err(PhysicsError::Unsupported {
                 backend: NAME,
@@ -88,11 +90,14 @@ impl Specialised {
         size("SLOTS", plan.slots.clamp(1, MOST_SLOTS));
         size("DIRECTIONS", plan.directions);
         size("CHUNKS", plan.nv.div_ceil(4));
-        size("WORKGROUP", WORKGROUP);
+        size("LEVELS", 1 + levels(plan).into_iter().max().unwrap_or(0));
+        size("LANES", threads.worlds());
+        size("TEAM", threads.count());
         size("NEWTON_STEPS", NEWTON_STEPS);
         size("SEARCH_STEPS", SEARCH_STEPS);
         let mut feature = |name: &str, has: bool| definitions.feature(name, has);
         let tests = |test: Test| plan.pairs.iter().any(|pair| pair.test == test);
+        feature("IS_TEAM", threads == ThreadsPerWorld::Team);
         feature("HAS_FREE", plan.joints.iter().any(|joint| joint.kind == JointKind::Free));
         feature("HAS_MEDIUM", plan.medium.is_some());
         feature("HAS_RUNGE_KUTTA", plan.integrator == Integrator::Rk4);
@@ -126,10 +131,32 @@ impl Specialised {
     }
 }
 
+/// How far below the world each body hangs.
+pub fn levels(plan: &Plan<f32>) -> Vec<usize> {
+    let mut levels: Vec<usize> = vec![];
+    for (index, body) in plan.bodies.iter().enumerate() {
+        // Parents come before children.
+        levels.push(if index == 0 { 0 } else { levels[body.parent] + 1 });
+    }
+    levels
+}
+
 /// Rounds of an env step that one dispatch may have, each of which is a forward evaluation.
-pub fn most_rounds(plan: &Plan<f32>) -> usize {
+pub fn most_rounds(plan: &Plan<f32>, threads: ThreadsPerWorld, software: bool) -> usize {
     let (nv, bodies, limits) = (plan.nv, plan.bodies.len(), plan.limits.len());
     let contacts = plan.slots.min(USUAL_CONTACTS);
+    if threads == ThreadsPerWorld::Team {
+        // What a team's dispatches hand to each other moves, and no GPU counts turns.
+        if !software {
+            return usize::MAX;
+        }
+        // By matrix routine, a row a member, then a contact's rows, and the sums over all members.
+        let chunks = nv.div_ceil(4);
+        let algebra = nv * (2 + chunks) + 6 * nv + contacts * (8 + 4 * chunks);
+        let newton = algebra + (4 + SEARCH_STEPS) * (WORKGROUP + 8) + 2 * (contacts + bodies + nv);
+        let other = (2 * WORKGROUP + 40) * (1 + plan.pairs.len() / WORKGROUP) + 8 * (bodies + nv);
+        return (MOST_TURNS / (other + NEWTON_STEPS * newton)).max(1);
+    }
     // By matrix routine: factor, solve and multiply, then the Hessian, a row a degree of freedom that a contact moves.
     let algebra = nv * nv / 2 + nv * nv + nv * nv / 2 + nv * plan.nv.div_ceil(4) + contacts * 2 * nv;
     let newton = algebra + SEARCH_STEPS * (contacts + limits) + 4 * (contacts + bodies + nv);

@@ -1,6 +1,7 @@
 //! The plain data that shaders/physics/plan.wgsl and its neighbours read: same names, same order, padded as WGSL pads. A test compares the
 //! two through naga's reflection.
 
+use super::compose::levels;
 use crate::physics::backend::Quantity;
 use crate::physics::dynamics::derived;
 use crate::physics::dynamics::plan::{self, Axis};
@@ -21,8 +22,9 @@ pub struct Plan {
     pub viscosity: f32,
     /// Coordinates of qpos that a step counts from zero, a bit each.
     pub drift: u32,
-    pub padding_a: u32,
-    pub padding_b: u32,
+    /// What no compiler knows to be zero.
+    pub zero: u32,
+    pub padding: u32,
 }
 
 #[repr(C)]
@@ -52,7 +54,13 @@ pub struct Body {
     pub fluid_y: [f32; 3],
     pub in_medium: u32,
     pub fluid_z: [f32; 3],
-    pub padding: u32,
+    /// The bodies that hang from it, itself included, end here.
+    pub tree_end: u32,
+    /// How far below the world it hangs.
+    pub level: u32,
+    pub padding_a: u32,
+    pub padding_b: u32,
+    pub padding_c: u32,
 }
 
 #[repr(C)]
@@ -89,8 +97,10 @@ pub struct Geom {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Dof {
     pub body: u32,
-    /// Those above it in the tree, a bit each.
+    /// Those above it in the tree and those below it, and those whose motion carries its axis along, a bit each.
     pub ancestors: u32,
+    pub descendants: u32,
+    pub carriers: u32,
     pub armature: f32,
     pub damping: f32,
 }
@@ -202,7 +212,7 @@ impl Layout {
 }
 
 impl Body {
-    fn of(plan: &plan::Plan<f32>, index: usize) -> Body {
+    fn of(plan: &plan::Plan<f32>, index: usize, level: usize) -> Body {
         let body = &plan.bodies[index];
         let [mat_x, mat_y, mat_z] = columns(&body.mat.unwrap_or(IDENTITY));
         let (half, axes) = body.fluid.unwrap_or(([0.0; 3], IDENTITY));
@@ -230,9 +240,43 @@ impl Body {
             fluid_y,
             in_medium: u32::from(body.fluid.is_some()),
             fluid_z,
-            padding: 0,
+            tree_end: word(tree_end(plan, index)),
+            level: word(level),
+            padding_a: 0,
+            padding_b: 0,
+            padding_c: 0,
         }
     }
+}
+
+impl Dof {
+    fn of(plan: &plan::Plan<f32>, index: usize) -> Dof {
+        let dof = &plan.dofs[index];
+        let above = |index: usize| plan.tree.rows[index].iter().copied().filter(move |other| *other < index);
+        // A free joint translates along axes that stand still, and turns about axes that its translation carries.
+        let free = plan
+            .joints
+            .iter()
+            .find(|joint| joint.kind == JointKind::Free && joint.dofadr + 6 > index && joint.dofadr <= index);
+        let carried = |other: &usize| free.is_none_or(|joint| index >= joint.dofadr + 3 && *other < joint.dofadr + 3);
+        Dof {
+            body: word(dof.body),
+            ancestors: bits(above(index)),
+            descendants: bits((index + 1..plan.nv).filter(|below| plan.tree.rows[*below].contains(&index))),
+            carriers: bits(above(index).filter(carried)),
+            armature: dof.armature,
+            damping: dof.damping,
+        }
+    }
+}
+
+/// The first body after those that hang from one, which follow it.
+fn tree_end(plan: &plan::Plan<f32>, index: usize) -> usize {
+    let hangs = |from: usize| {
+        std::iter::successors(Some(from), |body| (*body > 0).then(|| plan.bodies[*body].parent))
+            .any(|body| body == index)
+    };
+    (index + 1..plan.bodies.len()).find(|body| !hangs(*body)).unwrap_or(plan.bodies.len())
 }
 
 impl Joint {
@@ -314,11 +358,11 @@ pub fn bytes(plan: &plan::Plan<f32>, drift: impl Iterator<Item = usize>) -> Vec<
         density,
         viscosity,
         drift: bits(drift),
-        padding_a: 0,
-        padding_b: 0,
+        zero: 0,
+        padding: 0,
     };
     let mut out = bytemuck::bytes_of(&head).to_vec();
-    table(&mut out, (0..plan.bodies.len()).map(|index| Body::of(plan, index)));
+    table(&mut out, levels(plan).into_iter().enumerate().map(|(index, level)| Body::of(plan, index, level)));
     table(&mut out, plan.joints.iter().map(Joint::of));
     table(
         &mut out,
@@ -333,15 +377,7 @@ pub fn bytes(plan: &plan::Plan<f32>, drift: impl Iterator<Item = usize>) -> Vec<
             padding_c: 0,
         }),
     );
-    table(
-        &mut out,
-        plan.dofs.iter().enumerate().map(|(index, dof)| Dof {
-            body: word(dof.body),
-            ancestors: bits(plan.tree.rows[index].iter().copied().filter(|other| *other < index)),
-            armature: dof.armature,
-            damping: dof.damping,
-        }),
-    );
+    table(&mut out, (0..plan.nv).map(|index| Dof::of(plan, index)));
     table(
         &mut out,
         plan.motors.iter().map(|motor| Motor {
@@ -402,6 +438,7 @@ mod tests {
     use crate::compute::reflected;
     use crate::physics::Model;
     use crate::physics::shader::compose::{STEP, Specialised};
+    use crate::physics::shader::sharing::ThreadsPerWorld;
     use std::mem::offset_of;
 
     #[test]
@@ -409,7 +446,7 @@ mod tests {
         let text = include_str!("../../../envs/hopper.xml");
         let model = Model::from_mjcf(text, "hopper.xml").unwrap();
         let plan = plan::Plan::<f32>::new(&model, "shader").unwrap();
-        let module = Specialised::new(&model, &plan).unwrap().shader(STEP);
+        let module = Specialised::new(&model, &plan, ThreadsPerWorld::One).unwrap().shader(STEP);
         macro_rules! check {
             ($type:ident { $($field:ident),* $(,)? }) => {
                 let ours = vec![$((stringify!($field).to_string(), offset_of!($type, $field))),*];
@@ -438,7 +475,11 @@ mod tests {
             fluid_y,
             in_medium,
             fluid_z,
-            padding,
+            tree_end,
+            level,
+            padding_a,
+            padding_b,
+            padding_c,
         });
         check!(Joint {
             axis,
@@ -455,7 +496,7 @@ mod tests {
             padding_c,
         });
         check!(Geom { pos, body, axis, radius, half_length, padding_a, padding_b, padding_c });
-        check!(Dof { body, ancestors, armature, damping });
+        check!(Dof { body, ancestors, descendants, carriers, armature, damping });
         check!(Motor { dof, gear, low, high });
         check!(Softness {
             d_zero,
@@ -497,8 +538,8 @@ mod tests {
             ("density", offset_of!(Plan, density)),
             ("viscosity", offset_of!(Plan, viscosity)),
             ("drift", offset_of!(Plan, drift)),
-            ("padding_a", offset_of!(Plan, padding_a)),
-            ("padding_b", offset_of!(Plan, padding_b)),
+            ("zero", offset_of!(Plan, zero)),
+            ("padding", offset_of!(Plan, padding)),
         ]
         .map(|(name, offset)| (name.to_owned(), offset))
         .to_vec();

@@ -1,11 +1,12 @@
-//! The shader backend: the same equations as compute shaders (shaders/physics), in single precision, a thread a world, on any GPU that wgpu
-//! reaches: Vulkan, Metal or DirectX 12.
+//! The shader backend: the same equations as compute shaders (shaders/physics), in single precision, a thread or a workgroup a world, on any GPU
+//! that wgpu reaches: Vulkan, Metal or DirectX 12.
 //!
 //! A world's numbers depend on its own state and controls alone, and the same adapter gives the same bits. As in the lanes, states are kept
 //! in double precision between env steps, and coordinates that nothing depends on are counted from zero within one.
 
 mod compose;
 mod layout;
+mod sharing;
 mod stages;
 #[cfg(test)]
 mod tests;
@@ -15,11 +16,12 @@ use super::backend::{Backend, Contact, PhysicsError, Quantity};
 use super::dynamics::derived::{Layout, frames};
 use super::dynamics::reference::Reference;
 use super::model::Model;
-use crate::compute::{Buffer, Checks, Device, DeviceError, Pace, Use};
+use crate::compute::{Buffer, Device, DeviceError, Pace, Use};
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use compose::{MODULES, WORKGROUP};
+pub use sharing::{Making, ThreadsPerWorld};
 pub use stages::Stages;
 use worlds::Buffers;
 pub use worlds::DeviceWorlds;
@@ -55,13 +57,9 @@ impl Shader {
     ///
     /// # Errors
     /// [`PhysicsError::Unsupported`] for a robot that the equations do not cover; [`PhysicsError::Device`].
-    pub fn new(model: Arc<Model>, worlds: usize) -> Result<Shader, PhysicsError> {
-        Shader::with(model, worlds, Checks::Off)
-    }
-
-    fn with(model: Arc<Model>, worlds: usize, checks: Checks) -> Result<Shader, PhysicsError> {
+    pub fn new(model: Arc<Model>, worlds: usize, making: impl Into<Making>) -> Result<Shader, PhysicsError> {
         let reference = Reference::new(&model, NAME)?;
-        let on_device = DeviceWorlds::new(&Device::open()?, model.clone(), worlds, &[], checks)?;
+        let on_device = DeviceWorlds::new(&Device::open()?, model.clone(), worlds, &[], making)?;
         Ok(Shader {
             pace: on_device.pace(),
             readback: results(&on_device)?,

@@ -1,5 +1,6 @@
 //! The stages of a step as kernels of their own, so that each can be timed. What a stage hands to the next lies in the workspaces, so that one
-//! after another they do what the kernel of the whole step does; what they take together is more, by what it costs to begin a dispatch.
+//! after another they do what the kernel of the whole step does; what they take together is more, by what it costs to begin a dispatch. A
+//! team's workspace ends with the dispatch, so that there are no such kernels for it.
 
 use super::layout;
 use super::worlds::DeviceWorlds;
@@ -61,7 +62,7 @@ impl Stages {
     ) -> Result<(), DeviceError> {
         let (kernel, bindings, told) = &mut self.0[stage];
         let told = told.tell(&worlds.device, kernel, bytemuck::bytes_of(&batch))?;
-        let groups = DeviceWorlds::groups((batch.end - batch.first) as usize);
+        let groups = worlds.groups((batch.end - batch.first) as usize);
         commands.run(kernel, &[bindings, &told], groups);
         Ok(())
     }

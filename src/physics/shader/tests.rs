@@ -5,7 +5,9 @@
 //! the figures.
 
 use super::compose::{STEP, Specialised};
+use super::sharing::ThreadsPerWorld::{One, Team};
 use super::*;
+use crate::compute::{Checks, shared};
 use crate::physics::dynamics::plan::Plan;
 use crate::physics::{Precision, backend};
 use crate::store::npz::{self, Axis};
@@ -26,8 +28,11 @@ fn every_robot_has_a_shader() {
         let (model, _) = robot(name);
         let plan = Plan::<f32>::new(&model, NAME).unwrap();
         assert_eq!(plan.directions, directions, "{name}");
-        let shader = Specialised::new(&model, &plan).unwrap().shader(STEP);
-        assert_eq!(shader.entry_points.len(), 1, "{name}");
+        for threads in [One, Team] {
+            let shader = Specialised::new(&model, &plan, threads).unwrap().shader(STEP);
+            assert_eq!(shader.entry_points.len(), 1, "{name}");
+            assert_eq!(threads == Team, shared(&shader) > 0, "{name}");
+        }
     }
 }
 
@@ -63,12 +68,13 @@ impl States {
 
 /// One env step from the golden states: within 1e-3 of the lanes, scaled by 1 + magnitude, in 99 of 100. On the way, that two runs give the same
 /// bits, and that a world's do not depend on which others run beside it.
-fn agrees(name: &str) {
+fn agrees(name: &str, threads: ThreadsPerWorld) {
     let (model, frame_skip) = robot(name);
     let (nq, nv) = (model.nq(), model.nv());
     let states = States::golden(name, &model);
     let worlds = states.qpos.len() / nq;
-    let mut shader = Shader::with(model.clone(), worlds, Checks::On).unwrap();
+    let making = Making { checks: Checks::On, threads_per_world: Some(threads) };
+    let mut shader = Shader::new(model.clone(), worlds, making).unwrap();
     let mut lanes = backend("lanes", Precision::F32, model.clone(), worlds, Some(1)).unwrap();
     shader.need(&Quantity::ALL).unwrap();
     lanes.need(&Quantity::ALL).unwrap();
@@ -101,7 +107,9 @@ fn agrees(name: &str) {
     errors.sort_by(f64::total_cmp);
     let (median, worst) = (errors[worlds / 2], errors[worlds - 1]);
     let beyond = errors.iter().filter(|error| error.is_nan() || **error > 1e-3).count();
-    println!("{name}: {beyond} of {worlds} beyond, median {median:.0e}, worst {worst:.0e}; {pushed} pushed");
+    println!(
+        "{name}, threads per world: {threads}: {beyond} of {worlds} beyond, median {median:.0e}, worst {worst:.0e}; {pushed} pushed"
+    );
     assert!(beyond * 100 <= worlds, "{name}: {beyond} of {worlds} states are beyond 1e-3");
     assert!(pushed > worlds / 10, "{name}: limits or contacts push in {pushed} states only");
     assert_eq!((shader.diverged(), lanes.diverged()), (0, 0), "{name}");
@@ -110,6 +118,8 @@ fn agrees(name: &str) {
     states.set(&mut shader, &order);
     shader.step(&ctrl, frame_skip).unwrap();
     assert_eq!([shader.qpos(), shader.qvel()], [&bits[0][..], &bits[1][..]], "{name}: a second run");
+    // In another order, and a few at a time.
+    shader.pace = Pace::new(37, [37; 2]);
     let turned: Vec<usize> = order.iter().map(|i| worlds - 1 - i).collect();
     let ctrl = states.set(&mut shader, &turned);
     shader.step(&ctrl, frame_skip).unwrap();
@@ -126,7 +136,7 @@ fn is_its_stages(name: &str) {
     let (model, frame_skip) = robot(name);
     let states = States::golden(name, &model);
     let worlds = states.qpos.len() / model.nq();
-    let mut shader = Shader::with(model, worlds, Checks::On).unwrap();
+    let mut shader = Shader::new(model, worlds, Checks::On).unwrap();
     shader.need(&Quantity::ALL).unwrap();
     let order: Vec<usize> = (0..worlds).collect();
     let mut results = vec![];
@@ -189,14 +199,16 @@ fn a_broken_world_is_frozen_alone(shader: &mut Shader) {
 }
 
 macro_rules! agree {
-    ($($name:ident),* $(,)?) => {
-        mod agrees_with_the_lanes {
-            $(#[test] fn $name() { super::agrees(stringify!($name)); })*
+    ($module:ident, $threads:ident: $($name:ident),* $(,)?) => {
+        mod $module {
+            $(#[test] fn $name() { super::agrees(stringify!($name), super::$threads); })*
         }
     };
 }
 
 agree!(
+    agrees_with_the_lanes,
+    One:
     inverted_pendulum,
     inverted_double_pendulum,
     reacher,
@@ -208,4 +220,12 @@ agree!(
     ant,
     humanoid,
     humanoid_standup,
+);
+
+agree!(
+    a_team_agrees_with_the_lanes,
+    Team:
+    hopper,
+    ant,
+    humanoid,
 );

@@ -1,10 +1,11 @@
 //! A batch of worlds that lies on a graphics device, and what steps it there.
 
-use super::compose::{STEP, Specialised, WORKGROUP, most_rounds};
+use super::compose::{STEP, Specialised, WORKGROUP, levels, most_rounds};
 use super::layout;
+use super::sharing::{Making, ThreadsPerWorld};
 use super::{NAME, PhysicsError};
 use crate::compute::{
-    Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, Pace, Told, Use, reflected,
+    Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, Pace, Told, Use, reflected, shared,
 };
 use crate::physics::backend::Quantity;
 use crate::physics::dynamics::derived::Layout;
@@ -38,10 +39,12 @@ pub struct DeviceWorlds {
     kernel: Kernel,
     bindings: Bindings,
     workspaces: Buffer,
-    /// Bytes of the workspace of a workgroup.
+    /// Threads that step one world.
+    threads: ThreadsPerWorld,
+    /// Bytes of a world's workspace, in the device's memory or a workgroup's, and of what a team's dispatch hands to the next.
     workspace: u64,
-    /// Contacts that the robot's geoms can have together.
-    contacts: usize,
+    carried: u64,
+    plan: Plan<f32>,
     /// Worlds that one dispatch has workspaces for.
     most: usize,
     /// Rounds of an env step in one dispatch, and in a timestep.
@@ -74,16 +77,23 @@ impl DeviceWorlds {
         model: Arc<Model>,
         worlds: usize,
         needs: &[Quantity],
-        checks: Checks,
+        making: impl Into<Making>,
     ) -> Result<DeviceWorlds, PhysicsError> {
         let plan = Plan::<f32>::new(&model, NAME)?;
         let drift = drifting(&model, &Plan::<f64>::new(&model, NAME)?);
-        let specialised = Specialised::new(&model, &plan)?;
-        let shader = specialised.shader(STEP);
-        let workspace = reflected(&shader, "Workspace").map_or(0, |(_, size)| size as u64);
-        let groups = device.most_at_once(workspace, WORKSPACES);
-        let most = WORKGROUP * groups;
-        let room = workspace * worlds.min(most).div_ceil(WORKGROUP) as u64;
+        let Making { checks, threads_per_world } = making.into();
+        let suited = threads_per_world.unwrap_or_else(|| ThreadsPerWorld::suited(plan.nv, device.software));
+        let mut made = Made::new(device, &model, &plan, suited, checks);
+        // Where it was not asked for, what a driver does not take is no reason to stop.
+        if let (Err(PhysicsError::Device(why)), None, ThreadsPerWorld::Team) = (&made, threads_per_world, suited) {
+            log::info!("a thread a world: {why}");
+            made = Made::new(device, &model, &plan, ThreadsPerWorld::One, checks);
+        }
+        let Made { specialised, kernel, threads, workspace, carried } = made?;
+        // What a workgroup needs of the device's memory.
+        let group = if threads == ThreadsPerWorld::Team { carried } else { WORKGROUP as u64 * workspace };
+        let most = threads.worlds() * device.most_at_once(group, WORKSPACES);
+        let room = group * worlds.min(most).div_ceil(threads.worlds()) as u64;
         let layout = Layout::new(&plan, needs);
         let bytes = layout::bytes(&plan, drift.iter().map(|drift| drift.coordinate));
         let row = |numbers: usize| 4 * (worlds * numbers) as u64;
@@ -96,14 +106,15 @@ impl DeviceWorlds {
         };
         device.upload(&buffers.plan, 0, &bytes);
         let workspaces = device.buffer("workspaces", room, Use::Storage)?;
-        let kernel = device.kernel("physics step", shader, "main", checks)?;
         Ok(DeviceWorlds {
             bindings: device.bind(&kernel, 0, &bindings(&buffers, &workspaces))?,
             device: device.clone(),
             stages: if plan.integrator == Integrator::Rk4 { 4 } else { 1 },
-            most_rounds: most_rounds(&plan),
+            most_rounds: most_rounds(&plan, threads, device.software),
+            threads,
             workspace,
-            contacts: plan.slots,
+            carried,
+            plan,
             told: Told::default(),
             workspaces,
             model,
@@ -120,6 +131,16 @@ impl DeviceWorlds {
     /// What the robot fills into shaders: sizes and features.
     pub fn definitions(&self) -> &Definitions {
         self.specialised.definitions()
+    }
+
+    /// Threads that step one world.
+    pub fn threads_per_world(&self) -> ThreadsPerWorld {
+        self.threads
+    }
+
+    /// Bytes of a world's workspace: of the device's memory, or of that which a team shares.
+    pub fn workspace(&self) -> u64 {
+        self.workspace
     }
 
     /// Numbers of a world's state.
@@ -161,15 +182,27 @@ impl DeviceWorlds {
         frame_skip * self.stages
     }
 
-    /// A rough count of the work of one env step of one world: floating-point operations with a handful of contacts and three Newton steps, and bytes
-    /// if every number of the workspace moves three times an evaluation.
+    /// A rough count of the work of one env step of one world: floating-point operations with a handful of contacts and three Newton steps, and bytes of
+    /// the device's memory. A thread of its own moves every number of the workspace three times an evaluation. A team moves states alone, and its operations
+    /// are those of the member with the most to do at each time, for all of them, as members idle together.
     pub fn work(&self, frame_skip: usize) -> [f64; 2] {
         let (nv, bodies) = (self.model.nv() as f64, self.model.nbody() as f64);
-        let (contacts, directions) = (self.contacts.min(8) as f64, 3.0);
-        let newton = nv.powi(3) / 3.0 + 4.0 * nv.powi(2) + contacts * (60.0 + 12.0 * directions * nv);
-        let evaluations = self.rounds(frame_skip) as f64;
-        let operations = evaluations * (700.0 * bodies + 200.0 * nv + 3.0 * newton);
-        [operations, 3.0 * evaluations * self.workspace as f64 / WORKGROUP as f64]
+        let (contacts, directions) = (self.plan.slots.min(8) as f64, 3.0);
+        let rounds = self.rounds(frame_skip);
+        let evaluations = rounds as f64;
+        if self.threads == ThreadsPerWorld::One {
+            let newton = nv.powi(3) / 3.0 + 4.0 * nv.powi(2) + contacts * (60.0 + 12.0 * directions * nv);
+            let operations = evaluations * (700.0 * bodies + 200.0 * nv + 3.0 * newton);
+            return [operations, 3.0 * evaluations * self.workspace as f64];
+        }
+        let team = self.threads.count() as f64;
+        let newton = nv.powi(2) + 10.0 * nv + contacts * (80.0 + 2.0 * directions * nv) + 16.0 * team;
+        let levels = levels(&self.plan).into_iter().max().unwrap_or(0) as f64;
+        let tests = (self.plan.pairs.len() as f64 / team).ceil();
+        let member = 150.0 * levels + 30.0 * bodies + 24.0 * nv + 100.0 * tests + 3.0 * newton;
+        let handed = 2 * self.carried * rounds.div_ceil(self.most_rounds).saturating_sub(1) as u64;
+        let numbers = 2 * self.width() + self.model.nu() + self.layout.len + 1;
+        [evaluations * team * member, (4 * numbers) as f64 + handed as f64]
     }
 
     /// Lists one evaluation, without control, of those of some worlds whose flag is 2: what their derived quantities then are is of where they begin
@@ -190,7 +223,7 @@ impl DeviceWorlds {
     ) -> Result<(), DeviceError> {
         let batch = self.batch(worlds.clone(), rounds, look);
         let told = self.told.tell(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
-        commands.run(&self.kernel, &[&self.bindings, &told], DeviceWorlds::groups(worlds.len()));
+        commands.run(&self.kernel, &[&self.bindings, &told], self.groups(worlds.len()));
         Ok(())
     }
 
@@ -214,13 +247,40 @@ impl DeviceWorlds {
     }
 
     /// Workgroups of a dispatch of so many worlds.
-    pub fn groups(worlds: usize) -> usize {
-        worlds.div_ceil(WORKGROUP)
+    pub fn groups(&self, worlds: usize) -> usize {
+        worlds.div_ceil(self.threads.worlds())
     }
 
     /// The buffers of bind group 0, by their bindings.
     pub fn bindings(&self) -> [(u32, &Buffer); 6] {
         bindings(&self.buffers, &self.workspaces)
+    }
+}
+
+/// A robot's kernel, for worlds of so many threads.
+struct Made {
+    specialised: Specialised,
+    kernel: Kernel,
+    threads: ThreadsPerWorld,
+    workspace: u64,
+    carried: u64,
+}
+
+impl Made {
+    fn new(
+        device: &Device,
+        model: &Model,
+        plan: &Plan<f32>,
+        threads: ThreadsPerWorld,
+        checks: Checks,
+    ) -> Result<Made, PhysicsError> {
+        let specialised = Specialised::new(model, plan, threads)?;
+        let shader = specialised.shader(STEP);
+        device.shares(shared(&shader), WORKGROUP)?;
+        let bytes = |name: &str| reflected(&shader, name).map_or(0, |(_, size)| size as u64);
+        let (workspace, carried) = (bytes("Workspace") / threads.worlds() as u64, bytes("Carried"));
+        let kernel = device.kernel("physics step", shader, "main", checks)?;
+        Ok(Made { specialised, kernel, threads, workspace, carried })
     }
 }
 
