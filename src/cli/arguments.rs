@@ -1,6 +1,6 @@
 //! What can be typed. What it means is in `settings`; each verb's struct turns itself into those.
 
-use crate::lab::Precision;
+use crate::lab::{Precision, ThreadsPerWorld};
 use crate::settings::{Habits, RewardSource, RunSettings, TaskSpec, TeacherKind, TextPrecision, envs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -331,6 +331,9 @@ pub struct BenchPhysics {
     /// Number type of the lanes backend: f32, or f64 for reference.
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
+    /// Threads that step one world on the graphics device, 1 or 32; several are measured one after another. What suits robot and adapter if not given.
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub threads_per_world: Vec<ThreadsPerWorld>,
     /// Session whose policy acts, on its own task, in place of chance.
     #[arg(long, value_name = "DIR", conflicts_with = "task")]
     pub session: Option<PathBuf>,

@@ -5,10 +5,10 @@ use super::run::{desk_options, report};
 use crate::app::{self, ProbePlan};
 use crate::lab::bench::{Plan, Speed, cores, physics, physics_of_session, ppo, processor};
 use crate::lab::{
-    LearningPlan, Precision, PreferencePlan, PreferenceRow, TextSpeedPlan, learning, preferences, text_speed,
+    LearningPlan, Precision, PreferencePlan, PreferenceRow, SHADER, TextSpeedPlan, learning, preferences, text_speed,
 };
 use crate::view::chart;
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,13 +17,22 @@ pub fn bench(what: &Bench) -> anyhow::Result<()> {
     match what {
         Bench::Physics(arguments) => {
             let plan = plan(&arguments.task, arguments.precision);
-            let found = match &arguments.session {
-                Some(folder) => physics_of_session(&plan, folder)?,
-                None => physics(&plan)?,
-            };
+            let ways = &arguments.threads_per_world;
+            if !ways.is_empty() && plan.backend != SHADER {
+                bail!("--threads-per-world is for a graphics device: add --backend {SHADER}");
+            }
+            let ways = if ways.is_empty() { vec![None] } else { ways.iter().copied().map(Some).collect() };
+            let mut found = vec![];
+            for threads_per_world in ways {
+                let plan = Plan { threads_per_world, ..plan.clone() };
+                found.push(match &arguments.session {
+                    Some(folder) => physics_of_session(&plan, folder)?,
+                    None => physics(&plan)?,
+                });
+            }
             speed("physics", &found, arguments.task.json);
         }
-        Bench::Ppo(task) => speed("ppo", &ppo(&plan(task, Precision::default()))?, task.json),
+        Bench::Ppo(task) => speed("ppo", &[ppo(&plan(task, Precision::default()))?], task.json),
         Bench::Learning(arguments) => learning_table(arguments)?,
         Bench::Preferences(arguments) => preference_table(arguments)?,
         Bench::Desk(arguments) => desk(arguments)?,
@@ -170,38 +179,55 @@ fn plan(arguments: &BenchTask, precision: Precision) -> Plan {
         backend: arguments.backend.clone(),
         precision,
         threads: arguments.threads,
+        threads_per_world: None,
         worlds: arguments.worlds,
         duration: Duration::from_secs_f64(arguments.seconds.max(0.1)),
     }
 }
 
-fn speed(what: &str, speed: &Speed, as_json: bool) {
-    report(as_json, json!(speed), || {
+/// One measurement, or several ways to do the same.
+fn speed(what: &str, found: &[Speed], as_json: bool) {
+    let all = match found {
+        [one] => json!(one),
+        several => json!({ what: several }),
+    };
+    report(as_json, all, || found.iter().for_each(|speed| lines(what, speed)));
+}
+
+fn lines(what: &str, speed: &Speed) {
+    println!(
+        "{what} {} on {}: {:.0} env steps/s (median of 5; {:.0} to {:.0}), {} worlds, {} threads, {}",
+        speed.task,
+        speed.backend,
+        speed.env_steps_per_s,
+        speed.range[0],
+        speed.range[1],
+        speed.worlds,
+        speed.threads,
+        speed.adapter.as_ref().unwrap_or(&speed.device)
+    );
+    if let (Some(_), Some(seconds)) = (&speed.adapter, speed.first_step_s) {
+        println!("first step after {seconds:.1} s, compilation included");
+    }
+    if let Some(rate) = speed.rollout_steps_per_s {
+        println!("whole rollouts on the device: {rate:.0} env steps/s");
+    }
+    let together = speed.kernel_worlds.unwrap_or(speed.worlds);
+    for (kernel, seconds) in speed.kernel_s.iter().flatten() {
+        println!("  {kernel}: {:.2} ms an env step of {together} worlds", 1e3 * seconds);
+    }
+    for (stage, seconds) in speed.stages.iter().flatten() {
+        println!("    {stage}, as a kernel of its own: {:.2} ms", 1e3 * seconds);
+    }
+    if let (Some(threads), Some(room), Some([operations, bytes])) =
+        (speed.threads_per_world, speed.workspace_bytes, speed.estimated_operations_and_bytes)
+    {
         println!(
-            "{what} {} on {}: {:.0} env steps/s (median of 5; {:.0} to {:.0}), {} worlds, {} threads, {}",
-            speed.task,
-            speed.backend,
-            speed.env_steps_per_s,
-            speed.range[0],
-            speed.range[1],
-            speed.worlds,
-            speed.threads,
-            speed.adapter.as_ref().unwrap_or(&speed.device)
+            "threads per world: {threads}, whose workspace takes {room} bytes of {}; estimated for an env step: {operations:.0} operations, \
+                 {bytes:.0} bytes of the device's memory",
+            if threads == 1 { "the device's memory" } else { "what a workgroup shares" },
         );
-        if let (Some(_), Some(seconds)) = (&speed.adapter, speed.first_step_s) {
-            println!("first step after {seconds:.1} s, compilation included");
-        }
-        if let Some(rate) = speed.rollout_steps_per_s {
-            println!("whole rollouts on the device: {rate:.0} env steps/s");
-        }
-        let together = speed.kernel_worlds.unwrap_or(speed.worlds);
-        for (kernel, seconds) in speed.kernel_s.iter().flatten() {
-            println!("  {kernel}: {:.2} ms an env step of {together} worlds", 1e3 * seconds);
-        }
-        for (stage, seconds) in speed.stages.iter().flatten() {
-            println!("    {stage}, as a kernel of its own: {:.2} ms", 1e3 * seconds);
-        }
-    });
+    }
 }
 
 /// Tokens a second, and the parts of the time that they come from.

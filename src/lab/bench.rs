@@ -7,7 +7,7 @@ use crate::basics::{ItemId, Seed};
 use crate::compute::Checks;
 use crate::gym::{Autoreset, Space, Task, VectorEnv};
 use crate::learn::{Acting, Policy, Ppo, Rollout};
-use crate::physics::{self, Precision};
+use crate::physics::{self, Backend, Making, Precision, ThreadsPerWorld};
 use crate::settings::{RewardSource, RunSettings};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -26,6 +26,8 @@ pub struct Plan {
     pub precision: Precision,
     /// Physics threads; `None` for all cores.
     pub threads: Option<usize>,
+    /// Threads that step one world, for the backend shader's physics alone; `None` for what suits robot and adapter.
+    pub threads_per_world: Option<ThreadsPerWorld>,
     /// Worlds in the batch; `None` for the default.
     pub worlds: Option<usize>,
     /// Measured time, after a warm-up.
@@ -59,8 +61,14 @@ pub struct Speed {
     /// does them all, by what it costs to begin a dispatch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stages: Option<BTreeMap<String, f64>>,
-    /// What one env step of one world costs there, roughly: floating-point operations and bytes. A device that computes P operations and moves
-    /// B bytes a second makes min(P / operations, B / bytes) env steps at best: an estimate, and measured nowhere.
+    /// Threads that step one world there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads_per_world: Option<usize>,
+    /// Bytes of a world's workspace: of the device's memory where one thread steps it, of what a workgroup shares where a team does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace_bytes: Option<u64>,
+    /// What one env step of one world costs there, roughly: floating-point operations, and bytes of the device's memory. A device that computes P
+    /// operations and moves B bytes a second makes min(P / operations, B / bytes) env steps at best: an estimate, and measured nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimated_operations_and_bytes: Option<[f64; 2]>,
     /// Worlds in the batch.
@@ -81,6 +89,10 @@ pub struct Speed {
 const WINDOWS: u32 = 5;
 
 impl Plan {
+    fn making(&self) -> Making {
+        Making { checks: Checks::Off, threads_per_world: self.threads_per_world }
+    }
+
     fn window(&self) -> Duration {
         self.duration / WINDOWS
     }
@@ -125,7 +137,11 @@ fn physics_under(
 ) -> Result<Speed, LabError> {
     let worlds = plan.worlds.unwrap_or(64);
     let (began, mut first_step_s) = (Instant::now(), None);
-    let backend = physics::backend(&plan.backend, plan.precision, task.model().clone(), worlds, plan.threads)?;
+    let model = task.model().clone();
+    let backend: Box<dyn Backend> = match plan.threads_per_world {
+        Some(_) => Box::new(physics::Shader::new(model, worlds, plan.making())?),
+        None => physics::backend(&plan.backend, plan.precision, model, worlds, plan.threads)?,
+    };
     let mut env = VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?;
     let mut actions: Vec<f32> = Vec::with_capacity(worlds * task.act_dim());
     let mut obs = env.reset(0).to_vec();
@@ -152,7 +168,7 @@ fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabErr
     let batches = speed.env_steps_per_s * plan.window().as_secs_f64() / worlds as f64;
     let steps = (batches as usize).clamp(1, STEPS);
     let policy = Ppo::new(task.obs_dim(), task.act_dim(), task.spec().ppo(), Seed(0))?.policy();
-    let mut device = OnDevice::new(task, &policy, worlds, steps, 0, Seed(0), Checks::Off)?;
+    let mut device = OnDevice::new(task, &policy, worlds, steps, 0, Seed(0), plan.making())?;
     device.env.reset(0, true)?;
     let mut rollout = Rollout::new(worlds);
     let made = measure(plan, worlds, || {
@@ -167,6 +183,8 @@ fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabErr
         kernel_worlds: Some(device.env.at_once()),
         kernel_s,
         stages,
+        threads_per_world: Some(device.env.threads_per_world().count()),
+        workspace_bytes: Some(device.env.workspace()),
         estimated_operations_and_bytes: Some(device.env.work()),
         ..speed
     })
@@ -231,6 +249,8 @@ fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, 
         kernel_worlds: None,
         kernel_s: None,
         stages: None,
+        threads_per_world: None,
+        workspace_bytes: None,
         estimated_operations_and_bytes: None,
         device: processor(),
     })
@@ -293,6 +313,7 @@ mod tests {
             backend: "lanes".to_owned(),
             precision: Precision::F32,
             threads: Some(1),
+            threads_per_world: None,
             worlds: None,
             duration: Duration::from_secs(50),
         };

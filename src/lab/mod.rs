@@ -46,8 +46,8 @@ pub use vocabulary::*;
 
 use crate::basics::{Arrays, ItemId, Scene};
 use crate::gym::Task;
-pub use crate::physics::Precision;
 use crate::physics::{self, PhysicsError};
+pub use crate::physics::{Precision, SHADER, ThreadsPerWorld};
 use crate::settings::{RewardSource, RunSettings, TextRun};
 use crate::store::{Session, StoreError};
 pub use crate::text::teacher::Noise;
