@@ -478,6 +478,9 @@ mod tests {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
         let descriptor = wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false };
         let refused = device.make(|device| device.create_buffer(&descriptor));
+        let shared = device.device.limits().max_compute_workgroup_storage_size.into();
+        assert_eq!(device.shares(shared, 32), Ok(()));
+        assert!(matches!(device.shares(shared + 1, 32), Err(DeviceError::Shared { has, .. }) if has == shared));
         assert!(matches!(refused, Err(DeviceError::Refused { .. })), "{refused:?}");
         device.buffer("states", 64, Use::Storage).unwrap();
         assert_eq!(device.wait(), Ok(()));

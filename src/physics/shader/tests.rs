@@ -31,9 +31,23 @@ fn every_robot_has_a_shader() {
         for threads in [One, Team] {
             let shader = Specialised::new(&model, &plan, threads).unwrap().shader(STEP);
             assert_eq!(shader.entry_points.len(), 1, "{name}");
+            // What the workgroups of most GPUs have of their own.
+            assert!(shared(&shader) <= 32 << 10, "{name}");
             assert_eq!(threads == Team, shared(&shader) > 0, "{name}");
         }
+        // Robots that move in space are teams, on a GPU.
+        assert_eq!(ThreadsPerWorld::suited(plan.nv, false) == Team, directions == 3, "{name}");
+        assert_eq!(ThreadsPerWorld::suited(plan.nv, true), One, "{name}");
     }
+}
+
+/// More worlds than a dispatch may have workgroups are not stepped in one.
+#[test]
+fn a_team_stays_within_the_workgroups_of_a_dispatch() {
+    let (model, _) = robot("inverted_pendulum");
+    let making = Making { checks: Checks::On, threads_per_world: Some(Team) };
+    let worlds = DeviceWorlds::new(&Device::open().unwrap(), model, 100_000, &[], making).unwrap();
+    assert!(worlds.groups(worlds.most()) <= 65_535 && worlds.threads_per_world() == Team, "{}", worlds.most());
 }
 
 /// States and controls, one after another: `[states, nq]`, `[states, nv]`, `[states, nu]`.

@@ -148,6 +148,11 @@ impl DeviceWorlds {
         self.model.nq() + 2 * self.model.nv()
     }
 
+    /// Worlds that one dispatch may have.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// How many worlds may be stepped in one submission, of which nothing is known yet.
     pub fn pace(&self) -> Pace {
         Pace::new(FIRST_DISPATCH, [WORKGROUP, self.most])
