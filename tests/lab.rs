@@ -182,24 +182,6 @@ fn an_untrained_policy_does_not_use_the_plan_up_while_a_person_says_nothing() {
     assert_eq!(lab.snapshot().env_steps, before);
 }
 
-/// Training waits for answers that are owed, however long; who has given all that were planned may leave, and the plan is trained to its end.
-#[test]
-fn who_has_given_all_planned_answers_is_not_waited_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let planned =
-        RunSettings { teacher: TeacherKind::Person, labels: 12, env_steps: 500_000, ..settings(folder.path()) };
-    let lab = open(planned);
-    let mut answered = None;
-    while lab.snapshot().labels < 12 {
-        let pair =
-            until(&lab, "the next pair", |s, _| s.pair.as_ref().map(|p| p.id).filter(|id| answered != Some(*id)));
-        answer(&lab, pair, Choice::Left);
-        answered = Some(pair);
-    }
-    until(&lab, "the end", |s, _| (s.phase == Phase::Finished).then_some(()));
-    assert!(lab.snapshot().env_steps >= 500_000);
-}
-
 #[test]
 fn unknown_names_are_refused_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();

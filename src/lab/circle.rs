@@ -50,6 +50,16 @@ pub(super) trait Circle: Send {
     /// How many pairs a simulated teacher should be asked now, `labels` judgements standing.
     fn labels_due(&self, labels: usize) -> usize;
 
+    /// Whether to wait for a person's next answer, where `labels` judgements stand and training ran on for `since` steps after the last. Who has given
+    /// all that are wanted by now, those of the whole plan at its end, is not waited for.
+    fn waits(&self, labels: usize, since: u64) -> bool {
+        let tires = |patience| {
+            let owed = self.labels_wanted() > labels;
+            !self.has_reward() || self.runs_ahead(labels) || owed && since > patience
+        };
+        self.patience().is_some_and(tires)
+    }
+
     /// Waiting pairs older than this are replaced by more recent ones.
     fn stale_after(&self) -> Duration;
 

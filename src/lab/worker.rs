@@ -125,16 +125,11 @@ impl Worker {
         if self.trainer.finished() {
             return Some(Phase::Finished);
         }
-        let patience = self.trainer.patience()?;
-        // Who has given all answers that are wanted by now, those of the whole plan at its end, is not waited for.
-        let owed = self.trainer.labels_wanted() > wishes.labels.len();
         let waits_for_person = wishes.asks_in_time
             && wishes.pairs_ready >= PAIRS_READY
             && self.trainer.has_choice()
             && !self.trainer.explores()
-            && (!self.trainer.has_reward()
-                || self.trainer.runs_ahead(wishes.labels.len())
-                || owed && self.trainer.steps() - self.judged.0 > patience);
+            && self.trainer.waits(wishes.labels.len(), self.trainer.steps() - self.judged.0);
         waits_for_person.then_some(Phase::Waiting)
     }
 

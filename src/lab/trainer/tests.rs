@@ -1,5 +1,6 @@
 //! Of the circle as a whole: fresh starts, what a run ends with, and what it takes up again.
 
+use super::super::circle::Circle;
 use super::*;
 use crate::basics::{Choice, JudgementId, PairId};
 use crate::settings::{ExploreSettings, RewardModelKind, RewardModelSettings, TeacherKind};
@@ -133,7 +134,7 @@ fn another_kind_of_reward_is_learnt_from_the_same_answers() {
 }
 
 /// Training that pays by answers waits where more of them are wanted than the task's lead allows, and neither before there is a reward nor
-/// where the task allows any lead.
+/// where the task allows any lead. A person is waited for in the end wherever an answer is owed, and nowhere else.
 #[test]
 fn training_waits_for_answers_that_are_wanted() {
     let settings = RunSettings {
@@ -164,6 +165,8 @@ fn training_waits_for_answers_that_are_wanted() {
         // A tenth of 40 labels is 4.
         assert!(!trainer.runs_ahead(wanted - 4));
         assert_eq!(trainer.runs_ahead(wanted - 5), lead < 1.0);
+        let waits = |labels, since| Circle::waits(&trainer, labels, since);
+        assert_eq!([waits(wanted - 1, 0), waits(wanted - 1, u64::MAX), waits(wanted, u64::MAX)], [false, true, false]);
     }
 }
 
