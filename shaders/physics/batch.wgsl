@@ -1,9 +1,8 @@
 // What one dispatch is told, and the worlds that it steps.
 #define_import_path physics::batch
 
-#import physics::plan::{hold, plan, CHUNKS, LANES, TEAM, NQ, NV, NU}
+#import physics::plan::{hold, plan, LANES, TEAM, NQ, NV, NU}
 #import physics::derived::Layout
-#import physics::spatial::Inertia
 #import physics::team::{any_of, member, same, sync}
 #import physics::workspace::{group, lane, workspaces, QACC}
 
@@ -70,17 +69,6 @@ struct Carried {
 }
 
 @group(0) @binding(5) var<storage, read_write> carried: array<Carried>;
-
-// Makes zero what is read and never written: a workgroup's memory begins with anything.
-fn clear() {
-    let ws = &workspaces[group];
-    for (var k = member + hold; k < NV * CHUNKS; k += TEAM) {
-        ws.mass[k][lane] = vec4f();
-    }
-    if member == 0u {
-        ws.cinert[0][lane] = Inertia();
-    }
-}
 
 fn hand_over() {
     let ws = &workspaces[group];

@@ -5,7 +5,7 @@
 #import physics::team::sync
 #import physics::batch::{batch, enter, give, take, world}
 #ifdef IS_TEAM
-#import physics::batch::{clear, hand_over, take_over}
+#import physics::batch::{hand_over, take_over}
 #endif
 
 @compute @workgroup_size(THREADS)
@@ -14,7 +14,6 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) index
         return;
     }
 #ifdef IS_TEAM
-    clear();
     if batch.first_round > 0u {
         take_over();
     }
