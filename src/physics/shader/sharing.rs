@@ -24,7 +24,7 @@ pub enum ThreadsPerWorld {
 }
 
 impl ThreadsPerWorld {
-    /// What suits a robot with so many degrees of freedom: a team from [`TEAM_FROM`] on, on an adapter that is no processor in a GPU's place. To such a
+    /// What suits a robot with so many degrees of freedom: a team from `TEAM_FROM` on, on an adapter that is no processor in a GPU's place. To such a
     /// one all memory is alike, and meeting costs it a pass over all members' registers: llvmpipe was measured, and is slower with a team.
     /// Whether the adapter holds a team's workspace is asked where there is one.
     pub fn suited(nv: usize, software: bool) -> ThreadsPerWorld {
