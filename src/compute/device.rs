@@ -325,8 +325,8 @@ impl Device {
                 module: &module,
                 entry_point: Some(entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
-                    // What a team of threads shares has zeros that are read and never written, such as those of the mass matrix. Where the memory
-                    // began with anything, and two of them alone were cleared, one test of parity in ten failed by chance.
+                    // What a team of threads shares has zeros that are read and never written, such as the world's centre of mass and the empty half of
+                    // the mass matrix. Left to chance, a NaN there spoils every contact with the floor.
                     zero_initialize_workgroup_memory: true,
                     ..wgpu::PipelineCompilationOptions::default()
                 },

@@ -47,7 +47,7 @@ fn a_team_stays_within_the_workgroups_of_a_dispatch() {
     let (model, _) = robot("inverted_pendulum");
     let making = Making { checks: Checks::On, threads_per_world: Some(Team) };
     let worlds = DeviceWorlds::new(&Device::open().unwrap(), model, 100_000, &[], making).unwrap();
-    assert!(worlds.groups(worlds.most()) <= 65_535 && worlds.threads_per_world() == Team, "{}", worlds.most());
+    assert!(worlds.groups(worlds.most) <= 65_535 && worlds.threads_per_world() == Team, "{}", worlds.most);
 }
 
 /// States and controls, one after another: `[states, nq]`, `[states, nv]`, `[states, nu]`.

@@ -46,7 +46,7 @@ pub struct DeviceWorlds {
     carried: u64,
     plan: Plan<f32>,
     /// Worlds that one dispatch has workspaces for.
-    most: usize,
+    pub(super) most: usize,
     /// Rounds of an env step in one dispatch, and in a timestep.
     most_rounds: usize,
     stages: usize,
@@ -146,11 +146,6 @@ impl DeviceWorlds {
     /// Numbers of a world's state.
     pub fn width(&self) -> usize {
         self.model.nq() + 2 * self.model.nv()
-    }
-
-    /// Worlds that one dispatch may have.
-    pub fn most(&self) -> usize {
-        self.most
     }
 
     /// How many worlds may be stepped in one submission, of which nothing is known yet.
