@@ -11,7 +11,9 @@
 //! How much each input matters, and how much each group of features varies, is not set but learnt: by climbing the marginal likelihood, the
 //! probability of all answers with w integrated out (automatic relevance determination, their section 5.1). What no answer depends on fades
 //! from the reward by itself. What has faded is slow to come back, and the first answers are few and about policies that can do nothing yet: so,
-//! as answers grow more, the climb is done again from its beginning, too, and the higher end counts.
+//! as answers grow more, the climb is done again from its beginning, too, and the higher end counts. There are several beginnings, for there are
+//! several tops: where many answers are wrong, a process to which every input matters a little explains the wrong ones, too, and climbs no further.
+//! One that begins with the single input that explains most by itself, and that holds more answers for random, finds what the others are about.
 
 use super::PreferenceError;
 use super::ensemble::numbers;
@@ -49,6 +51,11 @@ const STEP: f64 = 0.15;
 const FORGET: [f64; 2] = [0.8, 0.95];
 /// Most judgements that a climb looks at, the latest: relevance is seen in few.
 const CLIMBED: usize = 300;
+/// Where one input matters at first, its ln relevance, and that of all others.
+const FOREMOST: f64 = 0.0;
+const OTHERS: f64 = -3.0;
+/// Doubts that a climb from one input begins with.
+const FOREMOST_DOUBTS: [i32; 2] = [0, 2];
 
 /// By what the share of random answers is multiplied from one guess at it to the next, how many such steps it may lie from what was believed
 /// beforehand, and the most that it may come to: of judges who answer at random nothing can be learnt.
@@ -84,6 +91,20 @@ pub(super) struct Pairs<'a> {
     pub weights: &'a Tensor,
     /// Each pair's clips.
     pub sides: &'a [[usize; 2]],
+}
+
+impl Pairs<'_> {
+    /// Each pair's left sum less its right one of what each row is said to be, `[clips · count, k]` → `[n, k]`, f64.
+    fn contrast(&self, features: &Tensor) -> Tensor {
+        let rows = features.view([-1, self.count as i64, features.size()[1]]);
+        let clips = rows.mean_dim([1_i64].as_slice(), false, Kind::Float).to_kind(Kind::Double);
+        let clips = clips * self.weights.unsqueeze(-1);
+        let side = |side: usize| {
+            let places: Vec<i64> = self.sides.iter().map(|clips| clips[side] as i64).collect();
+            clips.index_select(0, &Tensor::from_slice(&places))
+        };
+        side(0) - side(1)
+    }
 }
 
 /// What a fit says of the judgements.
@@ -232,18 +253,7 @@ impl GaussianProcess {
 
     /// Each pair's Σ φ(left) − Σ φ(right), `[n, features]`, f64.
     fn differences(&self, pairs: &Pairs, relevance: &Tensor) -> Tensor {
-        let features = self.describe(pairs.rows, relevance);
-        let clips = features.view([-1, pairs.count as i64, features.size()[1]]).mean_dim(
-            [1_i64].as_slice(),
-            false,
-            Kind::Float,
-        );
-        let clips = clips.to_kind(Kind::Double) * pairs.weights.unsqueeze(-1);
-        let side = |side: usize| {
-            let places: Vec<i64> = pairs.sides.iter().map(|clips| clips[side] as i64).collect();
-            clips.index_select(0, &Tensor::from_slice(&places))
-        };
-        side(0) - side(1)
+        pairs.contrast(&self.describe(pairs.rows, relevance))
     }
 
     /// Takes in all judgements, first learning from the latest of them what matters. `cancel` is asked between the steps; after an error what is
@@ -307,7 +317,7 @@ impl GaussianProcess {
         Ok(Mode::find(covariance, &said, None)?.evidence(&said) + prior)
     }
 
-    /// Climbs from the beginning, too, and stays there if that makes the answers likelier than where the process stands. Returns its steps.
+    /// Climbs from each beginning, too, and ends where the answers are likeliest, be it where the process stood. Returns its steps.
     fn climb_anew(
         &mut self,
         pairs: &Pairs,
@@ -319,14 +329,54 @@ impl GaussianProcess {
             let differences = process.differences(pairs, &relevance);
             process.log_evidence(&(&differences * variances).matmul(&differences.tr()), said, process.doubts)
         };
-        let stood = evidence(self)?;
-        let scales = std::mem::replace(&mut self.scales, beginning(self.inputs));
-        let believed = Said { error_rate: self.error_rate(said.error_rate), ..*said };
-        let climbed = self.climb(pairs, &believed, CLIMB[0], cancel)?;
-        if evidence(self)? <= stood {
-            self.scales = scales;
+        let mut beginnings = vec![(beginning(self.inputs), self.doubts)];
+        let one = self.beginning_with_one(pairs, said, cancel)?;
+        let doubts = if said.learns_errors { &FOREMOST_DOUBTS[..] } else { &FOREMOST_DOUBTS[..1] };
+        beginnings.extend(doubts.iter().map(|doubts| (one.clone(), *doubts)));
+        let mut best = (evidence(self)?, self.scales.clone(), self.doubts);
+        let mut climbed = 0;
+        for (scales, doubts) in beginnings {
+            (self.scales, self.doubts) = (scales, doubts);
+            let believed = Said { error_rate: self.error_rate(said.error_rate), ..*said };
+            climbed += self.climb(pairs, &believed, CLIMB[0], cancel)?;
+            let likelihood = evidence(self)?;
+            if likelihood > best.0 {
+                best = (likelihood, self.scales.clone(), self.doubts);
+            }
         }
+        (_, self.scales, self.doubts) = best;
         Ok(climbed)
+    }
+
+    /// [`GaussianProcess::scales`] to begin with where hardly anything matters but the input that, with its square, explains the latest answers
+    /// best by itself.
+    fn beginning_with_one(
+        &self,
+        pairs: &Pairs,
+        said: &Said,
+        cancel: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<f64>, PreferenceError> {
+        let latest = Latest::of(pairs, said);
+        let (pairs, said) = (&latest.pairs(), &latest.said());
+        let lines = pairs.contrast(pairs.rows);
+        let squares = pairs.contrast(&(pairs.rows.square() * SQUARE));
+        let mut best = (f64::NEG_INFINITY, 0);
+        for input in 0..self.inputs {
+            if cancel() {
+                return Err(PreferenceError::Cancelled);
+            }
+            let features = [&lines, &squares].map(|features| features.narrow(1, input as i64, 1));
+            let covariance = Tensor::cat(&features, 1);
+            let covariance = covariance.matmul(&covariance.tr()) * VARIANCE.exp();
+            let likelihood = Mode::find(&covariance, said, None)?.evidence(said);
+            if likelihood > best.0 {
+                best = (likelihood, input);
+            }
+        }
+        let mut scales = beginning(self.inputs);
+        scales[..self.inputs].fill(OTHERS);
+        scales[best.1] = FOREMOST;
+        Ok(scales)
     }
 
     /// Draws of w less its mean, `[features, members]`, each beside its mirror image (Matheron's rule: a draw of the prior, corrected by what it says
@@ -357,16 +407,8 @@ impl GaussianProcess {
         steps: usize,
         cancel: &mut dyn FnMut() -> bool,
     ) -> Result<usize, PreferenceError> {
-        let n = pairs.sides.len();
-        let latest = n.min(CLIMBED);
-        let (first, count) = ((n - latest) as i64, latest as i64);
-        let said = Said {
-            targets: &said.targets.narrow(0, first, count),
-            margins: &said.margins.narrow(0, first, count),
-            ..*said
-        };
-        let latest = self.only(pairs, n - latest);
-        let pairs = &latest.pairs();
+        let latest = Latest::of(pairs, said);
+        let (pairs, said) = (&latest.pairs(), &latest.said());
         let (mut moments, mut last) = (vec![[0.0_f64; 2]; self.scales.len()], None);
         for step in 1..=steps {
             if cancel() {
@@ -376,7 +418,7 @@ impl GaussianProcess {
             let (relevance, variances) = self.read(&scales);
             let differences = self.differences(pairs, &relevance);
             let covariance = (&differences * variances).matmul(&differences.tr());
-            let mode = Mode::find(&covariance.detach(), &said, last.as_ref())?;
+            let mode = Mode::find(&covariance.detach(), said, last.as_ref())?;
             let pull = mode.slope.outer(&mode.slope) - mode.inverse();
             let gain = (covariance * pull).sum(Kind::Double) * 0.5;
             let gradient = doubles(&Tensor::run_backward(&[gain], &[&scales], false, false)[0]);
@@ -393,27 +435,6 @@ impl GaussianProcess {
             last = Some(mode);
         }
         Ok(steps)
-    }
-
-    /// The pairs from `first` on, with every other row of the clips that they compare.
-    fn only(&self, pairs: &Pairs, first: usize) -> Latest {
-        let mut places = std::collections::BTreeMap::new();
-        let (mut rows, mut clips) = (Vec::new(), Vec::new());
-        let stride = if pairs.count >= 20 { 2 } else { 1 };
-        let mut place = |clip: usize| {
-            *places.entry(clip).or_insert_with(|| {
-                rows.extend((0..pairs.count).step_by(stride).map(|row| (clip * pairs.count + row) as i64));
-                clips.push(clip as i64);
-                clips.len() - 1
-            })
-        };
-        let sides = pairs.sides[first..].iter().map(|clips| clips.map(&mut place)).collect();
-        Latest {
-            rows: pairs.rows.index_select(0, &Tensor::from_slice(&rows)),
-            count: pairs.count.div_ceil(stride),
-            weights: pairs.weights.index_select(0, &Tensor::from_slice(&clips)),
-            sides,
-        }
     }
 
     /// Adds all that was learnt and drawn, under `process.`.
@@ -461,17 +482,52 @@ impl GaussianProcess {
     }
 }
 
-/// See [`GaussianProcess::only`].
+/// The judgements that a climb looks at, with every other row of the clips that they compare.
 struct Latest {
     rows: Tensor,
     count: usize,
     weights: Tensor,
     sides: Vec<[usize; 2]>,
+    targets: Tensor,
+    margins: Tensor,
+    error_rate: f64,
+    learns_errors: bool,
 }
 
 impl Latest {
+    fn of(pairs: &Pairs, said: &Said) -> Latest {
+        let first = pairs.sides.len().saturating_sub(CLIMBED);
+        let mut places = std::collections::BTreeMap::new();
+        let (mut rows, mut clips) = (Vec::new(), Vec::new());
+        let stride = if pairs.count >= 20 { 2 } else { 1 };
+        let mut place = |clip: usize| {
+            *places.entry(clip).or_insert_with(|| {
+                rows.extend((0..pairs.count).step_by(stride).map(|row| (clip * pairs.count + row) as i64));
+                clips.push(clip as i64);
+                clips.len() - 1
+            })
+        };
+        let sides: Vec<_> = pairs.sides[first..].iter().map(|clips| clips.map(&mut place)).collect();
+        let last = |of: &Tensor| of.narrow(0, first as i64, sides.len() as i64);
+        Latest {
+            rows: pairs.rows.index_select(0, &Tensor::from_slice(&rows)),
+            count: pairs.count.div_ceil(stride),
+            weights: pairs.weights.index_select(0, &Tensor::from_slice(&clips)),
+            targets: last(said.targets),
+            margins: last(said.margins),
+            error_rate: said.error_rate,
+            learns_errors: said.learns_errors,
+            sides,
+        }
+    }
+
     fn pairs(&self) -> Pairs<'_> {
         Pairs { rows: &self.rows, count: self.count, weights: &self.weights, sides: &self.sides }
+    }
+
+    fn said(&self) -> Said<'_> {
+        let Latest { targets, margins, error_rate, learns_errors, .. } = self;
+        Said { targets, margins, error_rate: *error_rate, learns_errors: *learns_errors }
     }
 }
 

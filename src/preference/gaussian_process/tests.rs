@@ -115,6 +115,26 @@ fn what_has_faded_comes_back() {
     assert!(on.1 == 50 && anew.1 == 60, "{on:?} {anew:?}");
 }
 
+/// Where one answer in four is wrong, the input that they are about is still the one that explains most by itself, whether the taste is for more of
+/// it or for some of it; and it is what matters in the end.
+#[test]
+fn one_input_is_found_among_wrong_answers() {
+    for squared in [false, true] {
+        let mut made = Made::new(100);
+        let tastes = made.pairs().contrast(&if squared { -made.rows.square() } else { made.rows.shallow_clone() });
+        let right: Vec<bool> = doubles(&tastes.select(1, 3)).into_iter().map(|ahead| ahead > 0.0).collect();
+        let said: Vec<f64> =
+            right.iter().enumerate().map(|(pair, right)| f64::from(u8::from(*right != (pair % 4 == 0)))).collect();
+        made.targets = Tensor::from_slice(&said);
+        let (mut process, said) = (process(2), Said { error_rate: 0.1, learns_errors: true, ..made.said() });
+        let found = process.beginning_with_one(&made.pairs(), &said, &mut || false).unwrap();
+        assert!((0..INPUTS).all(|i| found[i] == if i == 3 { FOREMOST } else { OTHERS }), "{found:?}");
+        process.climb_anew(&made.pairs(), &said, &mut || false).unwrap();
+        let relevance = &process.scales[..INPUTS];
+        assert!([0, 1, 2, 4].iter().all(|&i| relevance[i] < relevance[3] - 1.0), "{relevance:?}");
+    }
+}
+
 /// At the mode the prior's pull equals the answers', and what the others foresee of a judgement is what a fit without it says.
 #[test]
 fn foreseen_is_what_a_fit_without_it_says() {
