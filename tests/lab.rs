@@ -172,6 +172,27 @@ fn pausing_saves_and_reopening_goes_on_from_there() {
     assert!(first > saved && first < saved + 100_000, "went on from {saved} at {first}");
 }
 
+/// Whoever opens a session again whose plan is done sees how far it came, and goes on judging its policy, which learns no more.
+#[test]
+fn a_finished_session_asks_on_when_it_is_reopened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let lab = open(settings(&path));
+    until(&lab, "the end", |_, events| events.contains(&Event::Finished).then_some(()));
+    let (done, agreement) = (lab.snapshot().env_steps, lab.snapshot().agreement);
+    drop(lab);
+    let lab = open(RunSettings { teacher: TeacherKind::Person, ..settings(&path) });
+    assert_eq!((lab.snapshot().env_steps, lab.snapshot().agreement), (done, agreement));
+    for _ in 0..2 {
+        let pair = until(&lab, "a pair", |s, _| s.pair.clone());
+        answer(&lab, pair.id, Choice::Left);
+    }
+    until(&lab, "the end again", |s, _| (s.phase == Phase::Finished).then_some(()));
+    assert_eq!((lab.snapshot().labels, lab.snapshot().env_steps), (26, done));
+    drop(lab);
+    assert_eq!(SavedPolicy::load(&path).unwrap().env_steps, done);
+}
+
 #[test]
 fn an_untrained_policy_does_not_use_the_plan_up_while_a_person_says_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -92,6 +92,12 @@ pub(super) trait Circle: Send {
     /// Gathers experience with the present policy. A cancelled one is not kept.
     fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError>;
 
+    /// Gathers something to ask about where nothing is collected any more: a finished run that was reopened has nothing at hand. Changes neither
+    /// policy nor plan.
+    fn gather(&mut self, _cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        Ok(())
+    }
+
     /// Learns; returns the points that belong on the curves.
     fn learn(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError>;
 
@@ -202,6 +208,10 @@ impl Circle for Trainer {
 
     fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         Trainer::collect(self, cancelled)
+    }
+
+    fn gather(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        Trainer::gather(self, cancelled)
     }
 
     fn learn(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {

@@ -273,6 +273,17 @@ impl Trainer {
         Ok(())
     }
 
+    /// Lets the present policy act until there are clips enough to ask about. Its env steps teach nothing and do not count.
+    pub fn gather(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
+        let env_steps = self.env_steps;
+        let mut done = Ok(());
+        while self.judged.is_some() && !self.has_choice() && done.is_ok() {
+            done = self.collect(cancelled);
+            self.env_steps = env_steps;
+        }
+        done
+    }
+
     /// As [`Trainer::collect`], with worlds and policy on a graphics device.
     fn collect_on(&mut self, device: &mut OnDevice, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         if !std::mem::replace(&mut self.begun, true) {

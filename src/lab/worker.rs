@@ -101,7 +101,7 @@ impl Worker {
                 // A person may go on judging whatever training does.
                 Some(phase) => {
                     let short = wishes.asks_in_time && wishes.pairs_ready < PAIRS_READY;
-                    let supplied = short && self.offer(&wishes);
+                    let supplied = short && self.has_more_to_ask(phase) && self.offer(&wishes);
                     self.wait(phase, &wishes, supplied || !short);
                 }
                 None => self.iterate(&wishes),
@@ -158,6 +158,16 @@ impl Worker {
                 || w.labels_version != wishes.labels_version
                 || (can_offer && w.asks_in_time && w.pairs_ready < PAIRS_READY)
         });
+    }
+
+    /// Sees to it that a finished run has something to ask about. False where that fails.
+    fn has_more_to_ask(&mut self, phase: Phase) -> bool {
+        if phase != Phase::Finished {
+            return true;
+        }
+        let control = self.control.clone();
+        let gathered = self.trainer.gather(&mut || control.quitting());
+        gathered.map_err(|error| self.fault(&error)).is_ok()
     }
 
     fn iterate(&mut self, wishes: &Wishes) {
