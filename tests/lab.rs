@@ -181,7 +181,10 @@ fn a_finished_session_asks_on_when_it_is_reopened() {
     until(&lab, "the end", |_, events| events.contains(&Event::Finished).then_some(()));
     let (done, agreement) = (lab.snapshot().env_steps, lab.snapshot().agreement);
     drop(lab);
+    let policy = || SavedPolicy::load(&path).unwrap().policy.to_arrays();
+    let learnt = policy();
     let lab = open(RunSettings { teacher: TeacherKind::Person, ..settings(&path) });
+    assert!(agreement.is_some());
     assert_eq!((lab.snapshot().env_steps, lab.snapshot().agreement), (done, agreement));
     for _ in 0..2 {
         let pair = until(&lab, "a pair", |s, _| s.pair.clone());
@@ -191,6 +194,7 @@ fn a_finished_session_asks_on_when_it_is_reopened() {
     assert_eq!((lab.snapshot().labels, lab.snapshot().env_steps), (26, done));
     drop(lab);
     assert_eq!(SavedPolicy::load(&path).unwrap().env_steps, done);
+    assert!(policy() == learnt, "clips to ask about teach the policy nothing");
 }
 
 #[test]

@@ -418,6 +418,8 @@ impl Judged {
         arrays.extend(prefixed(self.monitor.to_arrays(), "monitor/"));
         let fitted = self.fitted.map(|(count, newest)| vec![count as u64, newest.map_or(0, |id| id.0)]);
         arrays.insert("trainer/fitted".to_owned(), Array::u64(fitted.unwrap_or_default()));
+        let agreement: Vec<f64> = self.agreement.into_iter().collect();
+        arrays.insert("trainer/agreement".to_owned(), Array::f64(&[agreement.len()], agreement));
         arrays
     }
 
@@ -445,6 +447,9 @@ impl Judged {
             &[count, newest] if same => Some((count as usize, (newest > 0).then_some(JudgementId(newest)))),
             _ => None,
         };
+        // Runs that began before it was saved know it after their next fit.
+        let agreement = arrays.get("trainer/agreement").and_then(Array::as_f64);
+        self.agreement = agreement.filter(|_| same).and_then(|share| share.first().copied());
         Ok(())
     }
 }

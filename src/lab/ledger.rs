@@ -147,12 +147,7 @@ impl Ledger {
         ledger.publish_labels();
         let kept = ledger.session.meta(super::KEPT)?.and_then(|json| serde_json::from_str(&json).ok());
         ledger.control.change(|w| w.kept = Arc::new(kept.unwrap_or_default()));
-        let agreement = ledger.curves.iter().find(|curve| curve.name == "agreement");
-        let agreement = agreement.and_then(|curve| curve.points.last()).map(|point| point[1]);
-        ledger.board.update(|s| {
-            s.curves = Arc::new(ledger.curves.clone());
-            s.agreement = agreement;
-        });
+        ledger.board.update(|s| s.curves = Arc::new(ledger.curves.clone()));
         Ok(ledger)
     }
 

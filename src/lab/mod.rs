@@ -109,7 +109,8 @@ impl Lab {
         }
         let mut first = first_snapshot(&settings, scene, session.folder());
         circle.publish(&mut first);
-        (first.env_steps, first.labels_wanted) = (circle.steps(), circle.labels_wanted());
+        (first.env_steps, first.labels_wanted, first.agreement) =
+            (circle.steps(), circle.labels_wanted(), circle.agreement());
         let board = Arc::new(Board::new(first, repaint));
         let control = Arc::new(Control::new(Wishes {
             run: true,

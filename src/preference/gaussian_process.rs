@@ -13,7 +13,7 @@
 //! from the reward by itself. What has faded is slow to come back, and the first answers are few and about policies that can do nothing yet: so,
 //! as answers grow more, the climb is done again from its beginning, too, and the higher end counts. There are several beginnings, for there are
 //! several tops: where many answers are wrong, a process to which every input matters a little explains the wrong ones, too, and climbs no further.
-//! One that begins with the single input that explains most by itself, and that holds more answers for random, finds what the others are about.
+//! Those that begin with the single input that explains most by itself, one of them holding more answers for random, find what the others are about.
 
 use super::PreferenceError;
 use super::ensemble::numbers;
