@@ -121,6 +121,9 @@ pub struct TextPpoStats {
     pub first_ratio_error: f64,
 }
 
+/// Gives every episode of an update its score; it may ask whether to stop.
+pub type Judge<'a> = &'a mut dyn FnMut(&[Episode], Watch) -> Result<Vec<f32>, LearnError>;
+
 /// What training takes from an episode.
 struct Lesson<'a> {
     episode: &'a Episode,
@@ -208,6 +211,24 @@ impl<M: LanguageModel> TextPpo<M> {
     /// The critic.
     pub fn critic(&self) -> &ScalarHead {
         &self.head
+    }
+
+    /// A whole update: collects, has the episodes judged, learns. On any error, one of the judge or a cancel among them, nothing has changed, so that
+    /// an update that is begun again writes the very same completions.
+    pub fn update(
+        &mut self,
+        prompts: &[Vec<u32>],
+        judge: Judge,
+        watch: Watch,
+    ) -> Result<(Vec<Episode>, TextPpoStats), LearnError> {
+        let before = self.plain.clone();
+        let episodes = self.collect(prompts, watch)?;
+        let scores = judge(&episodes, watch);
+        let done = scores.and_then(|scores| self.learn(&episodes, &scores, watch));
+        if done.is_err() {
+            self.plain = before;
+        }
+        Ok((episodes, done?))
     }
 
     // Collecting.

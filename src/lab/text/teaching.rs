@@ -31,6 +31,8 @@ pub(super) struct Teaching {
     /// Judgements of the last fit, the newest of them, and gradient steps that are left of the present one.
     pub fitted: (u64, u64),
     pub fit_left: u64,
+    /// Whether the present fit has taken its steps and its rewards have yet to be brought to mean 0 and deviation 1.
+    pub unscaled: bool,
     /// Gradient steps of the latest fit: a person is not waited for within one, and PPO's patience begins behind it.
     pub fit: u64,
     /// Comparisons of a data file.
@@ -44,6 +46,11 @@ pub(super) struct Teaching {
 }
 
 impl Teaching {
+    /// Whether a fit of the reward model is under way.
+    pub fn is_fitting(&self) -> bool {
+        self.fit_left > 0 || self.unscaled
+    }
+
     /// How completions are written for a person to see and a reward model to score: as PPO writes them.
     pub fn sampling(&self, run: &TextRun, seed: u64) -> Sampling {
         Sampling {
@@ -65,7 +72,7 @@ impl Teaching {
         let newest = labels.last().map_or(0, |label| label.judgement.0);
         let state = (labels.len() as u64, newest);
         let all = labels.len() + self.filed.len();
-        if self.fit_left > 0 || all == 0 || (self.trusted && state == self.fitted) {
+        if self.is_fitting() || all == 0 || (self.trusted && state == self.fitted) {
             return;
         }
         let enough = match (person, self.filed.is_empty()) {

@@ -4,6 +4,9 @@
 //! With a person at the desk reward model and PPO take turns for as long as answers come. A simulated teacher, whom nobody waits for, gives all its
 //! answers first. Every finished stage leaves its model in the session's folder, `models/base` and the like, as Hugging Face keeps models.
 
+#[cfg(test)]
+mod tests;
+
 use super::corpus::{Corpus, Reader};
 use super::folders;
 use super::kept;
@@ -15,11 +18,12 @@ use crate::lab::control::Label;
 use crate::lab::ledger::Offered;
 use crate::lab::vocabulary::{Snapshot, TextSample, TextView};
 use crate::lab::{LabError, TeacherKind};
+use crate::learn::LearnError;
 use crate::settings::{RunSettings, TextRun, TextStage};
 use crate::text::generate::generate;
 use crate::text::model::Transformer;
 use crate::text::tokenizer::Tokenizer;
-use crate::text::{Bundle, Example, Reference, Supervised, TextPpo, TextReward, tokenizer_of};
+use crate::text::{Bundle, Episode, Example, Reference, Supervised, TextPpo, TextReward, tokenizer_of};
 use rand::Rng;
 use rand::RngExt;
 use std::path::{Path, PathBuf};
@@ -284,6 +288,7 @@ impl TextTrainer {
             given,
             fitted: (0, 0),
             fit_left: 0,
+            unscaled: false,
             fit: 0,
             filed,
             prompts,
@@ -400,18 +405,24 @@ impl TextTrainer {
             let comparisons = teaching.comparisons(labels);
             let stats = teaching.reward.step(&comparisons, &mut |_| cancelled())?;
             teaching.fit_left -= 1;
+            teaching.unscaled = teaching.fit_left == 0;
             self.steps += 1;
-            if teaching.fit_left > 0 {
-                return Ok(vec![("reward_loss", stats.loss)]);
-            }
+            return Ok(vec![("reward_loss", stats.loss)]);
+        }
+        // A turn of its own: cancelled, it leaves the steps as they are told and is begun again.
+        if teaching.unscaled {
+            let comparisons = teaching.comparisons(labels);
             let samples: Vec<Example> = comparisons
                 .iter()
                 .take(256)
                 .map(|c| Example { prompt: c.prompt.clone(), completion: c.left.clone() })
                 .collect();
-            teaching.reward.normalise(&samples, &mut |_| cancelled())?;
+            let scaled = teaching.reward.normalise(&samples, &mut |_| cancelled());
+            // A model whose rewards are all the same has more to learn, and the next turn plans for it.
+            teaching.unscaled = matches!(scaled, Err(LearnError::Cancelled));
+            scaled?;
             teaching.trusted = true;
-            let mut values = vec![("reward_loss", stats.loss), ("labels", labels.len() as f64)];
+            let mut values = vec![("labels", labels.len() as f64)];
             values.extend(teaching.agreement().map(|share| ("agreement", share)));
             if self.run.until == TextStage::Reward {
                 self.leave()?;
@@ -422,11 +433,15 @@ impl TextTrainer {
             return Ok(Values::new());
         }
         self.doing = "Following the reward";
-        let episodes = teaching.ppo.collect(&teaching.prompts, &mut |_| cancelled())?;
-        let written: Vec<Example> =
-            episodes.iter().map(|e| Example { prompt: e.prompt.clone(), completion: e.completion.clone() }).collect();
-        let scores = teaching.reward.rewards(&written, &mut |_| cancelled())?;
-        let stats = teaching.ppo.learn(&episodes, &scores, &mut |_| cancelled())?;
+        let Teaching { ppo, reward, prompts, .. } = &mut **teaching;
+        let (episodes, stats) = ppo.update(
+            prompts,
+            &mut |episodes, watch| {
+                let example = |e: &Episode| Example { prompt: e.prompt.clone(), completion: e.completion.clone() };
+                reward.rewards(&episodes.iter().map(example).collect::<Vec<_>>(), watch)
+            },
+            &mut |_| cancelled(),
+        )?;
         self.steps += 1;
         let tokenizer = &teaching.start.tokenizer;
         let golds: Vec<Option<f64>> = episodes
@@ -464,8 +479,11 @@ impl TextTrainer {
                     teaching.reward.load_arrays(&unprefixed(arrays, "reward/"))?;
                 }
                 teaching.ppo.load_arrays(&unprefixed(arrays, "ppo/"))?;
-                let &[trusted, count, newest, left] = words("trainer/fit")? else { return Err(lacks("trainer/fit")) };
-                teaching.trusted = trusted == 1;
+                // The fifth word is of today: an earlier program scaled the rewards in the turn of the last step.
+                let &[trusted, count, newest, left, ref unscaled @ ..] = words("trainer/fit")? else {
+                    return Err(lacks("trainer/fit"));
+                };
+                (teaching.trusted, teaching.unscaled) = (trusted == 1, unscaled == [1]);
                 (teaching.fitted, teaching.fit_left) = ((count, newest), left);
                 let state: [u64; 4] = words("trainer/draws")?.try_into().map_err(|_| lacks("trainer/draws"))?;
                 teaching.draws = Stream::from_state(state);
@@ -586,7 +604,7 @@ impl Circle for TextTrainer {
     fn patience(&self) -> Option<u64> {
         match &self.stage {
             Stage::Teaching(teaching) => {
-                let waits = !teaching.given && teaching.filed.is_empty() && teaching.fit_left == 0;
+                let waits = !teaching.given && teaching.filed.is_empty() && !teaching.is_fitting();
                 waits.then_some(PATIENCE + teaching.fit)
             }
             _ => None,
@@ -594,7 +612,7 @@ impl Circle for TextTrainer {
     }
 
     fn has_reward(&self) -> bool {
-        matches!(&self.stage, Stage::Teaching(teaching) if teaching.trusted || teaching.fit_left > 0)
+        matches!(&self.stage, Stage::Teaching(teaching) if teaching.trusted || teaching.is_fitting())
     }
 
     fn has_choice(&self) -> bool {
@@ -702,7 +720,13 @@ impl Circle for TextTrainer {
                 if !teaching.given {
                     arrays.extend(prefixed(teaching.reward.to_arrays(), "reward/"));
                 }
-                let fit = vec![u64::from(teaching.trusted), teaching.fitted.0, teaching.fitted.1, teaching.fit_left];
+                let fit = vec![
+                    u64::from(teaching.trusted),
+                    teaching.fitted.0,
+                    teaching.fitted.1,
+                    teaching.fit_left,
+                    u64::from(teaching.unscaled),
+                ];
                 arrays.insert("trainer/fit".to_owned(), Array::u64(fit));
                 arrays.insert("trainer/draws".to_owned(), Array::u64(teaching.draws.state().to_vec()));
                 let foreseen = Array::f64(&[teaching.foreseen.len()], teaching.foreseen.clone());

@@ -178,6 +178,22 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
         assert!(matches!(ppo.learn(&episodes, &scores, &mut watch), Err(LearnError::Cancelled)));
         assert_eq!(ppo.to_arrays(), collected);
     }
+    // As a whole, judging included.
+    ppo.load_arrays(&before).unwrap();
+    let mut judge = |episodes: &[Episode], watch: Watch| {
+        look(watch, Progress::Scoring { done: 0, of: 1 }).map(|()| threes(episodes))
+    };
+    for place in 1..=asked + 1 + 24 {
+        let mut count = 0;
+        let mut watch = |_| {
+            count += 1;
+            count == place
+        };
+        assert!(matches!(ppo.update(&prompts(), &mut judge, &mut watch), Err(LearnError::Cancelled)));
+        assert_eq!(ppo.to_arrays(), before);
+    }
+    assert_eq!(ppo.update(&prompts(), &mut judge, &mut go_on).unwrap().0, episodes);
+    ppo.load_arrays(&collected).unwrap();
     // Not a number: from the caller, and from the weights in the middle of an update.
     let mut bad = scores.clone();
     bad[3] = f32::NAN;

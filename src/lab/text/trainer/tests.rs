@@ -1,0 +1,80 @@
+//! Turns of the circle that are cancelled, without threads and without a database.
+
+use super::super::tools::{ExampleKind, ExamplesPlan, TokenizerPlan, train_tokenizer, write_examples};
+use super::*;
+use crate::basics::{Choice, JudgementId, PairId};
+use crate::lab::Noise;
+use crate::settings::{TextPrecision, TextShape};
+use crate::store::{ModelFolder, SHARD};
+
+/// A model with random weights that knows the grammar's words, in a folder.
+fn small_model(root: &Path) -> PathBuf {
+    let (texts, words, folder) = (root.join("texts.jsonl"), root.join("words"), root.join("model"));
+    let noise = Noise::default();
+    write_examples(&ExamplesPlan { kind: ExampleKind::Reviews, count: 100, seed: 1, noise, output: texts.clone() })
+        .unwrap();
+    let plan =
+        TokenizerPlan { data: Some(texts), skip_bad_lines: false, vocabulary: 300, seed: 0, output: words.clone() };
+    train_tokenizer(&plan).unwrap();
+    let tokenizer = tokenizer_of(&ModelFolder::read_texts(&words).unwrap()).unwrap();
+    let shape = TextShape { vocabulary: 300, context: 64, width: 16, layers: 1, heads: 2 };
+    let (texts, weights) = Bundle::random(&shape, tokenizer, TextPrecision::F32, Seed(3)).to_parts().unwrap();
+    ModelFolder { texts, weights }.write(&folder, SHARD).unwrap();
+    folder
+}
+
+/// Three steps of a reward model on eight answers, then two updates. Every turn is cancelled at the first place where it asks, at the second, and so
+/// on, until it gets through; the trainer is put together anew from its arrays after each time where `reopened`.
+fn points_and_end(settings: &RunSettings, root: &Path, cancels: bool, reopened: bool) -> (Vec<Values>, Arrays) {
+    let new = |arrays: Option<&Arrays>| TextTrainer::new(settings, root, ItemId(0), None, arrays).unwrap();
+    let mut trainer = new(None);
+    let offered = trainer.propose(8, 0, &mut || false).unwrap();
+    let label = |(i, Offered { items, .. }): (usize, Offered)| {
+        let choice = if i % 3 == 0 { Choice::Left } else { Choice::Right };
+        Label { judgement: JudgementId(i as u64 + 1), pair: PairId(i as u64 + 1), items, choice }
+    };
+    let labels: Vec<Label> = offered.into_iter().enumerate().map(label).collect();
+    let mut points = Vec::new();
+    let mut cancelled_turns = 0;
+    while !trainer.finished() {
+        for place in 1.. {
+            let mut asked = 0;
+            let mut cancelled = || {
+                asked += 1;
+                cancels && asked == place
+            };
+            match trainer.learn(&labels, &mut cancelled) {
+                Ok(values) => {
+                    points.push(values);
+                    break;
+                }
+                Err(error) => assert!(error.is_cancelled(), "{error}"),
+            }
+            cancelled_turns += 1;
+            if reopened {
+                trainer = new(Some(&trainer.to_arrays()));
+            }
+        }
+    }
+    assert_eq!(cancelled_turns > 20, cancels, "{cancelled_turns}");
+    (points, trainer.to_arrays())
+}
+
+#[test]
+fn a_turn_that_is_cancelled_anywhere_is_begun_again() {
+    let root = tempfile::tempdir().unwrap();
+    let mut run = TextRun {
+        model: Some(small_model(root.path())),
+        from: TextStage::Reward,
+        reward_steps: 3,
+        updates: 2,
+        ..TextRun::default()
+    };
+    (run.ppo.max_new_tokens, run.ppo.batch, run.ppo.minibatch) = (6, 4, 2);
+    let settings = RunSettings { labels: 8, teacher: TeacherKind::Oracle, ..RunSettings::of_text(run) };
+    let undisturbed = points_and_end(&settings, root.path(), false, false);
+    let names = ["reward_loss", "labels", "reward", "gold"];
+    assert!(names.iter().all(|name| undisturbed.0.iter().flatten().any(|(known, _)| known == name)));
+    assert_eq!(points_and_end(&settings, root.path(), true, false), undisturbed);
+    assert_eq!(points_and_end(&settings, root.path(), true, true), undisturbed);
+}
