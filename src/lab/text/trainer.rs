@@ -4,6 +4,8 @@
 //! With a person at the desk reward model and PPO take turns for as long as answers come. A simulated teacher, whom nobody waits for, gives all its
 //! answers first. Every finished stage leaves its model in the session's folder, `models/base` and the like, as Hugging Face keeps models.
 
+mod saved;
+mod showing;
 #[cfg(test)]
 mod tests;
 
@@ -11,8 +13,7 @@ use super::corpus::{Corpus, Reader};
 use super::folders;
 use super::kept;
 use super::teaching::{FIRST_FIT, Teaching};
-use crate::basics::{Array, Arrays, Completion, Item, ItemId, PairReason, Seed, Stream};
-use crate::lab::arrays::{prefixed, unprefixed};
+use crate::basics::{Arrays, Item, ItemId, PairReason, Seed};
 use crate::lab::circle::{Circle, Tell, Values};
 use crate::lab::control::Label;
 use crate::lab::ledger::Offered;
@@ -26,6 +27,7 @@ use crate::text::tokenizer::Tokenizer;
 use crate::text::{Bundle, Episode, Example, Reference, Supervised, TextPpo, TextReward, tokenizer_of};
 use rand::Rng;
 use rand::RngExt;
+use saved::Saved;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -468,122 +470,6 @@ impl TextTrainer {
         }
         Ok(values)
     }
-
-    fn load(&mut self, arrays: &Arrays, saved: &Saved) -> Result<(), LabError> {
-        let words = |name: &str| arrays.get(name).and_then(Array::as_u64).ok_or_else(|| lacks(name));
-        self.window = saved.window;
-        match &mut self.stage {
-            Stage::Learning(learning) => learning.trainer.load_arrays(&unprefixed(arrays, "learning/"))?,
-            Stage::Teaching(teaching) => {
-                if !teaching.given {
-                    teaching.reward.load_arrays(&unprefixed(arrays, "reward/"))?;
-                }
-                teaching.ppo.load_arrays(&unprefixed(arrays, "ppo/"))?;
-                // The fifth word is of today: an earlier program scaled the rewards in the turn of the last step.
-                let &[trusted, count, newest, left, ref unscaled @ ..] = words("trainer/fit")? else {
-                    return Err(lacks("trainer/fit"));
-                };
-                (teaching.trusted, teaching.unscaled) = (trusted == 1, unscaled == [1]);
-                (teaching.fitted, teaching.fit_left) = ((count, newest), left);
-                let state: [u64; 4] = words("trainer/draws")?.try_into().map_err(|_| lacks("trainer/draws"))?;
-                teaching.draws = Stream::from_state(state);
-                teaching.foreseen = arrays
-                    .get("trainer/foreseen")
-                    .and_then(Array::as_f64)
-                    .ok_or_else(|| lacks("trainer/foreseen"))?
-                    .to_vec();
-            }
-            Stage::Done(_) => {}
-        }
-        Ok(())
-    }
-
-    /// A completion of the policy as it is shown, with its log-ratios.
-    fn shown(
-        &mut self,
-        prompt: &[u32],
-        place: Option<usize>,
-        tokens: Vec<u32>,
-        stopped: bool,
-    ) -> Result<Completion, LabError> {
-        let id = ItemId(self.next_item);
-        let steps = self.steps;
-        let Stage::Teaching(teaching) = &self.stage else { return Ok(Completion::default()) };
-        let tokenizer = &teaching.start.tokenizer;
-        let text = match place {
-            Some(place) => self.corpus.prompt_text(tokenizer, prompt, place)?,
-            None => tokenizer.decode(prompt, true)?,
-        };
-        let example = [Example { prompt: prompt.to_vec(), completion: tokens }];
-        let log_ratios = teaching.log_ratios(&example, self.run.ppo.temperature).pop().unwrap_or_default();
-        let [Example { completion: tokens, .. }] = example;
-        let pieces = pieces(tokenizer, &tokens)?;
-        let gold = self.corpus.gold(&text, &pieces.concat());
-        self.next_item += 1;
-        Ok(Completion {
-            id,
-            prompt: text,
-            prompt_tokens: prompt.to_vec(),
-            tokens,
-            pieces,
-            log_ratios,
-            stopped,
-            recorded_at: steps,
-            gold,
-        })
-    }
-
-    /// Answers prompts with the supervised model and with the policy, telling the growing texts.
-    fn then_and_now(
-        &mut self,
-        prompts: &[(Vec<u32>, Option<usize>)],
-        seed: u64,
-        on_token: &mut dyn FnMut(&[TextSample]),
-        cancelled: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<TextSample>, LabError> {
-        let Stage::Teaching(teaching) = &self.stage else { return Ok(Vec::new()) };
-        let sampling = teaching.sampling(&self.run, seed);
-        let rows: Vec<&[u32]> = prompts.iter().map(|(tokens, _)| &tokens[..]).collect();
-        let tokenizer = teaching.start.tokenizer.clone();
-        let mut samples: Vec<TextSample> = Vec::new();
-        for (prompt, place) in prompts {
-            let prompt = match place {
-                Some(place) => self.corpus.prompt_text(&tokenizer, prompt, *place)?,
-                None => tokenizer.decode(prompt, true)?,
-            };
-            samples.push(TextSample { prompt, ..TextSample::default() });
-        }
-        let mut written = Vec::new();
-        for tuned in [false, true] {
-            let model = if tuned { teaching.ppo.policy() } else { &teaching.start.model };
-            let mut streams: Vec<_> = rows.iter().map(|_| tokenizer.stream()).collect();
-            let mut stop = false;
-            let done = generate(model, &rows, &sampling, tuned, &mut |row, token| {
-                let piece = streams[row].push(token).unwrap_or_default();
-                let side = if tuned { &mut samples[row].now } else { &mut samples[row].before };
-                side.tokens.push(token);
-                side.pieces.push(piece);
-                side.log_ratios.push(0.0);
-                on_token(&samples);
-                stop = cancelled();
-                !stop
-            });
-            if stop {
-                return Err(LabError::Cancelled);
-            }
-            written.push(done);
-        }
-        let now = written.pop().unwrap_or_default();
-        let before = written.pop().unwrap_or_default();
-        for (((sample, (prompt, place)), before), now) in samples.iter_mut().zip(prompts).zip(before).zip(now) {
-            sample.before.pieces = pieces(&tokenizer, &before.tokens)?;
-            sample.before.stopped = before.stopped;
-            sample.before.gold = self.corpus.gold(&sample.prompt, &sample.before.text());
-            sample.now = self.shown(prompt, *place, now.tokens, now.stopped)?;
-            sample.complete = true;
-        }
-        Ok(samples)
-    }
 }
 
 impl Circle for TextTrainer {
@@ -713,38 +599,7 @@ impl Circle for TextTrainer {
     }
 
     fn to_arrays(&self) -> Arrays {
-        let mut arrays = match &self.stage {
-            Stage::Learning(learning) => prefixed(learning.trainer.to_arrays(), "learning/"),
-            Stage::Teaching(teaching) => {
-                let mut arrays = prefixed(teaching.ppo.to_arrays(), "ppo/");
-                if !teaching.given {
-                    arrays.extend(prefixed(teaching.reward.to_arrays(), "reward/"));
-                }
-                let fit = vec![
-                    u64::from(teaching.trusted),
-                    teaching.fitted.0,
-                    teaching.fitted.1,
-                    teaching.fit_left,
-                    u64::from(teaching.unscaled),
-                ];
-                arrays.insert("trainer/fit".to_owned(), Array::u64(fit));
-                arrays.insert("trainer/draws".to_owned(), Array::u64(teaching.draws.state().to_vec()));
-                let foreseen = Array::f64(&[teaching.foreseen.len()], teaching.foreseen.clone());
-                arrays.insert("trainer/foreseen".to_owned(), foreseen);
-                arrays
-            }
-            Stage::Done(_) => Arrays::new(),
-        };
-        let stage = match &self.stage {
-            Stage::Learning(learning) => learning.stage,
-            Stage::Teaching(teaching) => teaching.stage,
-            Stage::Done(stage) => *stage,
-        };
-        arrays.insert("trainer/stage".to_owned(), Array::u64(vec![stage as u64]));
-        arrays.insert("trainer/done".to_owned(), Array::u64(vec![u64::from(self.finished())]));
-        arrays.insert("trainer/steps".to_owned(), Array::u64(vec![self.steps]));
-        arrays.insert("trainer/window".to_owned(), Array::f64(&[2], self.window.to_vec()));
-        arrays
+        self.save()
     }
 
     fn show(&mut self, tell: Tell, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
@@ -795,65 +650,4 @@ impl Circle for TextTrainer {
     fn set_teacher(&mut self, teacher: TeacherKind) {
         self.teacher = teacher;
     }
-}
-
-impl TextTrainer {
-    /// What only text mode shows.
-    pub fn view(&self) -> TextView {
-        let (stage, done, of) = self.progress();
-        TextView {
-            model: self.model.clone(),
-            stage,
-            done,
-            of,
-            doing: self.doing.to_owned(),
-            has_gold: self.corpus.has_gold(),
-            prompts: self.corpus.prompt_list(),
-            samples: self.samples.clone(),
-            asked: self.asked.clone(),
-            kl_target: self.run.ppo.kl.adaptive.then_some(self.run.ppo.kl.target),
-        }
-    }
-}
-
-/// What each token adds to the text; what never became a character comes with the last.
-pub(in crate::lab) fn pieces(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<Vec<String>, LabError> {
-    let mut stream = tokenizer.stream();
-    let mut pieces = tokens.iter().map(|&token| stream.push(token)).collect::<Result<Vec<String>, _>>()?;
-    let rest = stream.finish()?;
-    if let Some(last) = pieces.last_mut() {
-        last.push_str(&rest);
-    }
-    Ok(pieces)
-}
-
-/// What a checkpoint says before its stage is made.
-struct Saved {
-    stage: TextStage,
-    done: bool,
-    steps: u64,
-    window: [f64; 2],
-    /// Whether there is a reward model in it, which one that was given is not.
-    taught: bool,
-}
-
-impl Saved {
-    fn read(arrays: &Arrays) -> Result<Saved, LabError> {
-        let word = |name: &str| {
-            let words = arrays.get(name).and_then(Array::as_u64);
-            words.and_then(|words| words.first().copied()).ok_or_else(|| lacks(name))
-        };
-        let window = arrays.get("trainer/window").and_then(Array::as_f64).ok_or_else(|| lacks("trainer/window"))?;
-        Ok(Saved {
-            stage: *TextStage::ALL.get(word("trainer/stage")? as usize).ok_or_else(|| lacks("trainer/stage"))?,
-            done: word("trainer/done")? == 1,
-            steps: word("trainer/steps")?,
-            window: window.try_into().map_err(|_| lacks("trainer/window"))?,
-            taught: arrays.keys().any(|name| name.starts_with("reward/")),
-        })
-    }
-}
-
-fn lacks(name: &str) -> LabError {
-    LabError::Incomplete(name.to_owned())
 }

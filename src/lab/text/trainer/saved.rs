@@ -1,0 +1,107 @@
+//! What a checkpoint holds of text mode's circle, and the way back.
+
+use super::{Stage, TextTrainer};
+use crate::basics::{Array, Arrays, Stream};
+use crate::lab::LabError;
+use crate::lab::arrays::{prefixed, unprefixed};
+use crate::settings::TextStage;
+
+/// What a checkpoint says before its stage is made.
+pub(super) struct Saved {
+    pub stage: TextStage,
+    pub done: bool,
+    pub steps: u64,
+    pub window: [f64; 2],
+    /// Whether there is a reward model in it, which one that was given is not.
+    pub taught: bool,
+}
+
+impl Saved {
+    /// Of what [`TextTrainer::save`] gave.
+    pub fn read(arrays: &Arrays) -> Result<Saved, LabError> {
+        let word = |name: &str| {
+            let words = arrays.get(name).and_then(Array::as_u64);
+            words.and_then(|words| words.first().copied()).ok_or_else(|| lacks(name))
+        };
+        let window = arrays.get("trainer/window").and_then(Array::as_f64).ok_or_else(|| lacks("trainer/window"))?;
+        Ok(Saved {
+            stage: *TextStage::ALL.get(word("trainer/stage")? as usize).ok_or_else(|| lacks("trainer/stage"))?,
+            done: word("trainer/done")? == 1,
+            steps: word("trainer/steps")?,
+            window: window.try_into().map_err(|_| lacks("trainer/window"))?,
+            taught: arrays.keys().any(|name| name.starts_with("reward/")),
+        })
+    }
+}
+
+impl TextTrainer {
+    /// All that a resumed run needs.
+    pub(super) fn save(&self) -> Arrays {
+        let mut arrays = match &self.stage {
+            Stage::Learning(learning) => prefixed(learning.trainer.to_arrays(), "learning/"),
+            Stage::Teaching(teaching) => {
+                let mut arrays = prefixed(teaching.ppo.to_arrays(), "ppo/");
+                if !teaching.given {
+                    arrays.extend(prefixed(teaching.reward.to_arrays(), "reward/"));
+                }
+                let fit = vec![
+                    u64::from(teaching.trusted),
+                    teaching.fitted.0,
+                    teaching.fitted.1,
+                    teaching.fit_left,
+                    u64::from(teaching.unscaled),
+                ];
+                arrays.insert("trainer/fit".to_owned(), Array::u64(fit));
+                arrays.insert("trainer/draws".to_owned(), Array::u64(teaching.draws.state().to_vec()));
+                let foreseen = Array::f64(&[teaching.foreseen.len()], teaching.foreseen.clone());
+                arrays.insert("trainer/foreseen".to_owned(), foreseen);
+                arrays
+            }
+            Stage::Done(_) => Arrays::new(),
+        };
+        let stage = match &self.stage {
+            Stage::Learning(learning) => learning.stage,
+            Stage::Teaching(teaching) => teaching.stage,
+            Stage::Done(stage) => *stage,
+        };
+        arrays.insert("trainer/stage".to_owned(), Array::u64(vec![stage as u64]));
+        arrays.insert("trainer/done".to_owned(), Array::u64(vec![u64::from(matches!(self.stage, Stage::Done(_)))]));
+        arrays.insert("trainer/steps".to_owned(), Array::u64(vec![self.steps]));
+        arrays.insert("trainer/window".to_owned(), Array::f64(&[2], self.window.to_vec()));
+        arrays
+    }
+
+    /// Goes on from what [`TextTrainer::save`] gave, in a stage that was entered.
+    pub(super) fn load(&mut self, arrays: &Arrays, saved: &Saved) -> Result<(), LabError> {
+        let words = |name: &str| arrays.get(name).and_then(Array::as_u64).ok_or_else(|| lacks(name));
+        self.window = saved.window;
+        match &mut self.stage {
+            Stage::Learning(learning) => learning.trainer.load_arrays(&unprefixed(arrays, "learning/"))?,
+            Stage::Teaching(teaching) => {
+                if !teaching.given {
+                    teaching.reward.load_arrays(&unprefixed(arrays, "reward/"))?;
+                }
+                teaching.ppo.load_arrays(&unprefixed(arrays, "ppo/"))?;
+                // The fifth word is of today: an earlier program scaled the rewards in the turn of the last step.
+                let &[trusted, count, newest, left, ref unscaled @ ..] = words("trainer/fit")? else {
+                    return Err(lacks("trainer/fit"));
+                };
+                (teaching.trusted, teaching.unscaled) = (trusted == 1, unscaled == [1]);
+                (teaching.fitted, teaching.fit_left) = ((count, newest), left);
+                let state: [u64; 4] = words("trainer/draws")?.try_into().map_err(|_| lacks("trainer/draws"))?;
+                teaching.draws = Stream::from_state(state);
+                teaching.foreseen = arrays
+                    .get("trainer/foreseen")
+                    .and_then(Array::as_f64)
+                    .ok_or_else(|| lacks("trainer/foreseen"))?
+                    .to_vec();
+            }
+            Stage::Done(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn lacks(name: &str) -> LabError {
+    LabError::Incomplete(name.to_owned())
+}
