@@ -1,5 +1,5 @@
 //! Proximal policy optimisation of a language model, top to bottom: [`TextPpo::collect`] writes completions and scores them under policy and
-//! reference, whoever calls judges them by any function at all, and [`TextPpo::learn`] takes the scores.
+//! reference, whoever calls judges them by any function at all, and [`TextPpo::learn`] takes the scores. [`TextPpo::update`] is all three.
 //!
 //! The details are those of lm-human-preferences (Ziegler et al. 2019) as collected in "The N implementation details of RLHF with PPO"
 //! (Huang et al. 2024): one temperature divides the logits of policy and reference, sampling and training; the reward of a token is −β times
