@@ -20,7 +20,6 @@ use super::dynamics::simd::{self, Instructions};
 use super::dynamics::workspace::Workspace;
 use super::model::Model;
 use group::{Evaluate, Group, Shared, StepGroup};
-use rayon::prelude::*;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -80,8 +79,8 @@ struct Lanes<L: Lane> {
     ctrl: Vec<f64>,
     /// One a thread, each in use by its own thread alone.
     workspaces: Vec<Mutex<Workspace<L>>>,
-    /// None where the caller's thread does it all.
-    pool: Option<rayon::ThreadPool>,
+    /// Those beside the caller's; none where that does it all.
+    helpers: Option<rayon::ThreadPool>,
 }
 
 impl<L: Lane> Lanes<L> {
@@ -93,11 +92,11 @@ impl<L: Lane> Lanes<L> {
         let count = worlds.div_ceil(L::LANES);
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = threads.unwrap_or_else(available).clamp(1, count.max(1));
-        let pool = match threads {
+        let helpers = match threads {
             1 => None,
             threads => {
                 let name = |index| format!("physics-{index}");
-                Some(rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build()?)
+                Some(rayon::ThreadPoolBuilder::new().num_threads(threads - 1).thread_name(name).build()?)
             }
         };
         let group = |index: usize| {
@@ -120,7 +119,7 @@ impl<L: Lane> Lanes<L> {
             ctrl: vec![0.0; worlds * model.nu()],
             shared: Shared { plan, layout, drift },
             worlds,
-            pool,
+            helpers,
             model,
         })
     }
@@ -183,28 +182,24 @@ impl<L: Lane> Backend for Lanes<L> {
         }
         self.ctrl.copy_from_slice(ctrl);
         let (shared, workspaces, rest) = (&self.shared, &self.workspaces, self.model.qpos0());
-        let one = |index: usize, group: &mut Group<L>, qpos: &mut [f64], qvel: &mut [f64]| {
-            let thread = rayon::current_thread_index().unwrap_or(0) % workspaces.len();
+        let states = self.qpos.chunks_mut(nq * L::LANES).zip(self.qvel.chunks_mut(nv * L::LANES));
+        let groups = Mutex::new(self.groups.iter_mut().zip(states).enumerate());
+        let next = || groups.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = |thread: usize| {
             // A workspace holds nothing between steps, so that one whose thread panicked is as good as any.
             let mut ws = workspaces[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            let rows = index * L::LANES * nu..index * L::LANES * nu + group.frozen.len() * nu;
-            L::run(StepGroup { shared, ws: &mut ws, group, rest, ctrl: &ctrl[rows], qpos, qvel, frame_skip });
-        };
-        let (qpos, qvel) = (&mut self.qpos, &mut self.qvel);
-        match &self.pool {
-            None => {
-                let states = qpos.chunks_mut(nq * L::LANES).zip(qvel.chunks_mut(nv * L::LANES));
-                for (index, (group, (qpos, qvel))) in self.groups.iter_mut().zip(states).enumerate() {
-                    one(index, group, qpos, qvel);
-                }
+            while let Some((index, (group, (qpos, qvel)))) = next() {
+                let rows = index * L::LANES * nu..index * L::LANES * nu + group.frozen.len() * nu;
+                L::run(StepGroup { shared, ws: &mut ws, group, rest, ctrl: &ctrl[rows], qpos, qvel, frame_skip });
             }
-            Some(pool) => pool.install(|| {
-                let states = qpos.par_chunks_mut(nq * L::LANES).zip(qvel.par_chunks_mut(nv * L::LANES));
-                self.groups
-                    .par_iter_mut()
-                    .zip(states)
-                    .enumerate()
-                    .for_each(|(index, (group, (qpos, qvel)))| one(index, group, qpos, qvel));
+        };
+        match &self.helpers {
+            None => work(0),
+            // The calling thread begins at once, and the others join it as they wake: to hand all of it over and wait would cost two wakings a step.
+            Some(helpers) => helpers.in_place_scope(|scope| {
+                let work = &work;
+                (1..workspaces.len()).for_each(|thread| scope.spawn(move |_| work(thread)));
+                work(0);
             }),
         }
         Ok(())
