@@ -15,6 +15,7 @@ use rand::seq::SliceRandom;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 /// Samples of a part at the least, so that there is more to compute than to hand over.
 const PART: usize = 128;
@@ -250,7 +251,11 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Waits for something that takes microseconds: spins first, and lets others run if it takes longer.
+/// What a thread sleeps that has waited for longer than it should.
+const NAP: Duration = Duration::from_micros(50);
+
+/// Waits for something that takes microseconds: spins first, and sleeps if it takes longer, for then the thread that it waits for may want this
+/// core.
 #[derive(Default)]
 pub(super) struct Patience(u32);
 
@@ -258,7 +263,7 @@ impl Patience {
     pub fn wait(&mut self) {
         match self.0 < 200 {
             true => (0..16).for_each(|_| std::hint::spin_loop()),
-            false => std::thread::yield_now(),
+            false => std::thread::sleep(NAP),
         }
         self.0 = self.0.saturating_add(1);
     }
