@@ -3,11 +3,11 @@
 
 #![cfg(unix)]
 
-use flipside::basics::{
-    Array, Arrays, Choice, Clip, Frames, ItemId, JudgementId, LogEntry, Pair, PairId, PairReason, Pose, Seed,
-};
 use flipside::settings::RunSettings;
 use flipside::store::{CheckpointHeader, Metric, Session, StoreError, npz};
+use flipside_core::{
+    Array, Arrays, Choice, Clip, Frames, ItemId, JudgementId, LogEntry, Pair, PairId, PairReason, Pose, Seed,
+};
 use rand::Rng;
 use rusqlite::{Connection, config::DbConfig};
 use std::collections::BTreeMap;

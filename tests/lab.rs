@@ -1,10 +1,10 @@
 //! The whole circle through the lab's own door: commands in, events and snapshots out, and what is on disk afterwards.
 
-use flipside::basics::{Choice, LogEntry};
 use flipside::lab::bench::{Plan, physics_of_session};
 use flipside::lab::{Command, Event, Lab, Link, Phase, Precision, SavedPolicy, Snapshot};
 use flipside::settings::{RewardSource, RunSettings, TeacherKind};
 use flipside::store::Session;
+use flipside_core::{Choice, LogEntry};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ fn until<T>(lab: &Lab, what: &str, mut found: impl FnMut(&Snapshot, &[Event]) ->
 }
 
 /// Answers the pair on show and waits for the receipt.
-fn answer(lab: &Lab, pair: flipside::basics::PairId, choice: Choice) {
+fn answer(lab: &Lab, pair: flipside_core::PairId, choice: Choice) {
     assert!(lab.send(Command::Judge { pair, choice, thinking_ms: 1200 }));
     until(lab, "the receipt", |_, events| {
         events.iter().any(|e| matches!(e, Event::Judged { pair: p, .. } if *p == pair)).then_some(())
@@ -88,7 +88,7 @@ fn a_teacher_takes_its_time_while_training_goes_on() {
     let more = until(&lab, "training after it", |s, _| (s.env_steps > steps + 20_000).then_some(s.labels));
     assert_eq!(more, 15);
     // Nobody answers for it.
-    lab.send(Command::Judge { pair: flipside::basics::PairId(1), choice: Choice::Left, thinking_ms: 1 });
+    lab.send(Command::Judge { pair: flipside_core::PairId(1), choice: Choice::Left, thinking_ms: 1 });
     until(&lab, "the refusal", |_, e| e.iter().any(|e| matches!(e, Event::Refused(_))).then_some(()));
     drop(lab);
     let standing = Session::open_to_read(&path).unwrap().standing().unwrap();

@@ -1,12 +1,12 @@
 //! Language models against what transformers computes from the same weights (tests/golden/text/models.py), and against themselves.
 
-use flipside::basics::Seed;
 use flipside::store::ModelFolder;
-use flipside::text::config::{Ending, Family, ModelConfig};
-use flipside::text::generate::{Sampling, generate};
-use flipside::text::lora::LoraSettings;
-use flipside::text::model::{Precision, Transformer, weights_bytes};
-use flipside::text::weights;
+use flipside_core::Seed;
+use flipside_text::config::{Ending, Family, ModelConfig};
+use flipside_text::generate::{Sampling, generate};
+use flipside_text::lora::LoraSettings;
+use flipside_text::model::{Precision, Transformer, weights_bytes};
+use flipside_text::weights;
 use serde_json::Value;
 use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};

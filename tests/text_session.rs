@@ -1,12 +1,12 @@
 //! A session in text mode, from judgements to PPO: interrupted in any way, its curves and answers are those of an undisturbed run.
 
-use flipside::basics::{Choice, LogEntry, Seed};
 use flipside::lab::{
     Event, ExampleKind, ExamplesPlan, Lab, Link, Noise, TokenizerPlan, measure_text, train_tokenizer, write_examples,
 };
 use flipside::settings::{RunSettings, TeacherKind, TextPrecision, TextRun, TextShape, TextStage};
 use flipside::store::{ModelFolder, SHARD, Session};
-use flipside::text::{Bundle, tokenizer_of};
+use flipside_core::{Choice, LogEntry, Seed};
+use flipside_text::{Bundle, tokenizer_of};
 use rand::RngExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! The real window on a display of its own: a key pressed there must reach the database. Set-up installs Xvfb and xdotool.
 
-use flipside::basics::Choice;
 use flipside::store::Session;
+use flipside_core::Choice;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -3,8 +3,8 @@
 
 use super::clock::SPEEDS;
 use super::mode::{Mode, TextTab};
-use crate::basics::Choice;
 use egui::{Key, KeyboardShortcut, Modifiers};
+use flipside_core::Choice;
 
 /// One thing a person can tell the desk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,12 +9,12 @@ use super::style::{CARD_RADIUS, GAP, Palette, semibold};
 use super::tokens::{Writing, Written, legend, length, note, show_written};
 use super::viewport::Slot;
 use super::widgets::{chip, count, duration, meter, name_scroll_bar, tip};
-use crate::basics::Completion;
 use crate::lab::{Phase, Snapshot, TeacherKind, TextStage, TextView};
 use egui::{
     Align, Align2, Button, CornerRadius, CursorIcon, FontFamily, FontId, Layout, Rect, RichText, Role, ScrollArea,
     Sense, Stroke, StrokeKind, TextStyle, Ui, UiBuilder, WidgetInfo, pos2, vec2,
 };
+use flipside_core::Completion;
 use std::sync::Arc;
 
 /// Height of the row of tabs, points.

@@ -10,11 +10,11 @@ use super::overlays::{NewRun, PaletteState};
 use super::probe::{Probe, ProbeReport};
 use super::viewport::Stage;
 use super::{DeskOptions, TaskChoice, style};
-use crate::basics::{Choice, Clip, JudgementId, PairId, Scene};
 use crate::lab::{Command, Event, PairView, Phase, Snapshot, TeacherKind};
 use crate::settings::RunSettings;
 use eframe::egui_wgpu::RenderState;
 use egui::{RawInput, ThemePreference, Ui, ViewportCommand};
+use flipside_core::{Choice, Clip, JudgementId, PairId, Scene};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

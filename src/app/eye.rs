@@ -3,14 +3,14 @@
 //!
 //! Both clips of a pair share one eye, and it goes on from pair to pair, so that what is compared is never how it was filmed.
 
-use crate::basics::{Clip, Scene};
-use crate::view::{Camera, Room};
+use flipside_core::{Clip, Scene};
+use flipside_view::{Camera, Room};
 use std::sync::Arc;
 
 /// An orbit camera that knows how far away it needs to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Eye {
-    /// Turned and moved by the person. The target's z is the height looked at; x and y are filled in by [`Track::aim`](crate::view::Track::aim).
+    /// Turned and moved by the person. The target's z is the height looked at; x and y are filled in by [`Track::aim`](flipside_view::Track::aim).
     pub camera: Camera,
     /// The room that everything seen so far takes …
     room: Room,
@@ -43,8 +43,8 @@ impl Eye {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::basics::{Frames, Geom, ItemId, Pose, Shape};
-    use crate::view::Track;
+    use flipside_core::{Frames, Geom, ItemId, Pose, Shape};
+    use flipside_view::Track;
 
     const TURNED: [f32; 4] = [std::f32::consts::FRAC_1_SQRT_2, 0.0, std::f32::consts::FRAC_1_SQRT_2, 0.0];
 

@@ -38,7 +38,7 @@ impl NewRun {
         // Asked once: drivers take their time to answer, and the form should open at once the next time.
         static GRAPHICS: OnceLock<Option<String>> = OnceLock::new();
         let graphics = GRAPHICS.get_or_init(|| {
-            let adapter = crate::view::adapters().into_iter().find(|adapter| adapter.computes)?;
+            let adapter = flipside_view::adapters().into_iter().find(|adapter| adapter.computes)?;
             Some(if adapter.kind == "software" { format!("{}, a software driver", adapter.name) } else { adapter.name })
         });
         let graphics = graphics.clone();

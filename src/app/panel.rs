@@ -9,7 +9,6 @@ use super::question::View;
 use super::style::{CARD_RADIUS, Palette, semibold};
 use super::viewport::Slot;
 use super::widgets::{count, duration, main_button, meter, name_scroll_bar, number, tip};
-use crate::basics::Choice;
 use crate::lab::{Command, Curve, Phase, Snapshot, TeacherKind};
 use crate::settings::RewardSource;
 use egui::{
@@ -17,6 +16,7 @@ use egui::{
     Sense, Slider, Stroke, StrokeKind, Ui, Vec2b, WidgetInfo, vec2,
 };
 use egui_plot::{Line, Plot, PlotPoints};
+use flipside_core::Choice;
 
 const WIDTH: f32 = 320.0;
 const POLICY_HEIGHT: f32 = 128.0;

@@ -5,7 +5,7 @@
 //! Keys are pressed by putting key events into the window's own input, so that a measured pick goes the way of a real one.
 
 use super::DeskCommand;
-use crate::basics::PairId;
+use flipside_core::PairId;
 use std::time::{Duration, Instant};
 
 /// What a measured desk does: it answers pairs by itself until both limits are reached or it ran for ten times its seconds.

@@ -7,13 +7,13 @@ use super::mode::Mode;
 use super::style::{CARD_RADIUS, GAP, Palette};
 use super::viewport::{Shot, Slot};
 use super::widgets::{answer_button, chip, count, main_button, round_corners};
-use crate::basics::{Choice, Clip, PairReason};
 use crate::lab::{Phase, Snapshot};
 use egui::emath::GuiRounding as _;
 use egui::{
     Align, Align2, CornerRadius, CursorIcon, FontFamily, FontId, Layout, PointerButton, Rect, Response, RichText, Role,
     Sense, Stroke, StrokeKind, TextStyle, Ui, UiBuilder, WidgetInfo, pos2, vec2,
 };
+use flipside_core::{Choice, Clip, PairReason};
 use std::sync::Arc;
 
 /// How long an answer glows, seconds.

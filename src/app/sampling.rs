@@ -6,12 +6,12 @@ use super::mode::can_answer;
 use super::style::{CARD_RADIUS, GAP, Palette, semibold};
 use super::tokens::{Writing, Written, length, note, show_written};
 use super::widgets::number;
-use crate::basics::Completion;
 use crate::lab::{Snapshot, TextSample, TextView};
 use egui::{
     Align2, Button, CornerRadius, FontFamily, FontId, Key, KeyboardShortcut, Modifiers, Rect, RichText, Role, Sense,
     Stroke, StrokeKind, TextEdit, Ui, UiBuilder, WidgetInfo, pos2, vec2,
 };
+use flipside_core::Completion;
 
 /// Size of a table's text, points.
 const SMALL: f32 = 13.0;

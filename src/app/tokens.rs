@@ -2,12 +2,12 @@
 
 use super::style::Palette;
 use super::widgets::mix;
-use crate::basics::Completion;
 use egui::text::{LayoutJob, TextFormat};
 use egui::{
     Align, Align2, Color32, CornerRadius, FontFamily, FontId, Galley, Id, PopupAnchor, Rect, Response, RichText, Role,
     Sense, Tooltip, Ui, Vec2, WidgetInfo, pos2, vec2,
 };
+use flipside_core::Completion;
 use std::sync::Arc;
 
 /// |log π − log π_ref| at which a colour is as strong as it gets, nats: e² = 7.4 times as likely, or as unlikely.

@@ -4,11 +4,11 @@
 //! A picture is drawn only when something in it changed, at the size in pixels that it has on the screen. Without a device (a test,
 //! a driver that failed) there are no pictures, and the views stay plain rectangles that can still be named, hovered and clicked.
 
-use crate::basics::{Clip, Scene};
-use crate::view::{Camera, Look, Renderer, Track, interpolate};
 use eframe::egui_wgpu::{Callback, CallbackResources, CallbackTrait, RenderState, SurfaceConfig, WgpuConfiguration};
 use eframe::wgpu;
 use egui::{PaintCallbackInfo, Rect, Shape};
+use flipside_core::{Clip, Scene};
+use flipside_view::{Camera, Look, Renderer, Track, interpolate};
 use std::sync::Arc;
 
 const PICTURE_SHADER: &str = include_str!("../../shaders/desk/picture.wgsl");

@@ -1,7 +1,8 @@
 //! What can be typed. What it means is in `settings`; each verb's struct turns itself into those.
 
 use crate::lab::{Precision, ThreadsPerWorld};
-use crate::settings::{Habits, RewardSource, RunSettings, TaskSpec, TeacherKind, TextPrecision, envs};
+use crate::settings::folders::task_folders;
+use crate::settings::{Habits, RewardSource, RunSettings, TaskSpec, TeacherKind, TextPrecision};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -143,7 +144,7 @@ impl Train {
     /// The run that these words ask for.
     pub fn settings(&self) -> RunSettings {
         // What is wrong with the task's file is said when the run opens it.
-        let planned = || envs::load(&self.task).map_or(TaskSpec::ENV_STEPS, |files| files.spec.env_steps());
+        let planned = || task_folders().load(&self.task).map_or(TaskSpec::ENV_STEPS, |files| files.spec.env_steps());
         RunSettings {
             task: self.task.clone(),
             reward: match self.reward {

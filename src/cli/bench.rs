@@ -7,8 +7,8 @@ use crate::lab::bench::{Plan, Speed, cores, physics, physics_of_session, ppo, pr
 use crate::lab::{
     LearningPlan, Precision, PreferencePlan, PreferenceRow, SHADER, TextSpeedPlan, learning, preferences, text_speed,
 };
-use crate::view::chart;
 use anyhow::{Context, anyhow, bail};
+use flipside_view::chart;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;

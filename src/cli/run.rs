@@ -2,10 +2,11 @@
 
 use super::arguments::{DeskArguments, Eval, Export, ExportWhat, Film, Rollout, Train};
 use crate::app::{DeskOptions, ProbePlan, TaskChoice};
-use crate::basics::Clip;
 use crate::lab::{self, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
-use crate::settings::{RewardSource, RunSettings, TaskSpec, TeacherKind, envs};
+use crate::settings::folders::task_folders;
+use crate::settings::{RewardSource, RunSettings, TaskSpec, TeacherKind};
 use anyhow::{Context, bail};
+use flipside_core::Clip;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -39,7 +40,7 @@ fn desk_settings(arguments: &DeskArguments) -> RunSettings {
     let task = arguments.task.clone().unwrap_or(defaults.task.clone());
     RunSettings {
         // What is wrong with the task's file is said when the run opens it.
-        env_steps: envs::load(&task).map_or(TaskSpec::UNHURRIED, |files| files.spec.desk_steps()),
+        env_steps: task_folders().load(&task).map_or(TaskSpec::UNHURRIED, |files| files.spec.desk_steps()),
         task,
         reward: RewardSource::Preferences,
         teacher: TeacherKind::Person,
@@ -182,15 +183,15 @@ pub fn film(arguments: &Film) -> anyhow::Result<()> {
     let frames =
         lab::run_policy(&saved.task, &saved.policy, &saved.settings.backend, arguments.seconds, arguments.seed)?;
     let clip = clip_of(&saved, frames);
-    crate::view::film::film(&arguments.output, &saved.task.model().scene(), &clip)
+    flipside_view::film::film(&arguments.output, &saved.task.model().scene(), &clip)
         .with_context(|| format!("could not film to {}", arguments.output.display()))?;
     println!("{}", arguments.output.display());
     Ok(())
 }
 
-pub(super) fn clip_of(saved: &SavedPolicy, frames: crate::basics::Frames) -> Clip {
+pub(super) fn clip_of(saved: &SavedPolicy, frames: flipside_core::Frames) -> Clip {
     Clip {
-        id: crate::basics::ItemId(0),
+        id: flipside_core::ItemId(0),
         task: saved.task.name().to_owned(),
         dt: saved.task.dt() as f32,
         recorded_at: saved.env_steps,
@@ -237,7 +238,7 @@ pub fn tasks(as_json: bool) -> anyhow::Result<()> {
 
 /// Lists what can compute and draw here.
 pub fn devices(as_json: bool) -> anyhow::Result<()> {
-    let adapters = crate::view::adapters();
+    let adapters = flipside_view::adapters();
     let (libtorch, cuda) = lab::libtorch_devices();
     let processor = lab::bench::processor();
     let instructions = lab::bench::instruction_sets();

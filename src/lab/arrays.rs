@@ -1,7 +1,7 @@
 //! Named arrays of several learners in one checkpoint, each learner's under a prefix.
 
 use super::LabError;
-use crate::basics::{Array, Arrays};
+use flipside_core::{Array, Arrays};
 
 /// The whole numbers under a name.
 pub(super) fn words<'a>(arrays: &'a Arrays, name: &str) -> Result<&'a [u64], LabError> {

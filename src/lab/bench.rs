@@ -3,12 +3,13 @@
 use super::on_device::OnDevice;
 use super::trainer::Trainer;
 use super::{LabError, SavedPolicy};
-use crate::basics::{ItemId, Seed};
-use crate::compute::Checks;
-use crate::gym::{Autoreset, Space, Task, VectorEnv};
-use crate::learn::{Acting, Policy, Ppo, Rollout};
-use crate::physics::{self, Backend, Making, Precision, ThreadsPerWorld};
+use crate::settings::folders::task_folders;
 use crate::settings::{RewardSource, RunSettings};
+use flipside_core::{ItemId, Seed};
+use flipside_envs::gym::{Autoreset, Space, Task, VectorEnv};
+use flipside_envs::physics::{self, Backend, Making, Precision, ThreadsPerWorld};
+use flipside_gpu::Checks;
+use flipside_learn::{Acting, Policy, Ppo, Rollout};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -104,7 +105,7 @@ impl Plan {
 ///
 /// An unknown task or backend.
 pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
-    let task = Arc::new(Task::load(&plan.task)?);
+    let task = Arc::new(Task::load_from(&task_folders(), &plan.task)?);
     let mut stream = Seed(0).stream("bench");
     let space: Space = task.action_space();
     physics_under(plan, &task, |_, worlds, actions| {
@@ -124,7 +125,7 @@ pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
 pub fn physics_of_session(plan: &Plan, folder: &Path) -> Result<Speed, LabError> {
     let saved = SavedPolicy::load(folder)?;
     let policy: Policy = saved.policy;
-    let task = Arc::new(Task::load(&saved.settings.task)?);
+    let task = Arc::new(Task::load_from(&task_folders(), &saved.settings.task)?);
     let plan = Plan { task: saved.settings.task, ..plan.clone() };
     physics_under(&plan, &task, |obs, worlds, actions| *actions = policy.act_mean(obs, worlds))
 }

@@ -7,10 +7,10 @@
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
 use super::evaluate::sample_rows;
-use crate::basics::{Array, Arrays};
-use crate::gym::Task;
-use crate::learn::Policy;
-use crate::preference::RewardModel;
+use flipside_core::{Array, Arrays};
+use flipside_envs::gym::Task;
+use flipside_learn::Policy;
+use flipside_preference::RewardModel;
 use std::sync::Arc;
 
 /// Candidates from the run's last policy are put aside so often in the course of a run.

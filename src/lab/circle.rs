@@ -3,8 +3,8 @@
 use super::ledger::Offered;
 use super::vocabulary::{DisputedView, Snapshot, TeacherKind};
 use super::{LabError, control::Label, trainer::Trainer};
-use crate::basics::Arrays;
-use crate::preference::Alarm;
+use flipside_core::Arrays;
+use flipside_preference::Alarm;
 use std::sync::Arc;
 use std::time::Duration;
 

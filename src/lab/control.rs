@@ -1,7 +1,7 @@
 //! What the ledger wants of the worker, as one small shared value: the worker looks at it between minibatches and never waits for a queue.
 
-use crate::basics::{Choice, Item, JudgementId, PairId};
 use crate::settings::TeacherKind;
+use flipside_core::{Choice, Item, JudgementId, PairId};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A standing judgement with what it is about.

@@ -16,31 +16,31 @@ pub enum LabError {
     Folders(#[from] crate::settings::folders::FolderError),
     /// The task or its robot.
     #[error(transparent)]
-    Task(#[from] crate::gym::TaskError),
+    Task(#[from] flipside_envs::gym::TaskError),
     /// Stepping the task.
     #[error(transparent)]
-    Env(#[from] crate::gym::EnvError),
+    Env(#[from] flipside_envs::gym::EnvError),
     /// The physics backend.
     #[error(transparent)]
-    Physics(#[from] crate::physics::PhysicsError),
+    Physics(#[from] flipside_envs::physics::PhysicsError),
     /// The policy or its training.
     #[error(transparent)]
-    Learn(#[from] crate::learn::LearnError),
+    Learn(#[from] flipside_learn::LearnError),
     /// The reward model or its training.
     #[error(transparent)]
-    Preference(#[from] crate::preference::PreferenceError),
+    Preference(#[from] flipside_preference::PreferenceError),
     /// The tokenizer of a language model.
     #[error(transparent)]
-    Tokenizer(#[from] crate::text::tokenizer::TokenizerError),
+    Tokenizer(#[from] flipside_text::tokenizer::TokenizerError),
     /// A file of texts.
     #[error(transparent)]
-    Data(#[from] crate::text::data::DataError),
+    Data(#[from] flipside_text::data::DataError),
     /// A language model's folder.
     #[error(transparent)]
-    Bundle(#[from] crate::text::BundleError),
+    Bundle(#[from] flipside_text::BundleError),
     /// A language model.
     #[error(transparent)]
-    Model(#[from] crate::text::ModelError),
+    Model(#[from] flipside_text::ModelError),
     /// What a run in text mode is given does not go together; the sentence says what to do.
     #[error("{0}")]
     Text(String),
@@ -64,7 +64,8 @@ pub enum LabError {
 impl LabError {
     /// Whether somebody asked to stop, rather than something being wrong.
     pub fn is_cancelled(&self) -> bool {
-        use crate::{learn::LearnError, preference::PreferenceError};
+        use flipside_learn::LearnError;
+        use flipside_preference::PreferenceError;
         matches!(
             self,
             LabError::Cancelled

@@ -1,11 +1,11 @@
 //! What a finished policy does: its true return over many episodes, and its frames for a film. No tensors: the network's plain arrays suffice.
 
 use super::{LabError, task_of};
-use crate::basics::{Arrays, Frames, Pose};
-use crate::gym::{FlipCounter, Task, VectorEnv};
-use crate::learn::Policy;
 use crate::settings::RunSettings;
 use crate::store::Session;
+use flipside_core::{Arrays, Frames, Pose};
+use flipside_envs::gym::{FlipCounter, Task, VectorEnv};
+use flipside_learn::Policy;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;

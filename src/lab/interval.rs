@@ -1,7 +1,7 @@
 //! How a benchmark's few seeds are summed up: the interquartile mean and a bootstrap interval around it (Agarwal et al. 2021, "Deep reinforcement
 //! learning at the edge of the statistical precipice").
 
-use crate::basics::Stream;
+use flipside_core::Stream;
 use rand::RngExt;
 use serde::Serialize;
 
@@ -46,7 +46,7 @@ fn interquartile_mean(mut numbers: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::basics::Seed;
+    use flipside_core::Seed;
     use rand_distr::{Distribution, StandardNormal};
 
     #[test]

@@ -7,16 +7,16 @@ use super::circle::Values;
 use super::control::Label;
 use super::ledger::Offered;
 use super::vocabulary::{DisputedView, PairView};
-use crate::basics::{
+use crate::settings::{ExploreSettings, LabelSettings, RunSettings};
+use flipside_core::{
     Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, PairReason, Pose, Seed, Stream, both_clips,
 };
-use crate::gym::Task;
-use crate::learn::{Rollout, whiten};
-use crate::preference::{
+use flipside_envs::gym::Task;
+use flipside_learn::{Rollout, whiten};
+use flipside_preference::{
     Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, Scores,
     StepRecord, Unjudged, choose_pairs, choose_past_pairs, disputed, rank_pairs,
 };
-use crate::settings::{ExploreSettings, LabelSettings, RunSettings};
 use rand::{RngExt, seq::IndexedRandom};
 use std::collections::HashMap;
 use std::sync::Arc;

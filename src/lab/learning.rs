@@ -4,9 +4,10 @@
 use super::bench::{cores, processor};
 use super::trainer::Trainer;
 use super::{LabError, evaluate};
-use crate::basics::ItemId;
-use crate::gym::Task;
-use crate::settings::{RewardSource, RunSettings, envs};
+use crate::settings::folders::task_folders;
+use crate::settings::{RewardSource, RunSettings};
+use flipside_core::ItemId;
+use flipside_envs::gym::Task;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,11 +77,11 @@ const LOOK_EPISODES: usize = 20;
 pub fn learning(plan: &LearningPlan, done: &mut dyn FnMut(&str, &LearningRun)) -> Result<Vec<Learning>, LabError> {
     let names: Vec<String> = match &plan.task {
         Some(name) => vec![name.clone()],
-        None => envs::list().into_iter().map(|entry| entry.name).collect(),
+        None => task_folders().list().into_iter().map(|entry| entry.name).collect(),
     };
     let mut all = vec![];
     for name in names {
-        let task = Arc::new(Task::load(&name)?);
+        let task = Arc::new(Task::load_from(&task_folders(), &name)?);
         let Some(benchmark) = task.spec().benchmark.clone() else {
             if plan.task.is_some() {
                 return Err(LabError::NoBenchmark(name));

@@ -4,14 +4,14 @@
 use super::board::Board;
 use super::control::{Control, Label};
 use super::{Command, Curve, Event, PairView, Phase};
-use crate::basics::{
+use crate::settings::{Habits, RunSettings, TeacherKind};
+use crate::store::{CheckpointHeader, Metric, Session, StoreError};
+use flipside_core::{
     Arrays, Choice, Item, ItemId, Judgement, JudgementId, Pair, PairId, PairReason, Seed, Stream, both_clips,
     both_completions,
 };
-use crate::preference::{SimulatedTeacher, Usual, consistency};
-use crate::settings::{Habits, RunSettings, TeacherKind};
-use crate::store::{CheckpointHeader, Metric, Session, StoreError};
-use crate::text::teacher::{GoldTeacher, Noise};
+use flipside_preference::{SimulatedTeacher, Usual, consistency};
+use flipside_text::teacher::{GoldTeacher, Noise};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

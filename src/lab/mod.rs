@@ -44,16 +44,17 @@ pub use text::{
 };
 pub use vocabulary::*;
 
-use crate::basics::{Arrays, ItemId, Scene};
-use crate::gym::Task;
-use crate::physics::{self, PhysicsError};
-pub use crate::physics::{Precision, SHADER, ThreadsPerWorld};
+use crate::settings::folders::task_folders;
 use crate::settings::{RewardSource, RunSettings, TextRun};
 use crate::store::{Session, StoreError};
-pub use crate::text::teacher::Noise;
 use board::Board;
 use circle::Circle;
 use control::{Control, Wishes};
+use flipside_core::{Arrays, ItemId, Scene};
+use flipside_envs::gym::Task;
+use flipside_envs::physics::{self, PhysicsError};
+pub use flipside_envs::physics::{Precision, SHADER, ThreadsPerWorld};
+pub use flipside_text::teacher::Noise;
 use ledger::{Ledger, Message};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -278,7 +279,7 @@ const KEPT: &str = "kept";
 
 /// The task that a new run names, on a backend that holds its robot.
 fn playable(asked: &RunSettings) -> Result<Task, LabError> {
-    let task = Task::load(&asked.task)?;
+    let task = Task::load_from(&task_folders(), &asked.task)?;
     match physics::backend(&asked.backend, Precision::default(), task.model().clone(), 1, Some(1)) {
         // The run goes on without a graphics device.
         Ok(_) | Err(PhysicsError::Device(_)) => Ok(task),
@@ -289,7 +290,7 @@ fn playable(asked: &RunSettings) -> Result<Task, LabError> {
 /// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because an episode's end
 /// would tell the policy what the reward model has not.
 pub(crate) fn task_of(settings: &RunSettings) -> Result<Arc<Task>, LabError> {
-    let task = Task::load(&settings.task)?;
+    let task = Task::load_from(&task_folders(), &settings.task)?;
     Ok(Arc::new(match settings.reward {
         RewardSource::True => task,
         RewardSource::Preferences => task.fixed_horizon(),

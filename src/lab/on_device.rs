@@ -1,14 +1,14 @@
 //! Worlds, policy and reward model together on one graphics device: rollouts that never leave it until they are whole.
 
 use super::LabError;
-use crate::basics::Seed;
-use crate::compute::{Checks, Device, DeviceError};
-use crate::gym::{DeviceEnv, DeviceRollout, EnvError, Task};
-use crate::learn::{Acting, DeviceActor, Policy, Rollout};
-use crate::physics::Making;
-use crate::preference::{DeviceScorer, RewardModel, Scores};
 use crate::settings::folders::cache_folder;
 use crate::store::{keep_shaders, read_shaders};
+use flipside_core::Seed;
+use flipside_envs::gym::{DeviceEnv, DeviceRollout, EnvError, Task};
+use flipside_envs::physics::Making;
+use flipside_gpu::{Checks, Device, DeviceError};
+use flipside_learn::{Acting, DeviceActor, Policy, Rollout};
+use flipside_preference::{DeviceScorer, RewardModel, Scores};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -221,11 +221,11 @@ fn keep(device: &Device, checks: Checks, kept: Option<Vec<u8>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gym::{Autoreset, VectorEnv};
-    use crate::learn::Ppo;
-    use crate::physics::ThreadsPerWorld::{self, One, Team};
-    use crate::physics::{Precision, backend};
     use crate::settings::{PpoSettings, TaskSpec};
+    use flipside_envs::gym::{Autoreset, VectorEnv};
+    use flipside_envs::physics::ThreadsPerWorld::{self, One, Team};
+    use flipside_envs::physics::{Precision, backend};
+    use flipside_learn::Ppo;
 
     fn policy(task: &Task) -> Policy {
         Ppo::new(task.obs_dim(), task.act_dim(), PpoSettings::default(), Seed(5)).unwrap().policy()

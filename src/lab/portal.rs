@@ -1,12 +1,12 @@
 //! What the command line asks of the rooms apart from a running session: lists, replays and exports.
 
 use super::{LabError, SavedPolicy};
-use crate::gym::{RolloutOut, Task, rollout_from};
-use crate::learn::{CudaLibrary, Policy, cuda_devices, cuda_library};
-use crate::physics::{self, Precision};
-use crate::settings::envs;
+use crate::settings::folders::task_folders;
 use crate::store::npz::{self, Axis, Values};
 use crate::store::{LabelFrames, PolicyMetadata, Session, export_policy};
+use flipside_envs::gym::{RolloutOut, Task, rollout_from};
+use flipside_envs::physics::{self, Precision};
+use flipside_learn::{CudaLibrary, Policy, cuda_devices, cuda_library};
 use serde::Serialize;
 use std::path::Path;
 
@@ -29,7 +29,8 @@ pub struct TaskLine {
 
 /// Every task that can be named, in the names' order; one with a wrong file says so.
 pub fn tasks() -> Vec<TaskLine> {
-    envs::list()
+    task_folders()
+        .list()
         .into_iter()
         .map(|entry| TaskLine {
             name: entry.name,
@@ -52,7 +53,7 @@ const REPLAY_WORLDS: usize = 64;
 ///
 /// Unknown names, arrays that are missing or do not fit the robot, files that cannot be read or written.
 pub fn replay(task: &str, backend: &str, precision: Precision, input: &Path, output: &Path) -> Result<(), LabError> {
-    let task = Task::load(task)?;
+    let task = Task::load_from(&task_folders(), task)?;
     let model = task.model().clone();
     let (nq, nv, nu, o) = (model.nq(), model.nv(), model.nu(), task.obs_dim());
     let (n, t) = (Axis::Free("N"), Axis::Free("T"));

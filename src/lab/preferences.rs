@@ -8,11 +8,12 @@ use super::interval::Interval;
 use super::ledger::{simulated, usual};
 use super::trainer::Trainer;
 use super::{LabError, TeacherKind};
-use crate::basics::{Item, ItemId, JudgementId, PairId, Seed};
-use crate::gym::{Task, TaskError};
-use crate::learn::OneThread;
+use crate::settings::folders::task_folders;
 use crate::settings::{RewardSource, RunSettings};
 use crate::store::{append_result, read_results};
+use flipside_core::{Item, ItemId, JudgementId, PairId, Seed};
+use flipside_envs::gym::{Task, TaskError};
+use flipside_learn::OneThread;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -225,7 +226,7 @@ struct Job {
 
 /// A task by name, with `set` over its file.
 fn task_with(name: &str, set: &str) -> Result<Task, LabError> {
-    let task = Task::load(name)?;
+    let task = Task::load_from(&task_folders(), name)?;
     if set.is_empty() {
         return Ok(task);
     }

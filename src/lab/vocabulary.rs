@@ -1,9 +1,9 @@
 //! The words that cross between the lab and whoever drives it: the window, the terminal, a test.
 
-use crate::basics::{
+pub use crate::settings::{TeacherKind, TextStage};
+use flipside_core::{
     Choice, Clip, Completion, Item, JudgementId, PairId, PairReason, Scene, both_clips, both_completions,
 };
-pub use crate::settings::{TeacherKind, TextStage};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;

@@ -5,7 +5,7 @@ use super::circle::Circle;
 use super::control::{Control, Wishes};
 use super::ledger::Message;
 use super::{DisputedView, Event, LabError, Phase, Snapshot, priority};
-use crate::learn::OneThread;
+use flipside_learn::OneThread;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -2,9 +2,9 @@
 //! processor's physics, which computes the same equations, and says so.
 
 use super::LabError;
-use crate::compute::DeviceError;
-use crate::gym::{Autoreset, EnvError, Task, VectorEnv};
-use crate::physics::{self, PhysicsError, Precision};
+use flipside_envs::gym::{Autoreset, EnvError, Task, VectorEnv};
+use flipside_envs::physics::{self, PhysicsError, Precision};
+use flipside_gpu::DeviceError;
 use std::sync::Arc;
 
 /// What takes the place of a graphics device.

@@ -1,6 +1,7 @@
 //! Where things lie on this machine.
 
 use directories::ProjectDirs;
+use flipside_envs::tasks::Folders;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -25,6 +26,12 @@ pub enum FolderError {
         /// The system's words.
         source: io::Error,
     },
+}
+
+/// Where a person's own tasks are searched: the folder that `FLIPSIDE_ENVS` names, if set, then `envs` in the working directory.
+pub fn task_folders() -> Folders {
+    let own = env::var_os("FLIPSIDE_ENVS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    Folders(own.into_iter().chain([PathBuf::from("envs")]).collect())
 }
 
 /// The folder that sessions lie in: what `FLIPSIDE_SESSIONS` names, or `flipside/sessions` where this system keeps programs' data

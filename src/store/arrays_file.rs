@@ -2,7 +2,7 @@
 //!
 //! The format has no checksum, so our own files carry one in their metadata: see [`encode`].
 
-use crate::basics::{Array, ArrayData, Arrays, fnv1a, fnv1a_on};
+use flipside_core::{Array, ArrayData, Arrays, fnv1a, fnv1a_on};
 use safetensors::tensor::{Dtype, SafeTensors, View, serialize};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -45,7 +45,7 @@ pub(super) fn encode_plain<'a, S: AsRef<str> + Ord + Display>(
     metadata: HashMap<String, String>,
     arrays: impl IntoIterator<Item = (S, &'a Array)>,
 ) -> Result<Vec<u8>, String> {
-    serialize(arrays, Some(metadata)).map_err(|e| e.to_string())
+    serialize(arrays.into_iter().map(|(name, array)| (name, Viewed(array))), Some(metadata)).map_err(|e| e.to_string())
 }
 
 /// Any safetensors file of the number types that [`ArrayData`] knows.
@@ -92,15 +92,18 @@ fn checksum(header: &str, arrays: &Arrays) -> String {
     let mut hash = sized(fnv1a(b""), header.as_bytes());
     for (name, array) in arrays {
         hash = sized(hash, name.as_bytes());
-        hash = sized(hash, format!("{:?} {:?}", array.dtype(), array.shape).as_bytes());
+        hash = sized(hash, format!("{:?} {:?}", Viewed(array).dtype(), array.shape).as_bytes());
         hash = sized(hash, &bytes(array));
     }
     format!("{hash:016x}")
 }
 
-impl View for &Array {
+/// An array in safetensors' eyes.
+struct Viewed<'a>(&'a Array);
+
+impl View for Viewed<'_> {
     fn dtype(&self) -> Dtype {
-        match &self.data {
+        match &self.0.data {
             ArrayData::F32(_) => Dtype::F32,
             ArrayData::F64(_) => Dtype::F64,
             ArrayData::Bf16(_) => Dtype::BF16,
@@ -111,15 +114,15 @@ impl View for &Array {
     }
 
     fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.0.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(bytes(self))
+        Cow::Owned(bytes(self.0))
     }
 
     fn data_len(&self) -> usize {
-        self.bytes()
+        self.0.bytes()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::session::CHECKPOINTS;
 use super::{Session, StoreError, arrays_file, disk};
-use crate::basics::Arrays;
+use flipside_core::Arrays;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::ErrorKind;
@@ -233,7 +233,7 @@ fn read(path: &Path) -> Result<Read, StoreError> {
 mod tests {
     use super::super::clips::fixtures::session;
     use super::*;
-    use crate::basics::Array;
+    use flipside_core::Array;
 
     fn arrays(x: u64) -> Arrays {
         let weights = (0..50).map(|i| (x * 100 + i) as f32).collect();

@@ -2,7 +2,7 @@
 //! damage when it is read.
 
 use super::{Session, StoreError};
-use crate::basics::{Clip, Frames, ItemId, Pair, PairId, Pose, fnv1a, fnv1a_on};
+use flipside_core::{Clip, Frames, ItemId, Pair, PairId, Pose, fnv1a, fnv1a_on};
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior};
 use serde::Serialize;
@@ -320,13 +320,13 @@ pub(super) fn from_word<T: DeserializeOwned>(row: &Row, column: &str) -> rusqlit
 #[cfg(test)]
 pub(super) mod fixtures {
     use super::*;
-    use crate::basics::PairReason;
     use crate::settings::RunSettings;
+    use flipside_core::PairReason;
 
     /// A clip of small random sizes with awkward numbers in it, the same for the same id.
     pub fn clip(id: u64) -> Clip {
         use rand::Rng;
-        let mut stream = crate::basics::Seed(id).stream("clip");
+        let mut stream = flipside_core::Seed(id).stream("clip");
         let [steps, bodies, obs_dim, act_dim] = std::array::from_fn(|_| 1 + (stream.next_u64() % 7) as usize);
         let mut numbers = |n: usize| -> Vec<f32> {
             // Random bits: subnormals, huge numbers and negative zeros among them; only infinities and NaN are replaced.

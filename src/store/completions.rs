@@ -2,7 +2,7 @@
 
 use super::clips::{Refused, insert_pair};
 use super::{Session, StoreError};
-use crate::basics::{Completion, Item, ItemId, Pair, both_clips, both_completions, fnv1a};
+use flipside_core::{Completion, Item, ItemId, Pair, both_clips, both_completions, fnv1a};
 use rusqlite::{OptionalExtension, Transaction};
 use std::sync::Arc;
 
@@ -101,8 +101,8 @@ fn insert(transaction: &Transaction, completion: &Completion, json: &str) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::basics::{Choice, PairId, PairReason};
     use crate::settings::{RunSettings, TextRun};
+    use flipside_core::{Choice, PairId, PairReason};
 
     fn completion(id: u64) -> Completion {
         Completion {

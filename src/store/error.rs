@@ -1,6 +1,6 @@
 //! Why the store refused: one sentence each, which ends with what to do next.
 
-use crate::basics::{ItemId, JudgementId, PairId};
+use flipside_core::{ItemId, JudgementId, PairId};
 use rusqlite::ErrorCode;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What leaves a session for other programs: the labels as JSON lines, the policy as a plain safetensors file.
 
 use super::{Session, StoreError, arrays_file, disk};
-use crate::basics::{Array, ArrayData, Arrays, Choice, Clip, PairReason, both_completions};
+use flipside_core::{Array, ArrayData, Arrays, Choice, Clip, PairReason, both_completions};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::File;
@@ -263,7 +263,7 @@ fn policy_arrays(arrays: &Arrays) -> Result<(Arrays, usize, usize), String> {
 mod tests {
     use super::super::clips::fixtures::*;
     use super::*;
-    use crate::basics::PairId;
+    use flipside_core::PairId;
     use serde_json::Value;
 
     #[test]

@@ -1,8 +1,9 @@
 //! The log of judgements: the one record that must never be lost.
 
 use super::clips::{Refused, damaged, from_word, word};
+use super::schema::log_head;
 use super::{Session, StoreError};
-use crate::basics::{Choice, Judgement, JudgementId, LogEntry, PairId, fnv1a, fnv1a_on, standing};
+use flipside_core::{Choice, Judgement, JudgementId, LogEntry, PairId, fnv1a, fnv1a_on, standing};
 use rusqlite::{OptionalExtension, Row, Transaction};
 
 impl Session {
@@ -59,7 +60,7 @@ impl Session {
     /// The whole log, oldest first.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where an entry was changed or is missing.
+    /// [`StoreError::Damaged`] where an entry was changed or is missing, the newest ones included.
     pub fn log(&self) -> Result<Vec<LogEntry>, StoreError> {
         self.sql(|db| {
             let mut statement = db.prepare_cached("SELECT * FROM log ORDER BY entry")?;
@@ -82,7 +83,12 @@ impl Session {
                 }
                 log.push(entry);
             }
-            Ok(log)
+            match log_head(db)? {
+                Some((length, head)) if (length, head) != (log.len() as u64, chain) => {
+                    Err(damaged(format!("the log ends at entry {}, but {length} were written", log.len())))
+                }
+                _ => Ok(log),
+            }
         })
     }
 
@@ -155,7 +161,7 @@ mod tests {
         for id in 0..PAIRS {
             put_pair(&mut session, id);
         }
-        let mut stream = crate::basics::Seed(3).stream("log");
+        let mut stream = flipside_core::Seed(3).stream("log");
         let mut expected = Vec::new();
         for at_ms in 0..300_i64 {
             let stands: Vec<JudgementId> = standing(&expected).iter().map(|j| j.id).collect();
@@ -222,6 +228,8 @@ mod tests {
             "UPDATE log SET choice = 'right' WHERE entry = 2",
             "UPDATE log SET at_ms = 9 WHERE entry = 4",
             "DELETE FROM log WHERE entry = 1",
+            "DELETE FROM log WHERE entry = 4",
+            "UPDATE meta SET value = '5 0' WHERE name = 'log_head'",
         ] {
             session.db.execute_batch("SAVEPOINT whole").unwrap();
             assert_eq!(session.db.execute(damage, []).unwrap(), 1);
@@ -230,6 +238,23 @@ mod tests {
             session.db.execute_batch("ROLLBACK TO whole; RELEASE whole").unwrap();
             assert_eq!(session.log().unwrap().len(), 4);
         }
+    }
+
+    /// A session of version 0.1.0 has no head. It opens, and the loss of its newest entry shows from then on.
+    #[test]
+    fn a_session_without_a_head_gets_one() {
+        let (_folder, mut session) = session();
+        put_pair(&mut session, 0);
+        session.judge(PairId(0), Choice::Left, "person", 0, 800).unwrap();
+        session.db.execute_batch("DROP TRIGGER log_head_follows; DELETE FROM meta WHERE name = 'log_head'").unwrap();
+        let folder = session.folder().to_owned();
+        drop(session);
+        assert_eq!(Session::open_to_read(&folder).unwrap().log().unwrap().len(), 1);
+        let mut session = Session::open(&folder).unwrap();
+        session.judge(PairId(0), Choice::Right, "person", 1, 800).unwrap();
+        assert_eq!(session.log().unwrap().len(), 2);
+        session.db.execute_batch("DROP TRIGGER log_is_never_cut; DELETE FROM log WHERE entry = 2").unwrap();
+        assert!(matches!(session.log(), Err(StoreError::Damaged { .. })));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a graphics driver compiled, kept between runs: a file a driver in the folder of what can be made again.
 
 use super::{StoreError, disk};
-use crate::basics::fnv1a;
+use flipside_core::fnv1a;
 use std::fs;
 use std::path::Path;
 

@@ -4,7 +4,7 @@
 //! Pickled weights (`.bin`, `.pt`) are never opened: reading one runs whatever program is in it.
 
 use super::{StoreError, arrays_file, disk};
-use crate::basics::{Array, Arrays};
+use flipside_core::{Array, Arrays};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -278,7 +278,7 @@ fn unsound(what: &str, reason: &str) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::basics::ArrayData;
+    use flipside_core::ArrayData;
 
     fn model() -> ModelFolder {
         let half = Array { shape: vec![2, 2], data: ArrayData::Bf16(vec![0x3f80, 0xc000, 0x7fc0, 1]) };

@@ -2,10 +2,10 @@
 
 use super::StoreError;
 use super::clips::damaged;
-use crate::basics::fnv1a;
 use crate::settings::RunSettings;
+use flipside_core::fnv1a;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, ffi};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, ffi};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -68,7 +68,8 @@ const PAIRS: &str = "
 
     -- Judgements and retractions, in the order in which they were made. It only grows: the triggers below hold that even against
     -- a mistake in the program. A retraction names its judgement; the other columns are the judgement's. chain: FNV-1a over the entry
-    -- before's chain and this entry, so that a changed or missing entry shows.
+    -- before's chain and this entry, so that a changed or missing entry shows. A trigger (HEAD) keeps the number of the newest entry and
+    -- its chain in the table meta, so that a missing end shows too.
     CREATE TABLE log (
         entry INTEGER PRIMARY KEY,
         kind TEXT NOT NULL CHECK (kind IN ('judged', 'retracted')),
@@ -99,6 +100,26 @@ const PAIRS: &str = "
     CREATE INDEX metrics_by_env_steps ON metrics (env_steps);
 ";
 
+/// Keeps the log's length and the newest entry's chain in the table meta, as `log_head`: `LENGTH CHAIN`. It is a trigger, so that the head
+/// also follows what a program writes that does not know of it. Entries are numbered from 1 and never deleted, so the newest entry's
+/// number is the log's length. Sessions of version 0.1.0 get it when they are first opened for writing.
+const HEAD: &str = "
+    CREATE TRIGGER log_head_follows AFTER INSERT ON log BEGIN
+        INSERT OR REPLACE INTO meta (name, value) VALUES ('log_head', NEW.entry || ' ' || NEW.chain);
+    END;
+    INSERT OR REPLACE INTO meta (name, value)
+        SELECT 'log_head', entry || ' ' || chain FROM (SELECT entry, chain FROM log UNION ALL SELECT 0, 0) ORDER BY entry DESC LIMIT 1;
+";
+
+/// The log's length and its newest entry's chain, as [`HEAD`] keeps them; `None` in a session that was never written since there is a head.
+pub(super) fn log_head(db: &Connection) -> rusqlite::Result<Option<(u64, i64)>> {
+    let kept: Option<String> =
+        db.query_row("SELECT value FROM meta WHERE name = 'log_head'", [], |row| row.get(0)).optional()?;
+    let Some(kept) = kept else { return Ok(None) };
+    let parsed = kept.split_once(' ').and_then(|(length, chain)| Some((length.parse().ok()?, chain.parse().ok()?)));
+    parsed.map(Some).ok_or_else(|| damaged(format!("the log's head cannot be read: `{kept}`")))
+}
+
 /// Writes a new, complete database at `path`, closed again. The caller renames it into place, so that a session is never half made.
 pub(super) fn write_new(path: &Path, settings: &RunSettings) -> Result<(), StoreError> {
     let db = Connection::open(path).map_err(|e| StoreError::database(path, e, None))?;
@@ -114,6 +135,7 @@ pub(super) fn write_new(path: &Path, settings: &RunSettings) -> Result<(), Store
         db.execute_batch(SETTINGS)?;
         db.execute_batch(items)?;
         db.execute_batch(&PAIRS.replace("ITEMS", table))?;
+        db.execute_batch(HEAD)?;
         let meta = [("created_at_ms", now_ms().to_string()), ("created_by", env!("CARGO_PKG_VERSION").to_owned())];
         for (name, value) in meta {
             db.execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", (name, value))?;
@@ -200,10 +222,22 @@ pub(super) fn connect(folder: &Path) -> Result<Connection, StoreError> {
         // Apple's fsync leaves the data in the drive's cache unless asked twice; elsewhere these do nothing.
         db.pragma_update(None, "fullfsync", true)?;
         db.pragma_update(None, "checkpoint_fullfsync", true)?;
+        keep_head(&db)?;
         set(true).map(drop)
     };
     tune().map_err(|e| refusal(&db, &path, e))?;
     Ok(db)
+}
+
+/// Gives a session of version 0.1.0 the trigger that keeps the log's head.
+fn keep_head(db: &Connection) -> rusqlite::Result<()> {
+    const ASK: &str = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = 'log_head_follows'";
+    if db.prepare(ASK)?.exists([])? {
+        return Ok(());
+    }
+    let transaction = db.unchecked_transaction()?;
+    db.execute_batch(HEAD)?;
+    transaction.commit()
 }
 
 /// Connects to an inspected database for reading alone, beside a writer or on a disk that cannot be written.

@@ -1,16 +1,17 @@
 //! Task files: how they are found, and what a wrong one is told.
 
-use flipside::basics::Seed;
-use flipside::gym::{Env, EnvError, State, Task, TaskError};
-use flipside::physics::{self, Model};
-use flipside::settings::{PairChoice, RewardSpec, TaskSpec, envs};
+use flipside_core::Seed;
+use flipside_core::settings::PairChoice;
+use flipside_envs::gym::{Env, EnvError, State, Task, TaskError};
+use flipside_envs::physics::{self, Model};
+use flipside_envs::tasks::{self, RewardSpec, TaskSpec};
 use rand::RngExt;
 use std::sync::Arc;
 
 /// A task answers to its file's name and to Gymnasium's, in any case; an unknown name is told what there is.
 #[test]
 fn tasks_are_found_by_either_name() {
-    let none = envs::Folders::default();
+    let none = tasks::Folders::default();
     for name in ["hopper", "Hopper-v5", "HOPPER", "hopper-V5"] {
         assert_eq!(none.load(name).unwrap().spec.name, "hopper");
     }
@@ -24,7 +25,7 @@ fn tasks_are_found_by_either_name() {
 #[test]
 fn folders_add_and_override() {
     let folder = tempfile::tempdir().unwrap();
-    let folders = envs::Folders(vec![folder.path().to_owned(), folder.path().join("absent")]);
+    let folders = tasks::Folders(vec![folder.path().to_owned(), folder.path().join("absent")]);
     let hopper = include_str!("../../envs/hopper.toml");
     let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
 
@@ -47,7 +48,7 @@ fn folders_add_and_override() {
     for name in ["one.toml", "two.toml"] {
         put(name, &hopper.replace("Hopper-v5", "Mine-v0"));
     }
-    assert!(matches!(folders.load("Mine-v0"), Err(envs::EnvsError::Ambiguous { .. })));
+    assert!(matches!(folders.load("Mine-v0"), Err(tasks::EnvsError::Ambiguous { .. })));
     // A robot of the folder counts for the built-in task, and a missing one is named with its line.
     put("hopper.xml", "<mujoco/>");
     assert_eq!(folders.load("hopper").unwrap().mjcf, "<mujoco/>");
@@ -102,7 +103,7 @@ fn products_and_conditions_make_the_backflips_reward() {
 #[test]
 fn wrong_task_files_are_told_where_and_what() {
     let good = include_str!("../../envs/hopper.toml");
-    let files = envs::Folders::default().load("hopper").unwrap();
+    let files = tasks::Folders::default().load("hopper").unwrap();
     let model = Arc::new(Model::from_mjcf(&files.mjcf, &files.mjcf_file).unwrap());
     let check = |find: &str, put: &str, expected: &str| {
         let at = good.find(find).unwrap_or_else(|| panic!("hopper.toml has no `{find}`"));

@@ -4,10 +4,10 @@
 mod files;
 mod scripted;
 
-use flipside::basics::{Seed, Stream};
-use flipside::gym::{Autoreset, Env, EnvError, Space, State, Task, VectorEnv, rollout_from};
-use flipside::physics::{self, Backend, Precision, Quantity};
-use flipside::settings::{TaskSpec, envs};
+use flipside_core::{Seed, Stream};
+use flipside_envs::gym::{Autoreset, Env, EnvError, Space, State, Task, VectorEnv, rollout_from};
+use flipside_envs::physics::{self, Backend, Precision, Quantity};
+use flipside_envs::tasks::{self, TaskSpec};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const ON_THE_PROCESSOR: [&str; 2] = ["lanes", "rapier"];
 
 /// Every task there is on every backend of the processor that runs it.
 fn subjects() -> Vec<Subject> {
-    let entries = envs::Folders::default().list();
+    let entries = tasks::Folders::default().list();
     assert!(entries.len() >= 11, "{entries:?}");
     let tasks = entries.iter().map(|entry| Task::load(&entry.name).unwrap_or_else(|e| panic!("{e}")));
     let pairs = tasks.flat_map(|task| ON_THE_PROCESSOR.map(|name| (task.clone(), name)));
@@ -108,7 +108,7 @@ fn spaces_have_gymnasiums_sizes() {
 /// A backend that cannot run a task says so, in one of two places: the robot is beyond it, or what the task reads is.
 #[test]
 fn what_a_backend_cannot_run_is_refused() {
-    for entry in envs::Folders::default().list() {
+    for entry in tasks::Folders::default().list() {
         let task = Task::load(&entry.name).unwrap();
         for name in ON_THE_PROCESSOR {
             let made =
@@ -421,7 +421,7 @@ fn gymnasium() -> BTreeMap<String, Vec<Vec<f64>>> {
 fn formulas_are_gymnasiums() {
     let data = gymnasium();
     // A task of our own has no other to be held to.
-    for entry in envs::Folders::default().list().into_iter().filter(|entry| entry.gymnasium.is_some()) {
+    for entry in tasks::Folders::default().list().into_iter().filter(|entry| entry.gymnasium.is_some()) {
         let task = Task::load(&entry.name).unwrap();
         let (name, nu, k) = (task.name(), task.model().nu(), task.term_names().len());
         let row = |key: &str, i: usize| &data[&format!("{name}.{key}")][i][..];

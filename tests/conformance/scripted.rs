@@ -1,10 +1,10 @@
 //! The vector environment over physics whose every number is known in closed form: a cart that moves at the speed it is told, and a pole
 //! on it that turns at the rate it is told.
 
-use flipside::basics::{Pose, Seed};
-use flipside::gym::{Autoreset, Task, VectorEnv};
-use flipside::physics::{Backend, Contact, Model, PhysicsError, Quantity};
-use flipside::settings::{TaskSpec, envs};
+use flipside_core::{Pose, Seed};
+use flipside_envs::gym::{Autoreset, Task, VectorEnv};
+use flipside_envs::physics::{Backend, Contact, Model, PhysicsError, Quantity};
+use flipside_envs::tasks::{self, TaskSpec};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -334,7 +334,7 @@ impl Backend for Still {
 #[test]
 #[ignore = "a measurement, not a verdict"]
 fn nanoseconds_a_judgement() {
-    for entry in envs::Folders::default().list() {
+    for entry in tasks::Folders::default().list() {
         let task = Task::load(&entry.name).unwrap();
         let (model, worlds) = (task.model().clone(), 512);
         let still = Still { qpos: model.qpos0().repeat(worlds), qvel: vec![0.0; worlds * model.nv()], model };

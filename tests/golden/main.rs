@@ -8,8 +8,8 @@
 //!
 //! `cargo test --release --test golden -- --nocapture` prints every figure.
 
-use flipside::gym::{RolloutOut, Task, rollout_from};
-use flipside::physics::{self, Integrator, Model, Precision};
+use flipside_envs::gym::{RolloutOut, Task, rollout_from};
+use flipside_envs::physics::{self, Integrator, Model, Precision};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

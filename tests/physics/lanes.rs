@@ -2,7 +2,7 @@
 //! register share nothing else.
 
 use super::{ROBOTS, controls, load};
-use flipside::physics::{self, Backend, Integrator, Model, Precision, Quantity};
+use flipside_envs::physics::{self, Backend, Integrator, Model, Precision, Quantity};
 use glam::{DMat3, DVec3};
 use std::sync::Arc;
 

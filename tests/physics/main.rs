@@ -6,8 +6,8 @@ mod meshes;
 mod model;
 mod robots;
 
-use flipside::basics::Seed;
-use flipside::physics::{self, Backend, GeomShape, Model};
+use flipside_core::Seed;
+use flipside_envs::physics::{self, Backend, GeomShape, Model};
 use glam::DVec3;
 use rand::RngExt;
 use std::sync::Arc;

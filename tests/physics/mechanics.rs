@@ -1,7 +1,7 @@
 //! Small models whose motion is known in closed form.
 
 use super::{lowest, made};
-use flipside::physics::{Backend, Quantity};
+use flipside_envs::physics::{Backend, Quantity};
 use std::f64::consts::TAU;
 
 /// Steps until `q` has crossed its mean upwards twice; the seconds between, interpolated.

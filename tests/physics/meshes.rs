@@ -1,9 +1,9 @@
 //! Meshes and height fields: what they weigh and where they lie, against MuJoCo; what they rest on; what is refused.
 
 use super::one;
-use flipside::basics::Shape;
-use flipside::physics::{self, GeomShape, Model, ModelError, Precision};
-use flipside::settings::envs::Folders;
+use flipside_core::Shape;
+use flipside_envs::physics::{self, GeomShape, Model, ModelError, Precision};
+use flipside_envs::tasks::Folders;
 use glam::{DMat3, DQuat, DVec3};
 use serde_json::Value;
 use std::path::{Path, PathBuf};

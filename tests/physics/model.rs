@@ -1,7 +1,7 @@
 //! What the reader makes of a file, against what MuJoCo makes of it, and what it refuses.
 
 use super::{ROBOTS, load, one, text, weightless_of_contacts};
-use flipside::physics::{Geom, GeomShape, Integrator, Joint, JointKind, Model, Solver};
+use flipside_envs::physics::{Geom, GeomShape, Integrator, Joint, JointKind, Model, Solver};
 use glam::{DMat3, DQuat, DVec3};
 use serde_json::Value;
 

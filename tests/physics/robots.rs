@@ -1,8 +1,8 @@
 //! The robots that ship: they stand, fall, move, keep momentum, and do the same thing bit for bit however they are batched.
 
 use super::{controls, load, lowest, on_rapier, on_the_ground, one, run, still, weightless_of_contacts};
-use flipside::basics::Pose;
-use flipside::physics::{self, Backend, Joint, JointKind, Model, PhysicsError, Quantity};
+use flipside_core::Pose;
+use flipside_envs::physics::{self, Backend, Joint, JointKind, Model, PhysicsError, Quantity};
 use glam::DVec3;
 use std::sync::Arc;
 

@@ -1,12 +1,12 @@
 //! A lab for the desk's tests: it follows a script instead of training, and remembers what it was told.
 
 use flipside::app::{DeskOptions, TaskChoice};
-use flipside::basics::{Choice, Clip, Completion, Frames, Geom, Item, ItemId, PairId, PairReason, Pose, Scene, Shape};
 use flipside::lab::{
     Command, Curve, Event, Link, PairView, Phase, Snapshot, TeacherKind, TextSample, TextStage, TextView,
 };
-use flipside::settings::envs::{self, TaskEntry};
 use flipside::settings::{RunSettings, TextRun};
+use flipside_core::{Choice, Clip, Completion, Frames, Geom, Item, ItemId, PairId, PairReason, Pose, Scene, Shape};
+use flipside_envs::tasks::{self, TaskEntry};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -110,7 +110,7 @@ impl Lab {
                 drop(script);
                 Ok(Box::new(lab.clone()))
             }),
-            tasks: envs::Folders::default()
+            tasks: tasks::Folders::default()
                 .list()
                 .into_iter()
                 .map(|TaskEntry { name, title, desk_steps, .. }| TaskChoice { name, title, env_steps: desk_steps })

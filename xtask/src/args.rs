@@ -6,11 +6,13 @@ pub const HELP: &str = "\
 Set up, build, run and test Flipside.
 
     cargo xtask run [--cuda] [--yes] [-- ARGS…]    build, then open the desk (or `flipside ARGS…`)
-    cargo xtask test [--cuda] [--yes] [-- ARGS…]   formatting, lints, docs and every test (or `cargo test ARGS…` alone)
+    cargo xtask test [--quick|--all] [-- ARGS…]    formatting, lints, docs and every test (or `cargo test ARGS…` alone)
     cargo xtask build [--cuda] [--yes]             stop at target/release/flipside
     cargo xtask setup [--cuda] [--yes]             stop after libtorch and the system packages; print the environment
                                                    that a plain `cargo build --release` needs
 
+    --quick  formatting, lints and the tests inside the crates alone
+    --all    the long verdicts too: twenty seeds, twenty kills
     --cuda   take libtorch with its CUDA libraries (2.5 GB to fetch) instead of the CPU build
     --yes    install missing system packages without asking (root does so anyway)
 
@@ -25,9 +27,22 @@ pub enum Task {
     Test,
 }
 
+/// How much `cargo xtask test` runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// Formatting, lints, and the tests inside the crates.
+    Quick,
+    /// What must hold before a change is shared.
+    #[default]
+    Usual,
+    /// The verdicts that take long, too.
+    All,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
     pub task: Task,
+    pub depth: Depth,
     /// The CUDA libraries too, not the CPU ones alone.
     pub cuda: bool,
     /// Missing system packages may be installed without asking.
@@ -42,12 +57,20 @@ pub fn parse(words: &[String]) -> Result<Invocation, Error> {
         Some(at) => (&words[..at], words[at + 1..].to_vec()),
         None => (words, Vec::new()),
     };
-    let mut invocation = Invocation { task: Task::Help, cuda: false, yes: false, rest };
+    let mut invocation = Invocation { task: Task::Help, depth: Depth::Usual, cuda: false, yes: false, rest };
     let mut named = None;
     for word in ours {
         let task = match word.as_str() {
             "--cuda" => {
                 invocation.cuda = true;
+                continue;
+            }
+            "--quick" | "--all" => {
+                let depth = if word == "--quick" { Depth::Quick } else { Depth::All };
+                if invocation.depth != Depth::Usual && invocation.depth != depth {
+                    return Err(Error::Usage("`--quick` and `--all` exclude each other".to_owned()));
+                }
+                invocation.depth = depth;
                 continue;
             }
             "--yes" | "-y" => {
@@ -75,6 +98,9 @@ pub fn parse(words: &[String]) -> Result<Invocation, Error> {
     invocation.task = named.unwrap_or(Task::Help);
     if !invocation.rest.is_empty() && !matches!(invocation.task, Task::Run | Task::Test) {
         return Err(Error::Usage("only `run` and `test` take arguments after `--`".to_owned()));
+    }
+    if invocation.depth != Depth::Usual && (invocation.task != Task::Test || !invocation.rest.is_empty()) {
+        return Err(Error::Usage("`--quick` and `--all` are for `test` without arguments after `--`".to_owned()));
     }
     Ok(invocation)
 }
@@ -117,5 +143,8 @@ mod tests {
         check("run test", Err("one task at a time"));
         check("build -- hopper", Err("only `run` and `test`"));
         check("--cpu run", Err("`--cpu` is not known"));
+        check("test --quick --all", Err("exclude each other"));
+        check("build --all", Err("are for `test`"));
+        check("test --quick -- gae", Err("are for `test`"));
     }
 }

@@ -54,7 +54,7 @@ fn execute(invocation: &Invocation) -> Result<ExitCode, Error> {
         Task::Run => run(invocation),
         Task::Test => {
             let libtorch = set_up(invocation, Purpose::Test)?;
-            steps::test(&libtorch, &invocation.rest)
+            steps::test(&libtorch, invocation.depth, &invocation.rest)
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The calls of cargo. There is one profile, release, so that no dependency is built twice: the tests simulate and
-//! train, which an unoptimised build would draw out beyond patience.
+//! The calls of cargo. The program is built with the profile `release`. Tests and lints take the profile `ci`, which is as optimised, because
+//! they simulate and train, and which checks assertions and overflow.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use crate::args::Depth;
 use crate::error::Error;
 use crate::libtorch::Libtorch;
 
@@ -24,9 +25,13 @@ fn root() -> &'static Path {
 
 /// Where cargo puts `flipside`. This program lies at `target/debug/xtask`, wherever `target` was set to be.
 pub fn binary() -> Result<PathBuf, Error> {
+    binary_of("release")
+}
+
+fn binary_of(profile: &str) -> Result<PathBuf, Error> {
     let here = env::current_exe().map_err(Error::file("find", Path::new("xtask")))?;
     let target = here.parent().and_then(Path::parent).map_or_else(|| root().join("target"), Path::to_owned);
-    Ok(target.join("release").join("flipside"))
+    Ok(target.join(profile).join("flipside"))
 }
 
 pub fn build(libtorch: &Libtorch) -> Result<(), Error> {
@@ -51,27 +56,42 @@ pub fn become_flipside(words: &[String]) -> Error {
 
 /// Everything that must hold before a change is shared. All steps are run, also after one failed, so that one look
 /// shows all there is to do. With `words` it is `cargo test` with these alone.
-pub fn test(libtorch: &Libtorch, words: &[String]) -> Result<ExitCode, Error> {
-    let mut tests = cargo_command(libtorch, &["test", "--release", "--workspace"]);
+pub fn test(libtorch: &Libtorch, depth: Depth, words: &[String]) -> Result<ExitCode, Error> {
+    let mut tests = cargo_command(libtorch, &["test", "--profile", "ci", "--workspace"]);
     tests.args(words);
     if !words.is_empty() {
         let status = tests.status().map_err(|why| Error::Program { program: "cargo".to_owned(), why })?;
         return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     tests.arg("--no-fail-fast");
-    let mut docs = cargo_command(libtorch, &["doc", "--release", "--workspace", "--no-deps"]);
+    let mut docs = cargo_command(libtorch, &["doc", "--profile", "ci", "--workspace", "--no-deps"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
-    let lints = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let lints = ["clippy", "--profile", "ci", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    // What a user of the environments alone builds: neither a graphics device nor rapier.
+    let bare = ["check", "--profile", "ci", "--package", "flipside-envs", "--no-default-features"];
     // The loader must find libtorch through the binary alone: no variable of this environment may help.
-    let mut start = Command::new(binary()?);
+    let mut start = Command::new(binary_of("ci")?);
     start.arg("--version").env_clear();
-    let steps = [
+    let mut steps = vec![
         ("formatting", cargo_command(libtorch, &["fmt", "--all", "--check"])),
         ("lints", cargo_command(libtorch, &lints)),
-        ("documentation", docs),
-        ("tests", tests),
-        ("bare start", start),
     ];
+    match depth {
+        Depth::Quick => {
+            tests.args(["--lib", "--bins"]);
+            steps.push(("tests", tests));
+        }
+        Depth::Usual | Depth::All => steps.extend([
+            ("bare envs", cargo_command(libtorch, &bare)),
+            ("documentation", docs),
+            ("tests", tests),
+            ("bare start", start),
+        ]),
+    }
+    if depth == Depth::All {
+        let long = ["test", "--profile", "ci", "--workspace", "--no-fail-fast", "--", "--ignored"];
+        steps.push(("long verdicts", cargo_command(libtorch, &long)));
+    }
     let mut report = Vec::new();
     for (name, mut command) in steps {
         eprintln!("\nxtask: {name}: {}", spelled(&command));

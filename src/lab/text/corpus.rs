@@ -1,12 +1,12 @@
 //! What a run reads: documents, demonstrations, prompts and judged pairs, from files or from the built-in grammar, in tokens.
 
-use crate::basics::Seed;
 use crate::lab::LabError;
 use crate::settings::TextRun;
 use crate::store::read_text;
-use crate::text::data::{self, BadLines, Encoder, Example as Line, Tokens, Words};
-use crate::text::tokenizer::Tokenizer;
-use crate::text::{Example, TextComparison, grammar};
+use flipside_core::Seed;
+use flipside_text::data::{self, BadLines, Encoder, Example as Line, Tokens, Words};
+use flipside_text::tokenizer::Tokenizer;
+use flipside_text::{Example, TextComparison, grammar};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};

@@ -3,7 +3,7 @@
 use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextStage};
 use crate::store::{ModelFolder, SHARD};
-use crate::text::{Bundle, Parts};
+use flipside_text::{Bundle, Parts};
 use std::path::{Path, PathBuf};
 
 /// The folder of a session's models.

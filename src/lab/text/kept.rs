@@ -4,11 +4,11 @@
 //! own, and whatever cannot be read is made anew.
 
 use super::folders;
-use crate::basics::{Seed, fnv1a};
 use crate::lab::LabError;
 use crate::settings::folders::{build_mark, cache_folder};
 use crate::settings::{TextRun, TextStage};
-use crate::text::Bundle;
+use flipside_core::{Seed, fnv1a};
+use flipside_text::Bundle;
 use std::path::PathBuf;
 
 /// Where it is kept; `None` for a run that trains anything else up to there, or where there is no such place.

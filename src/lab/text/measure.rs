@@ -2,13 +2,13 @@
 
 use super::corpus::{Corpus, Reader};
 use super::folders;
-use crate::basics::{Seed, Stream};
 use crate::lab::ledger::text_noise;
 use crate::lab::{LabError, TeacherKind};
 use crate::settings::TextStage;
 use crate::store::Session;
-use crate::text::generate::{Sampling, generate};
-use crate::text::{Bundle, Example, TextReward};
+use flipside_core::{Seed, Stream};
+use flipside_text::generate::{Sampling, generate};
+use flipside_text::{Bundle, Example, TextReward};
 use rand::{Rng, RngExt};
 use serde::Serialize;
 use std::path::Path;

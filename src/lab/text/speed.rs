@@ -1,15 +1,15 @@
 //! How fast a language model writes and learns on this machine: a batch of completions, and a gradient step of PPO on it.
 
 use super::folders;
-use crate::basics::Seed;
 use crate::lab::LabError;
 use crate::lab::bench::processor;
 use crate::lab::memory::keep_what_is_freed;
 use crate::settings::{TextPpoSettings, TextPrecision};
-use crate::text::config::ModelConfig;
-use crate::text::generate::{Sampling, generate};
-use crate::text::model::Transformer;
-use crate::text::{Reference, TextPpo, device};
+use flipside_core::Seed;
+use flipside_text::config::ModelConfig;
+use flipside_text::generate::{Sampling, generate};
+use flipside_text::model::Transformer;
+use flipside_text::{Reference, TextPpo, device};
 use rand::RngExt;
 use serde::Serialize;
 use std::path::PathBuf;

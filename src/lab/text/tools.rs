@@ -1,12 +1,12 @@
 //! Text mode's commands that need no session: tokenizers of one's own, and the built-in grammar as data files.
 
-use crate::basics::{Choice, Seed, Stream};
 use crate::lab::LabError;
 use crate::store::{ModelFolder, read_text, write_text};
-use crate::text::data::{self, BadLine, BadLines};
-use crate::text::grammar;
-use crate::text::teacher::{GoldTeacher, Noise};
-use crate::text::tokenizer::Tokenizer;
+use flipside_core::{Choice, Seed, Stream};
+use flipside_text::data::{self, BadLine, BadLines};
+use flipside_text::grammar;
+use flipside_text::teacher::{GoldTeacher, Noise};
+use flipside_text::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

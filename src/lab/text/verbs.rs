@@ -2,12 +2,12 @@
 
 use super::corpus::{Reader, pairs};
 use super::folders;
-use crate::basics::Seed;
 use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextRewardSettings, TextStage};
 use crate::store::npz::{self, Values};
-use crate::text::generate::{Sampling, generate};
-use crate::text::{Bundle, Example, TextReward, log_probs};
+use flipside_core::Seed;
+use flipside_text::generate::{Sampling, generate};
+use flipside_text::{Bundle, Example, TextReward, log_probs};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -82,7 +82,7 @@ pub fn evaluate_text(
         }
         let judge = TextReward::with_head(bundle.model.clone(), head, &TextRewardSettings::default(), Seed(0))?;
         let side = |right: bool| {
-            let of = |pair: &crate::text::TextComparison| Example {
+            let of = |pair: &flipside_text::TextComparison| Example {
                 prompt: pair.prompt.clone(),
                 completion: if right { pair.right.clone() } else { pair.left.clone() },
             };

@@ -2,8 +2,8 @@
 
 use super::super::circle::Circle;
 use super::*;
-use crate::basics::{Choice, JudgementId, PairId};
 use crate::settings::{ExploreSettings, RewardModelKind, RewardModelSettings, TeacherKind};
+use flipside_core::{Choice, JudgementId, PairId};
 use toml::Spanned;
 
 /// Asks up to `count` questions, and answers left and right by turns.

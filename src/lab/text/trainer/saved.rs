@@ -1,10 +1,10 @@
 //! What a checkpoint holds of text mode's circle, and the way back.
 
 use super::{Stage, TextTrainer};
-use crate::basics::{Array, Arrays, Stream};
 use crate::lab::LabError;
 use crate::lab::arrays::{prefixed, unprefixed};
 use crate::settings::TextStage;
+use flipside_core::{Array, Arrays, Stream};
 
 /// What a checkpoint says before its stage is made.
 pub(super) struct Saved {

@@ -1,12 +1,12 @@
 //! What a person sees of the policy: its completions with their log-ratios, answers then and now, and how far the circle is.
 
 use super::{Stage, TextTrainer};
-use crate::basics::{Completion, ItemId};
 use crate::lab::LabError;
 use crate::lab::vocabulary::{TextSample, TextView};
-use crate::text::Example;
-use crate::text::generate::generate;
-use crate::text::tokenizer::Tokenizer;
+use flipside_core::{Completion, ItemId};
+use flipside_text::Example;
+use flipside_text::generate::generate;
+use flipside_text::tokenizer::Tokenizer;
 
 impl TextTrainer {
     /// What only text mode shows.

@@ -2,10 +2,10 @@
 
 use super::super::tools::{ExampleKind, ExamplesPlan, TokenizerPlan, train_tokenizer, write_examples};
 use super::*;
-use crate::basics::{Choice, JudgementId, PairId};
 use crate::lab::Noise;
 use crate::settings::{TextPrecision, TextShape};
 use crate::store::{ModelFolder, SHARD};
+use flipside_core::{Choice, JudgementId, PairId};
 
 /// A model with random weights that knows the grammar's words, in a folder.
 fn small_model(root: &Path) -> PathBuf {

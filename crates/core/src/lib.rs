@@ -1,0 +1,20 @@
+//! Plain data shared by every room: no behaviour beyond what the data itself implies, no files, no tensors.
+
+mod arrays;
+mod checksum;
+mod clip;
+mod completion;
+mod item;
+mod judgement;
+mod scene;
+mod seed;
+pub mod settings;
+
+pub use arrays::{Array, ArrayData, Arrays};
+pub use checksum::{fnv1a, fnv1a_on};
+pub use clip::{Clip, Frames};
+pub use completion::Completion;
+pub use item::{Item, both_clips, both_completions};
+pub use judgement::{Choice, ItemId, Judgement, JudgementId, LogEntry, Pair, PairId, PairReason, standing};
+pub use scene::{Geom, Pose, Scene, Shape, TriangleMesh};
+pub use seed::{Seed, Stream};

@@ -1,0 +1,342 @@
+//! A batch of worlds under a task that never leaves the graphics device: physics, observation, reward, ends of episodes and resets. The host
+//! receives whole rollouts.
+//!
+//! The semantics are those of [`super::VectorEnv`] with [`super::Autoreset::SameStep`], in single precision. Resets draw from random numbers that
+//! depend on seed, world and episode alone, so that they are other numbers than the host's, and the same on every device.
+
+mod table;
+
+use super::task::Task;
+use super::vector::EnvError;
+use crate::physics::{DeviceWorlds, Making, SHADER_MODULES, Stages, ThreadsPerWorld, WORKGROUP};
+use flipside_gpu::{
+    ActsOnDevice, Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Pace, RANDOM, RolloutLayout,
+    RolloutPlaces, Source, Told, Use, compose,
+};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use table::{Batch, Table};
+
+/// Runs of kernels that are timed, at most.
+const MOST_TIMED: u32 = 1024;
+
+const JUDGE: Source = ("shaders/gym/judge.wgsl", include_str!("../../../../shaders/gym/judge.wgsl"));
+
+/// What a dispatch of the judging kernel does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Rewind,
+    Enter,
+    Judge,
+    Look,
+}
+
+/// A batch of worlds under one task on a graphics device.
+pub struct DeviceEnv {
+    task: Arc<Task>,
+    worlds: DeviceWorlds,
+    layout: RolloutLayout,
+    places: RolloutPlaces,
+    kernel: Kernel,
+    bindings: Bindings,
+    rollout: Buffer,
+    readback: Buffer,
+    told: Told,
+    pace: Pace,
+    seed: u64,
+}
+
+/// What a rollout brought, as it came from the device: the numbers of `places` one after another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeviceRollout {
+    /// All numbers.
+    pub numbers: Vec<f32>,
+}
+
+impl DeviceEnv {
+    /// A batch of `worlds` worlds whose rollouts have `steps` env steps; states of the first `trailed` worlds are kept.
+    ///
+    /// # Errors
+    /// [`EnvError::Physics`] for a robot that the shaders do not cover; [`EnvError::Device`].
+    pub fn new(
+        device: &Device,
+        task: Arc<Task>,
+        worlds: usize,
+        steps: usize,
+        trailed: usize,
+        making: impl Into<Making>,
+    ) -> Result<DeviceEnv, EnvError> {
+        let making = making.into();
+        let model = task.model().clone();
+        let layout = RolloutLayout {
+            steps,
+            worlds,
+            obs_dim: task.obs_dim(),
+            act_dim: task.act_dim(),
+            state_dim: model.nq() + model.nv(),
+            trailed: trailed.min(worlds),
+            // One at each horizon, one for episodes that are underway, and one for physics that diverges.
+            ends: steps / task.horizon() as usize + 2,
+        };
+        let places = layout.places();
+        let worlds = DeviceWorlds::new(device, model, worlds, task.needs(), making).map_err(EnvError::physics)?;
+        let table = Table::new(&task, &worlds);
+        let shader = compose(&[SHADER_MODULES, &[RANDOM]].concat(), JUDGE, &table.definitions);
+        let made = || {
+            let kernel = device.kernel("judge", shader, "main", making.checks)?;
+            let buffer = device.buffer("task", table.bytes.len() as u64, Use::Storage)?;
+            device.upload(&buffer, 0, &table.bytes);
+            let books = device.buffer("books", 4 * (table.books * layout.worlds) as u64, Use::Storage)?;
+            let rollout = device.buffer("rollout", 4 * places.len as u64, Use::Storage)?;
+            let readback = device.buffer("results", 4 * places.len as u64, Use::Readback)?;
+            let all = [
+                (0, &buffer),
+                (1, &worlds.buffers.state),
+                (2, &worlds.buffers.ctrl),
+                (3, &worlds.buffers.derived),
+                (4, &worlds.buffers.frozen),
+                (5, &books),
+                (6, &rollout),
+            ];
+            let bindings = device.bind(&kernel, 0, &all)?;
+            Ok((kernel, bindings, rollout, readback))
+        };
+        let (kernel, bindings, rollout, readback) = made().map_err(EnvError::Device)?;
+        let pace = worlds.pace();
+        Ok(DeviceEnv {
+            task,
+            worlds,
+            layout,
+            places,
+            kernel,
+            bindings,
+            rollout,
+            readback,
+            told: Told::default(),
+            pace,
+            seed: 0,
+        })
+    }
+
+    /// The task.
+    pub fn task(&self) -> &Arc<Task> {
+        &self.task
+    }
+
+    /// Sizes of a rollout.
+    pub fn layout(&self) -> RolloutLayout {
+        self.layout
+    }
+
+    /// The buffer that a rollout is written into, by its [`RolloutLayout::places`].
+    pub fn rollout(&self) -> &Buffer {
+        &self.rollout
+    }
+
+    /// The buffer of the actions as the actuators receive them, `[worlds, A]`.
+    pub fn controls(&self) -> &Buffer {
+        &self.worlds.buffers.ctrl
+    }
+
+    /// Begins an episode in every world; world i draws from the seed + i. With `stagger` the episodes' ends are spread over the horizon.
+    ///
+    /// # Errors
+    /// [`EnvError::Device`].
+    pub fn reset(&mut self, seed: u64, stagger: bool) -> Result<(), EnvError> {
+        self.seed = seed;
+        self.submit(|env, commands, worlds| {
+            env.dispatch(commands, worlds.clone(), What::Enter, stagger)?;
+            env.dispatch(commands, worlds.clone(), What::Rewind, false)?;
+            env.look(commands, worlds)
+        })
+    }
+
+    /// Steps every world through one rollout, and brings it to the host. What is submitted together takes a fraction of a second, however many
+    /// worlds and steps there are. False where `cancelled`, which is asked between, ended it.
+    ///
+    /// # Errors
+    /// [`EnvError::Device`].
+    pub fn collect(
+        &mut self,
+        actor: &mut dyn ActsOnDevice,
+        out: &mut DeviceRollout,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, EnvError> {
+        self.submit(|env, commands, worlds| {
+            actor.rewind(commands, worlds.clone())?;
+            env.dispatch(commands, worlds, What::Rewind, false)
+        })?;
+        let (mut done, mut together) = (0, 1);
+        while done < self.layout.steps {
+            if cancelled() {
+                return Ok(false);
+            }
+            let now = together.min(self.layout.steps - done);
+            let whole = self.pace.at_once() >= self.layout.worlds;
+            let (steps, started) = (if whole { now } else { 1 }, Instant::now());
+            self.submit(|env, commands, worlds| {
+                for _ in 0..steps {
+                    env.advance(actor, commands, worlds.clone())?;
+                }
+                Ok(())
+            })?;
+            done += steps;
+            // As with the worlds of a submission: more while it is quick, fewer when it was slow.
+            together = match started.elapsed() {
+                time if 3 * time < Pace::SUBMISSION => 2 * together,
+                time if time > Pace::SUBMISSION => (together / 2).max(1),
+                _ => together,
+            };
+        }
+        self.bring(out).map_err(EnvError::Device)?;
+        Ok(true)
+    }
+
+    /// Worlds that are submitted together, as quick as the device has been so far.
+    pub fn at_once(&self) -> usize {
+        self.pace.at_once().min(self.layout.worlds)
+    }
+
+    /// How long each kernel takes in one env step of [`DeviceEnv::at_once`] worlds, in seconds; None where the adapter keeps no time.
+    ///
+    /// # Errors
+    /// [`EnvError::Device`].
+    pub fn times(&mut self, actor: &mut dyn ActsOnDevice) -> Result<Option<Vec<(String, f64)>>, EnvError> {
+        let (device, worlds) = (self.worlds.device.clone(), 0..self.at_once());
+        let made = device.time(MOST_TIMED, |commands| {
+            actor.rewind(commands, worlds.clone())?;
+            self.dispatch(commands, worlds.clone(), What::Rewind, false)?;
+            self.advance(actor, commands, worlds)
+        });
+        Ok(made.map_err(EnvError::Device)?.map(seconds))
+    }
+
+    /// How long each stage of the physics takes in such an env step, in seconds, as a kernel of its own; None where the adapter keeps no time, and where
+    /// teams step the worlds.
+    ///
+    /// # Errors
+    /// [`EnvError::Device`].
+    pub fn stage_times(&mut self, actor: &mut dyn ActsOnDevice) -> Result<Option<Vec<(String, f64)>>, EnvError> {
+        if self.threads_per_world() == ThreadsPerWorld::Team {
+            return Ok(None);
+        }
+        let (device, worlds) = (self.worlds.device.clone(), 0..self.at_once());
+        let mut run = || {
+            let mut stages = Stages::new(&self.worlds, Checks::Off)?;
+            let mut times = None;
+            // Twice, since a software driver compiles at the first time.
+            for _ in 0..2 {
+                let mut commands = device.commands();
+                actor.rewind(&mut commands, worlds.clone())?;
+                self.dispatch(&mut commands, worlds.clone(), What::Rewind, false)?;
+                actor.act(&mut commands, worlds.clone())?;
+                device.submit(commands);
+                device.wait()?;
+                times = device.time(MOST_TIMED, |commands| {
+                    stages.step(&self.worlds, commands, worlds.clone(), self.task.frame_skip())
+                })?;
+                let mut commands = device.commands();
+                self.dispatch(&mut commands, worlds.clone(), What::Judge, false)?;
+                self.look(&mut commands, worlds.clone())?;
+                device.submit(commands);
+            }
+            Ok(times)
+        };
+        Ok(run().map_err(EnvError::Device)?.map(seconds))
+    }
+
+    /// Threads that step one world.
+    pub fn threads_per_world(&self) -> ThreadsPerWorld {
+        self.worlds.threads_per_world()
+    }
+
+    /// Bytes of a world's workspace: of the device's memory, or of that which a team shares.
+    pub fn workspace(&self) -> u64 {
+        self.worlds.workspace()
+    }
+
+    /// A rough count of the work of one env step of one world: operations, and bytes of the device's memory read or written.
+    pub fn work(&self) -> [f64; 2] {
+        self.worlds.work(self.task.frame_skip())
+    }
+
+    /// Lists an env step: actions, physics, what comes of it, and what worlds see that begin an episode.
+    fn advance(
+        &mut self,
+        actor: &mut dyn ActsOnDevice,
+        commands: &mut Commands,
+        worlds: Range<usize>,
+    ) -> Result<(), DeviceError> {
+        actor.act(commands, worlds.clone())?;
+        self.worlds.step(commands, worlds.clone(), self.task.frame_skip())?;
+        self.dispatch(commands, worlds.clone(), What::Judge, false)?;
+        self.look(commands, worlds)
+    }
+
+    fn bring(&mut self, out: &mut DeviceRollout) -> Result<(), DeviceError> {
+        let (device, bytes) = (&self.worlds.device, 4 * self.places.len as u64);
+        let mut commands = device.commands();
+        commands.copy(&self.rollout, &self.readback, 0, bytes);
+        device.submit(commands);
+        out.numbers.resize(self.places.len, 0.0);
+        device.read(&self.readback, bytes, |bytes| {
+            bytemuck::cast_slice_mut(&mut out.numbers).copy_from_slice(bytes);
+        })
+    }
+
+    /// Looks at worlds that begin an episode: their derived quantities where the task reads some, then their observation.
+    fn look(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError> {
+        if !self.task.needs().is_empty() {
+            self.worlds.look(commands, worlds.clone())?;
+        }
+        self.dispatch(commands, worlds, What::Look, false)
+    }
+
+    /// Submits what `list` lists for so many worlds at a time that none takes long, and waits for each.
+    fn submit(
+        &mut self,
+        mut list: impl FnMut(&mut DeviceEnv, &mut Commands, Range<usize>) -> Result<(), DeviceError>,
+    ) -> Result<(), EnvError> {
+        let mut first = 0;
+        while first < self.layout.worlds {
+            let end = (first + self.pace.at_once()).min(self.layout.worlds);
+            let mut commands = self.worlds.device.commands();
+            let started = Instant::now();
+            let device = self.worlds.device.clone();
+            let done = list(self, &mut commands, first..end).and_then(|()| {
+                device.submit(commands);
+                device.wait()
+            });
+            done.map_err(EnvError::Device)?;
+            self.pace.took(end - first, started);
+            first = end;
+        }
+        Ok(())
+    }
+
+    fn dispatch(
+        &mut self,
+        commands: &mut Commands,
+        worlds: Range<usize>,
+        what: What,
+        stagger: bool,
+    ) -> Result<(), DeviceError> {
+        let batch = Batch::new(&self.layout, worlds.clone(), what as u32, self.seed, stagger);
+        let device = &self.worlds.device;
+        let told = self.told.tell(device, &self.kernel, bytemuck::bytes_of(&batch))?;
+        commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(WORKGROUP));
+        Ok(())
+    }
+}
+
+fn seconds(times: Vec<(String, Duration)>) -> Vec<(String, f64)> {
+    times.into_iter().map(|(name, time)| (name, time.as_secs_f64())).collect()
+}
+
+impl DeviceRollout {
+    /// One kind of number: `numbers` of them from `at` on.
+    pub fn part(&self, at: usize, numbers: usize) -> &[f32] {
+        &self.numbers[at..at + numbers]
+    }
+}

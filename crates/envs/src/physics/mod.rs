@@ -1,0 +1,28 @@
+//! Robots that move: [`Model`], read from MJCF, and the [`Backend`]s that step a batch of worlds of it.
+//!
+//! Nothing here knows of rewards, episodes or learning.
+
+mod backend;
+mod dynamics;
+mod inertia;
+mod lanes;
+mod make;
+mod mesh;
+mod mjcf;
+mod model;
+#[cfg(feature = "rapier")]
+mod rapier;
+#[cfg(feature = "gpu")]
+mod shader;
+
+pub use backend::{Backend, Contact, PhysicsError, Quantity};
+pub use dynamics::{Forward, forward};
+pub use lanes::Precision;
+pub use make::{BACKENDS, backend};
+pub use mesh::{HeightField, Mesh, MeshInertia};
+pub use mjcf::{Files, ModelError};
+pub use model::{Actuator, Body, Geom, GeomShape, Integrator, Joint, JointKind, Model, Options, Site, Solver};
+#[cfg(feature = "gpu")]
+pub use shader::{
+    DeviceWorlds, MODULES as SHADER_MODULES, Making, NAME as SHADER, Shader, Stages, ThreadsPerWorld, WORKGROUP,
+};

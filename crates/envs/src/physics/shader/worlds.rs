@@ -1,0 +1,290 @@
+//! A batch of worlds that lies on a graphics device, and what steps it there.
+
+use super::compose::{STEP, Specialised, WORKGROUP, levels, most_rounds};
+use super::layout;
+use super::sharing::{Making, ThreadsPerWorld};
+use super::{NAME, PhysicsError};
+use crate::physics::backend::Quantity;
+use crate::physics::dynamics::derived::Layout;
+use crate::physics::dynamics::drift::{Drift, drifting};
+use crate::physics::dynamics::plan::Plan;
+use crate::physics::model::{Integrator, Model};
+use flipside_gpu::{
+    Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, Pace, Told, Use, reflected, shared,
+};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of the workspaces of one dispatch, at most: enough to keep a large GPU busy.
+const WORKSPACES: u64 = 256 << 20;
+/// Worlds of the first dispatch, whose speed is not known.
+const FIRST_DISPATCH: usize = 512;
+
+/// A batch of worlds on a graphics device, and the kernel that steps it.
+pub struct DeviceWorlds {
+    /// Where they are.
+    pub device: Device,
+    /// What every world is a copy of.
+    pub model: Arc<Model>,
+    /// How many.
+    pub worlds: usize,
+    /// Coordinates that a step counts from zero.
+    pub drift: Vec<Drift>,
+    /// Where the quantities that were asked for lie in a row of `derived`.
+    pub layout: Layout,
+    /// What the robot fills into shaders.
+    pub specialised: Specialised,
+    /// Their numbers.
+    pub buffers: Buffers,
+    kernel: Kernel,
+    bindings: Bindings,
+    workspaces: Buffer,
+    /// Threads that step one world.
+    threads: ThreadsPerWorld,
+    /// Bytes of a world's workspace, in the device's memory or a workgroup's, and of what a team's dispatch hands to the next.
+    workspace: u64,
+    carried: u64,
+    plan: Plan<f32>,
+    /// Worlds that one dispatch has workspaces for.
+    pub(super) most: usize,
+    /// Rounds of an env step in one dispatch, and in a timestep.
+    most_rounds: usize,
+    stages: usize,
+    told: Told,
+}
+
+/// What lies on the device, a row a world.
+pub struct Buffers {
+    /// The model.
+    pub plan: Buffer,
+    /// `[worlds, nq + nv + nv]`: qpos, qvel, and accelerations where the solver starts. A drifting coordinate holds how far the last step went.
+    pub state: Buffer,
+    /// `[worlds, nu]`.
+    pub ctrl: Buffer,
+    /// `[worlds, layout.len]`.
+    pub derived: Buffer,
+    /// `[worlds]`: 1 where a world went non-finite and stays where it was.
+    pub frozen: Buffer,
+}
+
+impl DeviceWorlds {
+    /// Room for a batch of worlds, with the quantities that will be read of them, on the best adapter there is; all numbers are zero.
+    ///
+    /// # Errors
+    /// [`PhysicsError::Unsupported`] for a robot that the equations do not cover; [`PhysicsError::Device`].
+    pub fn new(
+        device: &Device,
+        model: Arc<Model>,
+        worlds: usize,
+        needs: &[Quantity],
+        making: impl Into<Making>,
+    ) -> Result<DeviceWorlds, PhysicsError> {
+        let plan = Plan::<f32>::new(&model, NAME)?;
+        let drift = drifting(&model, &Plan::<f64>::new(&model, NAME)?);
+        let Making { checks, threads_per_world } = making.into();
+        let suited = threads_per_world.unwrap_or_else(|| ThreadsPerWorld::suited(plan.nv, device.software));
+        let mut made = Made::new(device, &model, &plan, suited, checks);
+        // Where it was not asked for, what a driver does not take is no reason to stop.
+        if let (Err(PhysicsError::Device(why)), None, ThreadsPerWorld::Team) = (&made, threads_per_world, suited) {
+            log::info!("a thread a world: {why}");
+            made = Made::new(device, &model, &plan, ThreadsPerWorld::One, checks);
+        }
+        let Made { specialised, kernel, threads, workspace, carried } = made?;
+        // What a workgroup needs of the device's memory.
+        let group = if threads == ThreadsPerWorld::Team { carried } else { WORKGROUP as u64 * workspace };
+        let most = threads.worlds() * device.most_at_once(group, WORKSPACES);
+        let room = group * worlds.min(most).div_ceil(threads.worlds()) as u64;
+        let layout = Layout::new(&plan, needs);
+        let bytes = layout::bytes(&plan, drift.iter().map(|drift| drift.coordinate));
+        let row = |numbers: usize| 4 * (worlds * numbers) as u64;
+        let buffers = Buffers {
+            plan: device.buffer("model", bytes.len() as u64, Use::Storage)?,
+            state: device.buffer("states", row(plan.nq + 2 * plan.nv), Use::Storage)?,
+            ctrl: device.buffer("controls", row(plan.nu), Use::Storage)?,
+            derived: device.buffer("derived quantities", row(layout.len), Use::Storage)?,
+            frozen: device.buffer("flags", row(1), Use::Storage)?,
+        };
+        device.upload(&buffers.plan, 0, &bytes);
+        let workspaces = device.buffer("workspaces", room, Use::Storage)?;
+        Ok(DeviceWorlds {
+            bindings: device.bind(&kernel, 0, &bindings(&buffers, &workspaces))?,
+            device: device.clone(),
+            stages: if plan.integrator == Integrator::Rk4 { 4 } else { 1 },
+            most_rounds: most_rounds(&plan, threads, device.software),
+            threads,
+            workspace,
+            carried,
+            plan,
+            told: Told::default(),
+            workspaces,
+            model,
+            worlds,
+            drift,
+            layout,
+            specialised,
+            buffers,
+            kernel,
+            most,
+        })
+    }
+
+    /// What the robot fills into shaders: sizes and features.
+    pub fn definitions(&self) -> &Definitions {
+        self.specialised.definitions()
+    }
+
+    /// Threads that step one world.
+    pub fn threads_per_world(&self) -> ThreadsPerWorld {
+        self.threads
+    }
+
+    /// Bytes of a world's workspace: of the device's memory, or of that which a team shares.
+    pub fn workspace(&self) -> u64 {
+        self.workspace
+    }
+
+    /// Numbers of a world's state.
+    pub fn width(&self) -> usize {
+        self.model.nq() + 2 * self.model.nv()
+    }
+
+    /// How many worlds may be stepped in one submission, of which nothing is known yet.
+    pub fn pace(&self) -> Pace {
+        Pace::new(FIRST_DISPATCH, [WORKGROUP, self.most])
+    }
+
+    /// Asks for other quantities.
+    pub fn need(&mut self, layout: Layout) -> Result<(), DeviceError> {
+        let bytes = 4 * (self.worlds * layout.len) as u64;
+        self.buffers.derived = self.device.buffer("derived quantities", bytes, Use::Storage)?;
+        self.bindings = self.device.bind(&self.kernel, 0, &self.bindings())?;
+        self.layout = layout;
+        Ok(())
+    }
+
+    /// Lists an env step of some worlds, of at most [`Pace::at_once`]: their controls are held for `frame_skip` timesteps.
+    pub fn step(
+        &mut self,
+        commands: &mut Commands,
+        worlds: Range<usize>,
+        frame_skip: usize,
+    ) -> Result<(), DeviceError> {
+        let rounds = self.rounds(frame_skip);
+        for first_round in (0..rounds).step_by(self.most_rounds) {
+            let end_round = (first_round + self.most_rounds).min(rounds);
+            self.dispatch(commands, worlds.clone(), [first_round, end_round, rounds], false)?;
+        }
+        Ok(())
+    }
+
+    /// Forward evaluations of an env step.
+    pub fn rounds(&self, frame_skip: usize) -> usize {
+        frame_skip * self.stages
+    }
+
+    /// A rough count of the work of one env step of one world: floating-point operations with a handful of contacts and three Newton steps, and bytes of
+    /// the device's memory. A thread of its own moves every number of the workspace three times an evaluation. A team moves states alone, and its operations
+    /// are those of the member with the most to do at each time, for all of them, as members idle together.
+    pub fn work(&self, frame_skip: usize) -> [f64; 2] {
+        let (nv, bodies) = (self.model.nv() as f64, self.model.nbody() as f64);
+        let (contacts, directions) = (self.plan.slots.min(8) as f64, 3.0);
+        let rounds = self.rounds(frame_skip);
+        let evaluations = rounds as f64;
+        if self.threads == ThreadsPerWorld::One {
+            let newton = nv.powi(3) / 3.0 + 4.0 * nv.powi(2) + contacts * (60.0 + 12.0 * directions * nv);
+            let operations = evaluations * (700.0 * bodies + 200.0 * nv + 3.0 * newton);
+            return [operations, 3.0 * evaluations * self.workspace as f64];
+        }
+        let team = self.threads.count() as f64;
+        let newton = nv.powi(2) + 10.0 * nv + contacts * (80.0 + 2.0 * directions * nv) + 16.0 * team;
+        let levels = levels(&self.plan).into_iter().max().unwrap_or(0) as f64;
+        let tests = (self.plan.pairs.len() as f64 / team).ceil();
+        let member = 150.0 * levels + 30.0 * bodies + 24.0 * nv + 100.0 * tests + 3.0 * newton;
+        let handed = 2 * self.carried * rounds.div_ceil(self.most_rounds).saturating_sub(1) as u64;
+        let numbers = 2 * self.width() + self.model.nu() + self.layout.len + 1;
+        [evaluations * team * member, (4 * numbers) as f64 + handed as f64]
+    }
+
+    /// Lists one evaluation, without control, of those of some worlds whose flag is 2: what their derived quantities then are is of where they begin
+    /// an episode.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
+    pub fn look(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError> {
+        self.dispatch(commands, worlds, [0, 1, 1], true)
+    }
+
+    fn dispatch(
+        &mut self,
+        commands: &mut Commands,
+        worlds: Range<usize>,
+        rounds: [usize; 3],
+        look: bool,
+    ) -> Result<(), DeviceError> {
+        let batch = self.batch(worlds.clone(), rounds, look);
+        let told = self.told.tell(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
+        commands.run(&self.kernel, &[&self.bindings, &told], self.groups(worlds.len()));
+        Ok(())
+    }
+
+    /// What a dispatch is told: the worlds, and the first round, the one after the last, and how many an env step has.
+    pub fn batch(
+        &self,
+        worlds: Range<usize>,
+        [first_round, end_round, rounds]: [usize; 3],
+        look: bool,
+    ) -> layout::Batch {
+        layout::Batch {
+            first: worlds.start as u32,
+            end: worlds.end as u32,
+            first_round: first_round as u32,
+            end_round: end_round as u32,
+            rounds: rounds as u32,
+            look: u32::from(look),
+            zero: 0,
+            kept: layout::Layout::of(&self.layout),
+        }
+    }
+
+    /// Workgroups of a dispatch of so many worlds.
+    pub fn groups(&self, worlds: usize) -> usize {
+        worlds.div_ceil(self.threads.worlds())
+    }
+
+    /// The buffers of bind group 0, by their bindings.
+    pub fn bindings(&self) -> [(u32, &Buffer); 6] {
+        bindings(&self.buffers, &self.workspaces)
+    }
+}
+
+/// A robot's kernel, for worlds of so many threads.
+struct Made {
+    specialised: Specialised,
+    kernel: Kernel,
+    threads: ThreadsPerWorld,
+    workspace: u64,
+    carried: u64,
+}
+
+impl Made {
+    fn new(
+        device: &Device,
+        model: &Model,
+        plan: &Plan<f32>,
+        threads: ThreadsPerWorld,
+        checks: Checks,
+    ) -> Result<Made, PhysicsError> {
+        let specialised = Specialised::new(model, plan, threads)?;
+        let shader = specialised.shader(STEP);
+        device.shares(shared(&shader), WORKGROUP)?;
+        let bytes = |name: &str| reflected(&shader, name).map_or(0, |(_, size)| size as u64);
+        let (workspace, carried) = (bytes("Workspace") / threads.worlds() as u64, bytes("Carried"));
+        let kernel = device.kernel("physics step", shader, "main", checks)?;
+        Ok(Made { specialised, kernel, threads, workspace, carried })
+    }
+}
+
+fn bindings<'a>(buffers: &'a Buffers, workspaces: &'a Buffer) -> [(u32, &'a Buffer); 6] {
+    let Buffers { plan, state, ctrl, derived, frozen } = buffers;
+    [(0, plan), (1, state), (2, ctrl), (3, derived), (4, frozen), (5, workspaces)]
+}

@@ -1,0 +1,123 @@
+//! Keeping a policy near a reference: estimators of the divergence from samples, and the controller of its price.
+
+use super::{LearnError, Reader};
+use flipside_core::settings::{KlEstimator, KlSettings};
+use flipside_core::{Array, Arrays};
+
+/// The estimate of KL(policy ‖ reference), nats, from log π(a) − log π_ref(a) of one action that the policy chose (Schulman,
+/// "Approximating KL divergence", 2020).
+pub fn kl_estimate(estimator: KlEstimator, log_ratio: f64) -> f64 {
+    match estimator {
+        KlEstimator::K1 => log_ratio,
+        KlEstimator::K2 => 0.5 * log_ratio * log_ratio,
+        KlEstimator::K3 => (-log_ratio).exp_m1() + log_ratio,
+    }
+}
+
+/// The estimate E[(r − 1) − log r] of KL(old ‖ new) in nats from log-ratios, new over old, of samples of the old policy: unbiased and never
+/// negative, [`KlEstimator::K3`].
+pub fn approx_kl(log_ratios: &[f32]) -> f64 {
+    let sum: f64 = log_ratios.iter().map(|&l| kl_estimate(KlEstimator::K3, -f64::from(l))).sum();
+    sum / log_ratios.len().max(1) as f64
+}
+
+/// How far an error counts, in either direction.
+const HOLD: f64 = 0.2;
+
+/// β, the price of a nat: fixed, or steered to a target by β ← β (1 + clip(KL/target − 1, ±0.2) · episodes/horizon) (Ziegler et al.
+/// 2019, section 2.2).
+#[derive(Clone, Debug, PartialEq)]
+pub struct KlController {
+    settings: KlSettings,
+    beta: f64,
+}
+
+impl KlController {
+    /// β as the settings have it at the start.
+    pub fn new(settings: &KlSettings) -> KlController {
+        KlController { beta: settings.beta, settings: settings.clone() }
+    }
+
+    /// The present price of a nat.
+    pub fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    /// Takes in the mean KL of a completion, nats, over this many episodes. A number that is not finite changes nothing.
+    pub fn observe(&mut self, kl: f64, episodes: usize) {
+        let KlSettings { adaptive, target, horizon, .. } = self.settings;
+        if adaptive && kl.is_finite() {
+            let error = (kl / target - 1.0).clamp(-HOLD, HOLD);
+            self.beta *= 1.0 + error * episodes as f64 / horizon;
+        }
+    }
+
+    /// Adds β under this name (f64).
+    pub fn to_arrays(&self, name: &str, arrays: &mut Arrays) {
+        arrays.insert(name.to_owned(), Array::f64(&[1], vec![self.beta]));
+    }
+
+    /// The controller with the β that [`KlController::to_arrays`] saved.
+    pub fn restored(&self, name: &str, arrays: Reader) -> Result<KlController, LearnError> {
+        Ok(KlController { beta: arrays.f64(name, &[1])?[0], settings: self.settings.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flipside_core::Seed;
+    use rand::RngExt;
+
+    #[test]
+    fn the_estimators_agree_with_the_divergence_of_two_known_distributions() {
+        let (p, q) = ([0.5_f64, 0.3, 0.15, 0.05], [0.4_f64, 0.35, 0.15, 0.1]);
+        let exact: f64 = p.iter().zip(q).map(|(p, q)| p * (p / q).ln()).sum();
+        // Expectations over the policy, summed rather than sampled.
+        let mean = |estimator: KlEstimator| -> f64 {
+            p.iter().zip(q).map(|(p, q)| p * kl_estimate(estimator, (p / q).ln())).sum()
+        };
+        assert!((mean(KlEstimator::K1) - exact).abs() < 1e-15);
+        assert!((mean(KlEstimator::K3) - exact).abs() < 1e-15);
+        let k2: f64 = p.iter().zip(q).map(|(p, q)| p * (p / q).ln().powi(2) / 2.0).sum();
+        assert!((mean(KlEstimator::K2) - k2).abs() < 1e-15 && (k2 / exact - 1.0).abs() < 0.1, "{k2} {exact}");
+        let mut stream = Seed(1).stream("kl");
+        for _ in 0..1000 {
+            let log_ratio = stream.random_range(-5.0..5.0);
+            assert!(kl_estimate(KlEstimator::K2, log_ratio) >= 0.0 && kl_estimate(KlEstimator::K3, log_ratio) >= 0.0);
+        }
+    }
+
+    #[test]
+    fn beta_follows_the_published_rule() {
+        let mut controller = KlController::new(&KlSettings::default());
+        // Twice the target: the error is held at .2; 64 of 10,000 episodes.
+        controller.observe(12.0, 64);
+        let first = 0.15 * (1.0 + 0.2 * 64.0 / 10_000.0);
+        assert!((controller.beta() - first).abs() < 1e-15);
+        // 10 % too little.
+        controller.observe(5.4, 500);
+        let second = first * (1.0 - 0.1 * 0.05);
+        assert!((controller.beta() - second).abs() < 1e-15);
+        controller.observe(f64::NAN, 500);
+        assert!((controller.beta() - second).abs() < 1e-15);
+        let mut fixed = KlController::new(&KlSettings { adaptive: false, ..KlSettings::default() });
+        fixed.observe(12.0, 64);
+        assert_eq!(fixed.beta(), 0.15);
+        let mut arrays = Arrays::new();
+        controller.to_arrays("beta", &mut arrays);
+        assert_eq!(KlController::new(&KlSettings::default()).restored("beta", Reader(&arrays)).unwrap(), controller);
+    }
+
+    #[test]
+    fn the_controller_brings_a_plant_to_its_target() {
+        // A policy whose KL answers to its price as KL = 1/β, towards which it creeps.
+        let settings = KlSettings { target: 4.0, horizon: 1000.0, ..KlSettings::default() };
+        let (mut controller, mut kl) = (KlController::new(&settings), 0.0);
+        for _ in 0..1000 {
+            kl += 0.1 * (1.0 / controller.beta() - kl);
+            controller.observe(kl, 64);
+        }
+        assert!((kl / 4.0 - 1.0).abs() < 0.05, "{kl}");
+    }
+}

@@ -1,0 +1,270 @@
+//! Epochs of gradient steps of one network, open to any number of threads.
+//!
+//! A minibatch is cut into parts by its size alone. One thread leads: it shuffles, opens the parts of a minibatch, and takes the step when all
+//! of them are done. Whoever has nothing better to do helps with open parts. The parts' gradients are added in their order, so the bits do not
+//! depend on who computed which.
+
+use super::learner::Learner;
+use crate::adam::{add, norm};
+use crate::goal::{Goal, Sums};
+use crate::gradient::{Part, Tape};
+use crate::network::Network;
+use crate::{Dense, LearnError};
+use flipside_core::settings::PpoSettings;
+use rand::seq::SliceRandom;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Samples of a part at the least, so that there is more to compute than to hand over.
+const PART: usize = 128;
+
+/// Parts of a minibatch at the most: each has a gradient of its own that must be added in the end.
+const PARTS: usize = 8;
+
+/// What one network's descents need and need not keep: made once, used by every update.
+pub(super) struct Room {
+    /// The network's copy for evaluation, which follows every step.
+    packed: Dense,
+    tapes: Vec<Mutex<Tape>>,
+    /// A random order of the samples.
+    order: Vec<u32>,
+}
+
+impl Room {
+    pub fn new(network: &Network) -> Room {
+        let tapes = (0..PARTS).map(|_| Mutex::new(Tape::new(network.layout()))).collect();
+        Room { packed: network.dense(), tapes, order: Vec::new() }
+    }
+}
+
+/// Means over the gradient steps taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Means {
+    pub loss: f64,
+    pub kl: f64,
+    pub clipped: f64,
+    /// Of the gradient before clipping.
+    pub norm: f64,
+    /// Passes over the samples that were finished.
+    pub epochs: usize,
+}
+
+/// What a descent learns from, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Lesson<'a> {
+    /// "policy" or "value", for errors.
+    pub name: &'static str,
+    pub goal: Goal<'a>,
+    /// Normalised observations, `[samples, padded(O)]`.
+    pub obs: &'a [f32],
+    pub samples: usize,
+    pub settings: &'a PpoSettings,
+    pub learning_rate: f64,
+}
+
+/// One network on its way down.
+pub(super) struct Descent<'a> {
+    lesson: Lesson<'a>,
+    tapes: &'a [Mutex<Tape>],
+    /// Written between minibatches by the leader, read by all during one.
+    model: RwLock<Model<'a>>,
+    /// Parts of the present minibatch that nobody has taken yet.
+    open: AtomicUsize,
+    /// Parts of the present minibatch that are done.
+    done: AtomicUsize,
+    over: AtomicBool,
+}
+
+struct Model<'a> {
+    learner: &'a mut Learner,
+    packed: &'a mut Dense,
+    order: &'a mut Vec<u32>,
+    /// Which places of `order` are the present minibatch.
+    minibatch: Range<usize>,
+}
+
+impl<'a> Descent<'a> {
+    /// Threads that one descent keeps busy at the most.
+    pub const HANDS: usize = PARTS;
+
+    /// At the start, nothing done yet.
+    pub fn new(lesson: Lesson<'a>, learner: &'a mut Learner, room: &'a mut Room) -> Descent<'a> {
+        let Room { packed, tapes, order } = room;
+        packed.follow(&learner.network);
+        Descent {
+            lesson,
+            tapes,
+            model: RwLock::new(Model { learner, packed, order, minibatch: 0..0 }),
+            open: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Goes through all epochs, or till a minibatch's KL passes 1.5 times the target. `cancel` is asked before every minibatch. Refuses a loss,
+    /// gradient or parameter that is not finite; the learner is then somewhere on the way.
+    pub fn lead(&self, cancel: &mut dyn FnMut() -> bool) -> Result<Means, LearnError> {
+        let _over = Over(&self.over);
+        let Lesson { name, samples, settings, .. } = self.lesson;
+        let (mut means, mut steps) = (Means::default(), 0.0);
+        let minibatches = ((samples as f64 / settings.minibatch as f64).round() as usize).max(1);
+        let cut = |i: usize| i * samples / minibatches;
+        'epochs: for epoch in 1..=settings.epochs {
+            self.shuffle();
+            for i in 0..minibatches {
+                if cancel() {
+                    return Err(LearnError::Cancelled);
+                }
+                let sums = self.differentiate(cut(i)..cut(i + 1));
+                let each = 1.0 / (cut(i + 1) - cut(i)) as f64;
+                let kl = sums.kl * each;
+                let not_finite = |what: String| LearnError::NotFinite { what: format!("the {what} in epoch {epoch}") };
+                if !kl.is_finite() {
+                    return Err(not_finite(format!("{name}'s KL")));
+                }
+                if settings.target_kl > 0.0 && kl > 1.5 * settings.target_kl {
+                    break 'epochs;
+                }
+                if !sums.loss.is_finite() {
+                    return Err(not_finite(format!("{name} loss")));
+                }
+                let norm = self.step();
+                if !norm.is_finite() {
+                    return Err(not_finite(format!("{name} gradient")));
+                }
+                steps += 1.0;
+                means.loss += sums.loss * each;
+                means.kl += kl;
+                means.clipped += sums.clipped * each;
+                means.norm += norm;
+            }
+            means.epochs = epoch;
+        }
+        let model = self.model.read().unwrap_or_else(PoisonError::into_inner);
+        if !model.learner.network.numbers().iter().all(|x| x.is_finite()) {
+            let what = format!("a parameter of the {name} network after the update");
+            return Err(LearnError::NotFinite { what });
+        }
+        for sum in [&mut means.loss, &mut means.kl, &mut means.clipped, &mut means.norm] {
+            *sum /= f64::max(steps, 1.0);
+        }
+        Ok(means)
+    }
+
+    /// Computes one open part; false if there is none.
+    pub fn help(&self) -> bool {
+        let take = |open: usize| open.checked_sub(1);
+        let Ok(open) = self.open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take) else { return false };
+        let _done = Done(&self.done);
+        let model = self.model.read().unwrap_or_else(PoisonError::into_inner);
+        let (start, rows) = (model.minibatch.start, model.minibatch.len());
+        let (part, parts) = (open - 1, parts(rows));
+        let samples = &model.order[start + part * rows / parts..start + (part + 1) * rows / parts];
+        let part_of = Part { obs: self.lesson.obs, samples, weight: 1.0 / rows as f32 };
+        self.tape(part).take(&model.learner.network, model.packed, &self.lesson.goal, part_of);
+        true
+    }
+
+    /// Whether the leader is through, with or without success.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// A new random order of the samples.
+    fn shuffle(&self) {
+        let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+        let Model { order, learner, .. } = &mut *model;
+        order.clear();
+        // A rollout has fewer than 2³² samples: it lies in memory.
+        order.extend(0..self.lesson.samples as u32);
+        order.shuffle(&mut learner.shuffle);
+    }
+
+    /// Sums of a minibatch; its gradient stays in the parts' tapes.
+    fn differentiate(&self, minibatch: Range<usize>) -> Sums {
+        let parts = parts(minibatch.len());
+        self.model.write().unwrap_or_else(PoisonError::into_inner).minibatch = minibatch;
+        self.done.store(0, Ordering::Relaxed);
+        self.open.store(parts, Ordering::Release);
+        while self.help() {}
+        let mut patience = Patience::default();
+        while self.done.load(Ordering::Acquire) < parts {
+            patience.wait();
+        }
+        let mut sums = Sums::default();
+        (0..parts).for_each(|part| sums += self.tape(part).sums);
+        sums
+    }
+
+    /// Takes one step down the present minibatch's gradient and returns the gradient's norm before clipping. Takes none where that is not
+    /// finite.
+    fn step(&self) -> f64 {
+        let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+        let Model { learner: Learner { network, adam, .. }, packed, minibatch, .. } = &mut *model;
+        let mut first = self.tape(0);
+        let gradient = &mut first.gradient;
+        (1..parts(minibatch.len())).for_each(|part| add(gradient, &self.tape(part).gradient));
+        // The bonus is the entropy, Σ log σ + …, times its weight; what is minimised has it with a minus. The critic has no σ.
+        let free = network.layout().free();
+        gradient[free..][..network.free().len()].iter_mut().for_each(|g| *g -= self.lesson.settings.entropy as f32);
+        let norm = norm(gradient);
+        if norm.is_finite() {
+            let max = self.lesson.settings.max_grad_norm;
+            let scale = if max > 0.0 && norm > max { max / norm } else { 1.0 };
+            adam.step(network.numbers_mut(), gradient, scale, self.lesson.learning_rate);
+            let least = self.lesson.settings.least_log_std as f32;
+            let log_std = free..free + network.free().len();
+            network.numbers_mut()[log_std].iter_mut().for_each(|log_std| *log_std = log_std.max(least));
+            packed.follow(network);
+        }
+        norm
+    }
+
+    /// No two threads want one tape at once; the lock says so to the compiler.
+    fn tape(&self, part: usize) -> MutexGuard<'_, Tape> {
+        self.tapes[part].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many parts a minibatch is cut into.
+fn parts(rows: usize) -> usize {
+    (rows / PART).clamp(1, PARTS)
+}
+
+/// Counts a part as done, even where it panicked: the leader must not wait for ever.
+struct Done<'a>(&'a AtomicUsize);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Says that a descent is over, however it ended.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// What a thread sleeps that has waited for longer than it should.
+const NAP: Duration = Duration::from_micros(50);
+
+/// Waits for something that takes microseconds: spins first, and sleeps if it takes longer, for then the thread that it waits for may want this
+/// core.
+#[derive(Default)]
+pub(super) struct Patience(u32);
+
+impl Patience {
+    pub fn wait(&mut self) {
+        match self.0 < 200 {
+            true => (0..16).for_each(|_| std::hint::spin_loop()),
+            false => std::thread::sleep(NAP),
+        }
+        self.0 = self.0.saturating_add(1);
+    }
+}

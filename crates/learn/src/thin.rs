@@ -1,0 +1,480 @@
+//! A handful of rows, as a language model has them when it writes: one token for each of a few texts.
+//!
+//! A general product repacks the weights so that many rows can use them, and with 16 rows that costs more than the arithmetic: libtorch
+//! reaches a third of what the processor can do, and its fixed cost a call adds half as much again. Here a batch lies with its rows side by side in
+//! a register, weights are read once, in the order in which they lie, by the product that small networks have too, and what comes out is laid
+//! out as what goes in. A row's result does not depend on the rows beside it.
+
+use super::kernels::{Left, Right, Target, exp, load, product, store, tanh};
+use super::lanes::{Job, Lanes, PAD, padded, run};
+use std::sync::{Mutex, PoisonError};
+use tch::{Device, Kind, Tensor};
+
+/// A batch of rows, laid out `[features, stride]`: the numbers of all rows side by side, filled up with zeros to whole registers.
+#[derive(Clone, Debug)]
+pub struct Thin {
+    rows: usize,
+    stride: usize,
+    numbers: Vec<f32>,
+}
+
+impl Thin {
+    /// The most rows that are worth it.
+    pub const MOST: usize = 128;
+
+    /// A tensor `[rows, features]` of any kind.
+    pub fn of_tensor(tensor: &Tensor) -> Thin {
+        let (rows, features) = (tensor.size()[0] as usize, tensor.size()[1] as usize);
+        let mut flat = vec![0.0; rows * features];
+        tensor.to_kind(Kind::Float).to_device(Device::Cpu).contiguous().copy_data(&mut flat, rows * features);
+        let mut thin = Thin::zeros(rows, features);
+        thin.fill(&flat);
+        thin
+    }
+
+    fn zeros(rows: usize, features: usize) -> Thin {
+        let stride = padded(rows);
+        Thin { rows, stride, numbers: vec![0.0; features * stride] }
+    }
+
+    /// Takes numbers laid out `[rows, features]`.
+    fn fill(&mut self, flat: &[f32]) {
+        let features = self.features();
+        for (row, flat) in flat.chunks_exact(features.max(1)).enumerate() {
+            self.numbers[row..].iter_mut().step_by(self.stride).zip(flat).for_each(|(own, &x)| *own = x);
+        }
+    }
+
+    /// The numbers laid out `[rows, features]`.
+    pub fn to_rows(&self) -> Vec<f32> {
+        /// Features that stay in the first-level cache while each row takes its own.
+        const BLOCK: usize = 256;
+        let features = self.features();
+        let mut flat = vec![0.0; self.rows * features];
+        for (block, numbers) in self.numbers.chunks(BLOCK * self.stride).enumerate() {
+            for (row, flat) in flat.chunks_exact_mut(features.max(1)).enumerate() {
+                let own = numbers[row..].iter().step_by(self.stride);
+                flat[block * BLOCK..].iter_mut().zip(own).for_each(|(flat, &x)| *flat = x);
+            }
+        }
+        flat
+    }
+
+    /// `[rows, features]`, f32.
+    pub fn to_tensor(&self) -> Tensor {
+        Tensor::from_slice(&self.to_rows()).reshape([self.rows as i64, -1])
+    }
+
+    /// Numbers of a row.
+    pub fn features(&self) -> usize {
+        self.numbers.len() / self.stride
+    }
+
+    /// Some of the features.
+    pub fn part(&self, first: usize, count: usize) -> Thin {
+        let numbers = self.numbers[first * self.stride..][..count * self.stride].to_vec();
+        Thin { rows: self.rows, stride: self.stride, numbers }
+    }
+
+    /// x Wᵀ + b with W `[outputs, inputs]` and b `[outputs]`, f32 or bf16 and with inputs side by side in memory on the CPU; `None` for others.
+    pub fn map(&self, weight: &Tensor, bias: Option<&Tensor>) -> Option<Thin> {
+        let &[outputs, inputs] = &weight.size()[..] else { return None };
+        if inputs as usize != self.features() {
+            return None;
+        }
+        let bias = bias.map(|bias| bias.to_kind(Kind::Float).contiguous());
+        let bias = bias.as_ref().map_or(Some(&[][..]), |bias| slice(bias, Kind::Float))?;
+        let mut y = Thin::zeros(self.rows, outputs as usize);
+        match weight.kind() {
+            Kind::Float => map(&self.numbers, self.stride, slice::<f32>(weight, Kind::Float)?, bias, &mut y.numbers),
+            Kind::BFloat16 => {
+                map(&self.numbers, self.stride, slice::<Bf16>(weight, Kind::BFloat16)?, bias, &mut y.numbers);
+            }
+            _ => return None,
+        }
+        Some(y)
+    }
+
+    /// Adds `scale` times the other batch.
+    pub fn add(&mut self, other: &Thin, scale: f32) {
+        self.numbers.iter_mut().zip(&other.numbers).for_each(|(own, other)| *own += scale * other);
+    }
+
+    /// Multiplies number by number.
+    pub fn multiply(&mut self, other: &Thin) {
+        self.numbers.iter_mut().zip(&other.numbers).for_each(|(own, other)| *own *= other);
+    }
+
+    /// ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))), GELU's usual approximation.
+    pub fn gelu(&mut self) {
+        run(Bend { numbers: &mut self.numbers, gated: false });
+    }
+
+    /// x / (1 + e⁻ˣ).
+    pub fn silu(&mut self) {
+        run(Bend { numbers: &mut self.numbers, gated: true });
+    }
+
+    /// Layer norm where there is a bias, RMS norm where there is none, of every `weight.len()` features apart.
+    pub fn norm(&self, weight: &[f32], bias: Option<&[f32]>, eps: f64) -> Thin {
+        let mut normed = self.clone();
+        let n = weight.len() as f32;
+        for group in normed.numbers.chunks_exact_mut(weight.len() * self.stride) {
+            let mut mean = vec![0.0; self.stride];
+            if bias.is_some() {
+                for x in group.chunks_exact(self.stride) {
+                    mean.iter_mut().zip(x).for_each(|(mean, x)| *mean += x / n);
+                }
+            }
+            let mut square = vec![0.0; self.stride];
+            for x in group.chunks_exact_mut(self.stride) {
+                for ((square, x), mean) in square.iter_mut().zip(x).zip(&mean) {
+                    *x -= mean;
+                    *square += *x * *x / n;
+                }
+            }
+            let scale: Vec<f32> = square.iter().map(|square| 1.0 / (square + eps as f32).sqrt()).collect();
+            for (i, x) in group.chunks_exact_mut(self.stride).enumerate() {
+                let (weight, bias) = (weight[i], bias.map_or(0.0, |bias| bias[i]));
+                x.iter_mut().zip(&scale).for_each(|(x, scale)| *x = *x * scale * weight + bias);
+            }
+        }
+        normed
+    }
+
+    /// Turns the pairs of features (i, i + width/2) of every head of `width` by rotary angles, whose cosines and sines have `width` features.
+    pub fn turn(&mut self, cos: &Thin, sin: &Thin) {
+        let (stride, half) = (self.stride, cos.numbers.len() / 2);
+        for head in self.numbers.chunks_exact_mut(2 * half) {
+            let (first, second) = head.split_at_mut(half);
+            let angles = cos.numbers.iter().zip(&sin.numbers);
+            for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+        debug_assert_eq!(half % stride, 0);
+    }
+}
+
+/// Keys and values of the columns so far, f32, each `[rows, heads, columns, width]`.
+pub struct Past<'a> {
+    /// Keys.
+    pub keys: &'a mut Tensor,
+    /// Values.
+    pub values: &'a mut Tensor,
+    /// Columns that are filled: where the present one goes.
+    pub filled: usize,
+}
+
+/// What the queries of the present column see of it and of those before: softmax(q kᵀ/√width + bias) v. Keys and values are put behind the
+/// past ones first. `bias` is `[rows, filled + 1]`: 0, or −∞ for what a row may not look at. `None` where the past is not f32 on the CPU.
+pub fn attend(q: &Thin, k: &Thin, v: &Thin, past: Past, bias: &[f32]) -> Option<Thin> {
+    let &[rows, heads, columns, width] = &past.keys.size()[..] else { return None };
+    let [rows, columns, width] = [rows, columns, width].map(|n| n as usize);
+    let each = heads as usize * columns * width;
+    let (now, seen) = (past.filled, past.filled + 1);
+    let plain = |t: &Tensor| t.device() == Device::Cpu && t.kind() == Kind::Float && t.is_contiguous();
+    if !plain(past.keys) || !plain(past.values) || rows != q.rows || seen > columns || bias.len() != rows * seen {
+        return None;
+    }
+    let (keys, values) = (slice_mut(past.keys), slice_mut(past.values));
+    let mut out = vec![0.0; rows * q.features()];
+    let parts = keys.chunks_mut(each).zip(values.chunks_mut(each)).zip(out.chunks_mut(q.features())).enumerate();
+    let work = rows * q.features() * seen * 2;
+    share_out(parts, work, |(row, ((keys, values), out))| {
+        let of = |thin: &Thin| -> Vec<f32> { thin.numbers[row..].iter().step_by(thin.stride).copied().collect() };
+        for (past, new) in [(&mut *keys, of(k)), (&mut *values, of(v))] {
+            for (past, new) in past.chunks_exact_mut(columns * width).zip(new.chunks_exact(width)) {
+                past[now * width..seen * width].copy_from_slice(new);
+            }
+        }
+        run(Attend { q: &of(q), keys, values, columns, width, bias: &bias[row * seen..][..seen], out });
+    });
+    let mut thin = Thin::zeros(rows, q.features());
+    thin.fill(&out);
+    Some(thin)
+}
+
+/// Attention of one row's heads.
+struct Attend<'a> {
+    q: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
+    columns: usize,
+    width: usize,
+    bias: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Job for Attend<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Attend { q, keys, values, columns, width, bias, out } = self;
+        let scale = 1.0 / (width as f32).sqrt();
+        // Several heads of queries may share one of keys and values.
+        let shared = q.len() / width / (keys.len() / (columns * width));
+        let mut weights = vec![0.0_f32; bias.len()];
+        for (head, (q, out)) in q.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
+            let at = head / shared * columns * width;
+            let (keys, values) = (&keys[at..], &values[at..]);
+            for ((weight, key), bias) in weights.iter_mut().zip(keys.chunks_exact(width)).zip(bias) {
+                *weight = if *bias == 0.0 { scale * dot(q, key) } else { f32::NEG_INFINITY };
+            }
+            let top = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            weights.iter_mut().for_each(|weight| *weight = (*weight - top).exp());
+            let total: f32 = weights.iter().sum();
+            out.fill(0.0);
+            for (weight, value) in weights.iter().zip(values.chunks_exact(width)) {
+                let weight = weight / total;
+                out.iter_mut().zip(value).for_each(|(out, value)| *out += weight * value);
+            }
+        }
+    }
+}
+
+/// Σ a b, in sixteen sums at once so that they need not wait for each other.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (mut sums, (a, b)) = ([0.0_f32; 16], (a.chunks_exact(16), b.chunks_exact(16)));
+    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a.zip(b) {
+        for i in 0..16 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
+/// e to the power of every number less `top`, in their place; what would be below f32's normal numbers stays at the least of them.
+pub fn exponentials(numbers: &mut [f32], top: f32) {
+    run(Exponentials { numbers, top });
+}
+
+struct Exponentials<'a> {
+    numbers: &'a mut [f32],
+    top: f32,
+}
+
+impl Job for Exponentials<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let top = L::splat(self.top);
+        for numbers in self.numbers.chunks_mut(L::WIDTH) {
+            let mut filled = [0.0; PAD];
+            filled[..numbers.len()].copy_from_slice(numbers);
+            store(exp(load::<L>(&filled, 0) - top), &mut filled, 0);
+            numbers.copy_from_slice(&filled[..numbers.len()]);
+        }
+    }
+}
+
+/// GELU or SiLU of every number.
+struct Bend<'a> {
+    numbers: &'a mut [f32],
+    gated: bool,
+}
+
+impl Job for Bend<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let (half, one) = (L::splat(0.5), L::splat(1.0));
+        let root = L::splat((2.0 / std::f32::consts::PI).sqrt());
+        for at in (0..self.numbers.len()).step_by(L::WIDTH) {
+            let x: L = load(self.numbers, at);
+            let y = if self.gated {
+                x / (one + exp(L::splat(0.0) - x))
+            } else {
+                let inner = root * (x * x * x).mul_add(L::splat(0.044_715), x);
+                half * x * (one + tanh(inner))
+            };
+            store(y, self.numbers, at);
+        }
+    }
+}
+
+/// The numbers of a contiguous tensor of this kind on the CPU; T must be what the kind is kept in.
+fn slice<T>(tensor: &Tensor, kind: Kind) -> Option<&[T]> {
+    let plain = tensor.device() == Device::Cpu && tensor.kind() == kind && tensor.is_contiguous();
+    let sized = kind.elt_size_in_bytes() == size_of::<T>() && tensor.numel() > 0;
+    // SAFETY: a contiguous tensor is `numel` numbers in memory, of the size just compared, and lives as long as it is borrowed. Whoever
+    // calls is the thread that trains the model, so nobody writes meanwhile.
+    (plain && sized).then(|| unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), tensor.numel()) })
+}
+
+/// The numbers of a contiguous f32 tensor on the CPU that nobody else reads meanwhile.
+fn slice_mut(tensor: &mut Tensor) -> &mut [f32] {
+    // SAFETY: `numel` floats, which live as long as the tensor and are borrowed nowhere else.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
+}
+
+/// A kind of number that weights are kept in.
+trait Number: Copy + Sync {
+    /// The numbers themselves, where they are `f32`.
+    fn as_f32(numbers: &[Self]) -> Option<&[f32]>;
+    /// The number as an `f32`.
+    fn widened(self) -> f32;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn as_f32(numbers: &[f32]) -> Option<&[f32]> {
+        Some(numbers)
+    }
+    #[inline(always)]
+    fn widened(self) -> f32 {
+        self
+    }
+}
+
+/// The bits of a bfloat16 number: the upper half of an `f32`'s.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Bf16(u16);
+
+impl Number for Bf16 {
+    #[inline(always)]
+    fn as_f32(_: &[Bf16]) -> Option<&[f32]> {
+        None
+    }
+    #[inline(always)]
+    fn widened(self) -> f32 {
+        f32::from_bits(u32::from(self.0) << 16)
+    }
+}
+
+/// Outputs that a thread takes at once.
+const SHARE: usize = 48;
+
+/// W x + b of x `[inputs, stride]` into y `[outputs, stride]`, on all threads.
+fn map<T: Number>(x: &[f32], stride: usize, weight: &[T], bias: &[f32], y: &mut [f32]) {
+    let inputs = x.len() / stride;
+    let work = weight.len() * stride;
+    share_out(y.chunks_mut(SHARE * stride).enumerate(), work, |(i, y)| {
+        let (first, count) = (i * SHARE, y.len() / stride);
+        let weight = &weight[first * inputs..(first + count) * inputs];
+        let bias = bias.get(first..first + count).unwrap_or(&[]);
+        run(Map { x, inputs, stride, weight, bias, y });
+    });
+}
+
+/// Multiplications below which waking another thread costs more than doing them.
+const ALONE: usize = 1 << 19;
+
+/// Does each part on whichever thread is free. The calling thread begins at once, and the others join it as they wake: handing them the whole
+/// and waiting costs a tenth of a millisecond each time, which is a third of such a map.
+fn share_out<P: Send>(parts: impl Iterator<Item = P> + Send, work: usize, job: impl Fn(P) + Sync) {
+    let helpers = if work < ALONE { 0 } else { rayon::current_num_threads() - 1 };
+    let parts = Mutex::new(parts);
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let all = || {
+        while let Some(part) = next() {
+            job(part);
+        }
+    };
+    rayon::in_place_scope(|scope| {
+        (0..helpers).for_each(|_| scope.spawn(|_| all()));
+        all();
+    });
+}
+
+/// What a thread takes of a map.
+struct Map<'a, T> {
+    x: &'a [f32],
+    inputs: usize,
+    stride: usize,
+    weight: &'a [T],
+    bias: &'a [f32],
+    y: &'a mut [f32],
+}
+
+/// Outputs whose weights are widened at once: as many rows as a product may take.
+const WIDENED: usize = 12;
+
+impl<T: Number> Job for Map<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Map { x, inputs, stride, weight, bias, y } = self;
+        let right = Right { numbers: x, stride, columns: stride };
+        if let Some(numbers) = T::as_f32(weight) {
+            let left = Left { numbers, stride: inputs };
+            product::<L, false, _>(y.len() / stride, inputs, left, right, &mut Outputs { bias, y, stride });
+            return;
+        }
+        let mut wide = vec![0.0; WIDENED * inputs];
+        for (i, (weight, y)) in weight.chunks(WIDENED * inputs).zip(y.chunks_mut(WIDENED * stride)).enumerate() {
+            wide.iter_mut().zip(weight).for_each(|(wide, number)| *wide = number.widened());
+            let left = Left { numbers: &wide, stride: inputs };
+            let bias = bias.get(i * WIDENED..).unwrap_or(&[]);
+            product::<L, false, _>(y.len() / stride, inputs, left, right, &mut Outputs { bias, y, stride });
+        }
+    }
+}
+
+/// A row an output, which begins as its bias.
+struct Outputs<'a> {
+    bias: &'a [f32],
+    y: &'a mut [f32],
+    stride: usize,
+}
+
+impl Target for Outputs<'_> {
+    #[inline(always)]
+    fn start<L: Lanes>(&self, row: usize, _column: usize) -> L {
+        L::splat(self.bias.get(row).copied().unwrap_or(0.0))
+    }
+    #[inline(always)]
+    fn finish<L: Lanes>(&mut self, row: usize, column: usize, sums: L) {
+        store(sums, self.y, row * self.stride + column);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flipside_core::Seed;
+    use rand_distr::{Distribution, StandardNormal};
+
+    #[test]
+    fn thin_maps_are_libtorchs() {
+        let mut stream = Seed(0).stream("thin");
+        let mut draw = |shape: &[i64]| {
+            let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| StandardNormal.sample(&mut stream)).collect();
+            Tensor::from_slice(&numbers).reshape(shape)
+        };
+        let bf16 = Kind::BFloat16;
+        for (rows, inputs, outputs) in
+            [(1, 9, 40), (4, 3, 5), (7, 64, 100), (16, 768, 1030), (17, 33, 1), (90, 100, 97)]
+        {
+            let (x, weight) = (draw(&[rows, inputs]), draw(&[outputs, inputs]));
+            let bias = draw(&[outputs]);
+            for (bias, kind) in [(None, Kind::Float), (Some(&bias), Kind::Float), (Some(&bias), bf16)] {
+                let weight = weight.to_kind(kind);
+                let bias = bias.map(|bias| bias.to_kind(kind));
+                let ours = Thin::of_tensor(&x).map(&weight, bias.as_ref()).unwrap().to_tensor();
+                let wide = |t: &Tensor| t.to_kind(Kind::Double);
+                let truth = wide(&x).linear(&wide(&weight), bias.as_ref().map(wide).as_ref());
+                let worst = ((wide(&ours) - truth).abs().max()).double_value(&[]);
+                // Rounding adds up like a random walk.
+                assert!(worst < 1e-5 * (inputs as f64).sqrt(), "{rows}×{inputs}×{outputs}: {worst}");
+            }
+            // A row has the bits that it has beside fewer rows.
+            let alone = Thin::of_tensor(&x.narrow(0, 0, 1)).map(&weight, None).unwrap().to_tensor();
+            assert!(Thin::of_tensor(&x).map(&weight, None).unwrap().to_tensor().narrow(0, 0, 1).equal(&alone));
+        }
+        let odd = draw(&[5, 6]);
+        assert!(Thin::of_tensor(&odd).map(&draw(&[6, 5]).tr(), None).is_none());
+        assert!(Thin::of_tensor(&odd).map(&draw(&[6, 5]), None).is_none());
+    }
+
+    #[test]
+    fn exponentials_end_where_registers_do_not() {
+        let mut numbers: Vec<f32> = (0..37).map(|i| i as f32 / 4.0 - 3.0).collect();
+        let truth: Vec<f32> = numbers.iter().map(|x| (x - 1.5).exp()).collect();
+        exponentials(&mut numbers, 1.5);
+        assert!(numbers.iter().zip(&truth).all(|(a, b)| (a / b - 1.0).abs() < 3e-7));
+    }
+}

@@ -1,0 +1,34 @@
+//! The judgements that the reward model disputes: slips of the finger, changes of mind, or what the model has not
+//! understood.
+
+use super::{Comparison, RewardModel};
+use flipside_learn::surprise;
+
+/// A judgement, by its place in the list that was asked about, and how much it surprises the model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Disputed {
+    /// Its place.
+    pub index: usize,
+    /// The probability that the model gave to the left clip.
+    pub left: f64,
+    /// Nats; see [`surprise`].
+    pub surprise: f64,
+}
+
+/// All these judgements, the most surprising first. Members that trained on a judgement have half learnt to excuse it,
+/// so only those that did not are asked, where there are any.
+pub fn disputed(model: &RewardModel, comparisons: &[Comparison]) -> Vec<Disputed> {
+    let pairs: Vec<_> = comparisons.iter().map(|c| (c.left, c.right)).collect();
+    let members = model.probabilities(&pairs, usize::MAX);
+    let mut all: Vec<Disputed> = Vec::with_capacity(comparisons.len());
+    for (index, comparison) in comparisons.iter().enumerate() {
+        let unseen = |m: usize| model.bag_count(m, comparison.id) == 0;
+        let any_unseen = (0..members.len()).any(unseen);
+        let votes: Vec<f64> =
+            (0..members.len()).filter(|&m| !any_unseen || unseen(m)).map(|m| f64::from(members[m][index])).collect();
+        let left = votes.iter().sum::<f64>() / votes.len() as f64;
+        all.push(Disputed { index, left, surprise: surprise(left, f64::from(comparison.target)) });
+    }
+    all.sort_by(|a, b| b.surprise.total_cmp(&a.surprise));
+    all
+}

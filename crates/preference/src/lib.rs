@@ -1,0 +1,42 @@
+//! From clips to a reward: which stretches are cut, which pairs are asked and when, simulated teachers, and the
+//! Bradley–Terry reward model that judgements are turned into.
+//!
+//! The way of the data: [`Recorder`] → [`ClipPool`] → [`choose_pairs`], paced by [`LabelSchedule`] → a judgement, by a
+//! person or by a [`SimulatedTeacher`] → [`Comparison`] → [`RewardModel::fit`] → [`RewardModel::rewards`], which pay
+//! the policy. The likelihood ([`preference_loss`]) is the same for robots and for text.
+
+mod alike;
+mod choose;
+mod consistency;
+mod disputed;
+mod ensemble;
+mod error;
+mod fit;
+mod gaussian_process;
+mod monitor;
+mod novelty;
+mod on_device;
+mod pool;
+mod rank;
+mod recorder;
+mod reward_model;
+mod schedule;
+mod teacher;
+
+pub use choose::{AskedPairs, ChosenPair, Rank, choose_pairs, choose_past_pairs};
+pub use consistency::consistency;
+pub use disputed::{Disputed, disputed};
+pub use error::PreferenceError;
+pub use fit::{Comparison, FitReport, Unjudged};
+pub use monitor::{Alarm, Monitor};
+pub use novelty::{Novelty, state_entropy};
+pub use on_device::{DeviceScorer, Scores};
+pub use pool::{ClipPool, Origin, PoolEntry};
+pub use rank::rank_pairs;
+pub use recorder::{Cut, Recorder, StepRecord};
+pub use reward_model::RewardModel;
+pub use schedule::LabelSchedule;
+pub use teacher::{SimulatedTeacher, Usual};
+
+#[cfg(test)]
+mod tests;

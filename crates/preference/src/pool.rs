@@ -1,0 +1,91 @@
+//! The clips that pairs are chosen among: the most recent ones.
+
+use flipside_core::{Clip, Stream};
+use rand::RngExt;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Which world a clip was cut from, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Index in the batch of worlds.
+    pub world: usize,
+    /// The world's env steps before the clip's first frame.
+    pub start: u64,
+}
+
+impl Origin {
+    /// Whether a clip of `steps` env steps from here shares a moment of the same world with one of `other_steps` from
+    /// `other`.
+    pub fn overlaps(self, steps: usize, other: Origin, other_steps: usize) -> bool {
+        self.world == other.world
+            && self.start < other.start + other_steps as u64
+            && other.start < self.start + steps as u64
+    }
+}
+
+/// A clip in the pool.
+#[derive(Clone, Debug)]
+pub struct PoolEntry {
+    /// The clip.
+    pub clip: Arc<Clip>,
+    /// Where it was cut.
+    pub origin: Origin,
+}
+
+/// A bounded pool: a new clip pushes the oldest out.
+#[derive(Clone, Debug)]
+pub struct ClipPool {
+    capacity: usize,
+    entries: VecDeque<PoolEntry>,
+}
+
+impl ClipPool {
+    /// An empty pool of at most `capacity` clips (at least two: a pair).
+    pub fn new(capacity: usize) -> ClipPool {
+        ClipPool { capacity: capacity.max(2), entries: VecDeque::new() }
+    }
+
+    /// Adds a clip; returns the one it pushed out, if the pool was full.
+    pub fn push(&mut self, clip: Arc<Clip>, origin: Origin) -> Option<Arc<Clip>> {
+        let evicted = (self.entries.len() == self.capacity).then(|| self.entries.pop_front()).flatten();
+        self.entries.push_back(PoolEntry { clip, origin });
+        evicted.map(|entry| entry.clip)
+    }
+
+    /// Clips in the pool.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A clip by its place, 0 the oldest. Panics where `index` is not below [`ClipPool::len`], like a slice.
+    pub fn get(&self, index: usize) -> &PoolEntry {
+        &self.entries[index]
+    }
+
+    /// A clip drawn at random, if there is one.
+    pub fn any(&self, stream: &mut Stream) -> Option<&PoolEntry> {
+        (!self.is_empty()).then(|| self.get(stream.random_range(0..self.len())))
+    }
+
+    /// All clips, oldest first.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &PoolEntry> {
+        self.entries.iter()
+    }
+
+    /// Drops every clip, e.g. those of the untrained policy once it is trained.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Whether two clips of the pool show the same moment of the same world, or are one and the same.
+    pub fn share_a_moment(&self, a: usize, b: usize) -> bool {
+        let (a, b) = (self.get(a), self.get(b));
+        a.clip.id == b.clip.id || a.origin.overlaps(a.clip.frames.steps, b.origin, b.clip.frames.steps)
+    }
+}

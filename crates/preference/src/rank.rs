@@ -1,0 +1,80 @@
+//! How much each pair is worth asking.
+
+use super::RewardModel;
+use flipside_core::Frames;
+use flipside_core::settings::PairChoice;
+
+/// The worth of each candidate pair by this choice, any scale, larger is more. `known` are the pairs that were judged.
+pub fn rank_pairs(
+    model: &RewardModel,
+    choice: PairChoice,
+    pairs: &[(&Frames, &Frames)],
+    known: &[(&Frames, &Frames)],
+) -> Vec<f32> {
+    let features = |pair: &(&Frames, &Frames)| [model.features(pair.0), model.features(pair.1)];
+    let spread = |pairs: &[(&Frames, &Frames)]| {
+        k_centre(&pairs.iter().map(features).collect::<Vec<_>>(), &known.iter().map(features).collect::<Vec<_>>())
+    };
+    match choice {
+        PairChoice::Disagreement => model.disagreement(pairs),
+        PairChoice::Entropy => model.openness(pairs),
+        PairChoice::Coverage => spread(pairs),
+        PairChoice::DisagreementCoverage => {
+            let mut ranks = model.disagreement(pairs);
+            let mut order: Vec<usize> = (0..pairs.len()).collect();
+            order.sort_by(|&a, &b| ranks[b].total_cmp(&ranks[a]));
+            order.truncate(pairs.len().div_ceil(3));
+            let chosen: Vec<_> = order.iter().map(|&i| pairs[i]).collect();
+            // A variance of probabilities is ¼ at most, so that all of these stand above the rest.
+            order.iter().zip(spread(&chosen)).for_each(|(&i, rank)| ranks[i] = 1.0 + rank);
+            ranks
+        }
+    }
+}
+
+/// A pair as what its two clips look like.
+type Look = [Vec<f32>; 2];
+
+/// The greedy order of k-centre (Sener and Savarese 2018) as ranks: next is always the pair that lies farthest from all that are known or
+/// chosen before it. Ranks fall from the number of pairs to 1.
+fn k_centre(pairs: &[Look], known: &[Look]) -> Vec<f32> {
+    let nearest = |pair: &Look| known.iter().map(|other| distance(pair, other)).fold(f32::INFINITY, f32::min);
+    let mut nearest: Vec<f32> = pairs.iter().map(nearest).collect();
+    let mut ranks = vec![0.0; pairs.len()];
+    for rank in (1..=pairs.len()).rev() {
+        let left = (0..pairs.len()).filter(|&i| ranks[i] == 0.0);
+        let Some(next) = left.max_by(|&a, &b| nearest[a].total_cmp(&nearest[b])) else { break };
+        ranks[next] = rank as f32;
+        for (near, pair) in nearest.iter_mut().zip(pairs) {
+            *near = near.min(distance(pair, &pairs[next]));
+        }
+    }
+    ranks
+}
+
+/// Squared distance of two pairs, whichever side their clips are on.
+fn distance(a: &Look, b: &Look) -> f32 {
+    let apart = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| (x - y) * (x - y)).sum::<f32>();
+    let straight = apart(&a[0], &b[0]) + apart(&a[1], &b[1]);
+    straight.min(apart(&a[0], &b[1]) + apart(&a[1], &b[0]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pairs on a line. With (0, 0) known, first the farthest comes, then whatever halves the greatest gap; a pair with its sides changed is
+    /// the same pair.
+    #[test]
+    fn k_centre_covers_before_it_refines() {
+        let pair = |x: f32, y: f32| [vec![x], vec![y]];
+        let pairs = [pair(1.0, 1.0), pair(10.0, 10.0), pair(9.0, 9.0), pair(5.0, 4.0), pair(4.0, 5.0)];
+        let ranks = k_centre(&pairs, &[pair(0.0, 0.0)]);
+        assert_eq!((ranks[1], ranks[3].max(ranks[4])), (5.0, 4.0), "{ranks:?}");
+        assert_eq!(
+            ranks[3].min(ranks[4]),
+            1.0,
+            "the mirrored pair is worth nothing once the other is chosen: {ranks:?}"
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! What training asks of a language model, and how texts are laid out for it.
+//!
+//! Prompts are padded on the left and completions on the right, so that one column divides them:
+//!
+//! ```text
+//!  pad pad  p   p  | c   c   c  pad
+//!  p   p    p   p  | c   c  pad pad
+//! ```
+
+use super::generate::{Sampling, generate};
+use super::hidden::Hidden;
+use super::model::Transformer;
+use flipside_core::Seed;
+use flipside_learn::LearnError;
+use rand::Rng;
+use tch::{Device, Kind, Tensor};
+
+/// A causal language model whose parameters are tensors. Dropout is off but where an adapter learns with it and is told so.
+pub trait LanguageModel {
+    /// The final hidden states of the columns from `from` on, `[B, T - from, d]`, of ids `[B, T]` (i64) with a mask of the same shape (i64: 1
+    /// for a token, 0 for padding on either side). Without `adapters` it is the base model, bit for bit.
+    fn hidden(&self, ids: &Tensor, mask: &Tensor, from: i64, adapters: bool) -> Tensor;
+
+    /// The same with adapters, for a loss. With a seed, the share of the adapters' inputs that they were made for is dropped, which the seed
+    /// decides.
+    fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, _dropout: Option<u64>) -> Hidden<'_> {
+        Hidden::whole(self.hidden(ids, mask, from, true))
+    }
+
+    /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
+    fn logits(&self, hidden: &Tensor) -> Tensor;
+
+    /// The size of a hidden state, d.
+    fn width(&self) -> usize;
+
+    /// What is trained, by name: leaves that require gradients, shared with the model. The order is always the same.
+    fn trainable(&self) -> Vec<(String, Tensor)>;
+
+    /// Where the model's tensors lie.
+    fn device(&self) -> Device;
+
+    /// One completion a prompt, sampled with adapters. `on_token` is asked after every token; where it says no, what there is comes back.
+    fn complete(&self, prompts: &[&[u32]], draw: &Draw, on_token: &mut dyn FnMut() -> bool) -> Vec<Drawn>;
+}
+
+impl LanguageModel for Transformer {
+    fn hidden(&self, ids: &Tensor, mask: &Tensor, from: i64, adapters: bool) -> Tensor {
+        self.hidden_from(ids, mask, from, None, adapters)
+    }
+
+    fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
+        Transformer::hidden_to_learn(self, ids, mask, from, dropout)
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Tensor {
+        Transformer::logits(self, hidden)
+    }
+
+    fn width(&self) -> usize {
+        self.config().width
+    }
+
+    fn trainable(&self) -> Vec<(String, Tensor)> {
+        Transformer::trainable(self)
+    }
+
+    fn device(&self) -> Device {
+        Transformer::device(self)
+    }
+
+    fn complete(&self, prompts: &[&[u32]], draw: &Draw, on_token: &mut dyn FnMut() -> bool) -> Vec<Drawn> {
+        let sampling = Sampling {
+            temperature: draw.temperature,
+            max_new_tokens: draw.max_new_tokens,
+            stop: draw.stop.clone(),
+            seed: draw.seed,
+            ..Sampling::default()
+        };
+        generate(self, prompts, &sampling, true, &mut |_, _| on_token())
+            .into_iter()
+            .map(|completion| Drawn { tokens: completion.tokens, stopped: completion.stopped })
+            .collect()
+    }
+}
+
+/// How completions are sampled: from the whole distribution, its logits divided by the temperature, because the scores feed PPO.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draw {
+    /// What divides the logits.
+    pub temperature: f64,
+    /// Where a completion is cut that has not ended.
+    pub max_new_tokens: usize,
+    /// The tokens that end a completion.
+    pub stop: Vec<u32>,
+    /// Decides every draw.
+    pub seed: u64,
+}
+
+/// A sampled completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawn {
+    /// Its tokens, the one that ended it included.
+    pub tokens: Vec<u32>,
+    /// Whether it came to an end, rather than being cut.
+    pub stopped: bool,
+}
+
+/// A prompt with a completion.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Example {
+    /// What is given. Where it is empty, the first token of the completion stands in for it and is not learnt.
+    pub prompt: Vec<u32>,
+    /// What is learnt or judged.
+    pub completion: Vec<u32>,
+}
+
+impl Example {
+    /// Prompt and completion, with at least one token in the prompt where there is any.
+    pub(super) fn parts(&self) -> (&[u32], &[u32]) {
+        match self.prompt.is_empty() && !self.completion.is_empty() {
+            true => self.completion.split_at(1),
+            false => (&self.prompt, &self.completion),
+        }
+    }
+}
+
+/// Prompts and completions in the columns of one batch.
+pub(super) struct Rows {
+    /// `[B, P + C]`.
+    ids: Tensor,
+    /// `[B, P + C]`, 1 for a token.
+    mask: Tensor,
+    /// P: columns of prompts, at least 1.
+    prompt: i64,
+    /// C: columns of completions.
+    completion: i64,
+    /// `[B, C]` (i64): the tokens of completions, 0 for padding.
+    pub tokens: Tensor,
+    /// `[B, C]` (f32): 1 for a token of a completion.
+    pub real: Tensor,
+    /// The column of each row's last token, counted from the prompts' last.
+    last: Tensor,
+}
+
+impl Rows {
+    /// Lays out (prompt, completion) rows. Every prompt must have a token.
+    pub fn new(rows: &[(&[u32], &[u32])], device: Device) -> Rows {
+        let prompt = rows.iter().map(|(p, _)| p.len()).max().unwrap_or(0).max(1);
+        let completion = rows.iter().map(|(_, c)| c.len()).max().unwrap_or(0);
+        let width = prompt + completion;
+        let (mut ids, mut mask) = (vec![0_i64; rows.len() * width], vec![0_i64; rows.len() * width]);
+        let mut last = Vec::with_capacity(rows.len());
+        for (row, (p, c)) in rows.iter().enumerate() {
+            let start = row * width + prompt - p.len();
+            for (i, &token) in p.iter().chain(*c).enumerate() {
+                ids[start + i] = i64::from(token);
+                mask[start + i] = 1;
+            }
+            last.push(c.len() as i64);
+        }
+        let tensor = |numbers: &[i64]| Tensor::from_slice(numbers).reshape([-1, width as i64]).to_device(device);
+        let (ids, mask) = (tensor(&ids), tensor(&mask));
+        let (prompt, completion) = (prompt as i64, completion as i64);
+        Rows {
+            tokens: ids.narrow(1, prompt, completion),
+            real: mask.narrow(1, prompt, completion).to_kind(Kind::Float),
+            ids,
+            mask,
+            prompt,
+            completion,
+            last: Tensor::from_slice(&last).to_device(device),
+        }
+    }
+
+    /// The hidden states of the prompts' last column and all completions, `[B, 1 + C, d]`.
+    pub fn hidden(&self, model: &impl LanguageModel, adapters: bool) -> Tensor {
+        model.hidden(&self.ids, &self.mask, self.prompt - 1, adapters)
+    }
+
+    /// The same for a loss, with adapters, part of whose inputs a seed drops.
+    pub fn to_learn<'m>(&self, model: &'m impl LanguageModel, dropout: Option<u64>) -> Hidden<'m> {
+        model.hidden_to_learn(&self.ids, &self.mask, self.prompt - 1, dropout)
+    }
+
+    /// The hidden states that completion tokens are predicted from, `[B, C, d]`, among [`Rows::hidden`]'s: each column is the one before its
+    /// token's.
+    pub fn before_tokens(&self, hidden: &Tensor) -> Tensor {
+        hidden.narrow(1, 0, self.completion)
+    }
+
+    /// The hidden state of each row's last token, `[B, d]`, among [`Rows::hidden`]'s.
+    pub fn at_last(&self, hidden: &Tensor) -> Tensor {
+        let index = self.last.reshape([-1, 1, 1]).expand([-1, 1, hidden.size()[2]], false);
+        hidden.gather(1, &index, false).squeeze_dim(1)
+    }
+
+    /// log softmax of logits divided by the temperature, `[B, C, vocabulary]`.
+    pub fn log_softmax(&self, model: &impl LanguageModel, hidden: &Tensor, temperature: f64) -> Tensor {
+        let logits = model.logits(hidden);
+        let logits = if temperature == 1.0 { logits } else { logits / temperature };
+        logits.log_softmax(-1, Kind::Float)
+    }
+
+    /// The log-probabilities of the completions' tokens among those of all tokens, `[B, C]`.
+    pub fn chosen(&self, log_softmax: &Tensor) -> Tensor {
+        log_softmax.gather(-1, &self.tokens.unsqueeze(-1), false).squeeze_dim(-1)
+    }
+}
+
+/// The seed of what adapters drop in one part of a gradient step's batch: it depends on nothing that a resumed run would not have.
+pub(super) fn drop_in_part(seed: Seed, step: u64, part: usize) -> u64 {
+    seed.stream(&format!("text.dropout.{step}.{part}")).next_u64()
+}
+
+/// The numbers of a `[B, C]` tensor without padding, row by row.
+pub(super) fn rows_of(tensor: &Tensor, lengths: impl Iterator<Item = usize>) -> Vec<Vec<f32>> {
+    let width = tensor.size()[1] as usize;
+    let flat = numbers(tensor);
+    lengths.enumerate().map(|(row, length)| flat[row * width..row * width + length].to_vec()).collect()
+}
+
+/// The numbers of a tensor, row-major.
+pub(super) fn numbers(tensor: &Tensor) -> Vec<f32> {
+    let count = tensor.numel();
+    let mut numbers = vec![0.0; count];
+    tensor.detach().to_kind(Kind::Float).to_device(Device::Cpu).contiguous().copy_data(&mut numbers, count);
+    numbers
+}
+
+/// How far a trainer is in the present call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Completions are being written: columns done over all of them, of at most so many.
+    Writing {
+        /// Columns written.
+        done: usize,
+        /// At most.
+        of: usize,
+    },
+    /// Completions are being scored: batches done, of so many.
+    Scoring {
+        /// Batches scored.
+        done: usize,
+        /// Of.
+        of: usize,
+    },
+    /// Gradients are being taken: parts of minibatches done, of so many.
+    Learning {
+        /// Parts done.
+        done: usize,
+        /// Of.
+        of: usize,
+    },
+}
+
+/// Told of the progress, says whether to stop.
+pub type Watch<'a> = &'a mut dyn FnMut(Progress) -> bool;
+
+/// Asks whether to stop.
+pub(super) fn look(watch: Watch, progress: Progress) -> Result<(), LearnError> {
+    if watch(progress) { Err(LearnError::Cancelled) } else { Ok(()) }
+}

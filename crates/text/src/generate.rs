@@ -1,0 +1,177 @@
+//! Completions, written column by column from a cache of keys and values.
+
+use super::model::Transformer;
+use flipside_core::{Seed, Stream};
+use flipside_learn::{OneThread, exponentials};
+use rand::RngExt;
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// What divides the logits; 0 takes the likeliest token every time.
+    pub temperature: f64,
+    /// Only so many of the likeliest tokens are drawn from; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest tokens that together have this probability are drawn from; 1 for all.
+    pub top_p: f64,
+    /// Tokens after which a completion is cut that has not ended.
+    pub max_new_tokens: usize,
+    /// The tokens that end a completion.
+    pub stop: Vec<u32>,
+    /// Decides every draw. A row's draws depend on it and on the row's number alone, not on the rows beside it.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, max_new_tokens: 64, stop: vec![], seed: 0 }
+    }
+}
+
+/// What follows a prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completion {
+    /// Its tokens, the one that ended it included.
+    pub tokens: Vec<u32>,
+    /// Each token's log-probability among all tokens, at the sampling temperature (1 where that is 0), nats.
+    pub log_probs: Vec<f32>,
+    /// Whether a stop token ended it, rather than being cut.
+    pub stopped: bool,
+}
+
+/// Writes one completion a prompt. After every token `on_token` is told its row and the token; where it says `false`, everything stops and what
+/// there is comes back. Every prompt must have a token. Without `adapters` the base model writes.
+pub fn generate(
+    model: &Transformer,
+    prompts: &[&[u32]],
+    sampling: &Sampling,
+    adapters: bool,
+    on_token: &mut dyn FnMut(usize, u32) -> bool,
+) -> Vec<Completion> {
+    tch::no_grad(|| write(model, prompts, sampling, adapters, on_token))
+}
+
+fn write(
+    model: &Transformer,
+    prompts: &[&[u32]],
+    sampling: &Sampling,
+    adapters: bool,
+    on_token: &mut dyn FnMut(usize, u32) -> bool,
+) -> Vec<Completion> {
+    let rows = prompts.len();
+    let mut completions = vec![Completion::default(); rows];
+    if rows == 0 || sampling.max_new_tokens == 0 {
+        return completions;
+    }
+    let width = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(1);
+    let mut draws: Vec<Stream> =
+        (0..rows).map(|row| Seed(sampling.seed).stream(&format!("completion {row}"))).collect();
+    let mut cache = model.cache(rows, width + sampling.max_new_tokens);
+    let (mut ids, mut mask) = left_padded(prompts, width, model.device());
+    let mut _alone = None;
+    loop {
+        let last = model.hidden_from(&ids, &mask, ids.size()[1] - 1, Some(&mut cache), adapters).squeeze_dim(1);
+        let mut logits = model.logits_to_write(&last);
+        let vocabulary = logits.len() / rows;
+        let chosen: Vec<Option<(u32, f32)>> =
+            (logits.par_chunks_exact_mut(vocabulary).zip(&mut draws).zip(&completions))
+                .map(|((logits, draw), completion)| (!completion.stopped).then(|| choose(logits, sampling, draw)))
+                .collect();
+        let (mut next, mut real) = (vec![0_i64; rows], vec![0_i64; rows]);
+        for (row, chosen) in chosen.into_iter().enumerate() {
+            let Some((token, log_prob)) = chosen else { continue };
+            let completion = &mut completions[row];
+            completion.tokens.push(token);
+            completion.log_probs.push(log_prob);
+            completion.stopped = sampling.stop.contains(&token);
+            (next[row], real[row]) = (i64::from(token), i64::from(!completion.stopped));
+            if !on_token(row, token) {
+                return completions;
+            }
+        }
+        let longest = completions.iter().map(|completion| completion.tokens.len()).max().unwrap_or(0);
+        if longest >= sampling.max_new_tokens || real.iter().all(|&real| real == 0) {
+            return completions;
+        }
+        // What is left to libtorch is small: its threads would wait for it on the cores that the maps are computed on.
+        _alone.get_or_insert_with(OneThread::new);
+        let column = |numbers: &[i64]| Tensor::from_slice(numbers).unsqueeze(1).to_device(model.device());
+        (ids, mask) = (column(&next), column(&real));
+    }
+}
+
+/// Prompts in the columns of a batch, padding before them: ids and mask, `[B, width]` (i64).
+fn left_padded(prompts: &[&[u32]], width: usize, device: Device) -> (Tensor, Tensor) {
+    let (mut ids, mut mask) = (vec![0_i64; prompts.len() * width], vec![0_i64; prompts.len() * width]);
+    for (row, prompt) in prompts.iter().enumerate() {
+        let start = (row + 1) * width - prompt.len();
+        for (i, &token) in prompt.iter().enumerate() {
+            (ids[start + i], mask[start + i]) = (i64::from(token), 1);
+        }
+    }
+    let tensor = |numbers: &[i64]| {
+        Tensor::from_slice(numbers).reshape([-1, width as i64]).to_device(device).to_kind(Kind::Int64)
+    };
+    (tensor(&ids), tensor(&mask))
+}
+
+/// A token and its log-probability among all. The logits are scratch.
+fn choose(logits: &mut [f32], sampling: &Sampling, stream: &mut Stream) -> (u32, f32) {
+    let greedy = sampling.temperature == 0.0;
+    if !greedy && sampling.temperature != 1.0 {
+        let cold = (1.0 / sampling.temperature) as f32;
+        logits.iter_mut().for_each(|logit| *logit *= cold);
+    }
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let likeliest = logits.iter().position(|&logit| logit == top).unwrap_or(0);
+    exponentials(logits, top);
+    let weights = &*logits;
+    let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+    let token = match greedy {
+        true => likeliest,
+        false => draw(weights, total, sampling, stream.random::<f64>()),
+    };
+    (token as u32, (f64::from(weights[token]).ln() - total.ln()) as f32)
+}
+
+/// The token at this point, from 0 to 1, of the cumulative distribution that weights make, whose sum is `total`.
+fn draw(weights: &[f32], total: f64, sampling: &Sampling, point: f64) -> usize {
+    let weight = |i: usize| f64::from(weights[i]);
+    let cut = |candidates: &mut dyn Iterator<Item = usize>, total: f64| {
+        let (mut rest, mut last) = (point * total, 0);
+        for i in candidates {
+            last = i;
+            rest -= weight(i);
+            if rest < 0.0 {
+                break;
+            }
+        }
+        last
+    };
+    let (some, most) = (sampling.top_k > 0 && sampling.top_k < weights.len(), sampling.top_p < 1.0);
+    if !some && !most {
+        return cut(&mut (0..weights.len()), total);
+    }
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_unstable_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
+    if some {
+        order.truncate(sampling.top_k);
+    }
+    let mut kept: f64 = order.iter().map(|&i| weight(i)).sum();
+    if most {
+        // The fewest tokens that reach the probability; one at least.
+        let (mut sum, mut count) = (0.0, 0);
+        for &i in &order {
+            sum += weight(i);
+            count += 1;
+            if sum >= sampling.top_p * kept {
+                break;
+            }
+        }
+        order.truncate(count);
+        kept = sum;
+    }
+    cut(&mut order.into_iter(), kept)
+}

@@ -1,0 +1,102 @@
+//! Low-rank adapters (Hu et al. 2021) on a model's linear maps: what is trained where the base stays as it is.
+
+use super::error::ModelError;
+use super::model::{Lora, Tensors, Transformer};
+use flipside_core::Stream;
+use rand::RngExt;
+use tch::{Kind, Tensor};
+
+pub use flipside_core::settings::LoraSettings;
+
+impl Transformer {
+    /// Puts a new adapter on each target; the model's outputs stay as they are, bit for bit, till it is trained. A is uniform within
+    /// ±1/√input (Kaiming's bound for a slope of √5), B is zero.
+    ///
+    /// # Errors
+    ///
+    /// A rank of 0, or a target that no map of this model has.
+    pub fn attach(&mut self, settings: &LoraSettings, stream: &mut Stream) -> Result<(), ModelError> {
+        if settings.rank == 0 {
+            return Err(ModelError::Adapter("its rank is 0".into()));
+        }
+        let device = self.device();
+        let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
+        for target in &settings.targets {
+            if !self.linears().iter().any(|linear| last(&linear.name) == *target) {
+                let mut known: Vec<String> = self.linears().iter().map(|linear| last(&linear.name)).collect();
+                known.sort();
+                known.dedup();
+                let known = known.join(", ");
+                return Err(ModelError::Adapter(format!("the model has no map `{target}`; expected some of {known}")));
+            }
+        }
+        for linear in self.linears_mut() {
+            if !settings.targets.is_empty() && !settings.targets.contains(&last(&linear.name)) {
+                continue;
+            }
+            let [input, output] = linear.sizes();
+            let bound = 1.0 / (input as f32).sqrt();
+            let rank = settings.rank as i64;
+            let a: Vec<f32> = (0..rank * input).map(|_| stream.random_range(-bound..bound)).collect();
+            linear.lora = Some(Lora {
+                a: Tensor::from_slice(&a).reshape([rank, input]).to_device(device).set_requires_grad(true),
+                b: Tensor::zeros([output, rank], (Kind::Float, device)).set_requires_grad(true),
+                scale: settings.alpha / settings.rank as f64,
+                dropout: settings.dropout,
+            });
+        }
+        self.adapter = Some(settings.clone());
+        Ok(())
+    }
+
+    /// Takes the adapters off and leaves the base model, bit for bit what it was before they were put on.
+    pub fn take_off(&mut self) {
+        self.linears_mut().into_iter().for_each(|linear| linear.lora = None);
+        self.adapter = None;
+    }
+
+    /// How the adapters were made or read, where there are any.
+    pub fn adapter(&self) -> Option<&LoraSettings> {
+        self.adapter.as_ref()
+    }
+
+    /// The adapters' matrices, `MODULE.lora_A.weight` `[r, input]` and `MODULE.lora_B.weight` `[output, r]`.
+    pub fn adapter_tensors(&self) -> Tensors {
+        let mut all = Tensors::new();
+        for linear in self.linears() {
+            if let Some(lora) = &linear.lora {
+                all.insert(format!("{}.lora_A.weight", linear.name), lora.a.shallow_clone());
+                all.insert(format!("{}.lora_B.weight", linear.name), lora.b.shallow_clone());
+            }
+        }
+        all
+    }
+
+    /// What is trained, by name, always in the same order: the adapters where there are any, else every parameter, without what
+    /// [`Transformer::freeze`] left out. They are leaves that require gradients from now on, and nothing else of the model does.
+    pub fn trainable(&self) -> Vec<(String, Tensor)> {
+        let (base, adapters) = (self.tensors(), self.adapter_tensors());
+        let adapted = !adapters.is_empty();
+        let all = base.into_iter().map(|pair| (pair, !adapted)).chain(adapters.into_iter().map(|pair| (pair, true)));
+        all.filter_map(|((name, tensor), candidate)| {
+            let trained = candidate && !self.is_frozen(&name);
+            let tensor = tensor.set_requires_grad(trained);
+            trained.then_some((name, tensor))
+        })
+        .collect()
+    }
+
+    /// A model with the adapters' products added to the weights, and without adapters. It shares the parameters that no adapter touches; this
+    /// model keeps its base and adapters, so that nothing has to be subtracted to come back.
+    pub fn merged(&self) -> Transformer {
+        let mut merged = self.clone();
+        merged.adapter = None;
+        for linear in merged.linears_mut() {
+            let Some(lora) = linear.lora.take() else { continue };
+            let delta = tch::no_grad(|| if linear.transposed { lora.delta().tr() } else { lora.delta() });
+            let sum = tch::no_grad(|| linear.weight.to_kind(Kind::Float) + delta);
+            linear.weight = sum.to_kind(linear.weight.kind()).detach();
+        }
+        merged
+    }
+}

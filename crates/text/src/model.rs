@@ -1,0 +1,621 @@
+//! The transformer: GPT-2 and the Llama family, from token ids to hidden states and logits.
+//!
+//! Parameters carry Hugging Face's names and layouts, so that what is loaded, trained and saved is one set of tensors. Dropout is off
+//! but for adapters that learn with it. In bf16, weights and activations are bf16; norms, softmax and the logits that are returned are computed in f32.
+
+mod attention;
+mod linear;
+mod norm;
+
+use super::causal::numbers;
+use super::config::{Ending, Family, ModelConfig};
+use super::error::ModelError;
+use super::hidden::{Compute, Hidden};
+use attention::{Angles, Attention, Columns, Layer};
+use flipside_core::Stream;
+use flipside_core::settings::LoraSettings;
+use flipside_learn::Thin;
+use linear::{Adapters, Linear, outputs_first, product};
+use norm::Norm;
+use rand_distr::{Distribution, StandardNormal};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use tch::{Device, Kind, Tensor};
+
+pub use attention::Cache;
+pub use flipside_core::settings::TextPrecision as Precision;
+pub use linear::Lora;
+
+/// Named tensors, by Hugging Face's names.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// The kind of tensors that hold numbers of this precision.
+fn kind_of(precision: Precision) -> Kind {
+    match precision {
+        Precision::F32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+    }
+}
+
+/// A language model. A clone shares the parameters.
+#[derive(Debug)]
+pub struct Transformer {
+    config: ModelConfig,
+    precision: Precision,
+    device: Device,
+    /// `[vocabulary, d]`.
+    embedding: Tensor,
+    /// GPT-2's `[context, d]`.
+    positions: Option<Tensor>,
+    blocks: Vec<Block>,
+    norm: Norm,
+    /// `[vocabulary, d]`; the embedding's own tensor where the two are tied.
+    head: Tensor,
+    /// Blocks from the embedding on that are not trained, the embedding with them; 0 leaves the embedding to be trained too.
+    frozen: usize,
+    /// How the adapters were made, where there are any.
+    pub(super) adapter: Option<LoraSettings>,
+    /// Whether a loss has a block computed again rather than kept.
+    checkpointing: bool,
+}
+
+/// Attention and a feed-forward part, each behind a norm and beside a residual.
+#[derive(Debug)]
+struct Block {
+    before_attention: Norm,
+    attention: Attention,
+    before_mlp: Norm,
+    mlp: Mlp,
+}
+
+#[derive(Debug)]
+enum Mlp {
+    /// GPT-2: out(gelu(in(x))), the GELU by its tanh approximation.
+    Gelu { input: Linear, output: Linear },
+    /// SwiGLU: down(silu(gate(x)) · up(x)).
+    Gated { gate: Linear, up: Linear, down: Linear },
+}
+
+/// What all blocks share in a pass.
+struct Batch {
+    columns: Columns,
+    /// None where positions are learnt.
+    angles: Option<Angles>,
+}
+
+impl Mlp {
+    fn forward(&self, x: &Tensor, adapters: Adapters) -> Tensor {
+        match self {
+            Mlp::Gelu { input, output } => output.forward(&input.forward(x, adapters).gelu("tanh"), adapters),
+            Mlp::Gated { gate, up, down } => {
+                down.forward(&(gate.forward(x, adapters).silu() * up.forward(x, adapters)), adapters)
+            }
+        }
+    }
+
+    /// The same for a few rows on the CPU.
+    fn write(&self, x: &Thin, adapters: bool) -> Option<Thin> {
+        match self {
+            Mlp::Gelu { input, output } => {
+                let mut inner = input.write(x, adapters)?;
+                inner.gelu();
+                output.write(&inner, adapters)
+            }
+            Mlp::Gated { gate, up, down } => {
+                let mut inner = gate.write(x, adapters)?;
+                inner.silu();
+                inner.multiply(&up.write(x, adapters)?);
+                down.write(&inner, adapters)
+            }
+        }
+    }
+
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Mlp::Gelu { input, output } => vec![input, output],
+            Mlp::Gated { gate, up, down } => vec![gate, up, down],
+        }
+    }
+}
+
+impl Transformer {
+    /// A model with random weights, as its family starts: N(0, 0.02²), GPT-2's maps into the residual stream divided by √(2 layers), biases 0,
+    /// norms 1.
+    pub fn random(config: &ModelConfig, precision: Precision, device: Device, stream: &mut Stream) -> Transformer {
+        let mut draw = |shape: &[i64], deviation: f64| {
+            let count: i64 = shape.iter().product();
+            let numbers: Vec<f32> = (0..count)
+                .map(|_| {
+                    let z: f32 = StandardNormal.sample(stream);
+                    z * deviation as f32
+                })
+                .collect();
+            Tensor::from_slice(&numbers).reshape(shape)
+        };
+        let residual = match config.family {
+            Family::Gpt2 => 0.02 / (2.0 * config.layers as f64).sqrt(),
+            _ => 0.02,
+        };
+        let tensors = shapes(config)
+            .into_iter()
+            .map(|(name, shape)| {
+                let options = (Kind::Float, Device::Cpu);
+                let tensor = if name.ends_with("bias") {
+                    Tensor::zeros(&shape, options)
+                } else if shape.len() == 1 {
+                    Tensor::ones(&shape, options)
+                } else {
+                    draw(&shape, if name.ends_with("c_proj.weight") { residual } else { 0.02 })
+                };
+                (name, tensor)
+            })
+            .collect();
+        // The names and shapes are those asked for: they come from the same list.
+        Transformer::from_tensors(config, tensors, precision, device).expect("a model of its own list of tensors")
+    }
+
+    /// A model of these parameters, named as the family's causal model names them, with or without its prefix (`transformer.`, `model.`).
+    /// A tied head may be left out. The tensors are copied where their kind or device differs.
+    ///
+    /// # Errors
+    ///
+    /// A parameter that is missing or has another shape.
+    pub fn from_tensors(
+        config: &ModelConfig,
+        mut tensors: Tensors,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Transformer, ModelError> {
+        let mut taken = Tensors::new();
+        for (name, shape) in shapes(config) {
+            let bare = name.split_once('.').map_or(&name[..], |(_, bare)| bare);
+            let found = tensors.remove(&name).or_else(|| tensors.remove(bare));
+            let Some(tensor) = found else { return Err(ModelError::MissingTensor(name)) };
+            if tensor.size() != shape {
+                return Err(ModelError::Shape { name, found: tensor.size(), expected: shape });
+            }
+            // Norms stay in f32: they are computed in it.
+            let kind = if shape.len() == 1 && name.contains("norm") || name.contains("ln_") {
+                Kind::Float
+            } else {
+                kind_of(precision)
+            };
+            let tensor = tensor.detach().to_device(device).to_kind(kind);
+            // GPT-2's maps, which alone are matrices and neither embeddings nor the head.
+            let transposed = config.family == Family::Gpt2 && shape.len() == 2 && name.contains(".h.");
+            taken.insert(name, outputs_first(&tensor, transposed));
+        }
+        Ok(Transformer::assemble(config, &taken, precision, device))
+    }
+
+    fn assemble(config: &ModelConfig, tensors: &Tensors, precision: Precision, device: Device) -> Transformer {
+        let get = |name: &str| tensors[name].shallow_clone();
+        let maybe = |name: &str| tensors.get(name).map(Tensor::shallow_clone);
+        let norm = |name: &str| Norm {
+            name: name.to_owned(),
+            weight: get(&format!("{name}.weight")),
+            bias: maybe(&format!("{name}.bias")),
+            eps: config.norm_eps,
+        };
+        let conv1d = config.family == Family::Gpt2;
+        let linear =
+            |name: String| Linear::new(get(&format!("{name}.weight")), maybe(&format!("{name}.bias")), conv1d, name);
+        let prefix = prefix(config.family);
+        let block = |i: usize| match config.family {
+            Family::Gpt2 => {
+                let at = format!("{prefix}h.{i}");
+                Block {
+                    before_attention: norm(&format!("{at}.ln_1")),
+                    attention: Attention::fused(
+                        config,
+                        linear(format!("{at}.attn.c_attn")),
+                        linear(format!("{at}.attn.c_proj")),
+                    ),
+                    before_mlp: norm(&format!("{at}.ln_2")),
+                    mlp: Mlp::Gelu {
+                        input: linear(format!("{at}.mlp.c_fc")),
+                        output: linear(format!("{at}.mlp.c_proj")),
+                    },
+                }
+            }
+            _ => {
+                let at = format!("{prefix}layers.{i}");
+                let qk_norm = (config.family == Family::Qwen3)
+                    .then(|| [norm(&format!("{at}.self_attn.q_norm")), norm(&format!("{at}.self_attn.k_norm"))]);
+                let [q, k, v, o] = ["q", "k", "v", "o"].map(|x| linear(format!("{at}.self_attn.{x}_proj")));
+                Block {
+                    before_attention: norm(&format!("{at}.input_layernorm")),
+                    attention: Attention::separate(config, [q, k, v], o, qk_norm),
+                    before_mlp: norm(&format!("{at}.post_attention_layernorm")),
+                    mlp: Mlp::Gated {
+                        gate: linear(format!("{at}.mlp.gate_proj")),
+                        up: linear(format!("{at}.mlp.up_proj")),
+                        down: linear(format!("{at}.mlp.down_proj")),
+                    },
+                }
+            }
+        };
+        let [embedding, last] = match config.family {
+            Family::Gpt2 => [format!("{prefix}wte.weight"), format!("{prefix}ln_f")],
+            _ => [format!("{prefix}embed_tokens.weight"), format!("{prefix}norm")],
+        };
+        let embedding = get(&embedding);
+        Transformer {
+            config: config.clone(),
+            precision,
+            device,
+            positions: maybe(&format!("{prefix}wpe.weight")),
+            blocks: (0..config.layers).map(block).collect(),
+            norm: norm(&last),
+            head: maybe("lm_head.weight").unwrap_or_else(|| embedding.shallow_clone()),
+            embedding,
+            frozen: 0,
+            adapter: None,
+            checkpointing: false,
+        }
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Where its tensors lie.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The hidden states behind the last norm, `[B, T, d]`, of token ids `[B, T]` (i64) under a mask of the same shape (i64: 1 for a token, 0
+    /// for padding on either side). A token's position is the number of tokens before it in its row. With a cache, the columns follow
+    /// those that the cache holds, and no gradient is recorded: call it under [`tch::no_grad`]. Without `adapters` it is the base model, bit
+    /// for bit.
+    pub fn hidden(&self, ids: &Tensor, mask: &Tensor, cache: Option<&mut Cache>, adapters: bool) -> Tensor {
+        self.hidden_from(ids, mask, 0, cache, adapters)
+    }
+
+    /// [`Transformer::hidden`] of the columns from `from` on, `[B, T - from, d]`: the last block computes nothing else.
+    pub fn hidden_from(
+        &self,
+        ids: &Tensor,
+        mask: &Tensor,
+        from: i64,
+        cache: Option<&mut Cache>,
+        adapters: bool,
+    ) -> Tensor {
+        let mut nothing = Cache::none();
+        let kept = cache.is_some();
+        let cache = cache.unwrap_or(&mut nothing);
+        let batch = self.lay_out(mask, cache, kept);
+        let mut x = self.embed(ids, &batch);
+        if kept
+            && ids.size()[1] == 1
+            && let Some(hidden) = self.write_column(&x, &batch, cache, adapters)
+        {
+            cache.advance(&batch.columns);
+            return hidden;
+        }
+        for i in 0..self.blocks.len() {
+            x = self.block(i, &x, from, &batch, cache.layer(i, kept), adapters.into());
+        }
+        if kept {
+            cache.advance(&batch.columns);
+        }
+        self.norm.forward(&x)
+    }
+
+    /// [`Transformer::hidden_from`] with adapters, for a loss. With a seed, the adapters drop the share of their inputs that they were made
+    /// for. With [`Transformer::set_checkpointing`], nothing but the inputs of the blocks that are trained is kept.
+    pub fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
+        let adapters = dropout.map_or(Adapters::On, Adapters::Dropping);
+        let batch = Rc::new(self.lay_out(mask, &Cache::none(), false));
+        let blocks = self.blocks.len();
+        // What is frozen has no gradient, and is computed once.
+        let first = self.frozen.min(blocks);
+        let given = || (0..first).fold(self.embed(ids, &batch), |x, i| self.block(i, &x, from, &batch, None, adapters));
+        if !self.checkpointing || first == blocks {
+            let x = (first..blocks).fold(given(), |x, i| self.block(i, &x, from, &batch, None, adapters));
+            return Hidden::whole(self.norm.forward(&x));
+        }
+        let frozen = (first > 0).then(|| tch::no_grad(given));
+        let ids = ids.shallow_clone();
+        Hidden::in_pieces((first..blocks).map(|i| {
+            let (batch, frozen, ids) = (batch.clone(), frozen.as_ref().map(Tensor::shallow_clone), ids.shallow_clone());
+            let compute = move |input: Option<&Tensor>| {
+                let start = || frozen.as_ref().map_or_else(|| self.embed(&ids, &batch), Tensor::shallow_clone);
+                let x = input.map_or_else(start, Tensor::shallow_clone);
+                let x = self.block(i, &x, from, &batch, None, adapters);
+                if i + 1 == blocks { self.norm.forward(&x) } else { x }
+            };
+            Box::new(compute) as Box<Compute>
+        }))
+    }
+
+    /// Whether a loss is to keep the inputs of blocks alone, and to compute a block again for its gradients: memory for time.
+    pub fn set_checkpointing(&mut self, on: bool) {
+        self.checkpointing = on;
+    }
+
+    /// What all blocks of a pass share, for columns that follow those of the cache.
+    fn lay_out(&self, mask: &Tensor, cache: &Cache, kept: bool) -> Batch {
+        let kind = kind_of(self.precision);
+        let columns = Columns::new(mask, cache, kept, self.config.window, kind);
+        let rope = self.config.rope;
+        let angles = rope.map(|rope| Angles::new(rope, self.config.head_width, &columns.positions, kind));
+        Batch { columns, angles }
+    }
+
+    /// `[B, T]` → `[B, T, d]`.
+    fn embed(&self, ids: &Tensor, batch: &Batch) -> Tensor {
+        let x = Tensor::embedding(&self.embedding, ids, -1, false, false);
+        match &self.positions {
+            Some(positions) => x + Tensor::embedding(positions, &batch.columns.positions, -1, false, false),
+            None => x,
+        }
+    }
+
+    /// A block, `[B, T, d]` → `[B, T, d]`; the last one leaves the columns before `from` out.
+    fn block(
+        &self,
+        i: usize,
+        x: &Tensor,
+        from: i64,
+        batch: &Batch,
+        layer: Option<&mut Layer>,
+        adapters: Adapters,
+    ) -> Tensor {
+        let block = &self.blocks[i];
+        let from = if i + 1 == self.blocks.len() { from } else { 0 };
+        let normed = block.before_attention.forward(x);
+        let seen = block.attention.forward(&normed, from, &batch.columns, batch.angles.as_ref(), layer, adapters);
+        // Sums are new tensors: adding in place would overwrite what a norm keeps for its gradient.
+        let x = if from == 0 { x.shallow_clone() } else { x.narrow(1, from, x.size()[1] - from) } + seen;
+        let normed = block.before_mlp.forward(&x);
+        &x + block.mlp.forward(&normed, adapters)
+    }
+
+    /// One column of a few rows on the CPU, from embeddings `[B, 1, d]` to hidden states `[B, 1, d]`; `None` where libtorch is to do it.
+    fn write_column(&self, x: &Tensor, batch: &Batch, cache: &mut Cache, adapters: bool) -> Option<Tensor> {
+        if self.device != Device::Cpu || x.size()[0] as usize > Thin::MOST {
+            return None;
+        }
+        let columns = &batch.columns;
+        let (bias, angles) = (columns.bias_of_last(), batch.angles.as_ref().map(Angles::of_column));
+        let mut x = Thin::of_tensor(&x.squeeze_dim(1));
+        for (i, block) in self.blocks.iter().enumerate() {
+            let normed = block.before_attention.write(&x);
+            let layer = cache.layer(i, true)?;
+            x.add(&block.attention.write(&normed, columns, angles.as_ref(), layer, &bias, adapters)?, 1.0);
+            x.add(&block.mlp.write(&block.before_mlp.write(&x), adapters)?, 1.0);
+        }
+        Some(self.norm.write(&x).to_tensor().unsqueeze(1).to_kind(kind_of(self.precision)))
+    }
+
+    /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
+    pub fn logits(&self, hidden: &Tensor) -> Tensor {
+        product(hidden, &self.head, None).to_kind(Kind::Float)
+    }
+
+    /// The logits of hidden states `[B, d]` as numbers, row by row; to be called under [`tch::no_grad`].
+    pub(super) fn logits_to_write(&self, hidden: &Tensor) -> Vec<f32> {
+        let few = hidden.size()[0] as usize <= Thin::MOST && self.device == Device::Cpu;
+        let thin = few.then(|| Thin::of_tensor(hidden).map(&self.head, None)).flatten();
+        thin.map_or_else(|| numbers(&self.logits(hidden)), |logits| logits.to_rows())
+    }
+
+    /// A cache for so many rows and columns.
+    pub fn cache(&self, rows: usize, columns: usize) -> Cache {
+        Cache::new(&self.config, rows, columns, kind_of(self.precision), self.device)
+    }
+
+    /// The base model's parameters by name; a tied head is left out.
+    pub fn tensors(&self) -> Tensors {
+        let mut all = Tensors::new();
+        let prefix = prefix(self.config.family);
+        match self.config.family {
+            Family::Gpt2 => all.insert(format!("{prefix}wte.weight"), self.embedding.shallow_clone()),
+            _ => all.insert(format!("{prefix}embed_tokens.weight"), self.embedding.shallow_clone()),
+        };
+        if let Some(positions) = &self.positions {
+            all.insert(format!("{prefix}wpe.weight"), positions.shallow_clone());
+        }
+        let mut norm = |norm: &Norm| {
+            all.insert(format!("{}.weight", norm.name), norm.weight.shallow_clone());
+            if let Some(bias) = &norm.bias {
+                all.insert(format!("{}.bias", norm.name), bias.shallow_clone());
+            }
+        };
+        norm(&self.norm);
+        for block in &self.blocks {
+            norm(&block.before_attention);
+            norm(&block.before_mlp);
+            block.attention.norms().into_iter().flatten().for_each(&mut norm);
+        }
+        for linear in self.linears() {
+            all.insert(format!("{}.weight", linear.name), linear.weight.shallow_clone());
+            if let Some(bias) = &linear.bias {
+                all.insert(format!("{}.bias", linear.name), bias.shallow_clone());
+            }
+        }
+        if has_head(&self.config) {
+            all.insert("lm_head.weight".into(), self.head.shallow_clone());
+        }
+        all
+    }
+
+    /// Numbers of the base model's parameters together.
+    pub fn parameters(&self) -> usize {
+        self.tensors().values().map(Tensor::numel).sum()
+    }
+
+    /// The linear maps, in order.
+    pub(super) fn linears(&self) -> Vec<&Linear> {
+        let mut all = vec![];
+        for block in &self.blocks {
+            all.extend(block.attention.linears());
+            match &block.mlp {
+                Mlp::Gelu { input, output } => all.extend([input, output]),
+                Mlp::Gated { gate, up, down } => all.extend([gate, up, down]),
+            }
+        }
+        all
+    }
+
+    /// The linear maps, in order, to put adapters on.
+    pub(super) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut all = vec![];
+        for block in &mut self.blocks {
+            all.extend(block.attention.linears_mut());
+            all.extend(block.mlp.linears());
+        }
+        all
+    }
+}
+
+impl Transformer {
+    /// Leaves the embeddings and the first `layers` blocks as they are from now on: they are not trained, and twins share them. A head that is
+    /// tied is the embedding, and stays with it. 0 lets everything be trained again.
+    pub fn freeze(&mut self, layers: usize) {
+        self.frozen = layers.min(self.config.layers);
+    }
+
+    /// Whether the parameter or adapter matrix of this name belongs to what [`Transformer::freeze`] left out.
+    pub(super) fn is_frozen(&self, name: &str) -> bool {
+        if self.frozen == 0 {
+            return false;
+        }
+        let bare = name.strip_prefix(prefix(self.config.family)).unwrap_or(name);
+        let block = bare.strip_prefix("h.").or_else(|| bare.strip_prefix("layers."));
+        match block.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok()) {
+            Some(block) => block < self.frozen,
+            None => ["wte.", "wpe.", "embed_tokens."].iter().any(|embedding| bare.starts_with(embedding)),
+        }
+    }
+
+    /// A model of the same numbers that can be trained apart: it has its own copies of what is trained, leaves that require gradients, and
+    /// shares what is not. With adapters the base is shared and the adapters are copied.
+    pub fn twin(&self) -> Transformer {
+        let leaf = |tensor: &Tensor| tch::no_grad(|| tensor.detach().copy()).set_requires_grad(true);
+        let adapted = self.linears().iter().any(|linear| linear.lora.is_some());
+        let mut tensors = self.tensors();
+        if !adapted {
+            tensors.iter_mut().filter(|(name, _)| !self.is_frozen(name)).for_each(|(_, tensor)| *tensor = leaf(tensor));
+        }
+        let mut twin = self.of_same_kind(&tensors);
+        for (new, old) in twin.linears_mut().into_iter().zip(self.linears()) {
+            new.lora = old.lora.as_ref().map(|lora| match self.is_frozen(&old.name) {
+                true => lora.share(),
+                false => Lora { a: leaf(&lora.a), b: leaf(&lora.b), ..lora.share() },
+            });
+        }
+        twin
+    }
+
+    /// A model of these tensors without adapters, in all else like this one.
+    fn of_same_kind(&self, tensors: &Tensors) -> Transformer {
+        let mut model = Transformer::assemble(&self.config, tensors, self.precision, self.device);
+        model.frozen = self.frozen;
+        model.adapter = self.adapter.clone();
+        model.checkpointing = self.checkpointing;
+        model
+    }
+}
+
+impl Clone for Transformer {
+    fn clone(&self) -> Transformer {
+        let mut twin = self.of_same_kind(&self.tensors());
+        for (new, old) in twin.linears_mut().into_iter().zip(self.linears()) {
+            new.lora = old.lora.as_ref().map(Lora::share);
+        }
+        twin
+    }
+}
+
+/// Bytes of the weights of these models together, adapters included; what several of them share counts once.
+pub fn weights_bytes(models: &[&Transformer]) -> usize {
+    let mut seen = BTreeSet::new();
+    let all =
+        models.iter().flat_map(|model| model.tensors().into_values().chain(model.adapter_tensors().into_values()));
+    all.filter(|tensor| seen.insert(tensor.data_ptr() as usize))
+        .map(|tensor| tensor.numel() * tensor.kind().elt_size_in_bytes())
+        .sum()
+}
+
+/// What a family's parameters of the trunk begin with.
+fn prefix(family: Family) -> &'static str {
+    match family {
+        Family::Gpt2 => "transformer.",
+        _ => "model.",
+    }
+}
+
+/// Whether logits have a map of their own: a tied head is the embedding, and a model that ends in a score has none.
+fn has_head(config: &ModelConfig) -> bool {
+    !config.tied && config.ending == Ending::Causal
+}
+
+/// Every parameter's name and shape, as the family's causal model names them.
+fn shapes(config: &ModelConfig) -> Vec<(String, Vec<i64>)> {
+    let number = |n: usize| n as i64;
+    let (d, inner) = (number(config.width), number(config.inner));
+    let prefix = prefix(config.family);
+    let mut all: Vec<(String, Vec<i64>)> = vec![];
+    let mut add = |name: String, shape: &[i64]| all.push((name, shape.to_vec()));
+    match config.family {
+        Family::Gpt2 => {
+            add(format!("{prefix}wte.weight"), &[number(config.vocabulary), d]);
+            add(format!("{prefix}wpe.weight"), &[number(config.context), d]);
+            for i in 0..config.layers {
+                for norm in ["ln_1", "ln_2"] {
+                    add(format!("{prefix}h.{i}.{norm}.weight"), &[d]);
+                    add(format!("{prefix}h.{i}.{norm}.bias"), &[d]);
+                }
+                for (map, input, output) in
+                    [("attn.c_attn", d, 3 * d), ("attn.c_proj", d, d), ("mlp.c_fc", d, inner), ("mlp.c_proj", inner, d)]
+                {
+                    add(format!("{prefix}h.{i}.{map}.weight"), &[input, output]);
+                    add(format!("{prefix}h.{i}.{map}.bias"), &[output]);
+                }
+            }
+            add(format!("{prefix}ln_f.weight"), &[d]);
+            add(format!("{prefix}ln_f.bias"), &[d]);
+        }
+        _ => {
+            let w = number(config.head_width);
+            let (q, kv) = (number(config.heads) * w, number(config.kv_heads) * w);
+            add(format!("{prefix}embed_tokens.weight"), &[number(config.vocabulary), d]);
+            for i in 0..config.layers {
+                let at = format!("{prefix}layers.{i}");
+                add(format!("{at}.input_layernorm.weight"), &[d]);
+                add(format!("{at}.post_attention_layernorm.weight"), &[d]);
+                for (map, output, input, bias) in [
+                    ("self_attn.q_proj", q, d, config.qkv_bias),
+                    ("self_attn.k_proj", kv, d, config.qkv_bias),
+                    ("self_attn.v_proj", kv, d, config.qkv_bias),
+                    ("self_attn.o_proj", d, q, config.output_bias),
+                    ("mlp.gate_proj", inner, d, config.mlp_bias),
+                    ("mlp.up_proj", inner, d, config.mlp_bias),
+                    ("mlp.down_proj", d, inner, config.mlp_bias),
+                ] {
+                    add(format!("{at}.{map}.weight"), &[output, input]);
+                    if bias {
+                        add(format!("{at}.{map}.bias"), &[output]);
+                    }
+                }
+                if config.family == Family::Qwen3 {
+                    add(format!("{at}.self_attn.q_norm.weight"), &[w]);
+                    add(format!("{at}.self_attn.k_norm.weight"), &[w]);
+                }
+            }
+            add(format!("{prefix}norm.weight"), &[d]);
+        }
+    }
+    if has_head(config) {
+        add("lm_head.weight".into(), &[number(config.vocabulary), d]);
+    }
+    all
+}

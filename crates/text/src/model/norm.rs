@@ -1,0 +1,35 @@
+//! Layer norm and RMS norm, in f32 whatever the model's precision.
+
+use crate::causal::numbers;
+use flipside_learn::Thin;
+use tch::{Kind, Tensor};
+
+/// A norm over the last axis.
+#[derive(Debug)]
+pub struct Norm {
+    pub name: String,
+    /// `[d]`, f32.
+    pub weight: Tensor,
+    /// `[d]`, f32; a layer norm has one, an RMS norm does not.
+    pub bias: Option<Tensor>,
+    pub eps: f64,
+}
+
+impl Norm {
+    /// `[.., d]` → `[.., d]`, of the same kind.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let kind = x.kind();
+        let x = x.to_kind(Kind::Float);
+        let width = self.weight.size();
+        let normed = match &self.bias {
+            Some(bias) => x.layer_norm(width, Some(&self.weight), Some(bias), self.eps, false),
+            None => x.rms_norm(width, Some(&self.weight), self.eps),
+        };
+        normed.to_kind(kind)
+    }
+
+    /// The same for a few rows on the CPU, whose features may be several groups that are normed apart.
+    pub fn write(&self, x: &Thin) -> Thin {
+        x.norm(&numbers(&self.weight), self.bias.as_ref().map(numbers).as_deref(), self.eps)
+    }
+}

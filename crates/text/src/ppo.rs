@@ -1,0 +1,579 @@
+//! Proximal policy optimisation of a language model, top to bottom: [`TextPpo::collect`] writes completions and scores them under policy and
+//! reference, whoever calls judges them by any function at all, and [`TextPpo::learn`] takes the scores. [`TextPpo::update`] is all three.
+//!
+//! The details are those of lm-human-preferences (Ziegler et al. 2019) as collected in "The N implementation details of RLHF with PPO"
+//! (Huang et al. 2024): one temperature divides the logits of policy and reference, sampling and training; the reward of a token is −β times
+//! its estimated KL, and the score comes with the last token; advantages are whitened over the rollout; the critic is a scalar head on
+//! the policy's own hidden states. What there is no second copy of is not copied: the reference of a policy with adapters is the policy without.
+//!
+//! An update is a transaction: cancelled or failed, it leaves everything, random streams included, as it was before.
+
+#[cfg(test)]
+mod tests;
+
+use super::causal::{Draw, LanguageModel, Progress, Rows, Watch, look, rows_of};
+use super::cursor::Cursor;
+use super::heads::ScalarHead;
+use super::optimiser::{Optimiser, Saved};
+use flipside_core::settings::TextPpoSettings;
+use flipside_core::{Array, Arrays, Seed, Stream};
+use flipside_learn::{
+    KlController, LearnError, Reader, RewardScale, Trajectories, approx_kl, clipped_objective, clipped_value_loss,
+    explained_variance, gae, kl_estimate, whiten,
+};
+use rand::Rng;
+use rand::seq::SliceRandom;
+use tch::{Kind, Tensor};
+
+/// What the policy is held near.
+pub enum Reference<M> {
+    /// The policy with its adapters off.
+    Base,
+    /// Another model; it may share the tensors that are not trained.
+    Model(M),
+}
+
+/// The learner: policy, critic, reference, optimiser, the price of a nat, the place among the prompts and the random streams.
+pub struct TextPpo<M> {
+    settings: TextPpoSettings,
+    policy: M,
+    reference: Reference<M>,
+    /// The critic, on the policy's hidden states.
+    head: ScalarHead,
+    optimiser: Optimiser,
+    /// Tokens that end a completion; where there are none, every completion has the full length and none is unfinished.
+    stop: Vec<u32>,
+    plain: Plain,
+}
+
+/// What is not tensors.
+#[derive(Clone)]
+struct Plain {
+    kl: KlController,
+    scores: RewardScale,
+    prompts: Cursor,
+    samples: Stream,
+    minibatches: Stream,
+    /// Updates done, and planned in all (0: no plan, no decay).
+    updates: [u64; 2],
+}
+
+/// A prompt and what the policy made of it. The lists have a number for each token of the completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Episode {
+    /// Its place among the prompts.
+    pub place: usize,
+    /// The prompt.
+    pub prompt: Vec<u32>,
+    /// The completion, the token that ended it included.
+    pub completion: Vec<u32>,
+    /// Whether it came to an end, rather than being cut.
+    pub stopped: bool,
+    /// log π of the tokens, nats.
+    pub log_probs: Vec<f32>,
+    /// log π_ref of the tokens, nats.
+    pub reference_log_probs: Vec<f32>,
+    /// The critic's value before each token.
+    pub values: Vec<f32>,
+    /// Entropy of the policy before each token, nats.
+    pub entropies: Vec<f32>,
+}
+
+impl Episode {
+    /// log π − log π_ref of each token, nats.
+    pub fn log_ratios(&self) -> impl Iterator<Item = f32> {
+        self.log_probs.iter().zip(&self.reference_log_probs).map(|(policy, reference)| policy - reference)
+    }
+}
+
+/// What an update did. Losses, clip fraction and norm are means over the gradient steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TextPpoStats {
+    /// Mean score of the episodes as it was given.
+    pub reward: f64,
+    /// Mean of log π − log π_ref over whole completions, nats.
+    pub kl: f64,
+    /// Mean entropy before a token, nats.
+    pub entropy: f64,
+    /// The price of a nat in this update.
+    pub beta: f64,
+    /// Mean length of a completion, tokens.
+    pub length: f64,
+    /// Share of the completions that came to an end.
+    pub stopped: f64,
+    /// The clipped surrogate.
+    pub policy_loss: f64,
+    /// Half the squared error of the critic.
+    pub value_loss: f64,
+    /// KL from the rollout's policy, estimated on the minibatches, nats a token.
+    pub approx_kl: f64,
+    /// Share of tokens whose probability ratio left the clip range.
+    pub clip_fraction: f64,
+    /// Of the rollout's values on its returns: 1 is perfect, 0 no better than a constant.
+    pub explained_variance: f64,
+    /// Length of the gradient before it was shortened.
+    pub grad_norm: f64,
+    /// Adam's step size.
+    pub learning_rate: f64,
+    /// Largest |log ratio| to the rollout's policy in the first minibatch, before any step: 0 up to rounding.
+    pub first_log_ratio: f64,
+    /// Mean |ratio − 1| there.
+    pub first_ratio_error: f64,
+}
+
+/// Gives every episode of an update its score; it may ask whether to stop.
+pub type Judge<'a> = &'a mut dyn FnMut(&[Episode], Watch) -> Result<Vec<f32>, LearnError>;
+
+/// What training takes from an episode.
+struct Lesson<'a> {
+    episode: &'a Episode,
+    advantages: Vec<f32>,
+    returns: Vec<f32>,
+}
+
+impl<M: LanguageModel> TextPpo<M> {
+    /// A learner of what the policy leaves to train, with a critic of zero. `stop` lists the tokens that end a completion. The seed decides
+    /// the order of prompts, every sampled token and the minibatches.
+    pub fn new(
+        policy: M,
+        reference: Reference<M>,
+        stop: &[u32],
+        settings: &TextPpoSettings,
+        seed: Seed,
+    ) -> Result<TextPpo<M>, LearnError> {
+        let head = ScalarHead::zero(policy.width(), policy.device());
+        TextPpo::with_critic(policy, head, reference, stop, settings, seed)
+    }
+
+    /// The same with a critic that begins as this head, such as a copy of the reward model's.
+    pub fn with_critic(
+        policy: M,
+        head: ScalarHead,
+        reference: Reference<M>,
+        stop: &[u32],
+        settings: &TextPpoSettings,
+        seed: Seed,
+    ) -> Result<TextPpo<M>, LearnError> {
+        settings.check().map_err(LearnError::Settings)?;
+        let leaves = policy.trainable();
+        if leaves.is_empty() {
+            return Err(LearnError::Settings(
+                "the policy has nothing to train: unfreeze a layer or attach adapters".to_owned(),
+            ));
+        }
+        let leaves = leaves.into_iter().chain(head.trainable()).collect();
+        Ok(TextPpo {
+            optimiser: Optimiser::new(leaves, &settings.optimiser)?,
+            policy,
+            reference,
+            head,
+            stop: stop.to_vec(),
+            plain: Plain {
+                kl: KlController::new(&settings.kl),
+                scores: RewardScale::new(1.0),
+                prompts: Cursor::new(seed.stream("text.ppo.prompts")),
+                samples: seed.stream("text.ppo.samples"),
+                minibatches: seed.stream("text.ppo.minibatches"),
+                updates: [0, 0],
+            },
+            settings: settings.clone(),
+        })
+    }
+
+    /// Says how many updates the run is to take in all, which is what the step size falls over. Saved with the rest.
+    pub fn plan(&mut self, updates: u64) {
+        self.plain.updates[1] = updates;
+    }
+
+    /// Updates done so far.
+    pub fn updates(&self) -> u64 {
+        self.plain.updates[0]
+    }
+
+    /// The present price of a nat.
+    pub fn beta(&self) -> f64 {
+        self.plain.kl.beta()
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &M {
+        &self.policy
+    }
+
+    /// The reference, where it is a model of its own.
+    pub fn reference(&self) -> Option<&M> {
+        match &self.reference {
+            Reference::Base => None,
+            Reference::Model(model) => Some(model),
+        }
+    }
+
+    /// The critic.
+    pub fn critic(&self) -> &ScalarHead {
+        &self.head
+    }
+
+    /// A whole update: collects, has the episodes judged, learns. On any error, one of the judge or a cancel among them, nothing has changed, so that
+    /// an update that is begun again writes the very same completions.
+    pub fn update(
+        &mut self,
+        prompts: &[Vec<u32>],
+        judge: Judge,
+        watch: Watch,
+    ) -> Result<(Vec<Episode>, TextPpoStats), LearnError> {
+        let before = self.plain.clone();
+        let episodes = self.collect(prompts, watch)?;
+        let scores = judge(&episodes, watch);
+        let done = scores.and_then(|scores| self.learn(&episodes, &scores, watch));
+        if done.is_err() {
+            self.plain = before;
+        }
+        Ok((episodes, done?))
+    }
+
+    // Collecting.
+
+    /// Writes a completion for each of the next prompts, which should be the same ones in every call, none empty, and scores them. On any
+    /// error, a cancel among them, nothing has changed.
+    pub fn collect(&mut self, prompts: &[Vec<u32>], watch: Watch) -> Result<Vec<Episode>, LearnError> {
+        if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
+            let problem = "PPO needs prompts of at least one token each: add prompts, or begin them with a start token";
+            return Err(LearnError::Settings(problem.to_owned()));
+        }
+        let before = self.plain.clone();
+        let done = self.write(prompts, watch).and_then(|mut episodes| {
+            self.score(&mut episodes, watch)?;
+            Ok(episodes)
+        });
+        if done.is_err() {
+            self.plain = before;
+        }
+        done
+    }
+
+    fn write(&mut self, prompts: &[Vec<u32>], watch: Watch) -> Result<Vec<Episode>, LearnError> {
+        let TextPpoSettings { batch, temperature, max_new_tokens, side_by_side, .. } = self.settings;
+        let places = self.plain.prompts.take(batch, prompts.len());
+        let size = if side_by_side == 0 { batch } else { side_by_side };
+        let of = batch.div_ceil(size) * max_new_tokens;
+        let mut episodes = Vec::with_capacity(batch);
+        for (part, places) in places.chunks(size).enumerate() {
+            let draw =
+                Draw { temperature, max_new_tokens, stop: self.stop.clone(), seed: self.plain.samples.next_u64() };
+            let chosen: Vec<&[u32]> = places.iter().map(|&place| &prompts[place][..]).collect();
+            let (mut columns, mut cancelled) = (0, false);
+            let drawn = self.policy.complete(&chosen, &draw, &mut || {
+                columns += 1;
+                cancelled = watch(Progress::Writing { done: part * max_new_tokens + columns, of });
+                !cancelled
+            });
+            if cancelled {
+                return Err(LearnError::Cancelled);
+            }
+            for (drawn, &place) in drawn.into_iter().zip(places) {
+                episodes.push(Episode {
+                    place,
+                    prompt: prompts[place].clone(),
+                    completion: drawn.tokens,
+                    stopped: drawn.stopped,
+                    log_probs: Vec::new(),
+                    reference_log_probs: Vec::new(),
+                    values: Vec::new(),
+                    entropies: Vec::new(),
+                });
+            }
+        }
+        Ok(episodes)
+    }
+
+    /// Fills in what policy, critic and reference say to the completions, by the same passes that training takes.
+    fn score(&self, episodes: &mut [Episode], watch: Watch) -> Result<(), LearnError> {
+        let parts = episodes.chunks_mut(self.part());
+        let of = parts.len();
+        for (done, part) in parts.enumerate() {
+            look(watch, Progress::Scoring { done, of })?;
+            tch::no_grad(|| {
+                let rows = rows(part.iter(), &self.policy);
+                let temperature = self.settings.temperature;
+                let hidden = rows.before_tokens(&rows.hidden(&self.policy, true));
+                let all = rows.log_softmax(&self.policy, &hidden, temperature);
+                let lengths = || part.iter().map(|e| e.completion.len()).collect::<Vec<_>>().into_iter();
+                let log_probs = rows_of(&rows.chosen(&all), lengths());
+                let entropies = rows_of(&-(all.exp() * &all).sum_dim_intlist(-1, false, Kind::Float), lengths());
+                drop(all);
+                let values = rows_of(&self.head.of_hidden(&hidden), lengths());
+                let reference = {
+                    let (model, adapters) = match &self.reference {
+                        Reference::Base => (&self.policy, false),
+                        Reference::Model(model) => (model, true),
+                    };
+                    let all = rows.log_softmax(model, &rows.before_tokens(&rows.hidden(model, adapters)), temperature);
+                    rows_of(&rows.chosen(&all), lengths())
+                };
+                let found = log_probs.into_iter().zip(reference).zip(values).zip(entropies);
+                for (episode, (((log_probs, reference), values), entropies)) in part.iter_mut().zip(found) {
+                    episode.log_probs = log_probs;
+                    episode.reference_log_probs = reference;
+                    episode.values = values;
+                    episode.entropies = entropies;
+                }
+            });
+            let finite = |e: &Episode| e.log_probs.iter().chain(&e.reference_log_probs).all(|x| x.is_finite());
+            if !part.iter().all(finite) {
+                return Err(LearnError::NotFinite { what: "the log-probability of a token".to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Episodes in a part of a minibatch.
+    fn part(&self) -> usize {
+        self.settings.minibatch.div_ceil(self.settings.accumulate)
+    }
+
+    // Learning.
+
+    /// Learns from episodes that were collected since the last update, with a score each. `watch` is told before every part of a minibatch and
+    /// may stop it.
+    ///
+    /// On any error, a cancel among them, the learner is as it was before the call; a number that is not finite is an error.
+    pub fn learn(&mut self, episodes: &[Episode], scores: &[f32], watch: Watch) -> Result<TextPpoStats, LearnError> {
+        if episodes.is_empty() || episodes.len() != scores.len() {
+            let what = "a score for every episode".to_owned();
+            return Err(LearnError::Size { what, expected: episodes.len().max(1), got: scores.len() });
+        }
+        if let Some(place) = scores.iter().position(|score| !score.is_finite()) {
+            return Err(LearnError::NotFinite { what: format!("the score of episode {place}") });
+        }
+        // The last step of an update is the last thing in it that can fail: where it is the only one, there is nothing to undo.
+        let several = self.settings.epochs * episodes.len().div_ceil(self.settings.minibatch) > 1;
+        let (before, saved) = (self.plain.clone(), several.then(|| self.optimiser.save()));
+        let done = self.improve(episodes, scores, watch);
+        match (&done, saved) {
+            (Ok(_), Some(saved)) => self.optimiser.forget_saved(saved),
+            (Ok(_), None) => {}
+            (Err(_), Some(saved)) => self.go_back(before, saved),
+            (Err(_), None) => {
+                self.plain = before;
+                self.optimiser.forget();
+            }
+        }
+        done
+    }
+
+    fn go_back(&mut self, plain: Plain, saved: Saved) {
+        self.plain = plain;
+        self.optimiser.restore(saved);
+    }
+
+    fn improve(&mut self, episodes: &[Episode], scores: &[f32], watch: Watch) -> Result<TextPpoStats, LearnError> {
+        let [updates, planned] = self.plain.updates;
+        let mut stats = summary(episodes, scores);
+        stats.beta = self.beta();
+        stats.learning_rate = self.settings.optimiser.learning_rate_at(updates, planned);
+
+        let rewards = self.token_rewards(episodes, scores);
+        let lessons = self.lessons(episodes, &rewards);
+        let values: Vec<f32> = episodes.iter().flat_map(|e| e.values.iter().copied()).collect();
+        let returns: Vec<f32> = lessons.iter().flat_map(|l| l.returns.iter().copied()).collect();
+        stats.explained_variance = explained_variance(&values, &returns);
+
+        let (mut means, mut order) = (Means::default(), (0..lessons.len()).collect::<Vec<usize>>());
+        let TextPpoSettings { epochs, minibatch, .. } = self.settings;
+        let parts_each: usize = order.chunks(minibatch).map(|m| m.len().div_ceil(self.part())).sum();
+        let (mut done, of) = (0, epochs * parts_each);
+        for _ in 0..epochs {
+            order.shuffle(&mut self.plain.minibatches);
+            for minibatch in order.chunks(minibatch) {
+                let chosen: Vec<&Lesson> = minibatch.iter().map(|&i| &lessons[i]).collect();
+                let tokens = chosen.iter().map(|l| l.advantages.len()).sum::<usize>().max(1);
+                let mut log_ratios = Vec::with_capacity(tokens);
+                for part in chosen.chunks(self.part()) {
+                    look(watch, Progress::Learning { done, of })?;
+                    done += 1;
+                    log_ratios.extend(self.add_gradient(part, tokens, &mut means)?);
+                }
+                if means.steps == 0 {
+                    let largest = log_ratios.iter().fold(0.0_f32, |largest, l| largest.max(l.abs()));
+                    stats.first_log_ratio = f64::from(largest);
+                    let error = log_ratios.iter().map(|&l| f64::from(l).exp_m1().abs()).sum::<f64>();
+                    stats.first_ratio_error = error / tokens as f64;
+                }
+                means.norm += self.optimiser.step(stats.learning_rate)?;
+                means.approx_kl += approx_kl(&log_ratios);
+                let outside = |l: &&f32| (f64::from(**l).exp() - 1.0).abs() > self.settings.clip;
+                means.clipped += log_ratios.iter().filter(outside).count() as f64 / tokens as f64;
+                means.steps += 1;
+            }
+        }
+        let steps = means.steps as f64;
+        stats.policy_loss = means.policy / steps;
+        stats.value_loss = means.value / steps;
+        stats.approx_kl = means.approx_kl / steps;
+        stats.clip_fraction = means.clipped / steps;
+        stats.grad_norm = means.norm / steps;
+
+        self.plain.kl.observe(stats.kl, episodes.len());
+        self.plain.updates[0] += 1;
+        Ok(stats)
+    }
+
+    /// −β times the estimated KL of each token, and the score with the last one; what a completion without an end costs is taken off its score.
+    fn token_rewards(&mut self, episodes: &[Episode], scores: &[f32]) -> Vec<Vec<f32>> {
+        let scores = match self.settings.scale_scores {
+            true => {
+                self.plain.scores.absorb(scores, |_| true, scores.len());
+                self.plain.scores.scale(scores)
+            }
+            false => scores.to_vec(),
+        };
+        let (beta, estimator) = (self.beta(), self.settings.kl.estimator);
+        let mut rewards: Vec<Vec<f32>> = Vec::with_capacity(episodes.len());
+        for (episode, score) in episodes.iter().zip(scores) {
+            let price = |log_ratio: f32| (-beta * kl_estimate(estimator, f64::from(log_ratio))) as f32;
+            let mut of_tokens: Vec<f32> = episode.log_ratios().map(price).collect();
+            if let Some(last) = of_tokens.last_mut() {
+                let unfinished = !self.stop.is_empty() && !episode.stopped;
+                *last += score - if unfinished { self.settings.missing_eos_cost as f32 } else { 0.0 };
+            }
+            rewards.push(of_tokens);
+        }
+        if self.settings.whiten_rewards {
+            let mut whitened = whiten(&rewards.concat(), false).into_iter();
+            rewards.iter_mut().flatten().zip(&mut whitened).for_each(|(reward, white)| *reward = white);
+        }
+        rewards
+    }
+
+    /// Advantages, whitened over all tokens, and returns. A completion is an episode that terminates with its last token.
+    fn lessons<'a>(&self, episodes: &'a [Episode], rewards: &[Vec<f32>]) -> Vec<Lesson<'a>> {
+        let (gamma, lambda) = (self.settings.gamma as f32, self.settings.lambda as f32);
+        let mut lessons: Vec<Lesson> = (episodes.iter().zip(rewards))
+            .map(|(episode, rewards)| {
+                let n = rewards.len();
+                let ends: Vec<bool> = (1..=n).map(|t| t == n).collect();
+                let found = gae(
+                    Trajectories {
+                        rewards,
+                        values: &episode.values,
+                        terminated: &ends,
+                        truncated: &vec![false; n],
+                        final_values: &vec![0.0; n],
+                        last_values: &[0.0],
+                    },
+                    gamma,
+                    lambda,
+                );
+                Lesson { episode, advantages: found.advantages, returns: found.returns }
+            })
+            .collect();
+        let all: Vec<f32> = lessons.iter().flat_map(|l| l.advantages.iter().copied()).collect();
+        let mut white = whiten(&all, true).into_iter();
+        lessons.iter_mut().flat_map(|l| &mut l.advantages).zip(&mut white).for_each(|(a, white)| *a = white);
+        lessons
+    }
+
+    /// Adds the gradient of a part of a minibatch of so many tokens; returns the log-ratios of its tokens.
+    fn add_gradient(&mut self, part: &[&Lesson], tokens: usize, means: &mut Means) -> Result<Vec<f32>, LearnError> {
+        let TextPpoSettings { temperature, clip, value_clip, value_weight, .. } = self.settings;
+        let rows = rows(part.iter().map(|l| l.episode), &self.policy);
+        let columns = rows.tokens.size()[1] as usize;
+        let table = |of: fn(&Lesson) -> Vec<f32>| {
+            let mut flat = vec![0.0_f32; part.len() * columns];
+            for (row, lesson) in flat.chunks_exact_mut(columns.max(1)).zip(part) {
+                let numbers = of(lesson);
+                row[..numbers.len()].copy_from_slice(&numbers);
+            }
+            Tensor::from_slice(&flat).reshape([-1, columns as i64]).to_device(self.policy.device())
+        };
+        let old = table(|l| l.episode.log_probs.clone());
+        let advantages = table(|l| l.advantages.clone());
+        let old_values = table(|l| l.episode.values.clone());
+        let returns = table(|l| l.returns.clone());
+
+        // Without dropout: the first minibatch must find the policy that wrote.
+        let learning = rows.to_learn(&self.policy, None);
+        let hidden = rows.before_tokens(learning.states());
+        let log_probs = rows.chosen(&rows.log_softmax(&self.policy, &hidden, temperature));
+        let log_ratio = (log_probs - old) * &rows.real;
+        let mean = |loss: Tensor| (loss * &rows.real).sum(Kind::Float) / tokens as f64;
+        let policy = mean(clipped_objective(&log_ratio, &advantages, clip));
+        let values = self.head.of_hidden(&hidden);
+        let value = mean(clipped_value_loss(&values, &old_values, &returns, value_clip));
+        let [of_policy, of_value] = [&policy, &value].map(|loss| loss.double_value(&[]));
+        for (what, loss) in [("policy", of_policy), ("critic", of_value)] {
+            if !loss.is_finite() {
+                return Err(LearnError::NotFinite { what: format!("the loss of the {what}") });
+            }
+        }
+        self.optimiser.add(&(policy + value * value_weight), &learning)?;
+        means.policy += of_policy;
+        means.value += of_value;
+        let lengths = part.iter().map(|l| l.advantages.len());
+        Ok(rows_of(&log_ratio, lengths).concat())
+    }
+
+    // Saving.
+
+    /// The whole state: what is trained under `model.*` (the critic's head among them), `adam.*`, `beta`, `scores_*`, `prompts`, `stream.*`
+    /// and `progress` (updates done and planned). The reference is not in it: it does not change.
+    pub fn to_arrays(&self) -> Arrays {
+        let (mut arrays, plain) = (Arrays::new(), &self.plain);
+        self.optimiser.to_arrays(&mut arrays);
+        plain.kl.to_arrays("beta", &mut arrays);
+        plain.scores.to_arrays("scores", &mut arrays);
+        plain.prompts.to_arrays("prompts", &mut arrays);
+        arrays.insert("stream.samples".to_owned(), Array::u64(plain.samples.state().to_vec()));
+        arrays.insert("stream.minibatches".to_owned(), Array::u64(plain.minibatches.state().to_vec()));
+        arrays.insert("progress".to_owned(), Array::u64(plain.updates.to_vec()));
+        arrays
+    }
+
+    /// Takes a state that [`TextPpo::to_arrays`] gave, of a learner made from the same models; goes on bit for bit on the CPU. On an error
+    /// nothing has changed.
+    pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), LearnError> {
+        let reader = Reader(arrays);
+        let saved = self.optimiser.read(reader)?;
+        let plain = Plain {
+            kl: self.plain.kl.restored("beta", reader)?,
+            scores: RewardScale::from_arrays("scores", 1.0, reader)?,
+            prompts: Cursor::from_arrays("prompts", reader)?,
+            samples: reader.stream("stream.samples")?,
+            minibatches: reader.stream("stream.minibatches")?,
+            updates: reader.words("progress")?,
+        };
+        self.go_back(plain, saved);
+        Ok(())
+    }
+}
+
+/// Sums over gradient steps.
+#[derive(Default)]
+struct Means {
+    policy: f64,
+    value: f64,
+    approx_kl: f64,
+    clipped: f64,
+    norm: f64,
+    steps: usize,
+}
+
+fn rows<'a>(episodes: impl Iterator<Item = &'a Episode>, model: &impl LanguageModel) -> Rows {
+    let rows: Vec<(&[u32], &[u32])> = episodes.map(|e| (&e.prompt[..], &e.completion[..])).collect();
+    Rows::new(&rows, model.device())
+}
+
+/// What can be said of episodes before learning from them.
+fn summary(episodes: &[Episode], scores: &[f32]) -> TextPpoStats {
+    let n = episodes.len() as f64;
+    let tokens = episodes.iter().map(|e| e.completion.len()).sum::<usize>() as f64;
+    let sum = |of: &dyn Fn(&Episode) -> f64| episodes.iter().map(of).sum::<f64>();
+    TextPpoStats {
+        reward: scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n,
+        kl: sum(&|e| e.log_ratios().map(f64::from).sum()) / n,
+        entropy: sum(&|e| e.entropies.iter().map(|&x| f64::from(x)).sum()) / tokens.max(1.0),
+        length: tokens / n,
+        stopped: sum(&|e| f64::from(u8::from(e.stopped))) / n,
+        ..TextPpoStats::default()
+    }
+}

@@ -1,0 +1,285 @@
+//! Reward models of texts: a scalar head on the hidden state of the last token, fitted to judgements by the Bradley–Terry likelihood that
+//! robots have too.
+
+use super::causal::{Example, LanguageModel, Progress, Rows, Watch, drop_in_part, look, numbers};
+use super::cursor::Cursor;
+use super::heads::ScalarHead;
+use super::hidden::Hidden;
+use super::optimiser::Optimiser;
+use flipside_core::settings::TextRewardSettings;
+use flipside_core::{Array, Arrays, Choice, Seed};
+use flipside_learn::preference_loss;
+use flipside_learn::{LearnError, Reader};
+use tch::{Kind, Tensor};
+
+/// Two completions of one prompt, and what the judge said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextComparison {
+    /// What both complete.
+    pub prompt: Vec<u32>,
+    /// The completion on the left, or the chosen one of a file.
+    pub left: Vec<u32>,
+    /// The completion on the right, or the rejected one.
+    pub right: Vec<u32>,
+    /// The probability that the left one is better, by the judge: 1, 0, or ½ for a tie.
+    pub target: f32,
+}
+
+impl TextComparison {
+    /// The comparison that an answer makes; `None` for a skip, which teaches nothing.
+    pub fn new(prompt: Vec<u32>, left: Vec<u32>, right: Vec<u32>, choice: Choice) -> Option<TextComparison> {
+        choice.target().map(|target| TextComparison { prompt, left, right, target })
+    }
+}
+
+/// A model, its head and their optimiser. Rewards are gain · head + bias.
+pub struct TextReward<M> {
+    settings: TextRewardSettings,
+    model: M,
+    head: ScalarHead,
+    gain: f64,
+    bias: f64,
+    optimiser: Optimiser,
+    cursor: Cursor,
+    /// Decides what adapters drop.
+    seed: Seed,
+    /// Steps done, and planned in all (0: no plan, no decay).
+    steps: [u64; 2],
+}
+
+/// What a step did, or how good the model is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TextRewardStats {
+    /// Mean loss, nats.
+    pub loss: f64,
+    /// Share of the decided pairs whose better side has the higher reward; equal rewards count half. 0 where none is decided.
+    pub accuracy: f64,
+    /// Mean reward of the better side less that of the other, of decided pairs.
+    pub margin: f64,
+    /// Length of the gradient before it was shortened; 0 without a step.
+    pub grad_norm: f64,
+    /// Adam's step size; 0 without a step.
+    pub learning_rate: f64,
+}
+
+impl<M: LanguageModel> TextReward<M> {
+    /// A reward model with a random head on this model. The seed decides the head and the order of comparisons.
+    pub fn new(model: M, settings: &TextRewardSettings, seed: Seed) -> Result<TextReward<M>, LearnError> {
+        let head = ScalarHead::random(model.width(), model.device(), &mut seed.stream("text.reward.head"));
+        TextReward::with_head(model, head, settings, seed)
+    }
+
+    /// A reward model with a given head, such as one that was loaded.
+    pub fn with_head(
+        model: M,
+        head: ScalarHead,
+        settings: &TextRewardSettings,
+        seed: Seed,
+    ) -> Result<TextReward<M>, LearnError> {
+        settings.check().map_err(LearnError::Settings)?;
+        let leaves = model.trainable().into_iter().chain(head.trainable()).collect();
+        Ok(TextReward {
+            optimiser: Optimiser::new(leaves, &settings.optimiser)?,
+            cursor: Cursor::new(seed.stream("text.reward.comparisons")),
+            settings: settings.clone(),
+            model,
+            head,
+            seed,
+            gain: 1.0,
+            bias: 0.0,
+            steps: [0, 0],
+        })
+    }
+
+    /// Says how many steps the run is to take in all, which is what the step size falls over. Saved with the rest.
+    pub fn plan(&mut self, steps: u64) {
+        self.steps[1] = steps;
+    }
+
+    /// Steps done so far.
+    pub fn steps(&self) -> u64 {
+        self.steps[0]
+    }
+
+    /// The model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The head, before gain and bias.
+    pub fn head(&self) -> &ScalarHead {
+        &self.head
+    }
+
+    /// What the head is multiplied by, and what is added then.
+    pub fn gain_and_bias(&self) -> [f64; 2] {
+        [self.gain, self.bias]
+    }
+
+    /// Sets them, for a model that was scaled before.
+    pub fn set_gain_and_bias(&mut self, [gain, bias]: [f64; 2]) {
+        (self.gain, self.bias) = (gain, bias);
+    }
+
+    /// One gradient step on the next batch of these comparisons, which should only grow between calls. `watch` is told before every part of the
+    /// batch and may stop it. On any error the trainer is as it was before the call.
+    pub fn step(&mut self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
+        if comparisons.is_empty() {
+            return Err(LearnError::Settings("there is no comparison to learn from".to_owned()));
+        }
+        let cursor = self.cursor.clone();
+        let done = self.descend(comparisons, watch);
+        match done {
+            // The one change of weights and moments is the last thing a step does.
+            Ok(_) => self.steps[0] += 1,
+            Err(_) => {
+                self.optimiser.forget();
+                self.cursor = cursor;
+            }
+        }
+        done
+    }
+
+    fn descend(&mut self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
+        let places = self.cursor.take(self.settings.batch, comparisons.len());
+        let batch: Vec<&TextComparison> = places.into_iter().map(|i| &comparisons[i]).collect();
+        let learning_rate = self.settings.optimiser.learning_rate_at(self.steps[0], self.steps[1]);
+        let mut tally = Tally::default();
+        let parts = batch.chunks(batch.len().div_ceil(self.settings.accumulate));
+        let of = parts.len();
+        for (done, part) in parts.enumerate() {
+            look(watch, Progress::Learning { done, of })?;
+            let dropout = drop_in_part(self.seed, self.steps[0], done);
+            let (loss, difference, hidden) = self.loss(part, |rows| rows.to_learn(&self.model, Some(dropout)));
+            tally.count(&loss, &difference, part);
+            if !tally.loss.is_finite() {
+                return Err(LearnError::NotFinite { what: "the loss of the comparisons".to_owned() });
+            }
+            self.optimiser.add(&(loss / batch.len() as f64), &hidden)?;
+        }
+        let grad_norm = self.optimiser.step(learning_rate)?;
+        Ok(TextRewardStats { grad_norm, learning_rate, ..tally.stats(batch.len()) })
+    }
+
+    /// Loss, accuracy and margin over comparisons, without learning.
+    pub fn evaluate(&self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
+        let all: Vec<&TextComparison> = comparisons.iter().collect();
+        let parts = all.chunks(self.settings.batch.div_ceil(self.settings.accumulate));
+        let (of, mut tally) = (parts.len(), Tally::default());
+        for (done, part) in parts.enumerate() {
+            look(watch, Progress::Scoring { done, of })?;
+            let hidden = |rows: &Rows| Hidden::whole(rows.hidden(&self.model, true));
+            let (loss, difference, _) = tch::no_grad(|| self.loss(part, hidden));
+            tally.count(&loss, &difference, part);
+        }
+        Ok(tally.stats(comparisons.len().max(1)))
+    }
+
+    /// The sum of the losses, the rewards' differences left less right, and the hidden states that both are of.
+    fn loss<'m>(
+        &self,
+        part: &[&TextComparison],
+        hidden: impl FnOnce(&Rows) -> Hidden<'m>,
+    ) -> (Tensor, Tensor, Hidden<'m>) {
+        let left = part.iter().map(|c| (&c.prompt[..], &c.left[..]));
+        let rows: Vec<(&[u32], &[u32])> = left.chain(part.iter().map(|c| (&c.prompt[..], &c.right[..]))).collect();
+        let rows = Rows::new(&rows, self.model.device());
+        let hidden = hidden(&rows);
+        let rewards = self.head.of_hidden(&rows.at_last(hidden.states())) * self.gain;
+        let n = part.len() as i64;
+        let difference = rewards.narrow(0, 0, n) - rewards.narrow(0, n, n);
+        let targets: Vec<f32> = part.iter().map(|c| c.target).collect();
+        let targets = Tensor::from_slice(&targets).to_device(self.model.device());
+        (preference_loss(&difference, &targets, self.settings.error_rate).sum(Kind::Float), difference, hidden)
+    }
+
+    /// The rewards of completions.
+    pub fn rewards(&self, examples: &[Example], watch: Watch) -> Result<Vec<f32>, LearnError> {
+        let raw = self.unscaled(examples, watch)?;
+        Ok(raw.into_iter().map(|x| (f64::from(x) * self.gain + self.bias) as f32).collect())
+    }
+
+    fn unscaled(&self, examples: &[Example], watch: Watch) -> Result<Vec<f32>, LearnError> {
+        let rows: Vec<(&[u32], &[u32])> = examples.iter().map(|e| (&e.prompt[..], &e.completion[..])).collect();
+        let parts = rows.chunks(2 * self.settings.batch.div_ceil(self.settings.accumulate));
+        let (of, mut rewards) = (parts.len(), Vec::with_capacity(rows.len()));
+        for (done, part) in parts.enumerate() {
+            look(watch, Progress::Scoring { done, of })?;
+            let rows = Rows::new(part, self.model.device());
+            let last = || rows.at_last(&rows.hidden(&self.model, true));
+            rewards.extend(tch::no_grad(|| numbers(&self.head.of_hidden(&last()))));
+        }
+        Ok(rewards)
+    }
+
+    /// Sets gain and bias so that these samples, the reference policy's, have rewards of mean 0 and standard deviation 1: to be called before
+    /// the first step and after the last (Ziegler et al. 2019, section 2.1). On an error nothing has changed.
+    pub fn normalise(&mut self, samples: &[Example], watch: Watch) -> Result<(), LearnError> {
+        let raw = self.unscaled(samples, watch)?;
+        let n = raw.len() as f64;
+        let mean = raw.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let std = (raw.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
+        if !(std.is_finite() && std > 0.0) {
+            let problem =
+                "the rewards of the reference's samples do not vary: give more samples, or train the reward model";
+            return Err(LearnError::Settings(problem.to_owned()));
+        }
+        (self.gain, self.bias) = (1.0 / std, -mean / std);
+        Ok(())
+    }
+
+    /// The whole state: what is trained under `model.*` (the head's among them), `adam.*`, `cursor`, `progress` and `scale` (gain and bias).
+    pub fn to_arrays(&self) -> Arrays {
+        let mut arrays = Arrays::new();
+        self.optimiser.to_arrays(&mut arrays);
+        self.cursor.to_arrays("cursor", &mut arrays);
+        arrays.insert("progress".to_owned(), Array::u64(self.steps.to_vec()));
+        arrays.insert("scale".to_owned(), Array::f64(&[2], vec![self.gain, self.bias]));
+        arrays
+    }
+
+    /// Takes a state that [`TextReward::to_arrays`] gave, of the same model; goes on bit for bit on the CPU. On an error nothing has changed.
+    pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), LearnError> {
+        let reader = Reader(arrays);
+        let saved = self.optimiser.read(reader)?;
+        let cursor = Cursor::from_arrays("cursor", reader)?;
+        let steps = reader.words("progress")?;
+        let scale = reader.f64("scale", &[2])?;
+        (self.cursor, self.steps, self.gain, self.bias) = (cursor, steps, scale[0], scale[1]);
+        self.optimiser.restore(saved);
+        Ok(())
+    }
+}
+
+/// Sums over pairs.
+#[derive(Default)]
+struct Tally {
+    loss: f64,
+    right: f64,
+    margin: f64,
+    decided: usize,
+}
+
+impl Tally {
+    fn count(&mut self, loss: &Tensor, difference: &Tensor, part: &[&TextComparison]) {
+        self.loss += loss.double_value(&[]);
+        for (difference, comparison) in numbers(difference).into_iter().zip(part) {
+            if comparison.target != 0.5 {
+                let margin = if comparison.target > 0.5 { difference } else { -difference };
+                self.margin += f64::from(margin);
+                self.right += if margin > 0.0 { 1.0 } else { f64::from(u8::from(margin == 0.0)) * 0.5 };
+                self.decided += 1;
+            }
+        }
+    }
+
+    fn stats(self, pairs: usize) -> TextRewardStats {
+        let decided = self.decided.max(1) as f64;
+        TextRewardStats {
+            loss: self.loss / pairs as f64,
+            accuracy: self.right / decided,
+            margin: self.margin / decided,
+            ..TextRewardStats::default()
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Supervised training and reward models on a small model.
+
+use super::tiny::Tiny;
+use super::*;
+use flipside_core::settings::{OptimiserSettings, SupervisedSettings, TextRewardSettings};
+use flipside_core::{Choice, Seed};
+use flipside_learn::LearnError;
+use rand::RngExt;
+
+fn go_on(_: Progress) -> bool {
+    false
+}
+
+fn optimiser(learning_rate: f64) -> OptimiserSettings {
+    OptimiserSettings { learning_rate, ..OptimiserSettings::default() }
+}
+
+/// Texts of a Markov chain whose next token is the last one plus 1 (three times in four) or plus 2, of 6; with its entropy a token, nats.
+fn chain(count: usize) -> (Vec<Example>, f64) {
+    let mut stream = Seed(1).stream("chain");
+    let examples = (0..count).map(|_| {
+        let mut at = stream.random_range(0..6_u32);
+        let prompt = vec![at];
+        let length = stream.random_range(3..9);
+        let completion = (0..length).map(|_| {
+            at = (at + if stream.random_bool(0.75) { 1 } else { 2 }) % 6;
+            at
+        });
+        Example { completion: completion.collect(), prompt }
+    });
+    (examples.collect(), -(0.75 * 0.75_f64.ln() + 0.25 * 0.25_f64.ln()))
+}
+
+#[test]
+fn supervised_training_comes_to_the_entropy_of_its_source() {
+    let (examples, entropy) = chain(1500);
+    let settings = SupervisedSettings { batch: 50, accumulate: 2, optimiser: optimiser(5e-3) };
+    let mut sft = Supervised::new(Tiny::new(6, 16, 1), &settings, Seed(2)).unwrap();
+    sft.plan(400);
+    let start = sft.evaluate(&examples[1000..], &mut go_on).unwrap();
+    for _ in 0..400 {
+        sft.step(&examples[..1000], &mut go_on).unwrap();
+    }
+    let end = sft.evaluate(&examples[1000..], &mut go_on).unwrap();
+    assert!(start > 1.5 && (end / entropy - 1.0).abs() < 0.06, "{start} {end} {entropy}");
+}
+
+#[test]
+fn prompts_and_padding_teach_nothing() {
+    let settings = SupervisedSettings { batch: 2, ..SupervisedSettings::default() };
+    let make = || Supervised::new(Tiny::new(6, 16, 1), &settings, Seed(2)).unwrap();
+    let example =
+        |prompt: &[u32], completion: &[u32]| Example { prompt: prompt.to_vec(), completion: completion.to_vec() };
+    // The loss is that of each completion alone, weighted by tokens, whatever lies beside it in the batch.
+    let (a, b) = (example(&[1, 2, 3], &[4]), example(&[5], &[4, 3, 2, 1]));
+    let alone = [&a, &b].map(|e| make().evaluate(std::slice::from_ref(e), &mut go_on).unwrap());
+    let together = make().evaluate(&[a.clone(), b.clone()], &mut go_on).unwrap();
+    assert!((together - (alone[0] + 4.0 * alone[1]) / 5.0).abs() < 1e-6, "{together} {alone:?}");
+    let stats = make().step(&[a, b], &mut go_on).unwrap();
+    assert!((stats.loss - together).abs() < 1e-6 && stats.tokens == 5 && stats.grad_norm > 0.0);
+    // Without a prompt, the first token is given.
+    let bare = make().evaluate(&[example(&[], &[5, 4, 3, 2, 1])], &mut go_on).unwrap();
+    assert!((bare - alone[1]).abs() < 1e-6);
+}
+
+#[test]
+fn supervised_training_goes_on_bit_for_bit_and_undoes_what_failed() {
+    let (examples, _) = chain(40);
+    let settings = SupervisedSettings { batch: 7, accumulate: 3, ..SupervisedSettings::default() };
+    let make = || Supervised::new(Tiny::new(6, 16, 1), &settings, Seed(2)).unwrap();
+    let mut sft = make();
+    sft.plan(30);
+    (0..9).for_each(|_| assert!(sft.step(&examples, &mut go_on).unwrap().loss.is_finite()));
+    let saved = sft.to_arrays();
+    for place in 0..3 {
+        let mut watch = |progress| progress == Progress::Learning { done: place, of: 3 };
+        assert!(matches!(sft.step(&examples, &mut watch), Err(LearnError::Cancelled)));
+        assert_eq!(sft.to_arrays(), saved);
+    }
+    let mut resumed = make();
+    resumed.load_arrays(&saved).unwrap();
+    for _ in 0..9 {
+        assert_eq!(sft.step(&examples, &mut go_on).unwrap(), resumed.step(&examples, &mut go_on).unwrap());
+    }
+    assert_eq!((sft.to_arrays(), sft.steps()), (resumed.to_arrays(), 18));
+}
+
+/// Comparisons of completions whose true reward is the number of fives less that of ones, with Bradley–Terry noise or none.
+fn comparisons(count: usize, noise: bool) -> Vec<TextComparison> {
+    let mut stream = Seed(3).stream("comparisons");
+    let score =
+        |tokens: &[u32]| tokens.iter().map(|&t| f64::from(u8::from(t == 5)) - f64::from(u8::from(t == 1))).sum::<f64>();
+    let mut all = Vec::new();
+    while all.len() < count {
+        let mut write = || -> Vec<u32> { (0..stream.random_range(2..7)).map(|_| stream.random_range(1..6)).collect() };
+        let (left, right) = (write(), write());
+        let difference = 2.0 * (score(&left) - score(&right));
+        let choice = match difference {
+            0.0 => Choice::Tie,
+            d if noise && stream.random::<f64>() > 1.0 / (1.0 + (-d.abs()).exp()) => {
+                if d > 0.0 {
+                    Choice::Right
+                } else {
+                    Choice::Left
+                }
+            }
+            d if d > 0.0 => Choice::Left,
+            _ => Choice::Right,
+        };
+        all.extend(TextComparison::new(vec![2, 3], left, right, choice));
+    }
+    all
+}
+
+#[test]
+fn a_reward_model_learns_what_the_judge_likes() {
+    let settings =
+        TextRewardSettings { batch: 32, accumulate: 2, optimiser: optimiser(3e-3), ..TextRewardSettings::default() };
+    let mut reward = TextReward::new(Tiny::new(6, 16, 1), &settings, Seed(4)).unwrap();
+    let (train, clean) = (comparisons(600, true), comparisons(1000, false).split_off(600));
+    let samples: Vec<Example> =
+        train.iter().take(100).map(|c| Example { prompt: c.prompt.clone(), completion: c.left.clone() }).collect();
+    let is_normal = |reward: &TextReward<Tiny>| {
+        let rewards = reward.rewards(&samples, &mut go_on).unwrap();
+        let mean = rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / 100.0;
+        let var = rewards.iter().map(|&r| (f64::from(r) - mean).powi(2)).sum::<f64>() / 100.0;
+        mean.abs() < 1e-5 && (var - 1.0).abs() < 1e-4
+    };
+    assert!(!is_normal(&reward));
+    reward.normalise(&samples, &mut go_on).unwrap();
+    assert!(is_normal(&reward));
+    let before = reward.evaluate(&clean, &mut go_on).unwrap();
+    reward.plan(150);
+    for _ in 0..400 {
+        reward.step(&train, &mut go_on).unwrap();
+    }
+    let after = reward.evaluate(&clean, &mut go_on).unwrap();
+    assert!(before.accuracy < 0.75 && after.accuracy > 0.93 && after.margin > 1.0, "{before:?} {after:?}");
+    assert!(!is_normal(&reward));
+    reward.normalise(&samples, &mut go_on).unwrap();
+    assert!(is_normal(&reward));
+    // Gain and bias move no preference's sign.
+    assert_eq!(reward.evaluate(&clean, &mut go_on).unwrap().accuracy, after.accuracy);
+    assert!(reward.normalise(&samples[..1], &mut go_on).is_err() && is_normal(&reward));
+}
+
+#[test]
+fn a_reward_reads_the_last_real_token_whatever_lies_beside_it() {
+    let reward = TextReward::new(Tiny::new(6, 16, 1), &TextRewardSettings::default(), Seed(4)).unwrap();
+    let examples = [(vec![1, 2, 3], vec![4]), (vec![5], vec![4, 3, 2, 1, 1]), (vec![2], vec![])]
+        .map(|(prompt, completion)| Example { prompt, completion });
+    let together = reward.rewards(&examples, &mut go_on).unwrap();
+    for (example, together) in examples.iter().zip(&together) {
+        let alone = reward.rewards(std::slice::from_ref(example), &mut go_on).unwrap()[0];
+        assert!((alone - together).abs() < 1e-5, "{alone} {together}");
+    }
+    // Where the text is cut between prompt and completion does not matter.
+    let whole = Example { prompt: vec![5, 4, 3], completion: vec![2, 1, 1] };
+    assert!((reward.rewards(&[whole], &mut go_on).unwrap()[0] - together[1]).abs() < 1e-5);
+}
+
+#[test]
+fn a_reward_model_goes_on_bit_for_bit_and_undoes_what_failed() {
+    let settings = TextRewardSettings { batch: 8, accumulate: 2, ..TextRewardSettings::default() };
+    let make = |seed| TextReward::new(Tiny::new(6, 16, 1), &settings, Seed(seed)).unwrap();
+    let pairs = comparisons(30, true);
+    let mut reward = make(4);
+    reward.plan(20);
+    (0..6).for_each(|_| assert!(reward.step(&pairs, &mut go_on).unwrap().loss.is_finite()));
+    let saved = reward.to_arrays();
+    let mut watch = |progress| progress == Progress::Learning { done: 1, of: 2 };
+    assert!(matches!(reward.step(&pairs, &mut watch), Err(LearnError::Cancelled)));
+    assert_eq!(reward.to_arrays(), saved);
+    // Another seed: all that counts is in the arrays.
+    let mut resumed = make(5);
+    resumed.load_arrays(&saved).unwrap();
+    for _ in 0..6 {
+        assert_eq!(reward.step(&pairs, &mut go_on).unwrap(), resumed.step(&pairs, &mut go_on).unwrap());
+    }
+    assert_eq!(reward.to_arrays(), resumed.to_arrays());
+}

@@ -1,0 +1,58 @@
+//! Parameters as named arrays and back: what a model folder holds.
+
+use super::config::ModelConfig;
+use super::error::ModelError;
+use super::model::{Precision, Tensors, Transformer};
+use flipside_core::{Array, ArrayData, Arrays};
+use tch::{Device, Kind, Tensor};
+
+impl Transformer {
+    /// A model of a folder's weights; see [`Transformer::from_tensors`]. Arrays of other names are left alone, a score head among them.
+    ///
+    /// # Errors
+    ///
+    /// A parameter that is missing, has another shape, or holds integers.
+    pub fn from_arrays(
+        config: &ModelConfig,
+        arrays: &Arrays,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Transformer, ModelError> {
+        let tensors = arrays.iter().filter_map(|(name, array)| Some((name.clone(), tensor(array)?))).collect();
+        Transformer::from_tensors(config, tensors, precision, device)
+    }
+
+    /// The base model's parameters, f32 or bf16 as they are held, by Hugging Face's names; a tied head is left out.
+    pub fn to_arrays(&self) -> Arrays {
+        arrays(&self.tensors())
+    }
+}
+
+/// The tensor of an array of floats.
+pub fn tensor(array: &Array) -> Option<Tensor> {
+    let shape: Vec<i64> = array.shape.iter().map(|&n| n as i64).collect();
+    Some(match &array.data {
+        ArrayData::F32(numbers) => Tensor::from_slice(numbers).reshape(shape),
+        ArrayData::F64(numbers) => Tensor::from_slice(numbers).to_kind(Kind::Float).reshape(shape),
+        ArrayData::Bf16(bits) => Tensor::from_data_size(bytemuck::cast_slice(bits), &shape, Kind::BFloat16),
+        ArrayData::F16(bits) => Tensor::from_data_size(bytemuck::cast_slice(bits), &shape, Kind::Half),
+        ArrayData::I64(_) | ArrayData::U64(_) => return None,
+    })
+}
+
+/// Arrays of these tensors, bf16 where they are and f32 otherwise.
+pub fn arrays(tensors: &Tensors) -> Arrays {
+    let array = |tensor: &Tensor| {
+        let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
+        let (tensor, count) = (tensor.detach().to_device(Device::Cpu).contiguous(), tensor.numel());
+        if tensor.kind() == Kind::BFloat16 {
+            let mut bits = vec![0_u16; count];
+            tensor.copy_data_u8(bytemuck::cast_slice_mut(&mut bits), count);
+            return Array { shape, data: ArrayData::Bf16(bits) };
+        }
+        let mut numbers = vec![0.0_f32; count];
+        tensor.to_kind(Kind::Float).copy_data(&mut numbers, count);
+        Array::f32(&shape, numbers)
+    };
+    tensors.iter().map(|(name, tensor)| (name.clone(), array(tensor))).collect()
+}

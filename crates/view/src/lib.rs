@@ -1,0 +1,32 @@
+//! From poses to pixels, on screen and off.
+//!
+//! [`Renderer`] draws a [`Scene`](flipside_core::Scene) into any wgpu texture; [`Offscreen`] brings a device of its own and gives the
+//! pixels back. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it and [`Track`] where the camera
+//! looks then, both as functions of the moment alone. [`film`] writes GIFs, MP4s and PNGs, [`chart`] draws learning curves. Nothing here knows of windows or of learning.
+
+mod adapters;
+mod bounds;
+mod camera;
+pub mod chart;
+pub mod film;
+#[cfg(test)]
+mod icon;
+mod layout;
+mod look;
+mod motion;
+mod mp4;
+mod offscreen;
+mod quantise;
+mod renderer;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use adapters::{AdapterLine, adapters};
+pub use camera::{Camera, Room};
+pub use look::Look;
+pub use motion::{Track, interpolate};
+pub use offscreen::{Offscreen, OffscreenError, Picture};
+pub use renderer::Renderer;
