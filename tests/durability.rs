@@ -1,6 +1,7 @@
 //! What a session survives: `kill -9` at any moment, a full disk, a disk that cannot be written, a second process, a newer version,
 //! damage. Each test plays the misfortune for real and then looks at what is left.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 #![cfg(unix)]
 
 use flipside::settings::RunSettings;

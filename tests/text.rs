@@ -1,5 +1,7 @@
 //! Language models against what transformers computes from the same weights (tests/golden/text/models.py), and against themselves.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use flipside::store::ModelFolder;
 use flipside_core::Seed;
 use flipside_text::config::{Ending, Family, ModelConfig};

@@ -3,6 +3,8 @@
 //! The rooms that compute on a device (physics its steps, gym its rewards, learn its actions, preference its scores) hold their own kernels and buffers,
 //! and hand each other the buffers; no other room names wgpu for this.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod compose;
 mod device;
 mod pace;

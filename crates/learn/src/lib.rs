@@ -6,6 +6,8 @@
 //! gradients against automatic differentiation: [`clipped_objective`], [`clipped_value_loss`], [`log_prob`], [`Adam`]. These, [`gae`] and
 //! [`orthogonal`] know nothing of control.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod adam;
 mod arrays;
 mod dense;

@@ -5,6 +5,8 @@
 //! person or by a [`SimulatedTeacher`] → [`Comparison`] → [`RewardModel::fit`] → [`RewardModel::rewards`], which pay
 //! the policy. The likelihood ([`preference_loss`]) is the same for robots and for text.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod alike;
 mod choose;
 mod consistency;

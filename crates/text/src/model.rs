@@ -150,7 +150,7 @@ impl Transformer {
                 (name, tensor)
             })
             .collect();
-        // The names and shapes are those asked for: they come from the same list.
+        #[expect(clippy::expect_used, reason = "names and shapes come from the list that is asked for")]
         Transformer::from_tensors(config, tensors, precision, device).expect("a model of its own list of tensors")
     }
 
