@@ -1,4 +1,4 @@
-//! The whole circle through the lab's own door: commands in, events and snapshots out, and what is on disk afterwards.
+//! The whole training loop through the lab's own door: commands in, events and snapshots out, and what is on disk afterwards.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -3,9 +3,9 @@
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
-use super::circle::Values;
 use super::control::Label;
 use super::ledger::Offered;
+use super::training_loop::Values;
 use super::vocabulary::{DisputedView, PairView};
 use crate::settings::{ExploreSettings, LabelSettings, RunSettings};
 use flipside_core::{

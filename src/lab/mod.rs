@@ -12,7 +12,6 @@ mod arrays;
 pub mod bench;
 mod board;
 mod candidates;
-mod circle;
 mod control;
 mod error;
 mod evaluate;
@@ -27,6 +26,7 @@ mod preferences;
 mod priority;
 mod text;
 mod trainer;
+mod training_loop;
 mod vocabulary;
 mod worker;
 mod worlds;
@@ -48,7 +48,6 @@ use crate::settings::folders::task_folders;
 use crate::settings::{RewardSource, RunSettings, TextRun};
 use crate::store::{Session, StoreError};
 use board::Board;
-use circle::Circle;
 use control::{Control, Wishes};
 use flipside_core::{Arrays, ItemId, Scene};
 use flipside_envs::gym::Task;
@@ -64,6 +63,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 use text::TextTrainer;
 use trainer::Trainer;
+use training_loop::TrainingLoop;
 use worker::Worker;
 
 /// Commands and worker's messages that may wait for the ledger. A person cannot fill it; a worker that does waits for the disk.
@@ -97,21 +97,27 @@ impl Lab {
         }
         let prompts = session.meta(PROMPTS)?.and_then(|json| serde_json::from_str(&json).ok());
         // Threads inherit the priority of the thread that starts them.
-        let (circle, scene) = std::thread::scope(|scope| {
+        let (training_loop, scene) = std::thread::scope(|scope| {
             let build = Builder::new().name("flipside-setup".to_owned()).spawn_scoped(scope, || {
                 priority::yield_to_the_window();
-                circle_of(&settings, &folder, next_item, prompts, checkpoint.as_ref().map(|loaded| &loaded.arrays))
+                training_loop_of(
+                    &settings,
+                    &folder,
+                    next_item,
+                    prompts,
+                    checkpoint.as_ref().map(|loaded| &loaded.arrays),
+                )
             });
             build.map_err(LabError::Thread)?.join().unwrap_or_else(|panic| resume_unwind(panic))
         })?;
         if checkpoint.is_some() {
             // What was measured after the checkpoint will be measured again.
-            session.drop_metrics_after(circle.steps())?;
+            session.drop_metrics_after(training_loop.steps())?;
         }
         let mut first = first_snapshot(&settings, scene, session.folder());
-        circle.publish(&mut first);
+        training_loop.publish(&mut first);
         (first.env_steps, first.labels_wanted, first.agreement) =
-            (circle.steps(), circle.labels_wanted(), circle.agreement());
+            (training_loop.steps(), training_loop.labels_wanted(), training_loop.agreement());
         let board = Arc::new(Board::new(first, repaint));
         let control = Arc::new(Control::new(Wishes {
             run: true,
@@ -131,7 +137,7 @@ impl Lab {
         }));
         let ledger = Ledger::new(session, board.clone(), control.clone(), &settings)?;
         let (inbox, letters) = sync_channel(INBOX);
-        let worker = Worker::new(circle, board.clone(), control.clone(), inbox.clone());
+        let worker = Worker::new(training_loop, board.clone(), control.clone(), inbox.clone());
         let threads = vec![
             spawn("flipside-ledger", {
                 let (board, control) = (board.clone(), control.clone());
@@ -250,14 +256,14 @@ fn check_new(asked: &RunSettings) -> Result<String, LabError> {
     }
 }
 
-/// The circle of a run's mode, gone on with where there is a checkpoint, and what its robot looks like.
-fn circle_of(
+/// The training loop of a run's mode, gone on with where there is a checkpoint, and what its robot looks like.
+fn training_loop_of(
     settings: &RunSettings,
     folder: &Path,
     next_item: ItemId,
     prompts: Option<Vec<String>>,
     arrays: Option<&Arrays>,
-) -> Result<(Box<dyn Circle>, Scene), LabError> {
+) -> Result<(Box<dyn TrainingLoop>, Scene), LabError> {
     if settings.text.is_some() {
         let trainer = TextTrainer::new(settings, folder, next_item, prompts, arrays)?;
         return Ok((Box::new(trainer), Scene::default()));

@@ -1,4 +1,4 @@
-//! The circle itself, free of threads and disk: step the worlds, ask for judgement, fit the reward, improve the policy.
+//! The training loop itself, free of threads and disk: step the worlds, ask for judgement, fit the reward, improve the policy.
 //!
 //! With [`RewardSource::Preferences`] the policy's reward is the reward model's alone. The task's own reward is carried beside it for
 //! simulated teachers and for the curve that says whether it worked; nothing here feeds it to the policy.
@@ -6,12 +6,12 @@
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
 use super::candidates::Candidates;
-use super::circle::Values;
 use super::control::Label;
 use super::evaluate::run_policy;
 use super::judged::{Judged, Taken};
 use super::ledger::Offered;
 use super::on_device::{OnDevice, played};
+use super::training_loop::Values;
 use super::vocabulary::DisputedView;
 use super::worlds::{INSTEAD, sentence, without_device};
 use crate::settings::{RewardSource, RunSettings};

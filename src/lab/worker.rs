@@ -1,9 +1,9 @@
 //! The working thread: it holds every tensor and every world, and turns the ledger's wishes into training.
 
 use super::board::Board;
-use super::circle::Circle;
 use super::control::{Control, Wishes};
 use super::ledger::Message;
+use super::training_loop::TrainingLoop;
 use super::{DisputedView, Event, LabError, Phase, Snapshot, priority};
 use flipside_learn::OneThread;
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ const PAIRS_READY: usize = 12;
 const PACE_WINDOW: Duration = Duration::from_secs(10);
 
 pub(super) struct Worker {
-    trainer: Box<dyn Circle>,
+    trainer: Box<dyn TrainingLoop>,
     board: Arc<Board>,
     control: Arc<Control>,
     ledger: SyncSender<Message>,
@@ -42,7 +42,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub fn new(
-        trainer: Box<dyn Circle>,
+        trainer: Box<dyn TrainingLoop>,
         board: Arc<Board>,
         control: Arc<Control>,
         ledger: SyncSender<Message>,

@@ -1,4 +1,4 @@
-//! The same circle with completions for clips: language models that are taught by comparing what they wrote.
+//! The same training loop with completions for clips: language models that are taught by comparing what they wrote.
 //!
 //! [`Supervised`] teaches a model to continue texts, [`TextReward`] turns judgements of pairs into a reward, and [`TextPpo`] follows the reward
 //! without leaving the reference far behind. Each is stepwise: whoever calls owns the loop, is told the [`Progress`] within a call and may

@@ -1,4 +1,4 @@
-//! Text mode's circle, free of threads and of the database: a base model learns the language, a supervised one to answer, a reward model
+//! Text mode's training loop, free of threads and of the database: a base model learns the language, a supervised one to answer, a reward model
 //! what is liked, and PPO follows it while the next pairs show what that made of the policy.
 //!
 //! With a person at the desk reward model and PPO take turns for as long as answers come. A simulated teacher, whom nobody waits for, gives all its
@@ -13,9 +13,9 @@ use super::corpus::{Corpus, Reader};
 use super::folders;
 use super::kept;
 use super::teaching::{FIRST_FIT, Teaching};
-use crate::lab::circle::{Circle, Tell, Values};
 use crate::lab::control::Label;
 use crate::lab::ledger::Offered;
+use crate::lab::training_loop::{Tell, TrainingLoop, Values};
 use crate::lab::vocabulary::{Snapshot, TextSample, TextView};
 use crate::lab::{LabError, TeacherKind};
 use crate::settings::{RunSettings, TextRun, TextStage};
@@ -394,7 +394,7 @@ impl TextTrainer {
         folders::replace(&folders::of_stage(&self.folder, stage), bundle.to_parts()?)
     }
 
-    /// One turn of the circle: the reward model where there is more to learn, PPO otherwise.
+    /// One turn of the training loop: the reward model where there is more to learn, PPO otherwise.
     fn teach(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
         let planned = self.settings.labels;
         let person = self.teacher == TeacherKind::Person;
@@ -472,7 +472,7 @@ impl TextTrainer {
     }
 }
 
-impl Circle for TextTrainer {
+impl TrainingLoop for TextTrainer {
     fn steps(&self) -> u64 {
         self.steps
     }
