@@ -47,7 +47,7 @@ const GUESS_STRIDES: usize = 3;
 const FIRST_REPEAT: usize = 20;
 
 /// What only a run from preferences has.
-pub(super) struct Judged {
+pub(super) struct PreferenceLearner {
     /// See [`RewardModelSettings::centred`](crate::settings::RewardModelSettings::centred).
     centred: bool,
     reward: RewardModel,
@@ -98,20 +98,20 @@ pub(super) struct Taken<'a> {
     pub truncated: &'a [bool],
 }
 
-impl Judged {
+impl PreferenceLearner {
     pub fn new(
         settings: &RunSettings,
         labels: LabelSettings,
         task: &Task,
         worlds: usize,
         next_item: ItemId,
-    ) -> Result<Judged, LabError> {
+    ) -> Result<PreferenceLearner, LabError> {
         let seed = Seed(settings.seed);
         let recorded: Vec<usize> = (0..worlds.min(labels.recorded_worlds)).collect();
         let steps = labels.clip_steps(task.dt());
         let spec = task.spec();
         let explores = spec.explore.steps_of(settings.env_steps);
-        Ok(Judged {
+        Ok(PreferenceLearner {
             centred: spec.reward_model().centred,
             reward: RewardModel::new(task.obs_dim(), task.act_dim(), spec.reward_model(), seed),
             novelty: Novelty::new(task.obs_dim(), &spec.explore, seed.stream("novelty")),
@@ -229,7 +229,7 @@ impl Judged {
 
     pub fn propose(&mut self, count: usize) -> Vec<Offered> {
         let again = self.repeats(count);
-        let Judged { pool, asked, reward, settings, pairs, fitted, known, monitor, .. } = self;
+        let PreferenceLearner { pool, asked, reward, settings, pairs, fitted, known, monitor, .. } = self;
         // What is still in the pool is not past.
         let oldest = pool.iter().next().map_or(0, |entry| entry.clip.recorded_at);
         let past = known.iter().flatten().filter(|clip| settings.past_share > 0.0 && clip.recorded_at < oldest);
@@ -423,7 +423,7 @@ impl Judged {
         arrays
     }
 
-    /// Goes on from what [`Judged::to_arrays`] gave.
+    /// Goes on from what [`PreferenceLearner::to_arrays`] gave.
     pub fn load(&mut self, arrays: &Arrays) -> Result<(), LabError> {
         let stream = |name: &str| {
             let state: [u64; 4] = words(arrays, name)?.try_into().map_err(|_| LabError::Incomplete(name.to_owned()))?;
