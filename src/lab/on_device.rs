@@ -189,9 +189,9 @@ impl OnDevice {
     }
 
     /// What simulated teachers judge the last rollout by, `[T, N]`.
-    pub fn tastes(&self) -> &[f32] {
+    pub fn teacher_rewards(&self) -> &[f32] {
         let layout = self.env.layout();
-        self.brought.part(layout.places().tastes, layout.steps * layout.worlds)
+        self.brought.part(layout.places().teacher_rewards, layout.steps * layout.worlds)
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
         errors.fold(0.0, |most, x| if x <= most { most } else { x })
     }
 
-    /// The same actions from the same states: observation, reward, taste and ends of the processor's environment, step by step, with episodes that
+    /// The same actions from the same states: observation, reward, teacher reward and ends of the processor's environment, step by step, with episodes that
     /// end in both ways.
     fn agrees(name: &str, horizon: u32, steps: usize, threads: ThreadsPerWorld) {
         let mut task = Task::load(name).unwrap();
@@ -278,7 +278,7 @@ mod tests {
             for (world, begins) in fresh.iter_mut().enumerate() {
                 let i = row(world);
                 errors.push(scaled(&rollout.rewards[i..=i], &taken.reward[world..=world]));
-                errors.push(scaled(&device.tastes()[i..=i], &taken.taste[world..=world]));
+                errors.push(scaled(&device.teacher_rewards()[i..=i], &taken.teacher_reward[world..=world]));
                 let ends = (taken.terminated[world], taken.truncated[world]);
                 differ += usize::from(ends != (rollout.terminated[i], rollout.truncated[i]));
                 if rollout.truncated[i] {
@@ -311,7 +311,7 @@ mod tests {
         };
     }
 
-    // Between them: both ways to share a workgroup, frames, boxes to draw from, forces of constraints and contacts, inertias, tastes, dot products and conditions.
+    // Between them: both ways to share a workgroup, frames, boxes to draw from, forces of constraints and contacts, inertias, teacher rewards, dot products and conditions.
     agree!(
         hopper 12 30 One,
         hopper_backflip 6 10 One,

@@ -93,7 +93,7 @@ pub(super) struct Taken<'a> {
     /// `[N, A]`, as the robot received them.
     pub actions: &'a [f32],
     /// `[N]`: what a simulated teacher judges it by.
-    pub tastes: &'a [f32],
+    pub teacher_rewards: &'a [f32],
     pub terminated: &'a [bool],
     pub truncated: &'a [bool],
 }
@@ -210,7 +210,7 @@ impl PreferenceLearner {
                 poses: &self.poses[slot * bodies..(slot + 1) * bodies],
                 obs: &step.obs[world * o..(world + 1) * o],
                 action: &step.actions[world * a..(world + 1) * a],
-                task_reward: step.tastes[world],
+                task_reward: step.teacher_rewards[world],
                 done: step.terminated[world] || step.truncated[world],
             };
             if let Some(cut) = self.recorder.push(slot, record) {

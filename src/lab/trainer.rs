@@ -262,7 +262,7 @@ impl Trainer {
                 let taken = Taken {
                     obs: &self.obs,
                     actions: &step.actions,
-                    tastes: &step.taste,
+                    teacher_rewards: &step.teacher_reward,
                     terminated: &step.terminated,
                     truncated: &step.truncated,
                 };
@@ -314,7 +314,7 @@ impl Trainer {
                 let taken = Taken {
                     obs: &self.rollout.obs[step * worlds * o..][..worlds * o],
                     actions: &self.played[step * worlds * a..][..worlds * a],
-                    tastes: &device.tastes()[samples.clone()],
+                    teacher_rewards: &device.teacher_rewards()[samples.clone()],
                     terminated: &self.rollout.terminated[samples.clone()],
                     truncated: &self.rollout.truncated[samples],
                 };

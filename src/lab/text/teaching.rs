@@ -7,7 +7,7 @@ use flipside_text::generate::Sampling;
 use flipside_text::model::Transformer;
 use flipside_text::{Bundle, Example, TextComparison, TextPpo, TextReward, log_probs};
 
-/// Answers of a person before the reward model first learns: with fewer it learns the pair and not the taste.
+/// Answers of a person before the reward model first learns: with fewer it learns the pair and not the teacher reward.
 pub(super) const FIRST_FIT: usize = 12;
 
 /// Rows that are scored at once where nothing is learnt.
