@@ -16,8 +16,8 @@ mod tests;
 use self::learner::Learner;
 use self::parallel_sgd::{Backoff, GradientScratch, Means, ParallelSgd, TrainingProblem};
 use super::gaussian::Spread;
-use super::goal::{ClippedPolicy, ClippedValue, Goal};
 use super::lanes::padded;
+use super::loss::{ClippedPolicy, ClippedValue, Loss};
 use super::objective::explained_variance;
 use super::{
     Actions, Dense, LearnError, Network, Policy, Reader, RewardScale, Rollout, RunningNorm, Trajectories, gae, whiten,
@@ -309,13 +309,13 @@ impl Ppo {
             ClippedValue { old_values: &rollout.values, returns: &estimate.returns, clip: settings.value_clip as f32 };
         let policy = TrainingProblem {
             name: "policy",
-            goal: Goal::Policy(clipped_policy),
+            objective: Loss::Policy(clipped_policy),
             obs,
             samples: rollout.samples(),
             settings,
             learning_rate: stats.learning_rate,
         };
-        let value = TrainingProblem { name: "value", goal: Goal::Value(clipped_value), ..policy };
+        let value = TrainingProblem { name: "value", objective: Loss::Value(clipped_value), ..policy };
         let optimisers =
             [ParallelSgd::new(policy, actor, actor_scratch), ParallelSgd::new(value, critic, critic_scratch)];
         let [policy, value] = descend(&optimisers, *threads, cancel)?;
@@ -349,7 +349,7 @@ impl Ppo {
                 self.normalise(&rollout.obs);
                 let problem = TrainingProblem {
                     name: "value",
-                    goal: Goal::Value(ClippedValue { old_values: &rollout.values, returns: &returns, clip: 0.0 }),
+                    objective: Loss::Value(ClippedValue { old_values: &rollout.values, returns: &returns, clip: 0.0 }),
                     obs: &self.obs,
                     samples: rollout.samples(),
                     settings: &settings,

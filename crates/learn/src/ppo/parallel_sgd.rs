@@ -6,8 +6,8 @@
 
 use super::learner::Learner;
 use crate::adam::{add, norm};
-use crate::goal::{Goal, Sums};
 use crate::gradient::{Part, Tape};
+use crate::loss::{Loss, Sums};
 use crate::network::Network;
 use crate::{Dense, LearnError};
 use flipside_core::settings::PpoSettings;
@@ -56,7 +56,7 @@ pub(super) struct Means {
 pub(super) struct TrainingProblem<'a> {
     /// "policy" or "value", for errors.
     pub name: &'static str,
-    pub goal: Goal<'a>,
+    pub objective: Loss<'a>,
     /// Normalised observations, `[samples, padded(O)]`.
     pub obs: &'a [f32],
     pub samples: usize,
@@ -167,7 +167,7 @@ impl<'a> ParallelSgd<'a> {
         let (part, parts) = (open - 1, parts(rows));
         let samples = &model.order[start + part * rows / parts..start + (part + 1) * rows / parts];
         let part_of = Part { obs: self.problem.obs, samples, weight: 1.0 / rows as f32 };
-        self.tape(part).take(&model.learner.network, model.packed, &self.problem.goal, part_of);
+        self.tape(part).take(&model.learner.network, model.packed, &self.problem.objective, part_of);
         true
     }
 
