@@ -10,6 +10,7 @@
 
 mod adam;
 mod arrays;
+mod decode_batch;
 mod dense;
 mod device_network;
 mod devices;
@@ -32,11 +33,11 @@ mod ppo;
 #[cfg(test)]
 mod reference;
 mod rollout;
-mod thin;
 mod threads;
 
 pub use adam::{Adam, clip_by_global_norm, global_norm};
 pub use arrays::Reader;
+pub use decode_batch::{DecodeBatch, Past, attend, exponentials};
 pub use dense::{Dense, Layer};
 pub use device_network::{DeviceLayer, DeviceLayers, NETWORK, columns};
 pub use devices::{CudaLibrary, cuda_devices, cuda_library};
@@ -53,5 +54,4 @@ pub use on_device::{Acting, DeviceActor};
 pub use policy::Policy;
 pub use ppo::{Ppo, UpdateStats};
 pub use rollout::{Actions, Rollout, Transition};
-pub use thin::{Past, Thin, attend, exponentials};
 pub use threads::OneThread;
