@@ -5,7 +5,7 @@ use crate::settings::folders::cache_folder;
 use crate::store::{keep_shaders, read_shaders};
 use flipside_core::Seed;
 use flipside_envs::gym::{DeviceEnv, DeviceRollout, EnvError, Task};
-use flipside_envs::physics::Making;
+use flipside_envs::physics::BuildOptions;
 use flipside_gpu::{Checks, Device, DeviceError};
 use flipside_learn::{Acting, DeviceActor, Policy, Rollout};
 use flipside_preference::{DeviceScorer, RewardModel, Scores};
@@ -44,14 +44,14 @@ impl OnDevice {
         steps: usize,
         trailed: usize,
         seed: Seed,
-        making: impl Into<Making>,
+        options: impl Into<BuildOptions>,
     ) -> Result<OnDevice, LabError> {
-        let making = making.into();
-        let checks = making.checks;
+        let options = options.into();
+        let checks = options.checks;
         let mut device = Device::open().map_err(EnvError::Device)?;
         let kept = place(&device, checks).and_then(|(folder, name)| read_shaders(&folder, &name));
         device.keep(kept.as_deref()).map_err(EnvError::Device)?;
-        let env = DeviceEnv::new(&device, task.clone(), worlds, steps, trailed, making)?;
+        let env = DeviceEnv::new(&device, task.clone(), worlds, steps, trailed, options)?;
         let buffers = [env.rollout(), env.controls()];
         let actor = DeviceActor::new(&device, env.layout(), policy, task.model().ctrl_range(), buffers, seed, checks)
             .map_err(EnvError::Device)?;
@@ -251,8 +251,8 @@ mod tests {
         let task = Arc::new(task.with_horizon(horizon));
         let worlds = 40;
         let policy = policy(&task);
-        let making = Making { checks: Checks::On, threads_per_world: Some(threads) };
-        let mut device = OnDevice::new(&task, &policy, worlds, steps, worlds, Seed(3), making).unwrap();
+        let options = BuildOptions { checks: Checks::On, threads_per_world: Some(threads) };
+        let mut device = OnDevice::new(&task, &policy, worlds, steps, worlds, Seed(3), options).unwrap();
         device.env.reset(3, false).unwrap();
         let mut rollout = Rollout::new(worlds);
         device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();

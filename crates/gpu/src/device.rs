@@ -137,14 +137,14 @@ pub struct Bindings(wgpu::BindGroup);
 
 /// What dispatches of one kernel were told, with the bindings that tell it them: the same few words come again and again.
 #[derive(Default)]
-pub struct Told(HashMap<Vec<u8>, Bindings>);
+pub struct UniformCache(HashMap<Vec<u8>, Bindings>);
 
-impl Told {
+impl UniformCache {
     /// Bind group 1 of the kernel, a small buffer that holds these words.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
-    pub fn tell(&mut self, device: &Device, kernel: &Kernel, words: &[u8]) -> Result<Bindings, DeviceError> {
+    pub fn bind(&mut self, device: &Device, kernel: &Kernel, words: &[u8]) -> Result<Bindings, DeviceError> {
         if let Some(told) = self.0.get(words) {
             return Ok(told.clone());
         }
