@@ -3,8 +3,8 @@
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
-use super::control::Label;
 use super::ledger::Offered;
+use super::shared_requests::Label;
 use super::training_loop::Values;
 use super::vocabulary::{DisputedView, PairView};
 use crate::settings::{ExploreSettings, LabelSettings, RunSettings};

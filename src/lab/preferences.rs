@@ -2,10 +2,10 @@
 //! reward model has a say in. Runs go side by side, one a core, and each that ends is written down at once, so that a benchmark that is cut
 //! off goes on where it was.
 
-use super::control::Label;
 use super::evaluate::evaluate;
 use super::interval::Interval;
 use super::ledger::{simulated, usual};
+use super::shared_requests::Label;
 use super::trainer::Trainer;
 use super::{LabError, TeacherKind};
 use crate::settings::folders::task_folders;

@@ -6,11 +6,11 @@
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
 use super::candidates::Candidates;
-use super::control::Label;
 use super::evaluate::run_policy;
 use super::ledger::Offered;
 use super::on_device::{OnDevice, played};
 use super::preference_learner::{PreferenceLearner, Taken};
+use super::shared_requests::Label;
 use super::training_loop::Values;
 use super::vocabulary::DisputedView;
 use super::worlds::{INSTEAD, sentence, without_device};

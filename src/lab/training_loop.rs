@@ -2,7 +2,7 @@
 
 use super::ledger::Offered;
 use super::vocabulary::{DisputedView, Snapshot, TeacherKind};
-use super::{LabError, control::Label, trainer::Trainer};
+use super::{LabError, shared_requests::Label, trainer::Trainer};
 use flipside_core::Arrays;
 use flipside_preference::Alarm;
 use std::sync::Arc;

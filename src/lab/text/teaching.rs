@@ -1,6 +1,6 @@
 //! What learns once there is a supervised model: the reward model, which is fitted to the judgements, and the policy, which follows it.
 
-use crate::lab::control::Label;
+use crate::lab::shared_requests::Label;
 use crate::settings::{TextRun, TextStage};
 use flipside_core::{JudgementId, Stream, both_completions};
 use flipside_text::generate::Sampling;
