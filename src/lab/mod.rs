@@ -10,7 +10,6 @@
 
 mod arrays;
 pub mod bench;
-mod candidates;
 mod error;
 mod evaluate;
 mod interval;
@@ -19,6 +18,7 @@ mod ledger;
 mod memory;
 mod offline;
 mod on_device;
+mod policy_checkpoints;
 mod preference_learner;
 mod preferences;
 mod priority;

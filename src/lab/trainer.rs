@@ -5,10 +5,10 @@
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
-use super::candidates::Candidates;
 use super::evaluate::run_policy;
 use super::ledger::Offered;
 use super::on_device::{OnDevice, played};
+use super::policy_checkpoints::PolicyCheckpoints;
 use super::preference_learner::{PreferenceLearner, Taken};
 use super::shared_requests::Label;
 use super::training_loop::Values;
@@ -45,7 +45,7 @@ pub(super) struct Trainer {
     played: Vec<f32>,
     preference_learner: Option<PreferenceLearner>,
     /// What the run may end with.
-    candidates: Candidates,
+    checkpoints: PolicyCheckpoints,
     env_steps: u64,
     /// The task's own return of the episodes that ended in the latest rollout.
     true_returns: Vec<f64>,
@@ -115,7 +115,7 @@ impl Trainer {
             actions: Actions::default(),
             played: Vec::new(),
             preference_learner,
-            candidates: Candidates::default(),
+            checkpoints: PolicyCheckpoints::default(),
             env_steps: 0,
             true_returns: Vec::new(),
             threads,
@@ -405,9 +405,9 @@ impl Trainer {
         });
         values.extend(learnt?);
         let is_last = span.end >= self.settings.env_steps;
-        let is_due = is_last && self.candidates.is_due(self.env_steps, self.settings.env_steps);
+        let is_due = is_last && self.checkpoints.is_due(self.env_steps, self.settings.env_steps);
         if self.has_reward() && (begins_again || is_due || self.finished()) {
-            self.put_aside()?;
+            self.save_candidate()?;
         }
         if begins_again {
             self.begin_again(&span)?;
@@ -419,10 +419,10 @@ impl Trainer {
     }
 
     /// Makes the present policy one that the run may end with, where the task asks for that.
-    fn put_aside(&mut self) -> Result<(), LabError> {
+    fn save_candidate(&mut self) -> Result<(), LabError> {
         if self.preference_learner.is_some() && self.task.spec().labels.keeps_best {
             let (learner, policy) = (self.ppo.to_arrays(), self.ppo.policy());
-            self.candidates.add(self.env_steps, learner, &policy, &self.task, &self.settings.backend)?;
+            self.checkpoints.add(self.env_steps, learner, &policy, &self.task, &self.settings.backend)?;
         }
         Ok(())
     }
@@ -439,7 +439,7 @@ impl Trainer {
 
     /// The candidate that the reward says most good of, and the env steps behind it.
     fn best(&self) -> Option<(u64, Arrays)> {
-        let best = self.candidates.best(self.preference_learner.as_ref()?.reward(), self.task.act_dim())?;
+        let best = self.checkpoints.best(self.preference_learner.as_ref()?.reward(), self.task.act_dim())?;
         Some((best.0, best.1.clone()))
     }
 
@@ -492,7 +492,7 @@ impl Trainer {
         if let Some(preference_learner) = &self.preference_learner {
             arrays.extend(preference_learner.to_arrays());
         }
-        arrays.extend(prefixed(self.candidates.to_arrays(), "candidates/"));
+        arrays.extend(prefixed(self.checkpoints.to_arrays(), "candidates/"));
         arrays
     }
 
@@ -506,7 +506,7 @@ impl Trainer {
         if let Some(preference_learner) = &mut self.preference_learner {
             preference_learner.load(arrays)?;
         }
-        self.candidates = Candidates::from_arrays(&unprefixed(arrays, "candidates/"))?;
+        self.checkpoints = PolicyCheckpoints::from_arrays(&unprefixed(arrays, "candidates/"))?;
         self.env_steps = env_steps;
         self.reset_worlds();
         Ok(())

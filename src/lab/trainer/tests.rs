@@ -72,7 +72,7 @@ fn the_best_policy_goes_on_and_is_kept() {
     let make = || Trainer::new(&settings, task.clone(), ItemId(0), Some(4), Some(1)).unwrap();
     let (mut trainer, mut labels) = (make(), Vec::<Label>::new());
     while trainer.env_steps() < 7_200 {
-        assert_eq!(trainer.candidates, Candidates::default());
+        assert_eq!(trainer.checkpoints, PolicyCheckpoints::default());
         trainer.collect(&mut || false).unwrap();
         answer(&mut trainer, &mut labels, 1);
         trainer.learn(&labels, &mut || false).unwrap();
@@ -86,7 +86,7 @@ fn the_best_policy_goes_on_and_is_kept() {
 
     let mut again = make();
     again.load(&trainer.to_arrays()).unwrap();
-    assert!(again.candidates == trainer.candidates, "the candidates were not saved");
+    assert!(again.checkpoints == trainer.checkpoints, "the candidates were not saved");
     while !trainer.finished() {
         trainer.collect(&mut || false).unwrap();
         trainer.learn(&labels, &mut || false).unwrap();
