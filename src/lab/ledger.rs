@@ -4,13 +4,13 @@
 use super::shared_requests::{Label, SharedRequests};
 use super::snapshot_publisher::SnapshotPublisher;
 use super::{Command, Curve, Event, PairView, Phase};
-use crate::settings::{Habits, RunSettings, TeacherKind};
+use crate::settings::{RunSettings, TeacherKind, TeacherNoise};
 use crate::store::{CheckpointHeader, Metric, Session, StoreError};
 use flipside_core::{
     Arrays, Choice, Item, ItemId, Judgement, JudgementId, Pair, PairId, PairReason, Seed, Stream, both_clips,
     both_completions,
 };
-use flipside_preference::{SimulatedTeacher, Usual, consistency};
+use flipside_preference::{RunningReturnStats, SimulatedTeacher, consistency};
 use flipside_text::teacher::{GoldTeacher, Noise};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -415,7 +415,7 @@ impl Ledger {
         // as the pair is chosen by it: a pair that was stored and not answered when the process died keeps its own number.
         let number = if self.session.holds_texts() { self.labels.len() as u64 } else { question.pair.id.0 };
         let stream = self.seed.stream(&format!("teacher/{number}"));
-        let usual = usual(&self.labels);
+        let usual = return_stats(&self.labels);
         let Some((choice, name)) = simulated(teacher, stream, &question.items, usual) else { return Ok(()) };
         self.commit(question, choice, name, thinking_ms)?;
         self.publisher.update(|s| s.taught = Some((question.view(), choice)));
@@ -553,10 +553,10 @@ pub(super) fn simulated(
     teacher: TeacherKind,
     stream: Stream,
     items: &[Item; 2],
-    usual: Option<Usual>,
+    usual: Option<RunningReturnStats>,
 ) -> Option<(Choice, &'static str)> {
     if let Some([left, right]) = both_clips(items) {
-        let mut teacher = SimulatedTeacher::new(teacher, stream)?.used_to(usual);
+        let mut teacher = SimulatedTeacher::new(teacher, stream)?.with_return_stats(usual);
         return Some((teacher.judge(&left.frames, &right.frames), teacher.name()));
     }
     let [left, right] = both_completions(items)?;
@@ -566,7 +566,7 @@ pub(super) fn simulated(
 }
 
 /// What the latest judgements were about, as many as a teacher remembers.
-pub(super) fn usual(labels: &[Label]) -> Option<Usual> {
+pub(super) fn return_stats(labels: &[Label]) -> Option<RunningReturnStats> {
     const REMEMBERED: usize = 20;
     let latest = &labels[labels.len().saturating_sub(REMEMBERED)..];
     let returns: Vec<[f64; 2]> = latest
@@ -575,7 +575,7 @@ pub(super) fn usual(labels: &[Label]) -> Option<Usual> {
         .map(|clips| clips.map(|clip| clip.frames.task_return()))
         .collect();
     let mean = |of: fn(&[f64; 2]) -> f64| returns.iter().map(of).sum::<f64>() / returns.len() as f64;
-    let usual = || Usual {
+    let usual = || RunningReturnStats {
         mean_return: mean(|pair| (pair[0] + pair[1]) / 2.0),
         difference: mean(|pair| (pair[0] - pair[1]).abs()),
     };
@@ -588,7 +588,7 @@ pub(super) fn text_noise(teacher: TeacherKind) -> Option<Noise> {
         TeacherKind::Person => None,
         TeacherKind::Oracle => Some(Noise { doubt: 0.0, mistakes: 0.0 }),
         TeacherKind::Mistaken { rate } => Some(Noise { mistakes: rate, ..Noise::default() }),
-        TeacherKind::Fallible(Habits { beta, mistakes, .. }) => {
+        TeacherKind::Fallible(TeacherNoise { beta, mistakes, .. }) => {
             Some(Noise { doubt: beta.map_or(0.0, f64::recip), mistakes })
         }
     }

@@ -4,7 +4,7 @@
 
 use super::evaluate::evaluate;
 use super::interval::Interval;
-use super::ledger::{simulated, usual};
+use super::ledger::{return_stats, simulated};
 use super::shared_requests::Label;
 use super::trainer::Trainer;
 use super::{LabError, TeacherKind};
@@ -346,7 +346,7 @@ impl Job {
         // As the ledger does: one stream a question.
         let id = labels.len() as u64 + 1;
         let stream = Seed(self.settings.seed).stream(&format!("teacher/{id}"));
-        let (choice, _) = simulated(self.settings.teacher, stream, &items, usual(labels))?;
+        let (choice, _) = simulated(self.settings.teacher, stream, &items, return_stats(labels))?;
         Some(Label { judgement: JudgementId(id), pair: PairId(id), items, choice })
     }
 }

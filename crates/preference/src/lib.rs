@@ -38,7 +38,7 @@ pub use rank::rank_pairs;
 pub use recorder::{Cut, Recorder, StepRecord};
 pub use reward_model::RewardModel;
 pub use schedule::LabelSchedule;
-pub use teacher::{SimulatedTeacher, Usual};
+pub use teacher::{RunningReturnStats, SimulatedTeacher};
 
 #[cfg(test)]
 mod tests;
