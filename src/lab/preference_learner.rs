@@ -335,7 +335,7 @@ impl PreferenceLearner {
             return Values::new();
         }
         self.unwatched = 0;
-        let spread = scores.map_or_else(|| self.reward.spread(&rollout.obs, played), Scores::spread);
+        let spread = scores.map_or_else(|| self.reward.ensemble_std(&rollout.obs, played), Scores::ensemble_std);
         let ratio = self.monitor.look(spread);
         let alarm = self.monitor.alarm().is_some();
         if let (true, Some((labels, _))) = (alarm, self.fitted) {

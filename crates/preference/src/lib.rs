@@ -7,7 +7,6 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
-mod alike;
 mod choose;
 mod consistency;
 mod disputed;
@@ -23,6 +22,7 @@ mod rank;
 mod recorder;
 mod reward_model;
 mod schedule;
+mod similarity;
 mod teacher;
 
 pub use choose::{AskedPairs, ChosenPair, Rank, choose_pairs, choose_past_pairs};

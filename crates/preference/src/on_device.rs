@@ -53,7 +53,7 @@ pub struct Scores {
 
 impl Scores {
     /// As [`RewardModel::spread`] gives it.
-    pub fn spread(&self) -> f64 {
+    pub fn ensemble_std(&self) -> f64 {
         self.deviations.iter().map(|x| f64::from(*x)).sum::<f64>() / self.deviations.len().max(1) as f64
     }
 }
@@ -402,7 +402,7 @@ mod tests {
             assert_eq!([&found.rewards, &found.deviations, &wanted].map(|x| broken(x)), [none; 3], "{name}");
             let pairs = found.rewards.iter().zip(&wanted).filter(|(_, wanted)| !wanted.is_nan());
             let worst = pairs.map(|(found, wanted)| (found - wanted).abs() / (1.0 + wanted.abs())).fold(0.0, f32::max);
-            let (ours, spread) = (found.spread(), model.spread(&obs, &played));
+            let (ours, spread) = (found.ensemble_std(), model.ensemble_std(&obs, &played));
             println!("{name}: worst {worst:.0e}, spread {ours} and {spread}");
             assert!(worst < 1e-4, "{name}: {worst}");
             let most = wanted.iter().copied().fold(0.0, f32::max);

@@ -401,7 +401,7 @@ fn a_gaussian_process_keeps_the_laws() {
     assert!(mean.abs() < 1e-3 && (square - 1.0).abs() < 1e-2, "{mean} {square}");
     let blind: Vec<f32> = obs.iter().enumerate().map(|(i, x)| if i % OBS == 1 { 9.0 } else { *x }).collect();
     assert_eq!(straight.rewards(&blind, &vec![0.5; actions.len()], 80 * 30), rewards);
-    assert!(straight.spread(&obs, &actions) > 0.01);
+    assert!(straight.ensemble_std(&obs, &actions) > 0.01);
 
     let mut resumed = make(77);
     resumed.load_arrays(&straight.to_arrays()).unwrap();
