@@ -26,7 +26,7 @@ pub(super) struct OnDevice {
     checks: Checks,
     /// Made when it is first asked; None where the device leaves the reward model to the host.
     scorer: Option<Option<DeviceScorer>>,
-    brought: DeviceRollout,
+    readback: DeviceRollout,
     /// What became of the rollout that was stepped through ahead of time, until it is asked for.
     ahead: Option<Result<(), LabError>>,
 }
@@ -56,7 +56,7 @@ impl OnDevice {
         let actor = DeviceActor::new(&device, env.layout(), policy, task.model().ctrl_range(), buffers, seed, checks)
             .map_err(EnvError::Device)?;
         keep(&device, checks, kept);
-        Ok(OnDevice { env, actor, device, checks, scorer: None, brought: DeviceRollout::default(), ahead: None })
+        Ok(OnDevice { env, actor, device, checks, scorer: None, readback: DeviceRollout::default(), ahead: None })
     }
 
     /// Every world begins an episode, their ends spread over the horizon. What was stepped through ahead of time is forgotten.
@@ -125,7 +125,7 @@ impl OnDevice {
         }
         let (layout, places) = (self.env.layout(), self.env.layout().places());
         let (samples, o) = (layout.steps * layout.worlds, layout.obs_dim);
-        let part = |at: usize, numbers: usize| self.brought.part(at, numbers);
+        let part = |at: usize, numbers: usize| self.readback.part(at, numbers);
         rollout.clear();
         rollout.worlds = layout.worlds;
         rollout.steps = layout.steps;
@@ -154,7 +154,7 @@ impl OnDevice {
 
     fn bring(&mut self, policy: &Policy, acting: Acting, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         self.actor.follow(policy, acting);
-        match self.env.collect(&mut self.actor, &mut self.brought, cancelled)? {
+        match self.env.collect(&mut self.actor, &mut self.readback, cancelled)? {
             true => Ok(()),
             false => Err(LabError::Cancelled),
         }
@@ -178,25 +178,25 @@ impl OnDevice {
     /// `[N, O]`: the observations after the last step.
     pub fn last_obs(&self) -> &[f32] {
         let layout = self.env.layout();
-        self.brought.part(layout.places().now, layout.worlds * layout.obs_dim)
+        self.readback.part(layout.places().now, layout.worlds * layout.obs_dim)
     }
 
     /// qpos and qvel of the world before a step of the last rollout, and after the last one where `step` is T; for worlds whose states are kept.
     pub fn state(&self, step: usize, world: usize) -> (&[f32], &[f32]) {
         let layout = self.env.layout();
         let at = layout.places().trail + (step * layout.trailed + world) * layout.state_dim;
-        self.brought.part(at, layout.state_dim).split_at(self.env.task().model().nq())
+        self.readback.part(at, layout.state_dim).split_at(self.env.task().model().nq())
     }
 
     /// What simulated teachers judge the last rollout by, `[T, N]`.
     pub fn teacher_rewards(&self) -> &[f32] {
         let layout = self.env.layout();
-        self.brought.part(layout.places().teacher_rewards, layout.steps * layout.worlds)
+        self.readback.part(layout.places().teacher_rewards, layout.steps * layout.worlds)
     }
 }
 
 /// Actions as the robot receives them, `[n, A]`: clipped to what its actuators take.
-pub(super) fn played<'a>(task: &'a Task, actions: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+pub(super) fn applied_actions<'a>(task: &'a Task, actions: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
     let range = task.model().ctrl_range().iter().cycle();
     actions.iter().zip(range).map(|(x, [low, high])| x.clamp(*low as f32, *high as f32))
 }

@@ -283,14 +283,14 @@ impl PreferenceLearner {
 
     /// Puts the learned reward in the place of the task's own, and returns the mean learned return of the episodes that ended, if any did.
     /// `scores` are the reward model's, where they are known already.
-    pub fn score(&mut self, rollout: &mut Rollout, played: &[f32], scores: Option<&Scores>) -> Option<f64> {
+    pub fn score(&mut self, rollout: &mut Rollout, applied_actions: &[f32], scores: Option<&Scores>) -> Option<f64> {
         if self.fitted.is_none() {
             rollout.rewards.fill(0.0);
             return None;
         }
         match scores {
             Some(scores) => rollout.rewards.copy_from_slice(&scores.rewards),
-            None => rollout.rewards = self.reward.rewards(&rollout.obs, played, rollout.samples()),
+            None => rollout.rewards = self.reward.rewards(&rollout.obs, applied_actions, rollout.samples()),
         }
         let mut ended = Vec::new();
         for i in 0..rollout.samples() {
@@ -315,8 +315,8 @@ impl PreferenceLearner {
     }
 
     /// The rewards of a rollout by the reward model as it stands.
-    pub fn rescore(&self, rollout: &mut Rollout, played: &[f32]) {
-        rollout.rewards = self.reward.rewards(&rollout.obs, played, rollout.samples());
+    pub fn rescore(&self, rollout: &mut Rollout, applied_actions: &[f32]) {
+        rollout.rewards = self.reward.rewards(&rollout.obs, applied_actions, rollout.samples());
         self.centre(&mut rollout.rewards);
     }
 
@@ -329,13 +329,20 @@ impl PreferenceLearner {
     }
 
     /// Lets the monitor look at what the policy does, now and then. An alarm asks for a handful of labels more than have been learnt from.
-    pub fn watch(&mut self, rollout: &Rollout, played: &[f32], scores: Option<&Scores>, handful: usize) -> Values {
+    pub fn watch(
+        &mut self,
+        rollout: &Rollout,
+        applied_actions: &[f32],
+        scores: Option<&Scores>,
+        handful: usize,
+    ) -> Values {
         self.unwatched += 1;
         if self.fitted.is_none() || self.unwatched < WATCH_EVERY {
             return Values::new();
         }
         self.unwatched = 0;
-        let spread = scores.map_or_else(|| self.reward.ensemble_std(&rollout.obs, played), Scores::ensemble_std);
+        let spread =
+            scores.map_or_else(|| self.reward.ensemble_std(&rollout.obs, applied_actions), Scores::ensemble_std);
         let ratio = self.monitor.look(spread);
         let alarm = self.monitor.alarm().is_some();
         if let (true, Some((labels, _))) = (alarm, self.fitted) {

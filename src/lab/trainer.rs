@@ -7,7 +7,7 @@ use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
 use super::evaluate::run_policy;
 use super::ledger::Offered;
-use super::on_device::{OnDevice, played};
+use super::on_device::{OnDevice, applied_actions};
 use super::policy_checkpoints::PolicyCheckpoints;
 use super::preference_learner::{PreferenceLearner, Taken};
 use super::shared_requests::Label;
@@ -42,7 +42,7 @@ pub(super) struct Trainer {
     obs: Vec<f32>,
     actions: Actions,
     /// `[T·N, A]`: the rollout's actions as the robot received them.
-    played: Vec<f32>,
+    applied_actions: Vec<f32>,
     preference_learner: Option<PreferenceLearner>,
     /// What the run may end with.
     checkpoints: PolicyCheckpoints,
@@ -113,7 +113,7 @@ impl Trainer {
             rollout,
             obs: Vec::new(),
             actions: Actions::default(),
-            played: Vec::new(),
+            applied_actions: Vec::new(),
             preference_learner,
             checkpoints: PolicyCheckpoints::default(),
             env_steps: 0,
@@ -233,7 +233,7 @@ impl Trainer {
         }
         let worlds = self.env.worlds();
         self.rollout.clear();
-        self.played.clear();
+        self.applied_actions.clear();
         self.true_returns.clear();
         self.obs.clone_from(&self.env.last().obs);
         for _ in 0..self.ppo.settings().horizon {
@@ -256,7 +256,7 @@ impl Trainer {
                 final_obs: &step.final_obs,
             };
             self.rollout.record(&self.obs, &self.actions, transition);
-            self.played.extend_from_slice(&step.actions);
+            self.applied_actions.extend_from_slice(&step.actions);
             self.true_returns.extend(step.episodes.iter().map(|e| e.total_reward));
             if let Some(preference_learner) = &mut self.preference_learner {
                 let taken = Taken {
@@ -294,8 +294,8 @@ impl Trainer {
         }
         device.collect(&self.ppo.policy(), Acting::Sampling, &mut self.rollout, cancelled)?;
         let (worlds, o, a) = (self.env.worlds(), self.task.obs_dim(), self.task.act_dim());
-        self.played.clear();
-        self.played.extend(played(&self.task, &self.rollout.actions));
+        self.applied_actions.clear();
+        self.applied_actions.extend(applied_actions(&self.task, &self.rollout.actions));
         self.true_returns.clear();
         for step in 0..self.rollout.steps {
             let samples = step * worlds..(step + 1) * worlds;
@@ -313,7 +313,7 @@ impl Trainer {
                 });
                 let taken = Taken {
                     obs: &self.rollout.obs[step * worlds * o..][..worlds * o],
-                    actions: &self.played[step * worlds * a..][..worlds * a],
+                    actions: &self.applied_actions[step * worlds * a..][..worlds * a],
                     teacher_rewards: &device.teacher_rewards()[samples.clone()],
                     terminated: &self.rollout.terminated[samples.clone()],
                     truncated: &self.rollout.truncated[samples],
@@ -369,9 +369,9 @@ impl Trainer {
         let (explored, handful, scores) = (self.explores(), self.handful(), self.scores());
         if let Some(preference_learner) = &mut self.preference_learner {
             // From here on the rollout holds the learned reward alone, or none.
-            let learned = preference_learner.score(&mut self.rollout, &self.played, scores.as_ref());
+            let learned = preference_learner.score(&mut self.rollout, &self.applied_actions, scores.as_ref());
             values.extend(learned.map(|value| ("learned_return", value)));
-            values.extend(preference_learner.watch(&self.rollout, &self.played, scores.as_ref(), handful));
+            values.extend(preference_learner.watch(&self.rollout, &self.applied_actions, scores.as_ref(), handful));
             if explored {
                 values.push(("state_entropy", preference_learner.explore(&mut self.rollout)));
             } else if preference_learner.has_reward() {
@@ -448,7 +448,7 @@ impl Trainer {
         let Some(preference_learner) = &mut self.preference_learner else { return Ok(Values::new()) };
         let values = preference_learner.fit(labels, cancelled)?;
         // Values learnt under the old reward would make advantages of the difference between the two.
-        preference_learner.rescore(&mut self.rollout, &self.played);
+        preference_learner.rescore(&mut self.rollout, &self.applied_actions);
         self.ppo.refit_critic(&self.rollout, cancelled)?;
         Ok(values)
     }

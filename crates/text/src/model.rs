@@ -498,21 +498,21 @@ impl Transformer {
 
     /// A model of the same numbers that can be trained apart: it has its own copies of what is trained, leaves that require gradients, and
     /// shares what is not. With adapters the base is shared and the adapters are copied.
-    pub fn twin(&self) -> Transformer {
+    pub fn deep_clone(&self) -> Transformer {
         let leaf = |tensor: &Tensor| tch::no_grad(|| tensor.detach().copy()).set_requires_grad(true);
         let adapted = self.linears().iter().any(|linear| linear.lora.is_some());
         let mut tensors = self.tensors();
         if !adapted {
             tensors.iter_mut().filter(|(name, _)| !self.is_frozen(name)).for_each(|(_, tensor)| *tensor = leaf(tensor));
         }
-        let mut twin = self.of_same_kind(&tensors);
-        for (new, old) in twin.linears_mut().into_iter().zip(self.linears()) {
+        let mut copy = self.of_same_kind(&tensors);
+        for (new, old) in copy.linears_mut().into_iter().zip(self.linears()) {
             new.lora = old.lora.as_ref().map(|lora| match self.is_frozen(&old.name) {
                 true => lora.share(),
                 false => Lora { a: leaf(&lora.a), b: leaf(&lora.b), ..lora.share() },
             });
         }
-        twin
+        copy
     }
 
     /// A model of these tensors without adapters, in all else like this one.
@@ -527,11 +527,11 @@ impl Transformer {
 
 impl Clone for Transformer {
     fn clone(&self) -> Transformer {
-        let mut twin = self.of_same_kind(&self.tensors());
-        for (new, old) in twin.linears_mut().into_iter().zip(self.linears()) {
+        let mut copy = self.of_same_kind(&self.tensors());
+        for (new, old) in copy.linears_mut().into_iter().zip(self.linears()) {
             new.lora = old.lora.as_ref().map(Lora::share);
         }
-        twin
+        copy
     }
 }
 

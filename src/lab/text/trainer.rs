@@ -259,7 +259,7 @@ impl TextTrainer {
             ));
         }
         let mut reward = match given {
-            None => TextReward::new(start.model.twin(), &self.run.reward, self.seed)?,
+            None => TextReward::new(start.model.deep_clone(), &self.run.reward, self.seed)?,
             Some(folder) => {
                 let bundle = folders::read(folder, self.run.precision)?;
                 let head = bundle.head().ok_or_else(|| {
@@ -278,7 +278,7 @@ impl TextTrainer {
         // A person's answers come for as long as they like, so nothing decays towards an end.
         let one_fit = simulated || !filed.is_empty();
         reward.plan(if one_fit { self.run.reward_steps } else { 0 });
-        let policy = start.model.twin();
+        let policy = start.model.deep_clone();
         let reference = if self.run.lora.is_some() { Reference::Base } else { Reference::Model(start.model.clone()) };
         let mut ppo = TextPpo::new(policy, reference, &start.stop(), &self.run.ppo, self.seed)?;
         ppo.plan(self.run.updates);
@@ -343,14 +343,14 @@ impl TextTrainer {
     fn leave(&mut self) -> Result<(), LabError> {
         let next = match &self.stage {
             Stage::Learning(learning) => {
-                let twin = Bundle {
+                let copy = Bundle {
                     model: learning.trainer.model().clone(),
                     tokenizer: learning.tokenizer.clone(),
                     score: None,
                 };
-                self.keep(&twin, learning.stage)?;
+                self.keep(&copy, learning.stage)?;
                 if learning.stage == TextStage::Supervised {
-                    kept::leave(&self.run, self.seed, &twin);
+                    kept::leave(&self.run, self.seed, &copy);
                 }
                 TextStage::ALL[learning.stage as usize + 1]
             }
