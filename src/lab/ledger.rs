@@ -430,7 +430,7 @@ impl Ledger {
         teacher: &str,
         thinking_ms: u32,
     ) -> Result<Judgement, StoreError> {
-        let judgement = self.session.judge(question.pair.id, choice, teacher, now_ms(), thinking_ms)?;
+        let judgement = self.session.record_judgement(question.pair.id, choice, teacher, now_ms(), thinking_ms)?;
         self.labels.push(Label {
             judgement: judgement.id,
             pair: question.pair.id,

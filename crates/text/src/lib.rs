@@ -38,6 +38,6 @@ pub use causal::{Draw, Drawn, Example, LanguageModel, Progress, Watch};
 pub use error::ModelError;
 pub use heads::ScalarHead;
 pub use hidden::Hidden;
-pub use ppo::{Episode, Judge, Reference, TextPpo, TextPpoStats};
+pub use ppo::{Episode, Reference, ScoreFn, TextPpo, TextPpoStats};
 pub use reward::{TextComparison, TextReward, TextRewardStats};
 pub use supervised::{Supervised, SupervisedStats};

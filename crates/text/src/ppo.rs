@@ -122,7 +122,7 @@ pub struct TextPpoStats {
 }
 
 /// Gives every episode of an update its score; it may ask whether to stop.
-pub type Judge<'a> = &'a mut dyn FnMut(&[Episode], Watch) -> Result<Vec<f32>, LearnError>;
+pub type ScoreFn<'a> = &'a mut dyn FnMut(&[Episode], Watch) -> Result<Vec<f32>, LearnError>;
 
 /// What training takes from an episode.
 struct Sample<'a> {
@@ -218,12 +218,12 @@ impl<M: LanguageModel> TextPpo<M> {
     pub fn update(
         &mut self,
         prompts: &[Vec<u32>],
-        judge: Judge,
+        score_fn: ScoreFn,
         watch: Watch,
     ) -> Result<(Vec<Episode>, TextPpoStats), LearnError> {
         let before = self.plain.clone();
         let episodes = self.collect(prompts, watch)?;
-        let scores = judge(&episodes, watch);
+        let scores = score_fn(&episodes, watch);
         let done = scores.and_then(|scores| self.learn(&episodes, &scores, watch));
         if done.is_err() {
             self.plain = before;

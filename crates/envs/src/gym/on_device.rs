@@ -21,14 +21,14 @@ use table::{Batch, Table};
 /// Runs of kernels that are timed, at most.
 const MOST_TIMED: u32 = 1024;
 
-const JUDGE: Source = ("shaders/gym/judge.wgsl", include_str!("../../../../shaders/gym/judge.wgsl"));
+const REWARD: Source = ("shaders/gym/reward.wgsl", include_str!("../../../../shaders/gym/reward.wgsl"));
 
 /// What a dispatch of the judging kernel does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Rewind,
     Enter,
-    Judge,
+    Reward,
     Look,
 }
 
@@ -82,9 +82,9 @@ impl DeviceEnv {
         let places = layout.places();
         let worlds = DeviceWorlds::new(device, model, worlds, task.needs(), options).map_err(EnvError::physics)?;
         let table = Table::new(&task, &worlds);
-        let shader = compose(&[SHADER_MODULES, &[RANDOM]].concat(), JUDGE, &table.definitions);
+        let shader = compose(&[SHADER_MODULES, &[RANDOM]].concat(), REWARD, &table.definitions);
         let made = || {
-            let kernel = device.kernel("judge", shader, "main", options.checks)?;
+            let kernel = device.kernel("reward", shader, "main", options.checks)?;
             let buffer = device.buffer("task", table.bytes.len() as u64, Use::Storage)?;
             device.upload(&buffer, 0, &table.bytes);
             let books = device.buffer("books", 4 * (table.books * layout.worlds) as u64, Use::Storage)?;
@@ -237,7 +237,7 @@ impl DeviceEnv {
                     stages.step(&self.worlds, commands, worlds.clone(), self.task.frame_skip())
                 })?;
                 let mut commands = device.commands();
-                self.dispatch(&mut commands, worlds.clone(), What::Judge, false)?;
+                self.dispatch(&mut commands, worlds.clone(), What::Reward, false)?;
                 self.look(&mut commands, worlds.clone())?;
                 device.submit(commands);
             }
@@ -270,7 +270,7 @@ impl DeviceEnv {
     ) -> Result<(), DeviceError> {
         actor.act(commands, worlds.clone())?;
         self.worlds.step(commands, worlds.clone(), self.task.frame_skip())?;
-        self.dispatch(commands, worlds.clone(), What::Judge, false)?;
+        self.dispatch(commands, worlds.clone(), What::Reward, false)?;
         self.look(commands, worlds)
     }
 

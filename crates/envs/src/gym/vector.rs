@@ -281,7 +281,7 @@ impl VectorEnv {
             if resets {
                 self.begin(world);
             } else {
-                self.judge(world);
+                self.compute_reward(world);
             }
         }
         Ok(&self.step)
@@ -374,7 +374,7 @@ impl VectorEnv {
     }
 
     /// Looks at a world after its step: reward, observation, and whether the episode ended.
-    fn judge(&mut self, world: usize) {
+    fn compute_reward(&mut self, world: usize) {
         let (o, k, a) = (self.task.obs_dim(), self.scratch.terms.len(), self.task.act_dim());
         let memory = self.task.memory();
         let action = row(&self.ctrl, world, a);

@@ -1,4 +1,4 @@
-//! A task as the table that shaders/gym/judge.wgsl reads: same names, same order, padded as WGSL pads. A test compares the two.
+//! A task as the table that shaders/gym/reward.wgsl reads: same names, same order, padded as WGSL pads. A test compares the two.
 
 use crate::gym::signal::{Element as Signal, Pick};
 use crate::gym::task::{Bound as Kept, Task, Term as Paid};
@@ -408,7 +408,7 @@ mod tests {
         let worlds = DeviceWorlds::new(&device, task.model().clone(), 1, task.needs(), Checks::On).unwrap();
         let table = Table::new(&task, &worlds);
         let modules = [crate::physics::SHADER_MODULES, &[RANDOM]].concat();
-        let module = compose(&modules, super::super::JUDGE, &table.definitions);
+        let module = compose(&modules, super::super::REWARD, &table.definitions);
         macro_rules! check {
             ($type:ident { $($field:ident),* $(,)? }) => {
                 let ours = vec![$((stringify!($field).to_string(), offset_of!($type, $field))),*];
