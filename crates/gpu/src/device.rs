@@ -83,7 +83,7 @@ pub enum DeviceError {
 
 /// Longer than any dispatch takes, the first included, in which a software driver compiles the shader. A device that has not answered by
 /// then is taken for lost.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Whether shaders check their indices. Ours are held to stay inside by tests that run them checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -434,7 +434,7 @@ impl Device {
     /// Waits for all that was submitted.
     pub fn wait(&self) -> Result<(), DeviceError> {
         self.device
-            .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) })
+            .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(TIMEOUT) })
             .map_err(|error| DeviceError::Lost { adapter: self.adapter.clone(), why: error.to_string() })?;
         self.check()
     }
