@@ -8,7 +8,7 @@
 // form how much of the sun and of the sky each caster hides, which also gives soft edges.
 //
 // Lengths in metres, z up, colours linear. Depth is reversed: 1 at the near plane, 0 at infinity.
-// The structs mirror src/view/layout.rs: same names, same order.
+// The structs mirror crates/view/src/layout.rs: same names, same order.
 
 const CAPSULES: u32 = 40u;
 const BOXES: u32 = 16u;
@@ -62,13 +62,13 @@ struct Globals {
 struct CapsuleCaster {
     a: vec3f,
     radius: f32,
-    // From one end's centre to the other's.
+    // From the centre of one end to that of the other.
     axis: vec3f,
     // 1 / axis², or 0 for a ball.
     per_axis2: f32,
 }
 
-// A box as a caster of shadow; the rows of `world_to_box` are its axes.
+// A box as a caster of shadow: its axes as unit vectors, and half its size along each.
 struct BoxCaster {
     axis_x: vec3f,
     half_x: f32,
@@ -206,7 +206,7 @@ struct Shaded {
     @builtin(frag_depth) depth: f32,
 }
 
-// Where a ray meets a shape, in the shape's frame.
+// The intersection of a ray with a shape, in the shape's frame.
 struct Hit {
     // Along the ray, metres.
     travel: f32,
@@ -406,7 +406,8 @@ fn square_mean(x: vec2f, width: vec2f) -> vec2f {
     return 2.0 * (a - b) / width;
 }
 
-// The floor's own colour: a checkerboard of metre tiles with a thin line between them, both filtered over the pixel.
+// The floor's unlit colour: a checkerboard of one-metre tiles with thin lines between them, both filtered over the
+// pixel.
 fn floor_albedo(point: vec2f) -> vec3f {
     let width = max(abs(dpdx(point)) + abs(dpdy(point)), vec2f(1e-4));
     let wave = square_mean(point, width);

@@ -36,7 +36,7 @@ pub struct ChosenPair {
     pub left: usize,
     /// The clip shown on the right.
     pub right: usize,
-    /// Why this pair.
+    /// Why it was chosen.
     pub reason: PairReason,
 }
 

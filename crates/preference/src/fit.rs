@@ -1,11 +1,11 @@
-//! Fitting the reward model to the judgements that stand.
+//! Fits the reward model to all valid judgements.
 //!
 //! Each member trains on its own bag of the comparisons, by Adam on the Bradley–Terry loss with weight decay. The 1/e
 //! of the comparisons outside a member's bag are its held-out comparisons. They have three uses:
 //!
 //! - The member's weight decay is adapted so that held-out loss / training loss stays between 1.1 and 1.5 (Christiano
 //!   et al. 2017).
-//! - The result are the member's weights of the round with the lowest held-out loss.
+//! - The member's final weights are those of the round with the lowest held-out loss.
 //! - The reported agreement counts only the votes of members that never trained on the comparison. It is slightly
 //!   optimistic, since the best round was chosen by the same comparisons, but no gradient came from them.
 //!
@@ -86,7 +86,7 @@ const L2_BOUNDS: [f64; 2] = [1e-6, 1e-1];
 /// Factor by which the weight decay changes in a round.
 const L2_FACTOR: f64 = 1.2;
 
-/// A pair that nobody judged.
+/// A pair without a judgement.
 pub type Unjudged<'a> = [&'a Frames; 2];
 
 /// How much the returns of two clips of mean length differ if the networks' outputs differ by 1 at every step.
@@ -371,7 +371,7 @@ impl RewardModel {
         Ok(bags.iter().enumerate().map(member).collect())
     }
 
-    /// More weight decay for a member that overfits, less for one that does not.
+    /// Raises the weight decay of members that overfit and lowers that of members that underfit.
     fn adapt_l2(&mut self, losses: &[Losses]) {
         for (l2, losses) in self.l2.iter_mut().zip(losses) {
             let (Some(inside), Some(outside), true) = (losses.inside, losses.outside, losses.trusted) else { continue };
@@ -411,7 +411,7 @@ impl RewardModel {
         (mean(right.iter().copied()), right.len())
     }
 
-    /// A copy of one member's row of weights.
+    /// A copy of one member's weights, `[K]`.
     fn weights(&self, member: usize) -> Tensor {
         self.ensemble.parameters().detach().get(member as i64).copy()
     }

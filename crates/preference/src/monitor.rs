@@ -1,5 +1,5 @@
-//! Detects when the learned reward can no longer be trusted. A policy that is optimised against a reward model finds the
-//! model's errors. Before the robot's behaviour looks wrong, one of three signs shows:
+//! Detects when the learned reward can no longer be trusted. A policy that is optimised against a reward model finds
+//! the model's errors. Before the robot's behaviour looks wrong, one of three signs shows:
 //!
 //! - **Fresh answers** contradict the model: its predictions of judgements that it has not yet learnt from are wrong.
 //! - **Held-out answers** contradict it: members do not agree with labels that they never trained on.

@@ -18,7 +18,7 @@ pub struct StepRecord<'a> {
     pub action: &'a [f32],
     /// The step's reward for simulated teachers: the task's own reward, or the `[[teacher]]` terms of its file.
     pub task_reward: f32,
-    /// Whether the episode ended with this step, by termination or truncation alike.
+    /// Whether the episode ended with this step, terminated or truncated.
     pub done: bool,
 }
 
@@ -83,7 +83,7 @@ impl Recorder {
         self.slots[slot].gap == Some(0)
     }
 
-    /// Takes the next env step of a slot's world; returns the clip that it completes, if it completes one.
+    /// Records the next env step of a slot's world. Returns a clip if the step completes one.
     pub fn push(&mut self, slot: usize, step: StepRecord) -> Option<Cut> {
         let now = &mut self.slots[slot];
         let mut cut = None;

@@ -190,7 +190,7 @@ impl RewardModel {
         votes.iter().map(|[_, deviation]| deviation).sum::<f64>() / votes.len().max(1) as f64
     }
 
-    /// Mean and standard deviation over the members of the reward of each env step, each member normalised.
+    /// Mean and standard deviation over the members' normalised rewards, of each env step.
     fn votes(&self, obs: &[f32], actions: &[f32]) -> Vec<[f64; 2]> {
         let mut sums = vec![[0.0_f64; 2]; obs.len() / self.obs_dim.max(1)];
         self.each_chunk(obs, actions, |member, start, outputs| {
@@ -205,7 +205,7 @@ impl RewardModel {
         let members = self.members() as f64;
         for [sum, squares] in &mut sums {
             *sum /= members;
-            // `max` would turn a NaN into 0.
+            // Not `max`, which would turn a NaN into 0.
             let variance = *squares / members - *sum * *sum;
             *squares = if variance < 0.0 { 0.0 } else { variance.sqrt() };
         }
@@ -316,7 +316,7 @@ impl RewardModel {
         Ok(())
     }
 
-    /// A copy that can be trained while this one stays as it is.
+    /// A copy that can be trained while this one stays unchanged.
     pub(super) fn copy(&self) -> Result<RewardModel, PreferenceError> {
         let mut copy = RewardModel::new(self.obs_dim, self.act_dim, self.settings.clone(), Seed(0));
         copy.load_arrays(&self.to_arrays())?;
