@@ -1,4 +1,4 @@
-//! Scenes and motions for this room's own tests.
+//! Scenes and motions for this crate's tests.
 
 use flipside_core::{Clip, Frames, Geom, ItemId, Pose, Scene, Shape};
 use glam::{Quat, Vec3};
@@ -75,7 +75,7 @@ pub fn hop(speed: f32, steps: usize) -> Clip {
     }
 }
 
-/// Four legs, a ball for a torso, and beside it a box and a cylinder: every shape there is.
+/// A four-legged robot with a ball for a torso, and beside it a box, a cylinder and a disc: every shape except a mesh.
 pub fn zoo() -> (Scene, Vec<Pose>) {
     let teal = [0.16, 0.55, 0.62, 1.0];
     let mut geoms = vec![plane(), geom("torso", 1, Shape::Sphere { radius: 0.25 }, teal)];
@@ -113,7 +113,7 @@ pub fn zoo() -> (Scene, Vec<Pose>) {
     )
 }
 
-/// A robot that is shipped, as it stands before its first step.
+/// A robot that is shipped with the program, as it stands before its first step.
 pub fn robot(task: &str) -> (Scene, Vec<Pose>) {
     let path = format!("{}/../../envs/{task}.xml", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap();
