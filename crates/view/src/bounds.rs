@@ -18,16 +18,16 @@ pub(super) fn in_world(geom: &Geom, body: &Pose) -> (Quat, Vec3) {
 
 /// An axis-aligned box in the world, metres.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct Aabb {
     pub low: Vec3,
     pub high: Vec3,
     /// The largest distance of any geom's centre from the x–z plane through the first geom's centre, metres.
     off_plane: f32,
 }
 
-impl Bounds {
+impl Aabb {
     /// The box around all geoms on moving bodies (those after body 0). Without any, a unit cube at the origin.
-    pub fn of_robot(scene: &Scene, poses: &[Pose]) -> Bounds {
+    pub fn of_robot(scene: &Scene, poses: &[Pose]) -> Aabb {
         let moving = scene.geoms.iter().filter(|g| g.body > 0);
         let mut plane = None;
         let mut all = moving
@@ -35,13 +35,13 @@ impl Bounds {
                 let (rotation, centre) = in_world(geom, poses.get(geom.body)?);
                 let extent = extent(&geom.shape, rotation)?;
                 let off_plane = (centre.y - *plane.get_or_insert(centre.y)).abs();
-                Some(Bounds { low: centre - extent, high: centre + extent, off_plane })
+                Some(Aabb { low: centre - extent, high: centre + extent, off_plane })
             })
             .collect::<Vec<_>>();
         if all.is_empty() {
-            all.push(Bounds { low: Vec3::splat(-0.5), high: Vec3::splat(0.5), off_plane: 0.0 });
+            all.push(Aabb { low: Vec3::splat(-0.5), high: Vec3::splat(0.5), off_plane: 0.0 });
         }
-        all.into_iter().fold(Bounds { low: Vec3::INFINITY, high: Vec3::NEG_INFINITY, off_plane: 0.0 }, |a, b| Bounds {
+        all.into_iter().fold(Aabb { low: Vec3::INFINITY, high: Vec3::NEG_INFINITY, off_plane: 0.0 }, |a, b| Aabb {
             low: a.low.min(b.low),
             high: a.high.max(b.high),
             off_plane: a.off_plane.max(b.off_plane),

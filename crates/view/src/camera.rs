@@ -1,6 +1,6 @@
 //! The camera: an orbit around a point that follows the robot.
 
-use super::bounds::Bounds;
+use super::bounds::Aabb;
 use flipside_core::{Clip, Pose, Scene};
 use glam::{Mat4, Vec2, Vec3, Vec4};
 use std::f32::consts::{FRAC_PI_2, PI};
@@ -36,31 +36,31 @@ pub struct Camera {
 
 /// The space that robots take up in pictures that follow them along the floor, but not up and down.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Room {
+pub struct Bounds {
     /// Lowest and highest z of any part of a robot, metres.
     heights: [f32; 2],
     /// The largest extent of a robot along the floor at any moment, metres.
     width: f32,
 }
 
-impl Room {
+impl Bounds {
     /// The bounds of the robot of `scene` in all these clips; `None` if they have no frames.
-    pub fn of<'a>(scene: &Scene, clips: impl IntoIterator<Item = &'a Clip>) -> Option<Room> {
+    pub fn of<'a>(scene: &Scene, clips: impl IntoIterator<Item = &'a Clip>) -> Option<Bounds> {
         let moments = clips.into_iter().filter(|clip| clip.frames.steps > 0).flat_map(|clip| {
             let last = clip.frames.steps - 1;
             (0..MOMENTS).map(move |i| clip.frames.poses_at(last * i / (MOMENTS - 1)))
         });
-        let rooms = moments.map(|poses| {
-            let bounds = Bounds::of_robot(scene, poses);
-            Room { heights: [bounds.low.z, bounds.high.z], width: bounds.size().truncate().length() }
+        let bounds = moments.map(|poses| {
+            let aabb = Aabb::of_robot(scene, poses);
+            Bounds { heights: [aabb.low.z, aabb.high.z], width: aabb.size().truncate().length() }
         });
-        rooms.reduce(Room::and)
+        bounds.reduce(Bounds::and)
     }
 
     /// The bounds that contain both.
-    pub fn and(self, other: Room) -> Room {
+    pub fn and(self, other: Bounds) -> Bounds {
         let ([a, b], [c, d]) = (self.heights, other.heights);
-        Room { heights: [a.min(c), b.max(d)], width: self.width.max(other.width) }
+        Bounds { heights: [a.min(c), b.max(d)], width: self.width.max(other.width) }
     }
 }
 
@@ -69,11 +69,11 @@ impl Camera {
     /// moves in the x–z plane, is seen from the side; one that lies flat, from high above; any other, from the front
     /// right and above.
     pub fn framing(scene: &Scene, poses: &[Pose]) -> Camera {
-        let bounds = Bounds::of_robot(scene, poses);
+        let aabb = Aabb::of_robot(scene, poses);
         let field_of_view = 32_f32.to_radians();
         let (yaw, pitch) = if scene.lies_flat {
             (-FRAC_PI_2 + 10_f32.to_radians(), 55_f32.to_radians())
-        } else if bounds.is_planar() {
+        } else if aabb.is_planar() {
             (-FRAC_PI_2 + 10_f32.to_radians(), 9_f32.to_radians())
         } else {
             (-60_f32.to_radians(), 17_f32.to_radians())
@@ -81,9 +81,9 @@ impl Camera {
         Camera {
             yaw,
             pitch,
-            distance: distance(0.5 * bounds.size().length(), field_of_view),
+            distance: distance(0.5 * aabb.size().length(), field_of_view),
             field_of_view,
-            target: bounds.centre().to_array(),
+            target: aabb.centre().to_array(),
         }
     }
 
@@ -92,14 +92,14 @@ impl Camera {
     /// if the clips have no frames.
     pub fn showing<'a>(scene: &Scene, clips: impl IntoIterator<Item = &'a Clip> + Clone) -> Option<Camera> {
         let first = clips.clone().into_iter().find(|clip| clip.frames.steps > 0)?;
-        Some(Camera::framing(scene, first.frames.poses_at(0)).holding(Room::of(scene, clips)?))
+        Some(Camera::framing(scene, first.frames.poses_at(0)).holding(Bounds::of(scene, clips)?))
     }
 
     /// The same camera at the height and distance that show all of `bounds`.
-    pub fn holding(self, room: Room) -> Camera {
-        let [low, high] = room.heights;
+    pub fn holding(self, bounds: Bounds) -> Camera {
+        let [low, high] = bounds.heights;
         let [x, y, _] = self.target;
-        let radius = (0.5 * (high - low)).hypot(0.5 * room.width);
+        let radius = (0.5 * (high - low)).hypot(0.5 * bounds.width);
         Camera { distance: distance(radius, self.field_of_view), target: [x, y, 0.5 * (low + high)], ..self }
     }
 

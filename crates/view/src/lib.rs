@@ -29,7 +29,7 @@ mod tests;
 mod text;
 
 pub use adapters::{AdapterLine, adapters};
-pub use camera::{Camera, Room};
+pub use camera::{Bounds, Camera};
 pub use look::Look;
 pub use motion::{Track, interpolate};
 pub use offscreen::{Offscreen, OffscreenError, Picture};

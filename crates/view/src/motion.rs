@@ -2,7 +2,7 @@
 //! shows the same picture.
 
 use super::Camera;
-use super::bounds::{Bounds, placed};
+use super::bounds::{Aabb, placed};
 use flipside_core::{Clip, Frames, Pose, Scene};
 use glam::Vec2;
 
@@ -47,7 +47,7 @@ impl Track {
     /// The track of the robot of `scene` in `clip`.
     pub fn of(scene: &Scene, clip: &Clip) -> Track {
         let frames = &clip.frames;
-        let middle = |t| Bounds::of_robot(scene, frames.poses_at(t)).centre().truncate();
+        let middle = |t| Aabb::of_robot(scene, frames.poses_at(t)).centre().truncate();
         Track { middles: (0..frames.steps).map(middle).collect(), dt: clip.dt }
     }
 
