@@ -340,7 +340,7 @@ impl Sharpness {
         if mean > 1.12 * pace {
             if self.rung + 1 < Self::SCALES.len() {
                 self.rung += 1;
-                // It was sharper a moment ago and that was too much: wait longer before the next try.
+                // The sharper rung was too slow, so wait longer before the next try.
                 self.patience = (self.patience * 2).min(64);
             }
             self.calm = 0;
