@@ -125,17 +125,3 @@ pub fn robot(task: &str) -> (Scene, Vec<Pose>) {
         .collect();
     (model.scene(), poses)
 }
-
-/// Bodies of meshes that have just fallen onto a floor and a height field.
-pub fn meshes() -> (Scene, Vec<Pose>) {
-    let folder = format!("{}/../../tests/data/meshes", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(format!("{folder}/meshes.xml")).unwrap();
-    let file = |path: &str| std::fs::read(format!("{folder}/{path}")).map_err(|error| error.to_string());
-    let model = flipside_envs::physics::Model::from_mjcf_with(&text, "meshes.xml", &file).unwrap();
-    let scene = model.scene();
-    let mut backend = flipside_envs::physics::backend("rapier", Default::default(), model.into(), 1, Some(1)).unwrap();
-    backend.step(&[], 500).unwrap();
-    let mut poses = vec![Pose::IDENTITY; scene.bodies.len()];
-    backend.body_poses(0, &mut poses);
-    (scene, poses)
-}
