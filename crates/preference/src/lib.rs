@@ -16,6 +16,7 @@ mod fit;
 mod gaussian_process;
 mod monitor;
 mod novelty;
+#[cfg(feature = "gpu")]
 mod on_device;
 mod pool;
 mod rank;
@@ -32,6 +33,7 @@ pub use error::PreferenceError;
 pub use fit::{Comparison, FitReport, Unjudged};
 pub use monitor::{Alarm, Monitor};
 pub use novelty::{Novelty, state_entropy};
+#[cfg(feature = "gpu")]
 pub use on_device::{DeviceScorer, Scores};
 pub use pool::{ClipPool, Origin, PoolEntry};
 pub use rank::rank_pairs;
