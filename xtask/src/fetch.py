@@ -121,7 +121,7 @@ def download(url, path):
 def stretch_timeout(answer):
     """Once the host has answered, a slow line is no reason to give up."""
     sock = getattr(getattr(answer.fp, "raw", None), "_sock", None)
-    if sock is not None:  # There is no public way to it. Without it a stall ends sooner, and the download continues anyway.
+    if sock is not None:  # There is no public way to it. Without it, a stall only ends sooner.
         sock.settimeout(STALL_SECONDS)
 
 
