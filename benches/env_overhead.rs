@@ -1,5 +1,5 @@
-//! Prints what an env step costs beside its physics: clipping, reward, observation and bookkeeping of one world, in nanoseconds, for every
-//! bundled task: `cargo bench --bench env_overhead`.
+//! Prints what an env step costs apart from its physics: clipping, reward, observation and bookkeeping of one world, in
+//! nanoseconds, for every bundled task. Run `cargo bench --bench env_overhead`.
 
 use flipside_core::Pose;
 use flipside_envs::gym::{Autoreset, Task, VectorEnv};

@@ -1,5 +1,6 @@
-//! Prints what a picture of a robot costs at the size that the desk shows, in milliseconds: the quickest of many, which other work disturbs
-//! least, and the median: `cargo bench --bench picture`. It draws into a texture of a device of its own.
+//! Prints what a picture of a robot costs at the size that the desk shows, in milliseconds: the minimum of many, which
+//! other work disturbs least, and the median. Run `cargo bench --bench picture`. It draws into a texture of a device of
+//! its own.
 
 use flipside_core::Pose;
 use flipside_envs::gym::Task;

@@ -1,5 +1,5 @@
-//! Prints what a PPO update costs, in microseconds an env step, on one thread and on two: `cargo bench --bench ppo_update`. The observations
-//! and rewards are random numbers; the sizes are those of Hopper.
+//! Prints what a PPO update costs, in microseconds an env step, on one thread and on two. Run `cargo bench --bench
+//! ppo_update`. The observations and rewards are random numbers. The sizes are those of Hopper.
 
 use flipside_core::Seed;
 use flipside_core::settings::PpoSettings;

@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""Whether the physics agrees with MuJoCo: `flipside rollout` and Gymnasium's environments step the same states under the same actions.
+"""Compares the physics with MuJoCo: `flipside rollout` and Gymnasium's environments step the same states under the
+same actions.
 
     benches/peers/run agree [--tasks all] [--precision f64,f32] [--states 200] [--goldens DIR] [--json FILE]
 
-Two experiments a task. *One step*: from each of many states met while acting at random and ignoring terminations, so that limits and contacts are
-active in most of them, one env step. *Trajectories*: from fresh resets, 64 env steps under uniform actions. MuJoCo's constraint solver is set to
-Newton at a tolerance of 1e-14 with the warm start off, whatever the model asks for: the problem is strictly convex, so this is its one solution.
+There are two experiments a task. *One step*: one env step from each of many states. The states come from acting at
+random and ignoring terminations, so that limits and contacts are active in most of them. *Trajectories*: 64 env
+steps under uniform actions from fresh resets. Whatever the model asks for, MuJoCo's constraint solver is Newton at
+a tolerance of 1e-14 without warm start. The problem is strictly convex, so the result is its one solution.
 
-An error is |flipside - MuJoCo| / (1 + |MuJoCo|), the largest of a state's numbers. Printed for qpos, qvel, obs and reward together: the median, the
-99th percentile and the largest over states, the share of states within the tolerance (1e-6 in f64, 5e-4 in f32), the share whose `terminated` is
-the same; for trajectories the largest error after 64 steps and the first step at which any of them leaves 1e-5 (f64) or 5e-3 (f32).
+An error is |flipside - MuJoCo| / (1 + |MuJoCo|), the largest of a state's numbers. qpos, qvel, obs and reward count
+together. Printed for one step: the median, the 99th percentile and the largest error over states, the share of
+states within the tolerance (1e-6 in f64, 5e-4 in f32), and the share whose `terminated` is the same. Printed for
+trajectories: the largest error along them, and the first step at which any of them exceeds 1e-5 (f64) or 5e-3
+(f32).
 
---goldens DIR reads the states and MuJoCo's answers from files DIR/TASK-v5.npz instead of making them (arrays qpos, qvel, ctrl, next_qpos, next_qvel,
-obs, reward, terminated; traj_qpos0, traj_qvel0, traj_ctrl, traj_qpos, …).
+--goldens DIR reads the states and MuJoCo's answers from files DIR/TASK-v5.npz instead of making them (arrays qpos,
+qvel, ctrl, next_qpos, next_qvel, obs, reward, terminated; traj_qpos0, traj_qvel0, traj_ctrl, traj_qpos, …).
 """
 import argparse
 import pathlib
@@ -28,7 +32,7 @@ PARTS = ("qpos", "qvel", "obs", "reward")
 
 
 class Reference:
-    """Gymnasium's environment with MuJoCo solving its constraints as exactly as it can."""
+    """Gymnasium's environment, in which MuJoCo solves the constraints as exactly as it can."""
 
     def __init__(self, task, seed):
         import mujoco
@@ -44,7 +48,7 @@ class Reference:
         return (scale * self.rng.uniform(space.low, space.high)).astype(np.float32)
 
     def place(self, qpos, qvel):
-        """Exactly this state, with nothing left of what was before."""
+        """Sets exactly this state. Nothing of the earlier state is left."""
         import mujoco
         mujoco.mj_resetData(self.env.model, self.env.data)
         self.env.set_state(qpos, qvel)
@@ -62,7 +66,7 @@ class Reference:
         return {"qpos": data.qpos.copy(), "qvel": data.qvel.copy(), "obs": obs.copy(), "reward": reward, "terminated": terminated}
 
     def one_steps(self, count):
-        """`count` states with an action each, and what one env step makes of them."""
+        """`count` states with an action each, and the results of one env step."""
         data, starts, age = self.env.data, [], 10**9
         while len(starts) < count:
             if age > 150:
@@ -90,7 +94,7 @@ class Reference:
 
 
 def experiment(qpos, qvel, ctrl, ends):
-    """Arrays of N starts, their actions [N, T, nu], and what they led to, each [N, T, …]."""
+    """Arrays of N starts, their actions [N, T, nu] and their results, each [N, T, …]."""
     return {
         "start": {"qpos": np.array(qpos, float), "qvel": np.array(qvel, float), "ctrl": np.array(ctrl, float)},
         "end": {key: np.array([[end[key] for end in row] for row in ends]) for key in (*PARTS, "terminated")},
@@ -98,7 +102,7 @@ def experiment(qpos, qvel, ctrl, ends):
 
 
 def from_golden(file):
-    """(one step, trajectories) as `experiment` gives them, from a file."""
+    """(one step, trajectories) from a file, in the form of `experiment`."""
     g = np.load(file)
     one = {"start": {"qpos": g["qpos"], "qvel": g["qvel"], "ctrl": g["ctrl"][:, None]},
            "end": {key: g[name][:, None] for key, name in zip((*PARTS, "terminated"), ("next_qpos", "next_qvel", "obs", "reward", "terminated"))}}
@@ -108,7 +112,7 @@ def from_golden(file):
 
 
 def replay(flipside, task, start, precision, folder):
-    """What `flipside rollout` makes of the same starts and actions."""
+    """The results of `flipside rollout` for the same starts and actions."""
     given, made = folder / "in.npz", folder / "out.npz"
     np.savez(given, **start)
     flipside.run("rollout", task, "--backend", flipside.backend, *flipside.precision(["rollout"], precision), "--input", given, "--output", made)
@@ -117,7 +121,7 @@ def replay(flipside, task, start, precision, folder):
 
 
 def errors(mine, theirs):
-    """[N, T]: the largest scaled error of any number of a step, and by part."""
+    """The largest scaled error of each step, [N, T], over all parts and by part."""
     by_part = {}
     for part in PARTS:
         a, b = (np.asarray(x[part], float) for x in (mine, theirs))
@@ -126,7 +130,7 @@ def errors(mine, theirs):
         if a.shape != b.shape:
             raise common.Refused(f"{part} has shape {a.shape} where MuJoCo's has {b.shape}")
         off = np.abs(a - b) / (1 + np.abs(b))
-        # A number that is not finite is as wrong as can be.
+        # A number that is not finite counts as an infinite error.
         by_part[part] = np.where(np.isfinite(off), off, np.inf).reshape(*b.shape[:2], -1).max(axis=2)
     return np.max(list(by_part.values()), axis=0), by_part
 

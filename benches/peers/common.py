@@ -1,4 +1,4 @@
-"""What the comparisons share: the tasks, the flipside program, exported policies, the machine, and how results are written down."""
+"""What the comparisons share: tasks, the flipside program, exported policies, the machine, and output."""
 import argparse
 import json
 import os
@@ -12,7 +12,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# Flipside's name of each task, and Gymnasium's.
+# Flipside's name of each task → Gymnasium's id.
 TASKS = {
     "inverted_pendulum": "InvertedPendulum-v5",
     "inverted_double_pendulum": "InvertedDoublePendulum-v5",
@@ -49,7 +49,7 @@ def task_list(text):
 
 
 class Refused(Exception):
-    """Flipside would not do what it was asked; its own sentence."""
+    """Flipside refused a command. Holds its error message."""
 
 
 class Flipside:
@@ -62,7 +62,7 @@ class Flipside:
         self.helps = {}
 
     def run(self, *arguments):
-        """What it prints, or Refused with the last line of what it says is wrong."""
+        """Returns its stdout, or raises Refused with its error message."""
         done = subprocess.run([str(self.program), *map(str, arguments)], capture_output=True, text=True)
         if done.returncode != 0:
             said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
@@ -70,7 +70,7 @@ class Flipside:
         return done.stdout
 
     def json(self, *arguments):
-        """The last line of what it prints with --json."""
+        """Returns the last line of stdout with --json, parsed."""
         return json.loads(self.run(*arguments, "--json").strip().splitlines()[-1])
 
     def knows(self, verb, option):
@@ -81,7 +81,7 @@ class Flipside:
         return option in self.helps[key]
 
     def precision(self, verb, wanted):
-        """The words that ask for a precision, where this build and backend have the choice; else none."""
+        """The arguments that choose a precision, or none if this build and backend leave no choice."""
         return ["--precision", wanted] if self.backend != "rapier" and self.knows(verb, "--precision") else []
 
     def version(self):
@@ -89,7 +89,7 @@ class Flipside:
 
 
 class Policy:
-    """A policy that `flipside export policy` wrote: tanh layers over normalised observations, acting by its mean."""
+    """A policy that `flipside export policy` wrote: tanh layers over normalised observations. It acts by its mean."""
 
     def __init__(self, path):
         from safetensors import safe_open
@@ -106,7 +106,10 @@ class Policy:
         self.layers = [(arrays[f"actor.{n}.weight"], arrays[f"actor.{n}.bias"]) for n in range(count)]
 
     def act(self, obs, space):
-        """The mean action for one observation, within `space`. As Flipside does: normalised in double, the network in single precision."""
+        """The mean action for one observation, clipped to `space`.
+
+        As in Flipside, the observation is normalised in double precision and the network runs in single precision.
+        """
         h = np.clip((np.asarray(obs, np.float32) - self.mean) * self.scale, -self.clip, self.clip).astype(np.float32)
         for weight, bias in self.layers[:-1]:
             h = np.tanh(weight @ h + bias)
@@ -115,7 +118,7 @@ class Policy:
 
 
 def machine():
-    """The machine in words, and how busy it was: a figure means nothing without it."""
+    """The machine and its load. A figure means nothing without them."""
     model = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -140,7 +143,7 @@ def machine_line(about, version):
 
 
 def quiet_gymnasium():
-    """Gymnasium, without its logger's remarks and without the log file that MuJoCo would leave in the working folder."""
+    """Gymnasium without its logger's messages and without MuJoCo's log file in the working folder."""
     import gymnasium
     import mujoco
     mujoco.set_mju_user_warning(lambda _: None)
@@ -149,13 +152,13 @@ def quiet_gymnasium():
 
 
 def table(head, rows):
-    """A Markdown table; the first column to the left, the others to the right."""
+    """A Markdown table. The first column is aligned left, the others right."""
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] + ["---:"] * (len(head) - 1)) + " |"]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
 def rate(x):
-    """A rate, to three figures that mean something."""
+    """A rate, rounded to three significant figures."""
     if x is None:
         return "–"
     digits = max(0, len(str(int(x))) - 3)

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Makes the virtual environment that the peers of Flipside live in: MuJoCo, Gymnasium, EnvPool, Stable-Baselines3, all pinned.
+"""Makes the virtual environment of Flipside's peers: MuJoCo, Gymnasium, EnvPool and Stable-Baselines3, all pinned.
 
     python3 benches/peers/make_venv.py [--venv DIR] [--without-learning | --text]
 
-It lies outside the source tree, in the user's cache folder unless --venv or the environment variable FLIPSIDE_PEERS names another, and is
-made once: as long as the pins are the same, a later call only prints the path of its Python, which is all that stdout ever gets. Needs
-Python 3.11 or later with pip; nothing is installed into that Python itself. --without-learning leaves PyTorch and Stable-Baselines3 out
-(only ppo_speed.py needs them): 0.9 GB instead of 2 GB, or of 6 GB where only PyTorch's CUDA build can be had. --text makes another one, named
-like it with `-text` behind: PyTorch and what tests/peers/requirements.txt pins, for the peers of language models.
+It lies outside the source tree, in the user's cache folder, unless --venv or the environment variable
+FLIPSIDE_PEERS names another place. It is made once: while the pins stay the same, a later call only prints the path
+of its Python. stdout never has anything else. The script needs Python 3.11 or later with pip. It installs nothing
+into that Python.
+
+--without-learning leaves out PyTorch and Stable-Baselines3, which only ppo_speed.py needs: 0.9 GB instead of 2 GB,
+or of 6 GB where only PyTorch's CUDA build is available. --text makes another environment, whose name ends in
+`-text`: PyTorch and what tests/peers/requirements.txt pins, for the peers of language models.
 """
 import argparse
 import hashlib
@@ -22,15 +25,15 @@ HERE = pathlib.Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
 TEXT_REQUIREMENTS = HERE.parents[1] / "tests" / "peers" / "requirements.txt"
 
-# The PyTorch that Flipside itself is built with, so that neither side has the faster kernels. Its CPU build is on PyTorch's own index;
-# where that cannot be reached, the CUDA build of the ordinary index does the same work on the CPU.
+# The PyTorch that Flipside itself is built with, so that neither side has faster kernels. Its CPU build is on PyTorch's
+# own index. Where that cannot be reached, the CUDA build of the ordinary index does the same work on the CPU.
 TORCH = "torch==2.11.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 LEARNING = ["stable-baselines3==2.9.2"]
 
 
 def default_folder():
-    """Where the environment lies if nobody says: FLIPSIDE_PEERS, else the user's cache folder."""
+    """Where the environment lies by default: FLIPSIDE_PEERS, or else the user's cache folder."""
     given = os.environ.get("FLIPSIDE_PEERS")
     if given:
         return pathlib.Path(given)
@@ -44,7 +47,7 @@ def python_of(folder):
 
 
 def fingerprint(learning, text=False):
-    """Changes when anything that would be installed does."""
+    """A hash that changes when anything that would be installed changes."""
     if text:
         pins = [TEXT_REQUIREMENTS.read_text(), sys.version, TORCH]
     else:
@@ -53,19 +56,19 @@ def fingerprint(learning, text=False):
 
 
 def pip_install(python, arguments, quiet=False):
-    """Installs into `python`'s environment with this Python's pip; says whether it went well. pip's words go to stderr."""
+    """Installs into `python`'s environment with this Python's pip. Returns whether it worked. pip prints to stderr."""
     command = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install", *arguments]
     out = subprocess.DEVNULL if quiet else sys.stderr
     return subprocess.run(command, stdout=out, stderr=out).returncode == 0
 
 
 def install(python, learning, text):
-    """All the pins into a fresh environment, or a sentence about what could not be had."""
+    """Installs all pins into a fresh environment. Returns None, or a sentence that says what failed."""
     if not text and not pip_install(python, ["--quiet", "-r", str(REQUIREMENTS)]):
         return "the packages of requirements.txt could not be installed; pip says why above"
     if learning or text:
-        # Looked for quietly: that this index does not answer is no fault, there is the ordinary one.
-        # What PyTorch itself needs comes with the next line, from the ordinary index.
+        # Tried quietly: if this index does not answer, the ordinary one is used.
+        # PyTorch's own dependencies come from the ordinary index, in the second installation below.
         cpu = ["--quiet", "--retries", "1", "--timeout", "15", "--no-deps", "--index-url", TORCH_CPU_INDEX]
         if not pip_install(python, [*cpu, TORCH + "+cpu"], quiet=True):
             print("PyTorch's CPU index does not answer: taking the larger build from the ordinary index", file=sys.stderr)
@@ -87,7 +90,7 @@ def main():
     usual = default_folder()
     folder = (arguments.venv or (usual.with_name(usual.name + "-text") if arguments.text else usual)).expanduser().absolute()
     python, mark = python_of(folder), folder / "flipside-peers.txt"
-    # An environment with the learners serves those who can do without.
+    # An environment with the learners also serves --without-learning.
     wanted = {fingerprint(not arguments.text, arguments.text)} | ({fingerprint(False)} if arguments.without_learning else set())
     if not (mark.is_file() and mark.read_text().strip() in wanted):
         if folder.exists() and not mark.is_file() and any(folder.iterdir()):
@@ -99,7 +102,8 @@ def main():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         mark.write_text("unfinished\n")
-        # Without pip inside: this Python's pip installs into it, and Debian's Python without python3-venv can do that much.
+        # Made without pip inside, because Debian's Python can do that without python3-venv. This Python's pip installs
+        # into it.
         venv.create(folder, with_pip=False, symlinks=os.name != "nt")
         problem = install(python, not (arguments.without_learning or arguments.text), arguments.text)
         if problem:

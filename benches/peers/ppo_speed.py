@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
-"""How fast PPO is, learning included: env steps a second of Stable-Baselines3 and of `flipside bench ppo`, on all cores of this machine.
+"""Measures PPO, learning included: env steps a second of Stable-Baselines3 and of `flipside bench ppo`, on all cores.
 
     benches/peers/run ppo_speed [--tasks hopper] [--repeats 5] [--json FILE]
 
-Stable-Baselines3 runs its PPO with MlpPolicy (two layers of 64, tanh) on the CPU, on Gymnasium's environment with MuJoCo. It is given several
-ways to be fast, each tried for a moment:
+Stable-Baselines3 runs its PPO with MlpPolicy (two layers of 64, tanh) on the CPU, on Gymnasium's environment with
+MuJoCo. Several configurations are tried briefly:
 
 * its defaults: one environment, 2048 steps an update, 10 epochs, batches of 64;
-* the same samples, epochs and batches, from 4 or 8 environments stepped in turn;
-* 32 environments of 64 steps and batches of 256: as many samples and gradient steps an update as Flipside's own defaults;
+* the same samples, epochs and batches from 4 or 8 environments, stepped in turn;
+* 32 environments of 64 steps and batches of 256: as many samples and gradient steps an update as Flipside's
+  defaults;
 * 4 environments in 4 processes.
 
-Every way is tried with one and with two threads for PyTorch. Its defaults, the fastest way and Flipside, with Flipside's settings for the task,
-are then measured in turn. Figures count env steps over the time for collecting and learning together, after a warm-up of at least one update.
-A figure is the median of the repeats, the ratio the median of the paired ratios.
+Each is tried with one and with two threads for PyTorch. Then three sides are measured in turn: the defaults, the
+fastest configuration, and Flipside with its settings for the task. A figure counts env steps over the time for
+collecting and learning together, after a warm-up of at least one update. It is the median of the repeats. A ratio
+is the median of the paired ratios.
 """
 import argparse
 import math
@@ -22,7 +24,7 @@ import warnings
 
 import common
 
-# (name, environments, steps of each an update, batch, whether each environment has a process of its own)
+# (name, environments, steps of each per update, batch, whether each environment has its own process)
 WAYS = [
     ("defaults: 1 env × 2048, batches of 64", 1, 2048, 64, False),
     ("4 envs × 512, batches of 64", 4, 512, 64, False),
@@ -33,7 +35,7 @@ WAYS = [
 
 
 class Learner:
-    """One way of running Stable-Baselines3, ready to go on learning for as long as asked."""
+    """One configuration of Stable-Baselines3, warmed up and ready to continue learning."""
 
     def __init__(self, task, way, seed):
         from stable_baselines3 import PPO
@@ -44,11 +46,11 @@ class Learner:
         kind = SubprocVecEnv if processes else DummyVecEnv
         self.env = make_vec_env(task, n_envs=envs, seed=seed, vec_env_cls=kind)
         self.model = PPO("MlpPolicy", self.env, n_steps=steps, batch_size=batch, device="cpu", seed=seed)
-        # One update: everything is allocated, and the learner has a policy to act by.
+        # After one update everything is allocated and the policy has learned once.
         self.model.learn(self.update)
 
     def rate(self, seconds):
-        """Env steps a second over whole updates of at least `seconds` together."""
+        """Env steps a second over whole updates that take at least `seconds` together."""
         started, before = time.perf_counter(), self.model.num_timesteps
         while (passed := time.perf_counter() - started) < seconds:
             self.model.learn(self.update, reset_num_timesteps=False)
@@ -59,7 +61,7 @@ class Learner:
 
 
 def try_all(task, arguments):
-    """(way, PyTorch's threads, env steps a second) of a short trial of each way."""
+    """(configuration, PyTorch's threads, env steps a second) of a short trial of each configuration."""
     import torch
     tried = []
     for way in WAYS:

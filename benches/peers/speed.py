@@ -1,23 +1,28 @@
 #!/usr/bin/env python3
-"""How fast the physics is: env steps a second on one core, Flipside's lanes beside mujoco.rollout, with EnvPool on two threads beside both.
+"""Measures the physics: env steps a second of Flipside's lanes and of mujoco.rollout on one core, and of EnvPool on
+two threads.
 
     benches/peers/run speed [--tasks hopper,ant] [--sessions SESSION…] [--repeats 5] [--json FILE]
 
 What is compared, and why it is fair:
 
-* The work. MuJoCo does exactly the env steps of Gymnasium's own episodes: they are played once, untimed, with Gymnasium (actions uniform in
-  the action space, each held for the frame skip; or a policy's mean actions), ended by termination or at the horizon and reset by Gymnasium. The
-  state and the warm start before every env step are recorded, and mujoco.rollout then replays all of them on one thread, each from its own
-  start, and has to end in Gymnasium's very bits. So resets cost MuJoCo nothing, and it does no step that an episode would not have. (Replaying
-  whole episodes in one call was at most 2 % faster.) Flipside plays episodes live: its figure includes resets, observations, rewards, terminations.
-  Choosing actions is timed on neither side. MuJoCo does one world after another, so how many there are changes nothing there; Flipside has 64.
-* The model. Gymnasium's, with its integrator, frame skip, solver and tolerances untouched, contacts active, double precision. Flipside has its
-  own copy of the same robot and solves in single precision. The residual beside each figure is how far accelerations are from the optimum of the
-  constraint problem, |M a - f - J'force(a)| over 1 + |f| in double precision, the worst of 64 states.
-* The clock. The sides run alternately, and who goes first alternates too. Warm-up is not timed on either side. A figure is the median of the
-  repeats, a ratio the median of the paired ratios, with their range.
-* EnvPool steps 64 robots on two threads, once waiting for all of them and once for half at a time; the better counts. Its resets take a step
-  of their own, which is not counted as one. Flipside on two threads is run alternately with it.
+* The work. MuJoCo does exactly the env steps of Gymnasium's own episodes. Gymnasium plays them once, untimed:
+  actions are uniform in the action space, or a policy's mean actions, and each is held for the frame skip. Episodes
+  end by termination or at the horizon, and Gymnasium resets them. The state and the warm start before every env
+  step are recorded. mujoco.rollout then replays all steps on one thread, each from its own start, and must end in
+  exactly Gymnasium's bits. So resets cost MuJoCo nothing, and it does no step that an episode would not have.
+  (Replaying whole episodes in one call was at most 2 % faster.) Flipside plays episodes live: its figure includes
+  resets, observations, rewards and terminations. Choosing actions is timed on neither side. MuJoCo computes one
+  world after another, so their number does not matter there. Flipside has 64.
+* The model. It is Gymnasium's, with its integrator, frame skip, solver and tolerances, contacts active, in double
+  precision. Flipside has its own copy of the same robot and solves in single precision. The residual beside each
+  figure is the distance of the accelerations from the optimum of the constraint problem, |M a - f - J'force(a)| /
+  (1 + |f|) in double precision, the worst of 64 states.
+* The clock. The sides run alternately, and who goes first alternates too. Warm-up is not timed on either side. A
+  figure is the median of the repeats. A ratio is the median of the paired ratios, with their range.
+* EnvPool steps 64 robots on two threads. It is tried once waiting for all of them and once for half at a time, and
+  the faster way counts. A reset takes EnvPool a step of its own, which is not counted as an env step. Flipside on
+  two threads runs alternately with it.
 """
 import argparse
 import pathlib
@@ -33,7 +38,7 @@ STATES_FOR_RESIDUAL = 64
 
 
 class Recording:
-    """`count` env steps of Gymnasium's own episodes: the states before them, warm starts, controls, and the states after them."""
+    """`count` env steps of Gymnasium's own episodes: states before, warm starts, controls and states after."""
 
     def __init__(self, env, count, policy, seed):
         import mujoco
@@ -64,16 +69,16 @@ class Recording:
         self.sensors = np.zeros((count, self.skip, m.nsensordata))
 
     def replay(self, pool):
-        """All the env steps once more, by mujoco.rollout on the calling thread."""
+        """Replays all env steps with mujoco.rollout on the calling thread."""
         pool.rollout(self.model, self.data, self.before, self.ctrl, initial_warmstart=self.warm, state=self.out, sensordata=self.sensors)
 
     def check(self):
-        """The replay did what Gymnasium did, to the last bit."""
+        """Checks that the replay equals Gymnasium's steps, bit for bit."""
         if not np.array_equal(self.out[:, -1], self.after):
             raise SystemExit("mujoco.rollout did not replay what Gymnasium did; the comparison would be void")
 
     def residual(self):
-        """MuJoCo's own distance from the optimum, the worst over some of the recorded states."""
+        """MuJoCo's own distance from the optimum, the worst over a sample of the recorded states."""
         import mujoco
         m, d, worst = self.model, self.data[0], 0.0
         assert not m.dof_frictionloss.any() and m.neq == 0, "only limits and contacts with pyramids are covered"
@@ -96,7 +101,7 @@ class Recording:
 
 
 def rate_of(work, seconds):
-    """Units of work a second: `work()` returns how many it did and is called until `seconds` have passed."""
+    """Units of work a second. `work()` returns how many it did and is called until `seconds` have passed."""
     done, started = 0, time.perf_counter()
     while True:
         done += work()
@@ -106,7 +111,7 @@ def rate_of(work, seconds):
 
 
 def flipside_rate(flipside, task, threads, seconds, session):
-    """Flipside's own measurement: its warm-up, then five windows whose median it gives."""
+    """Flipside's own measurement: a warm-up, then the median of five windows."""
     verb = ["bench", "physics"]
     if session and not flipside.knows(verb, "--session"):
         raise common.Refused("this build's `bench physics` has no --session")
@@ -116,7 +121,7 @@ def flipside_rate(flipside, task, threads, seconds, session):
 
 
 def alternate(repeats, first, second):
-    """Runs two measurements `repeats` times in pairs, changing who goes first; what each returned, in order."""
+    """Runs two measurements `repeats` times in pairs, alternating who goes first. Returns both lists of results."""
     results = ([], [])
     for i in range(repeats):
         for which in ((0, 1), (1, 0))[i % 2]:
@@ -125,7 +130,7 @@ def alternate(repeats, first, second):
 
 
 class EnvPoolRate:
-    """EnvPool on two threads under random actions, resets included but not counted."""
+    """EnvPool on two threads under random actions. Resets take time but do not count as env steps."""
 
     def __init__(self, task, batch):
         import envpool
@@ -139,7 +144,7 @@ class EnvPoolRate:
         info = self.env.recv()[-1]
         self.env.send(self.actions[self.turn % len(self.actions)], info["env_id"])
         self.turn += 1
-        # A reset's own step is number 0 of its episode.
+        # The step of a reset has number 0 in its episode.
         return int(np.count_nonzero(info["elapsed_step"]))
 
     def rate(self, seconds):
@@ -147,7 +152,7 @@ class EnvPoolRate:
 
 
 def measure(task, flipside, arguments, session=None, policy=None):
-    """Everything about one task under one kind of action: a session's policy acts, or chance."""
+    """Measures one task under one kind of action: those of a session's policy, or random ones."""
     gymnasium = common.quiet_gymnasium()
     from mujoco import rollout
     row = {"task": task, "actions": "policy" if policy else "random"}
@@ -195,7 +200,7 @@ def measure(task, flipside, arguments, session=None, policy=None):
 
 
 def of_session(session, flipside):
-    """(task, session, policy) of a session folder, by way of `flipside export policy`."""
+    """(task, session, policy) of a session folder, through `flipside export policy`."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "policy.safetensors"
         try:

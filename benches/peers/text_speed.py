@@ -1,21 +1,26 @@
 #!/usr/bin/env python3
-"""How fast language models write and are taught: transformers with PyTorch, and `flipside bench text`, on all cores of this machine.
+"""Measures language models: transformers with PyTorch, and `flipside bench text`, on all cores of this machine.
 
     benches/peers/run text_speed [--repeats 3] [--precision f32|bf16|f32,bf16] [--json FILE]
 
-The model is GPT-2's smallest (124M parameters, random weights, one folder for both sides); 16 prompts of 64 tokens are continued by 24 tokens each.
+The model is GPT-2's smallest (124M parameters, random weights, one folder for both sides). 16 prompts of 64 tokens
+are continued by 24 tokens each.
 
-* generate: `model.generate`, sampling at temperature 1 from all tokens, with its cache of keys and values; completion tokens a second.
-* PPO step: one gradient step on those 16 episodes, as trl's PPOTrainer takes it: the policy's log-probabilities at temperature + 1e-7, values
-  from a head, clipped objective and clipped value loss, backward, and AdamW. Prompt and completion tokens a second, of the step alone.
-  trl has had no PPO since it left its experimental folder, so the step is written out here on transformers, twice: with a critic that has a
-  model of its own, which is all that trl's PPOTrainer knows, and with a head on the policy's model, as trl's value head was before and as
-  Flipside's is. The second is half the work.
+* generate: `model.generate`, sampling at temperature 1 from all tokens, with its key-value cache. Completion tokens
+  a second.
+* PPO step: one gradient step on those 16 episodes, as in trl's PPOTrainer: the policy's log-probabilities at
+  temperature + 1e-7, values from a head, clipped objective and clipped value loss, backward, and AdamW. Prompt and
+  completion tokens a second, of the step alone. trl has had no PPO since PPO left its experimental folder, so the
+  step is written out here on transformers, twice. One critic is a model of its own, the only form that trl's
+  PPOTrainer has. The other is a head on the policy's model, as trl's value head was before and as Flipside's is.
+  The second is half the work.
 
-In bf16, transformers' weights are bf16 when it generates. Its PPO step with a shared critic is tried in two ways, all in bf16 (masters and
-Adam's moments too) and as trl does it (autocast over float32 weights). A processor for which PyTorch has no fast bf16 (on
-x86 one without AVX-512) multiplies in bf16 many times slower than in f32, on both sides alike: there bf16 is left out unless asked for. Each side
-has one warm-up before every measurement and they take turns; a figure is the median of the repeats with the range, a ratio the median of the paired ratios.
+In bf16, transformers generates with bf16 weights. Its PPO step with a shared critic is tried in two ways: all in
+bf16 (master weights and Adam's moments too), and as in trl (autocast over float32 weights). A processor for which
+PyTorch has no fast bf16 (on x86, one without AVX-512) multiplies in bf16 many times slower than in f32, on both
+sides alike. There bf16 is left out unless it is asked for. Each side has one warm-up before every measurement, and
+the sides take turns. A figure is the median of the repeats, with the range. A ratio is the median of the paired
+ratios.
 """
 import argparse
 import json
@@ -26,12 +31,12 @@ import time
 import common
 
 BATCH, PROMPT, COMPLETION, VOCABULARY = 16, 64, 24, 50257
-# What `flipside bench text` calls them, in its own object or beside the rest.
+# The keys of `flipside bench text` for each kind: in an object of its own, or beside the rest.
 KINDS = {"generate": ("generated_per_s", "generate_tokens_per_s"), "PPO step": ("passed_per_s", "ppo_tokens_per_s")}
 
 
 def make_model(folder):
-    """Writes GPT-2 with random weights and a tokenizer of bytes, whose tokens are the first of the vocabulary."""
+    """Writes GPT-2 with random weights, and a byte tokenizer that uses the first tokens of its vocabulary."""
     import tokenizers
     import torch
     import transformers
@@ -69,7 +74,7 @@ class Generate:
 
 
 class PpoStep:
-    """One gradient step on one minibatch, as trl's PPOTrainer has it."""
+    """One gradient step on one minibatch, as in trl's PPOTrainer."""
 
     tokens = BATCH * (PROMPT + COMPLETION)
 
@@ -115,7 +120,7 @@ class PpoStep:
 
 
 def rate_of(side, seconds):
-    """Tokens a second over whole rounds of at least `seconds` together, after one that is not counted."""
+    """Tokens a second over whole rounds that take at least `seconds` together. The first round is not counted."""
     side.once()
     started, rounds = time.perf_counter(), 0
     while (passed := time.perf_counter() - started) < seconds or rounds == 0:
@@ -139,7 +144,7 @@ def measure(precision, folder, flipside, arguments):
         if refused or flipside is None:
             return
         try:
-            # A build that takes no folder makes the same model itself.
+            # A build without the option for a folder makes the same model itself.
             model = ["--model", folder] if flipside.knows(["bench", "text"], "--model") else []
             once = ["--repeats", 1] if flipside.knows(["bench", "text"], "--repeats") else []
             result = flipside.json("bench", "text", *model, *once, "--precision", precision)
@@ -166,7 +171,7 @@ def measure(precision, folder, flipside, arguments):
 
 
 def bf16_is_slow():
-    """Whether a product of matrices takes longer in bf16 than in f32 here."""
+    """Whether a matrix product takes longer in bf16 than in f32 on this machine."""
     import torch
     took = {}
     for dtype in (torch.float32, torch.bfloat16):

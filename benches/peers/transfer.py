@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Whether a policy taught in Flipside works in MuJoCo: its return in Flipside and, without retraining, in Gymnasium's environment.
+"""Measures whether a policy trained in Flipside works in MuJoCo: its return in Flipside and, without retraining, in
+Gymnasium's environment.
 
     benches/peers/run transfer SESSION… [--episodes 100] [--at-least 0.95] [--json FILE]
 
-Each session (a folder that `flipside train --session` made) is measured twice over the same number of episodes: by `flipside eval`, and here,
-where the file that `flipside export policy` writes acts in Gymnasium with MuJoCo as it is shipped, by the mean action, clipped to the action
-space. An episode ends by termination or at Gymnasium's horizon on both sides; returns are undiscounted sums of the task's own reward. The
-ratio is MuJoCo's mean return over Flipside's. Ends with exit status 1 if a ratio is below --at-least.
+Each session (a folder that `flipside train --session` made) is measured twice, over the same number of episodes: by
+`flipside eval`, and in Gymnasium with MuJoCo as it is shipped. There the file that `flipside export policy` writes
+acts by its mean action, clipped to the action space. An episode ends by termination or at Gymnasium's horizon on
+both sides. Returns are undiscounted sums of the task's own reward. The ratio is MuJoCo's mean return over
+Flipside's. The exit status is 1 if a ratio is below --at-least.
 
-A session taught without terminations (learning from preferences is) is measured without them on both sides, where Gymnasium's task can be told to.
+A session that was trained without terminations (as in learning from preferences) is measured without them on both
+sides, if Gymnasium's task has that option.
 """
 import argparse
 import math
@@ -21,7 +24,7 @@ import common
 
 
 def play(env, policy, episodes, seed):
-    """(return, length) of each episode; episode i starts from seed + i."""
+    """(return, length) of each episode. Episode i starts from seed + i."""
     found = []
     for i in range(episodes):
         obs, _ = env.reset(seed=seed + i)
@@ -34,7 +37,7 @@ def play(env, policy, episodes, seed):
 
 
 def transfer(session, flipside, arguments, folder):
-    """Both sides of one session, as a row."""
+    """Measures both sides of one session. Returns a row."""
     gymnasium = common.quiet_gymnasium()
     file = folder / f"{session.name}.safetensors"
     flipside.run("export", "policy", session, "--output", file)
@@ -54,7 +57,7 @@ def transfer(session, flipside, arguments, folder):
         "flipside": {"mean": ours["mean_return"], "std": ours["std_return"], "length": ours["mean_length"], "returns": ours["returns"]},
         "mujoco": {"mean": statistics.fmean(returns), "std": statistics.pstdev(returns), "length": statistics.fmean(n for _, n in theirs), "returns": returns},
     }
-    # A ratio says how much is kept only of a return above zero.
+    # The ratio is meaningful only for a return above zero.
     row["ratio"] = row["mujoco"]["mean"] / row["flipside"]["mean"] if row["flipside"]["mean"] > 0 else math.nan
     return row
 

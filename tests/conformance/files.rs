@@ -1,4 +1,4 @@
-//! Task files: how they are found, and what a wrong one is told.
+//! Task files: how they are found, and how a wrong one is refused.
 
 use flipside_core::Seed;
 use flipside_core::settings::PairChoice;
@@ -8,7 +8,8 @@ use flipside_envs::tasks::{self, RewardSpec, TaskSpec};
 use rand::RngExt;
 use std::sync::Arc;
 
-/// A task answers to its file's name and to Gymnasium's, in any case; an unknown name is told what there is.
+/// A task is found by its file's name and by its Gymnasium id, in any case. The error for an unknown name lists the
+/// tasks.
 #[test]
 fn tasks_are_found_by_either_name() {
     let none = tasks::Folders::default();
@@ -21,7 +22,7 @@ fn tasks_are_found_by_either_name() {
     }
 }
 
-/// A person's folder adds tasks and overrides built-in ones; a copied task needs no copy of its robot.
+/// A person's folder adds tasks and overrides built-in ones. A copied task needs no copy of its robot.
 #[test]
 fn folders_add_and_override() {
     let folder = tempfile::tempdir().unwrap();
@@ -42,14 +43,14 @@ fn folders_add_and_override() {
     assert_eq!(entry("ant").folder, None);
     assert_eq!(entry("broken").fault.as_ref().unwrap().line, 1);
 
-    // A copy that kept its Gymnasium id takes nothing away from the original; two with an id of their own are no answer.
+    // A copy that kept the Gymnasium id does not replace the original. Two copies with the same new id are ambiguous.
     put("lively.toml", hopper);
     assert_eq!(folders.load("Hopper-v5").unwrap().spec.name, "hopper");
     for name in ["one.toml", "two.toml"] {
         put(name, &hopper.replace("Hopper-v5", "Mine-v0"));
     }
     assert!(matches!(folders.load("Mine-v0"), Err(tasks::EnvsError::Ambiguous { .. })));
-    // A robot of the folder counts for the built-in task, and a missing one is named with its line.
+    // A robot in the folder replaces the one of the built-in task. A missing robot is reported with its line.
     put("hopper.xml", "<mujoco/>");
     assert_eq!(folders.load("hopper").unwrap().mjcf, "<mujoco/>");
     put("lively.toml", &hopper.replace("\"hopper.xml\"", "\"hoper.xml\""));
@@ -58,8 +59,9 @@ fn folders_add_and_override() {
     assert!(message.contains(&format!("lively.toml:{line}: expected the robot's MJCF file")), "{message}");
 }
 
-/// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' teacher reward pays turning over at the speed of a
-/// flip, the more the higher head and torso are, and turning slowly through upright; whirling costs. A term with conditions is paid where all of them hold.
+/// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ). The teacher reward pays for
+/// turning over at the speed of a flip, more the higher head and torso are, and for turning slowly through upright.
+/// Whirling costs. A term with conditions is paid only where all of them hold.
 #[test]
 fn products_and_conditions_make_the_backflips_reward() {
     let loaded = Task::load("hopper_backflip").unwrap();
@@ -72,7 +74,7 @@ fn products_and_conditions_make_the_backflips_reward() {
         let mut draw = |n: usize, most: f64| -> Vec<f64> { (0..n).map(|_| stream.random_range(-most..most)).collect() };
         let (qpos, qvel, action) = (draw(6, 3.0), draw(6, 20.0), draw(3, 1.0));
         let (height, pitch, rate) = (qpos[1], qpos[2], qvel[2]);
-        // The world, and the torso turned about y.
+        // The frames of the world and of the torso, which is turned about y.
         let mut frames = vec![0.0; 14];
         frames[7..].copy_from_slice(&[0.0, 0.0, height, (pitch / 2.0).cos(), 0.0, (pitch / 2.0).sin(), 0.0]);
         let state = State { qpos: &qpos, qvel: &qvel, action: &action, frames: &frames, ..State::default() };
@@ -82,7 +84,7 @@ fn products_and_conditions_make_the_backflips_reward() {
         task.remember(&state, &mut before);
         let got = task.reward(&before, &state, true, &mut vec![0.0; task.term_names().len()]);
         assert!((got - expected).abs() < 1e-9, "{got}, not {expected}");
-        // Height counts twice.
+        // Height is in two of the factors.
         let high = (height + 0.2 * pitch.cos()).clamp(0.0, 1.0) * height.clamp(0.0, 1.2);
         let turn = rate.clamp(-15.0, 15.0);
         let over = high * (-turn - turn * turn / 14.0);
@@ -102,7 +104,8 @@ fn products_and_conditions_make_the_backflips_reward() {
     assert_eq!(Task::load("hopper").unwrap().teacher_reward(&[0.0; 3], &State::default(), true), None);
 }
 
-/// A wrong file gets file, line and what was expected. Each case changes one line of hopper.toml.
+/// The error for a wrong file names the file, the line and what was expected. Each case changes one line of
+/// hopper.toml.
 #[test]
 fn wrong_task_files_are_told_where_and_what() {
     let good = include_str!("../../envs/hopper.toml");
@@ -111,7 +114,7 @@ fn wrong_task_files_are_told_where_and_what() {
     let check = |find: &str, put: &str, expected: &str| {
         let at = good.find(find).unwrap_or_else(|| panic!("hopper.toml has no `{find}`"));
         let text = format!("{}{put}{}", &good[..at], &good[at + find.len()..]);
-        // The mistake is on the replaced text's last line.
+        // The mistake is on the last line of the replacement.
         let line = 1 + good[..at].matches('\n').count() + put.trim_end().matches('\n').count();
         let told = TaskSpec::parse(&text, "mine", "mine.toml")
             .map_err(TaskError::from)
@@ -124,7 +127,7 @@ fn wrong_task_files_are_told_where_and_what() {
             "`{put}` should be told `{start}…{expected}…`, not `{told}`"
         );
     };
-    // TOML itself.
+    // TOML syntax.
     check("frame_skip = 4", "frame_skip = ", "value");
     check("[reset]", "[reset", "]");
     // Keys and types.
@@ -176,13 +179,13 @@ fn wrong_task_files_are_told_where_and_what() {
     );
     check("[reset]", "[reset]\nplace = [{ joints = [\"root_z\"], low = [1, 2], high = [2] }]", "expected 1 numbers");
 
-    // What is missing altogether has no line of its own; it is named.
+    // A missing key has no line of its own. The error names it.
     let told = TaskSpec::parse(&good.replace("title = \"Hopper\"\n", ""), "mine", "mine.toml").unwrap_err().to_string();
     assert!(told.starts_with("mine.toml:") && told.contains("missing field `title`"), "{told}");
     let line = 1 + good.lines().position(|l| l == "[[healthy]]").unwrap();
     let told = TaskSpec::parse(&good.replacen("above = 0.7\n", "", 1), "mine", "mine.toml").unwrap_err();
     assert!(told.line == line + 1 && told.message.contains("expected a bound"), "{told}");
-    // A reward that is to be blind to what is not there, or to all there is.
+    // `unseen` with an observation index that does not exist, or with all of them.
     let line = 2 + good.lines().count();
     for (unseen, expected) in [("[11]", "places below 11"), ("[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]", "something to see")]
     {
@@ -191,14 +194,15 @@ fn wrong_task_files_are_told_where_and_what() {
         let told = Task::new(spec, model.clone()).unwrap_err().to_string();
         assert!(told.contains(&format!("mine.toml:{line}")) && told.contains(expected), "{told}");
     }
-    // A number that is only too large is told at the head of its table.
+    // A number that is out of range is reported at the head of its table.
     let text = good.replace("lambda = 0.95", "gamma = 2.0");
     let line = 1 + good.lines().position(|line| line == "[ppo]").unwrap();
     let told = TaskSpec::parse(&text, "mine", "mine.toml").unwrap_err().to_string();
     assert_eq!(told, format!("mine.toml:{line}: ppo.gamma must be a number from 0 to 1, not 2"));
 }
 
-/// Settings over a file's change what they name, leave the rest, and are refused as the file's own would be, told with what was asked for.
+/// Settings laid over a file change what they name and keep the rest. A wrong one is refused like a wrong file, and the
+/// error repeats what was asked for.
 #[test]
 fn settings_may_be_laid_over_a_file() {
     let file = Task::load("hopper_backflip").unwrap();
@@ -210,7 +214,7 @@ fn settings_may_be_laid_over_a_file() {
     assert_eq!(spec.labels.clip_seconds, before.labels.clip_seconds);
     assert_eq!((spec.ppo().lambda, spec.reward_model()), (before.ppo().lambda, before.reward_model()));
     assert_eq!(before.with("").unwrap().labels, before.labels);
-    // Of terms and signals none is lost and none changes its place.
+    // No term or signal is lost, and none changes its place.
     let named = |terms: &[RewardSpec]| terms.iter().map(|term| term.name.get_ref().clone()).collect::<Vec<_>>();
     assert_eq!((named(&spec.reward), named(&spec.teacher)), (named(&before.reward), named(&before.teacher)));
     assert_eq!(spec.observation.len(), before.observation.len());
@@ -225,7 +229,7 @@ fn settings_may_be_laid_over_a_file() {
     }
 }
 
-/// What a backend does not compute is refused when the batch is made, with what to do.
+/// A quantity that the backend does not compute is refused when the batch is made. The error says what to do.
 #[test]
 fn a_source_that_the_backend_lacks_is_refused() {
     let text = include_str!("../../envs/hopper.toml").replacen("source = \"qpos\"", "source = \"cvel\"", 1);
@@ -237,7 +241,7 @@ fn a_source_that_the_backend_lacks_is_refused() {
     assert_eq!(error.to_string(), "the rapier backend does not compute cvel: use the backend lanes, which does");
 }
 
-/// A target that is placed afresh keeps its distances and rests.
+/// A target that is placed at random keeps the required distances and is at rest.
 #[test]
 fn placed_joints_keep_their_distance() {
     let text = format!(

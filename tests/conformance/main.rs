@@ -1,5 +1,6 @@
-//! Asks of every task in `envs/` what Gymnasium's `check_env` and its vector tests ask, holds observation, reward and termination against
-//! numbers that Gymnasium itself computed, and shows what a wrong task file is told.
+//! Conformance with Gymnasium. Every task in `envs/` is checked as Gymnasium's `check_env` and its tests of vector
+//! environments check theirs. Observation, reward and termination are compared with numbers that Gymnasium computed.
+//! The module `files` checks how a wrong task file is refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -15,14 +16,14 @@ use std::path::Path;
 use std::sync::Arc;
 use toml::Spanned;
 
-/// A task, and the name of a backend that runs it.
+/// A task and the name of a backend that runs it.
 type Subject = (Task, &'static str);
 
-/// The backends that need no graphics device. `src/physics/shader/tests.rs` holds the third against the first of them: here a software driver
-/// would compile a shader a task.
+/// The backends that need no graphics device. `crates/envs/src/physics/shader/tests.rs` compares the backend `shader`
+/// with `lanes`. Here a software driver would have to compile a shader for every task.
 const ON_THE_PROCESSOR: [&str; 2] = ["lanes", "rapier"];
 
-/// Every task there is on every backend of the processor that runs it.
+/// Every task on every CPU backend that runs it.
 fn subjects() -> Vec<Subject> {
     let entries = tasks::Folders::default().list();
     assert!(entries.len() >= 11, "{entries:?}");
@@ -37,7 +38,7 @@ fn refused(task: &Task, physics: &str) -> bool {
     physics == "rapier" && beyond.contains(&task.name())
 }
 
-/// The same task, cut after so many steps.
+/// The same task with another horizon.
 fn cut_at(task: &Task, horizon: u32) -> Task {
     let spec = TaskSpec { horizon: Spanned::new(0..0, horizon), ..task.spec().clone() };
     Task::new(spec, task.model().clone()).unwrap()
@@ -55,7 +56,7 @@ fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Gymnasium's `check_env`: the values of reset and step are what the spaces promise.
+/// Gymnasium's `check_env`: what reset and step return lies in the spaces.
 #[test]
 fn values_lie_in_their_spaces() {
     for (task, physics) in subjects() {
@@ -80,7 +81,8 @@ fn values_lie_in_their_spaces() {
     }
 }
 
-/// The sizes that Gymnasium's documentation gives: observation, action, bound of the action, seconds and steps.
+/// The sizes in Gymnasium's documentation: observation, action, bound of the action, seconds a step and steps an
+/// episode.
 #[test]
 fn spaces_have_gymnasiums_sizes() {
     for (name, obs, act, bound, dt, horizon) in [
@@ -107,7 +109,8 @@ fn spaces_have_gymnasiums_sizes() {
     }
 }
 
-/// A backend that cannot run a task says so, in one of two places: the robot is beyond it, or what the task reads is.
+/// A backend that cannot run a task says so, in one of two places: it cannot simulate the robot, or it does not compute
+/// what the task reads.
 #[test]
 fn what_a_backend_cannot_run_is_refused() {
     for entry in tasks::Folders::default().list() {
@@ -152,7 +155,7 @@ fn the_same_seed_gives_the_same_bits() {
     }
 }
 
-/// One world's life as a learner sees it, without rows that are no transition.
+/// A transition of one world as a learner sees it. A row that only resets the world is not one.
 #[derive(Debug, PartialEq)]
 struct Transition {
     obs: Vec<u32>,
@@ -162,7 +165,7 @@ struct Transition {
     next_obs: Vec<u32>,
 }
 
-/// The first `wanted` transitions of each world; actions depend on the world, its episode and its step alone.
+/// The first `wanted` transitions of each world. An action depends only on the world, its episode and the step.
 fn transitions(env: &mut VectorEnv, seed: u64, first_world: usize, wanted: usize) -> Vec<Vec<Transition>> {
     let (task, worlds) = (env.task().clone(), env.worlds());
     let (o, space) = (task.obs_dim(), task.action_space());
@@ -174,7 +177,7 @@ fn transitions(env: &mut VectorEnv, seed: u64, first_world: usize, wanted: usize
         if resets.contains(&true) {
             obs = env.reset_worlds(&resets, None).unwrap().to_vec();
         }
-        // A row that will be a reset takes no action from the stream, so that the modes see the same actions.
+        // A row that will be a reset draws no action from the stream, so that all modes see the same actions.
         let waiting = env.waiting().to_vec();
         let mut actions = Vec::new();
         for (stream, waits) in streams.iter_mut().zip(&waiting) {
@@ -207,7 +210,7 @@ fn transitions(env: &mut VectorEnv, seed: u64, first_world: usize, wanted: usize
     lives
 }
 
-/// The three modes differ in when a world is reset, never in what a learner sees between resets.
+/// The three modes differ in when a world is reset, not in what a learner sees between resets.
 #[test]
 fn all_autoreset_modes_tell_the_same_story() {
     for (task, physics) in subjects() {
@@ -236,14 +239,15 @@ fn batch_size_and_threads_change_no_bit() {
             transitions(&mut batch(&task, physics, worlds, threads, Autoreset::SameStep), 40 + first as u64, first, 40)
         };
         let eight = run(8, 2, 0);
-        // Not assert_eq, which would print every number of either.
+        // `assert_eq` would print every number of both sides.
         assert!(eight == run(8, 1, 0), "{} on {physics}: threads", task.name());
         assert!(eight[..3] == run(3, 2, 0)[..], "{} on {physics}: batch size", task.name());
         assert!(eight[5..6] == run(1, 1, 5)[..], "{} on {physics}: world 5 alone", task.name());
     }
 }
 
-/// Truncation comes exactly at the horizon and never with termination; the books of an episode agree with its steps.
+/// Truncation comes exactly at the horizon and never with termination. The statistics of an episode agree with its
+/// steps.
 #[test]
 fn episodes_end_and_are_booked() {
     for (task, physics) in subjects() {
@@ -277,14 +281,14 @@ fn episodes_end_and_are_booked() {
                 }
             }
         }
-        // At random these fall within sixty steps; the ant seldom does, and the rest never end.
+        // Under random actions these robots fall within sixty steps. The ant seldom does, and the others never end.
         let falls = ["hopper", "walker2d", "inverted_pendulum", "inverted_double_pendulum", "humanoid"];
         let falls = falls.contains(&task.name());
         assert!(!falls || terminated > 0, "{} never fell", task.name());
     }
 }
 
-/// In preference mode nothing ends early, and the alive bonus goes step by step with health.
+/// In preference mode no episode ends early, and the alive bonus follows the robot's health at each step.
 #[test]
 fn a_fixed_horizon_pays_the_alive_bonus_only_while_healthy() {
     let task = cut_at(&Task::load("hopper").unwrap(), 400).fixed_horizon();
@@ -297,14 +301,14 @@ fn a_fixed_horizon_pays_the_alive_bonus_only_while_healthy() {
         assert_eq!((step.terminated[0], step.truncated[0]), (false, t == 400));
         let obs = if t == 400 { &step.final_obs } else { &step.obs };
         let healthy = obs[0] > 0.7 && obs[1].abs() < 0.2 && obs[1..5].iter().all(|x| x.abs() < 100.0);
-        // With no torque it stands at first, then falls; the bonus is 1 or nothing.
+        // Without torque the robot stands at first, then falls. The bonus is 1 or 0.
         assert_eq!(step.terms[alive], f32::from(u8::from(healthy)), "step {t}: {obs:?}");
         paid[usize::from(healthy)] += 1;
     }
     assert!(paid[0] > 20 && paid[1] > 20, "{paid:?}");
 }
 
-/// What cannot be done is refused by type, before anything moves.
+/// Misuse is refused with a typed error before anything moves.
 #[test]
 fn misuse_is_refused() {
     let task = cut_at(&Task::load("inverted_pendulum").unwrap(), 2);
@@ -324,17 +328,18 @@ fn misuse_is_refused() {
     assert!(env.reset_worlds(&[true, false], None).is_ok());
     assert_eq!(env.step(&[0.0; 2]), Err(EnvError::EpisodeOver { world: 1 }));
     assert!(env.reset_worlds(&[false, true], None).is_ok());
-    // Beyond the range is clipped, as the actuators would.
+    // An action beyond the range is clipped, as the actuators would clip it.
     assert_eq!(env.step(&[100.0, f32::NEG_INFINITY]).unwrap().actions, [3.0, -3.0]);
     let hopper = Task::load("hopper").unwrap();
     let other = VectorEnv::new(Arc::new(hopper), backend(&task, physics::BACKENDS[0], 1, 1), Autoreset::SameStep);
     assert!(matches!(other, Err(EnvError::OtherRobot { .. })));
 }
 
-/// Reset noise has the task's distribution: bounds for the uniform, the second moment for both, within five standard errors.
+/// Reset noise has the task's distribution: bounds for the uniform, and the second moment for both, within five
+/// standard errors.
 #[test]
 fn episodes_begin_around_the_initial_state() {
-    // Of each task: half width of the uniform qpos noise; then standard deviation of the qvel noise.
+    // For each task: half width of the uniform qpos noise; standard deviation of the qvel noise.
     let uniform = |half: f64| half / 3.0_f64.sqrt();
     let cases = [("hopper", 5e-3, uniform(5e-3)), ("half_cheetah", 0.1, 0.1), ("walker2d", 5e-3, uniform(5e-3))];
     let cases = cases.into_iter().chain([("inverted_pendulum", 0.01, uniform(0.01))]);
@@ -355,7 +360,7 @@ fn episodes_begin_around_the_initial_state() {
         for (sum, (n, sigma)) in squares.iter().zip([(model.nq(), uniform(half)), (model.nv(), qvel_sigma)]) {
             let count = (draws * n) as f64;
             let ratio = sum / count / (sigma * sigma);
-            // The square of a normal number has a relative standard deviation of √2, that of a uniform one less.
+            // The square of a normal number has a relative standard deviation of √2. That of a uniform number has less.
             assert!(
                 (ratio - 1.0).abs() < 5.0 * (2.0 / count).sqrt(),
                 "{name}: variance is {ratio} of what it should be"
@@ -369,12 +374,12 @@ fn episodes_begin_around_the_initial_state() {
     assert!((norm - 1.0).abs() < 1e-12 && qpos[4..7].iter().any(|&x| x != 0.0), "{qpos:?}");
 }
 
-/// Reacher's target and Pusher's puck are drawn as in Gymnasium, and what they are drawn for rests.
+/// Reacher's target and Pusher's puck are drawn as in Gymnasium, and their own joints are at rest.
 #[test]
 fn things_begin_where_gymnasium_puts_them() {
     let mut stream = Seed(0).stream("reset");
     let draws = 4000;
-    // Uniform in a disc of radius 0.2: half of the targets lie within 0.2 / √2.
+    // The target is uniform in a disc of radius 0.2. Half of the targets lie within 0.2 / √2.
     let reacher = Task::load("reacher").unwrap();
     let (mut qpos, mut qvel, mut near) = ([0.0; 4], [0.0; 4], 0);
     for _ in 0..draws {
@@ -386,7 +391,8 @@ fn things_begin_where_gymnasium_puts_them() {
     }
     let share = f64::from(near) / f64::from(draws);
     assert!((share - 0.5).abs() < 5.0 * (0.25 / f64::from(draws)).sqrt(), "{share} of the targets are near");
-    // Uniform in a box, but not within 0.17 of the goal. Further than 0.17 to the back all is allowed: 0.4 × 0.13 of 0.12 − π 0.17² / 2.
+    // The puck is uniform in a box, but not within 0.17 of the goal. Further back than 0.17 the whole box is allowed:
+    // 0.4 × 0.13 of an area of 0.12 − π 0.17² / 2.
     let pusher = Task::load("pusher").unwrap();
     let (mut qpos, mut qvel, mut back) = ([0.0; 11], [0.0; 11], 0);
     for _ in 0..draws {
@@ -402,7 +408,7 @@ fn things_begin_where_gymnasium_puts_them() {
     assert!((share - expected).abs() < 5.0 * (0.25 / f64::from(draws)).sqrt(), "{share}, and {expected} is right");
 }
 
-/// Arrays of `tests/data/gymnasium.npz`, by name; each is rows of equal width.
+/// Arrays of `tests/data/gymnasium.npz` by name. Each consists of rows of equal width.
 fn gymnasium() -> BTreeMap<String, Vec<Vec<f64>>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gymnasium.npz");
     let mut file = npyz::npz::NpzArchive::open(path).unwrap();
@@ -422,12 +428,12 @@ fn gymnasium() -> BTreeMap<String, Vec<Vec<f64>>> {
 #[test]
 fn formulas_are_gymnasiums() {
     let data = gymnasium();
-    // A task of our own has no other to be held to.
+    // A task of this project has no counterpart to compare with.
     for entry in tasks::Folders::default().list().into_iter().filter(|entry| entry.gymnasium.is_some()) {
         let task = Task::load(&entry.name).unwrap();
         let (name, nu, k) = (task.name(), task.model().nu(), task.term_names().len());
         let row = |key: &str, i: usize| &data[&format!("{name}.{key}")][i][..];
-        // What the task does not read is not in the file, and reading it anyhow panics.
+        // The file contains only what the task reads. Reading anything else panics.
         let derived = |quantity: Quantity, i: usize| match task.needs().contains(&quantity) {
             true => row(quantity.name(), i),
             false => &[],
@@ -467,7 +473,7 @@ fn formulas_are_gymnasiums() {
             task.observe(&state, &mut obs);
             assert_eq!(obs.len(), row("obs", i).len(), "{name}");
             for (j, (ours, theirs)) in obs.iter().zip(row("obs", i)).enumerate() {
-                // All but sines and cosines are handed on as they are.
+                // Everything but sines and cosines is passed on unchanged.
                 assert!((ours - theirs).abs() < 1e-15, "{name}, row {i}: obs[{j}] is {ours}, Gymnasium has {theirs}");
             }
             let healthy = task.healthy(&state);
@@ -517,7 +523,7 @@ fn a_rollout_repeats_the_environment() {
     }
 }
 
-/// A saved batch goes on with the same states, books and streams.
+/// A saved batch continues with the same states, episode statistics and streams.
 #[test]
 fn a_saved_batch_goes_on() {
     let task = cut_at(&Task::load("hopper").unwrap(), 40);
@@ -530,7 +536,7 @@ fn a_saved_batch_goes_on() {
     let mut other = batch(&task, physics::BACKENDS[0], 2, 1, Autoreset::SameStep);
     assert_eq!(other.load_arrays(&env.to_arrays()).unwrap(), env.last().obs);
     assert_eq!(other.to_arrays(), env.to_arrays());
-    // The episodes that begin after both have ended begin alike.
+    // The episodes that begin after both batches have ended one begin alike.
     for _ in 0..6 {
         env.step(&actions).unwrap();
         other.step(&actions).unwrap();

@@ -1,5 +1,5 @@
-//! The vector environment over physics whose every number is known in closed form: a cart that moves at the speed it is told, and a pole
-//! on it that turns at the rate it is told.
+//! The vector environment over scripted physics whose numbers are known in closed form: a cart that moves at the
+//! commanded speed, and a pole on it that turns at the commanded rate.
 
 use flipside_core::{Pose, Seed};
 use flipside_envs::gym::{Autoreset, Task, VectorEnv};
@@ -28,7 +28,7 @@ const ROBOT: &str = r#"
   </actuator>
 </mujoco>"#;
 
-/// Every word that the five robots' own tasks leave out.
+/// Every key that the five robots' own tasks do not use.
 const TASK: &str = r#"
 title = "Cart"
 description = "A cart and a pole that do as they are told."
@@ -53,7 +53,7 @@ reward = [
 healthy = [{ of = { source = "qpos", joints = ["slide"] }, at_most = 0.35, below = 5 }]
 "#;
 
-/// How the script breaks when the pole is told to turn at more than 1.9 rad/s.
+/// How the script breaks when the pole is commanded to turn at more than 1.9 rad/s.
 #[derive(Clone, Copy, PartialEq)]
 enum Breaks {
     /// The state becomes NaN.
@@ -168,15 +168,15 @@ fn close(got: &[f32], expected: &[f64], what: &str) {
     assert!(got.len() == expected.len() && !far, "{what}: {got:?}, expected {expected:?}");
 }
 
-/// Signals, rewards, health and books against the closed form.
+/// Signals, rewards, health and episode statistics against the closed form.
 #[test]
 fn a_script_is_observed_and_paid_in_closed_form() {
     let mut env = Script::batch(1, Autoreset::SameStep, Breaks::Loudly);
-    // At rest at the origin, the pole upright: its tip is one metre above the cart.
+    // At rest at the origin with the pole upright. Its tip is one metre above the cart.
     close(env.reset(0), &[0.0, 0.5, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0], "reset");
     let (mut total, mut length) = (0.0, 0);
     for n in 1..=4 {
-        // 5 timesteps of 0.01 s at 2 m/s (5 is beyond the actuator) and 1 rad/s.
+        // 5 timesteps of 0.01 s at 2 m/s (the actuator clips 5) and 1 rad/s.
         let (x, angle) = (0.1 * f64::from(n), 0.05 * f64::from(n));
         let healthy = x <= 0.35;
         let step = env.step(&[5.0, 1.0]).unwrap();
@@ -202,7 +202,8 @@ fn a_script_is_observed_and_paid_in_closed_form() {
     }
 }
 
-/// A world whose physics breaks ends its episode: nothing is paid, nothing but finite numbers is seen, and its neighbour is untouched.
+/// A world whose physics breaks ends its episode. Its reward is zero, every number that is returned is finite, and its
+/// neighbour is unaffected.
 #[test]
 fn broken_physics_cuts_the_episode() {
     for breaks in [Breaks::Loudly, Breaks::Quietly] {
@@ -226,14 +227,14 @@ thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts what each thread allocates.
+/// Counts the allocations of each thread.
 struct Counting;
 
-// SAFETY: every call is handed to the system's allocator unchanged.
+// SAFETY: every call is passed to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|n| n.set(n.get() + 1));
-        // SAFETY: the caller's promises are the system allocator's.
+        // SAFETY: the caller keeps the contract of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 

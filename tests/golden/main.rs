@@ -1,10 +1,11 @@
-//! Physics and tasks held against numbers that MuJoCo and Gymnasium computed: `tests/data/golden/TASK.npz`, whose script says what is in
-//! them. 104 states a task, in 88 of which limits or contacts push, and three trajectories of 64 env steps from a reset.
+//! Compares physics and tasks with numbers that MuJoCo and Gymnasium computed. They are in
+//! `tests/data/golden/TASK.npz`; the script beside them (`make_golden.py`) says what each file contains: 104 states a
+//! task, in 88 of which limits or contacts push, and three trajectories of 64 env steps from a reset.
 //!
 //! How errors are scaled:
-//! - Of a stage (M, bias, …, qacc), an array of one state: the largest difference over the array's largest magnitude, ‖a − b‖∞ / ‖b‖∞. An
-//!   array below 1e-3 counts as 1e-3, as what ought to be zero has no relative error.
-//! - Of an env step, a number: |a − b| / (1 + |b|), and of a state the largest over qpos, qvel, obs and reward.
+//! - Stages (M, bias, …, qacc), one array of one state: the largest difference over the array's largest magnitude, ‖a −
+//!   b‖∞ / ‖b‖∞. The magnitude counts as at least 1e-3, because what should be zero has no relative error.
+//! - Env steps, one number: |a − b| / (1 + |b|). A state's error is the largest over qpos, qvel, obs and reward.
 //!
 //! `cargo test --release --test golden -- --nocapture` prints every figure.
 
@@ -31,7 +32,7 @@ const TASKS: [&str; 11] = [
     "humanoid_standup",
 ];
 
-/// A task's arrays.
+/// The arrays of one task.
 struct Golden {
     task: Task,
     arrays: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
@@ -55,7 +56,7 @@ impl Golden {
         &self.arrays[name].1
     }
 
-    /// How many rows an array has.
+    /// The number of rows of an array.
     fn rows(&self, name: &str) -> usize {
         self.arrays[name].0[0]
     }
@@ -66,7 +67,7 @@ impl Golden {
         &numbers[i * width..(i + 1) * width]
     }
 
-    /// Replays states under controls.
+    /// Replays trajectories: given states under given controls.
     fn replay(&self, precision: Precision, qpos: &str, qvel: &str, ctrl: &str) -> RolloutOut {
         let worlds = self.rows(qpos);
         let mut backend = physics::backend("lanes", precision, self.task.model().clone(), worlds, None).unwrap();
@@ -74,7 +75,7 @@ impl Golden {
     }
 }
 
-/// The largest of them; NaN if one is, which [`f64::max`] would drop.
+/// The largest number, or NaN if one is NaN, which [`f64::max`] would drop.
 fn largest(errors: impl IntoIterator<Item = f64>) -> f64 {
     errors.into_iter().fold(0.0, |most, x| if x <= most { most } else { x })
 }
@@ -92,14 +93,15 @@ fn scaled(ours: &[f64], theirs: &[f64]) -> f64 {
     largest(ours.iter().zip(theirs).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())))
 }
 
-/// M, forces, accelerations: MuJoCo's forward dynamics, stage by stage.
+/// M, forces and accelerations: MuJoCo's forward dynamics, stage by stage.
 #[test]
 fn stages_are_mujocos() {
     for name in TASKS {
         let golden = Golden::read(name);
         let states = golden.rows("qpos");
         assert!(states >= 100, "{name}");
-        // Pusher's fork meets its puck, and where a capsule touches a cylinder MuJoCo itself finds by iteration.
+        // Pusher's fork meets its puck. Where a capsule touches a cylinder, MuJoCo itself finds the contact by
+        // iteration.
         let constrained = if name == "pusher" { 1e-3 } else { 1e-6 };
         let stages = [
             ("M", 1e-9),
@@ -142,7 +144,7 @@ fn stages_are_mujocos() {
     }
 }
 
-/// How far a replayed step is from Gymnasium's, and which part of it is farthest.
+/// How far a replayed step is from Gymnasium's, and which part of it is farthest off.
 fn step_error(golden: &Golden, out: &RolloutOut, i: usize) -> (f64, &'static str) {
     let (nq, nv, o) = (golden.task.model().nq(), golden.task.model().nv(), golden.task.obs_dim());
     let terminated = golden.row("terminated", i)[0] == 1.0;
@@ -156,7 +158,7 @@ fn step_error(golden: &Golden, out: &RolloutOut, i: usize) -> (f64, &'static str
     parts.into_iter().fold((0.0, ""), |worst, part| if part.0 <= worst.0 { worst } else { part })
 }
 
-/// Errors of every state's env step, with the farthest part and the state.
+/// The error of every state's env step, with the part that is farthest off and the state's index.
 fn step_errors(golden: &Golden, precision: Precision) -> Vec<(f64, &'static str, usize)> {
     let out = golden.replay(precision, "qpos", "qvel", "ctrl");
     let error = |i| {
@@ -168,10 +170,13 @@ fn step_errors(golden: &Golden, precision: Precision) -> Vec<(f64, &'static str,
 
 /// One env step: Gymnasium's next state, observation, reward and termination, in at least 99 of 100 states.
 ///
-/// The rest, looked into: in single precision, a contact begins, with its damping and therefore at once, within 2e-7 m of its margin at a
-/// stage of the step, and begins one stage later (Hopper, state 89); and a force of 1.7 N in the observation is the small difference of
-/// large ones (double pendulum, state 56, which leaves the end of its rail; off by 5.2e-4). In both precisions, Pusher's fork is pressed
-/// through the top of the puck until the capsule's axis lies in the cylinder, where MuJoCo's iteration stops at another way out than the
+/// The exceptions were examined:
+/// - Single precision, Hopper, state 89: a contact begins within 2e-7 m of its margin at a stage of the step, abruptly
+///   because of its damping. Here it begins one stage later.
+/// - Single precision, double pendulum, state 56: a force of 1.7 N in the observation is the small difference of large
+///   ones, as the cart leaves the end of its rail. It is off by 5.2e-4.
+/// - Both precisions, Pusher, state 20: the fork is pressed through the top of the puck until the capsule's axis lies
+///   inside the cylinder. There MuJoCo's iteration stops at another way out than the shortest.
 /// shortest (state 20).
 #[test]
 fn a_step_is_gymnasiums() {
@@ -189,8 +194,8 @@ fn a_step_is_gymnasiums() {
     }
 }
 
-/// Trajectories from a reset, open loop, 64 env steps in double precision. Under these actions none of the eleven is chaotic this early:
-/// the cheetah, whose feet hit the ground hardest, loses most.
+/// Trajectories from a reset, open loop, 64 env steps in double precision. Under these actions none of the eleven tasks
+/// is chaotic this early. The cheetah, whose feet hit the ground hardest, loses most accuracy.
 #[test]
 fn trajectories_are_gymnasiums() {
     for name in TASKS {
@@ -222,8 +227,8 @@ fn trajectories_are_gymnasiums() {
     }
 }
 
-/// Wrong physics is told from right: armature left out, Euler where RK4 is asked for, margins of two geoms not added. Each changes
-/// far more than one state in a hundred.
+/// The test notices wrong physics: armature left out, Euler instead of RK4, margins of two geoms not added. Each
+/// mutation changes far more than one state in a hundred.
 #[test]
 fn wrong_physics_fails() {
     type Mutation = fn(&mut Model);

@@ -1,5 +1,5 @@
-//! The lanes backend against laws that need no reference: order of convergence, energy, momentum, optimality; and that worlds which share a
-//! register share nothing else.
+//! The backend `lanes` against laws that need no reference: order of convergence, energy, momentum, optimality. Worlds
+//! that share a register must not influence each other.
 
 use super::{ROBOTS, controls, load};
 use flipside_envs::physics::{self, Backend, Integrator, Model, Precision, Quantity};
@@ -14,7 +14,8 @@ fn made(mjcf: &str) -> Model {
     Model::from_mjcf(mjcf, "test.xml").unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A free body with two arms on crossed hinges and a slide, in empty space without gravity: nothing dissipates, everything couples.
+/// A free body with two arms on crossed hinges and a slide, in empty space without gravity. Nothing dissipates and
+/// everything is coupled.
 const CHAIN: &str = r#"<mujoco><option timestep="0.01" gravity="0 0 0" integrator="RK4"/><worldbody>
   <body name="hub" pos="0 0 1"><freejoint/><geom type="box" size="0.2 0.15 0.1" mass="2" contype="0"/>
     <body name="arm" pos="0.2 0 0"><joint axis="0 0.6 0.8" pos="0 0 0.02"/>
@@ -28,7 +29,7 @@ const CHAIN: &str = r#"<mujoco><option timestep="0.01" gravity="0 0 0" integrato
 const CHAIN_QPOS: [f64; 10] = [0.1, -0.2, 1.0, 0.8, 0.4, -0.2, 0.4, 0.3, 0.05, -0.7];
 const CHAIN_QVEL: [f64; 9] = [0.5, -0.3, 0.2, 1.5, -2.0, 1.0, 2.5, -0.4, 3.0];
 
-/// The state after a second at a timestep, in double precision.
+/// The state after one second at the given timestep, in double precision.
 fn after_a_second(mut model: Model, timestep: f64) -> (Vec<f64>, Vec<f64>) {
     model.option.timestep = timestep;
     let mut backend = lanes(&Arc::new(model), Precision::F64, 1, 1);
@@ -57,7 +58,7 @@ fn runge_kutta_converges_at_fourth_order_and_euler_at_first() {
     assert!((0.8..1.2).contains(&first), "{first}");
 }
 
-/// Kinetic energy, linear momentum, and angular momentum about the origin of the world, from the bodies' velocities.
+/// Kinetic energy, linear momentum, and angular momentum about the world's origin, from the bodies' velocities.
 fn invariants(backend: &dyn Backend) -> (f64, DVec3, DVec3) {
     let model = backend.model();
     let mut frames = vec![0.0; Quantity::Frames.len(model)];
@@ -75,7 +76,7 @@ fn invariants(backend: &dyn Backend) -> (f64, DVec3, DVec3) {
     for (body, info) in model.bodies.iter().enumerate().skip(1) {
         let v = &velocities[6 * body..6 * body + 6];
         let omega = DVec3::from_slice(v);
-        // cvel is the velocity of the point of the body that is at the tree's centre of mass.
+        // cvel is the velocity of the body's point at the tree's centre of mass.
         let velocity = DVec3::from_slice(&v[3..]) + omega.cross(centres[body] - com);
         let spin = placed[body].1 * info.inertia_matrix() * placed[body].1.transpose() * omega;
         energy += 0.5 * info.mass * velocity.length_squared() + 0.5 * omega.dot(spin);
@@ -94,7 +95,7 @@ fn a_chain_in_free_flight_keeps_its_energy_and_both_momenta() {
     let (energy, linear, angular) = invariants(&*backend);
     for _ in 0..5 {
         backend.step(&[], 60).unwrap();
-        // What is derived belongs to the state that the last step ended in only once it is set.
+        // Derived quantities are those of the state that the last step ended in only after that state is set.
         let (qpos, qvel) = (backend.qpos().to_vec(), backend.qvel().to_vec());
         backend.set_state(0, &qpos, &qvel);
         let now = invariants(&*backend);
@@ -134,8 +135,8 @@ fn constraint_forces_are_optimal_on_the_ground() {
     }
 }
 
-/// A world's path, bit for bit: its own controls from its own start, in the given places of a batch whose other worlds do other things, one of
-/// which breaks.
+/// A world's trajectory, bit for bit. The world runs its own controls from its own start at the given places of a
+/// batch. The batch's other worlds do other things, and one of them breaks.
 fn path(model: &Arc<Model>, skip: usize, worlds: usize, threads: usize, places: &[usize]) -> Vec<Vec<u64>> {
     let (nq, nv, nu) = (model.nq(), model.nv(), model.nu());
     let mut backend = lanes(model, Precision::F32, worlds, threads);

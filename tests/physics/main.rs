@@ -1,4 +1,4 @@
-//! The robots and their backends, held against MuJoCo's numbers, closed forms and conservation laws.
+//! The robots and their backends against MuJoCo's numbers, closed forms and conservation laws.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -29,12 +29,12 @@ const ROBOTS: [(&str, usize); 11] = [
     ("swimmer", 4),
 ];
 
-/// Those that rapier can hold: all but the swimmer.
+/// The robots that rapier can simulate: all but the swimmer.
 fn on_rapier() -> impl Iterator<Item = (&'static str, usize)> {
     ROBOTS.into_iter().filter(|(name, _)| *name != "swimmer")
 }
 
-/// Those whose place is the ground that they stand or lie on.
+/// The robots that stand or lie on the ground.
 fn on_the_ground() -> impl Iterator<Item = (&'static str, usize)> {
     ROBOTS.into_iter().take(6)
 }
@@ -55,12 +55,12 @@ fn one(model: Model) -> Box<dyn Backend> {
     physics::backend("rapier", physics::Precision::F32, Arc::new(model), 1, Some(1)).unwrap()
 }
 
-/// One world of a model written down in a test.
+/// One world of a model that a test defines.
 fn made(mjcf: &str) -> Box<dyn Backend> {
     one(Model::from_mjcf(mjcf, "test.xml").unwrap_or_else(|error| panic!("{error}")))
 }
 
-/// A model that moves in empty space: nothing touches and no joint has limits.
+/// Makes a model move in empty space: nothing touches and no joint has limits.
 fn weightless_of_contacts(mut model: Model) -> Model {
     for geom in &mut model.geoms {
         (geom.contype, geom.conaffinity) = (0, 0);
@@ -92,7 +92,7 @@ fn controls(seed: u64, steps: usize, nu: usize) -> Vec<Vec<f64>> {
     (0..steps).map(|_| (0..nu).map(|_| stream.random_range(-1.0..1.0)).collect()).collect()
 }
 
-/// Steps the only world through one env step after another.
+/// Steps the only world through the env steps of `controls`.
 fn run(backend: &mut Box<dyn Backend>, controls: &[Vec<f64>], frame_skip: usize) {
     for ctrl in controls {
         backend.step(ctrl, frame_skip).unwrap();

@@ -4,7 +4,7 @@ use super::{lowest, made};
 use flipside_envs::physics::{Backend, Quantity};
 use std::f64::consts::TAU;
 
-/// Steps until `q` has crossed its mean upwards twice; the seconds between, interpolated.
+/// Steps until `q` has crossed its mean upwards twice. Returns the seconds between, interpolated.
 fn period(backend: &mut Box<dyn Backend>, mean: f64) -> f64 {
     let dt = backend.model().timestep();
     let ctrl = vec![0.0; backend.model().nu()];
@@ -26,7 +26,7 @@ fn period(backend: &mut Box<dyn Backend>, mean: f64) -> f64 {
 
 #[test]
 fn a_pendulum_swings_in_the_time_that_its_inertia_says() {
-    // A rod-like capsule on a hinge, hanging: T = 2π √(I / m g l), with I about the pivot, at small amplitude.
+    // A rod-like capsule hanging on a hinge: T = 2π √(I / m g l) at small amplitude, with I about the pivot.
     let mut backend = made(
         r#"<mujoco><option timestep="0.001"/><worldbody><body name="bob">
              <joint axis="0 1 0" armature="0.05"/><geom type="capsule" fromto="0 0 -0.2 0 0 -0.8" size="0.03"/>
@@ -73,7 +73,7 @@ fn a_motor_pushes_with_gear_times_clipped_control() {
     let xml = r#"<mujoco><option timestep="0.001" gravity="0 0 0"/><worldbody>
          <body><joint name="s" type="slide" axis="0 1 0" stiffness="STIFF"/><geom size="0.1" mass="2"/></body>
        </worldbody><actuator><motor joint="s" gear="50" ctrlrange="-0.4 0.8"/></actuator></mujoco>"#;
-    // With a spring and without: the force goes two ways into rapier.
+    // With a spring and without: the force reaches rapier in two different ways.
     for stiffness in ["0", "1e-3"] {
         let mut backend = made(&xml.replace("STIFF", stiffness));
         for (ctrl, force) in [(0.5, 25.0), (3.0, 40.0), (-3.0, -20.0), (0.0, 0.0)] {
@@ -85,7 +85,8 @@ fn a_motor_pushes_with_gear_times_clipped_control() {
     }
 }
 
-/// A box on a plane, with gravity leaning by `slope` (its tangent); the distance slid in one second, metres.
+/// A box on a plane, with gravity tilted by `slope` (the tangent of the angle). Returns the distance slid in one
+/// second, metres.
 fn slide(slope: f64, box_geom: &str, plane_geom: &str) -> f64 {
     let (x, z) = (9.81 * slope.atan().sin(), 9.81 * slope.atan().cos());
     let mut backend = made(&format!(
@@ -104,7 +105,7 @@ fn friction_holds_below_its_cone_and_brakes_above_it() {
         let angle = slope.atan();
         0.5 * 9.81 * (angle.sin() - friction * angle.cos())
     };
-    // The larger of the two coefficients counts, whichever geom has it.
+    // The larger of the two coefficients counts, whichever geom it belongs to.
     for (on_box, on_plane) in [("0.5", "0.1"), ("0.1", "0.5")] {
         let (on_box, on_plane) = (format!("friction=\"{on_box}\""), format!("friction=\"{on_plane}\""));
         let held = slide(0.4, &on_box, &on_plane);
@@ -113,7 +114,7 @@ fn friction_holds_below_its_cone_and_brakes_above_it() {
         let expected = slid(0.8, 0.5);
         assert!((braked / expected - 1.0).abs() < 0.05, "slid {braked} m; {expected} m is right");
     }
-    // Frictionless only where both geoms are.
+    // The contact is frictionless only where both geoms are.
     let smooth = "friction=\"0.5\" condim=\"1\"";
     assert!(slide(0.4, smooth, "condim=\"3\"").abs() < 0.01);
     let (free, expected) = (slide(0.4, smooth, smooth), slid(0.4, 0.0));
@@ -134,7 +135,7 @@ fn geoms_collide_by_their_masks_and_not_with_their_parents() {
         backend.step(&[], 500).unwrap();
         lowest(backend.model(), backend.qpos())
     };
-    // A ball in a ball, its parent: would they touch, they would fly apart.
+    // A ball inside its parent, also a ball. If they collided, they would fly apart.
     assert!(height("contype=\"2\" conaffinity=\"0\"").abs() < 1e-3);
     assert!(height("contype=\"3\" conaffinity=\"1\"").abs() < 1e-3);
     assert!(height("contype=\"1\" conaffinity=\"2\"") < -1.0);
@@ -170,7 +171,7 @@ fn impacts_and_rests_show_in_contacts_and_forces() {
     backend.contacts(0, &mut contacts);
     backend.derived(0, Quantity::CfrcExt, &mut forces);
     assert!(contacts.is_empty() && forces.iter().all(|f| *f == 0.0));
-    // ∫ of the force over time is the momentum that the fall had, plus the weight over all the time.
+    // The force integrated over time is the momentum of the fall plus the weight times the whole time.
     let (steps, dt) = (1000, 0.002);
     let mut impulse = 0.0;
     for _ in 0..steps {

@@ -1,4 +1,4 @@
-//! Meshes and height fields: what they weigh and where they lie, against MuJoCo; what they rest on; what is refused.
+//! Meshes and height fields: their mass and place against MuJoCo, what they rest on, and what is refused.
 
 use super::one;
 use flipside_core::Shape;
@@ -17,7 +17,7 @@ fn text() -> String {
     std::fs::read_to_string(folder().join("meshes.xml")).unwrap()
 }
 
-/// The text as `meshes.xml` in the folder of the test's files.
+/// The text of `meshes.xml` in the folder of the test's data.
 fn read(text: &str) -> Result<Model, ModelError> {
     let file = |path: &str| std::fs::read(folder().join(path)).map_err(|error| error.to_string());
     Model::from_mjcf_with(text, "meshes.xml", &file)
@@ -59,7 +59,7 @@ fn meshes_weigh_and_lie_as_in_mujoco() {
     close("hfield_size", model.hfields.iter().flat_map(|field| field.size).collect());
     close("hfield_data", model.hfields.iter().flat_map(|field| field.data.clone()).collect());
 
-    // The inertia is about axes that differ: a mesh turned about one of them would be noticed here, not there.
+    // The inertia above is about distinct axes. A mesh that is turned about one of them would be noticed only here.
     let mut meshes = golden["vertices"].as_array().unwrap().iter();
     for geom in &model.geoms {
         let GeomShape::Mesh { mesh } = geom.shape else { continue };
@@ -91,8 +91,8 @@ fn meshes_come_to_rest_on_the_floor_and_on_terraces() {
         let ours = pos + quat * body.ipos;
         assert!((ours - theirs).length() < 0.005, "{} rests at {ours}, and MuJoCo's at {theirs}", body.name);
     }
-    // Rows and columns of the height field: the terraces are 0, 0.2, 0.4 and 0.6 m high, 0.2 m above the floor, and turned by a right
-    // angle. One of them bears nothing.
+    // Rows and columns of the height field. The terraces are 0, 0.2, 0.4 and 0.6 m high, 0.2 m above the floor, and
+    // turned by a right angle. Nothing rests on one of them.
     for (name, height) in [("wedge", 0.2), ("gem", 0.8), ("pair", 0.4)] {
         let body = model.body(name).unwrap();
         let (pos, quat) = frames[body];
@@ -104,7 +104,7 @@ fn meshes_come_to_rest_on_the_floor_and_on_terraces() {
         });
         let low = points.map(|point| point.z).fold(f64::INFINITY, f64::min);
         assert!((low - height).abs() < 0.003, "{name} rests at {low}; expected {height}");
-        // Flat on a face: at least three points are as low.
+        // Flat on a face: at least three points are at the lowest height.
         let upright = quat * DVec3::Z;
         assert!(upright.z > 0.9999, "{name} has come to lie on its side: {upright}");
     }
@@ -112,7 +112,7 @@ fn meshes_come_to_rest_on_the_floor_and_on_terraces() {
 
 #[test]
 fn a_ball_in_a_valley_touches_both_slopes() {
-    // z = |x| from −1 to 1: a ball of radius r rests with its middle r√2 above the bottom.
+    // z = |x| from −1 to 1. A ball of radius r rests with its centre r√2 above the bottom.
     let model = Model::from_mjcf(
         r#"<mujoco><asset><hfield name="v" nrow="2" ncol="3" size="1 1 1 0.1" elevation="1 0 1 1 0 1"/></asset>
         <worldbody><geom type="hfield" hfield="v" pos="0.5 0 0"/>
@@ -147,7 +147,7 @@ fn the_lanes_name_what_they_cannot_collide_and_take_what_collides_with_nothing()
     let ball = r#"<mujoco><asset><hfield name="h" nrow="2" ncol="2" size="1 1 1 1"/></asset><worldbody>
         <geom name="ground" type="hfield" hfield="h"/><body><freejoint/><geom name="ball" size="0.1"/></body></worldbody></mujoco>"#;
     refused(Model::from_mjcf(ball, "ball.xml").unwrap(), ["the sphere \"ball\"", "the height field \"ground\""]);
-    // What touches nothing still has its mass there: it falls as anything does, and turns by its inertia.
+    // What touches nothing still has its mass: it falls like anything else and turns by its inertia.
     let turning = |backend: &str, precision| {
         let mut model = model.clone();
         model.option.gravity = DVec3::ZERO;
@@ -177,7 +177,7 @@ fn a_renderer_gets_the_triangles_where_the_geoms_are() {
         assert_eq!(shadow.is_some(), geom.body != 0);
         assert!(seen.faces.iter().flatten().all(|at| (*at as usize) < seen.vertices.len()));
     }
-    // A hill of the picture: 250 of 20 to 250, in its lower right corner, at the top of the field's 0.3 m.
+    // A hill of the picture: 250 on a scale from 20 to 250, in the lower right corner, at the top of the field's 0.3 m.
     let hills = model.hfields.iter().position(|field| field.name == "hills").unwrap();
     let corner = DVec3::new(1.0, -0.6, 0.3).as_vec3().to_array();
     assert!(scene.meshes[model.meshes.len() + hills].vertices.contains(&corner));
@@ -224,7 +224,7 @@ fn what_is_wrong_is_said_with_its_line() {
         let place = format!("meshes.xml:{}: ", line_of(from));
         assert!(error.starts_with(&place) && error.contains(expected), "{error}\nexpected {place}…{expected}");
     }
-    // Without its folder, a robot of several files is not read.
+    // Without its folder, a robot of several files cannot be read.
     let alone = Model::from_mjcf(&right, "meshes.xml").unwrap_err().to_string();
     assert!(alone.contains("file=\"bracket.stl\": expected none"), "{alone}");
     let broken = |path: &str| {

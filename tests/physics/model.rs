@@ -1,11 +1,11 @@
-//! What the reader makes of a file, against what MuJoCo makes of it, and what it refuses.
+//! The model that is read from a file, against MuJoCo's model of that file, and what is refused.
 
 use super::{ROBOTS, load, one, text, weightless_of_contacts};
 use flipside_envs::physics::{Geom, GeomShape, Integrator, Joint, JointKind, Model, Solver};
 use glam::{DMat3, DQuat, DVec3};
 use serde_json::Value;
 
-/// Every robot that ships, and the model that has one of everything.
+/// Every bundled robot, and the model that has one of everything.
 fn models() -> impl Iterator<Item = &'static str> {
     ROBOTS.into_iter().map(|(name, _)| name).chain(["zoo"])
 }
@@ -23,7 +23,7 @@ fn numbers(value: &Value) -> Vec<f64> {
     }
 }
 
-/// All of `ours` within `tolerance` of MuJoCo's array of that name.
+/// All of `ours` must be within `tolerance` of MuJoCo's array of that name.
 fn same(robot: &str, golden: &Value, array: &str, ours: impl IntoIterator<Item = f64>, tolerance: f64) {
     let (theirs, ours) = (numbers(&golden[array]), ours.into_iter().collect::<Vec<_>>());
     assert_eq!(ours.len(), theirs.len(), "{robot}: {array} has another length than MuJoCo's");
@@ -58,7 +58,7 @@ fn compiles_to_mujocos_arrays() {
         close("opt_density", vec![option.density]);
         close("opt_viscosity", vec![option.viscosity]);
         close("qpos0", model.qpos0().to_vec());
-        // MuJoCo keeps a free joint's reference as its spring's, too.
+        // MuJoCo also keeps a free joint's reference as its spring's reference.
         let spring = |joint: &Joint| match joint.kind {
             JointKind::Free => model.qpos0()[joint.qposadr..joint.qposadr + 7].to_vec(),
             JointKind::Slide | JointKind::Hinge => vec![joint.springref],
@@ -161,14 +161,14 @@ fn bodies_are_where_mujoco_puts_them() {
     }
 }
 
-/// Mass, inertia, armature, springs, damping, gears, Coriolis and centrifugal forces and the map of joints onto rapier's, all at once: in
-/// empty space rapier must accelerate as MuJoCo does.
+/// Mass, inertia, armature, springs, damping, gears, Coriolis and centrifugal forces and the map from joints to
+/// rapier's, all at once: in empty space rapier must accelerate as MuJoCo does.
 #[test]
 fn rapier_accelerates_as_mujoco_does() {
     for name in models().filter(|name| *name != "swimmer") {
         let mut model = weightless_of_contacts(load(name));
         // Short enough that rapier's implicit terms do not show, long enough that single precision does not.
-        // (The Humanoids' dampers alone would stop a hand within half a millisecond.)
+        // (The humanoids' dampers alone would stop a hand within half a millisecond.)
         let dt = if name.starts_with("humanoid") { 1e-5 } else { 1e-4 };
         model.option.timestep = dt;
         let mut backend = one(model);
@@ -189,7 +189,7 @@ fn rapier_accelerates_as_mujoco_does() {
     }
 }
 
-/// Springs against gravity against the ground: where a robot comes to lie does not depend on how stiff a contact is.
+/// Springs against gravity and the ground: where a robot comes to rest does not depend on how stiff a contact is.
 #[test]
 fn robots_come_to_rest_where_mujocos_do() {
     for (name, skip, free) in [("half_cheetah", 5, 1), ("ant", 5, 2)] {
@@ -197,7 +197,7 @@ fn robots_come_to_rest_where_mujocos_do() {
         for _ in 0..200 {
             backend.step(&vec![0.0; backend.model().nu()], skip).unwrap();
         }
-        // Where along the ground is chance.
+        // The place along the ground is left to chance, so it is skipped.
         let theirs = numbers(&golden(name)["rest"]);
         for (index, (ours, theirs)) in backend.qpos().iter().zip(&theirs).enumerate().skip(free) {
             assert!((ours - theirs).abs() < 0.02, "{name}: qpos[{index}] rests at {ours}, and MuJoCo's at {theirs}");
@@ -222,7 +222,7 @@ fn reads_what_no_array_above_shows() {
     assert_eq!(scene.bodies[scene.focus], "plane_root");
 }
 
-/// Each wrong file, and the line and words of its refusal.
+/// Wrong files, each with the line and words of its refusal.
 #[test]
 fn a_wrong_file_is_refused_with_its_line_and_what_was_expected() {
     let hopper = text("hopper");

@@ -1,4 +1,4 @@
-//! The robots that ship: they stand, fall, move, keep momentum, and do the same thing bit for bit however they are batched.
+//! The bundled robots: they stand, fall, move, keep momentum, and do the same bit for bit however they are batched.
 
 use super::{controls, load, lowest, on_rapier, on_the_ground, one, run, still, weightless_of_contacts};
 use flipside_core::Pose;
@@ -6,7 +6,7 @@ use flipside_envs::physics::{self, Backend, Joint, JointKind, Model, PhysicsErro
 use glam::DVec3;
 use std::sync::Arc;
 
-/// Index of the height in qpos.
+/// The index of the height in qpos.
 fn height(model: &Model) -> usize {
     let root = &model.joints[0];
     if root.kind == JointKind::Free { 2 } else { 1 }
@@ -21,7 +21,7 @@ fn every_robot_stands_on_the_ground() {
     for (name, skip) in on_the_ground() {
         let model = load(name);
         let mut qpos = model.qpos0().to_vec();
-        // Set down from two centimetres.
+        // It is dropped from two centimetres.
         qpos[height(&model)] -= lowest(&model, &qpos) - 0.02;
         let mut backend = one(model);
         backend.set_state(0, &qpos, &vec![0.0; backend.model().nv()]);
@@ -49,7 +49,7 @@ fn every_robot_stands_on_the_ground() {
 
 #[test]
 fn robots_without_control_fall_over() {
-    // A push that none of them survives: a pitch rate for the two-legged, a tilt for the pole.
+    // A push that topples each of them: a pitch rate for the two robots with legs, a tilt for the pole.
     for (name, skip, dof, push, coordinate, below) in
         [("hopper", 4, 2, 0.5, 1, 0.6), ("walker2d", 4, 2, 0.5, 1, 0.6), ("inverted_pendulum", 2, 1, -0.1, 1, -1.0)]
     {
@@ -63,7 +63,7 @@ fn robots_without_control_fall_over() {
         let q = backend.qpos()[coordinate];
         assert!(q < below, "{name} still stands: {:?}", backend.qpos());
     }
-    // The four-legged do not fall over; lifted, they fall down.
+    // The cheetah and the ant do not fall over. When they are lifted, they fall down.
     for (name, skip) in [("half_cheetah", 5), ("ant", 5)] {
         let model = load(name);
         let z = height(&model);
@@ -97,7 +97,7 @@ fn every_motor_turns_its_joint_its_way_and_moves_the_robot() {
         backend.set_state(0, &qpos, &qvel);
         let controls = controls(0, 50, backend.model().nu());
         run(&mut backend, &controls, skip);
-        // What lies about stays where it is until it is touched.
+        // Objects stay where they are until they are touched.
         let lies = |joint: &Joint| ["target", "puck", "goal"].iter().any(|thing| joint.name.starts_with(thing));
         for joint in backend.model().joints.iter().filter(|joint| !lies(joint)) {
             let own = joint.qposadr..joint.qposadr + joint.sizes().0;
@@ -115,13 +115,13 @@ fn flailing_robots_stay_above_the_ground_and_within_their_limits() {
         for (step, ctrl) in controls(1, 400, backend.model().nu()).iter().enumerate() {
             backend.step(ctrl, skip).unwrap();
             let (model, qpos) = (backend.model(), backend.qpos());
-            // This one is drawn with its elbows in the ground, and is pushed out of it.
+            // This robot is drawn with its elbows in the ground, and is pushed out of it.
             let settles = name == "humanoid_standup" && step < 20;
             let low = if grounded(name) && !settles { lowest(model, qpos) } else { 0.0 };
             assert!(low > -0.02, "{name} is {low} m in the ground at step {step}");
             for joint in &model.joints {
                 let Some([low, high]) = joint.range else { continue };
-                // MuJoCo's own limits give as much under these motors.
+                // MuJoCo's own limits give way as much under these motors.
                 let (q, give) = (qpos[joint.qposadr], 0.25);
                 assert!(q > low - give && q < high + give, "{name}: {} is at {q} at step {step}", joint.name);
             }
@@ -138,7 +138,7 @@ fn robots_fall_freely_before_they_touch() {
         model.option.timestep = 0.001;
         let mut qpos = model.qpos0().to_vec();
         qpos[z] += 5.0;
-        // Its own springs would swing it about its centre of mass.
+        // The robot's own springs would swing it about its centre of mass.
         for joint in &mut model.joints {
             joint.stiffness = 0.0;
         }
@@ -153,7 +153,7 @@ fn robots_fall_freely_before_they_touch() {
     }
 }
 
-/// Momentum and angular momentum about the origin, from the poses of two moments.
+/// Momentum and angular momentum about the origin, from the poses at two moments.
 fn momenta(model: &Model, before: &[f64], after: &[f64], dt: f64) -> (DVec3, DVec3) {
     let (mut linear, mut angular) = (DVec3::ZERO, DVec3::ZERO);
     let frames = model.kinematics(before).into_iter().zip(model.kinematics(after));
@@ -174,7 +174,7 @@ fn motors_cannot_push_a_floating_robot_anywhere() {
         let mut model = weightless_of_contacts(load(name));
         model.option.gravity = DVec3::ZERO;
         model.option.timestep = dt;
-        // The rotors' inertia is not part of any body: with it, bodies alone do not keep angular momentum.
+        // The rotors' inertia belongs to no body. With it, the bodies alone do not conserve angular momentum.
         for joint in &mut model.joints {
             joint.armature = 0.0;
         }
@@ -197,7 +197,7 @@ fn motors_cannot_push_a_floating_robot_anywhere() {
     }
 }
 
-/// Kinetic, gravitational, elastic and rotor energy, joules, halfway between the poses of two moments.
+/// Kinetic, gravitational, elastic and rotor energy, joules, halfway between the poses at two moments.
 fn energy(model: &Model, before: &[f64], after: &[f64], dt: f64) -> f64 {
     let mut total = 0.0;
     let frames = model.kinematics(before).into_iter().zip(model.kinematics(after));
@@ -242,7 +242,7 @@ fn robots_without_control_gain_no_energy() {
                 gained.max(now - least)
             });
             let lost = energies[0] - least;
-            // A hundredth or two is what a first-order integrator takes with steps this long.
+            // One or two hundredths is what a first-order integrator with such a timestep gains.
             assert!(gained < 0.025 * lost, "{name}, throw {start}: gained {gained} J on the way to losing {lost} J");
         }
     }
@@ -255,12 +255,12 @@ fn a_state_that_is_set_is_the_state_that_is_read() {
         for ctrl in controls(3, 40, backend.model().nu()) {
             backend.step(&ctrl, skip).unwrap();
         }
-        // Numbers that single precision does not have.
+        // Numbers that single precision cannot represent.
         let qpos: Vec<f64> = backend.qpos().iter().map(|q| q + 1e-9 / 3.0).collect();
         let qvel: Vec<f64> = backend.qvel().iter().map(|v| v - 1e-9 / 7.0).collect();
         backend.set_state(0, &qpos, &qvel);
         assert_eq!((backend.qpos(), backend.qvel()), (&qpos[..], &qvel[..]), "{name}");
-        // And rapier holds it: no time, no change beyond single precision.
+        // Rapier holds the state too: a step of no time changes nothing beyond single precision.
         backend.step(&vec![0.0; backend.model().nu()], 0).unwrap();
         for (read, set) in backend.qpos().iter().zip(&qpos).chain(backend.qvel().iter().zip(&qvel)) {
             assert!((read - set).abs() < 2e-6 * (1.0 + set.abs()), "{name}: {set} was set, {read} is held");
@@ -274,7 +274,8 @@ fn a_state_that_is_set_is_the_state_that_is_read() {
     }
 }
 
-/// A world's path, bit for bit: its own controls from its own start, `world` of a batch, after the batch did something else before.
+/// A world's trajectory, bit for bit. The world runs its own controls from its own start in the given `lanes` of a
+/// batch that did something else before.
 fn path(model: &Arc<Model>, skip: usize, worlds: usize, threads: usize, lanes: &[usize]) -> Vec<Vec<u64>> {
     let (nq, nv, nu) = (model.nq(), model.nv(), model.nu());
     let mut backend =
@@ -285,7 +286,7 @@ fn path(model: &Arc<Model>, skip: usize, worlds: usize, threads: usize, lanes: &
     for world in 0..worlds {
         backend.set_state(world, model.qpos0(), &vec![0.1; nv]);
     }
-    // Whatever lane it sits in, the subject gets the same controls; its neighbours get others.
+    // Whatever its lane, the world under test gets the same controls. Its neighbours get others.
     let subject = controls(4, 40, nu);
     for (step, own) in subject.iter().enumerate() {
         let mut ctrl = controls(1000 + step as u64, 1, worlds * nu).remove(0);
@@ -326,7 +327,7 @@ fn a_world_that_diverges_is_frozen_alone_until_it_is_set_again() {
     assert_ne!(backend.qpos()[6..], good[6..]);
     backend.step(&[0.5; 6], 4).unwrap();
     assert_eq!((backend.diverged(), &backend.qpos()[..6]), (1, &good[..6]));
-    // A velocity that overflows single precision on its way.
+    // A velocity that overflows single precision during the step.
     backend.set_state(1, model.qpos0(), &[0.0, 0.0, 1e30, 0.0, 0.0, 0.0]);
     backend.step(&[0.0; 6], 4).unwrap();
     assert_eq!(backend.diverged(), 2);
@@ -364,7 +365,7 @@ fn rapier_computes_frames_contacts_and_actuator_forces_and_refuses_the_rest() {
     };
     let [_, contacts, actuators] = look(&*backend);
     assert!(contacts.iter().chain(&actuators).all(|x| *x == 0.0), "nothing pushes before the first step");
-    // Gear 100, and a control beyond ±1 counts as 1.
+    // The gear is 100, and a control beyond ±1 counts as ±1.
     backend.step(&[0.5, -0.25, 3.0, 0.0, -7.0, 0.125], 4).unwrap();
     let [frames, _, actuators] = look(&*backend);
     assert_eq!(actuators, [0.0, 0.0, 0.0, 50.0, -25.0, 100.0, 0.0, -100.0, 12.5]);

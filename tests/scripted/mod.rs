@@ -1,4 +1,4 @@
-//! A lab for the desk's tests: it follows a script instead of training, and remembers what it was told.
+//! A lab for the desk's tests. It follows a script instead of training, and records the commands that it receives.
 
 use flipside::app::{DeskOptions, TaskChoice};
 use flipside::lab::{
@@ -13,21 +13,21 @@ use std::time::Instant;
 
 /// What the lab and its test share.
 pub struct Script {
-    /// Everything that was sent, in order, apart from requests to see a robot's policy.
+    /// Every command that was sent, in order, except requests to show a robot's policy.
     pub commands: Vec<Command>,
-    /// What the desk sees.
+    /// The snapshot that the desk sees.
     pub snapshot: Snapshot,
-    /// What the desk has not heard yet.
+    /// Events that the desk has not received yet.
     pub events: Vec<Event>,
     /// Whether a judgement brings the next pair at once.
     pub answers: bool,
-    /// What the desk's runs were begun with, in order.
+    /// What the desk's runs were started with, in order.
     pub opened: Vec<RunSettings>,
     judged: Vec<PairView>,
     next_pair: u64,
 }
 
-/// A handle on a scripted lab; its clones are the same lab.
+/// A handle on a scripted lab. Its clones refer to the same lab.
 #[derive(Clone)]
 pub struct Lab(Arc<Mutex<Script>>);
 
@@ -75,7 +75,7 @@ impl Lab {
         Lab(Arc::new(Mutex::new(script)))
     }
 
-    /// A lab that teaches a language model by PPO and has pair 1 ready.
+    /// A lab that trains a language model by PPO and has pair 1 ready.
     pub fn of_text() -> Lab {
         let lab = Lab::new();
         lab.script().snapshot.teach_text();
@@ -92,7 +92,7 @@ impl Lab {
         std::mem::take(&mut self.script().commands)
     }
 
-    /// Options for a desk whose every run is this lab.
+    /// Options for a desk that opens this lab for every run.
     pub fn options(&self) -> DeskOptions {
         let lab = self.clone();
         let text = self.script().snapshot.text.is_some();
@@ -193,11 +193,11 @@ pub fn pair(n: u64) -> PairView {
     }
 }
 
-/// What tests do to a snapshot of text mode.
+/// How tests change a snapshot for text mode.
 pub trait TextSnapshot {
-    /// Turns it into one of text mode, in the middle of PPO.
+    /// Turns it into a snapshot of text mode, in the middle of PPO.
     fn teach_text(&mut self);
-    /// Changes what only text mode has.
+    /// Changes the part that only text mode has.
     fn change_text(&mut self, change: impl FnOnce(&mut TextView));
 }
 
@@ -260,7 +260,7 @@ pub fn text_pair(n: u64) -> PairView {
     PairView { id: PairId(n), items, reason: PairReason::Disagreement }
 }
 
-/// A completion with a token a word, whose log-ratios swing about half of `drift` and as widely.
+/// A completion with one token a word. Its log-ratios oscillate around half of `drift` by up to 1.6 times `drift`.
 pub fn completion(id: u64, prompt: &str, text: &str, drift: f32) -> Completion {
     let mut pieces: Vec<String> = text.trim_start().split(' ').map(|word| format!(" {word}")).collect();
     pieces.push(String::new());
@@ -278,7 +278,7 @@ pub fn completion(id: u64, prompt: &str, text: &str, drift: f32) -> Completion {
     }
 }
 
-/// The judgement of `pair` in a list of commands, without the time it took.
+/// The pair and choice of a `Judge` command, without the time it took.
 pub fn judgement(command: &Command) -> Option<(u64, Choice)> {
     match command {
         Command::Judge { pair, choice, .. } => Some((pair.0, *choice)),
@@ -289,7 +289,7 @@ pub fn judgement(command: &Command) -> Option<(u64, Choice)> {
 const LINKS: [(&str, f32, f32); 4] =
     [("torso", 0.4, 0.05), ("thigh", 0.45, 0.05), ("leg", 0.5, 0.04), ("foot", 0.39, 0.06)];
 
-/// The shape of Gymnasium's hopper, each body's origin at its lower joint.
+/// The shape of Gymnasium's hopper. Each body's origin is at its lower joint.
 pub fn hopper() -> Scene {
     let ground = Geom { name: "floor".to_owned(), body: 0, shape: Shape::Plane, pose: Pose::IDENTITY, rgba: [0.8; 4] };
     let colors = [[0.85, 0.55, 0.35, 1.0], [0.80, 0.50, 0.32, 1.0], [0.75, 0.45, 0.30, 1.0], [0.35, 0.50, 0.80, 1.0]];
@@ -308,7 +308,7 @@ pub fn hopper() -> Scene {
     Scene { bodies, geoms, meshes: vec![], focus: 1, lies_flat: false }
 }
 
-/// A second and a half of hopping, `vigour` high and far.
+/// One and a half seconds of hopping. `vigour` scales height and distance.
 pub fn clip(id: u64, recorded_at: u64, vigour: f32) -> Clip {
     let (steps, dt) = (188, 0.008_f32);
     let mut poses = Vec::new();
@@ -345,7 +345,7 @@ pub fn clip(id: u64, recorded_at: u64, vigour: f32) -> Clip {
     Clip { id: ItemId(id), task: "hopper".to_owned(), dt, recorded_at, frames }
 }
 
-/// Curves as a run of some minutes leaves them.
+/// Curves as they look after some minutes of a run.
 pub fn curves(points: usize) -> Vec<Curve> {
     let curve = |name, f: &dyn Fn(f64) -> f64| Curve {
         name,

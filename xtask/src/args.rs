@@ -1,4 +1,4 @@
-//! What was typed after `cargo xtask`.
+//! The command line of `cargo xtask`.
 
 use crate::error::Error;
 
@@ -35,7 +35,7 @@ pub enum Depth {
     /// What must hold before a change is shared.
     #[default]
     Usual,
-    /// The verdicts that take long, too.
+    /// The long verdicts too.
     All,
 }
 
@@ -43,15 +43,15 @@ pub enum Depth {
 pub struct Invocation {
     pub task: Task,
     pub depth: Depth,
-    /// The CUDA libraries too, not the CPU ones alone.
+    /// Take libtorch with its CUDA libraries instead of the CPU build.
     pub cuda: bool,
-    /// Missing system packages may be installed without asking.
+    /// Install missing system packages without asking.
     pub yes: bool,
-    /// What stood after `--`: for `flipside` or for `cargo test`.
+    /// The arguments after `--`: for `flipside` or for `cargo test`.
     pub rest: Vec<String>,
 }
 
-/// Reads the words after `cargo xtask`; an unknown one is refused, never ignored.
+/// Parses the arguments of `cargo xtask`. An unknown one is refused, never ignored.
 pub fn parse(words: &[String]) -> Result<Invocation, Error> {
     let (ours, rest) = match words.iter().position(|word| word == "--") {
         Some(at) => (&words[..at], words[at + 1..].to_vec()),
@@ -131,7 +131,7 @@ mod tests {
             "run -y -- train hopper --reward true",
             Ok((Task::Run, false, true, &["train", "hopper", "--reward", "true"])),
         );
-        // What stands after `--` is never ours, not even when it looks so.
+        // Arguments after `--` are never xtask's own, even if they look like it.
         check("test -- --cuda setup", Ok((Task::Test, false, false, &["--cuda", "setup"])));
         check("test -- gae -- --nocapture", Ok((Task::Test, false, false, &["gae", "--", "--nocapture"])));
     }

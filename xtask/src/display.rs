@@ -1,5 +1,5 @@
-//! Is there a display that a window could open on? Asked before the window is, so that a machine without one gets a
-//! sentence and the headless demo instead of a failure.
+//! Checks whether there is a display that a window could open on. This is checked before a window is opened, so that a
+//! machine without a display gets a sentence and the headless demo instead of a failure.
 
 use std::env;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -13,14 +13,14 @@ enum Server {
     Wayland(PathBuf),
     /// X11 on this machine, by number.
     Local(u16),
-    /// X11 on another one, as with `ssh -X`.
+    /// X11 on another machine, as with `ssh -X`.
     Remote {
         host: String,
         number: u16,
     },
 }
 
-/// `Ok` if some display server answers; otherwise half a sentence that says what is the matter.
+/// `Ok` if a display server answers. Otherwise half a sentence that says what is wrong.
 pub fn reachable() -> Result<(), String> {
     if env::consts::OS != "linux" {
         return Ok(());
@@ -43,13 +43,13 @@ pub fn reachable() -> Result<(), String> {
     Err(format!("no display answers at {}", named.join(" or ")))
 }
 
-/// `WAYLAND_DISPLAY` is a socket's name in the runtime folder, or a whole path.
+/// `WAYLAND_DISPLAY` is the name of a socket in the runtime folder, or an absolute path.
 fn wayland_server(name: &str, runtime: Option<PathBuf>) -> Option<Server> {
     let path = PathBuf::from(name);
     if path.is_absolute() { Some(Server::Wayland(path)) } else { Some(Server::Wayland(runtime?.join(path))) }
 }
 
-/// `DISPLAY` is `[protocol/][host]:number[.screen]`; an empty host, or `unix`, is this machine.
+/// `DISPLAY` is `[protocol/][host]:number[.screen]`. An empty host or `unix` is this machine.
 fn x11_server(display: &str) -> Option<Server> {
     let (host, number) = display.rsplit_once(':')?;
     let number = number.split('.').next()?.parse().ok()?;
@@ -75,7 +75,7 @@ fn answers(server: &Server) -> bool {
     }
 }
 
-/// Linux's second way to a local X server, which needs no file.
+/// Linux's other socket of a local X server, which is not a file.
 #[cfg(target_os = "linux")]
 fn abstract_socket_answers(number: u16) -> bool {
     use std::os::linux::net::SocketAddrExt;
@@ -124,8 +124,9 @@ mod tests {
         assert!(!answers(&server));
         let listener = UnixListener::bind(&socket).unwrap();
         assert!(answers(&server));
-        // The socket's file outlives a server that was killed; it must not pass for one.
-        // Another test may be starting a process just now, whose copy of the listener lives until it becomes its program.
+        // The socket's file outlives a server that was killed. It must not count as a server.
+        //  Another test may be starting a process right now. That process holds a copy of the listener until it becomes
+        //  its program.
         drop(listener);
         let patience = Instant::now() + Duration::from_secs(10);
         while answers(&server) {

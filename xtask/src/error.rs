@@ -1,4 +1,4 @@
-//! What can go wrong before cargo takes over. Each is one sentence that ends in what to do.
+//! What can go wrong before cargo takes over. Each error is one sentence that ends in what to do.
 
 use std::fmt;
 use std::io;
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     /// The command line was not understood.
     Usage(String),
-    /// System packages are missing, and this user was not asked to have them installed.
+    /// System packages are missing, and neither root nor `--yes` allows xtask to install them.
     Packages { missing: Vec<String>, command: String },
-    /// The package manager was run and failed, or left something missing.
+    /// The package manager failed, or left something missing.
     Install { command: String, why: String },
     /// `LIBTORCH` or `LIBTORCH_USE_PYTORCH` points at something that cannot be used.
     Libtorch { variable: &'static str, why: String },
-    /// There is no libtorch for this machine among the pinned ones.
+    /// No libtorch is pinned for this machine.
     Platform(String),
     /// A download or its unpacking failed.
     Fetch { what: String, why: String },
@@ -27,7 +27,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: an I/O error with what was being done and where.
+    /// For `map_err`: an I/O error with what was being done, and where.
     pub fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |why| Error::File { doing, path, why }

@@ -22,7 +22,7 @@ import zlib
 
 CHUNK = 1 << 20
 UNREACHABLE = 3
-# To reach the host: short, because another way to get libtorch is waiting. To wait for more of a running download: long.
+# The wait for a host is short, because there is another way to get libtorch. The wait within a download is long.
 REACH_SECONDS = 5
 STALL_SECONDS = 30
 RESUMES = 8
@@ -75,8 +75,8 @@ class Bar:
 
 
 def download(url, path):
-    """Fetches `url` to `path`, by way of `path`.part, which a later call goes on from. Whole means: as long as the
-    server said it is."""
+    """Fetches `url` to `path`. What has arrived is kept in `path`.part, from which a later call continues. The file is
+    complete when it is as long as the server said."""
     part = path + ".part"
     bar = None
     for attempt in range(RESUMES + 1):
@@ -121,13 +121,13 @@ def download(url, path):
 def stretch_timeout(answer):
     """Once the host has answered, a slow line is no reason to give up."""
     sock = getattr(getattr(answer.fp, "raw", None), "_sock", None)
-    if sock is not None:  # No public way leads to it; without it a stall ends sooner and the download goes on anyway.
+    if sock is not None:  # There is no public way to it. Without it, a stall only ends sooner.
         sock.settimeout(STALL_SECONDS)
 
 
 def unpack(archive, folder, sha256, strip, rules):
-    """Unpacks the members that a `+` pattern names and no `-` pattern does. The archive's checksum is compared before
-    (`any`: there is none to compare), each member's CRC-32 while it is read."""
+    """Unpacks the members that a `+` pattern names and no `-` pattern does. The archive's checksum is compared
+    first (`any`: there is none to compare), and each member's CRC-32 while it is read."""
     name = os.path.basename(archive)
     if sha256 != "any":
         digest, bar = hashlib.sha256(), Bar(f"check {name[:24]}", os.path.getsize(archive))

@@ -1,11 +1,11 @@
-//! Finds libtorch, or makes a per-user copy of it, and tells cargo where it is.
+//! Finds libtorch, or makes a copy of it for this user, and tells cargo where it is.
 //!
-//! In this order: what `LIBTORCH` or `LIBTORCH_USE_PYTORCH` name; the cache of an earlier run; the official CPU archive;
-//! and, where that host cannot be reached or has nothing for this architecture, the wheels of PyTorch through pip.
+//! The order is: what `LIBTORCH` or `LIBTORCH_USE_PYTORCH` names; the cache of an earlier run; the official CPU
+//! archive. Where that host cannot be reached or has nothing for this architecture, pip fetches the wheels of PyTorch.
 //!
-//! A cached folder appears under its own name only when it is whole: it is made beside that name, listed in a manifest
-//! (see [`crate::manifest`]), and renamed. Two runs at once wait for each other at a lock file, which the system drops
-//! when its holder dies.
+//! A cached folder appears under its own name only when it is complete. It is made beside that name, listed in a
+//! manifest (see [`crate::manifest`]) and renamed. Two runs at once wait for each other at a lock file. The system
+//! releases the lock when its holder dies.
 
 use std::env;
 use std::ffi::OsString;
@@ -17,17 +17,17 @@ use crate::error::Error;
 use crate::manifest::{Flaw, Manifest};
 use crate::pins::{self, Keep, Wheel};
 
-/// Runs as `python3 -c FETCH verb …`: TLS, checksums and zip archives without a dependency of ours.
+/// Runs as `python3 -c FETCH verb …`. Python provides TLS, checksums and zip archives, so xtask needs no dependency.
 const FETCH: &str = include_str!("fetch.py");
 
-/// The exit status of [`FETCH`] where a host cannot be reached.
+/// The exit status of [`FETCH`] when a host cannot be reached.
 const UNREACHABLE: i32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
     /// Computes on the CPU; runs anywhere.
     Cpu,
-    /// With all CUDA libraries, for an NVIDIA GPU.
+    /// Has all CUDA libraries, for an NVIDIA GPU.
     Cuda,
 }
 
@@ -39,27 +39,27 @@ impl Flavour {
         }
     }
 
-    /// What torch-sys is to take as `LIBTORCH`: the folder with `lib` and `include` in it.
+    /// What torch-sys gets as `LIBTORCH`: the folder that contains `lib` and `include`.
     fn root(self, folder: &Path) -> PathBuf {
         match self {
             Flavour::Cpu => folder.to_owned(),
-            // `torch` lies beside `nvidia`, as in site-packages, so that the wheels' own run paths hold.
+            // `torch` lies beside `nvidia`, as in site-packages, so that the wheels' own run paths stay valid.
             Flavour::Cuda => folder.join("torch"),
         }
     }
 }
 
-/// A libtorch that is there and of the right version.
+/// A libtorch of the right version on this machine.
 #[derive(Debug)]
 pub enum Libtorch {
-    /// `LIBTORCH`, absolute and without links: torch-sys builds anew (two minutes) whenever this string changes.
+    /// `LIBTORCH`, absolute and without symbolic links. torch-sys rebuilds (two minutes) whenever this string changes.
     Folder(PathBuf),
     /// `LIBTORCH_USE_PYTORCH`: torch-sys asks Python.
     Python,
 }
 
 impl Libtorch {
-    /// Sets what torch-sys's build script reads, and clears what would mislead it.
+    /// Sets what torch-sys's build script reads, and removes what would mislead it.
     pub fn apply(&self, command: &mut Command) {
         match self {
             Libtorch::Folder(folder) => {
@@ -71,7 +71,7 @@ impl Libtorch {
         }
     }
 
-    /// The same for a shell.
+    /// The same setting as a line for a shell.
     pub fn shell_line(&self) -> String {
         match self {
             Libtorch::Folder(folder) => {
@@ -92,12 +92,12 @@ pub fn resolve(flavour: Flavour) -> Result<Libtorch, Error> {
     }
     let base = cache_base()?;
     fs::create_dir_all(&base).map_err(Error::file("make the folder", &base))?;
-    // Without links, so that the environment variable is the same string however the cache was reached.
+    // Symbolic links are resolved, so that the variable is the same string however the cache was reached.
     let base = base.canonicalize().map_err(Error::file("open the folder", &base))?;
     let folder = base.join(format!("libtorch-{}-{}", pins::VERSION, flavour.name()));
     if Manifest::check(&title(flavour), &folder).is_err() {
         let _lock = lock(&base)?;
-        // Whoever held the lock may have done the work meanwhile.
+        // Another run may have done the work while this one waited for the lock.
         match Manifest::check(&title(flavour), &folder) {
             Ok(()) => {}
             Err(flaw) => make(flavour, &base, &folder, &flaw)?,
@@ -106,7 +106,7 @@ pub fn resolve(flavour: Flavour) -> Result<Libtorch, Error> {
     Ok(Libtorch::Folder(flavour.root(&folder)))
 }
 
-/// An environment variable, where it says something: an empty one counts as unset.
+/// The value of an environment variable. An empty one counts as unset.
 fn set(variable: &str) -> Option<OsString> {
     env::var_os(variable).filter(|value| !value.is_empty())
 }
@@ -123,7 +123,7 @@ fn cache_base() -> Result<PathBuf, Error> {
     Ok(Path::new(&home).join(".cache").join("flipside"))
 }
 
-/// Takes the lock that guards the cache; it is let go when the file is dropped.
+/// Takes the lock that guards the cache. Dropping the file releases it.
 fn lock(base: &Path) -> Result<File, Error> {
     let path = base.join("libtorch.lock");
     let file = File::options().create(true).append(true).open(&path).map_err(Error::file("open", &path))?;
@@ -136,12 +136,12 @@ fn lock(base: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-// ---- What the environment names ---------------------------------------------------------------------------------------
+// ---- What the environment names ----
 
 fn given_folder(folder: &Path) -> Result<Libtorch, Error> {
     let bad = |why: String| Error::Libtorch { variable: "LIBTORCH", why };
     let folder = folder.canonicalize().map_err(|why| bad(format!("{} cannot be opened ({why})", folder.display())))?;
-    // LIBTORCH_LIB and LIBTORCH_INCLUDE may name other places; then torch-sys is the judge.
+    // LIBTORCH_LIB and LIBTORCH_INCLUDE may name other places. Then torch-sys does the checking.
     if set("LIBTORCH_LIB").is_none() && set("LIBTORCH_INCLUDE").is_none() {
         if !folder.join("lib/libtorch_cpu.so").is_file() && !folder.join("lib/libtorch_cpu.dylib").is_file() {
             return Err(bad(format!("{} holds no lib/libtorch_cpu.so", folder.display())));
@@ -157,7 +157,7 @@ fn given_folder(folder: &Path) -> Result<Libtorch, Error> {
 }
 
 fn given_python() -> Result<Libtorch, Error> {
-    // torch-sys calls `python` in a virtual environment and `python3` elsewhere; so does this.
+    // torch-sys calls `python` in a virtual environment and `python3` elsewhere. So does this.
     let python = if env::var_os("VIRTUAL_ENV").is_some() { "python" } else { "python3" };
     let bad = |why: String| Error::Libtorch { variable: "LIBTORCH_USE_PYTORCH", why };
     match fetch(python, &["torch-version"])? {
@@ -170,14 +170,15 @@ fn given_python() -> Result<Libtorch, Error> {
     }
 }
 
-/// Whether `tch` binds this version; `+cpu` or `+cu130` after it does not matter. torch-sys knows the same way out.
+/// Whether `tch` binds this version. A suffix such as `+cpu` or `+cu130` does not matter.
+/// `LIBTORCH_BYPASS_VERSION_CHECK`, which torch-sys also reads, accepts any version.
 fn accepted(version: &str) -> bool {
     version.split('+').next() == Some(pins::VERSION) || env::var_os("LIBTORCH_BYPASS_VERSION_CHECK").is_some()
 }
 
-/// The version that the headers in `include` are of.
+/// The version of the headers in `include`.
 fn header_version(include: &Path) -> Option<String> {
-    // The second is where it stood up to 2.9.
+    // Up to version 2.9 the header stood at the second path.
     ["torch/headeronly/version.h", "torch/csrc/api/include/torch/version.h"]
         .iter()
         .filter_map(|file| fs::read_to_string(include.join(file)).ok())
@@ -192,9 +193,9 @@ fn version_in_header(text: &str) -> Option<String> {
     Some(format!("{}.{}.{}", number("MAJOR")?, number("MINOR")?, number("PATCH")?))
 }
 
-// ---- Making the cache -------------------------------------------------------------------------------------------------
+// ---- Making the cache ----
 
-/// Makes `folder` anew. Runs under the lock.
+/// Makes `folder` from scratch. The caller holds the lock.
 fn make(flavour: Flavour, base: &Path, folder: &Path, flaw: &Flaw) -> Result<(), Error> {
     let arch = env::consts::ARCH;
     if env::consts::OS != "linux" || pins::WHEELS[0].sha256(arch).is_none() {
@@ -229,7 +230,7 @@ fn make(flavour: Flavour, base: &Path, folder: &Path, flaw: &Flaw) -> Result<(),
     Ok(())
 }
 
-/// The official archive. The error is a reason to take the wheels instead.
+/// Takes the official archive. An error is a reason to take the wheels instead.
 fn from_archive(downloads: &Path, into: &Path) -> Result<(), String> {
     if env::consts::ARCH != "x86_64" {
         return Err(format!("there is none for {}", env::consts::ARCH));
@@ -244,7 +245,7 @@ fn from_archive(downloads: &Path, into: &Path) -> Result<(), String> {
     take_archive(&archive, into)
 }
 
-/// Unpacks the official archive, if it is what it should be.
+/// Unpacks the official archive, if it is the expected build.
 fn take_archive(archive: &Path, into: &Path) -> Result<(), String> {
     unpack(archive, into, "any", &pins::ARCHIVE_KEEPS).map_err(|error| error.to_string())?;
     let build = fs::read_to_string(into.join("build-version")).unwrap_or_default();
@@ -254,7 +255,8 @@ fn take_archive(archive: &Path, into: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The wheels: downloaded and checked by pip, checked again here (they may have lain since), and unpacked.
+/// Takes the wheels. pip downloads and checks them. They are checked again here, because they may be from an earlier
+/// run, and unpacked.
 fn from_wheels(flavour: Flavour, downloads: &Path, into: &Path) -> Result<(), Error> {
     clear(into)?;
     let chosen: Vec<(&Wheel, Keep)> = pins::WHEELS
@@ -273,15 +275,15 @@ fn from_wheels(flavour: Flavour, downloads: &Path, into: &Path) -> Result<(), Er
         unpack(&file, into, wheel.sha256(arch).unwrap_or_default(), keep)?;
     }
     if flavour == Flavour::Cpu {
-        // The wheel's libtorch.so holds no code and names every CUDA library as needed. In its place the linker gets a
-        // script that leads `-ltorch` to where the code is; nothing looks for libtorch.so at run time.
+        // The wheel's libtorch.so contains no code and lists every CUDA library as needed. A linker script takes its
+        // place. It leads `-ltorch` to the library with the code. Nothing looks for libtorch.so at run time.
         let script = into.join("lib/libtorch.so");
         fs::write(&script, "INPUT(libtorch_cpu.so)\n").map_err(Error::file("write", &script))?;
     }
     Ok(())
 }
 
-/// pip's requirements file, one pinned wheel a line; with hashes in it pip takes nothing else.
+/// pip's requirements file, one pinned wheel a line. Because it contains hashes, pip accepts nothing else.
 fn requirements_text(wheels: &[(&Wheel, Keep)], arch: &str) -> String {
     wheels
         .iter()
@@ -293,7 +295,8 @@ fn requirements_text(wheels: &[(&Wheel, Keep)], arch: &str) -> String {
 
 fn pip_download(requirements: &Path, downloads: &Path, arch: &str) -> Result<(), Error> {
     let mut pip = Command::new("python3");
-    // One Python's wheel for every Python: only the libraries in it are wanted. pip matches each platform tag exactly.
+    // One Python version's wheel serves every Python, because only its libraries are used. pip matches each platform
+    // tag exactly.
     pip.args(["-m", "pip", "download", "--no-deps", "--require-hashes", "--no-cache-dir", "--only-binary=:all:"])
         .args(["--implementation", "cp", "--python-version", "3.11"])
         .arg(format!("--platform=manylinux2014_{arch}"))
@@ -305,9 +308,9 @@ fn pip_download(requirements: &Path, downloads: &Path, arch: &str) -> Result<(),
         .arg(downloads)
         .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
         .env("PIP_REQUIRE_VIRTUALENV", "0")
-        // Go on with a broken download instead of starting over, where pip can (25.1 and newer).
+        // Resume a broken download instead of starting over, where pip can (25.1 and newer).
         .env("PIP_RESUME_RETRIES", "8")
-        // stdout is for `setup`'s answer.
+        // stdout is reserved for the output of `setup`.
         .stdout(std::io::stderr());
     let status = pip.status().map_err(|why| Error::Program { program: "python3".to_owned(), why })?;
     if status.success() {
@@ -323,7 +326,7 @@ fn pip_download(requirements: &Path, downloads: &Path, arch: &str) -> Result<(),
     Err(Error::Fetch { what: "PyTorch's wheels".to_owned(), why: why.to_owned() })
 }
 
-/// The file that pip made for `wheel`: a name's `-` is `_` there, and tags follow the version.
+/// The file that pip wrote for `wheel`. A `-` in the name is `_` there, and tags follow the version.
 fn wheel_file(downloads: &Path, wheel: &Wheel) -> Result<PathBuf, Error> {
     let start = format!("{}-{}-", wheel.name.replace('-', "_"), wheel.version);
     fs::read_dir(downloads)
@@ -349,7 +352,7 @@ fn unpack(archive: &Path, into: &Path, sha256: &str, keep: &Keep) -> Result<(), 
     }
 }
 
-/// Removes a folder and all in it, where there is one.
+/// Removes a folder and everything in it, if it exists.
 fn clear(folder: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(folder) {
         Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", folder)(why)),
@@ -359,13 +362,13 @@ fn clear(folder: &Path) -> Result<(), Error> {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    /// With what was printed.
+    /// With what was printed on stdout.
     Done(String),
     Unreachable(String),
     Failed(String),
 }
 
-/// Runs [`FETCH`]; its progress is seen, its last word is read.
+/// Runs [`FETCH`]. Its progress is shown, and its stdout is returned.
 fn fetch(python: &str, words: &[&str]) -> Result<Outcome, Error> {
     outcome(python, Command::new(python).args(["-c", FETCH]).args(words))
 }
@@ -390,7 +393,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder of its own for one test; gone when dropped.
+    /// A temporary folder for one test, removed when dropped.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -468,7 +471,7 @@ mod tests {
     fn a_host_that_cannot_be_reached_is_told_from_one_that_refuses() {
         let folder = Folder::new("refused");
         let file = folder.0.join("libtorch.zip");
-        // A port that was free a moment ago: nobody listens there.
+        // A port that was free a moment ago, so nothing listens on it.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}/libtorch.zip");
         let outcome = python(FETCH, &["download", &url, &file.to_string_lossy()]);
@@ -499,7 +502,7 @@ print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())";
         assert!(into.join("include/torch/torch.h").exists());
         assert!(!into.join("lib/libtorch_cuda.so").exists() && !into.join("__init__.py").exists());
 
-        // Cut short, or of another checksum: refused and thrown away, with a checksum to compare and without.
+        // An archive that is cut short is refused and deleted, whether or not there is a checksum to compare with.
         for checksum in [sha256.as_str(), "any"] {
             made();
             let half = fs::metadata(&archive).unwrap().len() / 2;
@@ -508,7 +511,7 @@ print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())";
             assert!(error.contains("thrown away"), "{error}");
             assert!(!archive.exists());
         }
-        // One bit changed in the middle of a member, and no checksum: its CRC-32 tells.
+        // One bit in the middle of a member is changed, and there is no checksum. The member's CRC-32 shows it.
         made();
         let mut bytes = fs::read(&archive).unwrap();
         bytes[300] ^= 1;

@@ -1,10 +1,10 @@
-//! `cargo xtask`: from a clone to a running desk, or to a tested tree, in one command.
+//! `cargo xtask`: one command from a clone to a running desk, or to a tested tree.
 //!
-//! Flipside needs three things that cargo cannot fetch: libtorch (see [`libtorch`]), a handful of system libraries (see
-//! [`system`]), and a display to open its window on (see [`display`]). This program sees to them, then hands over to
-//! cargo with cargo's own output left alone. It uses the standard library alone, so that it is there within seconds of
-//! the first command; the downloading, which wants TLS, checksums and zip archives, is a small Python script
-//! (`fetch.py`), because Python is needed for pip anyway.
+//! Flipside needs three things that cargo cannot fetch: libtorch (see [`libtorch`]), a few system libraries (see
+//! [`system`]), and a display to open its window on (see [`display`]). This program provides or checks them, then hands
+//! over to cargo and leaves cargo's output as it is. It uses the standard library alone, so it is built within seconds
+//! of the first command. Downloading needs TLS, checksums and zip archives. A small Python script (`fetch.py`) does it,
+//! because Python is needed for pip anyway.
 
 mod args;
 mod display;
@@ -41,7 +41,7 @@ fn execute(invocation: &Invocation) -> Result<ExitCode, Error> {
         }
         Task::Setup => {
             let libtorch = set_up(invocation, Purpose::Test)?;
-            // The one line on stdout, for `eval "$(cargo xtask setup)"`: cargo itself can be called after it.
+            // The only line on stdout, for `eval "$(cargo xtask setup)"`. After that, cargo can be called directly.
             println!("{}", libtorch.shell_line());
             Ok(ExitCode::SUCCESS)
         }
@@ -59,8 +59,8 @@ fn execute(invocation: &Invocation) -> Result<ExitCode, Error> {
     }
 }
 
-/// Opens the desk; where there is no display, says so and runs the headless demo instead. Arguments after `--` go to
-/// `flipside` as they are, and then it is for them to say whether a window is wanted.
+/// Opens the desk. Without a display, it says so and runs the headless demo instead. Arguments after `--` go to
+/// `flipside` unchanged. Then the arguments decide whether a window opens.
 fn run(invocation: &Invocation) -> Result<ExitCode, Error> {
     let mut rest = invocation.rest.clone();
     let wants_window = rest.first().is_none_or(|first| first.starts_with('-'));
@@ -80,7 +80,7 @@ fn run(invocation: &Invocation) -> Result<ExitCode, Error> {
     Err(steps::become_flipside(&rest))
 }
 
-/// System packages first: they are quick to ask for and the long download should not end in a question.
+/// System packages come first: checking them is quick, and the long download should not end in a question.
 fn set_up(invocation: &Invocation, purpose: Purpose) -> Result<Libtorch, Error> {
     system::ensure(purpose, invocation.yes)?;
     let flavour = if invocation.cuda { Flavour::Cuda } else { Flavour::Cpu };

@@ -1,9 +1,11 @@
-//! The list of what a cached libtorch folder holds, written last, by which a whole folder is told from a half one.
+//! The list of what a cached libtorch folder contains. It is written last, so it tells a complete folder from a partial
+//! one.
 //!
-//! A folder is taken as whole only if its manifest is there, complete, made by the same recipe, and every file on it
-//! has the size it had. That costs one `stat` a file (some 30 ms), so it is done on every run; a disk that filled up, a
-//! killed unpacking, a file cut short or a clean-up that went too far all show, and the folder is made again. It does
-//! not show changed bytes under an unchanged size: the checksums were for the way here.
+//! A folder counts as complete only if its manifest exists, is complete, has the current recipe, and every file on it
+//! has the listed size. The check costs one `stat` a file (some 30 ms), so it runs every time. It notices a disk that
+//! filled up, unpacking that was killed, a file that was cut short, and a clean-up that removed too much. The folder is
+//! then made again. It does not notice changed bytes in a file of unchanged size: the checksums guard the download
+//! only.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,26 +13,26 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Its name, inside the folder that it describes.
+/// The manifest's name inside the folder that it describes.
 pub const NAME: &str = "flipside-manifest.txt";
 
-/// The layout of the folder: raise it when other files are kept, and caches made before are made again.
+/// The layout of the folder. Raise it when other files are kept: caches that were made before are then made again.
 const RECIPE: &str = "flipside libtorch cache, recipe 1";
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// What is in the folder, such as `2.11.0 cpu`.
     title: String,
-    /// Path inside the folder (with `/`), and size in bytes.
+    /// Path inside the folder (with `/`) → size in bytes.
     files: BTreeMap<String, u64>,
 }
 
 /// Why a folder cannot be used as it is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// No manifest: never finished, or not made by this program.
+    /// There is no manifest: the folder was never finished, or this program did not make it.
     Unfinished,
-    /// A manifest that is cut short, of another recipe, or for something else.
+    /// The manifest is cut short, of another recipe, or for something else.
     Foreign,
     Missing(String),
     Size {
@@ -70,7 +72,7 @@ impl Manifest {
         Ok(Manifest { title: title.to_owned(), files })
     }
 
-    /// Puts the manifest into `folder`: under another name, onto the disk, and only then under its own.
+    /// Writes the manifest into `folder`: first under another name, synced to disk, then renamed.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         let unfinished = folder.join(format!("{NAME}.part"));
         let mut file = File::create(&unfinished)?;
@@ -79,7 +81,7 @@ impl Manifest {
         fs::rename(&unfinished, folder.join(NAME))
     }
 
-    /// Whether `folder` holds, whole, what `title` stands for.
+    /// Checks that `folder` holds everything that `title` stands for.
     pub fn check(title: &str, folder: &Path) -> Result<(), Flaw> {
         let text = fs::read_to_string(folder.join(NAME)).map_err(|_| Flaw::Unfinished)?;
         let manifest = Manifest::parse(&text).filter(|manifest| manifest.title == title).ok_or(Flaw::Foreign)?;
@@ -101,7 +103,7 @@ impl Manifest {
         text
     }
 
-    /// `None` unless every line is there, down to the count at the end.
+    /// `None` unless every line is present, down to the count at the end.
     fn parse(text: &str) -> Option<Manifest> {
         let mut lines = text.lines();
         if lines.next()? != RECIPE {
@@ -124,7 +126,7 @@ impl Manifest {
 mod tests {
     use super::*;
 
-    /// A folder of its own for one test, with two files and a manifest; gone when dropped.
+    /// A temporary folder for one test, with two files and a manifest; removed when dropped.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -155,7 +157,7 @@ mod tests {
         let folder = Folder::new("whole");
         assert_eq!(folder.check(), Ok(()));
         assert_eq!(Manifest::check("2.11.0 cuda", &folder.0), Err(Flaw::Foreign));
-        // Python, say, may leave a file of its own: more than was listed is no flaw.
+        // Python, for example, may leave files of its own. A file that is not listed is no flaw.
         fs::write(folder.0.join("lib/other.so"), "").unwrap();
         assert_eq!(folder.check(), Ok(()));
     }
@@ -184,7 +186,7 @@ mod tests {
         let folder = Folder::new("manifest");
         let text = fs::read_to_string(folder.0.join(NAME)).unwrap();
         assert!(Manifest::parse(&text).is_some());
-        // The last byte is the newline after the count, which changes nothing.
+        // The last byte is the newline after the count, which does not matter.
         for length in 0..text.len() - 1 {
             assert_eq!(Manifest::parse(&text[..length]), None, "cut after {length} bytes");
         }

@@ -1,37 +1,37 @@
-//! What is fetched, to the version and the checksum.
+//! What is fetched, with its version and checksum.
 //!
-//! `tch` 0.24 binds libtorch 2.11.0 and no other. It is had in one of two ways.
+//! `tch` 0.24 binds libtorch 2.11.0 and no other. There are two sources.
 //!
-//! 1. The official CPU archive. No checksum is published beside it, so it is held to what it says of itself: it comes
-//!    over HTTPS, every member's CRC-32 must agree, and its `build-version` must be [`ARCHIVE_BUILD`].
-//! 2. The wheels of PyTorch, through pip and hence through whatever index or mirror pip is set up for. Only the shared
-//!    libraries and headers in them matter, so one Python version's wheel (cp311) serves every Python, and one SHA-256
-//!    an architecture pins each. The wheel is a CUDA build, yet its `libtorch_cpu.so` needs only two small CUDA
-//!    libraries beside it, and neither a GPU nor a driver.
+//! 1. The official CPU archive. No checksum is published for it, so it is checked against itself: it comes over HTTPS,
+//!    every member's CRC-32 must agree, and its `build-version` must be [`ARCHIVE_BUILD`].
+//! 2. The wheels of PyTorch, through pip and whatever index or mirror pip is set up for. Only their shared libraries
+//!    and headers are used, so the wheel of one Python version (cp311) serves every Python. It is pinned by one SHA-256
+//!    an architecture. The wheel is a CUDA build, but its `libtorch_cpu.so` needs only two small CUDA libraries beside
+//!    it, and neither a GPU nor a driver.
 
 /// The libtorch that `tch` 0.24 binds.
 pub const VERSION: &str = "2.11.0";
 
-/// The official CPU archive. x86-64 alone has one.
+/// The official CPU archive. It exists for x86-64 only.
 pub const ARCHIVE: &str = "https://download.pytorch.org/libtorch/cpu/libtorch-shared-with-deps-2.11.0%2Bcpu.zip";
 
-/// What the file `build-version` in [`ARCHIVE`] must say.
+/// What the file `build-version` in [`ARCHIVE`] must contain.
 pub const ARCHIVE_BUILD: &str = "2.11.0+cpu";
 
-/// Members of [`ARCHIVE`] that are kept: no static libraries, nothing that wants a Python.
+/// Members of [`ARCHIVE`] that are kept: no static libraries, nothing that needs Python.
 pub const ARCHIVE_KEEPS: Keep = Keep {
     strip: "libtorch/",
     keep: &["libtorch/build-version", "libtorch/lib/*.so*", "libtorch/include/*"],
     drop: &["libtorch/lib/libtorch_python*", "libtorch/lib/libshm*"],
 };
 
-/// Which members of an archive are unpacked, and to where. In a pattern `*` stands for any characters, `/` among them.
+/// Which members of an archive are unpacked, and to where. In a pattern, `*` stands for any characters, including `/`.
 #[derive(Debug, Clone, Copy)]
 pub struct Keep {
-    /// Taken off the front of a member's name.
+    /// This is removed from the front of a member's name.
     pub strip: &'static str,
     pub keep: &'static [&'static str],
-    /// Stronger than `keep`.
+    /// Overrides `keep`.
     pub drop: &'static [&'static str],
 }
 
@@ -42,7 +42,7 @@ pub struct Wheel {
     pub version: &'static str,
     pub x86_64: &'static str,
     pub aarch64: &'static str,
-    /// In the CPU build: what is kept, if anything.
+    /// What the CPU build keeps of it, if anything.
     pub cpu: Option<Keep>,
 }
 
@@ -56,7 +56,7 @@ impl Wheel {
         }
     }
 
-    /// In the CUDA build everything stays where the wheels' run paths (`$ORIGIN/../../nvidia/…/lib`) look for it.
+    /// In the CUDA build everything stays where the wheels' run paths (`$ORIGIN/../../nvidia/…/lib`) expect it.
     pub fn cuda(&self) -> Keep {
         match self.name {
             "torch" => Keep {
@@ -69,8 +69,8 @@ impl Wheel {
     }
 }
 
-/// PyTorch's wheel and those of its dependencies that hold libraries, in the versions that it asks for itself. What it
-/// asks for besides (triton, sympy, …) is of use to Python alone.
+/// PyTorch's wheel and those of its dependencies that contain libraries, in the versions that it requires. Its other
+/// dependencies (triton, sympy, …) are of use to Python only.
 pub const WHEELS: &[Wheel] = &[
     Wheel {
         name: "torch",
@@ -80,7 +80,7 @@ pub const WHEELS: &[Wheel] = &[
         cpu: Some(Keep {
             strip: "torch/",
             keep: &["torch/lib/*.so*", "torch/include/*"],
-            // libtorch.so names every CUDA library there is; a linker script takes its place (see `libtorch`).
+            // libtorch.so lists every CUDA library. A linker script takes its place (see `libtorch`).
             drop: &[
                 "torch/lib/libtorch.so",
                 "torch/lib/*cuda*",

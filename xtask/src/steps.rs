@@ -1,5 +1,5 @@
-//! The calls of cargo. The program is built with the profile `release`. Tests and lints take the profile `ci`, which is as optimised, because
-//! they simulate and train, and which checks assertions and overflow.
+//! The calls of cargo. The program is built with the profile `release`. Tests and lints use the profile `ci`. It is
+//! optimised like `release`, because tests simulate and train, and it checks assertions and overflow.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,18 +12,18 @@ use crate::args::Depth;
 use crate::error::Error;
 use crate::libtorch::Libtorch;
 
-/// The cargo that runs this program, so that both use one toolchain.
+/// The cargo that started this program, so that both use one toolchain.
 pub fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// The folder of the workspace, wherever this was called from.
+/// The folder of the workspace, wherever xtask was called from.
 fn root() -> &'static Path {
-    // xtask/ lies directly in it.
+    // `xtask/` lies directly in it.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// Where cargo puts `flipside`. This program lies at `target/debug/xtask`, wherever `target` was set to be.
+/// Where cargo puts `flipside`. This program lies at `target/debug/xtask`, wherever `target` is.
 pub fn binary() -> Result<PathBuf, Error> {
     binary_of("release")
 }
@@ -43,7 +43,7 @@ pub fn build(libtorch: &Libtorch) -> Result<(), Error> {
     if status.success() { Ok(()) } else { Err(Error::Step("the build")) }
 }
 
-/// Becomes `flipside`, with its signals and its exit status. Returns only if that fails.
+/// Replaces this process by `flipside`, which keeps its signals and exit status. Returns only if that fails.
 pub fn become_flipside(words: &[String]) -> Error {
     match binary() {
         Ok(program) => {
@@ -54,8 +54,8 @@ pub fn become_flipside(words: &[String]) -> Error {
     }
 }
 
-/// Everything that must hold before a change is shared. All steps are run, also after one failed, so that one look
-/// shows all there is to do. With `words` it is `cargo test` with these alone.
+/// Everything that must hold before a change is shared. All steps run even after one failed, so that one run shows
+/// everything there is to do. With `words`, it is `cargo test` with these alone.
 pub fn test(libtorch: &Libtorch, depth: Depth, words: &[String]) -> Result<ExitCode, Error> {
     let mut tests = cargo_command(libtorch, &["test", "--profile", "ci", "--workspace"]);
     tests.args(words);
@@ -67,9 +67,9 @@ pub fn test(libtorch: &Libtorch, depth: Depth, words: &[String]) -> Result<ExitC
     let mut docs = cargo_command(libtorch, &["doc", "--profile", "ci", "--workspace", "--no-deps"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     let lints = ["clippy", "--profile", "ci", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    // What a user of the environments alone builds: neither a graphics device nor rapier.
+    // What someone who uses only the environments builds: neither a graphics device nor rapier.
     let bare = ["check", "--profile", "ci", "--package", "flipside-envs", "--no-default-features"];
-    // The loader must find libtorch through the binary alone: no variable of this environment may help.
+    // The loader must find libtorch by the binary's run path alone, without help from the environment.
     let mut start = Command::new(binary_of("ci")?);
     start.arg("--version").env_clear();
     let mut steps = vec![
@@ -98,7 +98,8 @@ pub fn test(libtorch: &Libtorch, depth: Depth, words: &[String]) -> Result<ExitC
         let begun = Instant::now();
         let passed = match command.status() {
             Ok(status) => {
-                // An exit code was explained by whoever gave it; a signal (out of memory, say) was not.
+                // A program that ends with an exit code has said why. One that a signal ended (out of memory, say) has
+                // not.
                 if status.code().is_none() {
                     eprintln!("xtask: {name}: {status}");
                 }
@@ -122,7 +123,7 @@ fn cargo_command(libtorch: &Libtorch, words: &[&str]) -> Command {
     command
 }
 
-/// Takes out the library folders that `cargo run` put in front for this program, lest they hide a wrong run path.
+/// Removes the library folders that `cargo run` added for this program, because they could hide a wrong run path.
 fn clean(command: &mut Command) -> &mut Command {
     let Some(path) = env::var_os("LD_LIBRARY_PATH") else { return command };
     let target = binary().ok().and_then(|program| Some(program.parent()?.parent()?.to_owned()));

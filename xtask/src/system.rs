@@ -1,7 +1,7 @@
-//! System libraries and programs that cargo cannot fetch: which are missing, and the one command that installs them.
+//! System libraries and programs that cargo cannot fetch: which are missing, and the command that installs them.
 //!
-//! What counts is whether the dynamic loader would find a library, not whether a package is on record: a driver may
-//! have come by other ways. So the loader's own cache (`ldconfig -p`) is asked, and then its usual folders.
+//! What counts is whether the dynamic loader would find a library, not whether a package is installed: a driver may
+//! come from elsewhere. So the loader's own cache (`ldconfig -p`) is read, and then its usual folders.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -13,16 +13,16 @@ use std::process::{Command, Stdio};
 
 use crate::error::Error;
 
-/// What the program is wanted for; each needs more than the one before.
+/// What the program is needed for. Each purpose needs more than the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// To compile and link it.
     Build,
-    /// To run it without a window: films are rendered too.
+    /// To run it without a window. Films are rendered then too.
     Headless,
     /// To open the desk.
     Desk,
-    /// To run every test, that of the real window included.
+    /// To run every test, including that of the real window.
     Test,
 }
 
@@ -30,22 +30,22 @@ pub enum Purpose {
 enum Probe {
     /// A shared library that is opened by this name at run time.
     Library(&'static str),
-    /// A program on the `PATH`.
+    /// A program on `PATH`.
     Program(&'static str),
     /// What cargo's C++ build scripts call: `$CXX`, else `c++`.
     CppCompiler,
-    /// A Vulkan driver whose library is there, be it a software one.
+    /// A Vulkan driver whose library exists, possibly a software driver.
     VulkanDriver,
     /// A subcommand of cargo that comes as a component of the toolchain.
     Component(&'static str),
 }
 
-/// One thing that is needed, and the packages that bring it.
+/// One thing that is needed, and the packages that provide it.
 struct Need {
     what: &'static str,
     probe: Probe,
     from: Purpose,
-    /// Debian and Ubuntu, Fedora, Arch.
+    /// The packages on Debian and Ubuntu, Fedora, Arch.
     packages: [&'static str; 3],
 }
 
@@ -56,7 +56,7 @@ const fn need(what: &'static str, probe: Probe, from: Purpose, packages: [&'stat
 use Probe::{Component, CppCompiler, Library, Program, VulkanDriver};
 use Purpose::{Build, Desk, Headless, Test};
 
-/// The libraries are those that wgpu, winit and its keyboard code open by name while the program starts.
+/// The libraries are those that wgpu, winit and its keyboard code open by name at start-up.
 const NEEDS: &[Need] = &[
     need("a C++ compiler", CppCompiler, Build, ["g++", "gcc-c++", "gcc"]),
     need(
@@ -85,7 +85,7 @@ const NEEDS: &[Need] = &[
     need("clippy", Component("clippy"), Test, ["", "", ""]),
 ];
 
-/// Makes sure that everything for `purpose` is there. Where something is not, root (or anyone who said `--yes`) has it
+/// Makes sure that everything for `purpose` is there. If something is missing, root (or anyone who gave `--yes`) has it
 /// installed; everyone else is told the command.
 pub fn ensure(purpose: Purpose, yes: bool) -> Result<(), Error> {
     let missing = lacking(purpose);
@@ -110,7 +110,7 @@ pub fn ensure(purpose: Purpose, yes: bool) -> Result<(), Error> {
     };
     let mut status = run(&command)?;
     if !status.success() && Manager::here() == Manager::Apt {
-        // Package lists that are out of date name files that are gone.
+        // Outdated package lists name files that no longer exist.
         let retry = install_command(&missing, Manager::Apt, true, root);
         eprintln!("xtask: again, with fresh package lists: {retry}");
         status = run(&retry)?;
@@ -134,7 +134,7 @@ fn lacking(purpose: Purpose) -> Vec<&'static Need> {
         .iter()
         .filter(|need| need.from <= purpose)
         .filter(|need| match need.probe {
-            // Elsewhere than on Linux windows and GPUs are reached by other ways.
+            // On other systems than Linux, windows and GPUs are reached in other ways.
             Library(_) | VulkanDriver | Program(_) if env::consts::OS != "linux" => false,
             Library(name) => !loader.finds(name),
             Program(name) => !on_path(name),
@@ -145,7 +145,7 @@ fn lacking(purpose: Purpose) -> Vec<&'static Need> {
         .collect()
 }
 
-// ---- Looking ----------------------------------------------------------------------------------------------------------
+// ---- Finding what is missing ----
 
 /// What the dynamic loader knows.
 struct Loader {
@@ -155,7 +155,7 @@ struct Loader {
 
 impl Loader {
     fn ask() -> Loader {
-        // /sbin is not on the PATH of every user.
+        // /sbin is not on every user's PATH.
         let listing = ["ldconfig", "/sbin/ldconfig", "/usr/sbin/ldconfig"]
             .iter()
             .find_map(|program| Command::new(program).arg("-p").output().ok())
@@ -176,8 +176,8 @@ impl Loader {
     }
 }
 
-/// The names in the output of `ldconfig -p` that a program of this architecture can open: a line is
-/// `libvulkan.so.1 (libc6,x86-64) => /lib/x86_64-linux-gnu/libvulkan.so.1`, and 32-bit libraries lack the second word.
+/// The names in the output of `ldconfig -p` that a program of this architecture can open. A line is `libvulkan.so.1
+/// (libc6,x86-64) => /lib/x86_64-linux-gnu/libvulkan.so.1`. 32-bit libraries lack the second word in parentheses.
 fn parse_ldconfig(listing: &str, arch: &str) -> BTreeSet<String> {
     let tag = match arch {
         "x86_64" => "x86-64",
@@ -210,7 +210,7 @@ fn cargo_has(subcommand: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Every driver manifest that the Vulkan loader would read, in the places that it documents.
+/// Every driver manifest that the Vulkan loader would read, in the places that its documentation lists.
 fn vulkan_manifests() -> Vec<PathBuf> {
     for variable in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
         if let Some(files) = env::var_os(variable).filter(|files| !files.is_empty()) {
@@ -237,17 +237,17 @@ fn json_files(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.extension() == Some(OsStr::new("json"))).collect()
 }
 
-/// Whether the library that a driver manifest names can be opened; manifests outlive their drivers.
+/// Whether the library that a driver manifest names can be opened. Manifests outlive their drivers.
 fn driver_is_there(manifest: &Path, loader: &Loader) -> bool {
     let Some(library) = fs::read_to_string(manifest).ok().as_deref().and_then(library_path) else { return false };
     if !library.contains('/') {
         return loader.finds(&library);
     }
-    // A path with a folder in it is relative to the manifest (and `join` leaves an absolute one as it is).
+    // A path with a folder in it is relative to the manifest (`join` leaves an absolute one as it is).
     manifest.parent().is_some_and(|folder| folder.join(library).is_file())
 }
 
-/// `ICD.library_path` of a driver manifest; a whole JSON reader for one string would be out of proportion.
+/// `ICD.library_path` of a driver manifest. A whole JSON reader for one string would be too much.
 fn library_path(json: &str) -> Option<String> {
     let (_, after) = json.split_once("\"library_path\"")?;
     let (_, after) = after.split_once(':')?;
@@ -256,7 +256,7 @@ fn library_path(json: &str) -> Option<String> {
     Some(value.replace("\\/", "/"))
 }
 
-// ---- Installing -------------------------------------------------------------------------------------------------------
+// ---- Installing ----
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manager {
@@ -266,14 +266,14 @@ enum Manager {
 }
 
 impl Manager {
-    /// Debian's where none is known: its names are the best hint then.
+    /// Debian's where no manager is found: its package names are the best hint then.
     fn here() -> Manager {
         let known = [("apt-get", Manager::Apt), ("dnf", Manager::Dnf), ("pacman", Manager::Pacman)];
         known.iter().find(|(program, _)| on_path(program)).map_or(Manager::Apt, |(_, manager)| *manager)
     }
 }
 
-/// The one line for a shell that brings all of `missing`.
+/// The shell command that installs everything in `missing`.
 fn install_command(missing: &[&Need], manager: Manager, refresh: bool, root: bool) -> String {
     let (column, install) = match manager {
         Manager::Apt => (0, "apt-get install -y"),
@@ -304,7 +304,7 @@ fn install_command(missing: &[&Need], manager: Manager, refresh: bool, root: boo
     commands.join(" && ")
 }
 
-/// A fresh container image ships without package lists.
+/// Whether there are no package lists. A fresh container image has none.
 fn apt_lists_empty() -> bool {
     let lists = fs::read_dir("/var/lib/apt/lists").into_iter().flatten().filter_map(Result::ok);
     !lists.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().contains("_Packages"))
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_loaders_listing_is_read_for_this_architecture_alone() {
-        // As printed by Debian 12 with the i386 Vulkan loader beside the amd64 libX11.
+        // As printed by Debian 12 with the i386 Vulkan loader and the amd64 libX11.
         let listing = "1234 libs found in cache `/etc/ld.so.cache'\n\
                        \tlibvulkan.so.1 (libc6) => /lib/i386-linux-gnu/libvulkan.so.1\n\
                        \tlibX11.so.6 (libc6,x86-64) => /lib/x86_64-linux-gnu/libX11.so.6\n\
@@ -375,7 +375,7 @@ mod tests {
             install_command(&vulkan, Manager::Apt, true, true),
             "apt-get update && apt-get install -y libvulkan1 mesa-vulkan-drivers"
         );
-        // Arch has both in one package.
+        // On Arch, one package provides both.
         let xlib = missing(&["Xlib", "Xlib's XCB bridge"]);
         assert_eq!(install_command(&xlib, Manager::Pacman, true, false), "sudo pacman -S --needed --noconfirm libx11");
         let tools = missing(&["a virtual X server", "rustfmt", "clippy"]);
