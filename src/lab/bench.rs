@@ -1,5 +1,6 @@
 //! How fast this machine is: physics alone, and the whole of PPO. No session, no disk.
 
+use super::driver::Driver;
 use super::on_device::OnDevice;
 use super::trainer::Trainer;
 use super::{LabError, SavedPolicy};
@@ -204,13 +205,14 @@ pub fn ppo(plan: &Plan) -> Result<Speed, LabError> {
         env_steps: u64::MAX / 2,
         ..RunSettings::default()
     };
-    let mut trainer = Trainer::new(&settings, super::task_of(&settings)?, ItemId(0), plan.worlds, plan.threads)?;
+    let trainer = Trainer::new(&settings, super::task_of(&settings)?, ItemId(1), plan.worlds, plan.threads)?;
     let worlds = trainer.worlds();
+    let mut driver = Driver::new(Box::new(trainer), &settings);
     measure(plan, worlds, || {
-        let (started, before) = (Instant::now(), trainer.env_steps());
-        trainer.collect(&mut || false)?;
-        trainer.learn(&[], &mut || false)?;
-        Ok(Round { env_steps: trainer.env_steps() - before, time: started.elapsed() })
+        let (started, before) = (Instant::now(), driver.training.learner.env_steps());
+        // Nobody is asked, so nobody keeps time.
+        driver.step(&|| Duration::ZERO, &mut || false)?;
+        Ok(Round { env_steps: driver.training.learner.env_steps() - before, time: started.elapsed() })
     })
 }
 

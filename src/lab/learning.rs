@@ -2,6 +2,7 @@
 //! task's target. No session, no disk; evaluations do not count as time.
 
 use super::bench::{cores, processor};
+use super::driver::{Driver, Step};
 use super::trainer::Trainer;
 use super::{LabError, evaluate};
 use crate::settings::folders::task_folders;
@@ -121,11 +122,12 @@ pub fn learning(plan: &LearningPlan, done: &mut dyn FnMut(&str, &LearningRun)) -
 fn one(settings: &RunSettings, task: &Arc<Task>, target: f64, episodes: usize) -> Result<LearningRun, LabError> {
     let mut trained = Duration::ZERO;
     let mut clock = Instant::now();
-    let mut trainer = Trainer::new(settings, task.clone(), ItemId(0), None, None)?;
+    let trainer = Trainer::new(settings, task.clone(), ItemId(1), None, None)?;
+    let mut driver = Driver::new(Box::new(trainer), settings);
     let (mut next_look, mut seconds_to_target) = (0, None);
-    while !trainer.finished() {
-        trainer.collect(&mut || false)?;
-        trainer.learn(&[], &mut || false)?;
+    // Nobody is asked, so nobody keeps time.
+    while let Step::Trained = driver.step(&|| Duration::ZERO, &mut || false)? {
+        let trainer = &driver.training.learner;
         if seconds_to_target.is_none() && trainer.env_steps() >= next_look {
             trained += clock.elapsed();
             let look = evaluate(task, &trainer.policy(), &settings.backend, LOOK_EPISODES, 1_000)?;
@@ -137,6 +139,7 @@ fn one(settings: &RunSettings, task: &Arc<Task>, target: f64, episodes: usize) -
         }
     }
     trained += clock.elapsed();
+    let trainer = &driver.training.learner;
     let end = evaluate(task, &trainer.policy(), &settings.backend, episodes, 2_000)?;
     Ok(LearningRun {
         seed: settings.seed,

@@ -6,10 +6,14 @@
 //! - the **ledger** owns the session on disk and the pair on show. A pick is committed and answered with the next pair in milliseconds,
 //!   whatever else is going on.
 //! - the **worker** owns every tensor and every world. It steps, fits the reward, improves the policy, and offers pairs. It looks at the
-//!   ledger's wishes between minibatches and never waits for a person.
+//!   ledger's wishes between minibatches.
+//!
+//! The order of their work is the [`driver`]'s. It has no thread, file or clock of its own, so that benchmarks and tests
+//! drive the same loop.
 
 mod arrays;
 pub mod bench;
+mod driver;
 mod error;
 mod evaluate;
 mod interval;
@@ -22,6 +26,7 @@ mod policy_checkpoints;
 mod preference_learner;
 mod preferences;
 mod priority;
+mod questions;
 mod shared_requests;
 mod snapshot_publisher;
 mod text;
@@ -119,22 +124,7 @@ impl Lab {
         (first.env_steps, first.labels_wanted, first.agreement) =
             (training_loop.steps(), training_loop.labels_wanted(), training_loop.agreement());
         let publisher = Arc::new(SnapshotPublisher::new(first, repaint));
-        let control = Arc::new(SharedRequests::new(WorkerRequests {
-            run: true,
-            quit: false,
-            save: false,
-            show_policy: false,
-            ask: None,
-            prompts: None,
-            teacher: settings.teacher,
-            asks_in_time: settings.teacher == TeacherKind::Person,
-            pairs_ready: 0,
-            offers_done: 0,
-            labels: Arc::default(),
-            kept: Arc::default(),
-            labels_version: 0,
-            disk_fault: None,
-        }));
+        let control = Arc::new(SharedRequests::new(WorkerRequests { run: true, ..WorkerRequests::default() }));
         let ledger = Ledger::new(session, publisher.clone(), control.clone(), &settings)?;
         let (inbox, letters) = sync_channel(INBOX);
         let worker = Worker::new(training_loop, publisher.clone(), control.clone(), inbox.clone());

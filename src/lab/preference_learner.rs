@@ -3,7 +3,7 @@
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
-use super::ledger::Offered;
+use super::questions::Offered;
 use super::shared_requests::Label;
 use super::training_loop::Values;
 use super::vocabulary::{DisputedView, PairView};

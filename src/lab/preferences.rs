@@ -1,17 +1,17 @@
-//! How well judgements teach: tasks × teachers × numbers of labels × seeds, each a whole run with a simulated teacher and an evaluation that no
-//! reward model has a say in. Runs go side by side, one a core, and each that ends is written down at once, so that a benchmark that is cut
-//! off goes on where it was.
+//! How well judgements teach: tasks × teachers × numbers of labels × seeds, each a whole run with a simulated teacher,
+//! and an evaluation that no reward model has a say in. A run is a session without its disk: both drive the same
+//! [loop](super::driver). Runs go side by side, one a core. Each that ends is written down at once, so that a benchmark
+//! that is cut off goes on where it was.
 
+use super::driver::{Driver, Step};
 use super::evaluate::evaluate;
 use super::interval::Interval;
-use super::ledger::{return_stats, simulated};
-use super::shared_requests::Label;
 use super::trainer::Trainer;
 use super::{LabError, TeacherKind};
 use crate::settings::folders::task_folders;
 use crate::settings::{RewardSource, RunSettings};
 use crate::store::{append_result, read_results};
-use flipside_core::{Item, ItemId, JudgementId, PairId, Seed};
+use flipside_core::{ItemId, Seed};
 use flipside_envs::gym::{Task, TaskError};
 use flipside_learn::OneThread;
 use serde::{Deserialize, Serialize};
@@ -70,7 +70,7 @@ pub struct PreferenceRun {
     pub set: String,
     /// Labels that were given.
     pub given: usize,
-    /// Seconds of wall time, evaluations included.
+    /// Seconds of wall time, evaluations and waiting for answers included.
     pub seconds: f64,
     /// The deterministic policy's mean true return at the end, over fixed-length episodes.
     pub mean_return: f64,
@@ -138,9 +138,6 @@ const LOOKS: u64 = 20;
 const LOOK_EPISODES: usize = 8;
 const EPISODES: usize = 20;
 
-/// How often training that waits for an answer looks for it.
-const ANSWER_LOOK: Duration = Duration::from_millis(10);
-
 /// Landed flips in 10 s that count as having learnt it.
 pub const FLIPS_LEARNT: f64 = 3.0;
 
@@ -187,7 +184,6 @@ pub fn preferences(
     // Each change is whole, so a poisoned lock holds whole values.
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
     let work = || {
-        let _one_thread = OneThread::new();
         loop {
             let Some(job) = lock().0.pop_front() else { break };
             let ended = job.run().and_then(|run| {
@@ -259,34 +255,38 @@ impl Job {
     }
 
     fn run(&self) -> Result<PreferenceRun, LabError> {
-        let settings = &self.settings;
-        let started = Instant::now();
+        self.train().map(|(run, _)| run)
+    }
+
+    /// The run, and all that it has come to.
+    fn train(&self) -> Result<(PreferenceRun, Driver<Trainer>), LabError> {
+        // As the worker of a session: how many threads add up a sum of tensors decides its last bits.
+        let _one_thread = OneThread::new();
+        let (settings, mut time) = (&self.settings, RunTime::start());
         // With the task's own reward, too, so that both are measured by the same.
         let loaded = task_with(&settings.task, &self.set)?;
         let mut spec = loaded.spec().clone();
         spec.labels.spent_by = self.labels_by.unwrap_or(spec.labels.spent_by);
         let task = Arc::new(Task::new(spec, loaded.model().clone())?.fixed_horizon());
-        let mut trainer = Trainer::new(settings, task.clone(), ItemId(0), None, Some(1))?;
-        let mut labels: Vec<Label> = Vec::new();
+        let trainer = Trainer::new(settings, task.clone(), ItemId(1), None, Some(1))?;
+        let mut driver = Driver::new(Box::new(trainer), settings);
         let (mut curve, mut flips, mut seconds_to_three_flips) = (Vec::new(), Vec::new(), None);
         let (mut alarms, mut alarmed) = (Vec::<[u64; 2]>::new(), false);
         let mut next_look = settings.env_steps / LOOKS;
         let look = |trainer: &Trainer, episodes: usize, seed: u64| {
             evaluate(&task, &trainer.policy(), &settings.backend, episodes, seed)
         };
-        while !trainer.finished() {
-            while settings.answer_seconds > 0.0
-                && trainer.runs_ahead(labels.len())
-                && self.due(&trainer, labels.len(), started) == 0
-            {
-                std::thread::sleep(ANSWER_LOOK);
+        loop {
+            match driver.step(&|| time.of_training(), &mut || false)? {
+                Step::Trained => {}
+                Step::Waits(Some(at)) => {
+                    time.wait_until(at);
+                    continue;
+                }
+                // Nobody else would answer.
+                Step::Waits(None) | Step::Finished => break,
             }
-            trainer.collect(&mut || false)?;
-            let due = self.due(&trainer, labels.len(), started);
-            for offered in trainer.propose(due) {
-                labels.extend(self.answer(offered.items, &labels));
-            }
-            trainer.learn(&labels, &mut || false)?;
+            let trainer = &driver.training.learner;
             let before = std::mem::replace(&mut alarmed, trainer.alarm().is_some());
             if alarmed && !before {
                 alarms.push([trainer.env_steps(); 2]);
@@ -296,18 +296,21 @@ impl Job {
             }
             if trainer.env_steps() >= next_look {
                 next_look += settings.env_steps / LOOKS;
-                let found = look(&trainer, LOOK_EPISODES, 1_000)?;
+                let began = Instant::now();
+                let found = look(trainer, LOOK_EPISODES, 1_000)?;
+                time.evaluated += began.elapsed();
                 curve.push([trainer.env_steps() as f64, found.mean_return]);
                 if let Some(landed) = found.landed_flips_per_10s {
                     flips.push([trainer.env_steps() as f64, landed.mean]);
                     if landed.mean >= FLIPS_LEARNT && seconds_to_three_flips.is_none() {
-                        seconds_to_three_flips = Some(started.elapsed().as_secs_f64());
+                        seconds_to_three_flips = Some(time.in_all().as_secs_f64());
                     }
                 }
             }
         }
-        let end = look(&trainer, EPISODES, 2_000)?;
-        Ok(PreferenceRun {
+        let trainer = &driver.training.learner;
+        let end = look(trainer, EPISODES, 2_000)?;
+        let run = PreferenceRun {
             task: settings.task.clone(),
             teacher: self.name.clone(),
             labels: settings.labels,
@@ -316,8 +319,8 @@ impl Job {
             answer_seconds: settings.answer_seconds,
             labels_by: self.labels_by,
             set: self.set.clone(),
-            given: labels.len(),
-            seconds: started.elapsed().as_secs_f64(),
+            given: driver.questions.labels().len(),
+            seconds: time.in_all().as_secs_f64(),
             mean_return: end.mean_return,
             landed_flips_per_10s: end.landed_flips_per_10s.map(|flips| flips.mean),
             seconds_to_three_flips,
@@ -325,29 +328,37 @@ impl Job {
             curve,
             flips,
             alarms,
-        })
+        };
+        Ok((run, driver))
+    }
+}
+
+/// How long a run has gone on.
+struct RunTime {
+    started: Instant,
+    /// What evaluations took.
+    evaluated: Duration,
+    /// What waiting for answers would have taken: nobody sits it out.
+    waited: Duration,
+}
+
+impl RunTime {
+    fn start() -> RunTime {
+        RunTime { started: Instant::now(), evaluated: Duration::ZERO, waited: Duration::ZERO }
     }
 
-    /// How many pairs to ask now, `given` labels standing: those that the schedule wants, or those that the teacher's time has come for.
-    fn due(&self, trainer: &Trainer, given: usize, started: Instant) -> usize {
-        let settings = &self.settings;
-        if settings.reward == RewardSource::True {
-            return 0;
-        }
-        if settings.answer_seconds <= 0.0 {
-            return trainer.labels_due(given);
-        }
-        let answered = (started.elapsed().as_secs_f64() / settings.answer_seconds) as usize;
-        if trainer.can_ask() { answered.min(settings.labels).saturating_sub(given) } else { 0 }
+    /// The time that a session has gone on that has come this far: evaluations do not hold it up.
+    fn of_training(&self) -> Duration {
+        self.in_all() - self.evaluated
     }
 
-    /// The label that the teacher's answer makes.
-    fn answer(&self, items: [Item; 2], labels: &[Label]) -> Option<Label> {
-        // As the ledger does: one stream a question.
-        let id = labels.len() as u64 + 1;
-        let stream = Seed(self.settings.seed).stream(&format!("teacher/{id}"));
-        let (choice, _) = simulated(self.settings.teacher, stream, &items, return_stats(labels))?;
-        Some(Label { judgement: JudgementId(id), pair: PairId(id), items, choice })
+    /// The time with evaluations.
+    fn in_all(&self) -> Duration {
+        self.started.elapsed() + self.waited
+    }
+
+    fn wait_until(&mut self, at: Duration) {
+        self.waited += at.saturating_sub(self.of_training());
     }
 }
 
@@ -427,6 +438,57 @@ impl Afterwards {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::{Event, Lab, Link, SavedPolicy};
+    use crate::settings::TeacherNoise;
+    use crate::store::Session;
+    use flipside_core::{Choice, Item};
+
+    /// The figures that are published are those of the program that a person runs.
+    #[test]
+    fn a_row_is_the_session_that_the_same_settings_and_seed_give_bit_for_bit() {
+        let settings = RunSettings {
+            task: "inverted_pendulum".to_owned(),
+            teacher: TeacherKind::Fallible(TeacherNoise { mistakes: 0.2, skips: 0.1, ..TeacherNoise::GRADED }),
+            labels: 30,
+            env_steps: 60_000,
+            seed: 3,
+            ..RunSettings::default()
+        };
+        let job = Job { name: "t".to_owned(), labels_by: None, set: String::new(), settings: settings.clone() };
+        let (row, driver) = job.train().unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("session");
+        let lab = Lab::open(RunSettings { folder: Some(path.clone()), ..settings }, Arc::new(|| {})).unwrap();
+        let began = Instant::now();
+        while !lab.events().contains(&Event::Finished) {
+            assert!(began.elapsed() < Duration::from_secs(120), "{:?}", lab.snapshot());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(lab);
+        let mut session = Session::open_to_read(&path).unwrap();
+        let checkpoint = session.load_checkpoint().unwrap().unwrap();
+        let arrays = driver.training.learner.to_arrays();
+        let differ: Vec<&String> =
+            arrays.keys().filter(|name| checkpoint.arrays.get(*name) != arrays.get(*name)).collect();
+        assert_eq!(arrays.len(), checkpoint.arrays.len());
+        assert!(differ.is_empty(), "weights, moments, normalisers and streams agree bit for bit, but for {differ:?}");
+        let labels = driver.questions.labels();
+        let standing = session.standing().unwrap();
+        assert_eq!((row.given, labels.len(), standing.len()), (30, 30, 30));
+        assert!(standing.iter().any(|judgement| judgement.choice == Choice::Skip), "not every answer is the same");
+        for (label, judgement) in labels.iter().zip(&standing) {
+            assert_eq!((label.judgement, label.pair, label.choice), (judgement.id, judgement.pair, judgement.choice));
+            let asked = session.pair(label.pair).unwrap().unwrap();
+            assert_eq!(asked.items, label.items.each_ref().map(Item::id));
+            for item in &label.items {
+                assert!(*item == session.item(item.id()).unwrap(), "the same movements were judged");
+            }
+        }
+        let saved = SavedPolicy::load(&path).unwrap();
+        let found = evaluate(&saved.task, &saved.policy, &saved.settings.backend, EPISODES, 2_000).unwrap();
+        assert_eq!(found.mean_return.to_bits(), row.mean_return.to_bits());
+    }
 
     /// A run of 1,000 env steps whose labels ended at 500, with these looks and alarms, and what it returned in the end.
     fn run(looks: [f64; 4], alarms: &[[u64; 2]], mean_return: f64) -> PreferenceRun {

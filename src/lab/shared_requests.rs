@@ -1,6 +1,6 @@
 //! What the ledger wants of the worker, as one small shared value: the worker looks at it between minibatches and never waits for a queue.
 
-use crate::settings::TeacherKind;
+use super::questions::Answers;
 use flipside_core::{Choice, Item, JudgementId, PairId};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ pub(super) struct Label {
 }
 
 /// The wishes as they stand.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct WorkerRequests {
     /// Train (true) or rest (false).
     pub run: bool,
@@ -28,21 +28,12 @@ pub(super) struct WorkerRequests {
     pub ask: Option<String>,
     /// Text mode: the prompts to ask about from the next opportunity on.
     pub prompts: Option<Vec<String>>,
-    /// Who answers pairs.
-    pub teacher: TeacherKind,
-    /// Whether whoever answers takes time for it, so that pairs should wait ready while training goes on: a person, or a simulated teacher with
-    /// the clock of one, until it has given what was planned.
-    pub asks_in_time: bool,
-    /// Pairs that wait behind the one on show.
-    pub pairs_ready: usize,
+    /// Who answers, and what was answered.
+    pub answers: Answers,
     /// Offers of pairs that the ledger has dealt with, counted; a simulated teacher has answered them by then.
     pub offers_done: u64,
-    /// Every standing judgement, skips included, oldest first.
-    pub labels: Arc<Vec<Label>>,
     /// Judgements that stand whatever the reward model says of them.
     pub kept: Arc<Vec<JudgementId>>,
-    /// Changes whenever `labels` does.
-    pub labels_version: u64,
     /// Writing to the session failed; training must not outrun what can be kept.
     pub disk_fault: Option<String>,
 }

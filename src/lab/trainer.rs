@@ -6,10 +6,10 @@
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
 use super::evaluate::run_policy;
-use super::ledger::Offered;
 use super::on_device::{OnDevice, applied_actions};
 use super::policy_checkpoints::PolicyCheckpoints;
 use super::preference_learner::{PreferenceLearner, Taken};
+use super::questions::Offered;
 use super::shared_requests::Label;
 use super::training_loop::Values;
 use super::vocabulary::DisputedView;

@@ -1,6 +1,6 @@
 //! What the worker drives, whichever mode it is: something that collects experience, proposes pairs, and learns.
 
-use super::ledger::Offered;
+use super::questions::Offered;
 use super::vocabulary::{DisputedView, Snapshot, TeacherKind};
 use super::{LabError, shared_requests::Label, trainer::Trainer};
 use flipside_core::Arrays;

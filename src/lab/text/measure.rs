@@ -2,7 +2,7 @@
 
 use super::corpus::{Corpus, Reader};
 use super::folders;
-use crate::lab::ledger::text_noise;
+use crate::lab::questions::text_noise;
 use crate::lab::{LabError, TeacherKind};
 use crate::settings::TextStage;
 use crate::store::Session;

@@ -13,7 +13,7 @@ use super::corpus::{Corpus, Reader};
 use super::folders;
 use super::kept;
 use super::teaching::{FIRST_FIT, Teaching};
-use crate::lab::ledger::Offered;
+use crate::lab::questions::Offered;
 use crate::lab::shared_requests::Label;
 use crate::lab::training_loop::{Tell, TrainingLoop, Values};
 use crate::lab::vocabulary::{Snapshot, TextSample, TextView};
