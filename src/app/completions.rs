@@ -170,7 +170,7 @@ impl Desk {
             };
             ui.label(RichText::new(doing).color(palette.muted));
             ui.add_space(14.0);
-            let planned = self.hold.settings().text.as_ref();
+            let planned = self.hold.settings().text();
             for stage in TextStage::ALL {
                 // What a run does not train needs no line; a session opened by its folder does not say.
                 if stage == view.stage || planned.is_none_or(|run| run.steps_of(stage) > 0) {

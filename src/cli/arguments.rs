@@ -2,7 +2,7 @@
 
 use crate::lab::{Precision, ThreadsPerWorld};
 use crate::settings::folders::task_folders;
-use crate::settings::{Habits, RewardSource, RunSettings, TaskSpec, TeacherKind, TextPrecision};
+use crate::settings::{ControlRun, Habits, Mode, RewardSource, RunSettings, TaskSpec, TeacherKind, TextPrecision};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -146,19 +146,20 @@ impl Train {
         // What is wrong with the task's file is said when the run opens it.
         let planned = || task_folders().load(&self.task).map_or(TaskSpec::ENV_STEPS, |files| files.spec.env_steps());
         RunSettings {
-            task: self.task.clone(),
-            reward: match self.reward {
-                Reward::True => RewardSource::True,
-                Reward::Preferences => RewardSource::Preferences,
-            },
             teacher: self.teacher.kind(self.mistake_rate, self.skip_rate, self.beta),
             answer_seconds: self.answer_seconds,
             labels: self.labels,
             env_steps: self.steps.unwrap_or_else(planned),
             seed: self.seed,
-            backend: self.backend.clone(),
-            text: None,
             folder: self.session.clone(),
+            mode: Mode::Control(ControlRun {
+                reward: match self.reward {
+                    Reward::True => RewardSource::True,
+                    Reward::Preferences => RewardSource::Preferences,
+                },
+                backend: self.backend.clone(),
+                ..ControlRun::of(&self.task)
+            }),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::arguments::Demo;
 use super::run::{clip_of, report, watch};
 use crate::lab::{self, Lab, SavedPolicy, Snapshot};
-use crate::settings::{RewardSource, RunSettings, TeacherKind};
+use crate::settings::{ControlRun, RunSettings, TeacherKind};
 use anyhow::Context;
 use flipside_view::{chart, film};
 use serde_json::json;
@@ -25,23 +25,21 @@ const SECONDS: f32 = 5.0;
 pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
     let started = Instant::now();
     let settings = RunSettings {
-        task: arguments.task.clone(),
-        reward: RewardSource::Preferences,
         teacher: TeacherKind::Oracle,
         labels: LABELS,
         env_steps: ENV_STEPS,
         seed: arguments.seed,
         folder: arguments.session.clone(),
-        ..RunSettings::default()
+        ..RunSettings::of_control(ControlRun::of(&arguments.task))
     };
-    eprintln!("A simulated teacher answers {LABELS} pairs while the robot ({}) trains.", settings.task);
+    eprintln!("A simulated teacher answers {LABELS} pairs while the robot ({}) trains.", settings.task());
     let lab = Lab::open(settings, Arc::new(|| {}))?;
     let done = watch(&lab, "training")?;
     drop(lab);
 
     let saved = SavedPolicy::load(&done.folder)?;
     let untrained = saved.untrained.as_ref().context("the session kept no untrained policy to compare with")?;
-    let backend = &saved.settings.backend;
+    let backend = saved.settings.backend();
     let judge = |policy| lab::evaluate(&saved.task, policy, backend, EPISODES, 1000);
     let (before, after) = (judge(untrained)?, judge(&saved.policy)?);
 

@@ -4,7 +4,7 @@ use super::arguments::{DeskArguments, Eval, Export, ExportWhat, Film, Rollout, T
 use crate::app::{DeskOptions, ProbePlan, TaskChoice};
 use crate::lab::{self, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
 use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings, TaskSpec, TeacherKind};
+use crate::settings::{ControlRun, RewardSource, RunSettings, TaskSpec, TeacherKind};
 use anyhow::{Context, bail};
 use flipside_core::Clip;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -37,23 +37,21 @@ pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) 
 /// The run that a person at the desk teaches.
 fn desk_settings(arguments: &DeskArguments) -> RunSettings {
     let defaults = RunSettings::default();
-    let task = arguments.task.clone().unwrap_or(defaults.task.clone());
+    let task = arguments.task.clone().unwrap_or(defaults.task().to_owned());
     RunSettings {
         // What is wrong with the task's file is said when the run opens it.
         env_steps: task_folders().load(&task).map_or(TaskSpec::UNHURRIED, |files| files.spec.desk_steps()),
-        task,
-        reward: RewardSource::Preferences,
         teacher: TeacherKind::Person,
         seed: arguments.seed.unwrap_or(defaults.seed),
         folder: arguments.session.clone(),
-        ..defaults
+        ..RunSettings::of_control(ControlRun::of(task))
     }
 }
 
 /// Trains without a window, to the end of the plan.
 pub fn train(arguments: &Train) -> anyhow::Result<()> {
     let settings = arguments.settings();
-    if settings.reward == RewardSource::Preferences && settings.labels == 0 {
+    if settings.reward() == RewardSource::Preferences && settings.labels == 0 {
         bail!("learning from preferences needs labels: ask for some with --labels N, or use --reward true");
     }
     let started = Instant::now();
@@ -62,7 +60,7 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
     drop(lab);
     let seconds = started.elapsed().as_secs_f64();
     let saved = SavedPolicy::load(&done.folder)?;
-    let evaluation = lab::evaluate(&saved.task, &saved.policy, &saved.settings.backend, 20, 1000)?;
+    let evaluation = lab::evaluate(&saved.task, &saved.policy, saved.settings.backend(), 20, 1000)?;
     let last = |name: &str| done.curves.iter().find(|c| c.name == name).and_then(|c| c.points.last()).map(|p| p[1]);
     report(
         arguments.json,
@@ -146,7 +144,7 @@ fn progress(s: &Snapshot) -> String {
 pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
     let saved = SavedPolicy::load(&arguments.session)?;
     let evaluation =
-        lab::evaluate(&saved.task, &saved.policy, &saved.settings.backend, arguments.episodes, arguments.seed)?;
+        lab::evaluate(&saved.task, &saved.policy, saved.settings.backend(), arguments.episodes, arguments.seed)?;
     report(
         arguments.json,
         json!({
@@ -158,7 +156,7 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
             "returns": evaluation.returns,
             "landed_flips_per_10s": evaluation.landed_flips_per_10s,
             "env_steps": saved.env_steps,
-            "terminates": saved.settings.reward == RewardSource::True,
+            "terminates": saved.settings.reward() == RewardSource::True,
         }),
         || {
             println!(
@@ -181,7 +179,7 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
 pub fn film(arguments: &Film) -> anyhow::Result<()> {
     let saved = SavedPolicy::load(&arguments.session)?;
     let frames =
-        lab::run_policy(&saved.task, &saved.policy, &saved.settings.backend, arguments.seconds, arguments.seed)?;
+        lab::run_policy(&saved.task, &saved.policy, saved.settings.backend(), arguments.seconds, arguments.seed)?;
     let clip = clip_of(&saved, frames);
     flipside_view::film::film(&arguments.output, &saved.task.model().scene(), &clip)
         .with_context(|| format!("could not film to {}", arguments.output.display()))?;

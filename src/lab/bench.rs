@@ -4,7 +4,7 @@ use super::on_device::OnDevice;
 use super::trainer::Trainer;
 use super::{LabError, SavedPolicy};
 use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings};
+use crate::settings::{ControlRun, RewardSource, RunSettings};
 use flipside_core::{ItemId, Seed};
 use flipside_envs::gym::{Autoreset, Space, Task, VectorEnv};
 use flipside_envs::physics::{self, Backend, Making, Precision, ThreadsPerWorld};
@@ -125,8 +125,8 @@ pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
 pub fn physics_of_session(plan: &Plan, folder: &Path) -> Result<Speed, LabError> {
     let saved = SavedPolicy::load(folder)?;
     let policy: Policy = saved.policy;
-    let task = Arc::new(Task::load_from(&task_folders(), &saved.settings.task)?);
-    let plan = Plan { task: saved.settings.task, ..plan.clone() };
+    let task = Arc::new(Task::load_from(&task_folders(), saved.settings.task())?);
+    let plan = Plan { task: saved.settings.task().to_owned(), ..plan.clone() };
     physics_under(&plan, &task, |obs, worlds, actions| *actions = policy.act_mean(obs, worlds))
 }
 
@@ -198,11 +198,12 @@ fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabErr
 /// An unknown task or backend, or training that fails.
 pub fn ppo(plan: &Plan) -> Result<Speed, LabError> {
     let settings = RunSettings {
-        task: plan.task.clone(),
-        reward: RewardSource::True,
-        backend: plan.backend.clone(),
         env_steps: u64::MAX / 2,
-        ..RunSettings::default()
+        ..RunSettings::of_control(ControlRun {
+            reward: RewardSource::True,
+            backend: plan.backend.clone(),
+            ..ControlRun::of(&plan.task)
+        })
     };
     let mut trainer = Trainer::new(&settings, super::task_of(&settings)?, ItemId(0), plan.worlds, plan.threads)?;
     let worlds = trainer.worlds();

@@ -5,7 +5,7 @@ use super::bench::{cores, processor};
 use super::trainer::Trainer;
 use super::{LabError, evaluate};
 use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings};
+use crate::settings::{ControlRun, RewardSource, RunSettings};
 use flipside_core::ItemId;
 use flipside_envs::gym::Task;
 use serde::Serialize;
@@ -89,11 +89,12 @@ pub fn learning(plan: &LearningPlan, done: &mut dyn FnMut(&str, &LearningRun)) -
             continue;
         };
         let settings = RunSettings {
-            task: task.name().to_owned(),
-            reward: RewardSource::True,
-            backend: plan.backend.clone(),
             env_steps: plan.env_steps.unwrap_or(benchmark.env_steps),
-            ..RunSettings::default()
+            ..RunSettings::of_control(ControlRun {
+                reward: RewardSource::True,
+                backend: plan.backend.clone(),
+                ..ControlRun::of(task.name())
+            })
         };
         let mut runs = vec![];
         for seed in 0..plan.seeds {
@@ -128,7 +129,7 @@ fn one(settings: &RunSettings, task: &Arc<Task>, target: f64, episodes: usize) -
         trainer.learn(&[], &mut || false)?;
         if seconds_to_target.is_none() && trainer.env_steps() >= next_look {
             trained += clock.elapsed();
-            let look = evaluate(task, &trainer.policy(), &settings.backend, LOOK_EPISODES, 1_000)?;
+            let look = evaluate(task, &trainer.policy(), settings.backend(), LOOK_EPISODES, 1_000)?;
             if look.mean_return >= target {
                 seconds_to_target = Some(trained.as_secs_f64());
             }
@@ -137,7 +138,7 @@ fn one(settings: &RunSettings, task: &Arc<Task>, target: f64, episodes: usize) -
         }
     }
     trained += clock.elapsed();
-    let end = evaluate(task, &trainer.policy(), &settings.backend, episodes, 2_000)?;
+    let end = evaluate(task, &trainer.policy(), settings.backend(), episodes, 2_000)?;
     Ok(LearningRun {
         seed: settings.seed,
         seconds_to_target,

@@ -127,12 +127,7 @@ impl Ledger {
             control,
             seed: Seed(settings.seed),
             teacher: settings.teacher,
-            // Text mode's questions are asked in stages, which wait for them.
-            thinking: Duration::from_secs_f64(if settings.text.is_some() {
-                0.0
-            } else {
-                settings.answer_seconds.max(0.0)
-            }),
+            thinking: settings.thinking(),
             planned: settings.labels,
             shown: None,
             answer_at: Instant::now(),

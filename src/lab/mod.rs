@@ -22,6 +22,7 @@ mod learning;
 mod ledger;
 mod memory;
 mod on_device;
+mod opening;
 mod portal;
 mod preferences;
 mod priority;
@@ -44,18 +45,16 @@ pub use text::{
 };
 pub use vocabulary::*;
 
-use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings, TextRun};
-use crate::store::{Session, StoreError};
+use crate::settings::{Mode, RewardSource, RunSettings};
 use board::Board;
 use circle::Circle;
 use control::{Control, Wishes};
 use flipside_core::{Arrays, ItemId, Scene};
-use flipside_envs::gym::Task;
-use flipside_envs::physics::{self, PhysicsError};
 pub use flipside_envs::physics::{Precision, SHADER, ThreadsPerWorld};
 pub use flipside_text::teacher::Noise;
 use ledger::{Ledger, Message};
+use opening::open_session;
+pub(crate) use opening::task_of;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -92,9 +91,6 @@ impl Lab {
             log::warn!("{warning}");
         }
         let (next_item, folder) = (session.next_item_id()?, session.folder().to_owned());
-        if settings.text.is_some() {
-            memory::keep_what_is_freed();
-        }
         let prompts = session.meta(PROMPTS)?.and_then(|json| serde_json::from_str(&json).ok());
         // Threads inherit the priority of the thread that starts them.
         let (circle, scene) = std::thread::scope(|scope| {
@@ -178,78 +174,6 @@ impl Drop for Lab {
     }
 }
 
-/// The session that `settings` ask for, and the settings that hold: an existing session's own, but for who answers and how much is planned.
-fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> {
-    let folder = match asked.folder.clone() {
-        Some(folder) => folder,
-        None => {
-            // The names are checked before a folder is made for them.
-            check_new(&asked)?;
-            crate::settings::folders::new_session_folder(&asked.task)?
-        }
-    };
-    match Session::open(&folder) {
-        Ok(mut session) => {
-            let stored = session.settings().clone();
-            let settings = RunSettings {
-                teacher: asked.teacher,
-                answer_seconds: asked.answer_seconds,
-                labels: asked.labels.max(stored.labels),
-                env_steps: asked.env_steps.max(stored.env_steps),
-                text: match (&stored.text, asked.text) {
-                    (Some(stored), Some(asked)) => Some(gone_on(stored, asked)),
-                    (None, None) => None,
-                    (Some(stored), None) => Some(stored.clone()),
-                    (None, Some(_)) => {
-                        return Err(LabError::Text(format!(
-                            "The session in {} teaches a robot; give another folder for text.",
-                            folder.display()
-                        )));
-                    }
-                },
-                ..stored.clone()
-            };
-            if settings != stored {
-                session.put_settings(&settings)?;
-            }
-            Ok((session, settings))
-        }
-        Err(StoreError::NotASession(_)) => {
-            let task = check_new(&asked)?;
-            let settings = RunSettings { task, folder: Some(folder.clone()), ..asked };
-            Ok((Session::create(&folder, &settings)?, settings))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A run of text that is gone on with: what its stages come from stays, and what is asked for anew may go further.
-fn gone_on(stored: &TextRun, asked: TextRun) -> TextRun {
-    let later = asked.until > stored.until;
-    TextRun {
-        until: asked.until.max(stored.until),
-        documents: stored.documents.clone().or(asked.documents.clone()),
-        demonstrations: stored.demonstrations.clone().or(asked.demonstrations.clone()),
-        comparisons: stored.comparisons.clone().or(asked.comparisons.clone()),
-        prompts: stored.prompts.clone().or(asked.prompts.clone()),
-        reward_model: stored.reward_model.clone().or(asked.reward_model.clone()),
-        // A stage that has not begun takes what it is told now.
-        supervised_steps: if later { asked.supervised_steps } else { stored.supervised_steps },
-        reward_steps: if later { asked.reward_steps } else { stored.reward_steps },
-        updates: if later { asked.updates } else { stored.updates },
-        lora: stored.lora.clone().or(if later { asked.lora } else { None }),
-        ..stored.clone()
-    }
-}
-
-/// Refuses a new run that cannot be; the name of its task.
-fn check_new(asked: &RunSettings) -> Result<String, LabError> {
-    match &asked.text {
-        Some(run) => run.check().map(|()| RunSettings::TEXT.to_owned()).map_err(LabError::Text),
-        None => playable(asked).map(|task| task.name().to_owned()),
-    }
-}
-
 /// The circle of a run's mode, gone on with where there is a checkpoint, and what its robot looks like.
 fn circle_of(
     settings: &RunSettings,
@@ -258,17 +182,22 @@ fn circle_of(
     prompts: Option<Vec<String>>,
     arrays: Option<&Arrays>,
 ) -> Result<(Box<dyn Circle>, Scene), LabError> {
-    if settings.text.is_some() {
-        let trainer = TextTrainer::new(settings, folder, next_item, prompts, arrays)?;
-        return Ok((Box::new(trainer), Scene::default()));
+    match &settings.mode {
+        Mode::Control(_) => {
+            let task = task_of(settings)?;
+            let scene = task.model().scene();
+            let mut trainer = Trainer::new(settings, task, next_item, None, None)?;
+            if let Some(arrays) = arrays {
+                trainer.load(arrays)?;
+            }
+            Ok((Box::new(trainer), scene))
+        }
+        Mode::Text(_) => {
+            memory::keep_what_is_freed();
+            let trainer = TextTrainer::new(settings, folder, next_item, prompts, arrays)?;
+            Ok((Box::new(trainer), Scene::default()))
+        }
     }
-    let task = task_of(settings)?;
-    let scene = task.model().scene();
-    let mut trainer = Trainer::new(settings, task, next_item, None, None)?;
-    if let Some(arrays) = arrays {
-        trainer.load(arrays)?;
-    }
-    Ok((Box::new(trainer), scene))
 }
 
 /// The name under which a session keeps the prompts that the person chose, as JSON.
@@ -277,30 +206,10 @@ const PROMPTS: &str = "prompts";
 /// The name under which a session keeps which disputed judgements the person lets stand, as JSON.
 const KEPT: &str = "kept";
 
-/// The task that a new run names, on a backend that holds its robot.
-fn playable(asked: &RunSettings) -> Result<Task, LabError> {
-    let task = Task::load_from(&task_folders(), &asked.task)?;
-    match physics::backend(&asked.backend, Precision::default(), task.model().clone(), 1, Some(1)) {
-        // The run goes on without a graphics device.
-        Ok(_) | Err(PhysicsError::Device(_)) => Ok(task),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because an episode's end
-/// would tell the policy what the reward model has not.
-pub(crate) fn task_of(settings: &RunSettings) -> Result<Arc<Task>, LabError> {
-    let task = Task::load_from(&task_folders(), &settings.task)?;
-    Ok(Arc::new(match settings.reward {
-        RewardSource::True => task,
-        RewardSource::Preferences => task.fixed_horizon(),
-    }))
-}
-
 fn first_snapshot(settings: &RunSettings, scene: Scene, folder: &Path) -> Snapshot {
     Snapshot {
-        task: settings.task.clone(),
-        from_preferences: settings.reward == RewardSource::Preferences,
+        task: settings.task().to_owned(),
+        from_preferences: settings.reward() == RewardSource::Preferences,
         scene: Arc::new(scene),
         phase: Phase::Starting,
         fault: None,

@@ -9,7 +9,7 @@ use super::ledger::{simulated, usual};
 use super::trainer::Trainer;
 use super::{LabError, TeacherKind};
 use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings};
+use crate::settings::{ControlRun, RewardSource, RunSettings};
 use crate::store::{append_result, read_results};
 use flipside_core::{Item, ItemId, JudgementId, PairId, Seed};
 use flipside_envs::gym::{Task, TaskError};
@@ -167,15 +167,16 @@ pub fn preferences(
                     labels_by: plan.labels_by.filter(|_| teacher.is_some()),
                     set: set.to_owned(),
                     settings: RunSettings {
-                        task: task.name().to_owned(),
-                        reward: if teacher.is_some() { RewardSource::Preferences } else { RewardSource::True },
                         teacher: teacher.unwrap_or_default(),
                         answer_seconds: if teacher.is_some() { plan.answer_seconds } else { 0.0 },
                         labels,
                         env_steps,
                         seed,
-                        backend: plan.backend.clone(),
-                        ..RunSettings::default()
+                        ..RunSettings::of_control(ControlRun {
+                            reward: if teacher.is_some() { RewardSource::Preferences } else { RewardSource::True },
+                            backend: plan.backend.clone(),
+                            ..ControlRun::of(task.name())
+                        })
                     },
                 }));
             }
@@ -247,7 +248,7 @@ impl Job {
             run.labels_by,
             run.set.as_str(),
         ) == (
-            s.task.as_str(),
+            s.task(),
             self.name.as_str(),
             s.labels,
             s.seed,
@@ -262,7 +263,7 @@ impl Job {
         let settings = &self.settings;
         let started = Instant::now();
         // With the task's own reward, too, so that both are measured by the same.
-        let loaded = task_with(&settings.task, &self.set)?;
+        let loaded = task_with(settings.task(), &self.set)?;
         let mut spec = loaded.spec().clone();
         spec.labels.spent_by = self.labels_by.unwrap_or(spec.labels.spent_by);
         let task = Arc::new(Task::new(spec, loaded.model().clone())?.fixed_horizon());
@@ -272,7 +273,7 @@ impl Job {
         let (mut alarms, mut alarmed) = (Vec::<[u64; 2]>::new(), false);
         let mut next_look = settings.env_steps / LOOKS;
         let look = |trainer: &Trainer, episodes: usize, seed: u64| {
-            evaluate(&task, &trainer.policy(), &settings.backend, episodes, seed)
+            evaluate(&task, &trainer.policy(), settings.backend(), episodes, seed)
         };
         while !trainer.finished() {
             while settings.answer_seconds > 0.0
@@ -308,7 +309,7 @@ impl Job {
         }
         let end = look(&trainer, EPISODES, 2_000)?;
         Ok(PreferenceRun {
-            task: settings.task.clone(),
+            task: settings.task().to_owned(),
             teacher: self.name.clone(),
             labels: settings.labels,
             seed: settings.seed,
@@ -331,7 +332,7 @@ impl Job {
     /// How many pairs to ask now, `given` labels standing: those that the schedule wants, or those that the teacher's time has come for.
     fn due(&self, trainer: &Trainer, given: usize, started: Instant) -> usize {
         let settings = &self.settings;
-        if settings.reward == RewardSource::True {
+        if settings.reward() == RewardSource::True {
             return 0;
         }
         if settings.answer_seconds <= 0.0 {
@@ -360,7 +361,7 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
             wanted.iter().any(|other| {
                 other.name == job.name
                     && other.set == job.set
-                    && other.settings.task == s.task
+                    && other.settings.task() == s.task()
                     && other.settings.labels == s.labels
                     && other.is(run)
             })
@@ -380,7 +381,7 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
         let curve = (0..looks).map(point).collect();
         let afterwards = job.labels_by.and_then(|by| Afterwards::of(&runs, by, &mut interval));
         rows.push(PreferenceRow {
-            task: s.task.clone(),
+            task: s.task().to_owned(),
             teacher: job.name.clone(),
             labels: s.labels,
             set: job.set.clone(),

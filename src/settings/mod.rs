@@ -7,5 +7,5 @@ pub mod folders;
 mod run;
 
 pub use flipside_core::settings::*;
-pub use flipside_envs::tasks::{self, TaskSpec};
-pub use run::{RewardSource, RunSettings};
+pub use flipside_envs::tasks::{self, TaskSpec, overlay};
+pub use run::{ControlRun, Mode, RewardSource, RunSettings};

@@ -92,7 +92,7 @@ impl TextTrainer {
         prompts: Option<Vec<String>>,
         arrays: Option<&Arrays>,
     ) -> Result<TextTrainer, LabError> {
-        let run = settings.text.clone().unwrap_or_default();
+        let run = settings.text().cloned().unwrap_or_default();
         run.check().map_err(LabError::Text)?;
         let seed = Seed(settings.seed);
         let saved = arrays.map(Saved::read).transpose()?;

@@ -306,7 +306,7 @@ fn yes() -> bool {
 }
 
 /// Puts what `changes` say over what `table` says, key by key.
-fn overlay(table: &mut toml::Table, changes: toml::Table) {
+pub fn overlay(table: &mut toml::Table, changes: toml::Table) {
     for (key, change) in changes {
         match (table.get_mut(&key), change) {
             (Some(toml::Value::Table(part)), toml::Value::Table(changes)) => overlay(part, changes),
@@ -336,11 +336,32 @@ impl TaskSpec {
     /// As [`TaskSpec::parse`]'s.
     pub fn with(&self, assignments: &str) -> Result<TaskSpec, SpecError> {
         let asked = Origin { file: format!("`{assignments}`"), text: assignments.replace(';', "\n").into() };
+        self.changed(asked.read()?, assignments)
+    }
+
+    /// As [`TaskSpec::with`], of assignments that have been read.
+    ///
+    /// # Errors
+    /// As [`TaskSpec::parse`]'s.
+    pub fn overridden(&self, changes: &toml::Table) -> Result<TaskSpec, SpecError> {
+        self.changed(changes.clone(), changes.to_string().trim_end().replace('\n', "; ").as_str())
+    }
+
+    /// `said` is what messages call the changes.
+    fn changed(&self, changes: toml::Table, said: &str) -> Result<TaskSpec, SpecError> {
         let mut whole: toml::Table = self.origin.read()?;
-        overlay(&mut whole, asked.read()?);
+        overlay(&mut whole, changes);
         // Lines are those of the text that comes of both, which nobody has seen.
         let parsed = TaskSpec::parse(&whole.to_string(), &self.name, &self.origin.file);
-        parsed.map_err(|error| SpecError { file: format!("{} with `{assignments}`", error.file), ..error })
+        parsed.map_err(|error| SpecError { file: format!("{} with `{said}`", error.file), ..error })
+    }
+
+    /// The file as a table.
+    ///
+    /// # Errors
+    /// A task that was not read from text.
+    pub fn table(&self) -> Result<toml::Table, SpecError> {
+        self.origin.read()
     }
 
     /// How a policy learns this task: the file's `[ppo]` over the defaults.
