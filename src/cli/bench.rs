@@ -253,10 +253,10 @@ fn text(arguments: &BenchText) -> anyhow::Result<()> {
 
 /// Opens the real desk, lets it answer by itself while training goes on, and says how it felt.
 fn desk(arguments: &BenchDesk) -> anyhow::Result<()> {
-    let desk = DeskArguments { task: Some(arguments.task.clone()), session: None, seed: None };
+    let desk = DeskArguments { task: Some(arguments.task.clone()), ..DeskArguments::default() };
     let plan = ProbePlan { seconds: arguments.seconds, ..ProbePlan::default() };
     let found =
-        app::run(desk_options(&desk, Some(plan)))?.context("the desk was closed before it had measured anything")?;
+        app::run(desk_options(&desk, Some(plan))?)?.context("the desk was closed before it had measured anything")?;
     let device = processor();
     report(
         arguments.json,

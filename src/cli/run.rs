@@ -3,8 +3,7 @@
 use super::arguments::{DeskArguments, Eval, Export, ExportWhat, Film, Rollout, Train};
 use crate::app::{DeskOptions, ProbePlan, TaskChoice};
 use crate::lab::{self, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
-use crate::settings::folders::task_folders;
-use crate::settings::{ControlRun, RewardSource, RunSettings, TaskSpec, TeacherKind};
+use crate::settings::RewardSource;
 use anyhow::{Context, bail};
 use flipside_core::Clip;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,40 +16,26 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Opens the desk, on a session of one's own or the one that was named.
 pub fn desk(arguments: &DeskArguments) -> anyhow::Result<()> {
-    crate::app::run(desk_options(arguments, None))?;
+    crate::app::run(desk_options(arguments, None)?)?;
     Ok(())
 }
 
 /// The desk over the real lab: it learns of tasks and opens runs without knowing what is behind them.
-pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) -> DeskOptions {
+pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) -> anyhow::Result<DeskOptions> {
     let tasks = lab::tasks().into_iter().filter(|task| task.fault.is_none());
-    DeskOptions {
-        settings: desk_settings(arguments),
+    Ok(DeskOptions {
+        settings: arguments.settings().map_err(anyhow::Error::msg)?,
         make_lab: Arc::new(|settings, repaint| Ok(Box::new(Lab::open(settings, repaint)?))),
         tasks: tasks
             .map(|task| TaskChoice { name: task.name, title: task.title, env_steps: task.desk_steps })
             .collect(),
         probe,
-    }
-}
-
-/// The run that a person at the desk teaches.
-fn desk_settings(arguments: &DeskArguments) -> RunSettings {
-    let defaults = RunSettings::default();
-    let task = arguments.task.clone().unwrap_or(defaults.task().to_owned());
-    RunSettings {
-        // What is wrong with the task's file is said when the run opens it.
-        env_steps: task_folders().load(&task).map_or(TaskSpec::UNHURRIED, |files| files.spec.desk_steps()),
-        teacher: TeacherKind::Person,
-        seed: arguments.seed.unwrap_or(defaults.seed),
-        folder: arguments.session.clone(),
-        ..RunSettings::of_control(ControlRun::of(task))
-    }
+    })
 }
 
 /// Trains without a window, to the end of the plan.
 pub fn train(arguments: &Train) -> anyhow::Result<()> {
-    let settings = arguments.settings();
+    let settings = arguments.settings().map_err(anyhow::Error::msg)?;
     if settings.reward() == RewardSource::Preferences && settings.labels == 0 {
         bail!("learning from preferences needs labels: ask for some with --labels N, or use --reward true");
     }

@@ -53,6 +53,7 @@ use flipside_core::{Arrays, ItemId, Scene};
 pub use flipside_envs::physics::{Precision, SHADER, ThreadsPerWorld};
 pub use flipside_text::teacher::Noise;
 use ledger::{Ledger, Message};
+pub use opening::is_session;
 use opening::open_session;
 pub(crate) use opening::task_of;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -6,6 +6,7 @@ use crate::settings::{ControlRun, Mode, RewardSource, RunSettings, TextRun};
 use crate::store::{Session, StoreError};
 use flipside_envs::gym::{Task, TaskError};
 use flipside_envs::physics::{self, PhysicsError, Precision};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The session that `settings` ask for, and the settings that hold: an existing session's own, but for who answers and how much is planned.
@@ -50,6 +51,11 @@ pub(super) fn open_session(asked: RunSettings) -> Result<(Session, RunSettings),
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a folder holds a session.
+pub fn is_session(folder: &Path) -> bool {
+    !matches!(Session::open_to_read(folder), Err(StoreError::NotASession(_)))
 }
 
 /// A run of text that is gone on with: what its stages come from stays, and what is asked for anew may go further.

@@ -1,12 +1,14 @@
 //! One run: which task, whose judgement, how long.
 
+use super::Asked;
 use flipside_core::settings::{TeacherKind, TextRun};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the policy is trained on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RewardSource {
     /// The task's own reward: a plain RL run.
@@ -18,23 +20,29 @@ pub enum RewardSource {
 }
 
 /// Everything that decides how a run goes; stored with the session, so that reopening it goes on with the same.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
 pub struct RunSettings {
     /// Who answers the questions; only where there are judgements.
     pub teacher: TeacherKind,
     /// Seconds that a simulated teacher takes for an answer, while the robot trains on; 0 answers at once, and training waits for it.
     /// With time in play the same seed no longer gives the same run.
     pub answer_seconds: f64,
-    /// Judgements planned. The schedule asks for more of them early on; afterwards a person may go on judging.
+    /// Judgements planned, 200, or 500 in text mode, where nobody says another number. The schedule asks for more of them early on; afterwards a person may go on judging.
+    #[schemars(rename = "num_labels")]
     pub labels: usize,
     /// Env steps planned, over all worlds. In text mode the steps of all stages.
     pub env_steps: u64,
     /// The seed of every random stream of the run.
     pub seed: u64,
     /// What is taught, and how.
+    #[schemars(skip)]
     pub mode: Mode,
     /// The session's folder; `None` makes a new one under the sessions folder. Not stored.
+    #[schemars(skip)]
     pub folder: Option<PathBuf>,
+    /// Which of these a person asked for; a session that exists must agree with them, and keeps its own of the others. Not stored.
+    #[schemars(skip)]
+    pub asked: Asked,
 }
 
 /// What is taught, with the settings that only this mode has.
@@ -47,7 +55,7 @@ pub enum Mode {
 }
 
 /// What is set of a run that teaches a robot.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
 pub struct ControlRun {
     /// The task: its file's name (`hopper`) or Gymnasium's id (`Hopper-v5`).
     pub task: String,
@@ -56,6 +64,7 @@ pub struct ControlRun {
     /// The physics backend's name.
     pub backend: String,
     /// What counts in place of what the task's file says: its tables `ppo`, `labels`, `explore`, `reward_model` and `monitor`, and the rest of it.
+    #[schemars(skip)]
     pub overrides: toml::Table,
 }
 
@@ -91,6 +100,7 @@ impl RunSettings {
             seed: 0,
             mode: Mode::Control(run),
             folder: None,
+            asked: Asked::default(),
         }
     }
 
@@ -184,7 +194,7 @@ impl Default for Stored {
 
 impl From<&RunSettings> for Stored {
     fn from(settings: &RunSettings) -> Stored {
-        let RunSettings { teacher, answer_seconds, labels, env_steps, seed, mode, folder: _ } = settings.clone();
+        let RunSettings { teacher, answer_seconds, labels, env_steps, seed, mode, .. } = settings.clone();
         let (control, text) = match mode {
             Mode::Control(run) => (run, None),
             Mode::Text(run) => (ControlRun::of(RunSettings::TEXT), Some(run)),
@@ -202,7 +212,7 @@ impl From<Stored> for RunSettings {
             None => Mode::Control(ControlRun { task, reward, backend, overrides }),
             Some(run) => Mode::Text(run),
         };
-        RunSettings { teacher, answer_seconds, labels, env_steps, seed, mode, folder: None }
+        RunSettings { teacher, answer_seconds, labels, env_steps, seed, mode, folder: None, asked: Asked::default() }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Proximal policy optimisation (Schulman et al. 2017): its dials.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How a policy learns. The defaults suit the shipped robots on two cores; a task's file may override any of them in a table `[ppo]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoSettings {
     /// Worlds stepped side by side, N.

@@ -1,11 +1,12 @@
 //! How judgements are asked for and how a reward is learnt from them. The defaults are those of Christiano et al.
 //! (2017), "Deep reinforcement learning from human preferences", where a comment does not say otherwise.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Which clips are cut, which pairs are asked, and how fast.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LabelSettings {
     /// Length of a clip in simulated seconds; see [`LabelSettings::clip_steps`].
@@ -93,7 +94,7 @@ impl LabelSettings {
 }
 
 /// What a reward model is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RewardModelKind {
     /// A Gaussian process that learns from the answers how much each input matters (Chu and Ghahramani 2005); README.md has what it measured.
@@ -104,7 +105,7 @@ pub enum RewardModelKind {
 }
 
 /// What pairs are chosen by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairChoice {
     /// The variance between the members of the probability that left is preferred (Christiano et al. 2017).
@@ -119,7 +120,7 @@ pub enum PairChoice {
 }
 
 /// What an untrained policy does before there is a reward: it is paid for unusual states.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExploreSettings {
     /// Env steps before the first question, over all worlds …
@@ -176,7 +177,7 @@ impl ExploreSettings {
 }
 
 /// When the learnt reward is no longer trusted, and more labels are asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MonitorSettings {
     /// The latest judgements that are looked at for whether the model foresaw them.
@@ -197,7 +198,7 @@ impl Default for MonitorSettings {
 
 /// The reward model and how it is fitted. Of a Gaussian process say `kind`, `sees_actions`, `unseen`, `error_rate`, `learns_errors`, `rows`, `margin` and
 /// `centred`; the others are about networks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardModelSettings {
     /// What it is made of.

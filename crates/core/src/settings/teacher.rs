@@ -1,9 +1,10 @@
 //! Who answers, and how a simulated teacher departs from the perfect one.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Who answers the pairs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum TeacherKind {
     /// The person at the desk.
@@ -20,9 +21,33 @@ pub enum TeacherKind {
     Fallible(Habits),
 }
 
+impl TeacherKind {
+    /// The teachers that have a name, and what they do.
+    pub const NAMES: [(&str, TeacherKind, &str); 9] = [
+        ("person", TeacherKind::Person, "The person at the desk."),
+        ("oracle", TeacherKind::Oracle, "Judges by the task's true return, never errs."),
+        (
+            "noisy",
+            TeacherKind::Fallible(Habits::NOISY),
+            "Prefers the better clip with probability σ(β · difference of returns), β = 1.",
+        ),
+        ("mistaken", TeacherKind::Mistaken { rate: Habits::MISTAKEN.mistakes }, "One answer in ten is turned round."),
+        ("skipping", TeacherKind::Fallible(Habits::SKIPPING), "Cannot tell two clips apart that are both hopeless."),
+        ("myopic", TeacherKind::Fallible(Habits::MYOPIC), "Judges a clip by its end."),
+        ("equal", TeacherKind::Fallible(Habits::EQUAL), "Calls it a tie where the returns are nearly equal."),
+        ("graded", TeacherKind::Fallible(Habits::GRADED), "Never errs, and says where one clip is much better."),
+        ("hasty", TeacherKind::Fallible(Habits::HASTY), "Errs and skips at random, like a person who clicks fast."),
+    ];
+
+    /// The teacher of this name.
+    pub fn named(name: &str) -> Option<TeacherKind> {
+        TeacherKind::NAMES.into_iter().find(|(known, ..)| *known == name).map(|(_, teacher, _)| teacher)
+    }
+}
+
 /// How a simulated teacher of robots departs from the perfect one. The five imperfect teachers of BPref (Lee et al. 2021, "B-Pref", section 3)
 /// have one habit each: [`Habits::NOISY`] and those after it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Habits {
     /// β: the clip with the higher return R is preferred with probability σ(β · (R − R′)); infinite where absent.

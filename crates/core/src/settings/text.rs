@@ -1,11 +1,12 @@
 //! How language models are taught: supervised fine-tuning, reward models, PPO. The defaults are those of lm-human-preferences (Ziegler et al.
 //! 2019) and its reproductions (Huang et al. 2024), where they name one.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// How gradients become steps, for every trainer of language models.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimiserSettings {
     /// Adam's step size after the warm-up.
@@ -70,7 +71,7 @@ impl OptimiserSettings {
 }
 
 /// Supervised fine-tuning, and training from nothing: the same loss on the tokens of completions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisedSettings {
     /// Examples a gradient step.
@@ -100,7 +101,7 @@ impl SupervisedSettings {
 }
 
 /// Teaching a reward model from pairs of completions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextRewardSettings {
     /// Pairs a gradient step.
@@ -135,7 +136,7 @@ impl TextRewardSettings {
 
 /// How KL(policy ‖ reference) is estimated from one sampled token, with r = reference/policy probability (Schulman, "Approximating KL
 /// divergence", 2020).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KlEstimator {
     /// −log r: unbiased, of either sign.
@@ -147,7 +148,7 @@ pub enum KlEstimator {
 }
 
 /// What keeps the policy near the reference.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KlSettings {
     /// β, the price of a nat, at the start; for good unless `adaptive`.
@@ -169,7 +170,7 @@ impl Default for KlSettings {
 }
 
 /// PPO of a language model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextPpoSettings {
     /// Episodes (a prompt and its completion) between two updates.

@@ -1,12 +1,13 @@
 //! A run in text mode: which model, which data, how far, and how each stage learns.
 
 use super::{KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// The stages of a run, in order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextStage {
     /// The base model learns the language from documents.
@@ -31,7 +32,7 @@ impl TextStage {
 }
 
 /// What weights and activations are made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TextPrecision {
     /// Single precision.
@@ -54,7 +55,7 @@ impl FromStr for TextPrecision {
 }
 
 /// Low-rank adapters (Hu et al. 2021): which maps get one, and how large.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraSettings {
     /// r: the adapter's rank.
@@ -106,7 +107,7 @@ impl FromStr for LoraSettings {
 }
 
 /// The size of the built-in model, a GPT-2 that is trained from nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextShape {
     /// Tokens of the byte-level BPE that is trained for it, at least 258.
@@ -128,7 +129,7 @@ impl Default for TextShape {
 }
 
 /// Everything that decides how a run in text mode goes; stored with its session.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextRun {
     /// The folder of the model to begin with; `None` trains the built-in one from nothing.
