@@ -161,6 +161,7 @@ fn pausing_saves_and_reopening_goes_on_from_there() {
         precision: Precision::F32,
         threads: Some(1),
         threads_per_world: None,
+        overrides: Default::default(),
         worlds: Some(8),
         duration: Duration::from_millis(20),
     };

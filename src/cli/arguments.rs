@@ -368,7 +368,7 @@ pub enum Bench {
     /// Env steps a second of the physics alone, under random actions or a policy's.
     Physics(BenchPhysics),
     /// Env steps a second of PPO, learning included.
-    Ppo(BenchTask),
+    Ppo(BenchPpo),
     /// How soon PPO reaches each task's target return, over several seeds: a table.
     Learning(BenchLearning),
     /// How well judgements of simulated teachers teach: a table over tasks, teachers, numbers of labels and seeds. One that is cut off goes on.
@@ -427,6 +427,14 @@ pub struct BenchTask {
 }
 
 #[derive(Args, Debug)]
+pub struct BenchPpo {
+    #[command(flatten)]
+    pub task: BenchTask,
+    #[command(flatten)]
+    pub more: SettingsArguments,
+}
+
+#[derive(Args, Debug)]
 pub struct BenchPhysics {
     #[command(flatten)]
     pub task: BenchTask,
@@ -455,6 +463,8 @@ pub struct BenchLearning {
     /// Env steps a run; what the task's file plans if not given.
     #[arg(long)]
     pub steps: Option<u64>,
+    #[command(flatten)]
+    pub more: SettingsArguments,
     /// One JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
@@ -485,6 +495,9 @@ pub struct BenchPreferences {
     /// 'labels.random_share = 1; reward_model.kind = "networks"'.
     #[arg(long, value_name = "TOML")]
     pub set: Vec<String>,
+    /// TOML file of settings that hold in every run, under the names of the task's file.
+    #[arg(long, value_name = "RUN.toml")]
+    pub config: Option<PathBuf>,
     /// Runs of each.
     #[arg(long, default_value_t = 5)]
     pub seeds: u64,

@@ -29,6 +29,8 @@ pub struct Plan {
     pub threads: Option<usize>,
     /// Threads that step one world, for the backend shader's physics alone; `None` for what suits robot and adapter.
     pub threads_per_world: Option<ThreadsPerWorld>,
+    /// What counts in place of what the task's file says, for PPO alone.
+    pub overrides: toml::Table,
     /// Worlds in the batch; `None` for the default.
     pub worlds: Option<usize>,
     /// Measured time, after a warm-up.
@@ -202,6 +204,7 @@ pub fn ppo(plan: &Plan) -> Result<Speed, LabError> {
         ..RunSettings::of_control(ControlRun {
             reward: RewardSource::True,
             backend: plan.backend.clone(),
+            overrides: plan.overrides.clone(),
             ..ControlRun::of(&plan.task)
         })
     };
@@ -316,6 +319,7 @@ mod tests {
             precision: Precision::F32,
             threads: Some(1),
             threads_per_world: None,
+            overrides: toml::Table::new(),
             worlds: None,
             duration: Duration::from_secs(50),
         };

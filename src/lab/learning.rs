@@ -2,6 +2,7 @@
 //! task's target. No session, no disk; evaluations do not count as time.
 
 use super::bench::{cores, processor};
+use super::opening::load_task;
 use super::trainer::Trainer;
 use super::{LabError, evaluate};
 use crate::settings::folders::task_folders;
@@ -23,6 +24,8 @@ pub struct LearningPlan {
     pub seeds: u64,
     /// Env steps a run; `None` for what the task's file plans.
     pub env_steps: Option<u64>,
+    /// What counts in place of what the tasks' files say.
+    pub overrides: toml::Table,
     /// Episodes of the evaluation at the end of a run.
     pub episodes: usize,
 }
@@ -81,7 +84,8 @@ pub fn learning(plan: &LearningPlan, done: &mut dyn FnMut(&str, &LearningRun)) -
     };
     let mut all = vec![];
     for name in names {
-        let task = Arc::new(Task::load_from(&task_folders(), &name)?);
+        let run = ControlRun { overrides: plan.overrides.clone(), ..ControlRun::of(&name) };
+        let task = Arc::new(load_task(&run)?);
         let Some(benchmark) = task.spec().benchmark.clone() else {
             if plan.task.is_some() {
                 return Err(LabError::NoBenchmark(name));
@@ -90,11 +94,7 @@ pub fn learning(plan: &LearningPlan, done: &mut dyn FnMut(&str, &LearningRun)) -
         };
         let settings = RunSettings {
             env_steps: plan.env_steps.unwrap_or(benchmark.env_steps),
-            ..RunSettings::of_control(ControlRun {
-                reward: RewardSource::True,
-                backend: plan.backend.clone(),
-                ..ControlRun::of(task.name())
-            })
+            ..RunSettings::of_control(ControlRun { reward: RewardSource::True, backend: plan.backend.clone(), ..run })
         };
         let mut runs = vec![];
         for seed in 0..plan.seeds {

@@ -111,11 +111,16 @@ pub(super) fn load_task(run: &ControlRun) -> Result<Task, LabError> {
     Ok(Task::new(spec, task.model().clone())?)
 }
 
+/// What is set of a robot's run.
+pub(super) fn control_of(settings: &RunSettings) -> Result<&ControlRun, LabError> {
+    let no_robot = || LabError::Settings("The run teaches a language model, which has no task.".to_owned());
+    settings.control().ok_or_else(no_robot)
+}
+
 /// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because an episode's end
 /// would tell the policy what the reward model has not.
 pub(crate) fn task_of(settings: &RunSettings) -> Result<Arc<Task>, LabError> {
-    let no_robot = || LabError::Text("The run teaches a language model and has no task.".to_owned());
-    let run = settings.control().ok_or_else(no_robot)?;
+    let run = control_of(settings)?;
     let task = load_task(run)?;
     Ok(Arc::new(match run.reward {
         RewardSource::True => task,

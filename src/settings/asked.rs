@@ -1,7 +1,7 @@
 //! What a person asked for, in the settings' names: `--set`, a file of `--config`, and options that are short for a setting.
 
 use super::names::{self, Belongs, OWN};
-use super::{ControlRun, Mode, RunSettings};
+use super::{ControlRun, Mode, RunSettings, TextRun};
 use flipside_envs::tasks::overlay;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -17,16 +17,7 @@ impl Asked {
     /// # Errors
     /// A sentence that names the setting, what was found and what is expected.
     pub fn assignments(text: &str) -> Result<Asked, String> {
-        let lines = text.replace(';', "\n");
-        // As a whole first, so that tables and lists may go over several lines.
-        let table = lines.parse::<toml::Table>().or_else(|_| {
-            let mut all = toml::Table::new();
-            for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
-                overlay(&mut all, assignment(line)?);
-            }
-            Ok::<_, String>(all)
-        })?;
-        Asked::of(table)
+        Asked::of(table_of(text)?)
     }
 
     /// Settings that are written in a TOML file.
@@ -112,6 +103,33 @@ impl Asked {
         self.0.keys().any(|name| Belongs::of(name) == Belongs::Text)
     }
 
+    /// What overrides of a task's file say, for what measures on tasks: `--set` as [`Asked::assignments`] takes it, but with the names of the
+    /// task's file alone, all of which a benchmark may have changed.
+    ///
+    /// # Errors
+    /// As [`Asked::assignments`]; names that are not the file's are found when it is read.
+    pub fn of_the_task(text: &str) -> Result<toml::Table, String> {
+        let table = table_of(text)?;
+        let (tables, rest): (toml::Table, toml::Table) =
+            table.into_iter().partition(|(name, _)| !OWN.contains(&name.as_str()) && names::settings(name).is_ok());
+        let mut overrides = rest;
+        overlay(&mut overrides, Asked::of(tables)?.overrides()?);
+        Ok(overrides)
+    }
+
+    /// What is asked of the task's file, where nothing else was.
+    ///
+    /// # Errors
+    /// A sentence that names another setting.
+    pub fn only_overrides(&self) -> Result<toml::Table, String> {
+        match self.0.keys().find(|name| OWN.contains(&name.as_str())) {
+            Some(name) => {
+                Err(format!("a benchmark sets `{name}` itself; only what overrides the task's file can be set"))
+            }
+            None => self.overrides(),
+        }
+    }
+
     /// What is asked of the task's file.
     ///
     /// # Errors
@@ -124,6 +142,19 @@ impl Asked {
         });
         each.collect()
     }
+}
+
+/// Assignments as a table.
+fn table_of(text: &str) -> Result<toml::Table, String> {
+    let lines = text.replace(';', "\n");
+    // As a whole first, so that tables and lists may go over several lines.
+    lines.parse().or_else(|_| {
+        let mut all = toml::Table::new();
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            overlay(&mut all, assignment(line)?);
+        }
+        Ok(all)
+    })
 }
 
 /// `NAME=VALUE`, where a value that is no TOML is a word.
@@ -236,7 +267,14 @@ impl RunSettings {
                     overrides,
                 })
             }
-            Mode::Text(_) => Mode::Text(read(&tree, "text")?),
+            Mode::Text(_) => {
+                let mut run: TextRun = read(&tree, "text")?;
+                // A smaller batch makes for a smaller minibatch, unless somebody says that it should not.
+                if asked.get("text.ppo.minibatch").is_none() {
+                    run.ppo.minibatch = run.ppo.minibatch.min(run.ppo.batch);
+                }
+                Mode::Text(run)
+            }
         };
         let control = matches!(mode, Mode::Control(_));
         Ok(RunSettings {
