@@ -11,7 +11,7 @@ use super::probe::{Probe, ProbeReport};
 use super::viewport::Stage;
 use super::{DeskOptions, TaskChoice, style};
 use crate::lab::{Command, Event, PairView, Phase, Snapshot, TeacherKind};
-use crate::settings::{ControlRun, Mode as RunMode, RewardSource, RunSettings, TextRun};
+use crate::settings::{Asked, ControlRun, Mode as RunMode, RewardSource, RunSettings, TextRun};
 use eframe::egui_wgpu::RenderState;
 use egui::{RawInput, ThemePreference, Ui, ViewportCommand};
 use flipside_core::{Choice, Clip, JudgementId, PairId, Scene};
@@ -514,7 +514,7 @@ impl Desk {
 
     /// The settings of the run on show, as the lab has them.
     pub(super) fn present_settings(&self) -> RunSettings {
-        let mut settings = RunSettings { folder: None, ..self.hold.settings().clone() };
+        let mut settings = RunSettings { folder: None, asked: Asked::default(), ..self.hold.settings().clone() };
         if let Some(snapshot) = &self.snapshot {
             settings.teacher = snapshot.teacher;
             settings.env_steps = snapshot.env_steps_planned;

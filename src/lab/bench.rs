@@ -1,6 +1,7 @@
 //! How fast this machine is: physics alone, and the whole of PPO. No session, no disk.
 
 use super::on_device::OnDevice;
+use super::opening::{control_of, load_task};
 use super::trainer::Trainer;
 use super::{LabError, SavedPolicy};
 use crate::settings::folders::task_folders;
@@ -127,7 +128,7 @@ pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
 pub fn physics_of_session(plan: &Plan, folder: &Path) -> Result<Speed, LabError> {
     let saved = SavedPolicy::load(folder)?;
     let policy: Policy = saved.policy;
-    let task = Arc::new(Task::load_from(&task_folders(), saved.settings.task())?);
+    let task = Arc::new(load_task(control_of(&saved.settings)?)?);
     let plan = Plan { task: saved.settings.task().to_owned(), ..plan.clone() };
     physics_under(&plan, &task, |obs, worlds, actions| *actions = policy.act_mean(obs, worlds))
 }

@@ -16,6 +16,7 @@ mod circle;
 mod control;
 mod error;
 mod evaluate;
+mod going_on;
 mod interval;
 mod judged;
 mod learning;
@@ -54,8 +55,8 @@ pub use flipside_envs::physics::{Precision, SHADER, ThreadsPerWorld};
 pub use flipside_text::teacher::Noise;
 use ledger::{Ledger, Message};
 pub use opening::is_session;
-use opening::open_session;
 pub(crate) use opening::task_of;
+use opening::{Opened, open_session};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,15 +80,15 @@ pub struct Lab {
 impl Lab {
     /// Opens the session in `settings.folder`, or makes one, and starts training.
     ///
-    /// A folder that already holds a session goes on where its last checkpoint stands, with the settings it was made with. `repaint` is called
+    /// A folder that already holds a session goes on where its last checkpoint stands, with the settings it was made with and what `settings.asked` may change of them.
+    /// `repaint` is called
     /// from the lab's threads whenever there is something new to see.
     ///
     /// # Errors
     ///
-    /// An unknown task or backend, a wrong robot or task file, a session that cannot be read, written or locked, or that a newer version wrote.
+    /// A session that has other settings than were asked for, an unknown task or backend, a wrong robot or task file, a session that cannot be read, written or locked, or that a newer version wrote.
     pub fn open(settings: RunSettings, repaint: Arc<dyn Fn() + Send + Sync>) -> Result<Lab, LabError> {
-        let (mut session, settings) = open_session(settings)?;
-        let checkpoint = session.load_checkpoint()?;
+        let Opened { mut session, settings, checkpoint } = open_session(settings)?;
         if let Some(warning) = checkpoint.as_ref().and_then(|loaded| loaded.warning.as_ref()) {
             log::warn!("{warning}");
         }

@@ -1,16 +1,24 @@
 //! From settings to what they name: a session that is made or gone on with, and the task that a run plays.
 
-use super::LabError;
+use super::{LabError, going_on};
 use crate::settings::folders::{new_session_folder, task_folders};
-use crate::settings::{ControlRun, Mode, RewardSource, RunSettings, TextRun};
-use crate::store::{Session, StoreError};
+use crate::settings::{ControlRun, Mode, RewardSource, RunSettings};
+use crate::store::{Checkpoint, Session, StoreError};
 use flipside_envs::gym::{Task, TaskError};
 use flipside_envs::physics::{self, PhysicsError, Precision};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The session that `settings` ask for, and the settings that hold: an existing session's own, but for who answers and how much is planned.
-pub(super) fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> {
+/// A session that is open, the settings that hold, and where it stands if it has been trained.
+pub(super) struct Opened {
+    pub session: Session,
+    pub settings: RunSettings,
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// The session that `settings` ask for: a new one, or the one in their folder, which keeps its own settings but for what was asked for and may
+/// change.
+pub(super) fn open_session(asked: RunSettings) -> Result<Opened, LabError> {
     let folder = match asked.folder.clone() {
         Some(folder) => folder,
         None => {
@@ -21,33 +29,17 @@ pub(super) fn open_session(asked: RunSettings) -> Result<(Session, RunSettings),
     };
     match Session::open(&folder) {
         Ok(mut session) => {
+            let checkpoint = session.load_checkpoint()?;
             let stored = session.settings().clone();
-            let mode = match (&stored.mode, &asked.mode) {
-                (Mode::Text(stored), Mode::Text(asked)) => Mode::Text(gone_on(stored, asked)),
-                (Mode::Control(_), Mode::Text(_)) => {
-                    return Err(LabError::Text(format!(
-                        "The session in {} teaches a robot; give another folder for text.",
-                        folder.display()
-                    )));
-                }
-                (stored, Mode::Control(_)) => stored.clone(),
-            };
-            let settings = RunSettings {
-                teacher: asked.teacher,
-                answer_seconds: asked.answer_seconds,
-                labels: asked.labels.max(stored.labels),
-                env_steps: asked.env_steps.max(stored.env_steps),
-                mode,
-                ..stored.clone()
-            };
+            let settings = going_on::go_on(&stored, &asked, checkpoint.as_ref().map(|loaded| &loaded.arrays))?;
             if settings != stored {
                 session.put_settings(&settings)?;
             }
-            Ok((session, settings))
+            Ok(Opened { session, settings, checkpoint })
         }
         Err(StoreError::NotASession(_)) => {
             let settings = RunSettings { mode: check_new(&asked)?, folder: Some(folder.clone()), ..asked };
-            Ok((Session::create(&folder, &settings)?, settings))
+            Ok(Opened { session: Session::create(&folder, &settings)?, settings, checkpoint: None })
         }
         Err(error) => Err(error.into()),
     }
@@ -56,25 +48,6 @@ pub(super) fn open_session(asked: RunSettings) -> Result<(Session, RunSettings),
 /// Whether a folder holds a session.
 pub fn is_session(folder: &Path) -> bool {
     !matches!(Session::open_to_read(folder), Err(StoreError::NotASession(_)))
-}
-
-/// A run of text that is gone on with: what its stages come from stays, and what is asked for anew may go further.
-fn gone_on(stored: &TextRun, asked: &TextRun) -> TextRun {
-    let later = asked.until > stored.until;
-    TextRun {
-        until: asked.until.max(stored.until),
-        documents: stored.documents.clone().or(asked.documents.clone()),
-        demonstrations: stored.demonstrations.clone().or(asked.demonstrations.clone()),
-        comparisons: stored.comparisons.clone().or(asked.comparisons.clone()),
-        prompts: stored.prompts.clone().or(asked.prompts.clone()),
-        reward_model: stored.reward_model.clone().or(asked.reward_model.clone()),
-        // A stage that has not begun takes what it is told now.
-        supervised_steps: if later { asked.supervised_steps } else { stored.supervised_steps },
-        reward_steps: if later { asked.reward_steps } else { stored.reward_steps },
-        updates: if later { asked.updates } else { stored.updates },
-        lora: stored.lora.clone().or(if later { asked.lora.clone() } else { None }),
-        ..stored.clone()
-    }
 }
 
 /// Refuses a new run that cannot be. Its task then has its file's name, whatever it was called.

@@ -193,7 +193,7 @@ fn json(path: &str, value: toml::Value) -> Result<Value, String> {
 }
 
 /// The value at a name with dots.
-fn find<'a>(tree: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+pub fn find<'a>(tree: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let mut parts = name.split('.');
     let first = tree.get(parts.next()?)?;
     parts.try_fold(first, |value, part| value.get(part))
@@ -296,4 +296,122 @@ impl RunSettings {
 fn read<T: DeserializeOwned>(tree: &Map<String, Value>, name: &str) -> Result<T, String> {
     let value = tree.get(name).cloned().unwrap_or_default();
     serde_json::from_value(value).map_err(|error| format!("`{name}`: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::names;
+    use serde_json::json;
+
+    fn asked(text: &str) -> Asked {
+        Asked::assignments(text).unwrap_or_else(|why| panic!("{text}: {why}"))
+    }
+
+    /// Every setting, given another value than its own, is what the run then has; nothing else changes.
+    #[test]
+    fn what_is_set_is_what_the_run_has() {
+        let runs = [RunSettings::default(), RunSettings::of_text(TextRun::default())];
+        let mut seen = 0;
+        for setting in names::settings("").unwrap() {
+            let base = runs.iter().find(|run| Belongs::of(&setting.name).fits(&run.mode)).unwrap();
+            let another = match (setting.choices.last(), &setting.default, setting.kind.as_str()) {
+                _ if setting.name.starts_with("teacher.") || setting.name == "text.lora" => continue,
+                (Some(choice), ..) => json!(choice.word),
+                (_, Value::Bool(truth), _) => json!(!truth),
+                (_, Value::Array(_), _) => json!([3, 4]),
+                (_, Value::Object(_), _) => json!({ "head": 0.25 }),
+                (_, _, "text, or none" | "text") => json!("another"),
+                (_, _, "number") => json!(0.125),
+                (_, _, kind) if kind.starts_with("whole number") => json!(7),
+                (.., "true or false") => json!(false),
+                (.., kind) => {
+                    assert_eq!(kind, "table or list", "{}", setting.name);
+                    continue;
+                }
+            };
+            let mut one = Asked::default();
+            one.set(&setting.name, another.clone()).unwrap_or_else(|why| panic!("{why}"));
+            let run = base.with(&one).unwrap_or_else(|why| panic!("{why}"));
+            if setting.name != "teacher" {
+                assert_eq!(find(&run.tree(), &setting.name), Some(&another), "{}", setting.name);
+            }
+            let stored: RunSettings = serde_json::from_str(&serde_json::to_string(&run).unwrap()).unwrap();
+            assert_eq!(stored, RunSettings { asked: Asked::default(), ..run.clone() }, "{}", setting.name);
+            // Back to what it was.
+            let mut back = Asked::default();
+            let was = find(&base.tree(), &setting.name).cloned();
+            if let Some(was) = was.filter(|was| !was.is_null()) {
+                back.set(&setting.name, was).unwrap_or_else(|why| panic!("{why}"));
+                let back = run.with(&back).unwrap();
+                if setting.name != "text.ppo.batch" {
+                    assert_eq!(RunSettings { asked: Asked::default(), ..back }, *base, "{}", setting.name);
+                }
+            }
+            seen += 1;
+        }
+        assert!(seen > 120, "{seen} settings were tried");
+    }
+
+    #[test]
+    fn values_are_toml_and_words_need_no_quotes() {
+        let many = asked(
+            "teacher=hasty; text.precision = bf16; text.model=/models/small\ntext.ppo.kl = { target = 4, beta = 0.2 }",
+        );
+        assert_eq!(many.get("text.ppo.kl.target"), Some(&json!(4.0)));
+        assert_eq!(many.get("text.model"), Some(&json!("/models/small")));
+        assert_eq!(many.get("teacher.mistakes"), Some(&json!(0.1)));
+        assert_eq!(asked("env_steps = 2e6").get("env_steps"), Some(&json!(2_000_000)));
+        assert_eq!(asked("text.lora = none").get("text.lora"), Some(&Value::Null));
+        assert_eq!(asked("seed = 1").and(asked("seed = 2")).get("seed"), Some(&json!(2)));
+        let run =
+            RunSettings::of_text(TextRun::default()).with(&asked("text.lora.rank = 4; text.ppo.batch = 8")).unwrap();
+        let run = run.text().unwrap();
+        assert_eq!((run.lora.as_ref().unwrap().rank, run.ppo.minibatch), (4, 8));
+        let noisy = RunSettings::default().with(&asked("teacher = noisy; teacher.beta = 2")).unwrap();
+        assert_eq!(find(&noisy.tree(), "teacher.beta"), Some(&json!(2.0)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_name_and_what_was_expected() {
+        let refusal = |text: &str| {
+            let run = RunSettings::default();
+            Asked::assignments(text).and_then(|asked| run.with(&asked)).map(|_| text.to_owned()).unwrap_err()
+        };
+        for (text, sentence) in [
+            ("ppo.horizon = four", "`ppo.horizon` is \"four\"; expected a whole number"),
+            ("ppo.horizon = -4", "`ppo.horizon` is -4; expected a whole number"),
+            ("ppo.hidden = [64, 0.5]", "`ppo.hidden[1]` is 0.5; expected a whole number"),
+            ("labels.lead = inf", "`labels.lead` is inf; expected a finite number"),
+            ("labels.keeps_best = 1", "`labels.keeps_best` is 1; expected true or false"),
+            (
+                "labels.choice = random",
+                "`labels.choice` is \"random\"; expected one of disagreement, entropy, coverage, disagreement-coverage",
+            ),
+            ("ppo = 3", "`ppo` is 3; expected a table"),
+            ("ppo.gama = 0.9", "there is no setting `ppo.gama`; did you mean `ppo.gamma` or `text.ppo.gamma`?"),
+            ("num_label = 3", "there is no setting `num_label`; did you mean `num_labels`?"),
+            ("kl.target = 3", "there is no setting `kl`; did you mean `text.ppo.kl.beta`?"),
+            ("xyzzy = 3", "there is no setting `xyzzy`; `flipside settings` lists them all"),
+            ("teacher.rate = 0.2", "`teacher.rate` goes with `teacher.kind` = mistaken, not with person"),
+            ("teacher.kind = mistaken", "`teacher.kind` = mistaken needs `teacher.rate`"),
+            ("text.updates = 3", "`text` is a setting of runs that teach a language model; this one teaches a robot"),
+            ("seed", "`seed` is not NAME=VALUE"),
+        ] {
+            assert_eq!(refusal(text), sentence, "{text}");
+        }
+    }
+
+    /// A file's line is told, and what is typed wins over it.
+    #[test]
+    fn a_file_of_settings_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.toml");
+        std::fs::write(&file, "seed = 4\n[ppo]\ngamma = 0.9\n").unwrap();
+        let both = Asked::read(&file).unwrap().and(asked("ppo.gamma = 0.8"));
+        assert_eq!((both.get("seed"), both.get("ppo.gamma")), (Some(&json!(4)), Some(&json!(0.8))));
+        assert_eq!(both.contradicts(&asked("seed = 5")), Some(("seed".to_owned(), json!(4), json!(5))));
+        std::fs::write(&file, "seed = 4\n[ppo\n").unwrap();
+        assert!(Asked::read(&file).unwrap_err().starts_with(&format!("{}:2: ", file.display())));
+    }
 }

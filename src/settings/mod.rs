@@ -8,7 +8,7 @@ pub mod folders;
 pub mod names;
 mod run;
 
-pub use asked::Asked;
+pub use asked::{Asked, find};
 pub use flipside_core::settings::*;
 pub use flipside_envs::tasks::{self, TaskSpec, overlay};
 pub use run::{ControlRun, Mode, RewardSource, RunSettings};

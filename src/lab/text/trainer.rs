@@ -28,6 +28,7 @@ use flipside_text::{Bundle, Episode, Example, Reference, Supervised, TextPpo, Te
 use rand::Rng;
 use rand::RngExt;
 use saved::Saved;
+pub(in crate::lab) use saved::reached;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
