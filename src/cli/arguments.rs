@@ -65,7 +65,8 @@ impl DeskArguments {
 /// Any setting of a run, by its name.
 #[derive(Args, Debug, Default)]
 pub struct SettingsArguments {
-    /// Setting of the run by its name, as `flipside settings` lists them; several with `;` between them or several times, and the last one counts.
+    /// Setting of the run by its name, as `flipside settings` lists them; several with `;` between them or several
+    /// times, and the last one counts.
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// TOML file of settings, under the same names. What is typed beside it wins over it.
@@ -74,8 +75,8 @@ pub struct SettingsArguments {
 }
 
 impl SettingsArguments {
-    /// What was asked for: the file, `--set` over it, and over both the options `typed`, each with the setting that it is short for. An option
-    /// that contradicts a `--set` is refused.
+    /// What was asked for: the file, `--set` over it, and over both the options `typed`, each with the setting that it
+    /// is short for. An option that contradicts a `--set` is refused.
     pub fn asked<'a>(
         &self,
         typed: impl IntoIterator<Item = (&'a str, &'a str, Option<Value>)>,
@@ -99,8 +100,8 @@ impl SettingsArguments {
     }
 }
 
-/// Settings whose number of env steps is what the task's file plans, where nobody asked for another. What is wrong with the file is said when
-/// the run opens it.
+/// Settings whose number of env steps is what the task's file plans, where nobody asked for another. What is wrong with
+/// the file is said when the run opens it.
 pub(super) fn planned_by(settings: RunSettings, planned: impl Fn(Option<TaskSpec>) -> u64) -> RunSettings {
     let Some(run) = settings.control().filter(|_| settings.asked.get("env_steps").is_none()) else { return settings };
     let spec = task_folders().load(&run.task).ok().and_then(|files| files.spec.overridden(&run.overrides).ok());
@@ -371,7 +372,8 @@ pub enum Bench {
     Ppo(BenchPpo),
     /// How soon PPO reaches each task's target return, over several seeds: a table.
     Learning(BenchLearning),
-    /// How well judgements of simulated teachers teach: a table over tasks, teachers, numbers of labels and seeds. One that is cut off goes on.
+    /// How well judgements of simulated teachers teach: a table over tasks, teachers, numbers of labels and seeds. One
+    /// that is cut off goes on.
     Preferences(BenchPreferences),
     /// Frames a second and the time from a click to the next pair, in a real window with training on.
     Desk(BenchDesk),
@@ -441,7 +443,8 @@ pub struct BenchPhysics {
     /// Number type of the lanes backend: f32, or f64 for reference.
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
-    /// Threads that step one world on the graphics device, 1 or 32; several are measured one after another. What suits robot and adapter if not given.
+    /// Threads that step one world on the graphics device, 1 or 32; several are measured one after another. What suits
+    /// robot and adapter if not given.
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub threads_per_world: Vec<ThreadsPerWorld>,
     /// Session whose policy acts, on its own task, in place of chance.
@@ -484,15 +487,15 @@ pub struct BenchPreferences {
     /// Seconds that a teacher takes for an answer; 0 answers at once.
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = seconds)]
     pub answer_seconds: f64,
-    /// Share of the env steps by which all labels are given, 0 to 1; the rest shows what a reward that learns no more leads to. Not with
-    /// `--answer-seconds`, where the clock says when they are given.
+    /// Share of the env steps by which all labels are given, 0 to 1; the rest shows what a reward that learns no more
+    /// leads to. Not with `--answer-seconds`, where the clock says when they are given.
     #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "answer_seconds")]
     pub labels_by: Option<f64>,
     /// Numbers of labels.
     #[arg(long, value_delimiter = ',', default_value = "50,200")]
     pub labels: Vec<usize>,
-    /// Settings to try beside those of the task's file, each in runs of its own: TOML, with `;` between several, such as
-    /// 'labels.random_share = 1; reward_model.kind = "networks"'.
+    /// Settings to try beside those of the task's file, each in runs of its own: TOML, with `;` between several, such
+    /// as 'labels.random_share = 1; reward_model.kind = "networks"'.
     #[arg(long, value_name = "TOML")]
     pub set: Vec<String>,
     /// TOML file of settings that hold in every run, under the names of the task's file.

@@ -32,7 +32,8 @@ pub enum Text {
     Ppo(StageArguments),
     /// Answer prompts.
     Generate(GenerateArguments),
-    /// Score a data file: likelihood, or which of two a reward model prefers; or measure a session's models by the gold score.
+    /// Score a data file: likelihood, or which of two a reward model prefers; or measure a session's models by the gold
+    /// score.
     Eval(EvalArguments),
     /// Add an adapter to a model's weights.
     Merge(FolderArguments),
@@ -98,7 +99,8 @@ pub struct StageArguments {
     /// Judgements that the simulated teacher gives; 500 if not given.
     #[arg(long)]
     pub labels: Option<usize>,
-    /// Share of its answers that are turned round, .05 if not given; it is also unsure where two scores lie close. 0: it never errs.
+    /// Share of its answers that are turned round, .05 if not given; it is also unsure where two scores lie close. 0:
+    /// it never errs.
     #[arg(long, value_name = "P", value_parser = super::arguments::share)]
     pub mistake_rate: Option<f64>,
     /// Tokens of a completion, at most.
@@ -330,7 +332,8 @@ impl StageArguments {
         if let Mode::Text(run) = &mut settings.mode
             && asked.get("text.from").is_none()
         {
-            // A model that is given has everything before this stage behind it; but PPO has to learn a reward first, unless that is given too.
+            // A model that is given has everything before this stage behind it; but PPO has to learn a reward first,
+            // unless that is given too.
             run.from = match &run.model {
                 None => TextStage::Base,
                 Some(_) if until == TextStage::Ppo && run.reward_model.is_none() => TextStage::Reward,

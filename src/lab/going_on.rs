@@ -1,4 +1,5 @@
-//! Going on with a session: it keeps its settings. What a person asks for must be what it has, or something that a run may change on its way.
+//! Going on with a session: it keeps its settings. What a person asks for must be what it has, or something that a run
+//! may change on its way.
 
 use super::opening::load_task;
 use super::{LabError, text};
@@ -7,8 +8,8 @@ use crate::settings::{Asked, ControlRun, Mode, RunSettings, TeacherKind, TextRun
 use flipside_core::Arrays;
 use serde_json::{Map, Value};
 
-/// The settings that hold: those that are `stored`, with what `opener` asks for where that may change. `arrays` are those of the latest
-/// checkpoint.
+/// The settings that hold: those that are `stored`, with what `opener` asks for where that may change. `arrays` are
+/// those of the latest checkpoint.
 ///
 /// # Errors
 /// A sentence that names every setting that differs, with both values.
@@ -51,7 +52,8 @@ pub(super) fn go_on(
         )));
     }
     let mut settings = stored.with(&taken).map_err(LabError::Settings)?;
-    // Where nobody said who answers: a person, where one sits at the desk, and nobody who would have to, where there is none.
+    // Where nobody said who answers: a person, where one sits at the desk, and nobody who would have to, where there is
+    // none.
     let person = |settings: &RunSettings| settings.teacher == TeacherKind::Person;
     if opener.asked.get("teacher").is_none() && person(stored) != person(opener) {
         settings.teacher = opener.teacher;
@@ -87,7 +89,8 @@ fn in_force(settings: &RunSettings) -> Result<Map<String, Value>, LabError> {
     Ok(tree)
 }
 
-/// Whether two values of a setting mean the same. Of a teacher only what was asked for is compared, and tasks have several names.
+/// Whether two values of a setting mean the same. Of a teacher only what was asked for is compared, and tasks have
+/// several names.
 fn same(name: &str, had: &Value, asked: &Value) -> bool {
     match (name, had, asked) {
         ("teacher", Value::Object(had), Value::Object(asked)) => {
@@ -109,8 +112,8 @@ fn may_change(name: &str, had: &Value, asked: &Value) -> bool {
     }
 }
 
-/// Whether a run in text mode may have another value from now on: stages that have not begun may have what they like. `reached` is the stage of the
-/// latest checkpoint, and whether it has been finished.
+/// Whether a run in text mode may have another value from now on: stages that have not begun may have what they like.
+/// `reached` is the stage of the latest checkpoint, and whether it has been finished.
 fn text_may_change(
     run: &TextRun,
     reached: Option<(TextStage, bool)>,

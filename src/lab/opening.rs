@@ -16,8 +16,8 @@ pub(super) struct Opened {
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// The session that `settings` ask for: a new one, or the one in their folder, which keeps its own settings but for what was asked for and may
-/// change.
+/// The session that `settings` ask for: a new one, or the one in their folder, which keeps its own settings but for
+/// what was asked for and may change.
 pub(super) fn open_session(asked: RunSettings) -> Result<Opened, LabError> {
     let folder = match asked.folder.clone() {
         Some(folder) => folder,
@@ -90,8 +90,8 @@ pub(super) fn control_of(settings: &RunSettings) -> Result<&ControlRun, LabError
     settings.control().ok_or_else(no_robot)
 }
 
-/// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because an episode's end
-/// would tell the policy what the reward model has not.
+/// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because
+/// an episode's end would tell the policy what the reward model has not.
 pub(crate) fn task_of(settings: &RunSettings) -> Result<Arc<Task>, LabError> {
     let run = control_of(settings)?;
     let task = load_task(run)?;

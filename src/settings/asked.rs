@@ -1,4 +1,5 @@
-//! What a person asked for, in the settings' names: `--set`, a file of `--config`, and options that are short for a setting.
+//! What a person asked for, in the settings' names: `--set`, a file of `--config`, and options that are short for a
+//! setting.
 
 use super::names::{self, Belongs, OWN};
 use super::{ControlRun, Mode, RunSettings, TextRun};
@@ -12,7 +13,8 @@ use std::path::Path;
 pub struct Asked(Map<String, Value>);
 
 impl Asked {
-    /// What an option of `--set` says: `NAME=VALUE`, several with `;` or ends of lines between them. A value is TOML, and a word needs no quotes.
+    /// What an option of `--set` says: `NAME=VALUE`, several with `;` or ends of lines between them. A value is TOML,
+    /// and a word needs no quotes.
     ///
     /// # Errors
     /// A sentence that names the setting, what was found and what is expected.
@@ -103,8 +105,8 @@ impl Asked {
         self.0.keys().any(|name| Belongs::of(name) == Belongs::Text)
     }
 
-    /// What overrides of a task's file say, for what measures on tasks: `--set` as [`Asked::assignments`] takes it, but with the names of the
-    /// task's file alone, all of which a benchmark may have changed.
+    /// What overrides of a task's file say, for what measures on tasks: `--set` as [`Asked::assignments`] takes it, but
+    /// with the names of the task's file alone, all of which a benchmark may have changed.
     ///
     /// # Errors
     /// As [`Asked::assignments`]; names that are not the file's are found when it is read.
@@ -241,7 +243,8 @@ impl RunSettings {
         tree
     }
 
-    /// The same run with what was asked for in the place of what it had; it remembers what that was, for a session that exists must agree.
+    /// The same run with what was asked for in the place of what it had; it remembers what that was, for a session that
+    /// exists must agree.
     ///
     /// # Errors
     /// A setting that runs of this mode do not have, parts that do not go together.

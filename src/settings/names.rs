@@ -1,5 +1,5 @@
-//! The names of all settings: one tree, which `--set`, `--config`, the stored overrides and `flipside settings` share. Types, meanings and
-//! defaults come from the structs themselves.
+//! The names of all settings: one tree, which `--set`, `--config`, the stored overrides and `flipside settings` share.
+//! Types, meanings and defaults come from the structs themselves.
 
 use super::{ControlRun, Mode, RunSettings};
 use flipside_core::settings::{
@@ -269,8 +269,8 @@ fn meaning(schema: &Value) -> Option<String> {
     Some(plain + rest)
 }
 
-/// Checks names and types of what was asked, `{"text": {"ppo": …}}`. The result has what was meant: 2e6 is a whole number where one is
-/// wanted, and `none` is null where there may be none.
+/// Checks names and types of what was asked, `{"text": {"ppo": …}}`. The result has what was meant: 2e6 is a whole
+/// number where one is wanted, and `none` is null where there may be none.
 ///
 /// # Errors
 /// A sentence that names the path, what was found and what is expected.

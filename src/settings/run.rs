@@ -13,8 +13,8 @@ use std::time::Duration;
 pub enum RewardSource {
     /// The task's own reward: a plain RL run.
     True,
-    /// A reward model learnt from judgements. Episodes then have a fixed length and no termination, and the task's own reward is
-    /// seen by simulated teachers and by evaluation alone.
+    /// A reward model learnt from judgements. Episodes then have a fixed length and no termination, and the task's own
+    /// reward is seen by simulated teachers and by evaluation alone.
     #[default]
     Preferences,
 }
@@ -24,10 +24,11 @@ pub enum RewardSource {
 pub struct RunSettings {
     /// Who answers the questions; only where there are judgements.
     pub teacher: TeacherKind,
-    /// Seconds that a simulated teacher takes for an answer, while the robot trains on; 0 answers at once, and training waits for it.
-    /// With time in play the same seed no longer gives the same run.
+    /// Seconds that a simulated teacher takes for an answer, while the robot trains on; 0 answers at once, and training
+    /// waits for it. With time in play the same seed no longer gives the same run.
     pub answer_seconds: f64,
-    /// Judgements planned, 200, or 500 in text mode, where nobody says another number. The schedule asks for more of them early on; afterwards a person may go on judging.
+    /// Judgements planned, 200, or 500 in text mode, where nobody says another number. The schedule asks for more of
+    /// them early on; afterwards a person may go on judging.
     #[schemars(rename = "num_labels")]
     pub labels: usize,
     /// Env steps planned, over all worlds. In text mode the steps of all stages.
@@ -40,7 +41,8 @@ pub struct RunSettings {
     /// The session's folder; `None` makes a new one under the sessions folder. Not stored.
     #[schemars(skip)]
     pub folder: Option<PathBuf>,
-    /// Which of these a person asked for; a session that exists must agree with them, and keeps its own of the others. Not stored.
+    /// Which of these a person asked for; a session that exists must agree with them, and keeps its own of the others.
+    /// Not stored.
     #[schemars(skip)]
     pub asked: Asked,
 }
@@ -63,7 +65,8 @@ pub struct ControlRun {
     pub reward: RewardSource,
     /// The physics backend's name.
     pub backend: String,
-    /// What counts in place of what the task's file says: its tables `ppo`, `labels`, `explore`, `reward_model` and `monitor`, and the rest of it.
+    /// What counts in place of what the task's file says: its tables `ppo`, `labels`, `explore`, `reward_model` and
+    /// `monitor`, and the rest of it.
     #[schemars(skip)]
     pub overrides: toml::Table,
 }
@@ -152,7 +155,8 @@ impl RunSettings {
         self.control().map_or("", |run| &run.backend)
     }
 
-    /// How long a simulated teacher thinks about an answer. Text mode's questions are asked in stages, which wait for them.
+    /// How long a simulated teacher thinks about an answer. Text mode's questions are asked in stages, which wait for
+    /// them.
     pub fn thinking(&self) -> Duration {
         match &self.mode {
             Mode::Control(_) => Duration::from_secs_f64(self.answer_seconds.max(0.0)),
@@ -167,8 +171,8 @@ impl Default for RunSettings {
     }
 }
 
-/// How settings are stored: side by side, whichever mode has them, as sessions have had them since the first. A session whose run has
-/// neither `text` nor `overrides` can be opened by programs that know neither.
+/// How settings are stored: side by side, whichever mode has them, as sessions have had them since the first. A session
+/// whose run has neither `text` nor `overrides` can be opened by programs that know neither.
 #[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 struct Stored {

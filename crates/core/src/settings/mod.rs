@@ -1,4 +1,5 @@
-//! What can be set of learning: one struct a concern, each with documented defaults, read from TOML and JSON and written to them.
+//! What can be set of learning: one struct a concern, each with documented defaults, read from TOML and JSON and
+//! written to them.
 //!
 //! The command line fills these structs in, and nothing below it sees a flag.
 

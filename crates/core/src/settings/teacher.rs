@@ -12,7 +12,8 @@ pub enum TeacherKind {
     Person,
     /// A simulated teacher that judges by the task's true return, in text mode by the gold score, and never errs.
     Oracle,
-    /// A simulated teacher whose answer is flipped at this rate. In text mode it is also unsure where two scores lie close.
+    /// A simulated teacher whose answer is flipped at this rate. In text mode it is also unsure where two scores lie
+    /// close.
     Mistaken {
         /// Probability of a flip, 0..=1.
         rate: f64,
@@ -45,8 +46,8 @@ impl TeacherKind {
     }
 }
 
-/// How a simulated teacher of robots departs from the perfect one. The five imperfect teachers of BPref (Lee et al. 2021, "B-Pref", section 3)
-/// have one habit each: [`Habits::NOISY`] and those after it.
+/// How a simulated teacher of robots departs from the perfect one. The five imperfect teachers of BPref (Lee et al.
+/// 2021, "B-Pref", section 3) have one habit each: [`Habits::NOISY`] and those after it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Habits {
@@ -56,15 +57,16 @@ pub struct Habits {
     pub mistakes: f64,
     /// Probability of “cannot tell”, whatever the clips, 0..=1.
     pub skips: f64,
-    /// “Cannot tell” where neither clip reaches this share of the usual return: both lie below μ − (1 − share) · |μ|, with μ the mean return of
-    /// recently judged clips. (For μ > 0 that is share · μ, as in BPref, whose returns are never negative.) 0 turns it off.
+    /// “Cannot tell” where neither clip reaches this share of the usual return: both lie below μ − (1 − share) · |μ|,
+    /// with μ the mean return of recently judged clips. (For μ > 0 that is share · μ, as in BPref, whose returns are
+    /// never negative.) 0 turns it off.
     pub skip_below: f64,
     /// The weight of a step is γ to the power of how long before the clip's end it is.
     pub gamma: f64,
     /// A tie where the returns differ by less than this share of |μ|. 0 turns it off.
     pub equal_within: f64,
-    /// “Much better” where the returns differ by more than this many times what those of recently judged pairs differ by on average. 0 turns it
-    /// off.
+    /// “Much better” where the returns differ by more than this many times what those of recently judged pairs differ
+    /// by on average. 0 turns it off.
     pub much_above: f64,
 }
 

@@ -1,5 +1,5 @@
-//! How language models are taught: supervised fine-tuning, reward models, PPO. The defaults are those of lm-human-preferences (Ziegler et al.
-//! 2019) and its reproductions (Huang et al. 2024), where they name one.
+//! How language models are taught: supervised fine-tuning, reward models, PPO. The defaults are those of
+//! lm-human-preferences (Ziegler et al. 2019) and its reproductions (Huang et al. 2024), where they name one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,17 +11,20 @@ use std::collections::BTreeMap;
 pub struct OptimiserSettings {
     /// Adam's step size after the warm-up.
     pub learning_rate: f64,
-    /// The share of it that is left after the last planned step; it falls linearly till then. 1 turns the decay off.
+    /// The share of `learning_rate` that is left after the last planned step; it falls linearly till then. 1 turns the
+    /// decay off.
     pub final_learning_rate: f64,
     /// Steps over which the step size rises linearly from 0 at the start; 0 turns the warm-up off.
     pub warmup_steps: u64,
-    /// Parameter groups: the step size is multiplied by the number whose key is found in the parameter's name (`head`, `lora_A`, `h.0.`); the
-    /// longest key found counts, and 0 leaves the parameter as it is. Parameters that no key matches have 1.
+    /// Parameter groups: the step size is multiplied by the number whose key is found in the parameter's name (`head`,
+    /// `lora_A`, `h.0.`); the longest key found counts, and 0 leaves the parameter as it is. Parameters that no key
+    /// matches have 1.
     pub rates: BTreeMap<String, f64>,
     /// Adam's ε.
     pub adam_eps: f64,
-    /// Whether ε stands where TensorFlow has it, inside the bias-corrected step, θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε), rather than
-    /// beside the corrected root, where PyTorch has it. TensorFlow's takes shorter steps at the start.
+    /// Whether ε stands where TensorFlow has it, inside the bias-corrected step, θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v
+    /// + ε), rather than beside the corrected root, where PyTorch has it. TensorFlow's takes shorter steps at the
+    /// start.
     pub tensorflow_eps: bool,
     /// Gradients longer than this (L2 norm over all parameters) are shortened to it; 0 turns it off.
     pub max_grad_norm: f64,
@@ -134,8 +137,8 @@ impl TextRewardSettings {
     }
 }
 
-/// How KL(policy ‖ reference) is estimated from one sampled token, with r = reference/policy probability (Schulman, "Approximating KL
-/// divergence", 2020).
+/// How KL(policy ‖ reference) is estimated from one sampled token, with r = reference/policy probability (Schulman,
+/// "Approximating KL divergence", 2020).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KlEstimator {
@@ -175,7 +178,7 @@ impl Default for KlSettings {
 pub struct TextPpoSettings {
     /// Episodes (a prompt and its completion) between two updates.
     pub batch: usize,
-    /// Episodes a gradient step.
+    /// Episodes a gradient step, no more than `batch`. A smaller batch alone lowers it.
     pub minibatch: usize,
     /// Into how many parts a minibatch is cut, whose gradients are added up.
     pub accumulate: usize,
@@ -201,7 +204,8 @@ pub struct TextPpoSettings {
     pub missing_eos_cost: f64,
     /// Whether scores are divided by the standard deviation of all scores so far.
     pub scale_scores: bool,
-    /// Whether the rewards of an update's tokens, KL included, are brought to standard deviation 1 without moving their mean.
+    /// Whether the rewards of an update's tokens, KL included, are brought to standard deviation 1 without moving their
+    /// mean.
     pub whiten_rewards: bool,
     /// The price of leaving the reference.
     pub kl: KlSettings,
