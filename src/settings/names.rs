@@ -145,6 +145,8 @@ fn of_the_file() -> Value {
 fn defaults() -> Value {
     let mut tree = RunSettings::of_text(TextRun::default()).tree();
     tree.extend(RunSettings::default().tree());
+    // The task's file says how long.
+    tree.insert("env_steps".to_owned(), Value::Null);
     let mut put = |name: &str, table: serde_json::Result<Value>| {
         tree.insert(name.to_owned(), table.unwrap_or_default());
     };
@@ -310,16 +312,18 @@ fn check_at(path: &str, schema: &Value, value: &Value) -> Result<Value, String> 
         let Value::Object(asked) = value else { return refuse("a table") };
         let each = asked.iter().map(|(key, value)| {
             let name = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let part = parts.get(key).ok_or_else(|| unknown(&name))?;
+            let part = parts.get(key).ok_or_else(|| unknown(&deepest(&name, value)))?;
             Ok((key.clone(), check_at(&name, part, value)?))
         });
         return each.collect::<Result<Map<_, _>, String>>().map(Value::Object);
     }
     let choices = words(schema);
     if !choices.is_empty() {
-        return match choices.iter().any(|choice| word == Some(&choice.word)) {
-            true => Ok(value.clone()),
-            false => refuse(&kind(schema)),
+        // `true` is a word, too, where words are wanted.
+        let word = value.as_bool().map(|truth| truth.to_string()).or(word.map(str::to_owned));
+        return match word.filter(|word| choices.iter().any(|choice| choice.word == *word)) {
+            Some(word) => Ok(word.into()),
+            None => refuse(&kind(schema)),
         };
     }
     let fits = match (types(schema).first().copied(), value) {
@@ -352,6 +356,14 @@ fn check_at(path: &str, schema: &Value, value: &Value) -> Result<Value, String> 
             table if table.starts_with("true") || table.starts_with("text") => table,
             other => format!("a {other}"),
         }),
+    }
+}
+
+/// A name with those below it, as far as there is one only.
+fn deepest(name: &str, value: &Value) -> String {
+    match value.as_object().map(|parts| parts.iter().collect::<Vec<_>>()).as_deref() {
+        Some([(key, value)]) => deepest(&format!("{name}.{key}"), value),
+        _ => name.to_owned(),
     }
 }
 

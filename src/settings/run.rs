@@ -31,7 +31,7 @@ pub struct RunSettings {
     /// them early on; afterwards a person may go on judging.
     #[schemars(rename = "num_labels")]
     pub labels: usize,
-    /// Env steps planned, over all worlds. In text mode the steps of all stages.
+    /// Env steps planned, over all worlds. Text mode counts the steps of its stages.
     pub env_steps: u64,
     /// The seed of every random stream of the run.
     pub seed: u64,
@@ -235,7 +235,7 @@ impl<'de> Deserialize<'de> for RunSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flipside_core::settings::Habits;
+    use flipside_core::settings::TeacherNoise;
 
     /// Settings as sessions of November 2026 have them, word for word.
     #[test]
@@ -243,7 +243,7 @@ mod tests {
         let control = r#"{"task":"hopper_backflip","reward":"preferences","teacher":{"kind":"fallible","beta":null,"mistakes":0.1,"skips":0.1,"skip_below":0.0,"gamma":1.0,"equal_within":0.0,"much_above":0.0},"answer_seconds":2.5,"labels":120,"env_steps":14000000,"seed":18446744073709551615,"backend":"shader"}"#;
         let run = ControlRun { backend: "shader".to_owned(), ..ControlRun::of("hopper_backflip") };
         let expected = RunSettings {
-            teacher: TeacherKind::Fallible(Habits::HASTY),
+            teacher: TeacherKind::Fallible(TeacherNoise::HASTY),
             answer_seconds: 2.5,
             labels: 120,
             env_steps: 14_000_000,

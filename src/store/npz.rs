@@ -1,4 +1,4 @@
-//! NumPy's `.npz` files, for programs that drive Flipside from outside.
+//! NumPy's `.npz` files, for programs that use Flipside from outside.
 
 use super::{StoreError, disk};
 use npyz::npz::{NpzArchive, NpzWriter};
@@ -9,12 +9,12 @@ use std::fs::File;
 use std::io::{self, BufReader, Cursor};
 use std::path::{Path, PathBuf};
 
-/// One axis of the shape that is expected of an array.
+/// One axis of an array's expected shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Axis {
-    /// Any length, but the same wherever this letter stands: `Free("N")`.
+    /// Any length, but the same wherever this letter occurs: `Free("N")`.
     Free(&'static str),
-    /// Just this length: `Exactly("nq", 6)`.
+    /// Exactly this length: `Exactly("nq", 6)`.
     Exactly(&'static str, usize),
 }
 
@@ -23,7 +23,7 @@ pub enum Axis {
 pub struct NpzArray {
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its numbers, row-major; float32 is widened.
+    /// Its numbers, row-major. float32 is widened to float64.
     pub values: Vec<f64>,
 }
 
@@ -48,10 +48,10 @@ pub enum NpzError {
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is not an npz file, or not a whole one.
+    /// It is not an npz file, or not a complete one.
     #[error("{} is not a whole .npz file ({reason}); write it again with numpy.savez", path.display())]
     NotNpz {
         /// The file.
@@ -59,7 +59,7 @@ pub enum NpzError {
         /// What was found.
         reason: String,
     },
-    /// An array is not there.
+    /// An array is missing.
     #[error(
         "{} has no array {name}; add one of shape {expected}, float64 or float32 (there are: {})",
         path.display(), there.join(", ")
@@ -71,7 +71,7 @@ pub enum NpzError {
         name: String,
         /// Its shape, in words.
         expected: String,
-        /// The arrays that are there.
+        /// The arrays that the file has.
         there: Vec<String>,
     },
     /// An array has numbers of another type.
@@ -103,9 +103,9 @@ pub enum NpzError {
     },
 }
 
-/// Reads the named arrays, in this order, of float64 or float32 in either byte and memory order, compressed or not, as `numpy.savez`
-/// and `numpy.savez_compressed` write them. Arrays that are not named are not looked at. A [`Axis::Free`] letter is bound by the first
-/// array that has it.
+/// Reads the named arrays, in this order. They may be float64 or float32, in either byte order and memory order,
+/// compressed or not, as `numpy.savez` and `numpy.savez_compressed` write them. Other arrays are not read. The first
+/// array with an [`Axis::Free`] letter fixes that letter's length.
 pub fn read(path: &Path, wanted: &[(&str, &[Axis])]) -> Result<Vec<NpzArray>, NpzError> {
     let file = File::open(path).map_err(|source| NpzError::Io { path: path.to_owned(), source })?;
     let not_npz = |e: io::Error| NpzError::NotNpz { path: path.to_owned(), reason: e.to_string() };
@@ -118,7 +118,7 @@ pub fn read(path: &Path, wanted: &[(&str, &[Axis])]) -> Result<Vec<NpzArray>, Np
     Ok(arrays)
 }
 
-/// What each free letter stands for, and in which array it was met first.
+/// The length that each free letter stands for, and the array that fixed it.
 type Bound = BTreeMap<&'static str, (usize, String)>;
 
 fn read_array(
@@ -133,7 +133,8 @@ fn read_array(
     let there: Vec<String> = archive.array_names().map(str::to_owned).collect();
     let broken = |e: io::Error| NpzError::NotNpz { path: path.clone(), reason: format!("array {name}: {e}") };
 
-    // The entry's own size is known before its numbers are read, so a false shape cannot make us reserve memory for it.
+    // The entry's own size is known before its numbers are read, so a false shape cannot make the program reserve
+    // memory for it.
     let Ok(entry) = archive.zip_archive().by_name(&npyz::npz::file_name_from_array_name(&name)) else {
         return Err(NpzError::Missing { path, name, expected, there });
     };
@@ -158,7 +159,7 @@ fn read_array(
         _ => npy.into_vec::<f64>(),
     }
     .map_err(broken)?;
-    // Only reading to the end makes the archive compare the entry's CRC.
+    // The archive compares the entry's CRC only when it is read to the end.
     io::copy(&mut entry, &mut io::sink()).map_err(broken)?;
 
     for (axis, &n) in axes.iter().zip(&shape) {
@@ -179,10 +180,10 @@ fn fits(shape: &[u64], axes: &[Axis], bound: &Bound) -> bool {
         })
 }
 
-/// The numbers of a column-major array, row-major.
+/// The numbers of a column-major array in row-major order.
 fn to_row_major(shape: &[usize], values: &[f64]) -> Vec<f64> {
     let at = |mut row_major: usize| {
-        // The last axis runs fastest in the row-major index, the first in the column-major one.
+        // The last axis varies fastest in the row-major index, the first axis in the column-major one.
         let mut index = vec![0; shape.len()];
         for (i, &n) in index.iter_mut().zip(shape).rev() {
             *i = row_major % n;
@@ -224,10 +225,11 @@ impl fmt::Display for Expected<'_> {
     }
 }
 
-/// Writes named arrays with their shapes to `path`, row-major and compressed, whole or not at all, for `numpy.load`.
+/// Writes named arrays with their shapes to `path`, row-major and compressed, completely or not at all, for
+/// `numpy.load`.
 ///
 /// # Errors
-/// [`StoreError::Unsound`] where a shape does not fit its numbers; [`StoreError::DiskFull`] and the like.
+/// [`StoreError::Unsound`] if a shape does not fit its numbers; [`StoreError::DiskFull`] and the like.
 pub fn write(path: &Path, arrays: &[(&str, &[usize], Values)]) -> Result<(), StoreError> {
     for (name, shape, values) in arrays {
         let there = match values {
@@ -243,7 +245,7 @@ pub fn write(path: &Path, arrays: &[(&str, &[usize], Values)]) -> Result<(), Sto
             });
         }
     }
-    // Packed in memory and then written: the zip crate hides the system's error and prints when it is dropped after one.
+    // Packed in memory first, because the zip crate hides the system's error, and prints when it is dropped after one.
     let pack = || -> io::Result<Vec<u8>> {
         let mut npz = NpzWriter::new(Cursor::new(Vec::new()));
         for (name, shape, values) in arrays {
@@ -277,9 +279,9 @@ mod tests {
     use super::Axis::{Exactly, Free};
     use super::*;
 
-    /// Written by numpy 2.4's `savez` and `savez_compressed`: qpos = (arange(6).reshape(2, 3) − 2.5) / 7 as float64, qvel = its double
-    /// as float32 in column-major order, ctrl = arange(24).reshape(2, 4, 3) as big-endian float64, flags bool [1, 2], empty [0, 3],
-    /// whole = arange(3) as int64.
+    /// Written by numpy 2.4's `savez` and `savez_compressed`: qpos = (arange(6).reshape(2, 3) − 2.5) / 7 as float64,
+    /// qvel = its double as float32 in column-major order, ctrl = arange(24).reshape(2, 4, 3) as big-endian float64,
+    /// flags bool [1, 2], empty [0, 3], whole = arange(3) as int64.
     fn golden(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
     }
@@ -337,7 +339,8 @@ mod tests {
         let whole = std::fs::read(golden("numpy.npz")).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         assert!(matches!(read(&path, &wanted), Err(NpzError::NotNpz { .. })));
-        // One flipped bit in the first array's numbers (its local header and .npy header take the first 190 bytes or so).
+        // One flipped bit in the first array's numbers (its local header and .npy header take the first 190 bytes or
+        // so).
         let mut flipped = whole.clone();
         flipped[200] ^= 1;
         std::fs::write(&path, &flipped).unwrap();

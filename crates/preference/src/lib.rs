@@ -5,7 +5,8 @@
 //! person or by a [`SimulatedTeacher`] → [`Comparison`] → [`RewardModel::fit`] → [`RewardModel::rewards`], which pay
 //! the policy. The likelihood ([`preference_loss`]) is the same for robots and for text.
 
-mod alike;
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod choose;
 mod consistency;
 mod disputed;
@@ -15,12 +16,14 @@ mod fit;
 mod gaussian_process;
 mod monitor;
 mod novelty;
+#[cfg(feature = "gpu")]
 mod on_device;
 mod pool;
 mod rank;
 mod recorder;
 mod reward_model;
 mod schedule;
+mod similarity;
 mod teacher;
 
 pub use choose::{AskedPairs, ChosenPair, Rank, choose_pairs, choose_past_pairs};
@@ -30,13 +33,14 @@ pub use error::PreferenceError;
 pub use fit::{Comparison, FitReport, Unjudged};
 pub use monitor::{Alarm, Monitor};
 pub use novelty::{Novelty, state_entropy};
+#[cfg(feature = "gpu")]
 pub use on_device::{DeviceScorer, Scores};
 pub use pool::{ClipPool, Origin, PoolEntry};
 pub use rank::rank_pairs;
 pub use recorder::{Cut, Recorder, StepRecord};
 pub use reward_model::RewardModel;
 pub use schedule::LabelSchedule;
-pub use teacher::{SimulatedTeacher, Usual};
+pub use teacher::{RunningReturnStats, SimulatedTeacher};
 
 #[cfg(test)]
 mod tests;

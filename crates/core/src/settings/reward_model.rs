@@ -139,8 +139,8 @@ pub struct ExploreSettings {
     pub bonus: f64,
     /// The share of the planned env steps at which `bonus` has fallen to nothing.
     pub bonus_until: f64,
-    /// How often the policy begins again from nothing (but see `labels.keeps_best`); what was learnt of the judge's
-    /// taste stays. A policy that has settled into a poor habit before its reward was any good seldom leaves it
+    /// How often the policy begins again from nothing (but see `labels.keeps_best`); what was learnt of the judgements
+    /// stays. A policy that has settled into a poor habit before its reward was any good seldom leaves it
     /// (Nikishin et al. 2022, "The primacy bias"), while one that starts on a good reward is on its way in seconds. And
     /// what each of them does on its way is something else to ask about.
     pub fresh_starts: u32,
