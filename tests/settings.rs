@@ -1,5 +1,7 @@
 //! Settings through the program's own door: given by name, kept by the session, and listed in the reference.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

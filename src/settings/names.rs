@@ -312,7 +312,7 @@ fn check_at(path: &str, schema: &Value, value: &Value) -> Result<Value, String> 
         let Value::Object(asked) = value else { return refuse("a table") };
         let each = asked.iter().map(|(key, value)| {
             let name = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let part = parts.get(key).ok_or_else(|| unknown(&deepest(&name, value)))?;
+            let (key, part) = known(parts, key).ok_or_else(|| unknown(&deepest(&name, value)))?;
             Ok((key.clone(), check_at(&name, part, value)?))
         });
         return each.collect::<Result<Map<_, _>, String>>().map(Value::Object);
@@ -357,6 +357,13 @@ fn check_at(path: &str, schema: &Value, value: &Value) -> Result<Value, String> 
             other => format!("a {other}"),
         }),
     }
+}
+
+/// The setting of this name, which may be an earlier one, among those of a table.
+fn known<'a>(parts: &'a Map<String, Value>, key: &str) -> Option<(&'a String, &'a Value)> {
+    let was =
+        |part: &Value| part.get("aliases").and_then(Value::as_array).is_some_and(|names| names.contains(&json!(key)));
+    parts.get_key_value(key).or_else(|| parts.iter().find(|(_, part)| was(part)))
 }
 
 /// A name with those below it, as far as there is one only.

@@ -2,6 +2,7 @@
 
 use super::Asked;
 use flipside_core::settings::{TeacherKind, TextRun};
+use flipside_envs::tasks::use_names_of_today;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::PathBuf;
@@ -210,8 +211,9 @@ impl From<&RunSettings> for Stored {
 
 impl From<Stored> for RunSettings {
     fn from(stored: Stored) -> RunSettings {
-        let Stored { task, reward, teacher, answer_seconds, labels, env_steps, seed, backend, text, overrides } =
+        let Stored { task, reward, teacher, answer_seconds, labels, env_steps, seed, backend, text, mut overrides } =
             stored;
+        use_names_of_today(&mut overrides);
         let mode = match text {
             None => Mode::Control(ControlRun { task, reward, backend, overrides }),
             Some(run) => Mode::Text(run),

@@ -6,7 +6,9 @@
 //! tasks. This file checks all that can be checked without the robot; joint and body names are checked when the task meets its model
 //! ([`crate::gym::Task::new`]), and both report file, line and what was expected.
 
-use flipside_core::settings::{ExploreSettings, LabelSettings, MonitorSettings, PpoSettings, RewardModelSettings};
+use flipside_core::settings::{
+    ExploreSettings, LabelSettings, MonitorSettings, PpoSettings, RewardModelSettings, earlier_names,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
@@ -315,6 +317,25 @@ pub fn overlay(table: &mut toml::Table, changes: toml::Table) {
     }
 }
 
+/// Gives settings of a task's file that have an earlier name the name of today, so that one is never said twice.
+pub fn use_names_of_today(table: &mut toml::Table) {
+    let tables = [
+        ("ppo", earlier_names::<PpoSettings>()),
+        ("labels", earlier_names::<LabelSettings>()),
+        ("explore", earlier_names::<ExploreSettings>()),
+        ("reward_model", earlier_names::<RewardModelSettings>()),
+        ("monitor", earlier_names::<MonitorSettings>()),
+    ];
+    for (name, renamed) in tables {
+        let Some(toml::Value::Table(settings)) = table.get_mut(name) else { continue };
+        for (earlier, today) in renamed {
+            if let Some(value) = settings.remove(&earlier) {
+                settings.insert(today, value);
+            }
+        }
+    }
+}
+
 impl TaskSpec {
     /// Reads a task. `name` is what the task will be called, `file` what messages call the text.
     ///
@@ -349,7 +370,9 @@ impl TaskSpec {
 
     /// `said` is what messages call the changes.
     fn changed(&self, changes: toml::Table, said: &str) -> Result<TaskSpec, SpecError> {
-        let mut whole: toml::Table = self.origin.read()?;
+        let (mut whole, mut changes): (toml::Table, _) = (self.origin.read()?, changes);
+        use_names_of_today(&mut whole);
+        use_names_of_today(&mut changes);
         overlay(&mut whole, changes);
         // Lines are those of the text that comes of both, which nobody has seen.
         let parsed = TaskSpec::parse(&whole.to_string(), &self.name, &self.origin.file);
@@ -361,7 +384,9 @@ impl TaskSpec {
     /// # Errors
     /// A task that was not read from text.
     pub fn table(&self) -> Result<toml::Table, SpecError> {
-        self.origin.read()
+        let mut table = self.origin.read()?;
+        use_names_of_today(&mut table);
+        Ok(table)
     }
 
     /// How a policy learns this task: the file's `[ppo]` over the defaults.
