@@ -473,7 +473,7 @@ fn the_switch_saves_a_run_and_goes_on_with_the_latest_of_the_other_mode() {
     wait_for(&mut harness, LEFT);
     assert_eq!(lab.heard(), [Command::Quit], "the present run is saved and closed before another begins");
     let opened = lab.script().opened.clone();
-    assert_eq!(opened[1], RunSettings::of_text(opened[1].text.clone().expect("a run in text mode")));
+    assert_eq!(opened[1], RunSettings::of_text(opened[1].text().cloned().expect("a run in text mode")));
     assert_eq!((opened[1].teacher, &opened[1].folder), (TeacherKind::Person, &None));
 
     // Both runs can be continued.
@@ -481,12 +481,12 @@ fn the_switch_saves_a_run_and_goes_on_with_the_latest_of_the_other_mode() {
     harness.run_ok();
     wait_for(&mut harness, "Pause clips");
     let back = lab.script().opened[2].clone();
-    assert_eq!((back.text.is_none(), back.folder), (true, Some(PathBuf::from("/sessions/hopper-1"))));
+    assert_eq!((back.text().is_none(), back.folder), (true, Some(PathBuf::from("/sessions/hopper-1"))));
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Num2);
     harness.run_ok();
     wait_for(&mut harness, LEFT);
     let again = lab.script().opened[3].clone();
-    assert_eq!((again.text.is_some(), again.folder), (true, Some(PathBuf::from("/sessions/text-1"))));
+    assert_eq!((again.text().is_some(), again.folder), (true, Some(PathBuf::from("/sessions/text-1"))));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use flipside::lab::bench::{Plan, physics_of_session};
 use flipside::lab::{Command, Event, Lab, Link, Phase, Precision, SavedPolicy, Snapshot};
-use flipside::settings::{RewardSource, RunSettings, TeacherKind};
+use flipside::settings::{ControlRun, RewardSource, RunSettings, TeacherKind};
 use flipside::store::Session;
 use flipside_core::{Choice, LogEntry};
 use std::path::Path;
@@ -15,13 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn settings(folder: &Path) -> RunSettings {
     RunSettings {
-        task: "inverted_pendulum".to_owned(),
-        reward: RewardSource::Preferences,
         teacher: TeacherKind::Oracle,
         labels: 24,
         env_steps: 80_000,
         folder: Some(folder.to_owned()),
-        ..RunSettings::default()
+        ..RunSettings::of_control(ControlRun {
+            reward: RewardSource::Preferences,
+            ..ControlRun::of("inverted_pendulum")
+        })
     }
 }
 
@@ -162,6 +163,7 @@ fn pausing_saves_and_reopening_goes_on_from_there() {
         precision: Precision::F32,
         threads: Some(1),
         threads_per_world: None,
+        overrides: Default::default(),
         worlds: Some(8),
         duration: Duration::from_millis(20),
     };
@@ -214,8 +216,8 @@ fn unknown_names_are_refused_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     for (wrong, lists) in [
-        (RunSettings { task: "hoper".to_owned(), ..settings(&path) }, "hopper"),
-        (RunSettings { backend: "bullet".to_owned(), ..settings(&path) }, "rapier"),
+        (settings(&path).map_control(|run| ControlRun { task: "hoper".to_owned(), ..run }), "hopper"),
+        (settings(&path).map_control(|run| ControlRun { backend: "bullet".to_owned(), ..run }), "rapier"),
     ] {
         let error = Lab::open(wrong, Arc::new(|| {})).err().expect("refused").to_string();
         assert!(error.contains(lists), "{error}");

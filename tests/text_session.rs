@@ -5,7 +5,7 @@
 use flipside::lab::{
     Event, ExampleKind, ExamplesPlan, Lab, Link, Noise, TokenizerPlan, measure_text, train_tokenizer, write_examples,
 };
-use flipside::settings::{RunSettings, TeacherKind, TextPrecision, TextRun, TextShape, TextStage};
+use flipside::settings::{Mode, RunSettings, TeacherKind, TextPrecision, TextRun, TextShape, TextStage};
 use flipside::store::{ModelFolder, SHARD, Session};
 use flipside_core::{Choice, LogEntry, Seed};
 use flipside_text::{Bundle, tokenizer_of};
@@ -229,7 +229,7 @@ fn no_seed_breaks_down_or_collapses() {
             let folder = root.path().join(format!("{name}-{seed}"));
             let mut settings = small_chain(&folder, seed);
             settings.labels = 200;
-            let run_of = settings.text.as_mut().unwrap();
+            let Mode::Text(run_of) = &mut settings.mode else { unreachable!("it is of text") };
             run_of.shape = TextShape { vocabulary: 512, context: 160, width: 48, layers: 2, heads: 2 };
             (run_of.base_steps, run_of.supervised_steps, run_of.reward_steps, run_of.updates) = (500, 250, 60, 30);
             (run_of.ppo.max_new_tokens, run_of.ppo.batch, run_of.ppo.minibatch) = (48, 32, 8);

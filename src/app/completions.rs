@@ -170,7 +170,7 @@ impl Desk {
             };
             ui.label(RichText::new(doing).color(palette.muted));
             ui.add_space(14.0);
-            let planned = self.hold.settings().text.as_ref();
+            let planned = self.hold.settings().text();
             for stage in TextStage::ALL {
                 // A stage that the run does not train needs no line. A session that was opened by its folder does not
                 // say which these are.

@@ -11,7 +11,7 @@ use super::probe::{Probe, ProbeReport};
 use super::viewport::Stage;
 use super::{DeskOptions, TaskChoice, style};
 use crate::lab::{Command, Event, PairView, Phase, Snapshot, TeacherKind};
-use crate::settings::RunSettings;
+use crate::settings::{Asked, ControlRun, Mode as RunMode, RewardSource, RunSettings, TextRun};
 use eframe::egui_wgpu::RenderState;
 use egui::{RawInput, ThemePreference, Ui, ViewportCommand};
 use flipside_core::{Choice, Clip, JudgementId, PairId, Scene};
@@ -514,22 +514,21 @@ impl Desk {
 
     /// The settings of the run on show, as the lab has them.
     pub(super) fn present_settings(&self) -> RunSettings {
-        let mut settings = RunSettings { folder: None, ..self.hold.settings().clone() };
+        let mut settings = RunSettings { folder: None, asked: Asked::default(), ..self.hold.settings().clone() };
         if let Some(snapshot) = &self.snapshot {
-            settings.task.clone_from(&snapshot.task);
             settings.teacher = snapshot.teacher;
             settings.env_steps = snapshot.env_steps_planned;
             settings.labels = snapshot.labels_planned.unwrap_or(settings.labels);
-            settings.reward = match snapshot.from_preferences {
-                true => crate::settings::RewardSource::Preferences,
-                false => crate::settings::RewardSource::True,
+            // A session that was opened by its folder brings its own; these only say which kind it is.
+            settings.mode = match (settings.mode, &snapshot.text) {
+                (RunMode::Text(run), Some(_)) => RunMode::Text(run),
+                (RunMode::Control(_), Some(_)) => RunMode::Text(TextRun::default()),
+                (mode, None) => {
+                    let run = if let RunMode::Control(run) = mode { run } else { ControlRun::default() };
+                    let reward = if snapshot.from_preferences { RewardSource::Preferences } else { RewardSource::True };
+                    RunMode::Control(ControlRun { task: snapshot.task.clone(), reward, ..run })
+                }
             };
-            // A session that was opened by its folder has its own text settings. These only say which kind it is.
-            if snapshot.text.is_some() {
-                settings.text.get_or_insert_default();
-            } else {
-                settings.text = None;
-            }
         }
         settings
     }

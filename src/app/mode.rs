@@ -111,7 +111,7 @@ impl Desk {
     pub(super) fn mode(&self) -> Mode {
         let text = match &self.snapshot {
             Some(snapshot) => snapshot.text.is_some(),
-            None => self.hold.coming().text.is_some(),
+            None => self.hold.coming().text().is_some(),
         };
         if text { Mode::Text } else { Mode::Control }
     }

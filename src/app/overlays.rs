@@ -6,7 +6,7 @@ use super::mode::Mode;
 use super::panel::{mistake_slider, robot_picker, row, teacher_picker};
 use super::style::{Palette, semibold};
 use crate::lab::TeacherKind;
-use crate::settings::{RewardSource, RunSettings, TextRun, TextStage};
+use crate::settings::{Mode as RunMode, RewardSource, RunSettings, TextRun, TextStage};
 use egui::{Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, TextEdit, Ui, Window, vec2};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -33,7 +33,7 @@ pub(super) struct NewRun {
 impl NewRun {
     /// Starts from the settings of the present run.
     pub fn like(settings: RunSettings) -> NewRun {
-        let model = settings.text.as_ref().and_then(|text| text.model.as_ref());
+        let model = settings.text().and_then(|text| text.model.as_ref());
         let model = model.map(|folder| folder.display().to_string()).unwrap_or_default();
         // Asked only once, because drivers take time to answer, and the form should open at once the next time.
         static GRAPHICS: OnceLock<Option<String>> = OnceLock::new();
@@ -154,18 +154,19 @@ impl Desk {
 
     fn show_control_fields(&self, ui: &mut Ui, form: &mut NewRun) {
         let NewRun { settings, graphics, .. } = form;
+        let RunMode::Control(run) = &mut settings.mode else { return };
         row(ui, "Robot", |ui| {
-            let (picked, response) = robot_picker(ui, "new robot", &self.tasks, &settings.task);
+            let (picked, response) = robot_picker(ui, "new robot", &self.tasks, &run.task);
             if let Some(choice) = picked {
-                (settings.task, settings.env_steps) = (choice.name, choice.env_steps);
+                (run.task, settings.env_steps) = (choice.name, choice.env_steps);
             }
             response.accessible_name("Robot of the new run");
         });
         row(ui, "Learns from", |ui| {
-            ui.radio_value(&mut settings.reward, RewardSource::Preferences, "Judgements");
-            ui.radio_value(&mut settings.reward, RewardSource::True, "The task's reward");
+            ui.radio_value(&mut run.reward, RewardSource::Preferences, "Judgements");
+            ui.radio_value(&mut run.reward, RewardSource::True, "The task's reward");
         });
-        if settings.reward == RewardSource::Preferences {
+        if run.reward == RewardSource::Preferences {
             row(ui, "Teacher", |ui| {
                 teacher_picker(ui, "new teacher", &mut settings.teacher, Some("the task's true return"))
             });
@@ -179,8 +180,8 @@ impl Desk {
         }
         if let Some(adapter) = graphics {
             row(ui, "Physics", |ui| {
-                ui.radio_value(&mut settings.backend, "lanes".to_owned(), "Processor");
-                ui.radio_value(&mut settings.backend, "shader".to_owned(), "Graphics").on_hover_text(&*adapter);
+                ui.radio_value(&mut run.backend, "lanes".to_owned(), "Processor");
+                ui.radio_value(&mut run.backend, "shader".to_owned(), "Graphics").on_hover_text(&*adapter);
             });
         }
         row(ui, "Steps", |ui| {
@@ -203,9 +204,9 @@ impl Desk {
                 RichText::new("The present run is saved first; its session folder stays.").small().color(palette.muted),
             );
             ui.add_space(6.0);
-            match form.settings.text.is_some() {
-                true => show_text_fields(ui, &mut form),
-                false => self.show_control_fields(ui, &mut form),
+            match form.settings.mode {
+                RunMode::Control(_) => self.show_control_fields(ui, &mut form),
+                RunMode::Text(_) => show_text_fields(ui, &mut form),
             }
             let settings = &mut form.settings;
             row(ui, "Seed", |ui| {
@@ -227,7 +228,7 @@ impl Desk {
             });
         });
         match verdict {
-            Some(true) => match form.settings.text.as_ref().map_or(Ok(()), TextRun::check) {
+            Some(true) => match form.settings.text().map_or(Ok(()), TextRun::check) {
                 Ok(()) => self.begin(form.settings),
                 Err(sentence) => self.new_run = Some(NewRun { refusal: Some(sentence), ..form }),
             },
@@ -241,7 +242,7 @@ impl Desk {
 /// The settings that the form offers for a text-mode run. The command line can set the rest.
 fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     let settings = &mut form.settings;
-    let Some(text) = &mut settings.text else { return };
+    let RunMode::Text(text) = &mut settings.mode else { return };
     row(ui, "Model", |ui| {
         let hint = "The built-in one, from nothing";
         let field = TextEdit::singleline(&mut form.model).hint_text(hint).desired_width(f32::INFINITY);

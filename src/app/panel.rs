@@ -10,7 +10,7 @@ use super::style::{CARD_RADIUS, Palette, semibold};
 use super::viewport::Slot;
 use super::widgets::{count, duration, main_button, meter, name_scroll_bar, number, tip};
 use crate::lab::{Command, Curve, Phase, Snapshot, TeacherKind};
-use crate::settings::RewardSource;
+use crate::settings::{ControlRun, RewardSource, RunSettings};
 use egui::{
     Align, Align2, ComboBox, CornerRadius, FontId, Layout, Margin, Panel, Rect, Response, RichText, Role, ScrollArea,
     Sense, Slider, Stroke, StrokeKind, Ui, Vec2b, WidgetInfo, vec2,
@@ -97,13 +97,13 @@ impl Desk {
         let mut chosen = None;
         row(ui, "Robot", |ui| {
             let response;
-            (chosen, response) = robot_picker(ui, "robot", &self.tasks, &present.task);
+            (chosen, response) = robot_picker(ui, "robot", &self.tasks, present.task());
             response
                 .accessible_name("Robot")
                 .on_hover_text("Choosing another robot saves this run and begins a new one");
         });
         if let Some(TaskChoice { name: task, env_steps, .. }) = chosen {
-            self.begin(crate::settings::RunSettings { task, env_steps, ..present });
+            self.begin(RunSettings { env_steps, ..present.map_control(|run| ControlRun { task, ..run }) });
         }
     }
 
@@ -128,7 +128,7 @@ impl Desk {
         });
         if chosen != snapshot.from_preferences {
             let reward = if chosen { RewardSource::Preferences } else { RewardSource::True };
-            self.begin(crate::settings::RunSettings { reward, ..self.present_settings() });
+            self.begin(self.present_settings().map_control(|run| ControlRun { reward, ..run }));
         }
     }
 

@@ -1,9 +1,12 @@
 //! What can be typed. What it means is in `settings`; each verb's struct turns itself into those.
 
-use crate::lab::{Precision, ThreadsPerWorld};
+use crate::lab::{self, Precision, ThreadsPerWorld};
 use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings, TaskSpec, TeacherKind, TeacherNoise, TextPrecision};
+use crate::settings::{
+    Asked, ControlRun, Mode, RunSettings, TaskSpec, TeacherKind, TeacherNoise, TextPrecision, TextRun, TextStage,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Teach a robot by choosing between two clips. Without a command, opens the desk.
@@ -28,9 +31,81 @@ pub struct DeskArguments {
     /// Session folder to go on with, or to make.
     #[arg(long, value_name = "DIR")]
     pub session: Option<PathBuf>,
-    /// Seed of every random stream.
+    /// Seed of every random stream; 0 if not given.
     #[arg(long)]
     pub seed: Option<u64>,
+    #[command(flatten)]
+    pub more: SettingsArguments,
+}
+
+impl DeskArguments {
+    /// The run that a person at the desk teaches.
+    pub fn settings(&self) -> Result<RunSettings, String> {
+        let typed =
+            [("--task", "task", self.task.clone().map(Value::from)), ("--seed", "seed", self.seed.map(Value::from))];
+        let asked = self.more.asked(typed)?;
+        let folder = self.session.clone();
+        if asked.is_of_text() {
+            let mut settings = RunSettings::of_text(TextRun::default()).with(&asked)?;
+            if let Mode::Text(run) = &mut settings.mode
+                && run.model.is_some()
+                && asked.get("text.from").is_none()
+            {
+                run.from = TextStage::Supervised;
+                settings.env_steps = run.steps();
+            }
+            return Ok(RunSettings { folder, ..settings });
+        }
+        let settings = RunSettings::default().with(&asked)?;
+        let planned = |spec: Option<TaskSpec>| spec.map_or(TaskSpec::UNHURRIED, |spec| spec.desk_steps());
+        Ok(RunSettings { folder, ..planned_by(settings, planned) })
+    }
+}
+
+/// Any setting of a run, by its name.
+#[derive(Args, Debug, Default)]
+pub struct SettingsArguments {
+    /// Setting of the run by its name, as `flipside settings` lists them; several with `;` between them or several
+    /// times, and the last one counts.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// TOML file of settings, under the same names. What is typed beside it wins over it.
+    #[arg(long, value_name = "RUN.toml")]
+    pub config: Option<PathBuf>,
+}
+
+impl SettingsArguments {
+    /// What was asked for: the file, `--set` over it, and over both the options `typed`, each with the setting that it
+    /// is short for. An option that contradicts a `--set` is refused.
+    pub fn asked<'a>(
+        &self,
+        typed: impl IntoIterator<Item = (&'a str, &'a str, Option<Value>)>,
+    ) -> Result<Asked, String> {
+        let file = self.config.as_deref().map(Asked::read).transpose()?.unwrap_or_default();
+        let set = self
+            .set
+            .iter()
+            .try_fold(Asked::default(), |set, text| Ok::<_, String>(set.and(Asked::assignments(text)?)))?;
+        let mut options = Asked::default();
+        for (option, name, value) in typed.into_iter().filter_map(|(option, name, value)| Some((option, name, value?)))
+        {
+            let mut this = Asked::default();
+            this.set(name, value)?;
+            if let Some((name, one, other)) = this.contradicts(&set) {
+                return Err(format!("{option} sets `{name}` to {one}, and --set to {other}; leave one of them out"));
+            }
+            options = options.and(this);
+        }
+        Ok(file.and(set).and(options))
+    }
+}
+
+/// Settings whose number of env steps is what the task's file plans, where nobody asked for another. What is wrong with
+/// the file is said when the run opens it.
+pub(super) fn planned_by(settings: RunSettings, planned: impl Fn(Option<TaskSpec>) -> u64) -> RunSettings {
+    let Some(run) = settings.control().filter(|_| settings.asked.get("env_steps").is_none()) else { return settings };
+    let spec = task_folders().load(&run.task).ok().and_then(|files| files.spec.overridden(&run.overrides).ok());
+    RunSettings { env_steps: planned(spec), ..settings }
 }
 
 /// The verbs.
@@ -54,6 +129,8 @@ pub enum Verb {
     /// Text mode: language models taught by comparing what they write.
     #[command(subcommand)]
     Text(super::text::Text),
+    /// List settings, what they mean, and their values where nobody gives others.
+    Settings(ListSettings),
     /// List the tasks.
     Tasks {
         /// One JSON object on stdout.
@@ -66,6 +143,21 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Write this help as Markdown.
+    #[command(hide = true)]
+    MarkdownHelp,
+}
+
+#[derive(Args, Debug)]
+pub struct ListSettings {
+    /// Name or table to list, such as `text.ppo`; all settings if not given.
+    pub path: Option<String>,
+    /// One JSON object on stdout.
+    #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+    /// The page docs/reference/settings.md.
+    #[arg(long, conflicts_with = "path")]
+    pub markdown: bool,
 }
 
 /// Where the reward comes from.
@@ -100,14 +192,14 @@ pub enum Teacher {
 
 #[derive(Args, Debug)]
 pub struct Train {
-    /// Task, by its file's name or Gymnasium's.
-    pub task: String,
-    /// What the policy is trained on.
-    #[arg(long, value_enum, default_value = "preferences")]
-    pub reward: Reward,
-    /// Who answers the pairs.
-    #[arg(long, value_enum, default_value = "oracle")]
-    pub teacher: Teacher,
+    /// Task, by its file's name or Gymnasium's; may be left out where a session is gone on with.
+    pub task: Option<String>,
+    /// What the policy is trained on; preferences if not given.
+    #[arg(long, value_enum)]
+    pub reward: Option<Reward>,
+    /// Who answers the pairs; oracle if not given.
+    #[arg(long, value_enum)]
+    pub teacher: Option<Teacher>,
     /// How often the teacher errs, 0 to 1; .1 for `mistaken` and `hasty` if not given.
     #[arg(long, value_name = "P", value_parser = share)]
     pub mistake_rate: Option<f64>,
@@ -117,24 +209,26 @@ pub struct Train {
     /// The noisy teacher's β; 1 if not given.
     #[arg(long)]
     pub beta: Option<f64>,
-    /// Seconds that the teacher takes for an answer, while training goes on; 0 answers at once.
-    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = seconds)]
-    pub answer_seconds: f64,
-    /// Judgements to ask for.
-    #[arg(long, default_value_t = 200)]
-    pub labels: usize,
+    /// Seconds that the teacher takes for an answer, while training goes on; 0, the default, answers at once.
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub answer_seconds: Option<f64>,
+    /// Judgements to ask for; 200 if not given.
+    #[arg(long)]
+    pub labels: Option<usize>,
     /// Env steps to train for, over all worlds; what the task's file says, or 1_000_000, if not given.
     #[arg(long, value_parser = count)]
     pub steps: Option<u64>,
-    /// Physics backend.
-    #[arg(long, default_value = "lanes")]
-    pub backend: String,
-    /// Seed of every random stream.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// Physics backend; lanes if not given.
+    #[arg(long)]
+    pub backend: Option<String>,
+    /// Seed of every random stream; 0 if not given.
+    #[arg(long)]
+    pub seed: Option<u64>,
     /// Session folder; one that exists is gone on with.
     #[arg(long, value_name = "DIR")]
     pub session: Option<PathBuf>,
+    #[command(flatten)]
+    pub more: SettingsArguments,
     /// One JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
@@ -142,24 +236,32 @@ pub struct Train {
 
 impl Train {
     /// The run that these words ask for.
-    pub fn settings(&self) -> RunSettings {
-        // What is wrong with the task's file is said when the run opens it.
-        let planned = || task_folders().load(&self.task).map_or(TaskSpec::ENV_STEPS, |files| files.spec.env_steps());
-        RunSettings {
-            task: self.task.clone(),
-            reward: match self.reward {
-                Reward::True => RewardSource::True,
-                Reward::Preferences => RewardSource::Preferences,
-            },
-            teacher: self.teacher.kind(self.mistake_rate, self.skip_rate, self.beta),
-            answer_seconds: self.answer_seconds,
-            labels: self.labels,
-            env_steps: self.steps.unwrap_or_else(planned),
-            seed: self.seed,
-            backend: self.backend.clone(),
-            text: None,
-            folder: self.session.clone(),
+    pub fn settings(&self) -> Result<RunSettings, String> {
+        let reward = self.reward.map(|reward| match reward {
+            Reward::True => "true",
+            Reward::Preferences => "preferences",
+        });
+        let habits = [self.mistake_rate, self.skip_rate, self.beta];
+        let teacher = (self.teacher.is_some() || habits.iter().any(Option::is_some)).then(|| {
+            let teacher = self.teacher.unwrap_or(Teacher::Oracle).kind(self.mistake_rate, self.skip_rate, self.beta);
+            json!(teacher)
+        });
+        let asked = self.more.asked([
+            ("TASK", "task", self.task.clone().map(Value::from)),
+            ("--reward", "reward", reward.map(Value::from)),
+            ("--teacher", "teacher", teacher),
+            ("--answer-seconds", "answer_seconds", self.answer_seconds.map(Value::from)),
+            ("--labels", "num_labels", self.labels.map(Value::from)),
+            ("--steps", "env_steps", self.steps.map(Value::from)),
+            ("--backend", "backend", self.backend.clone().map(Value::from)),
+            ("--seed", "seed", self.seed.map(Value::from)),
+        ])?;
+        if asked.get("task").is_none() && !self.session.as_deref().is_some_and(lab::is_session) {
+            return Err("name a task, as in `flipside train hopper`; `flipside tasks` lists them".to_owned());
         }
+        let settings = RunSettings { teacher: TeacherKind::Oracle, ..RunSettings::default() }.with(&asked)?;
+        let planned = |spec: Option<TaskSpec>| spec.map_or(TaskSpec::ENV_STEPS, |spec| spec.env_steps());
+        Ok(RunSettings { folder: self.session.clone(), ..planned_by(settings, planned) })
     }
 }
 
@@ -267,10 +369,11 @@ pub enum Bench {
     /// Env steps a second of the physics alone, under random actions or a policy's.
     Physics(BenchPhysics),
     /// Env steps a second of PPO, learning included.
-    Ppo(BenchTask),
+    Ppo(BenchPpo),
     /// How soon PPO reaches each task's target return, over several seeds: a table.
     Learning(BenchLearning),
-    /// How well judgements of simulated teachers teach: a table over tasks, teachers, numbers of labels and seeds. One that is cut off goes on.
+    /// How well judgements of simulated teachers teach: a table over tasks, teachers, numbers of labels and seeds. One
+    /// that is cut off goes on.
     Preferences(BenchPreferences),
     /// Frames a second and the time from a click to the next pair, in a real window with training on.
     Desk(BenchDesk),
@@ -326,13 +429,22 @@ pub struct BenchTask {
 }
 
 #[derive(Args, Debug)]
+pub struct BenchPpo {
+    #[command(flatten)]
+    pub task: BenchTask,
+    #[command(flatten)]
+    pub more: SettingsArguments,
+}
+
+#[derive(Args, Debug)]
 pub struct BenchPhysics {
     #[command(flatten)]
     pub task: BenchTask,
     /// Number type of the lanes backend: f32, or f64 for reference.
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
-    /// Threads that step one world on the graphics device, 1 or 32; several are measured one after another. What suits robot and adapter if not given.
+    /// Threads that step one world on the graphics device, 1 or 32; several are measured one after another. What suits
+    /// robot and adapter if not given.
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub threads_per_world: Vec<ThreadsPerWorld>,
     /// Session whose policy acts, on its own task, in place of chance.
@@ -354,6 +466,8 @@ pub struct BenchLearning {
     /// Env steps a run; what the task's file plans if not given.
     #[arg(long)]
     pub steps: Option<u64>,
+    #[command(flatten)]
+    pub more: SettingsArguments,
     /// One JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
@@ -373,17 +487,20 @@ pub struct BenchPreferences {
     /// Seconds that a teacher takes for an answer; 0 answers at once.
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = seconds)]
     pub answer_seconds: f64,
-    /// Share of the env steps by which all labels are given, 0 to 1; the rest shows what a reward that learns no more leads to. Not with
-    /// `--answer-seconds`, where the clock says when they are given.
+    /// Share of the env steps by which all labels are given, 0 to 1; the rest shows what a reward that learns no more
+    /// leads to. Not with `--answer-seconds`, where the clock says when they are given.
     #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "answer_seconds")]
     pub labels_by: Option<f64>,
     /// Numbers of labels.
     #[arg(long, value_delimiter = ',', default_value = "50,200")]
     pub labels: Vec<usize>,
-    /// Settings to try beside those of the task's file, each in runs of its own: TOML, with `;` between several, such as
-    /// 'labels.random_share = 1; reward_model.kind = "networks"'.
+    /// Settings to try beside those of the task's file, each in runs of its own: TOML, with `;` between several, such
+    /// as 'labels.random_share = 1; reward_model.kind = "networks"'.
     #[arg(long, value_name = "TOML")]
     pub set: Vec<String>,
+    /// TOML file of settings that hold in every run, under the names of the task's file.
+    #[arg(long, value_name = "RUN.toml")]
+    pub config: Option<PathBuf>,
     /// Runs of each.
     #[arg(long, default_value_t = 5)]
     pub seeds: u64,
@@ -439,18 +556,43 @@ pub struct BenchDesk {
 
 #[derive(Args, Debug)]
 pub struct Demo {
-    /// Task, by its file's name or Gymnasium's.
-    #[arg(long, default_value = "half_cheetah")]
-    pub task: String,
-    /// Seed of every random stream.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// Task, by its file's name or Gymnasium's; half_cheetah if not given.
+    #[arg(long)]
+    pub task: Option<String>,
+    /// Seed of every random stream; 0 if not given.
+    #[arg(long)]
+    pub seed: Option<u64>,
     /// Session folder to make.
     #[arg(long, value_name = "DIR")]
     pub session: Option<PathBuf>,
+    #[command(flatten)]
+    pub more: SettingsArguments,
     /// One JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
+}
+
+impl Demo {
+    /// Judgements of the simulated teacher.
+    const LABELS: usize = 120;
+    /// Env steps: what two cores do in well under five minutes.
+    const ENV_STEPS: u64 = 1_000_000;
+
+    /// The run that these words ask for.
+    pub fn settings(&self) -> Result<RunSettings, String> {
+        let asked = self.more.asked([
+            ("--task", "task", self.task.clone().map(Value::from)),
+            ("--seed", "seed", self.seed.map(Value::from)),
+        ])?;
+        let usual = RunSettings {
+            teacher: TeacherKind::Oracle,
+            labels: Demo::LABELS,
+            env_steps: Demo::ENV_STEPS,
+            folder: self.session.clone(),
+            ..RunSettings::of_control(ControlRun::of("half_cheetah"))
+        };
+        usual.with(&asked)
+    }
 }
 
 pub(super) fn share(text: &str) -> Result<f64, String> {

@@ -1,6 +1,8 @@
 //! The verb that measures. Figures go to stdout with what they were measured on.
 
-use super::arguments::{Bench, BenchDesk, BenchLearning, BenchPreferences, BenchTask, BenchText, DeskArguments};
+use super::arguments::{
+    Bench, BenchDesk, BenchLearning, BenchPpo, BenchPreferences, BenchTask, BenchText, DeskArguments, SettingsArguments,
+};
 use super::run::{desk_options, report};
 use crate::app::{self, ProbePlan};
 use crate::lab::bench::{Plan, Speed, cores, physics, physics_of_session, ppo, processor};
@@ -32,13 +34,21 @@ pub fn bench(what: &Bench) -> anyhow::Result<()> {
             }
             speed("physics", &found, arguments.task.json);
         }
-        Bench::Ppo(task) => speed("ppo", &[ppo(&plan(task, Precision::default()))?], task.json),
+        Bench::Ppo(BenchPpo { task, more }) => {
+            let overrides = overrides(more)?;
+            speed("ppo", &[ppo(&Plan { overrides, ..plan(task, Precision::default()) })?], task.json);
+        }
         Bench::Learning(arguments) => learning_table(arguments)?,
         Bench::Preferences(arguments) => preference_table(arguments)?,
         Bench::Desk(arguments) => desk(arguments)?,
         Bench::Text(arguments) => text(arguments)?,
     }
     Ok(())
+}
+
+/// What is set in place of what the tasks' files say.
+fn overrides(settings: &SettingsArguments) -> anyhow::Result<toml::Table> {
+    settings.asked([]).and_then(|asked| asked.only_overrides()).map_err(anyhow::Error::msg)
 }
 
 /// Every seed's line on stderr as it ends, then the table.
@@ -48,6 +58,7 @@ fn learning_table(arguments: &BenchLearning) -> anyhow::Result<()> {
         backend: arguments.backend.clone(),
         seeds: arguments.seeds.max(1),
         env_steps: arguments.steps,
+        overrides: overrides(&arguments.more)?,
         episodes: 100,
     };
     let rows = learning(&plan, &mut |task, run| {
@@ -91,6 +102,7 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
         tasks: arguments.tasks.clone(),
         teachers: arguments.teachers().map_err(|why| anyhow!("{why}"))?,
         labels: arguments.labels.clone(),
+        overrides: overrides(&SettingsArguments { set: vec![], config: arguments.config.clone() })?,
         sets: arguments.set.clone(),
         seeds: arguments.seeds.max(1),
         env_steps: arguments.steps,
@@ -180,6 +192,7 @@ fn plan(arguments: &BenchTask, precision: Precision) -> Plan {
         precision,
         threads: arguments.threads,
         threads_per_world: None,
+        overrides: toml::Table::new(),
         worlds: arguments.worlds,
         duration: Duration::from_secs_f64(arguments.seconds.max(0.1)),
     }
@@ -253,10 +266,10 @@ fn text(arguments: &BenchText) -> anyhow::Result<()> {
 
 /// Opens the real desk, lets it answer by itself while training goes on, and says how it felt.
 fn desk(arguments: &BenchDesk) -> anyhow::Result<()> {
-    let desk = DeskArguments { task: Some(arguments.task.clone()), session: None, seed: None };
+    let desk = DeskArguments { task: Some(arguments.task.clone()), ..DeskArguments::default() };
     let plan = ProbePlan { seconds: arguments.seconds, ..ProbePlan::default() };
     let found =
-        app::run(desk_options(&desk, Some(plan)))?.context("the desk was closed before it had measured anything")?;
+        app::run(desk_options(&desk, Some(plan))?)?.context("the desk was closed before it had measured anything")?;
     let device = processor();
     report(
         arguments.json,

@@ -3,18 +3,11 @@
 use super::arguments::Demo;
 use super::run::{clip_of, report, watch};
 use crate::lab::{self, Lab, SavedPolicy, Snapshot};
-use crate::settings::{RewardSource, RunSettings, TeacherKind};
 use anyhow::Context;
 use flipside_view::{chart, film};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Judgements of the simulated teacher.
-const LABELS: usize = 120;
-
-/// Env steps: what two cores do in well under five minutes.
-const ENV_STEPS: u64 = 1_000_000;
 
 /// Episodes behind each of the two returns that are compared.
 const EPISODES: usize = 20;
@@ -24,24 +17,16 @@ const SECONDS: f32 = 5.0;
 
 pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
     let started = Instant::now();
-    let settings = RunSettings {
-        task: arguments.task.clone(),
-        reward: RewardSource::Preferences,
-        teacher: TeacherKind::Oracle,
-        labels: LABELS,
-        env_steps: ENV_STEPS,
-        seed: arguments.seed,
-        folder: arguments.session.clone(),
-        ..RunSettings::default()
-    };
-    eprintln!("A simulated teacher answers {LABELS} pairs while the robot ({}) trains.", settings.task);
+    let settings = arguments.settings().map_err(anyhow::Error::msg)?;
+    let labels = settings.labels;
+    eprintln!("A simulated teacher answers {labels} pairs while the robot ({}) trains.", settings.task());
     let lab = Lab::open(settings, Arc::new(|| {}))?;
     let done = watch(&lab, "training")?;
     drop(lab);
 
     let saved = SavedPolicy::load(&done.folder)?;
     let untrained = saved.untrained.as_ref().context("the session kept no untrained policy to compare with")?;
-    let backend = &saved.settings.backend;
+    let backend = saved.settings.backend();
     let judge = |policy| lab::evaluate(&saved.task, policy, backend, EPISODES, 1000);
     let (before, after) = (judge(untrained)?, judge(&saved.policy)?);
 

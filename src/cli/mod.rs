@@ -5,7 +5,9 @@
 mod arguments;
 mod bench;
 mod demo;
+mod help;
 mod run;
+mod settings;
 mod text;
 
 use arguments::{Arguments, Verb};
@@ -40,6 +42,11 @@ fn perform(arguments: Arguments) -> anyhow::Result<()> {
         Some(Verb::Bench(what)) => bench::bench(&what),
         Some(Verb::Demo(demo)) => demo::demo(&demo),
         Some(Verb::Text(what)) => text::text(&what),
+        Some(Verb::Settings(what)) => settings::settings(&what),
+        Some(Verb::MarkdownHelp) => {
+            print!("{}", help::markdown());
+            Ok(())
+        }
         Some(Verb::Tasks { json }) => run::tasks(json),
         Some(Verb::Devices { json }) => run::devices(json),
     }

@@ -3,8 +3,7 @@
 use super::arguments::{DeskArguments, Eval, Export, ExportWhat, Film, Rollout, Train};
 use crate::app::{DeskOptions, ProbePlan, TaskChoice};
 use crate::lab::{self, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
-use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings, TaskSpec, TeacherKind};
+use crate::settings::RewardSource;
 use anyhow::{Context, bail};
 use flipside_core::Clip;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,43 +16,27 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Opens the desk, on a session of one's own or the one that was named.
 pub fn desk(arguments: &DeskArguments) -> anyhow::Result<()> {
-    crate::app::run(desk_options(arguments, None))?;
+    crate::app::run(desk_options(arguments, None)?)?;
     Ok(())
 }
 
 /// The desk over the real lab: it learns of tasks and opens runs without knowing what is behind them.
-pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) -> DeskOptions {
+pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) -> anyhow::Result<DeskOptions> {
     let tasks = lab::tasks().into_iter().filter(|task| task.fault.is_none());
-    DeskOptions {
-        settings: desk_settings(arguments),
+    Ok(DeskOptions {
+        settings: arguments.settings().map_err(anyhow::Error::msg)?,
         make_lab: Arc::new(|settings, repaint| Ok(Box::new(Lab::open(settings, repaint)?))),
         tasks: tasks
             .map(|task| TaskChoice { name: task.name, title: task.title, env_steps: task.desk_steps })
             .collect(),
         probe,
-    }
-}
-
-/// The run that a person at the desk teaches.
-fn desk_settings(arguments: &DeskArguments) -> RunSettings {
-    let defaults = RunSettings::default();
-    let task = arguments.task.clone().unwrap_or(defaults.task.clone());
-    RunSettings {
-        // What is wrong with the task's file is said when the run opens it.
-        env_steps: task_folders().load(&task).map_or(TaskSpec::UNHURRIED, |files| files.spec.desk_steps()),
-        task,
-        reward: RewardSource::Preferences,
-        teacher: TeacherKind::Person,
-        seed: arguments.seed.unwrap_or(defaults.seed),
-        folder: arguments.session.clone(),
-        ..defaults
-    }
+    })
 }
 
 /// Trains without a window, to the end of the plan.
 pub fn train(arguments: &Train) -> anyhow::Result<()> {
-    let settings = arguments.settings();
-    if settings.reward == RewardSource::Preferences && settings.labels == 0 {
+    let settings = arguments.settings().map_err(anyhow::Error::msg)?;
+    if settings.reward() == RewardSource::Preferences && settings.labels == 0 {
         bail!("learning from preferences needs labels: ask for some with --labels N, or use --reward true");
     }
     let started = Instant::now();
@@ -62,7 +45,7 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
     drop(lab);
     let seconds = started.elapsed().as_secs_f64();
     let saved = SavedPolicy::load(&done.folder)?;
-    let evaluation = lab::evaluate(&saved.task, &saved.policy, &saved.settings.backend, 20, 1000)?;
+    let evaluation = lab::evaluate(&saved.task, &saved.policy, saved.settings.backend(), 20, 1000)?;
     let last = |name: &str| done.curves.iter().find(|c| c.name == name).and_then(|c| c.points.last()).map(|p| p[1]);
     report(
         arguments.json,
@@ -147,7 +130,7 @@ fn progress(s: &Snapshot) -> String {
 pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
     let saved = SavedPolicy::load(&arguments.session)?;
     let evaluation =
-        lab::evaluate(&saved.task, &saved.policy, &saved.settings.backend, arguments.episodes, arguments.seed)?;
+        lab::evaluate(&saved.task, &saved.policy, saved.settings.backend(), arguments.episodes, arguments.seed)?;
     report(
         arguments.json,
         json!({
@@ -159,7 +142,7 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
             "returns": evaluation.returns,
             "landed_flips_per_10s": evaluation.landed_flips_per_10s,
             "env_steps": saved.env_steps,
-            "terminates": saved.settings.reward == RewardSource::True,
+            "terminates": saved.settings.reward() == RewardSource::True,
         }),
         || {
             println!(
@@ -182,7 +165,7 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
 pub fn film(arguments: &Film) -> anyhow::Result<()> {
     let saved = SavedPolicy::load(&arguments.session)?;
     let frames =
-        lab::run_policy(&saved.task, &saved.policy, &saved.settings.backend, arguments.seconds, arguments.seed)?;
+        lab::run_policy(&saved.task, &saved.policy, saved.settings.backend(), arguments.seconds, arguments.seed)?;
     let clip = clip_of(&saved, frames);
     flipside_view::film::film(&arguments.output, &saved.task.model().scene(), &clip)
         .with_context(|| format!("could not film to {}", arguments.output.display()))?;

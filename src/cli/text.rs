@@ -1,14 +1,15 @@
 //! Text mode's verbs.
 
+use super::arguments::SettingsArguments;
 use super::run::{report, watch};
 use crate::lab::{
     ExampleKind, ExamplesPlan, GeneratePlan, Lab, Noise, Scored, TextModel, TokenizerPlan, copy_stage, evaluate_text,
     export_text, generate_text, measure_text, merge_text, train_tokenizer, write_examples,
 };
-use crate::settings::{LoraSettings, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};
+use crate::settings::{LoraSettings, Mode, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ pub enum Text {
     Ppo(StageArguments),
     /// Answer prompts.
     Generate(GenerateArguments),
-    /// Score a data file: likelihood, or which of two a reward model prefers; or measure a session's models by the gold score.
+    /// Score a data file: likelihood, or which of two a reward model prefers; or measure a session's models by the gold
+    /// score.
     Eval(EvalArguments),
     /// Add an adapter to a model's weights.
     Merge(FolderArguments),
@@ -85,30 +87,33 @@ pub struct StageArguments {
     /// Low-rank adapters in place of all weights: r=16,alpha=32,targets=all or targets=q_proj+v_proj.
     #[arg(long, value_name = "r=R,…")]
     pub lora: Option<LoraSettings>,
-    /// Blocks, counted from the embedding, that stay as they are.
-    #[arg(long, default_value_t = 0)]
-    pub freeze: usize,
+    /// Blocks, counted from the embedding, that stay as they are; 0 if not given.
+    #[arg(long)]
+    pub freeze: Option<usize>,
     /// Compute blocks again for their gradients rather than keep what those need: less memory, a third more time.
     #[arg(long)]
     pub gradient_checkpointing: bool,
-    /// What weights and activations are made of: f32, or bf16 with f32 master weights.
-    #[arg(long, default_value = "f32")]
-    pub precision: TextPrecision,
-    /// Judgements that the simulated teacher gives.
-    #[arg(long, default_value_t = 500)]
-    pub labels: usize,
-    /// Share of its answers that are turned round; it is also unsure where two scores lie close. 0: it never errs.
-    #[arg(long, default_value_t = Noise::default().mistakes, value_parser = super::arguments::share)]
-    pub mistake_rate: f64,
+    /// What weights and activations are made of: f32, which is the default, or bf16 with f32 master weights.
+    #[arg(long)]
+    pub precision: Option<TextPrecision>,
+    /// Judgements that the simulated teacher gives; 500 if not given.
+    #[arg(long)]
+    pub labels: Option<usize>,
+    /// Share of its answers that are turned round, .05 if not given; it is also unsure where two scores lie close. 0:
+    /// it never errs.
+    #[arg(long, value_name = "P", value_parser = super::arguments::share)]
+    pub mistake_rate: Option<f64>,
     /// Tokens of a completion, at most.
     #[arg(long)]
     pub max_new_tokens: Option<usize>,
-    /// Seed of every random stream.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// Seed of every random stream; 0 if not given.
+    #[arg(long)]
+    pub seed: Option<u64>,
     /// Session folder; one that exists is gone on with, after a kill too.
     #[arg(long, value_name = "DIR")]
     pub session: Option<PathBuf>,
+    #[command(flatten)]
+    pub more: SettingsArguments,
     /// Folder to copy the finished model (with --lora the adapter) to.
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
@@ -285,60 +290,65 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
 
 impl StageArguments {
     /// The run that these words ask for, to the end of this stage.
-    fn settings(&self, until: TextStage) -> RunSettings {
-        let mut run = TextRun {
-            model: self.model.clone(),
-            // A model that is given has everything before this stage behind it.
-            from: if self.model.is_some() { until } else { TextStage::Base },
-            until,
-            reward_model: self.reward.clone(),
-            skip_bad_lines: self.skip_bad_lines,
-            lora: self.lora.clone(),
-            frozen_layers: self.freeze,
-            gradient_checkpointing: self.gradient_checkpointing,
-            precision: self.precision,
-            ..TextRun::default()
+    fn settings(&self, until: TextStage) -> Result<RunSettings, String> {
+        let (table, data, steps) = match until {
+            TextStage::Base => ("base", "documents", "base_steps"),
+            TextStage::Supervised => ("supervised", "demonstrations", "supervised_steps"),
+            TextStage::Reward => ("reward", "comparisons", "reward_steps"),
+            TextStage::Ppo => ("ppo", "prompts", "updates"),
         };
-        // PPO on a given model has to learn a reward first, unless that is given too.
-        if until == TextStage::Ppo && self.model.is_some() && self.reward.is_none() {
-            run.from = TextStage::Reward;
-        }
-        let (data, steps, batch, optimiser) = match until {
-            TextStage::Base => (&mut run.documents, &mut run.base_steps, &mut run.base.batch, &mut run.base.optimiser),
-            TextStage::Supervised => (
-                &mut run.demonstrations,
-                &mut run.supervised_steps,
-                &mut run.supervised.batch,
-                &mut run.supervised.optimiser,
+        let (data, steps) = (format!("text.{data}"), format!("text.{steps}"));
+        let (batch, rate) = (format!("text.{table}.batch"), format!("text.{table}.optimiser.learning_rate"));
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| json!(path));
+        let teacher = |rate: f64| if rate == 0.0 { TeacherKind::Oracle } else { TeacherKind::Mistaken { rate } };
+        let asked = self.more.asked([
+            ("The verb", "text.until", Some(json!(until))),
+            ("--model", "text.model", path(&self.model)),
+            ("--data", &data, path(&self.data)),
+            ("--reward", "text.reward_model", path(&self.reward)),
+            ("--skip-bad-lines", "text.skip_bad_lines", self.skip_bad_lines.then_some(json!(true))),
+            ("--steps", &steps, self.steps.map(Value::from)),
+            ("--batch", &batch, self.batch.map(Value::from)),
+            ("--learning-rate", &rate, self.learning_rate.map(Value::from)),
+            ("--lora", "text.lora", self.lora.as_ref().map(|lora| json!(lora))),
+            ("--freeze", "text.frozen_layers", self.freeze.map(Value::from)),
+            (
+                "--gradient-checkpointing",
+                "text.gradient_checkpointing",
+                self.gradient_checkpointing.then_some(json!(true)),
             ),
-            TextStage::Reward => {
-                (&mut run.comparisons, &mut run.reward_steps, &mut run.reward.batch, &mut run.reward.optimiser)
-            }
-            TextStage::Ppo => (&mut run.prompts, &mut run.updates, &mut run.ppo.batch, &mut run.ppo.optimiser),
-        };
-        *data = self.data.clone();
-        *steps = self.steps.unwrap_or(*steps);
-        *batch = self.batch.unwrap_or(*batch);
-        optimiser.learning_rate = self.learning_rate.unwrap_or(optimiser.learning_rate);
-        run.ppo.max_new_tokens = self.max_new_tokens.unwrap_or(run.ppo.max_new_tokens);
-        run.ppo.minibatch = run.ppo.minibatch.min(run.ppo.batch);
-        RunSettings {
-            labels: self.labels,
-            seed: self.seed,
+            ("--precision", "text.precision", self.precision.map(|precision| json!(precision))),
+            ("--labels", "num_labels", self.labels.map(Value::from)),
+            ("--mistake-rate", "teacher", self.mistake_rate.map(|rate| json!(teacher(rate)))),
+            ("--max-new-tokens", "text.ppo.max_new_tokens", self.max_new_tokens.map(Value::from)),
+            ("--seed", "seed", self.seed.map(Value::from)),
+        ])?;
+        let usual = RunSettings {
+            teacher: teacher(Noise::default().mistakes),
             folder: self.session.clone(),
-            teacher: match self.mistake_rate {
-                0.0 => TeacherKind::Oracle,
-                rate => TeacherKind::Mistaken { rate },
-            },
-            ..RunSettings::of_text(run)
+            ..RunSettings::of_text(TextRun::default())
+        };
+        let mut settings = usual.with(&asked)?;
+        if let Mode::Text(run) = &mut settings.mode
+            && asked.get("text.from").is_none()
+        {
+            // A model that is given has everything before this stage behind it; but PPO has to learn a reward first,
+            // unless that is given too.
+            run.from = match &run.model {
+                None => TextStage::Base,
+                Some(_) if until == TextStage::Ppo && run.reward_model.is_none() => TextStage::Reward,
+                Some(_) => until,
+            };
+            settings.env_steps = run.steps();
         }
+        Ok(settings)
     }
 }
 
 /// Trains to the end of a stage, from wherever the session is.
 fn stage(arguments: &StageArguments, until: TextStage) -> anyhow::Result<()> {
     let started = Instant::now();
-    let lab = Lab::open(arguments.settings(until), Arc::new(|| {}))?;
+    let lab = Lab::open(arguments.settings(until).map_err(anyhow::Error::msg)?, Arc::new(|| {}))?;
     let done = watch(&lab, until.name())?;
     drop(lab);
     if let Some(output) = &arguments.output {

@@ -2,10 +2,11 @@
 
 use super::driver::Driver;
 use super::on_device::OnDevice;
+use super::opening::{control_of, load_task};
 use super::trainer::Trainer;
 use super::{LabError, SavedPolicy};
 use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings};
+use crate::settings::{ControlRun, RewardSource, RunSettings};
 use flipside_core::{ItemId, Seed};
 use flipside_envs::gym::{Autoreset, Space, Task, VectorEnv};
 use flipside_envs::physics::{self, Backend, BuildOptions, Precision, ThreadsPerWorld};
@@ -30,6 +31,8 @@ pub struct Plan {
     pub threads: Option<usize>,
     /// Threads that step one world, for the backend shader's physics alone; `None` for what suits robot and adapter.
     pub threads_per_world: Option<ThreadsPerWorld>,
+    /// What counts in place of what the task's file says, for PPO alone.
+    pub overrides: toml::Table,
     /// Worlds in the batch; `None` for the default.
     pub worlds: Option<usize>,
     /// Measured time, after a warm-up.
@@ -126,8 +129,8 @@ pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
 pub fn physics_of_session(plan: &Plan, folder: &Path) -> Result<Speed, LabError> {
     let saved = SavedPolicy::load(folder)?;
     let policy: Policy = saved.policy;
-    let task = Arc::new(Task::load_from(&task_folders(), &saved.settings.task)?);
-    let plan = Plan { task: saved.settings.task, ..plan.clone() };
+    let task = Arc::new(load_task(control_of(&saved.settings)?)?);
+    let plan = Plan { task: saved.settings.task().to_owned(), ..plan.clone() };
     physics_under(&plan, &task, |obs, worlds, actions| *actions = policy.act_mean(obs, worlds))
 }
 
@@ -199,11 +202,13 @@ fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabErr
 /// An unknown task or backend, or training that fails.
 pub fn ppo(plan: &Plan) -> Result<Speed, LabError> {
     let settings = RunSettings {
-        task: plan.task.clone(),
-        reward: RewardSource::True,
-        backend: plan.backend.clone(),
         env_steps: u64::MAX / 2,
-        ..RunSettings::default()
+        ..RunSettings::of_control(ControlRun {
+            reward: RewardSource::True,
+            backend: plan.backend.clone(),
+            overrides: plan.overrides.clone(),
+            ..ControlRun::of(&plan.task)
+        })
     };
     let trainer = Trainer::new(&settings, super::task_of(&settings)?, ItemId(1), plan.worlds, plan.threads)?;
     let worlds = trainer.worlds();
@@ -317,6 +322,7 @@ mod tests {
             precision: Precision::F32,
             threads: Some(1),
             threads_per_world: None,
+            overrides: toml::Table::new(),
             worlds: None,
             duration: Duration::from_secs(50),
         };

@@ -44,6 +44,9 @@ pub enum LabError {
     /// What a run in text mode is given does not go together; the sentence says what to do.
     #[error("{0}")]
     Text(String),
+    /// Settings that do not go together, or not with the session; the sentence says which.
+    #[error("{0}")]
+    Settings(String),
     /// The session holds no policy yet.
     #[error("The session in {0} holds no checkpoint yet; train it for a while first.")]
     Untrained(String),

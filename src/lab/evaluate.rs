@@ -33,7 +33,7 @@ impl SavedPolicy {
     pub fn load(folder: &Path) -> Result<SavedPolicy, LabError> {
         let mut session = Session::open_to_read(folder)?;
         let settings = session.settings().clone();
-        if settings.text.is_some() {
+        if settings.text().is_some() {
             let folder = folder.display();
             return Err(LabError::Text(format!(
                 "{folder} teaches a language model; `flipside text eval --session {folder}` measures it, and its models lie in {folder}/models."

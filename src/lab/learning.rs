@@ -3,10 +3,11 @@
 
 use super::bench::{cores, processor};
 use super::driver::{Driver, Step};
+use super::opening::load_task;
 use super::trainer::Trainer;
 use super::{LabError, evaluate};
 use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings};
+use crate::settings::{ControlRun, RewardSource, RunSettings};
 use flipside_core::ItemId;
 use flipside_envs::gym::Task;
 use serde::Serialize;
@@ -24,6 +25,8 @@ pub struct LearningPlan {
     pub seeds: u64,
     /// Env steps a run; `None` for what the task's file plans.
     pub env_steps: Option<u64>,
+    /// What counts in place of what the tasks' files say.
+    pub overrides: toml::Table,
     /// Episodes of the evaluation at the end of a run.
     pub episodes: usize,
 }
@@ -82,7 +85,8 @@ pub fn learning(plan: &LearningPlan, done: &mut dyn FnMut(&str, &LearningRun)) -
     };
     let mut all = vec![];
     for name in names {
-        let task = Arc::new(Task::load_from(&task_folders(), &name)?);
+        let run = ControlRun { overrides: plan.overrides.clone(), ..ControlRun::of(&name) };
+        let task = Arc::new(load_task(&run)?);
         let Some(benchmark) = task.spec().benchmark.clone() else {
             if plan.task.is_some() {
                 return Err(LabError::NoBenchmark(name));
@@ -90,11 +94,8 @@ pub fn learning(plan: &LearningPlan, done: &mut dyn FnMut(&str, &LearningRun)) -
             continue;
         };
         let settings = RunSettings {
-            task: task.name().to_owned(),
-            reward: RewardSource::True,
-            backend: plan.backend.clone(),
             env_steps: plan.env_steps.unwrap_or(benchmark.env_steps),
-            ..RunSettings::default()
+            ..RunSettings::of_control(ControlRun { reward: RewardSource::True, backend: plan.backend.clone(), ..run })
         };
         let mut runs = vec![];
         for seed in 0..plan.seeds {
@@ -130,7 +131,7 @@ fn one(settings: &RunSettings, task: &Arc<Task>, target: f64, episodes: usize) -
         let trainer = &driver.training.learner;
         if seconds_to_target.is_none() && trainer.env_steps() >= next_look {
             trained += clock.elapsed();
-            let look = evaluate(task, &trainer.policy(), &settings.backend, LOOK_EPISODES, 1_000)?;
+            let look = evaluate(task, &trainer.policy(), settings.backend(), LOOK_EPISODES, 1_000)?;
             if look.mean_return >= target {
                 seconds_to_target = Some(trained.as_secs_f64());
             }
@@ -140,7 +141,7 @@ fn one(settings: &RunSettings, task: &Arc<Task>, target: f64, episodes: usize) -
     }
     trained += clock.elapsed();
     let trainer = &driver.training.learner;
-    let end = evaluate(task, &trainer.policy(), &settings.backend, episodes, 2_000)?;
+    let end = evaluate(task, &trainer.policy(), settings.backend(), episodes, 2_000)?;
     Ok(LearningRun {
         seed: settings.seed,
         seconds_to_target,

@@ -16,12 +16,14 @@ pub mod bench;
 mod driver;
 mod error;
 mod evaluate;
+mod going_on;
 mod interval;
 mod learning;
 mod ledger;
 mod memory;
 mod offline;
 mod on_device;
+mod opening;
 mod policy_checkpoints;
 mod preference_learner;
 mod preferences;
@@ -49,15 +51,14 @@ pub use text::{
 };
 pub use vocabulary::*;
 
-use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings, TextRun};
-use crate::store::{Session, StoreError};
+use crate::settings::{Mode, RewardSource, RunSettings};
 use flipside_core::{Arrays, ItemId, Scene};
-use flipside_envs::gym::Task;
-use flipside_envs::physics::{self, PhysicsError};
 pub use flipside_envs::physics::{Precision, SHADER, ThreadsPerWorld};
 pub use flipside_text::teacher::Noise;
 use ledger::{Ledger, Message};
+pub use opening::is_session;
+pub(crate) use opening::task_of;
+use opening::{Opened, open_session};
 use shared_requests::{SharedRequests, WorkerRequests};
 use snapshot_publisher::SnapshotPublisher;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -84,22 +85,19 @@ pub struct Lab {
 impl Lab {
     /// Opens the session in `settings.folder`, or makes one, and starts training.
     ///
-    /// A folder that already holds a session goes on where its last checkpoint stands, with the settings it was made with. `repaint` is called
+    /// A folder that already holds a session goes on where its last checkpoint stands, with the settings it was made with and what `settings.asked` may change of them.
+    /// `repaint` is called
     /// from the lab's threads whenever there is something new to see.
     ///
     /// # Errors
     ///
-    /// An unknown task or backend, a wrong robot or task file, a session that cannot be read, written or locked, or that a newer version wrote.
+    /// A session that has other settings than were asked for, an unknown task or backend, a wrong robot or task file, a session that cannot be read, written or locked, or that a newer version wrote.
     pub fn open(settings: RunSettings, repaint: Arc<dyn Fn() + Send + Sync>) -> Result<Lab, LabError> {
-        let (mut session, settings) = open_session(settings)?;
-        let checkpoint = session.load_checkpoint()?;
+        let Opened { mut session, settings, checkpoint } = open_session(settings)?;
         if let Some(warning) = checkpoint.as_ref().and_then(|loaded| loaded.warning.as_ref()) {
             log::warn!("{warning}");
         }
         let (next_item, folder) = (session.next_item_id()?, session.folder().to_owned());
-        if settings.text.is_some() {
-            memory::keep_what_is_freed();
-        }
         let prompts = session.meta(PROMPTS)?.and_then(|json| serde_json::from_str(&json).ok());
         // Threads inherit the priority of the thread that starts them.
         let (training_loop, scene) = std::thread::scope(|scope| {
@@ -174,78 +172,6 @@ impl Drop for Lab {
     }
 }
 
-/// The session that `settings` ask for, and the settings that hold: an existing session's own, but for who answers and how much is planned.
-fn open_session(asked: RunSettings) -> Result<(Session, RunSettings), LabError> {
-    let folder = match asked.folder.clone() {
-        Some(folder) => folder,
-        None => {
-            // The names are checked before a folder is made for them.
-            check_new(&asked)?;
-            crate::settings::folders::new_session_folder(&asked.task)?
-        }
-    };
-    match Session::open(&folder) {
-        Ok(mut session) => {
-            let stored = session.settings().clone();
-            let settings = RunSettings {
-                teacher: asked.teacher,
-                answer_seconds: asked.answer_seconds,
-                labels: asked.labels.max(stored.labels),
-                env_steps: asked.env_steps.max(stored.env_steps),
-                text: match (&stored.text, asked.text) {
-                    (Some(stored), Some(asked)) => Some(gone_on(stored, asked)),
-                    (None, None) => None,
-                    (Some(stored), None) => Some(stored.clone()),
-                    (None, Some(_)) => {
-                        return Err(LabError::Text(format!(
-                            "The session in {} teaches a robot; give another folder for text.",
-                            folder.display()
-                        )));
-                    }
-                },
-                ..stored.clone()
-            };
-            if settings != stored {
-                session.put_settings(&settings)?;
-            }
-            Ok((session, settings))
-        }
-        Err(StoreError::NotASession(_)) => {
-            let task = check_new(&asked)?;
-            let settings = RunSettings { task, folder: Some(folder.clone()), ..asked };
-            Ok((Session::create(&folder, &settings)?, settings))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A run of text that is gone on with: what its stages come from stays, and what is asked for anew may go further.
-fn gone_on(stored: &TextRun, asked: TextRun) -> TextRun {
-    let later = asked.until > stored.until;
-    TextRun {
-        until: asked.until.max(stored.until),
-        documents: stored.documents.clone().or(asked.documents.clone()),
-        demonstrations: stored.demonstrations.clone().or(asked.demonstrations.clone()),
-        comparisons: stored.comparisons.clone().or(asked.comparisons.clone()),
-        prompts: stored.prompts.clone().or(asked.prompts.clone()),
-        reward_model: stored.reward_model.clone().or(asked.reward_model.clone()),
-        // A stage that has not begun takes what it is told now.
-        supervised_steps: if later { asked.supervised_steps } else { stored.supervised_steps },
-        reward_steps: if later { asked.reward_steps } else { stored.reward_steps },
-        updates: if later { asked.updates } else { stored.updates },
-        lora: stored.lora.clone().or(if later { asked.lora } else { None }),
-        ..stored.clone()
-    }
-}
-
-/// Refuses a new run that cannot be; the name of its task.
-fn check_new(asked: &RunSettings) -> Result<String, LabError> {
-    match &asked.text {
-        Some(run) => run.check().map(|()| RunSettings::TEXT.to_owned()).map_err(LabError::Text),
-        None => playable(asked).map(|task| task.name().to_owned()),
-    }
-}
-
 /// The training loop of a run's mode, gone on with where there is a checkpoint, and what its robot looks like.
 fn training_loop_of(
     settings: &RunSettings,
@@ -254,17 +180,22 @@ fn training_loop_of(
     prompts: Option<Vec<String>>,
     arrays: Option<&Arrays>,
 ) -> Result<(Box<dyn TrainingLoop>, Scene), LabError> {
-    if settings.text.is_some() {
-        let trainer = TextTrainer::new(settings, folder, next_item, prompts, arrays)?;
-        return Ok((Box::new(trainer), Scene::default()));
+    match &settings.mode {
+        Mode::Control(_) => {
+            let task = task_of(settings)?;
+            let scene = task.model().scene();
+            let mut trainer = Trainer::new(settings, task, next_item, None, None)?;
+            if let Some(arrays) = arrays {
+                trainer.load(arrays)?;
+            }
+            Ok((Box::new(trainer), scene))
+        }
+        Mode::Text(_) => {
+            memory::keep_what_is_freed();
+            let trainer = TextTrainer::new(settings, folder, next_item, prompts, arrays)?;
+            Ok((Box::new(trainer), Scene::default()))
+        }
     }
-    let task = task_of(settings)?;
-    let scene = task.model().scene();
-    let mut trainer = Trainer::new(settings, task, next_item, None, None)?;
-    if let Some(arrays) = arrays {
-        trainer.load(arrays)?;
-    }
-    Ok((Box::new(trainer), scene))
 }
 
 /// The name under which a session keeps the prompts that the person chose, as JSON.
@@ -273,30 +204,10 @@ const PROMPTS: &str = "prompts";
 /// The name under which a session keeps which disputed judgements the person lets stand, as JSON.
 const KEPT: &str = "kept";
 
-/// The task that a new run names, on a backend that holds its robot.
-fn playable(asked: &RunSettings) -> Result<Task, LabError> {
-    let task = Task::load_from(&task_folders(), &asked.task)?;
-    match physics::backend(&asked.backend, Precision::default(), task.model().clone(), 1, Some(1)) {
-        // The run goes on without a graphics device.
-        Ok(_) | Err(PhysicsError::Device(_)) => Ok(task),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because an episode's end
-/// would tell the policy what the reward model has not.
-pub(crate) fn task_of(settings: &RunSettings) -> Result<Arc<Task>, LabError> {
-    let task = Task::load_from(&task_folders(), &settings.task)?;
-    Ok(Arc::new(match settings.reward {
-        RewardSource::True => task,
-        RewardSource::Preferences => task.fixed_horizon(),
-    }))
-}
-
 fn first_snapshot(settings: &RunSettings, scene: Scene, folder: &Path) -> Snapshot {
     Snapshot {
-        task: settings.task.clone(),
-        from_preferences: settings.reward == RewardSource::Preferences,
+        task: settings.task().to_owned(),
+        from_preferences: settings.reward() == RewardSource::Preferences,
         scene: Arc::new(scene),
         phase: Phase::Starting,
         fault: None,

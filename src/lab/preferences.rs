@@ -6,13 +6,14 @@
 use super::driver::{Driver, Step};
 use super::evaluate::evaluate;
 use super::interval::Interval;
+use super::opening::{control_of, load_task};
 use super::trainer::Trainer;
 use super::{LabError, TeacherKind};
-use crate::settings::folders::task_folders;
-use crate::settings::{RewardSource, RunSettings};
+use crate::settings::{Asked, ControlRun, RewardSource, RunSettings};
 use crate::store::{append_result, read_results};
 use flipside_core::{ItemId, Seed};
-use flipside_envs::gym::{Task, TaskError};
+use flipside_envs::gym::Task;
+use flipside_envs::tasks::overlay;
 use flipside_learn::OneThread;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -29,6 +30,8 @@ pub struct PreferencePlan {
     pub teachers: Vec<(String, Option<TeacherKind>)>,
     /// Numbers of labels.
     pub labels: Vec<usize>,
+    /// What counts in every run in place of what the tasks' files say.
+    pub overrides: toml::Table,
     /// What is tried beside the settings of the tasks' files, each as [`TaskSpec::with`](crate::settings::TaskSpec::with) takes it.
     pub sets: Vec<String>,
     /// Runs of each, with the seeds 0, 1, 2, …
@@ -155,24 +158,32 @@ pub fn preferences(
     // Seeds outermost: what is cut off has a few seeds of everything.
     for seed in 0..plan.seeds {
         for (task, set) in plan.tasks.iter().flat_map(|task| sets.iter().map(move |set| (task, *set))) {
-            let task = task_with(task, set)?;
+            let mut overrides = plan.overrides.clone();
+            overlay(&mut overrides, Asked::of_the_task(set).map_err(LabError::Settings)?);
+            let run = ControlRun { overrides, ..ControlRun::of(task) };
+            let task = load_task(&run)?;
+            // Runs of one folder are told apart by what was set.
+            let set = [plan.overrides.to_string().trim().replace('\n', "; "), set.to_owned()];
+            let set = set.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
             let env_steps = plan.env_steps.unwrap_or_else(|| task.spec().env_steps());
             for (name, teacher) in &plan.teachers {
                 let budgets = if teacher.is_some() { plan.labels.clone() } else { vec![0] };
                 wanted.extend(budgets.into_iter().map(|labels| Job {
                     name: name.clone(),
                     labels_by: plan.labels_by.filter(|_| teacher.is_some()),
-                    set: set.to_owned(),
+                    set: set.clone(),
                     settings: RunSettings {
-                        task: task.name().to_owned(),
-                        reward: if teacher.is_some() { RewardSource::Preferences } else { RewardSource::True },
                         teacher: teacher.unwrap_or_default(),
                         answer_seconds: if teacher.is_some() { plan.answer_seconds } else { 0.0 },
                         labels,
                         env_steps,
                         seed,
-                        backend: plan.backend.clone(),
-                        ..RunSettings::default()
+                        ..RunSettings::of_control(ControlRun {
+                            reward: if teacher.is_some() { RewardSource::Preferences } else { RewardSource::True },
+                            backend: plan.backend.clone(),
+                            task: task.name().to_owned(),
+                            ..run.clone()
+                        })
                     },
                 }));
             }
@@ -220,15 +231,6 @@ struct Job {
     settings: RunSettings,
 }
 
-/// A task by name, with `set` over its file.
-fn task_with(name: &str, set: &str) -> Result<Task, LabError> {
-    let task = Task::load_from(&task_folders(), name)?;
-    if set.is_empty() {
-        return Ok(task);
-    }
-    Ok(Task::new(task.spec().with(set).map_err(TaskError::from)?, task.model().clone())?)
-}
-
 impl Job {
     /// Whether this is the run that the job asks for.
     fn is(&self, run: &PreferenceRun) -> bool {
@@ -243,7 +245,7 @@ impl Job {
             run.labels_by,
             run.set.as_str(),
         ) == (
-            s.task.as_str(),
+            s.task(),
             self.name.as_str(),
             s.labels,
             s.seed,
@@ -264,7 +266,7 @@ impl Job {
         let _one_thread = OneThread::new();
         let (settings, mut time) = (&self.settings, RunTime::start());
         // With the task's own reward, too, so that both are measured by the same.
-        let loaded = task_with(&settings.task, &self.set)?;
+        let loaded = load_task(control_of(settings)?)?;
         let mut spec = loaded.spec().clone();
         spec.labels.spent_by = self.labels_by.unwrap_or(spec.labels.spent_by);
         let task = Arc::new(Task::new(spec, loaded.model().clone())?.fixed_horizon());
@@ -274,7 +276,7 @@ impl Job {
         let (mut alarms, mut alarmed) = (Vec::<[u64; 2]>::new(), false);
         let mut next_look = settings.env_steps / LOOKS;
         let look = |trainer: &Trainer, episodes: usize, seed: u64| {
-            evaluate(&task, &trainer.policy(), &settings.backend, episodes, seed)
+            evaluate(&task, &trainer.policy(), settings.backend(), episodes, seed)
         };
         loop {
             match driver.step(&|| time.of_training(), &mut || false)? {
@@ -311,7 +313,7 @@ impl Job {
         let trainer = &driver.training.learner;
         let end = look(trainer, EPISODES, 2_000)?;
         let run = PreferenceRun {
-            task: settings.task.clone(),
+            task: settings.task().to_owned(),
             teacher: self.name.clone(),
             labels: settings.labels,
             seed: settings.seed,
@@ -371,7 +373,7 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
             wanted.iter().any(|other| {
                 other.name == job.name
                     && other.set == job.set
-                    && other.settings.task == s.task
+                    && other.settings.task() == s.task()
                     && other.settings.labels == s.labels
                     && other.is(run)
             })
@@ -391,7 +393,7 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
         let curve = (0..looks).map(point).collect();
         let afterwards = job.labels_by.and_then(|by| Afterwards::of(&runs, by, &mut interval));
         rows.push(PreferenceRow {
-            task: s.task.clone(),
+            task: s.task().to_owned(),
             teacher: job.name.clone(),
             labels: s.labels,
             set: job.set.clone(),

@@ -72,7 +72,7 @@ impl Trainer {
         let labels = task.spec().labels.clone();
         // What the policy trains in is shorter than what it is judged by: a robot that has fallen teaches nothing for the rest of an episode
         // that may not end. Time is not in the observation and the value bootstraps, so a shorter horizon gives nothing away.
-        let training = match settings.reward {
+        let training = match settings.reward() {
             RewardSource::True => task.clone(),
             RewardSource::Preferences => Arc::new(task.with_horizon(labels.episode_steps(task.dt()) as u32)),
         };
@@ -81,8 +81,8 @@ impl Trainer {
         let worlds = dials.worlds;
         let horizon = dials.horizon;
         let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
-        let trailed = if settings.reward == RewardSource::Preferences { labels.recorded_worlds } else { 0 };
-        let (mut device, mut backend, mut warning) = (None, settings.backend.as_str(), None);
+        let trailed = if settings.reward() == RewardSource::Preferences { labels.recorded_worlds } else { 0 };
+        let (mut device, mut backend, mut warning) = (None, settings.backend(), None);
         if backend == physics::SHADER {
             backend = INSTEAD;
             match OnDevice::new(&training, &ppo.policy(), worlds, horizon, trailed, seed, Checks::Off) {
@@ -98,7 +98,7 @@ impl Trainer {
         if let Some(threads) = threads {
             ppo.use_threads(threads);
         }
-        let preference_learner = (settings.reward == RewardSource::Preferences)
+        let preference_learner = (settings.reward() == RewardSource::Preferences)
             .then(|| PreferenceLearner::new(settings, labels, &training, worlds, next_item))
             .transpose()?;
         let rollout = Rollout::new(worlds);
@@ -422,7 +422,7 @@ impl Trainer {
     fn save_candidate(&mut self) -> Result<(), LabError> {
         if self.preference_learner.is_some() && self.task.spec().labels.keeps_best {
             let (learner, policy) = (self.ppo.to_arrays(), self.ppo.policy());
-            self.checkpoints.add(self.env_steps, learner, &policy, &self.task, &self.settings.backend)?;
+            self.checkpoints.add(self.env_steps, learner, &policy, &self.task, self.settings.backend())?;
         }
         Ok(())
     }
@@ -475,7 +475,7 @@ impl Trainer {
     /// What the present policy does without exploring, from a fresh start.
     pub fn film_policy(&self, seconds: f32) -> Result<Clip, LabError> {
         let seed = self.settings.seed.wrapping_add(self.env_steps);
-        let frames = run_policy(&self.task, &self.ppo.policy(), &self.settings.backend, seconds, seed)?;
+        let frames = run_policy(&self.task, &self.ppo.policy(), self.settings.backend(), seconds, seed)?;
         Ok(Clip {
             id: ItemId(u64::MAX),
             task: self.task.name().to_owned(),
@@ -544,7 +544,7 @@ impl Trainer {
 
 /// The env steps between which the policy learns that is at work after `env_steps` of them.
 fn policy_at(settings: &RunSettings, task: &Task, env_steps: u64) -> Range<u64> {
-    match settings.reward {
+    match settings.reward() {
         RewardSource::True => 0..settings.env_steps,
         RewardSource::Preferences => task.spec().explore.policy_at(env_steps, settings.env_steps),
     }

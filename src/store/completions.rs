@@ -65,7 +65,7 @@ impl Session {
 
     /// Whether this is a text-mode session.
     pub fn holds_texts(&self) -> bool {
-        self.settings().text.is_some()
+        self.settings().text().is_some()
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
         session.record_judgement(PairId(1), Choice::Left, "person", 5, 6).unwrap();
         drop(session);
         let mut session = Session::open(&path).unwrap();
-        assert_eq!(session.settings().text, settings.text);
+        assert_eq!(session.settings().text(), settings.text());
         assert_eq!([2, 3].map(|id| session.item(ItemId(id)).unwrap()), items(1));
         assert_eq!((session.standing().unwrap().len(), session.next_item_id().unwrap()), (1, ItemId(4)));
         let mut lines = Vec::new();

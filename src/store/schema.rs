@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use super::clips::damaged;
-use crate::settings::RunSettings;
+use crate::settings::{Mode, RunSettings};
 use flipside_core::fnv1a;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, ffi};
@@ -130,9 +130,9 @@ pub(super) fn write_new(path: &Path, settings: &RunSettings) -> Result<(), Store
         db.pragma_update(None, "synchronous", "FULL")?;
         let transaction = db.unchecked_transaction()?;
         db.pragma_update(None, "application_id", APPLICATION)?;
-        let (format, items, table) = match settings.text {
-            None => (FORMATS[0], CLIPS, "clips"),
-            Some(_) => (FORMATS[1], COMPLETIONS, "completions"),
+        let (format, items, table) = match settings.mode {
+            Mode::Control(_) => (FORMATS[0], CLIPS, "clips"),
+            Mode::Text(_) => (FORMATS[1], COMPLETIONS, "completions"),
         };
         db.pragma_update(None, "user_version", format)?;
         db.execute_batch(SETTINGS)?;

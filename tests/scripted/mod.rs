@@ -100,12 +100,12 @@ impl Lab {
             settings: if text { RunSettings::of_text(TextRun::default()) } else { RunSettings::default() },
             make_lab: Arc::new(move |settings, _| {
                 let mut script = lab.script();
-                match (&settings.text, &script.snapshot.text) {
+                match (settings.text(), &script.snapshot.text) {
                     (Some(_), None) => script.snapshot.teach_text(),
                     (None, Some(_)) => script.snapshot = Lab::new().script().snapshot.clone(),
                     _ => {}
                 }
-                script.snapshot.task.clone_from(&settings.task);
+                settings.task().clone_into(&mut script.snapshot.task);
                 script.opened.push(settings);
                 drop(script);
                 Ok(Box::new(lab.clone()))

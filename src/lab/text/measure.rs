@@ -41,8 +41,8 @@ pub struct TextMeasure {
 pub fn measure_text(folder: &Path, prompts: usize, seed: u64) -> Result<TextMeasure, LabError> {
     let settings = Session::open_to_read(folder)?.settings().clone();
     let run = settings
-        .text
-        .clone()
+        .text()
+        .cloned()
         .ok_or_else(|| LabError::Text(format!("{} teaches a robot; `flipside eval` measures it.", folder.display())))?;
     let read = |stage| folders::read(&folders::of_stage(folder, stage), run.precision);
     let (supervised, policy) = (read(TextStage::Supervised)?, read(TextStage::Ppo)?);

@@ -15,7 +15,7 @@ pub use speed::{TextSpeed, TextSpeedPlan, text_speed};
 pub use tools::{
     ExampleKind, ExamplesPlan, ExamplesReport, TokenizerPlan, TokenizerReport, train_tokenizer, write_examples,
 };
-pub(super) use trainer::TextTrainer;
+pub(super) use trainer::{TextTrainer, reached};
 pub use verbs::{
     GeneratePlan, Generated, Scored, TextModel, copy_stage, evaluate_text, export_text, generate_text, merge_text,
 };

@@ -28,6 +28,7 @@ use flipside_text::{Bundle, Episode, Example, Reference, Supervised, TextPpo, Te
 use rand::Rng;
 use rand::RngExt;
 use saved::Saved;
+pub(in crate::lab) use saved::reached;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +93,7 @@ impl TextTrainer {
         prompts: Option<Vec<String>>,
         arrays: Option<&Arrays>,
     ) -> Result<TextTrainer, LabError> {
-        let run = settings.text.clone().unwrap_or_default();
+        let run = settings.text().cloned().unwrap_or_default();
         run.check().map_err(LabError::Text)?;
         let seed = Seed(settings.seed);
         let saved = arrays.map(Saved::read).transpose()?;

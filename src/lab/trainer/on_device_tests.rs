@@ -2,7 +2,7 @@
 
 use super::tests::answer;
 use super::*;
-use crate::settings::{ExploreSettings, PpoSettings, TeacherKind};
+use crate::settings::{ControlRun, ExploreSettings, PpoSettings, TeacherKind};
 use toml::Spanned;
 
 /// How far the stored log-densities of the rollout are from what a policy says of it, at most.
@@ -25,9 +25,10 @@ fn gap(trainer: &Trainer, policy: &Policy) -> f32 {
 #[test]
 fn rollouts_ahead_of_learning_are_repeatable() {
     let settings = RunSettings {
-        task: "inverted_pendulum".to_owned(),
-        backend: physics::SHADER.to_owned(),
-        ..RunSettings::default()
+        ..RunSettings::of_control(ControlRun {
+            backend: physics::SHADER.to_owned(),
+            ..ControlRun::of("inverted_pendulum")
+        })
     };
     let loaded = super::super::task_of(&settings).unwrap();
     let mut spec = loaded.spec().clone();
@@ -69,11 +70,12 @@ fn rollouts_ahead_of_learning_are_repeatable() {
 #[test]
 fn rewards_from_a_device_are_the_models() {
     let settings = RunSettings {
-        task: "inverted_pendulum".to_owned(),
-        backend: physics::SHADER.to_owned(),
         env_steps: 100_000,
         teacher: TeacherKind::Oracle,
-        ..RunSettings::default()
+        ..RunSettings::of_control(ControlRun {
+            backend: physics::SHADER.to_owned(),
+            ..ControlRun::of("inverted_pendulum")
+        })
     };
     let mut trainer =
         Trainer::new(&settings, super::super::task_of(&settings).unwrap(), ItemId(0), Some(16), Some(1)).unwrap();

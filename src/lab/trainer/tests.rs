@@ -2,7 +2,7 @@
 
 use super::super::training_loop::TrainingLoop;
 use super::*;
-use crate::settings::{ExploreSettings, RewardModelKind, RewardModelSettings, TeacherKind};
+use crate::settings::{ControlRun, ExploreSettings, RewardModelKind, RewardModelSettings, TeacherKind};
 use flipside_core::{Choice, JudgementId, PairId};
 use toml::Spanned;
 
@@ -19,7 +19,7 @@ pub fn answer(trainer: &mut Trainer, labels: &mut Vec<Label>, count: usize) {
 /// afterwards is taken up where it stood.
 #[test]
 fn a_fresh_start_forgets_the_policy_and_no_more() {
-    let settings = RunSettings { task: "hopper_backflip".to_owned(), env_steps: 1024, ..RunSettings::default() };
+    let settings = RunSettings { env_steps: 1024, ..RunSettings::of_control(ControlRun::of("hopper_backflip")) };
     let loaded = super::super::task_of(&settings).unwrap();
     let mut spec = loaded.spec().clone();
     spec.explore = ExploreSettings { fresh_starts: 1, fresh_until: 0.5, env_steps: 1024, share: 1.0, ..spec.explore };
@@ -58,11 +58,10 @@ fn a_fresh_start_forgets_the_policy_and_no_more() {
 #[test]
 fn the_best_policy_goes_on_and_is_kept() {
     let settings = RunSettings {
-        task: "hopper_backflip".to_owned(),
         labels: 20,
         env_steps: 8_000,
         teacher: TeacherKind::Oracle,
-        ..RunSettings::default()
+        ..RunSettings::of_control(ControlRun::of("hopper_backflip"))
     };
     let loaded = super::super::task_of(&settings).unwrap();
     let mut spec = loaded.spec().clone();
@@ -100,11 +99,10 @@ fn the_best_policy_goes_on_and_is_kept() {
 #[test]
 fn another_kind_of_reward_is_learnt_from_the_same_answers() {
     let settings = RunSettings {
-        task: "hopper_backflip".to_owned(),
         labels: 40,
         env_steps: 100_000,
         teacher: TeacherKind::Oracle,
-        ..RunSettings::default()
+        ..RunSettings::of_control(ControlRun::of("hopper_backflip"))
     };
     let loaded = super::super::task_of(&settings).unwrap();
     let of = |kind: RewardModelKind| {
@@ -138,11 +136,10 @@ fn another_kind_of_reward_is_learnt_from_the_same_answers() {
 #[test]
 fn training_waits_for_answers_that_are_wanted() {
     let settings = RunSettings {
-        task: "hopper_backflip".to_owned(),
         labels: 40,
         env_steps: 4_000,
         teacher: TeacherKind::Oracle,
-        ..RunSettings::default()
+        ..RunSettings::of_control(ControlRun::of("hopper_backflip"))
     };
     let loaded = super::super::task_of(&settings).unwrap();
     let with_lead = |lead: f64| {
@@ -173,7 +170,9 @@ fn training_waits_for_answers_that_are_wanted() {
 /// A run whose graphics device is lost goes on from the same states on the processor, and tells once; any other error stops it.
 #[test]
 fn a_lost_device_is_left() {
-    let settings = RunSettings { task: "hopper".to_owned(), reward: RewardSource::True, ..RunSettings::default() };
+    let settings = RunSettings {
+        ..RunSettings::of_control(ControlRun { reward: RewardSource::True, ..ControlRun::of("hopper") })
+    };
     let task = super::super::task_of(&settings).unwrap();
     let mut trainer = Trainer::new(&settings, task, ItemId(0), Some(4), Some(1)).unwrap();
     trainer.collect(&mut || false).unwrap();

@@ -1,4 +1,5 @@
-//! What can be set of learning: one struct a concern, each with documented defaults, read from TOML and JSON and written to them.
+//! What can be set of learning: one struct a concern, each with documented defaults, read from TOML and JSON and
+//! written to them.
 //!
 //! The command line fills these structs in, and nothing below it sees a flag.
 
@@ -15,3 +16,37 @@ pub use reward_model::{
 pub use teacher::{TeacherKind, TeacherNoise};
 pub use text::{KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
 pub use text_run::{LoraSettings, TextPrecision, TextRun, TextShape, TextStage};
+
+use schemars::JsonSchema;
+
+/// Earlier names of the fields of a table of settings, each with its name of today. A field that was renamed takes its
+/// old name by `#[serde(alias = "old")]` and lists it by `#[schemars(extend("aliases" = ["old"]))]`.
+pub fn earlier_names<T: JsonSchema>() -> Vec<(String, String)> {
+    let schema = schemars::SchemaGenerator::default().into_root_schema_for::<T>();
+    let fields = schema.get("properties").and_then(|fields| fields.as_object()).into_iter().flatten();
+    let mut names = Vec::new();
+    for (name, field) in fields {
+        let earlier = field.get("aliases").and_then(|earlier| earlier.as_array()).into_iter().flatten();
+        names.extend(earlier.filter_map(|earlier| Some((earlier.as_str()?.to_owned(), name.clone()))));
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    struct Renamed {
+        #[serde(alias = "worlds")]
+        #[schemars(extend("aliases" = ["worlds"]))]
+        num_envs: usize,
+    }
+
+    #[test]
+    fn a_renamed_field_lists_its_earlier_name() {
+        assert_eq!(earlier_names::<Renamed>(), [("worlds".to_owned(), "num_envs".to_owned())]);
+        assert_eq!(toml::from_str::<Renamed>("worlds = 3"), Ok(Renamed { num_envs: 3 }));
+    }
+}

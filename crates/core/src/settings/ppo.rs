@@ -1,9 +1,11 @@
 //! Proximal policy optimisation (Schulman et al. 2017): its dials.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a policy learns. The defaults suit the shipped robots on two cores; a task's file may override any of them in a table `[ppo]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// How a policy learns. The defaults suit the shipped robots on two cores; a task's file may override any of them in a
+/// table `[ppo]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoSettings {
     /// Worlds stepped side by side, N.
@@ -16,14 +18,15 @@ pub struct PpoSettings {
     pub minibatch: usize,
     /// Adam's step size at the start, for actor and critic alike.
     pub learning_rate: f64,
-    /// The share of [`learning_rate`](Self::learning_rate) left when the planned env steps are done; it falls linearly till then and
-    /// stays there. 1 turns annealing off.
+    /// The share of [`learning_rate`](Self::learning_rate) left when the planned env steps are done; it falls linearly
+    /// till then and stays there. 1 turns annealing off.
     pub final_learning_rate: f64,
     /// Adam's ε, added to the root of the second moment after bias correction, as in PyTorch.
     pub adam_eps: f64,
     /// Discount an env step, γ.
     pub gamma: f64,
-    /// GAE's λ. At 0.95 one Hopper seed in three went on diving forward for 300,000 env steps; at 0.98 every seed tried learnt to stay up.
+    /// GAE's λ. At 0.95 one Hopper seed in three went on diving forward for 300,000 env steps; at 0.98 every seed tried
+    /// learnt to stay up.
     pub lambda: f64,
     /// How far the probability ratio may leave 1 before the objective goes flat.
     pub clip: f64,
@@ -33,23 +36,25 @@ pub struct PpoSettings {
     pub entropy: f64,
     /// Gradients longer than this (global L2 norm, actor and critic apart) are shortened to it; 0 turns it off.
     pub max_grad_norm: f64,
-    /// The actor's epochs end when a minibatch's estimated KL from the rollout's policy passes 1.5 times this, nats; 0 turns it off.
+    /// The actor's epochs end when a minibatch's estimated KL from the rollout's policy passes 1.5 times this, nats; 0
+    /// turns it off.
     pub target_kl: f64,
     /// Hidden layers' sizes, tanh, for actor and critic alike.
     pub hidden: Vec<usize>,
     /// log σ of every action at the start; actions are in the actuators' own units.
     pub initial_log_std: f64,
-    /// Below which log σ never falls. While a reward is still being learnt, a policy that has stopped trying things shows the judge nothing new;
-    /// the mean action is what is measured and filmed, so the noise costs nothing there.
+    /// Below which log σ never falls. While a reward is still being learnt, a policy that has stopped trying things
+    /// shows the judge nothing new; the mean action is what is measured and filmed, so the noise costs nothing there.
     pub least_log_std: f64,
     /// Whether observations are brought to mean 0, variance 1 and clipped to ±10.
     pub normalise_obs: bool,
     /// Whether rewards are divided by the standard deviation of the running discounted return and clipped to ±10.
     pub scale_rewards: bool,
-    /// Whether worlds that lie on a graphics device step through the next rollout while the policy learns from the last one. The policy that acts is
-    /// then an update behind the one that learns. Off, because that costs more than it saves: after 400,000 env steps hoppers of seeds 0 to 4 returned
-    /// 2,105 on average without such a delay and 739 with it (made on the lanes, where five seeds take a minute). The reward model is fitted beside the
-    /// next rollout in any case, for that changes no policy.
+    /// Whether worlds that lie on a graphics device step through the next rollout while the policy learns from the last
+    /// one. The policy that acts is then an update behind the one that learns. Off, because that costs more than it
+    /// saves: after 400,000 env steps hoppers of seeds 0 to 4 returned 2,105 on average without such a delay and 739
+    /// with it (made on the lanes, where five seeds take a minute). The reward model is fitted beside the next rollout
+    /// in any case, for that changes no policy.
     pub overlap: bool,
     /// Passes over the last rollout when the critic is refitted to a changed reward.
     pub refit_epochs: usize,

@@ -1,16 +1,18 @@
 //! How judgements are asked for and how a reward is learnt from them. The defaults are those of Christiano et al.
 //! (2017), "Deep reinforcement learning from human preferences", where a comment does not say otherwise.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Which clips are cut, which pairs are asked, and how fast.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LabelSettings {
-    /// Length of a clip in simulated seconds; see [`LabelSettings::clip_steps`].
+    /// Length of a clip in simulated seconds; a clip has 25 to 200 env steps.
     pub clip_seconds: f64,
-    /// Length of a training episode in simulated seconds; see [`LabelSettings::episode_steps`].
+    /// Length of a training episode in simulated seconds. An episode has at least two clips and 250 env steps, where
+    /// the task's horizon allows.
     pub episode_seconds: f64,
     /// Worlds of the batch that clips are cut from. A clip in flight costs one copy of the poses an env step.
     pub recorded_worlds: usize,
@@ -22,8 +24,8 @@ pub struct LabelSettings {
     pub alike_share: f64,
     /// Share of the questions that repeat an answered pair with its sides changed, 0..=1, for the judge's consistency.
     pub repeat_share: f64,
-    /// Share of the questions that set a recent clip beside one that was judged before, 0..=1. Clips of one time are alike, and comparisons among them
-    /// alone leave open how what is done now compares with what was done then.
+    /// Share of the questions that set a recent clip beside one that was judged before, 0..=1. Clips of one time are
+    /// alike, and comparisons among them alone leave open how what is done now compares with what was done then.
     pub past_share: f64,
     /// What the pairs that are not asked at random are chosen by.
     pub choice: PairChoice,
@@ -32,17 +34,19 @@ pub struct LabelSettings {
     /// Share of the planned labels that is asked about the untrained policy, 0..=1.
     pub untrained_share: f64,
     /// T₀ of the label rate ∝ 1/(T + T₀), as a share of the planned env steps. Smaller asks earlier. (The paper's T₀
-    /// was 2e6 steps in runs of some 2e7, which is 0.1; with 100 labels, 1 measured better on most tasks with one seed: what the policy does late is what it must
-    /// be judged by.)
+    /// was 2e6 steps in runs of some 2e7, which is 0.1; with 100 labels, 1 measured better on most tasks with one seed:
+    /// what the policy does late is what it must be judged by.)
     pub anneal: f64,
     /// By which share of the planned env steps the whole plan of labels is wanted: a label at the very end teaches
     /// nobody.
     pub spent_by: f64,
-    /// How far training may run ahead of the answers, as a share of the plan of labels: where more than that are wanted that nobody has given yet,
-    /// it waits. A policy that learns for long from the first few answers exploits them. 1 never waits.
+    /// How far training may run ahead of the answers, as a share of the plan of labels: where more than that are wanted
+    /// that nobody has given yet, it waits. A policy that learns for long from the first few answers exploits them. 1
+    /// never waits.
     pub lead: f64,
-    /// Whether policies are put aside on the way: the last of several that begin again is then the best of those before it, going on, and the run
-    /// ends with the best of all. Best is what the learnt reward, as it then stands, says most good of.
+    /// Whether policies are put aside on the way: the last of several that begin again is then the best of those before
+    /// it, going on, and the run ends with the best of all. Best is what the learnt reward, as it then stands, says
+    /// most good of.
     pub keeps_best: bool,
 }
 
@@ -93,10 +97,11 @@ impl LabelSettings {
 }
 
 /// What a reward model is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RewardModelKind {
-    /// A Gaussian process that learns from the answers how much each input matters (Chu and Ghahramani 2005); README.md has what it measured.
+    /// A Gaussian process that learns from the answers how much each input matters (Chu and Ghahramani 2005); README.md
+    /// has what it measured.
     #[default]
     GaussianProcess,
     /// An ensemble of small networks (Christiano et al. 2017).
@@ -104,13 +109,14 @@ pub enum RewardModelKind {
 }
 
 /// What pairs are chosen by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairChoice {
     /// The variance between the members of the probability that left is preferred (Christiano et al. 2017).
     #[default]
     Disagreement,
-    /// The entropy of the members' mean probability: pairs whose answer is open, whether or not the members agree on that.
+    /// The entropy of the members' mean probability: pairs whose answer is open, whether or not the members agree on
+    /// that.
     Entropy,
     /// Clips that lie far from those asked about (greedy k-centre on the means of what the reward model sees).
     Coverage,
@@ -119,22 +125,24 @@ pub enum PairChoice {
 }
 
 /// What an untrained policy does before there is a reward: it is paid for unusual states.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExploreSettings {
-    /// Env steps before the first question, over all worlds …
+    /// Env steps of exploring before the first question, over all worlds.
     pub env_steps: u64,
-    /// … but no more than this share of those planned, 0..=1. 0 turns exploring off: the default, as long
+    /// Exploring takes no more than this share of the planned env steps, 0..=1. 0 turns it off: the default, as long
     /// as nobody has measured on which tasks it helps.
     pub share: f64,
-    /// What being unusual by one standard deviation adds to the learned reward, whose own is 1, once there is one. A policy that was told of little
-    /// but bad movements otherwise holds still for good. It falls linearly …
+    /// What being unusual by one standard deviation adds to the learned reward, whose own is 1, once there is one. A
+    /// policy that was told of little but bad movements otherwise holds still for good. It falls linearly to nothing at
+    /// `bonus_until`.
     pub bonus: f64,
-    /// … to nothing at this share of the planned env steps.
+    /// The share of the planned env steps at which `bonus` has fallen to nothing.
     pub bonus_until: f64,
-    /// How often the policy begins again from nothing (but see [`LabelSettings::keeps_best`]); what was learnt of the judge's teacher reward stays. A
-    /// policy that has settled into a poor habit before its reward was any good seldom leaves it (Nikishin et al. 2022, "The primacy bias"),
-    /// while one that starts on a good reward is on its way in seconds. And what each of them does on its way is something else to ask about.
+    /// How often the policy begins again from nothing (but see `labels.keeps_best`); what was learnt of the judgements
+    /// stays. A policy that has settled into a poor habit before its reward was any good seldom leaves it
+    /// (Nikishin et al. 2022, "The primacy bias"), while one that starts on a good reward is on its way in seconds. And
+    /// what each of them does on its way is something else to ask about.
     pub fresh_starts: u32,
     /// The share of the planned env steps at which the last policy begins; the others share the time before it equally.
     pub fresh_until: f64,
@@ -176,12 +184,13 @@ impl ExploreSettings {
 }
 
 /// When the learnt reward is no longer trusted, and more labels are asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MonitorSettings {
     /// The latest judgements that are looked at for whether the model foresaw them.
     pub window: usize,
-    /// Alarm where fewer than this share of them was foreseen. Questions are chosen to be hard, so this lies near a coin's toss.
+    /// Alarm where fewer than this share of them was foreseen. Questions are chosen to be hard, so this lies near a
+    /// coin's toss.
     pub foreseen: f64,
     /// Alarm where the model agrees with fewer than this share of the held-out judgements.
     pub held_out: f64,
@@ -195,9 +204,9 @@ impl Default for MonitorSettings {
     }
 }
 
-/// The reward model and how it is fitted. Of a Gaussian process say `kind`, `sees_actions`, `unseen`, `error_rate`, `learns_errors`, `rows`, `margin` and
-/// `centred`; the others are about networks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The reward model and how it is fitted. Of a Gaussian process say `kind`, `sees_actions`, `unseen`, `error_rate`,
+/// `learns_errors`, `rows`, `margin` and `centred`; the others are about networks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardModelSettings {
     /// What it is made of.
@@ -209,20 +218,20 @@ pub struct RewardModelSettings {
     /// Whether the reward may depend on the action. Where it may not, a torque that no viewer can see cannot be
     /// rewarded.
     pub sees_actions: bool,
-    /// Numbers of the observation, counted from 0, that the reward does not depend on. What a judgement is not about can then not be taken for its
-    /// reason, and fewer of them are enough.
+    /// Numbers of the observation, counted from 0, that the reward does not depend on. What a judgement is not about
+    /// can then not be taken for its reason, and fewer of them are enough.
     pub unseen: Vec<usize>,
-    /// The networks are given the products of every two (normalised) inputs, too, times this: turning *and* being high is then one number to
-    /// weigh, and not a shape to be built from bends. 80 judgements of made-up clips go further with a tenth, and less far with 1, which leaves
-    /// them to be weighed like the inputs themselves. 0 turns them off.
+    /// The networks are given the products of every two (normalised) inputs, too, times this: turning *and* being high
+    /// is then one number to weigh, and not a shape to be built from bends. 80 judgements of made-up clips go further
+    /// with a tenth, and less far with 1, which leaves them to be weighed like the inputs themselves. 0 turns them off.
     pub products: f64,
     /// Probability that a judge answers uniformly at random, in the likelihood: keeps single labels from pulling
     /// without bound.
     pub error_rate: f64,
-    /// Whether a Gaussian process learns from the answers how many of them are random, by their marginal likelihood; `error_rate` is then what is
-    /// believed beforehand.
+    /// Whether a Gaussian process learns from the answers how many of them are random, by their marginal likelihood;
+    /// `error_rate` is then what is believed beforehand.
     pub learns_errors: bool,
-    /// Adam's step size.
+    /// Adam's step size, of networks.
     pub learning_rate: f64,
     /// Comparisons in one gradient step of one member.
     pub batch: usize,
@@ -236,24 +245,26 @@ pub struct RewardModelSettings {
     pub round_steps: usize,
     /// Rounds without a better held-out loss of any member after which a fit ends.
     pub patience: usize,
-    /// Least share of a clip that one gradient step looks at, 0..=1: a window as wide as that or wider is drawn for every step, its place for
-    /// every clip, and stands for the whole. 1 turns it off.
+    /// Least share of a clip that one gradient step looks at, 0..=1: a window as wide as that or wider is drawn for
+    /// every step, its place for every clip, and stands for the whole. 1 turns it off.
     pub crop: f64,
-    /// Pairs that nobody judged are learnt from where the members' mean probability of one answer is above this, 0.5..=1. 1 turns it off.
+    /// Pairs that nobody judged are learnt from where the members' mean probability of one answer is above this,
+    /// 0.5..=1. 1 turns it off.
     pub guess_above: f64,
     /// What such a guess weighs, an answer weighing 1.
     pub guess_weight: f64,
-    /// By how many nats of log-odds the better clip must be further ahead where a judge calls it much better. 0 takes that for “better”.
+    /// By how many nats of log-odds the better clip must be further ahead where a judge calls it much better. 0 takes
+    /// that for “better”.
     pub margin: f64,
-    /// Whether each rollout's mean is taken off the rewards that pay it. Episodes of one length rank policies alike with and without it; but where
-    /// hardly anything is discounted (γ near 1), a reward that is good on average makes values that dwarf what an action changes (Naik et al.
-    /// 2024, "Reward centering").
+    /// Whether each rollout's mean is taken off the rewards that pay it. Episodes of one length rank policies alike
+    /// with and without it; but where hardly anything is discounted (γ near 1), a reward that is good on average makes
+    /// values that dwarf what an action changes (Naik et al. 2024, "Reward centering").
     pub centred: bool,
     /// Weight decay to start from: the loss carries `l2 · Σ w²` over the weights (biases are free).
     pub l2: f64,
-    /// Weight decay is raised while held-out loss / training loss lies above this …
+    /// Weight decay is raised while held-out loss / training loss lies above this.
     pub overfit_ratio: f64,
-    /// … and lowered while it lies below this.
+    /// Weight decay is lowered while held-out loss / training loss lies below this.
     pub underfit_ratio: f64,
 }
 

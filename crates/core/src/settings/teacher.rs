@@ -1,9 +1,10 @@
 //! Who answers, and how a simulated teacher departs from the perfect one.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Who answers the pairs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum TeacherKind {
     /// The person at the desk.
@@ -11,7 +12,8 @@ pub enum TeacherKind {
     Person,
     /// A simulated teacher that judges by the task's true return, in text mode by the gold score, and never errs.
     Oracle,
-    /// A simulated teacher whose answer is flipped at this rate. In text mode it is also unsure where two scores lie close.
+    /// A simulated teacher whose answer is flipped at this rate. In text mode it is also unsure where two scores lie
+    /// close.
     Mistaken {
         /// Probability of a flip, 0..=1.
         rate: f64,
@@ -20,9 +22,45 @@ pub enum TeacherKind {
     Fallible(TeacherNoise),
 }
 
-/// How a simulated teacher of robots departs from the perfect one. The five imperfect teachers of BPref (Lee et al. 2021, "B-Pref", section 3)
-/// have one habit each: [`TeacherNoise::NOISY`] and those after it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+impl TeacherKind {
+    /// The teachers that have a name, and what they do.
+    pub const NAMES: [(&str, TeacherKind, &str); 9] = [
+        ("person", TeacherKind::Person, "The person at the desk."),
+        ("oracle", TeacherKind::Oracle, "Judges by the task's true return, never errs."),
+        (
+            "noisy",
+            TeacherKind::Fallible(TeacherNoise::NOISY),
+            "Prefers the better clip with probability σ(β · difference of returns), β = 1.",
+        ),
+        (
+            "mistaken",
+            TeacherKind::Mistaken { rate: TeacherNoise::MISTAKEN.mistakes },
+            "One answer in ten is turned round.",
+        ),
+        (
+            "skipping",
+            TeacherKind::Fallible(TeacherNoise::SKIPPING),
+            "Cannot tell two clips apart that are both hopeless.",
+        ),
+        ("myopic", TeacherKind::Fallible(TeacherNoise::MYOPIC), "Judges a clip by its end."),
+        ("equal", TeacherKind::Fallible(TeacherNoise::EQUAL), "Calls it a tie where the returns are nearly equal."),
+        ("graded", TeacherKind::Fallible(TeacherNoise::GRADED), "Never errs, and says where one clip is much better."),
+        (
+            "hasty",
+            TeacherKind::Fallible(TeacherNoise::HASTY),
+            "Errs and skips at random, like a person who clicks fast.",
+        ),
+    ];
+
+    /// The teacher of this name.
+    pub fn named(name: &str) -> Option<TeacherKind> {
+        TeacherKind::NAMES.into_iter().find(|(known, ..)| *known == name).map(|(_, teacher, _)| teacher)
+    }
+}
+
+/// How a simulated teacher of robots departs from the perfect one. The five imperfect teachers of BPref (Lee et al.
+/// 2021, "B-Pref", section 3) have one habit each: [`TeacherNoise::NOISY`] and those after it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TeacherNoise {
     /// β: the clip with the higher return R is preferred with probability σ(β · (R − R′)); infinite where absent.
@@ -31,15 +69,16 @@ pub struct TeacherNoise {
     pub mistakes: f64,
     /// Probability of “cannot tell”, whatever the clips, 0..=1.
     pub skips: f64,
-    /// “Cannot tell” where neither clip reaches this share of the usual return: both lie below μ − (1 − share) · |μ|, with μ the mean return of
-    /// recently judged clips. (For μ > 0 that is share · μ, as in BPref, whose returns are never negative.) 0 turns it off.
+    /// “Cannot tell” where neither clip reaches this share of the usual return: both lie below μ − (1 − share) · |μ|,
+    /// with μ the mean return of recently judged clips. (For μ > 0 that is share · μ, as in BPref, whose returns are
+    /// never negative.) 0 turns it off.
     pub skip_below: f64,
     /// The weight of a step is γ to the power of how long before the clip's end it is.
     pub gamma: f64,
     /// A tie where the returns differ by less than this share of |μ|. 0 turns it off.
     pub equal_within: f64,
-    /// “Much better” where the returns differ by more than this many times what those of recently judged pairs differ by on average. 0 turns it
-    /// off.
+    /// “Much better” where the returns differ by more than this many times what those of recently judged pairs differ
+    /// by on average. 0 turns it off.
     pub much_above: f64,
 }
 

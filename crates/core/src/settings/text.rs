@@ -1,26 +1,30 @@
-//! How language models are taught: supervised fine-tuning, reward models, PPO. The defaults are those of lm-human-preferences (Ziegler et al.
-//! 2019) and its reproductions (Huang et al. 2024), where they name one.
+//! How language models are taught: supervised fine-tuning, reward models, PPO. The defaults are those of
+//! lm-human-preferences (Ziegler et al. 2019) and its reproductions (Huang et al. 2024), where they name one.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// How gradients become steps, for every trainer of language models.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimiserSettings {
     /// Adam's step size after the warm-up.
     pub learning_rate: f64,
-    /// The share of it that is left after the last planned step; it falls linearly till then. 1 turns the decay off.
+    /// The share of `learning_rate` that is left after the last planned step; it falls linearly till then. 1 turns the
+    /// decay off.
     pub final_learning_rate: f64,
     /// Steps over which the step size rises linearly from 0 at the start; 0 turns the warm-up off.
     pub warmup_steps: u64,
-    /// Parameter groups: the step size is multiplied by the number whose key is found in the parameter's name (`head`, `lora_A`, `h.0.`); the
-    /// longest key found counts, and 0 leaves the parameter as it is. Parameters that no key matches have 1.
+    /// Parameter groups: the step size is multiplied by the number whose key is found in the parameter's name (`head`,
+    /// `lora_A`, `h.0.`); the longest key found counts, and 0 leaves the parameter as it is. Parameters that no key
+    /// matches have 1.
     pub rates: BTreeMap<String, f64>,
     /// Adam's ε.
     pub adam_eps: f64,
-    /// Whether ε stands where TensorFlow has it, inside the bias-corrected step, θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε), rather than
-    /// beside the corrected root, where PyTorch has it. TensorFlow's takes shorter steps at the start.
+    /// Whether ε stands where TensorFlow has it, inside the bias-corrected step, θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v
+    /// + ε), rather than beside the corrected root, where PyTorch has it. TensorFlow's takes shorter steps at the
+    /// start.
     pub tensorflow_eps: bool,
     /// Gradients longer than this (L2 norm over all parameters) are shortened to it; 0 turns it off.
     pub max_grad_norm: f64,
@@ -70,7 +74,7 @@ impl OptimiserSettings {
 }
 
 /// Supervised fine-tuning, and training from nothing: the same loss on the tokens of completions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisedSettings {
     /// Examples a gradient step.
@@ -100,7 +104,7 @@ impl SupervisedSettings {
 }
 
 /// Teaching a reward model from pairs of completions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextRewardSettings {
     /// Pairs a gradient step.
@@ -133,9 +137,9 @@ impl TextRewardSettings {
     }
 }
 
-/// How KL(policy ‖ reference) is estimated from one sampled token, with r = reference/policy probability (Schulman, "Approximating KL
-/// divergence", 2020).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How KL(policy ‖ reference) is estimated from one sampled token, with r = reference/policy probability (Schulman,
+/// "Approximating KL divergence", 2020).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KlEstimator {
     /// −log r: unbiased, of either sign.
@@ -147,7 +151,7 @@ pub enum KlEstimator {
 }
 
 /// What keeps the policy near the reference.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KlSettings {
     /// β, the price of a nat, at the start; for good unless `adaptive`.
@@ -169,12 +173,12 @@ impl Default for KlSettings {
 }
 
 /// PPO of a language model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextPpoSettings {
     /// Episodes (a prompt and its completion) between two updates.
     pub batch: usize,
-    /// Episodes a gradient step.
+    /// Episodes a gradient step, no more than `batch`. A smaller batch alone lowers it.
     pub minibatch: usize,
     /// Into how many parts a minibatch is cut, whose gradients are added up.
     pub accumulate: usize,
@@ -200,7 +204,8 @@ pub struct TextPpoSettings {
     pub missing_eos_cost: f64,
     /// Whether scores are divided by the standard deviation of all scores so far.
     pub scale_scores: bool,
-    /// Whether the rewards of an update's tokens, KL included, are brought to standard deviation 1 without moving their mean.
+    /// Whether the rewards of an update's tokens, KL included, are brought to standard deviation 1 without moving their
+    /// mean.
     pub whiten_rewards: bool,
     /// The price of leaving the reference.
     pub kl: KlSettings,

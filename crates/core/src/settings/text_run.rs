@@ -1,12 +1,13 @@
 //! A run in text mode: which model, which data, how far, and how each stage learns.
 
 use super::{KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// The stages of a run, in order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextStage {
     /// The base model learns the language from documents.
@@ -31,7 +32,7 @@ impl TextStage {
 }
 
 /// What weights and activations are made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TextPrecision {
     /// Single precision.
@@ -54,14 +55,15 @@ impl FromStr for TextPrecision {
 }
 
 /// Low-rank adapters (Hu et al. 2021): which maps get one, and how large.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraSettings {
-    /// r: the adapter's rank.
+    /// r: the adapter's rank, 1 or more.
     pub rank: usize,
     /// What is added to a map is alpha / rank times the product of the adapter's two matrices.
     pub alpha: f64,
-    /// Share of the adapter's inputs that is set to 0 in supervised and reward training. PPO has no dropout: policy and sampling must agree.
+    /// Share of the adapter's inputs that is set to 0 in supervised and reward training. PPO has no dropout: policy and
+    /// sampling must agree.
     pub dropout: f64,
     /// The maps, by the last part of their names (`q_proj`, `c_attn`, `down_proj`); none for every linear map.
     pub targets: Vec<String>,
@@ -76,7 +78,8 @@ impl Default for LoraSettings {
 impl FromStr for LoraSettings {
     type Err = String;
 
-    /// `r=16,alpha=32,dropout=0.05,targets=all` or `targets=q_proj+v_proj`, any of them left out. Without an alpha it is twice the rank.
+    /// `r=16,alpha=32,dropout=0.05,targets=all` or `targets=q_proj+v_proj`, any of them left out. Without an alpha it
+    /// is twice the rank.
     fn from_str(text: &str) -> Result<LoraSettings, String> {
         let mut settings = LoraSettings::default();
         let mut alpha = None;
@@ -106,7 +109,7 @@ impl FromStr for LoraSettings {
 }
 
 /// The size of the built-in model, a GPT-2 that is trained from nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextShape {
     /// Tokens of the byte-level BPE that is trained for it, at least 258.
@@ -128,7 +131,7 @@ impl Default for TextShape {
 }
 
 /// Everything that decides how a run in text mode goes; stored with its session.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextRun {
     /// The folder of the model to begin with; `None` trains the built-in one from nothing.
@@ -147,17 +150,19 @@ pub struct TextRun {
     pub comparisons: Option<PathBuf>,
     /// Prompts to answer; the demonstrations' if none.
     pub prompts: Option<PathBuf>,
-    /// Leave lines out that cannot be read, after naming them.
+    /// Whether lines of data files that cannot be read are left out, after naming them.
     pub skip_bad_lines: bool,
-    /// The built-in model's size.
+    /// The built-in model's size, a GPT-2 that is trained from nothing.
     pub shape: TextShape,
     /// What weights and activations are made of.
     pub precision: TextPrecision,
     /// Adapters in place of training every weight, from the supervised stage on (in all stages where a model is given).
     pub lora: Option<LoraSettings>,
-    /// Blocks, counted from the embedding, that stay as they are, the embedding with them; policy, reference and reward model share them.
+    /// Blocks, counted from the embedding, that stay as they are, the embedding with them; policy, reference and reward
+    /// model share them.
     pub frozen_layers: usize,
-    /// Whether gradients keep the inputs of blocks alone and compute a block again when its turn comes: memory for a third more time.
+    /// Whether gradients keep the inputs of blocks alone and compute a block again when its turn comes: memory for a
+    /// third more time.
     pub gradient_checkpointing: bool,
     /// Gradient steps of the base model.
     pub base_steps: u64,
@@ -196,8 +201,8 @@ impl Default for TextRun {
             lora: None,
             frozen_layers: 0,
             gradient_checkpointing: false,
-            // Many small steps: at the same number of texts, a batch of 8 leaves the base model at 0.604 nats a token where 32 leaves
-            // it at 0.652, and what it cannot write the reward model cannot judge.
+            // Many small steps: at the same number of texts, a batch of 8 leaves the base model at 0.604 nats a token
+            // where 32 leaves it at 0.652, and what it cannot write the reward model cannot judge.
             base_steps: 2400,
             supervised_steps: 800,
             // Two passes over 500 answers; five fit their noise.

@@ -8,7 +8,7 @@ mod spec;
 
 pub use spec::{
     BenchmarkSpec, FlipSpec, HealthSpec, Map, Noise, Origin, PlaceSpec, ResetSpec, RewardKind, RewardSpec, SignalSpec,
-    Source, SpecError, TaskSpec,
+    Source, SpecError, TaskSpec, overlay, use_names_of_today,
 };
 
 use include_dir::{Dir, include_dir};

@@ -6,7 +6,9 @@
 //! tasks. This file checks all that can be checked without the robot; joint and body names are checked when the task meets its model
 //! ([`crate::gym::Task::new`]), and both report file, line and what was expected.
 
-use flipside_core::settings::{ExploreSettings, LabelSettings, MonitorSettings, PpoSettings, RewardModelSettings};
+use flipside_core::settings::{
+    ExploreSettings, LabelSettings, MonitorSettings, PpoSettings, RewardModelSettings, earlier_names,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
@@ -306,11 +308,30 @@ fn yes() -> bool {
 }
 
 /// Puts what `changes` say over what `table` says, key by key.
-fn overlay(table: &mut toml::Table, changes: toml::Table) {
+pub fn overlay(table: &mut toml::Table, changes: toml::Table) {
     for (key, change) in changes {
         match (table.get_mut(&key), change) {
             (Some(toml::Value::Table(part)), toml::Value::Table(changes)) => overlay(part, changes),
             (_, change) => drop(table.insert(key, change)),
+        }
+    }
+}
+
+/// Gives settings of a task's file that have an earlier name the name of today, so that one is never said twice.
+pub fn use_names_of_today(table: &mut toml::Table) {
+    let tables = [
+        ("ppo", earlier_names::<PpoSettings>()),
+        ("labels", earlier_names::<LabelSettings>()),
+        ("explore", earlier_names::<ExploreSettings>()),
+        ("reward_model", earlier_names::<RewardModelSettings>()),
+        ("monitor", earlier_names::<MonitorSettings>()),
+    ];
+    for (name, renamed) in tables {
+        let Some(toml::Value::Table(settings)) = table.get_mut(name) else { continue };
+        for (earlier, today) in renamed {
+            if let Some(value) = settings.remove(&earlier) {
+                settings.insert(today, value);
+            }
         }
     }
 }
@@ -336,11 +357,36 @@ impl TaskSpec {
     /// As [`TaskSpec::parse`]'s.
     pub fn with(&self, assignments: &str) -> Result<TaskSpec, SpecError> {
         let asked = Origin { file: format!("`{assignments}`"), text: assignments.replace(';', "\n").into() };
-        let mut whole: toml::Table = self.origin.read()?;
-        overlay(&mut whole, asked.read()?);
+        self.changed(asked.read()?, assignments)
+    }
+
+    /// As [`TaskSpec::with`], of assignments that have been read.
+    ///
+    /// # Errors
+    /// As [`TaskSpec::parse`]'s.
+    pub fn overridden(&self, changes: &toml::Table) -> Result<TaskSpec, SpecError> {
+        self.changed(changes.clone(), changes.to_string().trim_end().replace('\n', "; ").as_str())
+    }
+
+    /// `said` is what messages call the changes.
+    fn changed(&self, changes: toml::Table, said: &str) -> Result<TaskSpec, SpecError> {
+        let (mut whole, mut changes): (toml::Table, _) = (self.origin.read()?, changes);
+        use_names_of_today(&mut whole);
+        use_names_of_today(&mut changes);
+        overlay(&mut whole, changes);
         // Lines are those of the text that comes of both, which nobody has seen.
         let parsed = TaskSpec::parse(&whole.to_string(), &self.name, &self.origin.file);
-        parsed.map_err(|error| SpecError { file: format!("{} with `{assignments}`", error.file), ..error })
+        parsed.map_err(|error| SpecError { file: format!("{} with `{said}`", error.file), ..error })
+    }
+
+    /// The file as a table.
+    ///
+    /// # Errors
+    /// A task that was not read from text.
+    pub fn table(&self) -> Result<toml::Table, SpecError> {
+        let mut table = self.origin.read()?;
+        use_names_of_today(&mut table);
+        Ok(table)
     }
 
     /// How a policy learns this task: the file's `[ppo]` over the defaults.

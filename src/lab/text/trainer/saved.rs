@@ -34,6 +34,11 @@ impl Saved {
     }
 }
 
+/// The stage that a checkpoint of a run in text mode is in, and whether that has been finished.
+pub(in crate::lab) fn reached(arrays: &Arrays) -> Result<(TextStage, bool), LabError> {
+    Saved::read(arrays).map(|saved| (saved.stage, saved.done))
+}
+
 impl TextTrainer {
     /// All that a resumed run needs.
     pub(super) fn save(&self) -> Arrays {
@@ -76,12 +81,17 @@ impl TextTrainer {
         let words = |name: &str| arrays.get(name).and_then(Array::as_u64).ok_or_else(|| lacks(name));
         self.window = saved.window;
         match &mut self.stage {
-            Stage::Learning(learning) => learning.trainer.load_arrays(&unprefixed(arrays, "learning/"))?,
+            Stage::Learning(learning) => {
+                learning.trainer.load_arrays(&unprefixed(arrays, "learning/"))?;
+                // The plan may be a longer one by now.
+                learning.trainer.plan(self.run.steps_of(learning.stage));
+            }
             Stage::Teaching(teaching) => {
                 if !teaching.given {
                     teaching.reward.load_arrays(&unprefixed(arrays, "reward/"))?;
                 }
                 teaching.ppo.load_arrays(&unprefixed(arrays, "ppo/"))?;
+                teaching.ppo.plan(self.run.updates);
                 // The fifth word is of today: an earlier program scaled the rewards in the turn of the last step.
                 let &[trusted, count, newest, left, ref unscaled @ ..] = words("trainer/fit")? else {
                     return Err(lacks("trainer/fit"));

@@ -1,0 +1,160 @@
+//! Going on with a session: it keeps its settings. What a person asks for must be what it has, or something that a run
+//! may change on its way.
+
+use super::opening::load_task;
+use super::{LabError, text};
+use crate::settings::names::Belongs;
+use crate::settings::{Asked, ControlRun, Mode, RunSettings, TeacherKind, TextRun, TextStage, find};
+use flipside_core::Arrays;
+use serde_json::{Map, Value};
+
+/// The settings that hold: those that are `stored`, with what `opener` asks for where that may change. `arrays` are
+/// those of the latest checkpoint.
+///
+/// # Errors
+/// A sentence that names every setting that differs, with both values.
+pub(super) fn go_on(
+    stored: &RunSettings,
+    opener: &RunSettings,
+    arrays: Option<&Arrays>,
+) -> Result<RunSettings, LabError> {
+    let folder = stored.folder.as_deref().unwrap_or("".as_ref()).display();
+    let asked = opener.asked.all();
+    if asked.iter().any(|(name, _)| !Belongs::of(name).fits(&stored.mode)) {
+        return Err(LabError::Settings(match stored.mode {
+            Mode::Control(_) => format!("The session in {folder} teaches a robot; name another folder for text."),
+            Mode::Text(_) => format!(
+                "The session in {folder} teaches a language model: go on with it at the desk or by `flipside text`, or name another folder."
+            ),
+        }));
+    }
+    let has = in_force(stored)?;
+    let reached = arrays.filter(|_| stored.text().is_some()).map(text::reached).transpose()?;
+    let (mut taken, mut differing) = (Asked::default(), Vec::new());
+    for (name, value) in asked {
+        let had = find(&has, &name).unwrap_or(&Value::Null);
+        if same(&name, had, value) {
+            continue;
+        }
+        let may = match &stored.mode {
+            Mode::Control(_) => may_change(&name, had, value),
+            Mode::Text(run) => text_may_change(run, reached, &opener.asked, &name, had, value),
+        };
+        match may {
+            true => taken.set(&name, value.clone()).map_err(LabError::Settings)?,
+            false => differing.push(format!("`{name}` is {had} there, and {value} is asked for")),
+        }
+    }
+    if !differing.is_empty() {
+        return Err(LabError::Settings(format!(
+            "The session in {folder} has other settings: {}. Leave them out to go on with what it has, or name another folder for a new one.",
+            differing.join("; ")
+        )));
+    }
+    let mut settings = stored.with(&taken).map_err(LabError::Settings)?;
+    // Where nobody said who answers: a person, where one sits at the desk, and nobody who would have to, where there is
+    // none.
+    let person = |settings: &RunSettings| settings.teacher == TeacherKind::Person;
+    if opener.asked.get("teacher").is_none() && person(stored) != person(opener) {
+        settings.teacher = opener.teacher;
+    }
+    if let Mode::Text(run) = &settings.mode {
+        run.check().map_err(LabError::Settings)?;
+    }
+    settings.asked = Asked::default();
+    Ok(settings)
+}
+
+/// The values that a run has, those of its task's file included.
+fn in_force(settings: &RunSettings) -> Result<Map<String, Value>, LabError> {
+    let mut tree = settings.tree();
+    if let Mode::Control(run) = &settings.mode {
+        let task = load_task(run)?;
+        let spec = task.spec();
+        let file = spec.table().map_err(flipside_envs::gym::TaskError::from)?;
+        for (name, value) in file.iter().filter(|(name, _)| !tree.contains_key(*name)).collect::<Vec<_>>() {
+            tree.insert(name.clone(), serde_json::to_value(value).unwrap_or_default());
+        }
+        let tables = [
+            ("ppo", serde_json::to_value(spec.ppo())),
+            ("labels", serde_json::to_value(&spec.labels)),
+            ("explore", serde_json::to_value(&spec.explore)),
+            ("reward_model", serde_json::to_value(spec.reward_model())),
+            ("monitor", serde_json::to_value(&spec.monitor)),
+        ];
+        // Plain structs always have a JSON.
+        tree.extend(tables.into_iter().map(|(name, table)| (name.to_owned(), table.unwrap_or_default())));
+        tree.insert("terminate_when_unhealthy".to_owned(), spec.terminate_when_unhealthy.into());
+    }
+    Ok(tree)
+}
+
+/// Whether two values of a setting mean the same. Of a teacher only what was asked for is compared, and tasks have
+/// several names.
+fn same(name: &str, had: &Value, asked: &Value) -> bool {
+    match (name, had, asked) {
+        ("teacher", Value::Object(had), Value::Object(asked)) => {
+            asked.iter().all(|(part, value)| had.get(part) == Some(value))
+        }
+        ("task", Value::String(had), Value::String(asked)) => {
+            had == asked || load_task(&ControlRun::of(asked)).is_ok_and(|task| task.name() == had)
+        }
+        _ => had == asked,
+    }
+}
+
+/// Whether a robot's run may have another value from now on.
+fn may_change(name: &str, had: &Value, asked: &Value) -> bool {
+    match name {
+        "teacher" | "answer_seconds" => true,
+        "num_labels" | "env_steps" => asked.as_u64() > had.as_u64(),
+        _ => false,
+    }
+}
+
+/// Whether a run in text mode may have another value from now on: stages that have not begun may have what they like.
+/// `reached` is the stage of the latest checkpoint, and whether it has been finished.
+fn text_may_change(
+    run: &TextRun,
+    reached: Option<(TextStage, bool)>,
+    all: &Asked,
+    name: &str,
+    had: &Value,
+    asked: &Value,
+) -> bool {
+    let until = all.get("text.until").and_then(|until| serde_json::from_value(until.clone()).ok()).unwrap_or(run.until);
+    let later = until > run.until;
+    let longer = asked.as_u64() > had.as_u64();
+    let finished = reached.is_some_and(|(_, done)| done);
+    match name {
+        "teacher" | "text.skip_bad_lines" | "text.gradient_checkpointing" => true,
+        "num_labels" => longer && (later || !finished),
+        "text.until" => later,
+        "text.frozen_layers" => later && run.frozen_layers == 0,
+        _ if name == "text.lora" || name.starts_with("text.lora.") => later && run.lora.is_none(),
+        _ => match stage_of(name) {
+            None => false,
+            Some(stage) if stage > run.until => true,
+            Some(stage) => {
+                let steps = ["text.base_steps", "text.supervised_steps", "text.reward_steps", "text.updates"];
+                let goes_on = reached.is_none_or(|(at, done)| at <= stage && !done);
+                steps[stage as usize] == name && longer && goes_on
+            }
+        },
+    }
+}
+
+/// The stage that a setting is of.
+fn stage_of(name: &str) -> Option<TextStage> {
+    let mut parts = name.split('.').skip(1);
+    match parts.next()? {
+        "documents" | "base_steps" | "base" => Some(TextStage::Base),
+        "demonstrations" | "supervised_steps" | "supervised" => Some(TextStage::Supervised),
+        "comparisons" | "reward_steps" | "reward" => Some(TextStage::Reward),
+        "prompts" | "updates" | "ppo" | "reward_model" => Some(TextStage::Ppo),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! From settings to what they name: a session that is made or gone on with, and the task that a run plays.
+
+use super::{LabError, going_on};
+use crate::settings::folders::{new_session_folder, task_folders};
+use crate::settings::{ControlRun, Mode, RewardSource, RunSettings};
+use crate::store::{Checkpoint, Session, StoreError};
+use flipside_envs::gym::{Task, TaskError};
+use flipside_envs::physics::{self, PhysicsError, Precision};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A session that is open, the settings that hold, and where it stands if it has been trained.
+pub(super) struct Opened {
+    pub session: Session,
+    pub settings: RunSettings,
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// The session that `settings` ask for: a new one, or the one in their folder, which keeps its own settings but for
+/// what was asked for and may change.
+pub(super) fn open_session(asked: RunSettings) -> Result<Opened, LabError> {
+    let folder = match asked.folder.clone() {
+        Some(folder) => folder,
+        None => {
+            // The names are checked before a folder is made for them.
+            check_new(&asked)?;
+            new_session_folder(asked.task())?
+        }
+    };
+    match Session::open(&folder) {
+        Ok(mut session) => {
+            let checkpoint = session.load_checkpoint()?;
+            let stored = session.settings().clone();
+            let settings = going_on::go_on(&stored, &asked, checkpoint.as_ref().map(|loaded| &loaded.arrays))?;
+            if settings != stored {
+                session.put_settings(&settings)?;
+            }
+            Ok(Opened { session, settings, checkpoint })
+        }
+        Err(StoreError::NotASession(_)) => {
+            let settings = RunSettings { mode: check_new(&asked)?, folder: Some(folder.clone()), ..asked };
+            Ok(Opened { session: Session::create(&folder, &settings)?, settings, checkpoint: None })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a folder holds a session.
+pub fn is_session(folder: &Path) -> bool {
+    !matches!(Session::open_to_read(folder), Err(StoreError::NotASession(_)))
+}
+
+/// Refuses a new run that cannot be. Its task then has its file's name, whatever it was called.
+fn check_new(asked: &RunSettings) -> Result<Mode, LabError> {
+    match &asked.mode {
+        Mode::Text(run) => {
+            run.check().map_err(LabError::Text)?;
+            Ok(asked.mode.clone())
+        }
+        Mode::Control(run) => {
+            let task = playable(run)?.name().to_owned();
+            Ok(Mode::Control(ControlRun { task, ..run.clone() }))
+        }
+    }
+}
+
+/// The task that a new run names, on a backend that holds its robot.
+fn playable(run: &ControlRun) -> Result<Task, LabError> {
+    let task = load_task(run)?;
+    match physics::backend(&run.backend, Precision::default(), task.model().clone(), 1, Some(1)) {
+        // The run goes on without a graphics device.
+        Ok(_) | Err(PhysicsError::Device(_)) => Ok(task),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The task of a run: its file, with the run's overrides in the place of what they name.
+pub(super) fn load_task(run: &ControlRun) -> Result<Task, LabError> {
+    let task = Task::load_from(&task_folders(), &run.task)?;
+    if run.overrides.is_empty() {
+        return Ok(task);
+    }
+    let spec = task.spec().overridden(&run.overrides).map_err(TaskError::from)?;
+    Ok(Task::new(spec, task.model().clone())?)
+}
+
+/// What is set of a robot's run.
+pub(super) fn control_of(settings: &RunSettings) -> Result<&ControlRun, LabError> {
+    let no_robot = || LabError::Settings("The run teaches a language model, which has no task.".to_owned());
+    settings.control().ok_or_else(no_robot)
+}
+
+/// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because
+/// an episode's end would tell the policy what the reward model has not.
+pub(crate) fn task_of(settings: &RunSettings) -> Result<Arc<Task>, LabError> {
+    let run = control_of(settings)?;
+    let task = load_task(run)?;
+    Ok(Arc::new(match run.reward {
+        RewardSource::True => task,
+        RewardSource::Preferences => task.fixed_horizon(),
+    }))
+}
