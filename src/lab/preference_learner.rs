@@ -48,7 +48,7 @@ const FIRST_REPEAT: usize = 20;
 
 /// What only a run from preferences has.
 pub(super) struct PreferenceLearner {
-    /// See [`RewardModelSettings::centred`](crate::settings::RewardModelSettings::centred).
+    /// See [`RewardModelSettings::centre_rewards`](crate::settings::RewardModelSettings::centred).
     centred: bool,
     reward: RewardModel,
     settings: LabelSettings,

@@ -5,7 +5,7 @@ use flipside_core::settings::LabelSettings;
 /// How many labels are wanted after how many env steps.
 ///
 /// A share of the labels is wanted before training, on the untrained policy. The rest follows at a rate ∝ 1/(T + T₀)
-/// (Christiano et al. 2017, appendix A), scaled so that all labels are wanted by [`LabelSettings::spent_by`] of the
+/// (Christiano et al. 2017, appendix A), scaled so that all labels are wanted by [`LabelSettings::schedule_end`] of the
 /// planned steps. The rate's integral is ln(1 + T/T₀), so [`LabelSchedule::wanted`] has a closed form and no state to
 /// save.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,13 +9,21 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct PpoSettings {
     /// Worlds stepped side by side, N.
-    pub worlds: usize,
+    #[serde(alias = "worlds")]
+    #[schemars(extend("aliases" = ["worlds"]))]
+    pub num_envs: usize,
     /// Env steps a world between two updates, T; an update learns from T·N samples.
-    pub horizon: usize,
+    #[serde(alias = "horizon")]
+    #[schemars(extend("aliases" = ["horizon"]))]
+    pub num_steps: usize,
     /// Passes over those samples.
-    pub epochs: usize,
+    #[serde(alias = "epochs")]
+    #[schemars(extend("aliases" = ["epochs"]))]
+    pub update_epochs: usize,
     /// Samples a gradient step. T·N is cut into equal parts of about this size.
-    pub minibatch: usize,
+    #[serde(alias = "minibatch")]
+    #[schemars(extend("aliases" = ["minibatch"]))]
+    pub minibatch_size: usize,
     /// Adam's step size at the start, for actor and critic alike.
     pub learning_rate: f64,
     /// The share of [`learning_rate`](Self::learning_rate) left when the planned env steps are done; it falls linearly
@@ -27,13 +35,19 @@ pub struct PpoSettings {
     pub gamma: f64,
     /// GAE's λ. At 0.95 one Hopper seed in three went on diving forward for 300,000 env steps; at 0.98 every seed tried
     /// learnt to stay up.
-    pub lambda: f64,
+    #[serde(alias = "lambda")]
+    #[schemars(extend("aliases" = ["lambda"]))]
+    pub gae_lambda: f64,
     /// How far the probability ratio may leave 1 before the objective goes flat.
-    pub clip: f64,
+    #[serde(alias = "clip")]
+    #[schemars(extend("aliases" = ["clip"]))]
+    pub clip_coef: f64,
     /// How far the critic may move a prediction from that of the rollout, in units of scaled return; 0 turns it off.
     pub value_clip: f64,
     /// Weight of the entropy bonus, per nat.
-    pub entropy: f64,
+    #[serde(alias = "entropy")]
+    #[schemars(extend("aliases" = ["entropy"]))]
+    pub ent_coef: f64,
     /// Gradients longer than this (global L2 norm, actor and critic apart) are shortened to it; 0 turns it off.
     pub max_grad_norm: f64,
     /// The actor's epochs end when a minibatch's estimated KL from the rollout's policy passes 1.5 times this, nats; 0
@@ -45,7 +59,9 @@ pub struct PpoSettings {
     pub initial_log_std: f64,
     /// Below which log σ never falls. While a reward is still being learnt, a policy that has stopped trying things
     /// shows the judge nothing new; the mean action is what is measured and filmed, so the noise costs nothing there.
-    pub least_log_std: f64,
+    #[serde(alias = "least_log_std")]
+    #[schemars(extend("aliases" = ["least_log_std"]))]
+    pub min_log_std: f64,
     /// Whether observations are brought to mean 0, variance 1 and clipped to ±10.
     pub normalise_obs: bool,
     /// Whether rewards are divided by the standard deviation of the running discounted return and clipped to ±10.
@@ -63,23 +79,23 @@ pub struct PpoSettings {
 impl Default for PpoSettings {
     fn default() -> Self {
         PpoSettings {
-            worlds: 32,
-            horizon: 64,
-            epochs: 10,
-            minibatch: 256,
+            num_envs: 32,
+            num_steps: 64,
+            update_epochs: 10,
+            minibatch_size: 256,
             learning_rate: 7e-4,
             final_learning_rate: 0.1,
             adam_eps: 1e-5,
             gamma: 0.99,
-            lambda: 0.98,
-            clip: 0.2,
+            gae_lambda: 0.98,
+            clip_coef: 0.2,
             value_clip: 0.0,
-            entropy: 0.0,
+            ent_coef: 0.0,
             max_grad_norm: 0.5,
             target_kl: 0.03,
             hidden: vec![64, 64],
             initial_log_std: 0.0,
-            least_log_std: -20.0,
+            min_log_std: -20.0,
             normalise_obs: true,
             scale_rewards: true,
             overlap: false,
@@ -92,10 +108,10 @@ impl PpoSettings {
     /// Refuses settings that cannot work, naming the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
         let counts = [
-            ("worlds", self.worlds),
-            ("horizon", self.horizon),
-            ("epochs", self.epochs),
-            ("minibatch", self.minibatch),
+            ("num_envs", self.num_envs),
+            ("num_steps", self.num_steps),
+            ("update_epochs", self.update_epochs),
+            ("minibatch_size", self.minibatch_size),
             ("refit_epochs", self.refit_epochs),
         ];
         for (name, value) in counts {
@@ -111,14 +127,14 @@ impl PpoSettings {
             ("final_learning_rate", self.final_learning_rate, 0.0, 1.0),
             ("adam_eps", self.adam_eps, f64::MIN_POSITIVE, f64::MAX),
             ("gamma", self.gamma, 0.0, 1.0),
-            ("lambda", self.lambda, 0.0, 1.0),
-            ("clip", self.clip, f64::MIN_POSITIVE, f64::MAX),
+            ("gae_lambda", self.gae_lambda, 0.0, 1.0),
+            ("clip_coef", self.clip_coef, f64::MIN_POSITIVE, f64::MAX),
             ("value_clip", self.value_clip, 0.0, f64::MAX),
-            ("entropy", self.entropy, 0.0, f64::MAX),
+            ("ent_coef", self.ent_coef, 0.0, f64::MAX),
             ("max_grad_norm", self.max_grad_norm, 0.0, f64::MAX),
             ("target_kl", self.target_kl, 0.0, f64::MAX),
             ("initial_log_std", self.initial_log_std, -20.0, 20.0),
-            ("least_log_std", self.least_log_std, -20.0, 20.0),
+            ("min_log_std", self.min_log_std, -20.0, 20.0),
         ];
         for (name, value, low, high) in ranges {
             if !(low..=high).contains(&value) {

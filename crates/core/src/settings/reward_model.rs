@@ -21,33 +21,45 @@ pub struct LabelSettings {
     /// Candidate pairs drawn for each pair that is asked.
     pub candidates: usize,
     /// Share of the candidates that is put aside because their two clips look most alike, 0..=1.
-    pub alike_share: f64,
+    #[serde(alias = "alike_share")]
+    #[schemars(extend("aliases" = ["alike_share"]))]
+    pub drop_similar_share: f64,
     /// Share of the questions that repeat an answered pair with its sides changed, 0..=1, for the judge's consistency.
     pub repeat_share: f64,
     /// Share of the questions that set a recent clip beside one that was judged before, 0..=1. Clips of one time are
     /// alike, and comparisons among them alone leave open how what is done now compares with what was done then.
-    pub past_share: f64,
+    #[serde(alias = "past_share")]
+    #[schemars(extend("aliases" = ["past_share"]))]
+    pub past_clip_share: f64,
     /// What the pairs that are not asked at random are chosen by.
     pub choice: PairChoice,
     /// Share of the pairs that is asked at random, 0..=1. Disagreement alone sometimes hurts, for it favours odd clips.
     pub random_share: f64,
     /// Share of the planned labels that is asked about the untrained policy, 0..=1.
-    pub untrained_share: f64,
+    #[serde(alias = "untrained_share")]
+    #[schemars(extend("aliases" = ["untrained_share"]))]
+    pub initial_share: f64,
     /// T₀ of the label rate ∝ 1/(T + T₀), as a share of the planned env steps. Smaller asks earlier. (The paper's T₀
     /// was 2e6 steps in runs of some 2e7, which is 0.1; with 100 labels, 1 measured better on most tasks with one seed:
     /// what the policy does late is what it must be judged by.)
     pub anneal: f64,
     /// By which share of the planned env steps the whole plan of labels is wanted: a label at the very end teaches
     /// nobody.
-    pub spent_by: f64,
+    #[serde(alias = "spent_by")]
+    #[schemars(extend("aliases" = ["spent_by"]))]
+    pub schedule_end: f64,
     /// How far training may run ahead of the answers, as a share of the plan of labels: where more than that are wanted
     /// that nobody has given yet, it waits. A policy that learns for long from the first few answers exploits them. 1
     /// never waits.
-    pub lead: f64,
+    #[serde(alias = "lead")]
+    #[schemars(extend("aliases" = ["lead"]))]
+    pub max_lead: f64,
     /// Whether policies are put aside on the way: the last of several that begin again is then the best of those before
     /// it, going on, and the run ends with the best of all. Best is what the learnt reward, as it then stands, says
     /// most good of.
-    pub keeps_best: bool,
+    #[serde(alias = "keeps_best")]
+    #[schemars(extend("aliases" = ["keeps_best"]))]
+    pub select_best_policy: bool,
 }
 
 impl Default for LabelSettings {
@@ -58,16 +70,16 @@ impl Default for LabelSettings {
             recorded_worlds: 16,
             pool: 100,
             candidates: 10,
-            alike_share: 0.0,
+            drop_similar_share: 0.0,
             repeat_share: 0.04,
-            past_share: 0.0,
+            past_clip_share: 0.0,
             choice: PairChoice::default(),
             random_share: 0.3,
-            untrained_share: 0.25,
+            initial_share: 0.25,
             anneal: 1.0,
-            spent_by: 0.9,
-            lead: 1.0,
-            keeps_best: false,
+            schedule_end: 0.9,
+            max_lead: 1.0,
+            select_best_policy: false,
         }
     }
 }
@@ -143,9 +155,13 @@ pub struct ExploreSettings {
     /// stays. A policy that has settled into a poor habit before its reward was any good seldom leaves it
     /// (Nikishin et al. 2022, "The primacy bias"), while one that starts on a good reward is on its way in seconds. And
     /// what each of them does on its way is something else to ask about.
-    pub fresh_starts: u32,
+    #[serde(alias = "fresh_starts")]
+    #[schemars(extend("aliases" = ["fresh_starts"]))]
+    pub policy_resets: u32,
     /// The share of the planned env steps at which the last policy begins; the others share the time before it equally.
-    pub fresh_until: f64,
+    #[serde(alias = "fresh_until")]
+    #[schemars(extend("aliases" = ["fresh_until"]))]
+    pub last_reset: f64,
     /// States that are remembered to tell unusual ones by: a sample of recent rollouts.
     pub memory: usize,
     /// Which nearest neighbour's distance is paid for, k; PEBBLE's is the fifth.
@@ -159,8 +175,8 @@ impl Default for ExploreSettings {
             share: 0.0,
             bonus: 0.0,
             bonus_until: 0.4,
-            fresh_starts: 0,
-            fresh_until: 0.5,
+            policy_resets: 0,
+            last_reset: 0.5,
             memory: 1024,
             neighbour: 5,
         }
@@ -175,11 +191,11 @@ impl ExploreSettings {
 
     /// The env steps between which the policy learns that is at work after `env_steps` of `planned`.
     pub fn policy_at(&self, env_steps: u64, planned: u64) -> Range<u64> {
-        let until = self.fresh_until.clamp(0.0, 1.0) * planned as f64;
+        let until = self.last_reset.clamp(0.0, 1.0) * planned as f64;
         // The n-th policy begins here; policy 0 at the start.
-        let begins = |n: u32| (until * f64::from(n) / f64::from(self.fresh_starts.max(1))) as u64;
-        let nth = (0..=self.fresh_starts).rev().find(|&n| begins(n) <= env_steps).unwrap_or(0);
-        begins(nth)..if nth < self.fresh_starts { begins(nth + 1) } else { planned }
+        let begins = |n: u32| (until * f64::from(n) / f64::from(self.policy_resets.max(1))) as u64;
+        let nth = (0..=self.policy_resets).rev().find(|&n| begins(n) <= env_steps).unwrap_or(0);
+        begins(nth)..if nth < self.policy_resets { begins(nth + 1) } else { planned }
     }
 }
 
@@ -191,16 +207,22 @@ pub struct MonitorSettings {
     pub window: usize,
     /// Alarm where fewer than this share of them was foreseen. Questions are chosen to be hard, so this lies near a
     /// coin's toss.
-    pub foreseen: f64,
+    #[serde(alias = "foreseen")]
+    #[schemars(extend("aliases" = ["foreseen"]))]
+    pub min_recent_agreement: f64,
     /// Alarm where the model agrees with fewer than this share of the held-out judgements.
-    pub held_out: f64,
+    #[serde(alias = "held_out")]
+    #[schemars(extend("aliases" = ["held_out"]))]
+    pub min_held_out_agreement: f64,
     /// Alarm where the members differ this many times as much about what the policy does as about what was judged.
-    pub spread: f64,
+    #[serde(alias = "spread")]
+    #[schemars(extend("aliases" = ["spread"]))]
+    pub max_std_ratio: f64,
 }
 
 impl Default for MonitorSettings {
     fn default() -> Self {
-        MonitorSettings { window: 20, foreseen: 0.45, held_out: 0.6, spread: 1.6 }
+        MonitorSettings { window: 20, min_recent_agreement: 0.45, min_held_out_agreement: 0.6, max_std_ratio: 1.6 }
     }
 }
 
@@ -220,7 +242,9 @@ pub struct RewardModelSettings {
     pub sees_actions: bool,
     /// Numbers of the observation, counted from 0, that the reward does not depend on. What a judgement is not about
     /// can then not be taken for its reason, and fewer of them are enough.
-    pub unseen: Vec<usize>,
+    #[serde(alias = "unseen")]
+    #[schemars(extend("aliases" = ["unseen"]))]
+    pub ignored_inputs: Vec<usize>,
     /// The networks are given the products of every two (normalised) inputs, too, times this: turning *and* being high
     /// is then one number to weigh, and not a shape to be built from bends. 80 judgements of made-up clips go further
     /// with a tenth, and less far with 1, which leaves them to be weighed like the inputs themselves. 0 turns them off.
@@ -230,7 +254,9 @@ pub struct RewardModelSettings {
     pub error_rate: f64,
     /// Whether a Gaussian process learns from the answers how many of them are random, by their marginal likelihood;
     /// `error_rate` is then what is believed beforehand.
-    pub learns_errors: bool,
+    #[serde(alias = "learns_errors")]
+    #[schemars(extend("aliases" = ["learns_errors"]))]
+    pub learn_error_rate: bool,
     /// Adam's step size, of networks.
     pub learning_rate: f64,
     /// Comparisons in one gradient step of one member.
@@ -250,16 +276,22 @@ pub struct RewardModelSettings {
     pub crop: f64,
     /// Pairs that nobody judged are learnt from where the members' mean probability of one answer is above this,
     /// 0.5..=1. 1 turns it off.
-    pub guess_above: f64,
+    #[serde(alias = "guess_above")]
+    #[schemars(extend("aliases" = ["guess_above"]))]
+    pub pseudo_label_threshold: f64,
     /// What such a guess weighs, an answer weighing 1.
-    pub guess_weight: f64,
+    #[serde(alias = "guess_weight")]
+    #[schemars(extend("aliases" = ["guess_weight"]))]
+    pub pseudo_label_weight: f64,
     /// By how many nats of log-odds the better clip must be further ahead where a judge calls it much better. 0 takes
     /// that for “better”.
     pub margin: f64,
     /// Whether each rollout's mean is taken off the rewards that pay it. Episodes of one length rank policies alike
     /// with and without it; but where hardly anything is discounted (γ near 1), a reward that is good on average makes
     /// values that dwarf what an action changes (Naik et al. 2024, "Reward centering").
-    pub centred: bool,
+    #[serde(alias = "centred")]
+    #[schemars(extend("aliases" = ["centred"]))]
+    pub centre_rewards: bool,
     /// Weight decay to start from: the loss carries `l2 · Σ w²` over the weights (biases are free).
     pub l2: f64,
     /// Weight decay is raised while held-out loss / training loss lies above this.
@@ -275,10 +307,10 @@ impl Default for RewardModelSettings {
             members: 3,
             hidden: 64,
             sees_actions: true,
-            unseen: Vec::new(),
+            ignored_inputs: Vec::new(),
             products: 0.0,
             error_rate: 0.1,
-            learns_errors: true,
+            learn_error_rate: true,
             learning_rate: 2e-3,
             batch: 16,
             rows: 40,
@@ -286,10 +318,10 @@ impl Default for RewardModelSettings {
             round_steps: 10,
             patience: 6,
             crop: 1.0,
-            guess_above: 1.0,
-            guess_weight: 0.5,
+            pseudo_label_threshold: 1.0,
+            pseudo_label_weight: 0.5,
             margin: 1.0,
-            centred: false,
+            centre_rewards: false,
             l2: 1e-3,
             overfit_ratio: 1.5,
             underfit_ratio: 1.1,

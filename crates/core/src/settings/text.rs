@@ -19,7 +19,9 @@ pub struct OptimiserSettings {
     /// Parameter groups: the step size is multiplied by the number whose key is found in the parameter's name (`head`,
     /// `lora_A`, `h.0.`); the longest key found counts, and 0 leaves the parameter as it is. Parameters that no key
     /// matches have 1.
-    pub rates: BTreeMap<String, f64>,
+    #[serde(alias = "rates")]
+    #[schemars(extend("aliases" = ["rates"]))]
+    pub lr_multipliers: BTreeMap<String, f64>,
     /// Adam's ε.
     pub adam_eps: f64,
     /// Whether ε stands where TensorFlow has it, inside the bias-corrected step, θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v
@@ -36,7 +38,7 @@ impl Default for OptimiserSettings {
             learning_rate: 1e-4,
             final_learning_rate: 0.0,
             warmup_steps: 0,
-            rates: BTreeMap::new(),
+            lr_multipliers: BTreeMap::new(),
             adam_eps: 1e-5,
             tensorflow_eps: true,
             max_grad_norm: 1.0,
@@ -50,7 +52,7 @@ impl OptimiserSettings {
         within(room, "final_learning_rate", self.final_learning_rate, 0.0, 1.0)?;
         above(room, "adam_eps", self.adam_eps)?;
         within(room, "max_grad_norm", self.max_grad_norm, 0.0, f64::MAX)?;
-        self.rates.iter().try_for_each(|(name, &rate)| within(room, &format!("rates.{name}"), rate, 0.0, f64::MAX))
+        self.lr_multipliers.iter().try_for_each(|(name, &rate)| within(room, &format!("rates.{name}"), rate, 0.0, f64::MAX))
     }
 
     /// The step size of gradient step `done` (from 0) of `planned`; 0 planned means no plan and no decay.
@@ -68,7 +70,7 @@ impl OptimiserSettings {
 
     /// What the step size of the parameter of this name is multiplied by.
     pub fn rate_of(&self, name: &str) -> f64 {
-        let found = self.rates.iter().filter(|(key, _)| name.contains(key.as_str()));
+        let found = self.lr_multipliers.iter().filter(|(key, _)| name.contains(key.as_str()));
         found.max_by_key(|(key, _)| key.len()).map_or(1.0, |(_, &rate)| rate)
     }
 }
@@ -78,9 +80,13 @@ impl OptimiserSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisedSettings {
     /// Examples a gradient step.
-    pub batch: usize,
+    #[serde(alias = "batch")]
+    #[schemars(extend("aliases" = ["batch"]))]
+    pub batch_size: usize,
     /// Into how many parts a batch is cut, whose gradients are added up: less memory, the same step.
-    pub accumulate: usize,
+    #[serde(alias = "accumulate")]
+    #[schemars(extend("aliases" = ["accumulate"]))]
+    pub gradient_accumulation_steps: usize,
     /// How gradients become steps.
     pub optimiser: OptimiserSettings,
 }
@@ -88,8 +94,8 @@ pub struct SupervisedSettings {
 impl Default for SupervisedSettings {
     fn default() -> Self {
         SupervisedSettings {
-            batch: 32,
-            accumulate: 1,
+            batch_size: 32,
+            gradient_accumulation_steps: 1,
             optimiser: OptimiserSettings { learning_rate: 1e-4, ..OptimiserSettings::default() },
         }
     }
@@ -98,8 +104,8 @@ impl Default for SupervisedSettings {
 impl SupervisedSettings {
     /// Refuses settings that cannot work, naming the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
-        parts("text.sft", self.batch, self.accumulate)?;
-        self.optimiser.check("text.sft.optimiser")
+        parts("text.supervised", self.batch_size, self.gradient_accumulation_steps)?;
+        self.optimiser.check("text.supervised.optimiser")
     }
 }
 
@@ -108,9 +114,13 @@ impl SupervisedSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct TextRewardSettings {
     /// Pairs a gradient step.
-    pub batch: usize,
+    #[serde(alias = "batch")]
+    #[schemars(extend("aliases" = ["batch"]))]
+    pub batch_size: usize,
     /// Into how many parts a batch is cut, whose gradients are added up.
-    pub accumulate: usize,
+    #[serde(alias = "accumulate")]
+    #[schemars(extend("aliases" = ["accumulate"]))]
+    pub gradient_accumulation_steps: usize,
     /// The share of judgements that is taken to be random, ε in the Bradley–Terry likelihood.
     pub error_rate: f64,
     /// How gradients become steps.
@@ -120,8 +130,8 @@ pub struct TextRewardSettings {
 impl Default for TextRewardSettings {
     fn default() -> Self {
         TextRewardSettings {
-            batch: 16,
-            accumulate: 1,
+            batch_size: 16,
+            gradient_accumulation_steps: 1,
             error_rate: 0.0,
             optimiser: OptimiserSettings { learning_rate: 5e-5, ..OptimiserSettings::default() },
         }
@@ -131,7 +141,7 @@ impl Default for TextRewardSettings {
 impl TextRewardSettings {
     /// Refuses settings that cannot work, naming the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
-        parts("text.reward", self.batch, self.accumulate)?;
+        parts("text.reward", self.batch_size, self.gradient_accumulation_steps)?;
         within("text.reward", "error_rate", self.error_rate, 0.0, 1.0)?;
         self.optimiser.check("text.reward.optimiser")
     }
@@ -177,31 +187,49 @@ impl Default for KlSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct TextPpoSettings {
     /// Episodes (a prompt and its completion) between two updates.
-    pub batch: usize,
+    #[serde(alias = "batch")]
+    #[schemars(extend("aliases" = ["batch"]))]
+    pub batch_size: usize,
     /// Episodes a gradient step, no more than `batch`. A smaller batch alone lowers it.
-    pub minibatch: usize,
+    #[serde(alias = "minibatch")]
+    #[schemars(extend("aliases" = ["minibatch"]))]
+    pub minibatch_size: usize,
     /// Into how many parts a minibatch is cut, whose gradients are added up.
-    pub accumulate: usize,
+    #[serde(alias = "accumulate")]
+    #[schemars(extend("aliases" = ["accumulate"]))]
+    pub gradient_accumulation_steps: usize,
     /// Episodes that are generated and scored side by side; 0 means all of `batch`.
-    pub side_by_side: usize,
+    #[serde(alias = "side_by_side")]
+    #[schemars(extend("aliases" = ["side_by_side"]))]
+    pub rollout_batch_size: usize,
     /// Passes over the episodes.
-    pub epochs: usize,
+    #[serde(alias = "epochs")]
+    #[schemars(extend("aliases" = ["epochs"]))]
+    pub update_epochs: usize,
     /// Discount a token, γ.
     pub gamma: f64,
     /// GAE's λ.
-    pub lambda: f64,
+    #[serde(alias = "lambda")]
+    #[schemars(extend("aliases" = ["lambda"]))]
+    pub gae_lambda: f64,
     /// How far the probability ratio of a token may leave 1 before the objective goes flat.
-    pub clip: f64,
+    #[serde(alias = "clip")]
+    #[schemars(extend("aliases" = ["clip"]))]
+    pub clip_coef: f64,
     /// How far a value may leave that of the rollout; 0 turns it off.
     pub value_clip: f64,
     /// Weight of the value loss beside the policy's.
-    pub value_weight: f64,
+    #[serde(alias = "value_weight")]
+    #[schemars(extend("aliases" = ["value_weight"]))]
+    pub vf_coef: f64,
     /// What divides the logits, when sampling and when scoring alike.
     pub temperature: f64,
     /// Where a completion is cut that has not ended.
     pub max_new_tokens: usize,
     /// What a completion without an end costs, in units of the reward.
-    pub missing_eos_cost: f64,
+    #[serde(alias = "missing_eos_cost")]
+    #[schemars(extend("aliases" = ["missing_eos_cost"]))]
+    pub missing_eos_penalty: f64,
     /// Whether scores are divided by the standard deviation of all scores so far.
     pub scale_scores: bool,
     /// Whether the rewards of an update's tokens, KL included, are brought to standard deviation 1 without moving their
@@ -216,19 +244,19 @@ pub struct TextPpoSettings {
 impl Default for TextPpoSettings {
     fn default() -> Self {
         TextPpoSettings {
-            batch: 64,
-            minibatch: 16,
-            accumulate: 1,
-            side_by_side: 0,
-            epochs: 4,
+            batch_size: 64,
+            minibatch_size: 16,
+            gradient_accumulation_steps: 1,
+            rollout_batch_size: 0,
+            update_epochs: 4,
             gamma: 1.0,
-            lambda: 0.95,
-            clip: 0.2,
+            gae_lambda: 0.95,
+            clip_coef: 0.2,
             value_clip: 0.2,
-            value_weight: 0.1,
+            vf_coef: 0.1,
             temperature: 1.0,
             max_new_tokens: 24,
-            missing_eos_cost: 1.0,
+            missing_eos_penalty: 1.0,
             scale_scores: false,
             whiten_rewards: false,
             kl: KlSettings::default(),
@@ -241,22 +269,22 @@ impl TextPpoSettings {
     /// Refuses settings that cannot work, naming the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
         let room = "text.ppo";
-        parts(room, self.minibatch, self.accumulate)?;
-        for (name, value) in [("batch", self.batch), ("epochs", self.epochs), ("max_new_tokens", self.max_new_tokens)] {
+        parts(room, self.minibatch_size, self.gradient_accumulation_steps)?;
+        for (name, value) in [("batch_size", self.batch_size), ("update_epochs", self.update_epochs), ("max_new_tokens", self.max_new_tokens)] {
             if value == 0 {
                 return Err(format!("{room}.{name} must be at least 1"));
             }
         }
-        if self.minibatch > self.batch {
-            return Err(format!("{room}.minibatch must be at most {room}.batch, {}", self.batch));
+        if self.minibatch_size > self.batch_size {
+            return Err(format!("{room}.minibatch must be at most {room}.batch, {}", self.batch_size));
         }
         within(room, "gamma", self.gamma, 0.0, 1.0)?;
-        within(room, "lambda", self.lambda, 0.0, 1.0)?;
-        above(room, "clip", self.clip)?;
+        within(room, "gae_lambda", self.gae_lambda, 0.0, 1.0)?;
+        above(room, "clip_coef", self.clip_coef)?;
         above(room, "temperature", self.temperature)?;
         within(room, "value_clip", self.value_clip, 0.0, f64::MAX)?;
-        within(room, "value_weight", self.value_weight, 0.0, f64::MAX)?;
-        within(room, "missing_eos_cost", self.missing_eos_cost, 0.0, f64::MAX)?;
+        within(room, "vf_coef", self.vf_coef, 0.0, f64::MAX)?;
+        within(room, "missing_eos_penalty", self.missing_eos_penalty, 0.0, f64::MAX)?;
         within(room, "kl.beta", self.kl.beta, 0.0, f64::MAX)?;
         above(room, "kl.target", self.kl.target)?;
         above(room, "kl.horizon", self.kl.horizon)?;
