@@ -1,4 +1,4 @@
-//! Conversations as text: by the model's own template where `tokenizer_config.json` has one, and plainly where it has none.
+//! Conversations as text: by the model's chat template if `tokenizer_config.json` has one, else in a plain format.
 
 use super::data::{DataError, Message};
 use super::tokenizer::Tokenizer;
@@ -6,19 +6,19 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, context};
 
-/// The conversation as one text; with `asks`, up to where the assistant's answer begins.
+/// The conversation as one text; with `add_generation_prompt`, up to where the assistant's answer begins.
 ///
-/// A model without a template gets one line `role: content` a message, and `assistant:` where an answer is to begin, so that an answer
-/// begins with a space.
+/// Without a template, each message is one line `role: content`. With `add_generation_prompt`, `assistant:` follows, so
+/// that an answer begins with a space.
 ///
 /// # Errors
 ///
-/// A template that cannot be read, or that refuses this conversation.
+/// A template that cannot be parsed, or that refuses this conversation.
 pub fn render(tokenizer: &Tokenizer, messages: &[Message], asks: bool) -> Result<String, DataError> {
     let Some(template) = tokenizer.chat_template() else {
         let mut text: String =
             messages.iter().map(|message| format!("{}: {}\n", message.role, message.content)).collect();
-        // The last line's end belongs to what follows it.
+        // The last newline belongs to what follows it.
         text.pop();
         text.push_str(if asks { "\nassistant:" } else { "" });
         return Ok(text);

@@ -1,4 +1,4 @@
-//! Every form, what is wrong with lines that are none, and TL;DR's rules.
+//! Tests of every data format, of the errors of bad lines, and of TL;DR's rules.
 
 use super::*;
 use serde_json::json;
@@ -160,7 +160,7 @@ fn a_long_post_is_cut_at_its_last_newline_until_it_fits() {
     assert_eq!(cut(three, length(three)), three);
     assert_eq!(cut(three, length(three) - 1), "First line.\nSecond line.");
     assert_eq!(cut(three, length("First line.")), "First line.");
-    // Without a newline, character by character.
+    // Without a newline, it is cut character by character.
     assert_eq!(cut("größer", length("grö")), "grö");
     assert_eq!(cut(three, length("")), "");
     assert!(matches!(post(three).query(&tokenizer, 3), Err(DataError::TooLong(3))));
@@ -171,7 +171,7 @@ fn tldrs_filter_keeps_24_to_48_tokens_and_cuts_at_53() {
     let tokenizer = tokenizer();
     let encoder = Encoder { tokenizer: &tokenizer, tldr: TldrRules::default() };
     let mut kept = Vec::new();
-    // Digits are one token each here, but for the space that stands before the first.
+    // Here each digit is one token, and so is the space before the first.
     for count in 1..60 {
         let summary = "7".repeat(count);
         let line = json!({"subreddit": "tea", "title": "t", "post": "p", "summary": summary}).to_string();
@@ -204,7 +204,7 @@ fn prompts_have_the_same_tokens_whatever_follows_and_texts_end_once() {
     assert_eq!((chosen.last(), rejected.as_slice()), (Some(&0), &[0][..]));
     let Tokens::Whole(whole) = encode(r#"{"text": "a kettle"}"#) else { panic!() };
     assert_eq!((&whole[..whole.len() - 1], whole.last()), (alone.prompt(), Some(&0)));
-    // A conversation is its template's text, and its answer the rest of it.
+    // A conversation becomes its template's text, and its answer is what follows the prompt in that text.
     let talk = encode(
         r#"{"prompt": [{"role": "user", "content": "a kettle"}], "completion": [{"role": "assistant", "content": "a lid"}]}"#,
     );
