@@ -129,12 +129,12 @@ fn a_text_that_fills_the_model_may_lie_beside_a_longer_completion() {
 }
 
 #[test]
-fn brain_floats_are_near_and_norms_stay_single() {
+fn bf16_is_close_and_its_logits_are_f32() {
     for name in FOLDERS {
-        let (single, _) = load(name, Precision::F32);
-        let (brain, _) = load(name, Precision::Bf16);
+        let (f32_model, _) = load(name, Precision::F32);
+        let (bf16_model, _) = load(name, Precision::Bf16);
         let (ids, mask, _) = expected(name);
-        let [exact, rounded] = [&single, &brain].map(|model| logits(model, &ids, &mask));
+        let [exact, rounded] = [&f32_model, &bf16_model].map(|model| logits(model, &ids, &mask));
         assert_eq!(rounded.kind(), Kind::Float);
         let error = largest(&(rounded - &exact)) / largest(&exact);
         assert!(error > 0.0 && error < 0.1, "{name}: {error}");
@@ -190,7 +190,7 @@ fn an_adapter_adds_nothing_at_first_and_its_product_when_merged() {
         let off = model.hidden(&ids, &mask, None, false);
         assert!(off.equal(&base.hidden(&ids, &mask, None, true)), "{name}");
         let error = model.attach(&LoraSettings { targets: vec!["q".into()], ..Default::default() }, &mut stream);
-        assert!(error.unwrap_err().to_string().contains("no map `q`"));
+        assert!(error.unwrap_err().to_string().contains("no module `q`"));
     }
 }
 
@@ -242,12 +242,12 @@ fn completions_are_likely_alone_or_together_and_end_where_they_should() {
     assert_eq!(most.iter().map(|completion| rank(completion.tokens[0])).max(), Some(1));
     // The same seed generates the same tokens, and generation stops when `on_token` returns false.
     assert_eq!(write(&many[..5], &first), write(&many[..5], &first));
-    let mut told = 0;
+    let mut calls = 0;
     let cut = generate(&model, &prompts, &greedy, true, &mut |_, _| {
-        told += 1;
-        told < 4
+        calls += 1;
+        calls < 4
     });
-    assert_eq!((told, cut.iter().map(|completion| completion.tokens.len()).sum::<usize>()), (4, 4));
+    assert_eq!((calls, cut.iter().map(|completion| completion.tokens.len()).sum::<usize>()), (4, 4));
 }
 
 /// The gradients, by parameter, of a loss that depends on every parameter.
@@ -266,14 +266,14 @@ fn gradients_of(model: &Transformer, ids: &Tensor, mask: &Tensor, dropout: Optio
 }
 
 #[test]
-fn gradients_of_blocks_computed_again_are_those_of_blocks_kept() {
+fn gradients_are_the_same_with_checkpointing() {
     for name in FOLDERS {
         let (base, _) = load(name, Precision::F32);
         let (ids, mask, _) = expected(name);
         let mut adapted = base.clone();
         let settings = LoraSettings { rank: 3, alpha: 6.0, dropout: 0.3, targets: vec![] };
         adapted.attach(&settings, &mut Seed(5).stream("adapter")).unwrap();
-        stir(&adapted);
+        fill_adapters(&adapted);
         let mut half = base.deep_clone();
         half.freeze(1);
         for (what, model, dropout) in
@@ -281,13 +281,13 @@ fn gradients_of_blocks_computed_again_are_those_of_blocks_kept() {
         {
             let mut again = model.clone();
             again.set_checkpointing(true);
-            let (kept, computed) =
+            let (stored, recomputed) =
                 (gradients_of(model, &ids, &mask, dropout), gradients_of(&again, &ids, &mask, dropout));
-            for ((parameter, _), (kept, computed)) in model.trainable().iter().zip(kept.iter().zip(&computed)) {
-                let error = largest(&(kept - computed)) / (1.0 + largest(kept));
+            for ((parameter, _), (stored, recomputed)) in model.trainable().iter().zip(stored.iter().zip(&recomputed)) {
+                let error = largest(&(stored - recomputed)) / (1.0 + largest(stored));
                 assert!(error < 1e-6, "{name}, {what}: {parameter} is {error} off");
             }
-            assert!(kept.iter().any(|gradient| largest(gradient) > 1e-3), "{name}, {what}");
+            assert!(stored.iter().any(|gradient| largest(gradient) > 1e-3), "{name}, {what}");
         }
         let states = |dropout| adapted.hidden_to_learn(&ids, &mask, 0, dropout).states().detach();
         assert!(states(None).equal(&adapted.hidden(&ids, &mask, None, true)), "{name}");
@@ -314,7 +314,7 @@ fn gradients_reach_every_parameter() {
 }
 
 /// Sets every adapter's B to small numbers, so that the adapter has an effect.
-fn stir(model: &Transformer) {
+fn fill_adapters(model: &Transformer) {
     tch::no_grad(|| {
         for (name, mut tensor) in model.adapter_tensors() {
             if name.ends_with("lora_B.weight") {
@@ -326,7 +326,7 @@ fn stir(model: &Transformer) {
 }
 
 #[test]
-fn twins_share_what_is_not_trained() {
+fn deep_clones_share_what_is_not_trained() {
     for name in ["gpt2", "llama", "qwen3"] {
         let (mut model, _) = load(name, Precision::F32);
         let (ids, mask, _) = expected(name);
@@ -381,7 +381,7 @@ fn an_adapter_goes_through_peft_files_and_comes_off_without_a_trace() {
         let mut model = base.clone();
         let settings = LoraSettings { rank: 3, alpha: 6.0, dropout: 0.1, targets: vec![] };
         model.attach(&settings, &mut Seed(5).stream("adapter")).unwrap();
-        stir(&model);
+        fill_adapters(&model);
         let head: Vec<f32> = (0..model.config().width).map(|i| i as f32).collect();
         let (text, arrays) = model.to_peft(Some("base/model"), Some(&head)).unwrap();
         let written: Value = serde_json::from_str(&text).unwrap();

@@ -30,7 +30,7 @@ pub enum BundleError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// The tokenizer has more tokens than the model's embedding has rows.
-    #[error("the tokenizer has {tokens} tokens and the model rows for {rows}; take both from the same model")]
+    #[error("the tokenizer has {tokens} tokens, the model's embedding only {rows}; take both from the same model")]
     Vocabulary {
         /// Tokens of the tokenizer.
         tokens: usize,

@@ -18,8 +18,9 @@ use tch::{Device, Kind, Tensor};
 /// A causal language model whose parameters are tensors. It has no dropout, except in adapters that train with a
 /// dropout seed.
 pub trait LanguageModel {
-    /// The final hidden states of the columns from `from` on, `[B, T - from, d]`, of ids `[B, T]` (i64) with a mask of the same shape (i64: 1
-    /// for a token, 0 for padding on either side). Without `adapters` it is the base model, bit for bit.
+    /// The final hidden states of the columns from `from` on, `[B, T - from, d]`, of ids `[B, T]` (i64) with a mask of
+    /// the same shape (i64: 1 for a token, 0 for padding on either side). Without `adapters` it is the base model, bit
+    /// for bit.
     fn hidden(&self, ids: &Tensor, mask: &Tensor, from: i64, adapters: bool) -> Tensor;
 
     /// The same with adapters and gradients, for a loss. A seed turns on the adapters' dropout and decides what is
@@ -245,14 +246,14 @@ pub enum Progress {
     Scoring {
         /// Batches scored.
         done: usize,
-        /// All of them.
+        /// Batches in total.
         of: usize,
     },
     /// Gradients are being computed.
     Learning {
         /// Parts of minibatches done.
         done: usize,
-        /// All of them.
+        /// Parts in total.
         of: usize,
     },
 }

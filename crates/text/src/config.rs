@@ -44,8 +44,7 @@ impl Family {
 /// How rotary angles depend on the position.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {
-    /// Base of the wavelengths: at each position, channel pair i of a head of width w rotates by another θ^(−2i/w)
-    /// radians.
+    /// Base of the wavelengths: channel pair i of a head of width w rotates by θ^(−2i/w) radians per position.
     pub theta: f64,
     /// Llama 3's scaling for long contexts.
     pub llama3: Option<Llama3Rope>,

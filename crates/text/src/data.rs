@@ -3,19 +3,19 @@
 //!
 //! | keys | what it is |
 //! |---|---|
-//! | `text` | a text to learn from as it stands |
-//! | `messages` | a conversation to learn from |
-//! | `prompt` | something to answer |
-//! | `prompt`, `completion` | an answer to learn from |
+//! | `text` | a whole text to train on |
+//! | `messages` | a conversation to train on |
+//! | `prompt` | a prompt to answer |
+//! | `prompt`, `completion` | a prompt and an answer to train on |
 //! | `prompt`, `chosen`, `rejected` | two answers, the better one first |
-//! | `chosen`, `rejected` | two texts that begin alike: the common part is the prompt |
-//! | `prompt`, `completion`, `label` | an answer and whether it is a good one |
+//! | `chosen`, `rejected` | two texts with a common beginning, which is the prompt |
+//! | `prompt`, `completion`, `label` | an answer, and whether it is a good one |
 //! | `info`, `summaries`, `choice` | TL;DR: a post and two summaries of it, `choice` the better one's index |
 //! | `post`, `summary` | TL;DR: a post and its author's summary |
 //!
-//! The values of `prompt`, `completion`, `chosen` and `rejected` are texts, or conversations: lists of `{"role",
-//! "content"}`. Other keys are ignored. A line in none of these forms is reported with its number; the caller decides
-//! whether reading continues.
+//! The values of `prompt`, `completion`, `chosen` and `rejected` are texts or conversations. A conversation is a list
+//! of objects with `role` and `content`. Other keys are ignored. A line in none of these forms is reported with its
+//! number; the caller decides whether reading continues.
 
 use super::tokenizer::{Tokenizer, TokenizerError};
 use serde_json::{Map, Value};
@@ -124,7 +124,7 @@ pub struct BadLine {
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A line is in none of the known forms.
-    #[error("{0}; mend that line, or go on without it with --skip-bad-lines")]
+    #[error("{0}; correct that line, or skip it with --skip-bad-lines")]
     Bad(BadLine),
     /// There is no line, or none that could be read.
     #[error(
@@ -204,12 +204,12 @@ fn read_line(line: &str) -> Result<Example, String> {
             true => (words(&object, "prompt")?, chosen, rejected),
             false => common_prompt(chosen, rejected)?,
         };
-        alike(&[("prompt", &prompt), ("chosen", &chosen), ("rejected", &rejected)])?;
+        check_same_kind(&[("prompt", &prompt), ("chosen", &chosen), ("rejected", &rejected)])?;
         return Ok(Example::Preference { prompt, chosen, rejected });
     }
     if has("completion") {
         let (prompt, completion) = (words(&object, "prompt")?, words(&object, "completion")?);
-        alike(&[("prompt", &prompt), ("completion", &completion)])?;
+        check_same_kind(&[("prompt", &prompt), ("completion", &completion)])?;
         return match object.get("label") {
             None | Some(Value::Null) => Ok(Example::Completion { prompt, completion }),
             Some(Value::Bool(good)) => Ok(Example::Labelled { prompt, completion, good: *good }),
@@ -244,12 +244,12 @@ fn words(object: &Map<String, Value>, key: &str) -> Result<Words, String> {
         Some(Value::String(text)) => Ok(Words::Text(text.clone())),
         Some(Value::Array(list)) if !list.is_empty() => {
             let message = |entry: &Value| -> Result<Message, String> {
-                let said = |part: &str| {
+                let field = |part: &str| {
                     let text = entry.get(part).and_then(Value::as_str);
                     text.map(str::to_owned)
                         .ok_or_else(|| format!("a message in \"{key}\" has no text under \"{part}\""))
                 };
-                Ok(Message { role: said("role")?, content: said("content")? })
+                Ok(Message { role: field("role")?, content: field("content")? })
             };
             list.iter().map(message).collect::<Result<_, _>>().map(Words::Messages)
         }
@@ -266,7 +266,7 @@ fn words(object: &Map<String, Value>, key: &str) -> Result<Words, String> {
 }
 
 /// Checks that all parts are texts, or all are conversations.
-fn alike(parts: &[(&str, &Words)]) -> Result<(), String> {
+fn check_same_kind(parts: &[(&str, &Words)]) -> Result<(), String> {
     let is_text = |words: &Words| matches!(words, Words::Text(_));
     match parts.iter().find(|(_, words)| is_text(words) != is_text(parts[0].1)) {
         None => Ok(()),
@@ -304,7 +304,7 @@ fn common_prompt(chosen: Words, rejected: Words) -> Result<(Words, Words, Words)
     }
 }
 
-/// The text that this value must be.
+/// The value as text; an error if it is not a text.
 fn text_of(value: Option<&Value>, name: &str) -> Result<String, String> {
     value.and_then(Value::as_str).map(str::to_owned).ok_or_else(|| format!("\"{name}\" is not a text"))
 }
@@ -517,7 +517,7 @@ impl Encoder<'_> {
     }
 
     /// The tokens from the beginning of a text or conversation. With `add_generation_prompt`, an answer follows.
-    fn opening(&self, words: &Words, asks: bool) -> Result<Vec<u32>, DataError> {
+    fn opening(&self, words: &Words, add_generation_prompt: bool) -> Result<Vec<u32>, DataError> {
         Ok(match words {
             // Special tokens that the tokenizer puts before a text belong here. An EOS that it puts after the text does
             // not, because an answer may follow.
@@ -531,7 +531,9 @@ impl Encoder<'_> {
                 }
                 tokens
             }
-            Words::Messages(messages) => self.tokenizer.encode(&self.conversation(messages, asks)?, false)?,
+            Words::Messages(messages) => {
+                self.tokenizer.encode(&self.conversation(messages, add_generation_prompt)?, false)?
+            }
         })
     }
 
@@ -542,7 +544,7 @@ impl Encoder<'_> {
                 let before = self.conversation(prompt, true)?;
                 let whole = self.conversation(&[prompt.as_slice(), answer].concat(), false)?;
                 let rest = whole.strip_prefix(&before).ok_or_else(|| {
-                    DataError::Template("what it writes before an answer changes with the answer".to_owned())
+                    DataError::Template("the text before an answer changes with the answer".to_owned())
                 })?;
                 rest.to_owned()
             }
@@ -562,8 +564,8 @@ impl Encoder<'_> {
         tokens
     }
 
-    fn conversation(&self, messages: &[Message], asks: bool) -> Result<String, DataError> {
-        super::chat::render(self.tokenizer, messages, asks)
+    fn conversation(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, DataError> {
+        super::chat::render(self.tokenizer, messages, add_generation_prompt)
     }
 }
 

@@ -10,7 +10,7 @@ pub enum ModelError {
     #[error("The model's weights lack `{0}`; they do not belong to its config.json, or were cut short.")]
     MissingTensor(String),
     /// A parameter's shape is not the one that the configuration gives.
-    #[error("The model's `{name}` is {found:?}; its config.json makes it {expected:?}.")]
+    #[error("The model's `{name}` has the shape {found:?}; by its config.json it is {expected:?}.")]
     Shape {
         /// The parameter's name.
         name: String,

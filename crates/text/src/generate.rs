@@ -14,7 +14,7 @@ pub struct Sampling {
     pub temperature: f64,
     /// Only this many of the likeliest tokens are sampled from; 0 for all.
     pub top_k: usize,
-    /// Only the fewest likeliest tokens that together have this probability are sampled from; 1 for all.
+    /// Only the likeliest tokens are sampled from, as few as reach this total probability; 1 for all.
     pub top_p: f64,
     /// Number of tokens after which an unfinished completion is truncated.
     pub max_new_tokens: usize,
@@ -71,7 +71,7 @@ fn write(
         (0..rows).map(|row| Seed(sampling.seed).stream(&format!("completion {row}"))).collect();
     let mut cache = model.cache(rows, width + sampling.max_new_tokens);
     let (mut ids, mut mask) = left_padded(prompts, width, model.device());
-    let mut _alone = None;
+    let mut _one_thread = None;
     loop {
         let last = model.hidden_from(&ids, &mask, ids.size()[1] - 1, Some(&mut cache), adapters).squeeze_dim(1);
         let mut logits = model.logits_to_write(&last);
@@ -98,7 +98,7 @@ fn write(
         }
         // Only small operations are left to libtorch. Its threads would wait for them on the cores that compute the
         // linear layers.
-        _alone.get_or_insert_with(OneThread::new);
+        _one_thread.get_or_insert_with(OneThread::new);
         let column = |numbers: &[i64]| Tensor::from_slice(numbers).unsqueeze(1).to_device(model.device());
         (ids, mask) = (column(&next), column(&real));
     }
@@ -123,8 +123,8 @@ fn left_padded(prompts: &[&[u32]], width: usize, device: Device) -> (Tensor, Ten
 fn choose(logits: &mut [f32], sampling: &Sampling, stream: &mut Stream) -> (u32, f32) {
     let greedy = sampling.temperature == 0.0;
     if !greedy && sampling.temperature != 1.0 {
-        let cold = (1.0 / sampling.temperature) as f32;
-        logits.iter_mut().for_each(|logit| *logit *= cold);
+        let inverse_temperature = (1.0 / sampling.temperature) as f32;
+        logits.iter_mut().for_each(|logit| *logit *= inverse_temperature);
     }
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let likeliest = logits.iter().position(|&logit| logit == top).unwrap_or(0);
@@ -142,7 +142,7 @@ fn choose(logits: &mut [f32], sampling: &Sampling, stream: &mut Stream) -> (u32,
 /// of the weights.
 fn draw(weights: &[f32], total: f64, sampling: &Sampling, point: f64) -> usize {
     let weight = |i: usize| f64::from(weights[i]);
-    let cut = |candidates: &mut dyn Iterator<Item = usize>, total: f64| {
+    let pick = |candidates: &mut dyn Iterator<Item = usize>, total: f64| {
         let (mut rest, mut last) = (point * total, 0);
         for i in candidates {
             last = i;
@@ -153,28 +153,28 @@ fn draw(weights: &[f32], total: f64, sampling: &Sampling, point: f64) -> usize {
         }
         last
     };
-    let (some, most) = (sampling.top_k > 0 && sampling.top_k < weights.len(), sampling.top_p < 1.0);
-    if !some && !most {
-        return cut(&mut (0..weights.len()), total);
+    let (use_top_k, use_top_p) = (sampling.top_k > 0 && sampling.top_k < weights.len(), sampling.top_p < 1.0);
+    if !use_top_k && !use_top_p {
+        return pick(&mut (0..weights.len()), total);
     }
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_unstable_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
-    if some {
+    if use_top_k {
         order.truncate(sampling.top_k);
     }
-    let mut kept: f64 = order.iter().map(|&i| weight(i)).sum();
-    if most {
+    let mut remaining: f64 = order.iter().map(|&i| weight(i)).sum();
+    if use_top_p {
         // The fewest tokens that reach the probability, at least one.
         let (mut sum, mut count) = (0.0, 0);
         for &i in &order {
             sum += weight(i);
             count += 1;
-            if sum >= sampling.top_p * kept {
+            if sum >= sampling.top_p * remaining {
                 break;
             }
         }
         order.truncate(count);
-        kept = sum;
+        remaining = sum;
     }
-    cut(&mut order.into_iter(), kept)
+    pick(&mut order.into_iter(), remaining)
 }

@@ -4,7 +4,8 @@
 //! A review answers a prompt such as `Review of the blue kettle:`. Each sentence rates one part, from −2 (dreadful) to
 //! 2 (splendid), and the last one is a verdict on the whole:
 //!
-//! > Review of the blue kettle: The spout pours without a drop spilt. The handle is a little clumsy, though. I am glad that I bought it.
+//! > Review of the blue kettle: The spout pours without a drop spilt. The handle is a little clumsy, though. I am glad
+//! > that I bought it.
 //!
 //! The sentences of a review share a mood, and the verdict sums them up, so a good model has to keep track of how good
 //! the thing is. The supervised set has reviews of every mood; which of them are better is left to the judgements.
@@ -204,7 +205,7 @@ const NO_VERDICT: f64 = 1.0;
 /// A review with its prompt and its score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Review {
-    /// `Review of the blue kettle:`
+    /// For example `Review of the blue kettle:`.
     pub prompt: String,
     /// The sentences, each after a space.
     pub completion: String,

@@ -1,4 +1,4 @@
-//! Scalar heads on hidden states: values and rewards.
+//! Scalar heads on hidden states, for values and rewards.
 
 use flipside_core::{Array, Arrays, Stream};
 use flipside_learn::{LearnError, Reader};

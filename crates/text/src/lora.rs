@@ -27,7 +27,9 @@ impl Transformer {
                 known.sort();
                 known.dedup();
                 let known = known.join(", ");
-                return Err(ModelError::Adapter(format!("the model has no map `{target}`; expected some of {known}")));
+                return Err(ModelError::Adapter(format!(
+                    "the model has no module `{target}`; expected some of {known}"
+                )));
             }
         }
         for linear in self.linears_mut() {

@@ -289,12 +289,12 @@ impl Transformer {
         cache: Option<&mut Cache>,
         adapters: bool,
     ) -> Tensor {
-        let mut nothing = Cache::none();
-        let kept = cache.is_some();
-        let cache = cache.unwrap_or(&mut nothing);
-        let batch = self.lay_out(mask, cache, kept);
+        let mut no_cache = Cache::none();
+        let cached = cache.is_some();
+        let cache = cache.unwrap_or(&mut no_cache);
+        let batch = self.lay_out(mask, cache, cached);
         let mut x = self.embed(ids, &batch);
-        if kept
+        if cached
             && ids.size()[1] == 1
             && let Some(hidden) = self.write_column(&x, &batch, cache, adapters)
         {
@@ -302,9 +302,9 @@ impl Transformer {
             return hidden;
         }
         for i in 0..self.blocks.len() {
-            x = self.block(i, &x, from, &batch, cache.layer(i, kept), adapters.into());
+            x = self.block(i, &x, from, &batch, cache.layer(i, cached), adapters.into());
         }
-        if kept {
+        if cached {
             cache.advance(&batch.columns);
         }
         self.norm.forward(&x)
@@ -318,12 +318,13 @@ impl Transformer {
         let blocks = self.blocks.len();
         // Frozen blocks have no gradient and are computed once.
         let first = self.frozen.min(blocks);
-        let given = || (0..first).fold(self.embed(ids, &batch), |x, i| self.block(i, &x, from, &batch, None, adapters));
+        let frozen_output =
+            || (0..first).fold(self.embed(ids, &batch), |x, i| self.block(i, &x, from, &batch, None, adapters));
         if !self.checkpointing || first == blocks {
-            let x = (first..blocks).fold(given(), |x, i| self.block(i, &x, from, &batch, None, adapters));
+            let x = (first..blocks).fold(frozen_output(), |x, i| self.block(i, &x, from, &batch, None, adapters));
             return Hidden::whole(self.norm.forward(&x));
         }
-        let frozen = (first > 0).then(|| tch::no_grad(given));
+        let frozen = (first > 0).then(|| tch::no_grad(frozen_output));
         let ids = ids.shallow_clone();
         Hidden::in_pieces((first..blocks).map(|i| {
             let (batch, frozen, ids) = (batch.clone(), frozen.as_ref().map(Tensor::shallow_clone), ids.shallow_clone());
@@ -344,9 +345,9 @@ impl Transformer {
     }
 
     /// What all blocks share in a forward pass over columns that follow those of the cache.
-    fn lay_out(&self, mask: &Tensor, cache: &Cache, kept: bool) -> Batch {
+    fn lay_out(&self, mask: &Tensor, cache: &Cache, cached: bool) -> Batch {
         let kind = kind_of(self.precision);
-        let columns = Columns::new(mask, cache, kept, self.config.window, kind);
+        let columns = Columns::new(mask, cache, cached, self.config.window, kind);
         let rope = self.config.rope;
         let angles = rope.map(|rope| Angles::new(rope, self.config.head_width, &columns.positions, kind));
         Batch { columns, angles }
@@ -406,9 +407,9 @@ impl Transformer {
 
     /// The logits of hidden states `[B, d]` as numbers, row by row. Call it under [`tch::no_grad`].
     pub(super) fn logits_to_write(&self, hidden: &Tensor) -> Vec<f32> {
-        let few = hidden.size()[0] as usize <= DecodeBatch::MOST && self.device == Device::Cpu;
-        let thin = few.then(|| DecodeBatch::of_tensor(hidden).map(&self.head, None)).flatten();
-        thin.map_or_else(|| numbers(&self.logits(hidden)), |logits| logits.to_rows())
+        let is_small = hidden.size()[0] as usize <= DecodeBatch::MOST && self.device == Device::Cpu;
+        let decoded = is_small.then(|| DecodeBatch::of_tensor(hidden).map(&self.head, None)).flatten();
+        decoded.map_or_else(|| numbers(&self.logits(hidden)), |logits| logits.to_rows())
     }
 
     /// An empty KV cache for this many rows and columns.

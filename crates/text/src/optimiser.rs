@@ -20,7 +20,7 @@ pub(super) struct Optimiser {
     /// Sums of gradients since the last step; empty if there were none. An undefined tensor had no part in any loss.
     sums: Vec<Tensor>,
     /// Memory for the next [`Optimiser::save`]: allocating it takes longer than filling it.
-    room: Option<Saved>,
+    spare: Option<Saved>,
 }
 
 /// The state that [`Optimiser::restore`] restores.
@@ -46,7 +46,7 @@ impl Optimiser {
             names,
             parameters,
             sums: Vec::new(),
-            room: None,
+            spare: None,
         })
     }
 
@@ -83,8 +83,8 @@ impl Optimiser {
         let scale = if max > 0.0 && norm > max { max / norm } else { 1.0 };
         let Optimiser { parameters, adam, sums, rates, .. } = self;
         // A multiplier of 0 leaves a parameter unchanged, its moments included.
-        let none = |(sum, rate): (Tensor, &f64)| if *rate > 0.0 { sum } else { Tensor::new() };
-        let gradients: Vec<Tensor> = sums.drain(..).zip(rates.iter()).map(none).collect();
+        let unless_frozen = |(sum, rate): (Tensor, &f64)| if *rate > 0.0 { sum } else { Tensor::new() };
+        let gradients: Vec<Tensor> = sums.drain(..).zip(rates.iter()).map(unless_frozen).collect();
         let mut parameters: Vec<&mut Tensor> = parameters.iter_mut().collect();
         adam.step_each(&mut parameters, &gradients, scale, |i| learning_rate * rates[i]);
         Ok(norm)
@@ -99,7 +99,7 @@ impl Optimiser {
     /// Copies of the parameters and of Adam's state.
     pub fn save(&mut self) -> Saved {
         tch::no_grad(|| {
-            let Some(mut saved) = self.room.take() else {
+            let Some(mut saved) = self.spare.take() else {
                 return Saved {
                     parameters: self.parameters.iter().map(|p| p.detach().copy()).collect(),
                     adam: self.adam.copy(),
@@ -113,7 +113,7 @@ impl Optimiser {
 
     /// Takes a copy that is no longer needed, to reuse its memory.
     pub fn forget_saved(&mut self, saved: Saved) {
-        self.room = Some(saved);
+        self.spare = Some(saved);
     }
 
     /// Restores a saved state.

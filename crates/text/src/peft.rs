@@ -93,18 +93,18 @@ impl Transformer {
     ///
     /// # Errors
     ///
-    /// Settings that are not LoRA's or not supported, targets that the model lacks, and matrices that are missing, left
-    /// over or of the wrong shape. The error names the cause, and the model is unchanged.
+    /// Settings that are not LoRA's or not supported, targets that the model lacks, and matrices that are missing,
+    /// superfluous or of the wrong shape. The error names the cause, and the model is unchanged.
     pub fn attach_peft(&mut self, config: &str, arrays: &Arrays) -> Result<(), ModelError> {
-        let (mut settings, wanted) = read(config)?;
+        let (mut settings, target_modules) = read(config)?;
         let refuse = |what: String| Err(ModelError::Adapter(what));
-        let chosen: Vec<bool> = self.linears().iter().map(|map| wanted.covers(&map.name)).collect();
+        let chosen: Vec<bool> = self.linears().iter().map(|map| target_modules.covers(&map.name)).collect();
         if !chosen.contains(&true) {
-            return refuse(format!("its target_modules name no map of this model: {}", wanted.words()));
+            return refuse(format!("its target_modules match no module of this model: {}", target_modules.listed()));
         }
         let (rank, device) = (settings.rank as i64, self.device());
         let scale = settings.alpha / settings.rank as f64;
-        let mut left: BTreeSet<&str> = arrays.keys().map(String::as_str).filter(|&name| name != HEAD).collect();
+        let mut unused: BTreeSet<&str> = arrays.keys().map(String::as_str).filter(|&name| name != HEAD).collect();
         let mut adapters = vec![];
         for (map, _) in self.linears().iter().zip(&chosen).filter(|(_, chosen)| **chosen) {
             let [input, output] = map.sizes();
@@ -116,14 +116,14 @@ impl Transformer {
                 if tensor.size() != expected {
                     return Err(ModelError::Adapter(format!("its `{name}` is {:?}, not {expected:?}", tensor.size())));
                 }
-                left.remove(&name[..]);
+                unused.remove(&name[..]);
                 Ok(tensor.to_kind(Kind::Float).to_device(device).set_requires_grad(true))
             };
             let (a, b) = (matrix("lora_A", [rank, input])?, matrix("lora_B", [output, rank])?);
             adapters.push(Lora { a, b, scale, dropout: settings.dropout });
         }
-        if let Some(name) = left.first() {
-            return refuse(format!("nothing of this model takes its `{name}`"));
+        if let Some(name) = unused.first() {
+            return refuse(format!("its `{name}` matches no module of this model"));
         }
         let mut adapters = adapters.into_iter();
         for (map, chosen) in self.linears_mut().into_iter().zip(chosen) {
@@ -136,33 +136,33 @@ impl Transformer {
 }
 
 /// Which modules get an adapter.
-enum Wanted {
-    Every,
+enum TargetModules {
+    AllLinear,
     Named(Vec<String>),
 }
 
-impl Wanted {
+impl TargetModules {
     /// Whether the module of this name gets one. As in PEFT, a target matches whole dotted parts at the end of the
     /// name.
     fn covers(&self, module: &str) -> bool {
         match self {
-            Wanted::Every => true,
-            Wanted::Named(names) => names.iter().any(|name| {
+            TargetModules::AllLinear => true,
+            TargetModules::Named(names) => names.iter().any(|name| {
                 module.strip_suffix(name.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
             }),
         }
     }
 
-    fn words(&self) -> String {
+    fn listed(&self) -> String {
         match self {
-            Wanted::Every => "all-linear".to_owned(),
-            Wanted::Named(names) => names.join(", "),
+            TargetModules::AllLinear => "all-linear".to_owned(),
+            TargetModules::Named(names) => names.join(", "),
         }
     }
 }
 
 /// Parses an `adapter_config.json`; what is not supported is an error.
-fn read(config: &str) -> Result<(LoraSettings, Wanted), ModelError> {
+fn read(config: &str) -> Result<(LoraSettings, TargetModules), ModelError> {
     let refuse = |what: String| ModelError::Adapter(format!("adapter_config.json: {what}"));
     let value: Value = serde_json::from_str(config).map_err(|error| refuse(error.to_string()))?;
     let is = |key: &str, known: &[&str]| match &value[key] {
@@ -203,10 +203,10 @@ fn read(config: &str) -> Result<(LoraSettings, Wanted), ModelError> {
         alpha *= (rank as f64).sqrt();
     }
     let dropout = if value["lora_dropout"].is_null() { 0.0 } else { number("lora_dropout")? };
-    let wanted = match &value["target_modules"] {
-        Value::String(text) if text == "all-linear" => Wanted::Every,
+    let target_modules = match &value["target_modules"] {
+        Value::String(text) if text == "all-linear" => TargetModules::AllLinear,
         Value::Array(names) if !names.is_empty() && names.iter().all(Value::is_string) => {
-            Wanted::Named(names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            TargetModules::Named(names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
         }
         other => {
             return Err(refuse(format!(
@@ -214,7 +214,7 @@ fn read(config: &str) -> Result<(LoraSettings, Wanted), ModelError> {
             )));
         }
     };
-    Ok((LoraSettings { rank, alpha, dropout, targets: vec![] }, wanted))
+    Ok((LoraSettings { rank, alpha, dropout, targets: vec![] }, target_modules))
 }
 
 /// Whether a setting is off: null, false, or an empty list or object.

@@ -46,12 +46,12 @@ pub struct TextPpo<M> {
     /// Tokens that end a completion. If there are none, every completion has the full length and none counts as
     /// unfinished.
     stop: Vec<u32>,
-    plain: Plain,
+    state: State,
 }
 
 /// The state that is not in tensors.
 #[derive(Clone)]
-struct Plain {
+struct State {
     kl: KlController,
     scores: RewardScale,
     prompts: Cursor,
@@ -109,7 +109,7 @@ pub struct TextPpoStats {
     pub policy_loss: f64,
     /// Half the squared error of the critic.
     pub value_loss: f64,
-    /// KL from the rollout's policy, estimated on the minibatches, nats a token.
+    /// KL from the rollout's policy, estimated on the minibatches, nats per token.
     pub approx_kl: f64,
     /// Share of tokens whose probability ratio left the clip range.
     pub clip_fraction: f64,
@@ -172,7 +172,7 @@ impl<M: LanguageModel> TextPpo<M> {
             reference,
             head,
             stop: stop.to_vec(),
-            plain: Plain {
+            state: State {
                 kl: KlController::new(&settings.kl),
                 scores: RewardScale::new(1.0),
                 prompts: Cursor::new(seed.stream("text.ppo.prompts")),
@@ -186,17 +186,17 @@ impl<M: LanguageModel> TextPpo<M> {
 
     /// Sets the total number of updates, over which the learning rate decays. It is saved with the state.
     pub fn plan(&mut self, updates: u64) {
-        self.plain.updates[1] = updates;
+        self.state.updates[1] = updates;
     }
 
     /// Updates done so far.
     pub fn updates(&self) -> u64 {
-        self.plain.updates[0]
+        self.state.updates[0]
     }
 
     /// The present KL coefficient β.
     pub fn beta(&self) -> f64 {
-        self.plain.kl.beta()
+        self.state.kl.beta()
     }
 
     /// The policy.
@@ -225,12 +225,12 @@ impl<M: LanguageModel> TextPpo<M> {
         score_fn: ScoreFn,
         watch: Watch,
     ) -> Result<(Vec<Episode>, TextPpoStats), LearnError> {
-        let before = self.plain.clone();
+        let before = self.state.clone();
         let episodes = self.collect(prompts, watch)?;
         let scores = score_fn(&episodes, watch);
         let done = scores.and_then(|scores| self.learn(&episodes, &scores, watch));
         if done.is_err() {
-            self.plain = before;
+            self.state = before;
         }
         Ok((episodes, done?))
     }
@@ -245,26 +245,26 @@ impl<M: LanguageModel> TextPpo<M> {
             let problem = "PPO needs prompts of at least one token each: add prompts, or begin them with a start token";
             return Err(LearnError::Settings(problem.to_owned()));
         }
-        let before = self.plain.clone();
+        let before = self.state.clone();
         let done = self.write(prompts, watch).and_then(|mut episodes| {
             self.score(&mut episodes, watch)?;
             Ok(episodes)
         });
         if done.is_err() {
-            self.plain = before;
+            self.state = before;
         }
         done
     }
 
     fn write(&mut self, prompts: &[Vec<u32>], watch: Watch) -> Result<Vec<Episode>, LearnError> {
         let TextPpoSettings { batch, temperature, max_new_tokens, side_by_side, .. } = self.settings;
-        let places = self.plain.prompts.take(batch, prompts.len());
+        let places = self.state.prompts.take(batch, prompts.len());
         let size = if side_by_side == 0 { batch } else { side_by_side };
         let of = batch.div_ceil(size) * max_new_tokens;
         let mut episodes = Vec::with_capacity(batch);
         for (part, places) in places.chunks(size).enumerate() {
             let draw =
-                Draw { temperature, max_new_tokens, stop: self.stop.clone(), seed: self.plain.samples.next_u64() };
+                Draw { temperature, max_new_tokens, stop: self.stop.clone(), seed: self.state.samples.next_u64() };
             let chosen: Vec<&[u32]> = places.iter().map(|&place| &prompts[place][..]).collect();
             let (mut columns, mut cancelled) = (0, false);
             let drawn = self.policy.complete(&chosen, &draw, &mut || {
@@ -351,30 +351,30 @@ impl<M: LanguageModel> TextPpo<M> {
         if let Some(place) = scores.iter().position(|score| !score.is_finite()) {
             return Err(LearnError::NotFinite { what: format!("the score of episode {place}") });
         }
-        // Nothing can fail after the last gradient step. If it is the only one, there is nothing to undo, and no copy
-        // is needed.
+        // The last gradient step is the last thing that can fail, and a failed step changes nothing. If it is the only
+        // one, there is nothing to undo, and no copy is needed.
         let several = self.settings.epochs * episodes.len().div_ceil(self.settings.minibatch) > 1;
-        let (before, saved) = (self.plain.clone(), several.then(|| self.optimiser.save()));
+        let (before, saved) = (self.state.clone(), several.then(|| self.optimiser.save()));
         let done = self.improve(episodes, scores, watch);
         match (&done, saved) {
             (Ok(_), Some(saved)) => self.optimiser.forget_saved(saved),
             (Ok(_), None) => {}
-            (Err(_), Some(saved)) => self.go_back(before, saved),
+            (Err(_), Some(saved)) => self.restore(before, saved),
             (Err(_), None) => {
-                self.plain = before;
+                self.state = before;
                 self.optimiser.forget();
             }
         }
         done
     }
 
-    fn go_back(&mut self, plain: Plain, saved: Saved) {
-        self.plain = plain;
+    fn restore(&mut self, state: State, saved: Saved) {
+        self.state = state;
         self.optimiser.restore(saved);
     }
 
     fn improve(&mut self, episodes: &[Episode], scores: &[f32], watch: Watch) -> Result<TextPpoStats, LearnError> {
-        let [updates, planned] = self.plain.updates;
+        let [updates, planned] = self.state.updates;
         let mut stats = summary(episodes, scores);
         stats.beta = self.beta();
         stats.learning_rate = self.settings.optimiser.learning_rate_at(updates, planned);
@@ -390,7 +390,7 @@ impl<M: LanguageModel> TextPpo<M> {
         let parts_each: usize = order.chunks(minibatch).map(|m| m.len().div_ceil(self.part())).sum();
         let (mut done, of) = (0, epochs * parts_each);
         for _ in 0..epochs {
-            order.shuffle(&mut self.plain.minibatches);
+            order.shuffle(&mut self.state.minibatches);
             for minibatch in order.chunks(minibatch) {
                 let chosen: Vec<&Sample> = minibatch.iter().map(|&i| &samples[i]).collect();
                 let tokens = chosen.iter().map(|l| l.advantages.len()).sum::<usize>().max(1);
@@ -420,18 +420,18 @@ impl<M: LanguageModel> TextPpo<M> {
         stats.clip_fraction = means.clipped / steps;
         stats.grad_norm = means.norm / steps;
 
-        self.plain.kl.observe(stats.kl, episodes.len());
-        self.plain.updates[0] += 1;
+        self.state.kl.observe(stats.kl, episodes.len());
+        self.state.updates[0] += 1;
         Ok(stats)
     }
 
-    /// −β times the estimated KL of each token. The last token also gets the score, from which an unfinished completion
-    /// loses `missing_eos_cost`.
+    /// −β times the estimated KL of each token. The last token also gets the score, minus `missing_eos_cost` if the
+    /// completion is unfinished.
     fn token_rewards(&mut self, episodes: &[Episode], scores: &[f32]) -> Vec<Vec<f32>> {
         let scores = match self.settings.scale_scores {
             true => {
-                self.plain.scores.absorb(scores, |_| true, scores.len());
-                self.plain.scores.scale(scores)
+                self.state.scores.absorb(scores, |_| true, scores.len());
+                self.state.scores.scale(scores)
             }
             false => scores.to_vec(),
         };
@@ -453,7 +453,8 @@ impl<M: LanguageModel> TextPpo<M> {
         rewards
     }
 
-    /// Advantages, whitened over all tokens, and returns. A completion is an episode that terminates with its last token.
+    /// Advantages, whitened over all tokens, and returns. A completion is an episode that terminates with its last
+    /// token.
     fn samples<'a>(&self, episodes: &'a [Episode], rewards: &[Vec<f32>]) -> Vec<Sample<'a>> {
         let (gamma, lambda) = (self.settings.gamma as f32, self.settings.lambda as f32);
         let mut samples: Vec<Sample> = (episodes.iter().zip(rewards))
@@ -528,14 +529,14 @@ impl<M: LanguageModel> TextPpo<M> {
     /// `scores_*`, `prompts`, `stream.*` and `progress` (updates done and planned). The reference is left out, because
     /// it does not change.
     pub fn to_arrays(&self) -> Arrays {
-        let (mut arrays, plain) = (Arrays::new(), &self.plain);
+        let (mut arrays, state) = (Arrays::new(), &self.state);
         self.optimiser.to_arrays(&mut arrays);
-        plain.kl.to_arrays("beta", &mut arrays);
-        plain.scores.to_arrays("scores", &mut arrays);
-        plain.prompts.to_arrays("prompts", &mut arrays);
-        arrays.insert("stream.samples".to_owned(), Array::u64(plain.samples.state().to_vec()));
-        arrays.insert("stream.minibatches".to_owned(), Array::u64(plain.minibatches.state().to_vec()));
-        arrays.insert("progress".to_owned(), Array::u64(plain.updates.to_vec()));
+        state.kl.to_arrays("beta", &mut arrays);
+        state.scores.to_arrays("scores", &mut arrays);
+        state.prompts.to_arrays("prompts", &mut arrays);
+        arrays.insert("stream.samples".to_owned(), Array::u64(state.samples.state().to_vec()));
+        arrays.insert("stream.minibatches".to_owned(), Array::u64(state.minibatches.state().to_vec()));
+        arrays.insert("progress".to_owned(), Array::u64(state.updates.to_vec()));
         arrays
     }
 
@@ -544,15 +545,15 @@ impl<M: LanguageModel> TextPpo<M> {
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), LearnError> {
         let reader = Reader(arrays);
         let saved = self.optimiser.read(reader)?;
-        let plain = Plain {
-            kl: self.plain.kl.restored("beta", reader)?,
+        let state = State {
+            kl: self.state.kl.restored("beta", reader)?,
             scores: RewardScale::from_arrays("scores", 1.0, reader)?,
             prompts: Cursor::from_arrays("prompts", reader)?,
             samples: reader.stream("stream.samples")?,
             minibatches: reader.stream("stream.minibatches")?,
             updates: reader.words("progress")?,
         };
-        self.go_back(plain, saved);
+        self.restore(state, saved);
         Ok(())
     }
 }

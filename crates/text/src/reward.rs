@@ -261,7 +261,7 @@ impl<M: LanguageModel> TextReward<M> {
 #[derive(Default)]
 struct Tally {
     loss: f64,
-    right: f64,
+    correct: f64,
     margin: f64,
     decided: usize,
 }
@@ -273,7 +273,7 @@ impl Tally {
             if comparison.target != 0.5 {
                 let margin = if comparison.target > 0.5 { difference } else { -difference };
                 self.margin += f64::from(margin);
-                self.right += if margin > 0.0 { 1.0 } else { f64::from(u8::from(margin == 0.0)) * 0.5 };
+                self.correct += if margin > 0.0 { 1.0 } else { f64::from(u8::from(margin == 0.0)) * 0.5 };
                 self.decided += 1;
             }
         }
@@ -283,7 +283,7 @@ impl Tally {
         let decided = self.decided.max(1) as f64;
         TextRewardStats {
             loss: self.loss / pairs as f64,
-            accuracy: self.right / decided,
+            accuracy: self.correct / decided,
             margin: self.margin / decided,
             ..TextRewardStats::default()
         }

@@ -116,7 +116,8 @@ impl<M: LanguageModel> Supervised<M> {
         Ok(stats)
     }
 
-    /// Mean negative log-likelihood of the examples' completion tokens, nats; its exponential is the perplexity. 0 where there are none.
+    /// Mean negative log-likelihood of the examples' completion tokens, nats; its exponential is the perplexity. 0
+    /// where there are none.
     pub fn evaluate(&self, examples: &[Example], watch: Watch) -> Result<f64, LearnError> {
         let rows: Vec<(&[u32], &[u32])> = examples.iter().map(Example::parts).collect();
         let tokens: usize = rows.iter().map(|(_, completion)| completion.len()).sum();

@@ -115,7 +115,7 @@ fn comparisons(count: usize, noise: bool) -> Vec<TextComparison> {
 }
 
 #[test]
-fn a_reward_model_learns_what_the_judge_likes() {
+fn a_reward_model_learns_what_the_teacher_prefers() {
     let settings =
         TextRewardSettings { batch: 32, accumulate: 2, optimiser: optimiser(3e-3), ..TextRewardSettings::default() };
     let mut reward = TextReward::new(Tiny::new(6, 16, 1), &settings, Seed(4)).unwrap();

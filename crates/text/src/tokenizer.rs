@@ -35,12 +35,12 @@ pub enum TokenizerError {
     NotAConfig(String),
     /// The tokenizer uses BPE dropout.
     #[error(
-        "tokenizer.json drops merges at random (dropout {0}), so that a text has no one encoding; set \"dropout\" to null in it"
+        "tokenizer.json drops merges at random (dropout {0}), so tokens are not unique; set \"dropout\" to null in it"
     )]
     Dropout(f64),
     /// A special token that the vocabulary lacks.
     #[error(
-        "tokenizer_config.json names {role} {token:?}, which tokenizer.json does not know; take both from the same model"
+        "tokenizer_config.json names {role} {token:?}, which is not in tokenizer.json; take both from the same model"
     )]
     UnknownSpecial {
         /// `eos_token` and the like.
@@ -50,7 +50,7 @@ pub enum TokenizerError {
     },
     /// The vocabulary is too small for all bytes.
     #[error(
-        "a byte-level vocabulary needs at least {least} tokens (256 bytes and the special ones) and {asked} were asked for; ask for more"
+        "a byte-level vocabulary needs at least {least} tokens (256 bytes, 2 special ones), not {asked}; ask for more"
     )]
     TooSmall {
         /// The size that was asked for.
@@ -62,7 +62,7 @@ pub enum TokenizerError {
     #[error("there is no text to train a tokenizer on; give a data file with some")]
     NoText,
     /// The crate `tokenizers` failed.
-    #[error("the text could not be turned into tokens or back ({0}); check that tokenizer.json is whole")]
+    #[error("the text could not be turned into tokens or back ({0}); check that tokenizer.json is complete")]
     Failed(String),
 }
 
@@ -115,8 +115,8 @@ impl Tokenizer {
                 None => Err(TokenizerError::UnknownSpecial { role, token: token.to_owned() }),
             },
         };
-        let first = |names: &[&str], but: Option<u32>| {
-            names.iter().filter_map(|name| inner.token_to_id(name)).find(|&id| Some(id) != but)
+        let first = |names: &[&str], except: Option<u32>| {
+            names.iter().filter_map(|name| inner.token_to_id(name)).find(|&id| Some(id) != except)
         };
         let bos = named("bos_token")?;
         let eos = named("eos_token")?.or_else(|| first(ENDS, None));
@@ -278,7 +278,7 @@ impl Tokenizer {
 
     /// A decoder for tokens that come one by one. It returns whole characters only.
     pub fn stream(&self) -> TextStream<'_> {
-        TextStream { tokenizer: self, tokens: Vec::new(), context: 0, said: 0 }
+        TextStream { tokenizer: self, tokens: Vec::new(), prefix_offset: 0, read_offset: 0 }
     }
 }
 
@@ -294,10 +294,10 @@ pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     tokens: Vec<u32>,
     /// Index of the first token that is still decoded. The text of all tokens before it was returned.
-    context: usize,
+    prefix_offset: usize,
     /// Index of the first token whose text was not returned yet. The tokens from `prefix_offset` to here are decoded
     /// again, because some decoders treat a text's first token differently.
-    said: usize,
+    read_offset: usize,
 }
 
 impl TextStream<'_> {
@@ -308,14 +308,14 @@ impl TextStream<'_> {
     /// As [`Tokenizer::decode`].
     pub fn push(&mut self, token: u32) -> Result<String, TokenizerError> {
         self.tokens.push(token);
-        let whole = self.tokenizer.decode(&self.tokens[self.context..], true)?;
-        let before = self.tokenizer.decode(&self.tokens[self.context..self.said], true)?;
+        let whole = self.tokenizer.decode(&self.tokens[self.prefix_offset..], true)?;
+        let before = self.tokenizer.decode(&self.tokens[self.prefix_offset..self.read_offset], true)?;
         // U+FFFD stands for bytes that do not form a character yet.
         if whole.ends_with('\u{fffd}') || whole.len() <= before.len() || !whole.starts_with(&before) {
             return Ok(String::new());
         }
-        self.context = self.said;
-        self.said = self.tokens.len();
+        self.prefix_offset = self.read_offset;
+        self.read_offset = self.tokens.len();
         Ok(whole[before.len()..].to_owned())
     }
 
@@ -325,10 +325,10 @@ impl TextStream<'_> {
     ///
     /// As [`Tokenizer::decode`].
     pub fn finish(&mut self) -> Result<String, TokenizerError> {
-        let whole = self.tokenizer.decode(&self.tokens[self.context..], true)?;
-        let before = self.tokenizer.decode(&self.tokens[self.context..self.said], true)?;
-        self.context = self.tokens.len();
-        self.said = self.tokens.len();
+        let whole = self.tokenizer.decode(&self.tokens[self.prefix_offset..], true)?;
+        let before = self.tokenizer.decode(&self.tokens[self.prefix_offset..self.read_offset], true)?;
+        self.prefix_offset = self.tokens.len();
+        self.read_offset = self.tokens.len();
         Ok(whole.strip_prefix(&before).unwrap_or_default().to_owned())
     }
 }

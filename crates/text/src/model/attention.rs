@@ -52,17 +52,17 @@ impl Attention {
         adapters: Adapters,
     ) -> Tensor {
         let (rows, new) = (x.size()[0], x.size()[1]);
-        let asking = new - from;
-        let later = |x: &Tensor| if from == 0 { x.shallow_clone() } else { x.narrow(1, from, asking) };
+        let query_columns = new - from;
+        let from_column = |x: &Tensor| if from == 0 { x.shallow_clone() } else { x.narrow(1, from, query_columns) };
         let [q, k, v] = match &self.input {
             Input::Fused(all) => {
                 let width = self.heads * self.width;
                 let all = all.forward(x, adapters);
                 let part = |i: i64| all.narrow(-1, i * width, width);
-                [later(&part(0)), part(1), part(2)]
+                [from_column(&part(0)), part(1), part(2)]
             }
             Input::Separate([q, k, v]) => {
-                [q.forward(&later(x), adapters), k.forward(x, adapters), v.forward(x, adapters)]
+                [q.forward(&from_column(x), adapters), k.forward(x, adapters), v.forward(x, adapters)]
             }
         };
         let split = |part: &Tensor, heads: i64| part.reshape([rows, part.size()[1], heads, self.width]);
@@ -81,10 +81,10 @@ impl Attention {
             k = layer.keys.narrow(2, 0, columns.before + new).to_kind(q.kind());
             v = layer.values.narrow(2, 0, columns.before + new).to_kind(q.kind());
         }
-        let bias = if from == 0 { columns.bias.shallow_clone() } else { columns.bias.narrow(2, from, asking) };
+        let bias = if from == 0 { columns.bias.shallow_clone() } else { columns.bias.narrow(2, from, query_columns) };
         let grouped = self.heads != self.kv_heads;
         let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, None, grouped);
-        self.output.forward(&mixed.transpose(1, 2).reshape([rows, asking, self.heads * self.width]), adapters)
+        self.output.forward(&mixed.transpose(1, 2).reshape([rows, query_columns, self.heads * self.width]), adapters)
     }
 
     /// [`Attention::forward`] for one column of a decode batch on the CPU.
@@ -152,9 +152,9 @@ pub struct Columns {
 }
 
 impl Columns {
-    pub fn new(mask: &Tensor, cache: &Cache, kept: bool, window: Option<usize>, kind: Kind) -> Columns {
+    pub fn new(mask: &Tensor, cache: &Cache, cached: bool, window: Option<usize>, kind: Kind) -> Columns {
         let new = mask.size()[1];
-        let before = if kept { cache.filled } else { 0 };
+        let before = if cached { cache.filled } else { 0 };
         let mask = if before == 0 { mask.shallow_clone() } else { Tensor::cat(&[&cache.mask, mask], 1) };
         let all = mask.size()[1];
         // A query in column i attends to the tokens up to its own column. Padding attends to itself, so that no row of
@@ -257,8 +257,8 @@ impl Cache {
         Cache { layers: vec![], mask: Tensor::empty([0, 0], (Kind::Int64, Device::Cpu)), filled: 0 }
     }
 
-    pub(super) fn layer(&mut self, block: usize, kept: bool) -> Option<&mut Layer> {
-        if kept { self.layers.get_mut(block) } else { None }
+    pub(super) fn layer(&mut self, block: usize, cached: bool) -> Option<&mut Layer> {
+        if cached { self.layers.get_mut(block) } else { None }
     }
 
     pub(super) fn advance(&mut self, columns: &Columns) {

@@ -77,7 +77,9 @@ impl Linear {
         let Some(lora) = self.lora.as_ref().filter(|_| adapters != Adapters::Off) else { return y };
         let of = |x: &Tensor, map: &Tensor| product(x, &map.to_kind(kind), None).to_kind(kind);
         let x = match adapters {
-            Adapters::Dropping(seed) if lora.dropout > 0.0 => x * kept(x, lora.dropout, Seed(seed), &self.name),
+            Adapters::Dropping(seed) if lora.dropout > 0.0 => {
+                x * dropout_factors(x, lora.dropout, Seed(seed), &self.name)
+            }
             _ => x.shallow_clone(),
         };
         y + of(&of(&x, &lora.a), &lora.b) * lora.scale
@@ -106,7 +108,7 @@ impl Linear {
 
 /// Factors of dropout for x: each is 0 with probability `share` (rounded to a multiple of 1/65,536), else the scale
 /// that keeps the mean, 1 / (1 − share).
-fn kept(x: &Tensor, share: f64, seed: Seed, name: &str) -> Tensor {
+fn dropout_factors(x: &Tensor, share: f64, seed: Seed, name: &str) -> Tensor {
     let dropped = (share * 65_536.0).round().clamp(0.0, 65_535.0);
     let scale = (65_536.0 / (65_536.0 - dropped)) as f32;
     let mut stream = seed.stream(name);
@@ -151,7 +153,7 @@ mod tests {
     fn dropout_drops_its_share_and_leaves_the_mean() {
         let x = Tensor::ones([100, 1001], (Kind::Float, Device::Cpu));
         for share in [0.05, 0.3, 0.9] {
-            let factors = kept(&x, share, Seed(3), "map");
+            let factors = dropout_factors(&x, share, Seed(3), "map");
             let n = x.numel() as f64;
             let dropped = factors.eq(0.0).sum(Kind::Float).double_value(&[]) / n;
             // Within five standard deviations of a binomial count, plus the rounding of the share to 1/65,536.
@@ -160,7 +162,7 @@ mod tests {
             let scale = factors.max().double_value(&[]);
             assert!((scale * (1.0 - share) - 1.0).abs() < 1e-4, "{scale}");
             assert!((factors.sum(Kind::Float).double_value(&[]) / n - 1.0).abs() < deviation * scale);
-            assert!(!factors.equal(&kept(&x, share, Seed(3), "another")));
+            assert!(!factors.equal(&dropout_factors(&x, share, Seed(3), "another")));
         }
     }
 }

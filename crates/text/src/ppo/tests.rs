@@ -55,7 +55,7 @@ fn round(ppo: &mut TextPpo<Tiny>) -> TextPpoStats {
 }
 
 #[test]
-fn the_first_minibatch_sees_the_policy_that_wrote() {
+fn the_first_minibatch_sees_the_policy_of_the_rollout() {
     let mut ppo = learner(&small());
     for update in 0..3 {
         let stats = round(&mut ppo);
@@ -181,7 +181,7 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
     }
     // A whole update, scoring included.
     ppo.load_arrays(&before).unwrap();
-    let mut judge = |episodes: &[Episode], watch: Watch| {
+    let mut score_fn = |episodes: &[Episode], watch: Watch| {
         look(watch, Progress::Scoring { done: 0, of: 1 }).map(|()| threes(episodes))
     };
     for place in 1..=asked + 1 + 24 {
@@ -190,10 +190,10 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
             count += 1;
             count == place
         };
-        assert!(matches!(ppo.update(&prompts(), &mut judge, &mut watch), Err(LearnError::Cancelled)));
+        assert!(matches!(ppo.update(&prompts(), &mut score_fn, &mut watch), Err(LearnError::Cancelled)));
         assert_eq!(ppo.to_arrays(), before);
     }
-    assert_eq!(ppo.update(&prompts(), &mut judge, &mut go_on).unwrap().0, episodes);
+    assert_eq!(ppo.update(&prompts(), &mut score_fn, &mut go_on).unwrap().0, episodes);
     ppo.load_arrays(&collected).unwrap();
     // Numbers that are not finite: in the caller's scores, and in the middle of an update.
     let mut bad = scores.clone();
@@ -340,7 +340,7 @@ fn recovers(seed: u64) -> f64 {
 const UPDATES: u64 = 150;
 
 #[test]
-fn recovers_what_can_be_counted_out() {
+fn reaches_the_exact_optimum() {
     for seed in 0..2 {
         let share = recovers(seed);
         assert!(share >= 0.98, "seed {seed}: {share}");
@@ -349,7 +349,7 @@ fn recovers_what_can_be_counted_out() {
 
 #[test]
 #[ignore = "twenty seeds, a few minutes"]
-fn recovers_what_can_be_counted_out_on_every_seed() {
+fn reaches_the_exact_optimum_on_every_seed() {
     let shares: Vec<f64> = (0..20).map(recovers).collect();
     println!("{shares:.4?}");
     assert!(shares.iter().all(|&share| share >= 0.98), "{shares:.4?}");

@@ -55,7 +55,7 @@ fn tokens_and_texts_are_those_of_pythons_tokenizers() {
 }
 
 #[test]
-fn training_merges_what_pythons_tokenizers_merge() {
+fn training_merges_as_pythons_tokenizers_do() {
     let golden = golden();
     let theirs: Value = serde_json::from_str(golden["tokenizers"]["gpt2"]["json"].as_str().unwrap()).unwrap();
     let ours: Value = serde_json::from_str(&trained(480).to_json().unwrap()).unwrap();
@@ -65,7 +65,7 @@ fn training_merges_what_pythons_tokenizers_merge() {
 }
 
 #[test]
-fn any_text_comes_back_to_the_byte() {
+fn any_text_decodes_to_the_same_bytes() {
     let tokenizer = trained(400);
     let again = Tokenizer::from_json(&tokenizer.to_json().unwrap(), Some(&tokenizer.config_json())).unwrap();
     let mut stream = Seed(5).stream("texts");
@@ -75,19 +75,19 @@ fn any_text_comes_back_to_the_byte() {
         assert_eq!(tokenizer.decode(&tokens, false).unwrap(), text);
         assert_eq!(again.encode(&text, false).unwrap(), tokens);
         // The same text, decoded token by token: half a character never appears.
-        let mut listener = again.stream();
-        let mut heard = String::new();
+        let mut decoder = again.stream();
+        let mut streamed = String::new();
         for &token in &tokens {
-            heard.push_str(&listener.push(token).unwrap());
-            assert!(text.contains('\u{fffd}') || !heard.contains('\u{fffd}'), "{text:?}: {heard:?}");
+            streamed.push_str(&decoder.push(token).unwrap());
+            assert!(text.contains('\u{fffd}') || !streamed.contains('\u{fffd}'), "{text:?}: {streamed:?}");
         }
-        heard.push_str(&listener.finish().unwrap());
-        assert_eq!(heard, again.decode(&tokens, true).unwrap(), "{text:?}");
+        streamed.push_str(&decoder.finish().unwrap());
+        assert_eq!(streamed, again.decode(&tokens, true).unwrap(), "{text:?}");
     }
 }
 
 #[test]
-fn what_was_read_is_written_to_the_byte() {
+fn files_are_written_as_they_were_read() {
     let golden = golden();
     for (name, golden) in golden["tokenizers"].as_object().unwrap() {
         let text = golden["json"].as_str().unwrap();
