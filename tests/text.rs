@@ -1,4 +1,5 @@
-//! Language models against what transformers computes from the same weights (tests/golden/text/models.py), and against themselves.
+//! Language models against what transformers computes from the same weights (tests/golden/text/models.py), and against
+//! themselves.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -30,7 +31,7 @@ fn integers(value: &Value) -> Tensor {
     Tensor::from_slice(&rows.concat()).reshape([rows.len() as i64, -1])
 }
 
-/// Ids, mask and expected logits, a row for each token (or, of a score, for each row).
+/// Ids, mask and expected logits: one row for each token, or for each text if the model ends in a score.
 fn expected(name: &str) -> (Tensor, Tensor, Tensor) {
     let text = std::fs::read_to_string(folder(name).join("expected.json")).unwrap();
     let value: Value = serde_json::from_str(&text).unwrap();
@@ -72,7 +73,7 @@ fn columns_from_the_cache_are_those_of_the_whole() {
     for name in FOLDERS {
         let (model, _) = load(name, Precision::F32);
         let (ids, mask, _) = expected(name);
-        // Twice, so that there are rows enough for maps of a few.
+        // Every text twice, for a larger decode batch.
         let (ids, mask) = (ids.repeat([2, 1]), mask.repeat([2, 1]));
         let whole = model.hidden(&ids, &mask, None, true);
         let mut cache = model.cache(6, 11);
@@ -99,7 +100,7 @@ fn padding_changes_nothing() {
             let length = mask.get(row).sum(Kind::Int64).int64_value(&[]);
             let cut = |all: &Tensor| all.narrow(0, row, 1).narrow(1, 11 - length, length);
             let alone = model.hidden(&cut(&ids), &cut(&mask), None, true);
-            // On the right of the text padding changes nothing either.
+            // Padding on the right changes nothing either.
             let zeros = Tensor::zeros([1, 2], (Kind::Int64, Device::Cpu));
             let right = model.hidden(
                 &Tensor::cat(&[cut(&ids), zeros.shallow_clone()], 1),
@@ -120,7 +121,7 @@ fn a_text_that_fills_the_model_may_lie_beside_a_longer_completion() {
     let ids: Vec<i64> = (0..full).map(|i| i % 37).collect();
     let ids = Tensor::from_slice(&ids).unsqueeze(0);
     let alone = model.hidden(&ids, &ids.ones_like(), None, true);
-    // Padding behind it stands where the model has no place any more.
+    // Padding after the text is beyond the model's last position.
     let zeros = Tensor::zeros([1, 5], (Kind::Int64, Device::Cpu));
     let (ids, mask) = (Tensor::cat(&[&ids, &zeros], 1), Tensor::cat(&[&ids.ones_like(), &zeros], 1));
     let beside = model.hidden(&ids, &mask, None, true).narrow(1, 0, full);
@@ -128,12 +129,12 @@ fn a_text_that_fills_the_model_may_lie_beside_a_longer_completion() {
 }
 
 #[test]
-fn brain_floats_are_near_and_norms_stay_single() {
+fn bf16_is_close_and_its_logits_are_f32() {
     for name in FOLDERS {
-        let (single, _) = load(name, Precision::F32);
-        let (brain, _) = load(name, Precision::Bf16);
+        let (f32_model, _) = load(name, Precision::F32);
+        let (bf16_model, _) = load(name, Precision::Bf16);
         let (ids, mask, _) = expected(name);
-        let [exact, rounded] = [&single, &brain].map(|model| logits(model, &ids, &mask));
+        let [exact, rounded] = [&f32_model, &bf16_model].map(|model| logits(model, &ids, &mask));
         assert_eq!(rounded.kind(), Kind::Float);
         let error = largest(&(rounded - &exact)) / largest(&exact);
         assert!(error > 0.0 && error < 0.1, "{name}: {error}");
@@ -185,11 +186,11 @@ fn an_adapter_adds_nothing_at_first_and_its_product_when_merged() {
         assert!(largest(&(&adapted - &plain)) > 0.1, "{name}");
         let merged = logits(&model.merged(), &ids, &mask);
         assert!(largest(&(&adapted - merged)) < 1e-4 * (1.0 + largest(&adapted)), "{name}");
-        // Switched off, it is the base bit for bit, and the base was never touched.
+        // Switched off, it is the base bit for bit, and the base itself has not changed.
         let off = model.hidden(&ids, &mask, None, false);
         assert!(off.equal(&base.hidden(&ids, &mask, None, true)), "{name}");
         let error = model.attach(&LoraSettings { targets: vec!["q".into()], ..Default::default() }, &mut stream);
-        assert!(error.unwrap_err().to_string().contains("no map `q`"));
+        assert!(error.unwrap_err().to_string().contains("no module `q`"));
     }
 }
 
@@ -198,7 +199,7 @@ fn completions_are_likely_alone_or_together_and_end_where_they_should() {
     let (model, _) = load("llama", Precision::F32);
     let prompts: [&[u32]; 3] = [&[3, 4, 5, 6], &[7], &[9, 8]];
     let write = |prompts: &[&[u32]], sampling: &Sampling| generate(&model, prompts, sampling, true, &mut |_, _| true);
-    // Greedy: each token is the likeliest, as the whole text's logits say.
+    // Greedy: each token is the likeliest one by the logits of the whole text.
     let greedy = Sampling { temperature: 0.0, max_new_tokens: 6, ..Sampling::default() };
     let together = write(&prompts, &greedy);
     for (prompt, completion) in prompts.iter().zip(&together) {
@@ -212,11 +213,12 @@ fn completions_are_likely_alone_or_together_and_end_where_they_should() {
         }
         assert_eq!(write(&[prompt], &greedy)[0].tokens, completion.tokens);
     }
-    // A stop token ends its row and is its last.
+    // A stop token ends its row and is its last token.
     let stop = together[0].tokens[2];
     let stopped = write(&prompts, &Sampling { stop: vec![stop], ..greedy.clone() });
     assert!(stopped[0].stopped && stopped[0].tokens.ends_with(&[stop]) && stopped[0].tokens.len() <= 3);
-    // The frequencies of the first token are its probabilities, within 5 standard deviations, and top-k and top-p leave only what they say.
+    // The frequencies of the first token are its probabilities, within 5 standard deviations. With top-k and top-p only
+    // their tokens occur.
     let many = vec![prompts[0]; 4000];
     let ids = Tensor::from_slice(&[3_i64, 4, 5, 6]).unsqueeze(0);
     let probabilities = (logits(&model, &ids, &ids.ones_like()).get(3) / 1.5).softmax(-1, Kind::Float);
@@ -238,17 +240,17 @@ fn completions_are_likely_alone_or_together_and_end_where_they_should() {
     let p = probabilities.double_value(&[order.int64_value(&[0])]) + 1e-4;
     let most = write(&many[..300], &Sampling { top_p: p, ..first.clone() });
     assert_eq!(most.iter().map(|completion| rank(completion.tokens[0])).max(), Some(1));
-    // The same seed writes the same, and one told to stop stops.
+    // The same seed generates the same tokens, and generation stops when `on_token` returns false.
     assert_eq!(write(&many[..5], &first), write(&many[..5], &first));
-    let mut told = 0;
+    let mut calls = 0;
     let cut = generate(&model, &prompts, &greedy, true, &mut |_, _| {
-        told += 1;
-        told < 4
+        calls += 1;
+        calls < 4
     });
-    assert_eq!((told, cut.iter().map(|completion| completion.tokens.len()).sum::<usize>()), (4, 4));
+    assert_eq!((calls, cut.iter().map(|completion| completion.tokens.len()).sum::<usize>()), (4, 4));
 }
 
-/// The gradients of a loss that every parameter has a part in, by parameter; undefined where one has none.
+/// The gradients, by parameter, of a loss that depends on every parameter.
 fn gradients_of(model: &Transformer, ids: &Tensor, mask: &Tensor, dropout: Option<u64>) -> Vec<Tensor> {
     let parameters: Vec<Tensor> = model.trainable().into_iter().map(|(_, tensor)| tensor).collect();
     let hidden = model.hidden_to_learn(ids, mask, 1, dropout);
@@ -264,14 +266,14 @@ fn gradients_of(model: &Transformer, ids: &Tensor, mask: &Tensor, dropout: Optio
 }
 
 #[test]
-fn gradients_of_blocks_computed_again_are_those_of_blocks_kept() {
+fn gradients_are_the_same_with_checkpointing() {
     for name in FOLDERS {
         let (base, _) = load(name, Precision::F32);
         let (ids, mask, _) = expected(name);
         let mut adapted = base.clone();
         let settings = LoraSettings { rank: 3, alpha: 6.0, dropout: 0.3, targets: vec![] };
         adapted.attach(&settings, &mut Seed(5).stream("adapter")).unwrap();
-        stir(&adapted);
+        fill_adapters(&adapted);
         let mut half = base.deep_clone();
         half.freeze(1);
         for (what, model, dropout) in
@@ -279,13 +281,13 @@ fn gradients_of_blocks_computed_again_are_those_of_blocks_kept() {
         {
             let mut again = model.clone();
             again.set_checkpointing(true);
-            let (kept, computed) =
+            let (stored, recomputed) =
                 (gradients_of(model, &ids, &mask, dropout), gradients_of(&again, &ids, &mask, dropout));
-            for ((parameter, _), (kept, computed)) in model.trainable().iter().zip(kept.iter().zip(&computed)) {
-                let error = largest(&(kept - computed)) / (1.0 + largest(kept));
+            for ((parameter, _), (stored, recomputed)) in model.trainable().iter().zip(stored.iter().zip(&recomputed)) {
+                let error = largest(&(stored - recomputed)) / (1.0 + largest(stored));
                 assert!(error < 1e-6, "{name}, {what}: {parameter} is {error} off");
             }
-            assert!(kept.iter().any(|gradient| largest(gradient) > 1e-3), "{name}, {what}");
+            assert!(stored.iter().any(|gradient| largest(gradient) > 1e-3), "{name}, {what}");
         }
         let states = |dropout| adapted.hidden_to_learn(&ids, &mask, 0, dropout).states().detach();
         assert!(states(None).equal(&adapted.hidden(&ids, &mask, None, true)), "{name}");
@@ -301,7 +303,8 @@ fn gradients_reach_every_parameter() {
         let parameters = model.trainable();
         logits(&model, &ids, &mask).square().sum(Kind::Float).backward();
         for (parameter, tensor) in parameters {
-            // A key's bias shifts all scores of a query alike, which softmax does not see, unless rotary positions turn it.
+            // Zero is allowed: a bias of the keys shifts all scores of a query equally, which softmax cancels, unless
+            // rotary positions rotate it.
             assert!(
                 tensor.grad().defined() && tensor.grad().isfinite().all().int64_value(&[]) == 1,
                 "{name}: {parameter}"
@@ -310,8 +313,8 @@ fn gradients_reach_every_parameter() {
     }
 }
 
-/// Sets every adapter's B to small numbers, so that the adapter says something.
-fn stir(model: &Transformer) {
+/// Sets every adapter's B to small numbers, so that the adapter has an effect.
+fn fill_adapters(model: &Transformer) {
     tch::no_grad(|| {
         for (name, mut tensor) in model.adapter_tensors() {
             if name.ends_with("lora_B.weight") {
@@ -323,7 +326,7 @@ fn stir(model: &Transformer) {
 }
 
 #[test]
-fn twins_share_what_is_not_trained() {
+fn deep_clones_share_what_is_not_trained() {
     for name in ["gpt2", "llama", "qwen3"] {
         let (mut model, _) = load(name, Precision::F32);
         let (ids, mask, _) = expected(name);
@@ -332,7 +335,7 @@ fn twins_share_what_is_not_trained() {
         // Nothing is frozen: nothing is shared.
         let whole = model.deep_clone();
         assert_eq!(weights_bytes(&[&model, &whole]), 2 * weights_bytes(&[&model]), "{name}");
-        // The embedding and the first block are frozen: they are shared and need no gradient.
+        // The embedding and the first block are frozen: clones share them, and they need no gradient.
         model.freeze(1);
         let trained = model.trainable();
         assert!(trained.len() < all && trained.iter().all(|(name, _)| !name.contains(".0.") && !name.contains("emb")));
@@ -343,7 +346,7 @@ fn twins_share_what_is_not_trained() {
         let copy = model.deep_clone();
         let own: usize = trained.iter().map(|(_, tensor)| 4 * tensor.numel()).sum();
         assert_eq!(weights_bytes(&[&model, &copy]), weights_bytes(&[&model]) + own, "{name}");
-        // What the twin learns does not reach the model.
+        // Training the clone does not change the model.
         assert!(logits(&copy, &ids, &mask).equal(&plain), "{name}");
         tch::no_grad(|| copy.trainable().into_iter().for_each(|(_, mut tensor)| drop(tensor.g_add_scalar_(0.1))));
         assert!(logits(&model, &ids, &mask).equal(&plain), "{name}");
@@ -378,7 +381,7 @@ fn an_adapter_goes_through_peft_files_and_comes_off_without_a_trace() {
         let mut model = base.clone();
         let settings = LoraSettings { rank: 3, alpha: 6.0, dropout: 0.1, targets: vec![] };
         model.attach(&settings, &mut Seed(5).stream("adapter")).unwrap();
-        stir(&model);
+        fill_adapters(&model);
         let head: Vec<f32> = (0..model.config().width).map(|i| i as f32).collect();
         let (text, arrays) = model.to_peft(Some("base/model"), Some(&head)).unwrap();
         let written: Value = serde_json::from_str(&text).unwrap();
@@ -392,7 +395,7 @@ fn an_adapter_goes_through_peft_files_and_comes_off_without_a_trace() {
         read.take_off();
         assert!(logits(&read, &ids, &mask).equal(&logits(&base, &ids, &mask)), "{name}");
         assert!(read.to_peft(None, None).is_none());
-        // alpha / √r in place of alpha / r.
+        // rsLoRA: the scale is alpha / √r in place of alpha / r.
         let changed = |key: &str, value: Value| {
             let mut changed = written.clone();
             changed[key] = value;

@@ -72,11 +72,11 @@ LLAMA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 
 class Refused(Exception):
-    """A program or library would not do what it was asked, or did something else."""
+    """A program or library failed, or did something else than it was asked to."""
 
 
 def make_tokenizer():
-    """A byte-level tokenizer of VOCABULARY tokens, the end and the padding first."""
+    """A byte-level tokenizer of VOCABULARY tokens, of which EOS and padding are the first."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -96,7 +96,7 @@ def ids_of(text):
 
 
 def save(model, folder, dtype=torch.float32, shard="1GB"):
-    """Writes a model's folder as its users have it, tokenizer included; the model is left in float32."""
+    """Writes a model folder as users have it, tokenizer included. The model itself stays in float32."""
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
     model.to(torch.float32)
     TOKENIZER.save(str(folder / "tokenizer.json"))
@@ -105,7 +105,7 @@ def save(model, folder, dtype=torch.float32, shard="1GB"):
 
 
 def make(config, kind=tf.AutoModelForCausalLM):
-    """A model with weights large enough for every part of it to show in the logits."""
+    """A model with weights large enough for every part of it to affect the logits."""
     model = kind.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -114,7 +114,7 @@ def make(config, kind=tf.AutoModelForCausalLM):
 
 
 def jitter(adapter):
-    """Fills an adapter's matrices, of which peft leaves one half zero."""
+    """Fills an adapter's matrices with random numbers, because peft initialises half of them to zero."""
     with torch.no_grad():
         for name, parameter in adapter.named_parameters():
             if "lora_" in name:
@@ -124,7 +124,7 @@ def jitter(adapter):
 
 @contextlib.contextmanager
 def no_warnings():
-    """Refuses anything that a library warns of, by logging or by warnings."""
+    """Refuses every warning of a library, from `logging` or from `warnings`."""
     said = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())
@@ -135,7 +135,7 @@ def no_warnings():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
-        # What one library says to another about names to come is not about the files.
+        # Notices of future or deprecated names are not about the files.
         said += [str(warning.message) for warning in caught if not issubclass(warning.category, (FutureWarning, DeprecationWarning))]
     finally:
         for logger in loggers:
@@ -145,7 +145,7 @@ def no_warnings():
 
 
 def load(folder, kind=tf.AutoModelForCausalLM):
-    """Loads what Flipside wrote; any warning, missing or unexpected key is refused."""
+    """Loads what Flipside wrote; refuses any warning and any missing or unexpected key."""
     with no_warnings():
         model, info = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         tokenizer = tf.AutoTokenizer.from_pretrained(folder)
@@ -153,7 +153,7 @@ def load(folder, kind=tf.AutoModelForCausalLM):
     if wrong:
         raise Refused(f"loading reports {wrong}")
     if tokenizer(TEXTS[0])["input_ids"] != ids_of(TEXTS[0]) or tokenizer.eos_token_id != EOS or tokenizer.pad_token_id != PAD:
-        raise Refused("its tokenizer is not the one that it began with")
+        raise Refused("its tokenizer is not the one that it was trained with")
     return model.eval()
 
 
@@ -179,14 +179,14 @@ class Interop:
             self.data[name] = folder / f"{name}.jsonl"
             self.data[name].write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
-    # ---- Doing -----------------------------------------------------------------------------------------------------------
+    # ---- Running ---------------------------------------------------------------------------------------------------------
 
     def new(self, what):
         self.count += 1
         return self.folder / f"{self.count:03}-{what}"
 
     def flipside(self, *words):
-        """The last line of what `flipside text …` prints; JSON if it was asked for."""
+        """The lines that `flipside text …` prints; with --json, the last line parsed."""
         done = subprocess.run([str(self.program), "text", *map(str, words)], capture_output=True, text=True)
         if done.returncode != 0:
             said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
@@ -195,7 +195,7 @@ class Interop:
         return json.loads(lines[-1]) if "--json" in words else lines
 
     def check(self, name, work):
-        """Runs `work`, which returns the worst error, and says how it went."""
+        """Runs `work`, which returns the worst error, and prints the result."""
         if self.only and self.only not in name:
             return
         begun = time.monotonic()
@@ -203,14 +203,14 @@ class Interop:
             error, why = work(), ""
         except Refused as refused:
             error, why = None, str(refused)
-        except Exception as failed:  # A peer's own error is a failed check, not the end of the others.
+        except Exception as failed:  # An error of the other library fails this check only.
             error, why = None, f"{type(failed).__name__}: {' '.join(str(failed).split())[:400]}"
         good = error is not None and error <= TOLERANCE
         self.results.append((name, error, good))
         print(f"{'pass' if good else 'FAIL'}  {name:44} {'–' if error is None else f'{error:.1e}':>8}  {time.monotonic() - begun:5.1f} s  {why}", flush=True)
 
     def our_logprobs(self, model, data, *more):
-        """What `flipside text eval` gives each example's tokens."""
+        """The log-probabilities that `flipside text eval` gives each example's tokens, and the tokens."""
         file = self.new("logprobs.npz")
         about = self.flipside("eval", "--model", model, *more, "--data", self.data[data], "--precision", "f32", "--json", "--logprobs", file)
         with np.load(file, allow_pickle=False) as arrays:
@@ -277,7 +277,7 @@ class Interop:
             self.flipside("sft", "--model", base, "--data", self.data["texts"], "--steps", 3, "--output", out, "--session", self.new("session"), "--json")
             model = load(out)
             if worst(logits_of(model, whole_rows()), logits_of(tf.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval(), whole_rows())) == 0:
-                raise Refused("it learnt nothing")
+                raise Refused("training changed nothing")
             return self.agree(out, model)
         self.check(f"sft {name}", sft)
 
@@ -293,13 +293,13 @@ class Interop:
             rows = [tokenizer(text)["input_ids"] + ([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]) for text in TEXTS]
             ours, tokens = self.our_logprobs(out, "texts")
             if [list(map(int, part)) for part in tokens] != [row[1:] for row in rows]:
-                raise Refused("it predicts other tokens than its tokenizer makes there")
+                raise Refused("it predicts other tokens than transformers' tokenizer makes")
             return worst(ours, [out.log_softmax(-1)[:-1].gather(1, torch.tensor(row[1:])[:, None])[:, 0].numpy()
                                 for out, row in zip(logits_of(model.eval(), rows), rows)])
         self.check("base", base)
 
     def rewards(self, folder, model):
-        """The worst difference of rewards, and the summary against them."""
+        """The worst difference of rewards. Also checks the accuracy and loss that Flipside reports."""
         file = self.new("rewards.npz")
         about = self.flipside("eval", "--model", folder, "--data", self.data["pairs"], "--precision", "f32", "--json", "--logprobs", file)
         with np.load(file, allow_pickle=False) as arrays:
@@ -398,7 +398,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flipside", type=pathlib.Path, default=ROOT / "target/release/flipside", metavar="FILE",
                         help="the program (default: this tree's target/release/flipside)")
-    parser.add_argument("--only", metavar="WORD", help="only the checks whose line has this in it")
+    parser.add_argument("--only", metavar="WORD", help="only the checks whose name contains this")
     parser.add_argument("--keep", type=pathlib.Path, metavar="DIR", help="keep the files in this new folder")
     arguments = parser.parse_args()
     if not arguments.flipside.is_file():

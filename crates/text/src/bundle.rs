@@ -1,5 +1,6 @@
-//! A language model with all that belongs to it, as a model's folder holds it: configuration, tokenizer, weights, a score head where it is a
-//! reward model, an adapter where there is one. Texts and arrays go in and come out; whoever calls reads and writes the files.
+//! A language model with everything that a model folder holds: configuration, tokenizer, weights, the score head of a
+//! reward model, and an adapter if there is one. This module takes and returns texts and arrays; the caller reads and
+//! writes the files.
 
 use super::causal::{Example, LanguageModel, Rows, rows_of};
 use super::config::{Ending, ModelConfig};
@@ -13,51 +14,51 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tch::Device;
 
-/// The key of `config.json` under which a reward model of ours keeps what is added to its score, which the format has no place for.
+/// The key of `config.json` for the bias of a reward model's score, for which Hugging Face's format has no place.
 const SCORE_BIAS: &str = "flipside_score_bias";
 
 /// Why a bundle cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// A file that must be there.
+    /// A required file is missing.
     #[error("the model's folder has no {0}; take it from where the model came from")]
     Missing(&'static str),
-    /// The model.
+    /// The model cannot be used.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The tokenizer.
+    /// The tokenizer cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// A tokenizer with more tokens than the model has rows.
-    #[error("the tokenizer has {tokens} tokens and the model rows for {rows}; take both from the same model")]
+    /// The tokenizer has more tokens than the model's embedding has rows.
+    #[error("the tokenizer has {tokens} tokens, the model's embedding only {rows}; take both from the same model")]
     Vocabulary {
-        /// The tokenizer's.
+        /// Tokens of the tokenizer.
         tokens: usize,
-        /// The model's.
+        /// Rows of the model's embedding.
         rows: usize,
     },
 }
 
-/// A model, its words, and what it ends in.
+/// A model, its tokenizer and, for a reward model, its head.
 #[derive(Debug)]
 pub struct Bundle {
     /// The transformer, with an adapter where one was attached.
     pub model: Transformer,
-    /// Its words.
+    /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// The head of a reward model: weights `[d]`, and what is added to the score.
+    /// The head of a reward model: weights `[d]` and bias.
     pub score: Option<(Vec<f32>, f64)>,
 }
 
-/// A folder's texts by the files' names, and its arrays by theirs.
+/// The text files of a folder by file name, and its arrays by name.
 pub type Parts = (BTreeMap<String, String>, Arrays);
 
 impl Bundle {
-    /// The model of a folder's texts and weights, on the GPU where there is one.
+    /// Loads the model of a folder's texts and weights, on the GPU if there is one.
     ///
     /// # Errors
     ///
-    /// A missing or damaged part, or a configuration that is not built here.
+    /// A missing or damaged part, or a configuration that is not supported.
     pub fn from_parts(parts: &Parts, precision: Precision) -> Result<Bundle, BundleError> {
         let (texts, arrays) = parts;
         let config_text = texts.get("config.json").ok_or(BundleError::Missing("config.json"))?;
@@ -83,7 +84,7 @@ impl Bundle {
         Ok(Bundle { model, tokenizer, score })
     }
 
-    /// A GPT-2 of this size with random weights, for a tokenizer of the grammar's or of one's own.
+    /// A GPT-2 of this size with random weights, for this tokenizer.
     pub fn random(shape: &TextShape, tokenizer: Tokenizer, precision: Precision, seed: Seed) -> Bundle {
         let mut config =
             ModelConfig::gpt2(tokenizer.vocabulary(), shape.context, shape.width, shape.layers, shape.heads);
@@ -94,7 +95,7 @@ impl Bundle {
         Bundle { model, tokenizer, score: None }
     }
 
-    /// The folder of the base model with this ending; an adapter is not in it.
+    /// The folder of the base model, with the score head if there is one. An adapter is not included.
     ///
     /// # Errors
     ///
@@ -103,7 +104,7 @@ impl Bundle {
         let mut config = self.model.config().clone();
         config.ending = if self.score.is_some() { Ending::Score } else { Ending::Causal };
         if self.score.is_some() {
-            // Which token is a row's last is told by the padding.
+            // transformers finds a row's last token by the padding token.
             config.pad = config.pad.or(self.tokenizer.pad()).or(self.tokenizer.eos());
         }
         let mut arrays = self.model.to_arrays();
@@ -131,7 +132,7 @@ impl Bundle {
         Ok((texts, arrays))
     }
 
-    /// The adapter alone, as PEFT keeps it; `None` where there is none. `base` is the folder that it belongs to.
+    /// The adapter alone, in PEFT's format; `None` if there is none. `base` is the base model's folder.
     pub fn to_adapter_parts(&self, base: Option<&str>) -> Option<Parts> {
         let head = self.score.as_ref().map(|(weight, _)| &weight[..]);
         let (config, arrays) = self.model.to_peft(base, head)?;
@@ -141,11 +142,11 @@ impl Bundle {
         Some((texts, arrays))
     }
 
-    /// Attaches an adapter's folder.
+    /// Attaches the adapter of a PEFT folder, and its reward head if there is one.
     ///
     /// # Errors
     ///
-    /// An adapter that does not fit, or asks for what is not built here.
+    /// An adapter that does not fit or is not supported.
     pub fn attach(&mut self, parts: &Parts) -> Result<(), BundleError> {
         let config = parts.0.get("adapter_config.json").ok_or(BundleError::Missing("adapter_config.json"))?;
         self.model.attach_peft(config, &parts.1)?;
@@ -155,11 +156,12 @@ impl Bundle {
         Ok(())
     }
 
-    /// Freezes the embedding and so many blocks, or puts fresh adapters on, as a run's settings say.
+    /// Prepares the model for training by a run's settings. With `lora`, new adapters are attached, unless there are
+    /// some already. Without it, the embedding and the first `frozen` blocks are frozen.
     ///
     /// # Errors
     ///
-    /// Adapters on maps that the model has not.
+    /// Adapter targets that the model does not have.
     pub fn prepare(&mut self, lora: Option<&LoraSettings>, frozen: usize, seed: Seed) -> Result<(), BundleError> {
         if let Some(lora) = lora {
             if self.model.adapter_tensors().is_empty() {
@@ -185,7 +187,7 @@ impl Bundle {
         stop
     }
 
-    /// The model in a few words.
+    /// A short description of the model.
     pub fn describe(&self) -> String {
         let numbers: usize = self.model.tensors().values().map(tch::Tensor::numel).sum();
         let size = match numbers as f64 {
@@ -204,26 +206,27 @@ impl Bundle {
 ///
 /// # Errors
 ///
-/// None there, or a damaged one.
+/// A missing or damaged tokenizer.
 pub fn tokenizer_of(texts: &BTreeMap<String, String>) -> Result<Tokenizer, BundleError> {
     let tokenizer = texts.get("tokenizer.json").ok_or(BundleError::Missing("tokenizer.json"))?;
     let config = texts.get("tokenizer_config.json").map(String::as_str);
     let mut config: Value = serde_json::from_str(config.unwrap_or("{}")).unwrap_or_else(|_| json!({}));
-    // A template of its own file counts before the one inside the configuration.
+    // A chat template in its own file takes precedence over the one in the configuration.
     if let Some(template) = texts.get("chat_template.jinja") {
         config["chat_template"] = json!(template);
     }
     Ok(Tokenizer::from_json(tokenizer, Some(&config.to_string()))?)
 }
 
-/// Where models are put: the first GPU that libtorch finds, else the processor.
+/// The device of models: the first GPU that libtorch finds, else the CPU.
 pub fn device() -> Device {
     flipside_learn::cuda_devices();
     Device::cuda_if_available()
 }
 
-/// log π of the completion tokens of each example, nats, a list an example, by passes of `batch` rows. An example without a prompt gives its first
-/// token away. `on_batch` is asked before every batch and may stop the whole, which then is cut short.
+/// log π of the completion tokens of each example, nats: one list for each example, computed in batches of `batch`
+/// rows. Without a prompt, an example's first token serves as its prompt. `on_batch` is called before every batch with
+/// the number of batches done; if it returns true, only the examples so far are returned.
 pub fn log_probs(
     model: &Transformer,
     examples: &[Example],

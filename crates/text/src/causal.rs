@@ -1,6 +1,6 @@
-//! What training asks of a language model, and how texts are laid out for it.
+//! The interface that training needs of a language model, and the layout of its batches.
 //!
-//! Prompts are padded on the left and completions on the right, so that one column divides them:
+//! Prompts are padded on the left and completions on the right, so that all completions start in the same column:
 //!
 //! ```text
 //!  pad pad  p   p  | c   c   c  pad
@@ -15,14 +15,16 @@ use flipside_learn::LearnError;
 use rand::Rng;
 use tch::{Device, Kind, Tensor};
 
-/// A causal language model whose parameters are tensors. Dropout is off but where an adapter learns with it and is told so.
+/// A causal language model whose parameters are tensors. It has no dropout, except in adapters that train with a
+/// dropout seed.
 pub trait LanguageModel {
-    /// The final hidden states of the columns from `from` on, `[B, T - from, d]`, of ids `[B, T]` (i64) with a mask of the same shape (i64: 1
-    /// for a token, 0 for padding on either side). Without `adapters` it is the base model, bit for bit.
+    /// The final hidden states of the columns from `from` on, `[B, T - from, d]`, of ids `[B, T]` (i64) with a mask of
+    /// the same shape (i64: 1 for a token, 0 for padding on either side). Without `adapters` it is the base model, bit
+    /// for bit.
     fn hidden(&self, ids: &Tensor, mask: &Tensor, from: i64, adapters: bool) -> Tensor;
 
-    /// The same with adapters, for a loss. With a seed, the share of the adapters' inputs that they were made for is dropped, which the seed
-    /// decides.
+    /// The same with adapters and gradients, for a loss. A seed turns on the adapters' dropout and decides what is
+    /// dropped.
     fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, _dropout: Option<u64>) -> Hidden<'_> {
         Hidden::whole(self.hidden(ids, mask, from, true))
     }
@@ -33,13 +35,14 @@ pub trait LanguageModel {
     /// The size of a hidden state, d.
     fn width(&self) -> usize;
 
-    /// What is trained, by name: leaves that require gradients, shared with the model. The order is always the same.
+    /// The trained tensors by name: leaves that require gradients, shared with the model. The order is always the same.
     fn trainable(&self) -> Vec<(String, Tensor)>;
 
-    /// Where the model's tensors lie.
+    /// The device of the model's tensors.
     fn device(&self) -> Device;
 
-    /// One completion a prompt, sampled with adapters. `on_token` is asked after every token; where it says no, what there is comes back.
+    /// One completion for each prompt, sampled with adapters. `on_token` is called after every token; if it returns
+    /// false, the completions so far are returned.
     fn complete(&self, prompts: &[&[u32]], draw: &Draw, on_token: &mut dyn FnMut() -> bool) -> Vec<Drawn>;
 }
 
@@ -83,39 +86,41 @@ impl LanguageModel for Transformer {
     }
 }
 
-/// How completions are sampled: from the whole distribution, its logits divided by the temperature, because the scores feed PPO.
+/// How completions are sampled: from the full distribution, with the logits divided by the temperature, because PPO
+/// needs the policy's own distribution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draw {
-    /// What divides the logits.
+    /// Divides the logits.
     pub temperature: f64,
-    /// Where a completion is cut that has not ended.
+    /// Number of tokens after which an unfinished completion is truncated.
     pub max_new_tokens: usize,
     /// The tokens that end a completion.
     pub stop: Vec<u32>,
-    /// Decides every draw.
+    /// Seeds the sampling.
     pub seed: u64,
 }
 
 /// A sampled completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drawn {
-    /// Its tokens, the one that ended it included.
+    /// Its tokens, including the stop token.
     pub tokens: Vec<u32>,
-    /// Whether it came to an end, rather than being cut.
+    /// Whether a stop token ended it; false if it was truncated.
     pub stopped: bool,
 }
 
 /// A prompt with a completion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Example {
-    /// What is given. Where it is empty, the first token of the completion stands in for it and is not learnt.
+    /// The given tokens. If there are none, the first token of the completion serves as the prompt and is not trained
+    /// on.
     pub prompt: Vec<u32>,
-    /// What is learnt or judged.
+    /// The tokens that are trained on or scored.
     pub completion: Vec<u32>,
 }
 
 impl Example {
-    /// Prompt and completion, with at least one token in the prompt where there is any.
+    /// Prompt and completion. An empty prompt gets the first token of the completion, if there is one.
     pub(super) fn parts(&self) -> (&[u32], &[u32]) {
         match self.prompt.is_empty() && !self.completion.is_empty() {
             true => self.completion.split_at(1),
@@ -124,26 +129,26 @@ impl Example {
     }
 }
 
-/// Prompts and completions in the columns of one batch.
+/// A padded batch of prompts and completions.
 pub(super) struct Rows {
     /// `[B, P + C]`.
     ids: Tensor,
     /// `[B, P + C]`, 1 for a token.
     mask: Tensor,
-    /// P: columns of prompts, at least 1.
+    /// P: number of prompt columns, at least 1.
     prompt: i64,
-    /// C: columns of completions.
+    /// C: number of completion columns.
     completion: i64,
-    /// `[B, C]` (i64): the tokens of completions, 0 for padding.
+    /// `[B, C]` (i64): the completions' tokens, 0 for padding.
     pub tokens: Tensor,
-    /// `[B, C]` (f32): 1 for a token of a completion.
+    /// `[B, C]` (f32): 1 for a completion's token, 0 for padding.
     pub real: Tensor,
-    /// The column of each row's last token, counted from the prompts' last.
+    /// `[B]`: the column of each row's last token, counted from the last prompt column.
     last: Tensor,
 }
 
 impl Rows {
-    /// Lays out (prompt, completion) rows. Every prompt must have a token.
+    /// Lays out (prompt, completion) rows. Every prompt must have at least one token.
     pub fn new(rows: &[(&[u32], &[u32])], device: Device) -> Rows {
         let prompt = rows.iter().map(|(p, _)| p.len()).max().unwrap_or(0).max(1);
         let completion = rows.iter().map(|(_, c)| c.len()).max().unwrap_or(0);
@@ -172,23 +177,23 @@ impl Rows {
         }
     }
 
-    /// The hidden states of the prompts' last column and all completions, `[B, 1 + C, d]`.
+    /// The hidden states of the last prompt column and of all completion columns, `[B, 1 + C, d]`.
     pub fn hidden(&self, model: &impl LanguageModel, adapters: bool) -> Tensor {
         model.hidden(&self.ids, &self.mask, self.prompt - 1, adapters)
     }
 
-    /// The same for a loss, with adapters, part of whose inputs a seed drops.
+    /// The same for a loss, with adapters. A seed turns on their dropout.
     pub fn to_learn<'m>(&self, model: &'m impl LanguageModel, dropout: Option<u64>) -> Hidden<'m> {
         model.hidden_to_learn(&self.ids, &self.mask, self.prompt - 1, dropout)
     }
 
-    /// The hidden states that completion tokens are predicted from, `[B, C, d]`, among [`Rows::hidden`]'s: each column is the one before its
-    /// token's.
+    /// The hidden states that predict the completions' tokens, `[B, C, d]`, out of [`Rows::hidden`]'s: each is one
+    /// column before its token.
     pub fn before_tokens(&self, hidden: &Tensor) -> Tensor {
         hidden.narrow(1, 0, self.completion)
     }
 
-    /// The hidden state of each row's last token, `[B, d]`, among [`Rows::hidden`]'s.
+    /// The hidden state of each row's last token, `[B, d]`, out of [`Rows::hidden`]'s.
     pub fn at_last(&self, hidden: &Tensor) -> Tensor {
         let index = self.last.reshape([-1, 1, 1]).expand([-1, 1, hidden.size()[2]], false);
         hidden.gather(1, &index, false).squeeze_dim(1)
@@ -201,13 +206,13 @@ impl Rows {
         logits.log_softmax(-1, Kind::Float)
     }
 
-    /// The log-probabilities of the completions' tokens among those of all tokens, `[B, C]`.
+    /// The log-probabilities of the completions' tokens, `[B, C]`, out of [`Rows::log_softmax`]'s.
     pub fn chosen(&self, log_softmax: &Tensor) -> Tensor {
         log_softmax.gather(-1, &self.tokens.unsqueeze(-1), false).squeeze_dim(-1)
     }
 }
 
-/// The seed of what adapters drop in one part of a gradient step's batch: it depends on nothing that a resumed run would not have.
+/// The dropout seed for one part of a gradient step's batch. It depends only on what a resumed run has too.
 pub(super) fn drop_in_part(seed: Seed, step: u64, part: usize) -> u64 {
     seed.stream(&format!("text.dropout.{step}.{part}")).next_u64()
 }
@@ -227,36 +232,36 @@ pub(super) fn numbers(tensor: &Tensor) -> Vec<f32> {
     numbers
 }
 
-/// How far a trainer is in the present call.
+/// How far a trainer has got in the present call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Completions are being written: columns done over all of them, of at most so many.
+    /// Completions are being generated, one column at a time.
     Writing {
-        /// Columns written.
+        /// Columns generated.
         done: usize,
-        /// At most.
+        /// The most columns that there can be.
         of: usize,
     },
-    /// Completions are being scored: batches done, of so many.
+    /// Completions are being scored.
     Scoring {
         /// Batches scored.
         done: usize,
-        /// Of.
+        /// Batches in total.
         of: usize,
     },
-    /// Gradients are being taken: parts of minibatches done, of so many.
+    /// Gradients are being computed.
     Learning {
-        /// Parts done.
+        /// Parts of minibatches done.
         done: usize,
-        /// Of.
+        /// Parts in total.
         of: usize,
     },
 }
 
-/// Told of the progress, says whether to stop.
+/// Receives the progress and returns whether to stop.
 pub type Watch<'a> = &'a mut dyn FnMut(Progress) -> bool;
 
-/// Asks whether to stop.
+/// Reports the progress; returns an error if the caller wants to stop.
 pub(super) fn look(watch: Watch, progress: Progress) -> Result<(), LearnError> {
     if watch(progress) { Err(LearnError::Cancelled) } else { Ok(()) }
 }

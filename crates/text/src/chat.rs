@@ -1,4 +1,4 @@
-//! Conversations as text: by the model's own template where `tokenizer_config.json` has one, and plainly where it has none.
+//! Conversations as text: by the model's chat template if `tokenizer_config.json` has one, else in a plain format.
 
 use super::data::{DataError, Message};
 use super::tokenizer::Tokenizer;
@@ -6,21 +6,21 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, context};
 
-/// The conversation as one text; with `asks`, up to where the assistant's answer begins.
+/// The conversation as one text; with `add_generation_prompt`, up to where the assistant's answer begins.
 ///
-/// A model without a template gets one line `role: content` a message, and `assistant:` where an answer is to begin, so that an answer
-/// begins with a space.
+/// Without a template, each message is one line `role: content`. With `add_generation_prompt`, `assistant:` follows, so
+/// that an answer begins with a space.
 ///
 /// # Errors
 ///
-/// A template that cannot be read, or that refuses this conversation.
-pub fn render(tokenizer: &Tokenizer, messages: &[Message], asks: bool) -> Result<String, DataError> {
+/// A template that cannot be parsed, or that refuses this conversation.
+pub fn render(tokenizer: &Tokenizer, messages: &[Message], add_generation_prompt: bool) -> Result<String, DataError> {
     let Some(template) = tokenizer.chat_template() else {
         let mut text: String =
             messages.iter().map(|message| format!("{}: {}\n", message.role, message.content)).collect();
-        // The last line's end belongs to what follows it.
+        // The last newline belongs to what follows it.
         text.pop();
-        text.push_str(if asks { "\nassistant:" } else { "" });
+        text.push_str(if add_generation_prompt { "\nassistant:" } else { "" });
         return Ok(text);
     };
     // The settings and functions are those of `transformers.PreTrainedTokenizerBase.apply_chat_template`.
@@ -35,7 +35,7 @@ pub fn render(tokenizer: &Tokenizer, messages: &[Message], asks: bool) -> Result
     let template = jinja.template_from_str(template).map_err(refused)?;
     let rendered = template.render(context! {
         messages => Serde(messages),
-        add_generation_prompt => asks,
+        add_generation_prompt,
         bos_token => name(tokenizer.bos()),
         eos_token => name(tokenizer.eos()),
         pad_token => name(tokenizer.pad()),
@@ -58,15 +58,16 @@ mod tests {
         Tokenizer::from_json(&trained.to_json().unwrap(), config.as_deref()).unwrap()
     }
 
-    /// The expected texts are what Python's jinja2 writes, in the sandbox and with the settings of `apply_chat_template`. The templates are
-    /// ours but use what published ones use: methods of Python's strings, loop variables, white space taken out.
+    /// The expected texts are what Python's jinja2 writes, in the sandbox and with the settings of
+    /// `apply_chat_template`. The templates are ours but use what published ones use: methods of Python's strings, loop
+    /// variables, white space taken out.
     #[test]
     fn templates_write_what_jinja_in_python_writes() {
         let im = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m.content.strip() + '<|im_end|>' + '\\n' }}{% endfor %}\
                   {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
         let blocks = "{%- for m in messages %}\n    {%- if loop.first and m.role == 'system' %}\n[{{ m.content | trim | upper }}]\n    \
                       {%- else %}\n<{{ m.role }}> {{ m.content.strip() }}{{ eos_token if loop.last else '' }}\n    {%- endif %}\n{%- endfor %}";
-        for (template, asks, expected) in [
+        for (template, add_generation_prompt, expected) in [
             (
                 im,
                 false,
@@ -79,7 +80,7 @@ mod tests {
             ),
             (blocks, false, "[BE BRIEF.]<user> Is it good?<assistant> Yes.<|end|>"),
         ] {
-            assert_eq!(render(&tokenizer(Some(template)), &talk(), asks).unwrap(), expected);
+            assert_eq!(render(&tokenizer(Some(template)), &talk(), add_generation_prompt).unwrap(), expected);
         }
     }
 

@@ -1,5 +1,5 @@
-//! What a language model looks like: Hugging Face's `config.json`, read and written. A model that would be computed as another one is refused
-//! by name.
+//! The configuration of a language model: reads and writes Hugging Face's `config.json`. A setting that would change
+//! the computation in an unsupported way is refused by name.
 
 use serde_json::{Map, Value, json};
 
@@ -8,20 +8,20 @@ use super::error::ModelError;
 /// A family of architectures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// GPT-2: learnt positions, layer norm, a GELU between two linear maps.
+    /// GPT-2: learnt position embeddings, layer norm, an MLP with GELU.
     Gpt2,
-    /// Llama 2 and 3: rotary positions, RMS norm, grouped-query attention, SwiGLU.
+    /// Llama 2 and 3: rotary position embeddings, RMS norm, grouped-query attention, SwiGLU.
     Llama,
-    /// Llama with a window of attention.
+    /// Llama with sliding-window attention.
     Mistral,
     /// Llama with biases on queries, keys and values.
     Qwen2,
-    /// Llama with normalised queries and keys and heads of a width of their own.
+    /// Llama with normalised queries and keys and a head size of its own.
     Qwen3,
 }
 
 impl Family {
-    /// All of them, with the name of `model_type` and the stem of `architectures`.
+    /// All families, with their `model_type` and the stem of their `architectures`.
     const NAMES: [(Family, &'static str, &'static str); 5] = [
         (Family::Gpt2, "gpt2", "GPT2"),
         (Family::Llama, "llama", "Llama"),
@@ -30,7 +30,7 @@ impl Family {
         (Family::Qwen3, "qwen3", "Qwen3"),
     ];
 
-    /// What people call it.
+    /// Its usual name.
     pub fn label(self) -> &'static str {
         ["GPT-2", "Llama", "Mistral", "Qwen2", "Qwen3"][self as usize]
     }
@@ -44,81 +44,83 @@ impl Family {
 /// How rotary angles depend on the position.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {
-    /// Base of the wavelengths: channel pair i of a head of width w turns by θ^(−2i/w) a position.
+    /// Base of the wavelengths: channel pair i of a head of width w rotates by θ^(−2i/w) radians per position.
     pub theta: f64,
-    /// Llama 3's stretch for long contexts.
+    /// Llama 3's scaling for long contexts.
     pub llama3: Option<Llama3Rope>,
 }
 
-/// Llama 3.1's rotary scaling: slow channels turn `factor` times slower, fast ones as before, those between are blended.
+/// Llama 3.1's rotary scaling: low-frequency channels rotate `factor` times slower, high-frequency ones as before, and
+/// those between are interpolated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Llama3Rope {
-    /// How much slower the slow channels turn.
+    /// How many times slower low-frequency channels rotate.
     pub factor: f64,
-    /// Wavelengths above the old context divided by this are slow.
+    /// Wavelengths above `original_context` divided by this are low-frequency.
     pub low_freq_factor: f64,
-    /// Wavelengths below the old context divided by this are fast.
+    /// Wavelengths below `original_context` divided by this are high-frequency.
     pub high_freq_factor: f64,
-    /// The old context, tokens.
+    /// The context length before scaling, tokens.
     pub original_context: f64,
 }
 
-/// What stands behind the last norm.
+/// What follows the final norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// Logits over the vocabulary: `…ForCausalLM`, `GPT2LMHeadModel`.
     Causal,
-    /// One score, without bias, read at the rightmost real token: `…ForSequenceClassification` with one label.
+    /// One score, without bias, read at the last token that is not padding: `…ForSequenceClassification` with one
+    /// label.
     Score,
 }
 
-/// The shape of a language model.
+/// The configuration of a language model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// Its architecture.
     pub family: Family,
-    /// What stands behind the last norm.
+    /// What follows the final norm.
     pub ending: Ending,
-    /// Tokens in the vocabulary.
+    /// Vocabulary size, tokens.
     pub vocabulary: usize,
-    /// Positions that it can hold.
+    /// Context length, tokens.
     pub context: usize,
     /// Size of a hidden state, d.
     pub width: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub layers: usize,
-    /// Heads of queries.
+    /// Number of query heads.
     pub heads: usize,
-    /// Heads of keys and values; each serves `heads / kv_heads` heads of queries.
+    /// Number of key and value heads; each serves `heads / kv_heads` query heads.
     pub kv_heads: usize,
     /// Size of one head.
     pub head_width: usize,
-    /// Size of the hidden layer between a block's linear maps.
+    /// Size of the MLP's hidden layer.
     pub inner: usize,
     /// The ε of the norms.
     pub norm_eps: f64,
-    /// Whether the embedding is the output map too.
+    /// Whether the head is the embedding (tied weights).
     pub tied: bool,
-    /// Rotary positions; none for GPT-2.
+    /// Rotary position embeddings; none for GPT-2.
     pub rope: Option<Rope>,
     /// Whether queries, keys and values have biases.
     pub qkv_bias: bool,
-    /// Whether the map behind attention has a bias.
+    /// Whether the output projection of attention has a bias.
     pub output_bias: bool,
-    /// Whether the maps of the feed-forward part have biases.
+    /// Whether the linear layers of the MLP have biases.
     pub mlp_bias: bool,
-    /// Tokens that attention looks back on, its own included; none for all.
+    /// Sliding window: number of tokens that a token attends to, itself included; none for all.
     pub window: Option<usize>,
-    /// The token before a text, if there is one.
+    /// The BOS token, if there is one.
     pub bos: Option<u32>,
-    /// The tokens that end a text.
+    /// The EOS tokens.
     pub eos: Vec<u32>,
-    /// The token that fills rows up, if there is one.
+    /// The padding token, if there is one.
     pub pad: Option<u32>,
 }
 
 impl ModelConfig {
-    /// A GPT-2 of this size with a tied head, as one trains from nothing.
+    /// A GPT-2 of this size with a tied head, to train from scratch.
     pub fn gpt2(vocabulary: usize, context: usize, width: usize, layers: usize, heads: usize) -> ModelConfig {
         ModelConfig {
             family: Family::Gpt2,
@@ -148,7 +150,7 @@ impl ModelConfig {
     ///
     /// # Errors
     ///
-    /// Not JSON, a missing number, or a setting under which the model would compute something that is not built here; each names the key.
+    /// Text that is not JSON, a missing number, or a setting that is not supported; the error names the key.
     pub fn from_json(text: &str) -> Result<ModelConfig, ModelError> {
         let value: Value =
             serde_json::from_str(text).map_err(|error| ModelError::Config(format!("it is not JSON: {error}")))?;
@@ -366,7 +368,7 @@ impl Reader<'_> {
     }
 
     fn rope(&self) -> Result<Rope, ModelError> {
-        // transformers 5 keeps both in `rope_parameters`; before, they were `rope_theta` and `rope_scaling`.
+        // transformers 5 has both in `rope_parameters`; earlier versions have `rope_theta` and `rope_scaling`.
         let table =
             ["rope_parameters", "rope_scaling"].iter().find_map(|key| self.0.get(*key).and_then(Value::as_object));
         let empty = Map::new();

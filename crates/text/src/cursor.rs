@@ -1,27 +1,30 @@
-//! Where a trainer is in its data: every example once a pass, in an order of the pass's own, that a resumed run goes on with.
+//! A trainer's position in its data. Every epoch visits each example once, in an order of its own, which a resumed run
+//! continues.
 
 use flipside_core::{Array, Arrays, Stream};
 use flipside_learn::{LearnError, Reader};
 use rand::seq::SliceRandom;
 
-/// A place in endless passes over a data set. It keeps no data and no order: both follow from the stream's state at the start of the pass.
+/// A position in endless epochs over a data set. Neither data nor order is saved: the order follows from the stream's
+/// state at the start of the epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Cursor {
-    /// As it was before the present pass was shuffled.
+    /// The stream's state before the present epoch was shuffled.
     stream: Stream,
-    /// Examples of the present pass that were given out.
+    /// Number of examples of the present epoch that were taken.
     at: usize,
-    /// The present pass's order; empty where it has not been made since the cursor was.
+    /// The present epoch's order; empty until the first call of [`Cursor::take`].
     order: Vec<u32>,
 }
 
 impl Cursor {
-    /// At the start of the first pass.
+    /// A cursor at the start of the first epoch.
     pub fn new(stream: Stream) -> Cursor {
         Cursor { stream, at: 0, order: Vec::new() }
     }
 
-    /// The next `count` places among `of` examples (at least 1). A data set that changed its size starts a new pass.
+    /// The next `count` indices among `of` examples (at least 1). If the data set's size has changed, a new epoch
+    /// starts.
     pub fn take(&mut self, count: usize, of: usize) -> Vec<usize> {
         if self.order.len() != of {
             if !self.order.is_empty() {
@@ -33,7 +36,7 @@ impl Cursor {
         let mut taken = Vec::with_capacity(count);
         while taken.len() < count {
             if self.at == of {
-                // Shuffling moves the stream on to where the next pass begins.
+                // Shuffling advances the stream to the start of the next epoch.
                 shuffled(&mut self.stream, of);
                 self.order = shuffled(&mut self.stream.clone(), of);
                 self.at = 0;
@@ -44,7 +47,7 @@ impl Cursor {
         taken
     }
 
-    /// Adds `name` (u64): the stream's words and the place.
+    /// Adds `name` (u64): the stream's state and the position in the epoch.
     pub fn to_arrays(&self, name: &str, arrays: &mut Arrays) {
         let mut words = self.stream.state().to_vec();
         words.push(self.at as u64);

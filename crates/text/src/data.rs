@@ -1,32 +1,33 @@
-//! What language models are trained on: JSON lines, one object a line, in the forms that the known libraries read, and TL;DR's
-//! published files.
+//! Training data for language models: JSON lines, one object a line, in the formats that TRL and similar libraries
+//! read, and TL;DR's published files.
 //!
 //! | keys | what it is |
 //! |---|---|
-//! | `text` | a text to learn from as it stands |
-//! | `messages` | a conversation to learn from |
-//! | `prompt` | something to answer |
-//! | `prompt`, `completion` | an answer to learn from |
+//! | `text` | a whole text to train on |
+//! | `messages` | a conversation to train on |
+//! | `prompt` | a prompt to answer |
+//! | `prompt`, `completion` | a prompt and an answer to train on |
 //! | `prompt`, `chosen`, `rejected` | two answers, the better one first |
-//! | `chosen`, `rejected` | two texts that begin alike: the common part is the prompt |
-//! | `prompt`, `completion`, `label` | an answer and whether it is a good one |
+//! | `chosen`, `rejected` | two texts with a common beginning, which is the prompt |
+//! | `prompt`, `completion`, `label` | an answer, and whether it is a good one |
 //! | `info`, `summaries`, `choice` | TL;DR: a post and two summaries of it, `choice` the better one's index |
 //! | `post`, `summary` | TL;DR: a post and its author's summary |
 //!
-//! Prompts, completions and the like are texts, or conversations: lists of `{"role", "content"}`. Other keys are left alone. A line that
-//! is none of these is reported with its number; whether the rest goes on is the caller's to say.
+//! The values of `prompt`, `completion`, `chosen` and `rejected` are texts or conversations. A conversation is a list
+//! of objects with `role` and `content`. Other keys are ignored. A line in none of these forms is reported with its
+//! number; the caller decides whether reading continues.
 
 use super::tokenizer::{Tokenizer, TokenizerError};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// One thing said in a conversation.
+/// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Message {
-    /// Who says it: `system`, `user`, `assistant`, …
+    /// Who speaks: `system`, `user`, `assistant`, …
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
@@ -35,65 +36,65 @@ pub struct Message {
 pub enum Words {
     /// Plain text.
     Text(String),
-    /// A conversation, or its end.
+    /// A conversation, or its last messages.
     Messages(Vec<Message>),
 }
 
-/// What one line holds.
+/// The example that one line holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Example {
-    /// Something to learn from as a whole: `text` or `messages`.
+    /// A whole text or conversation to train on: `text` or `messages`.
     Whole(Words),
-    /// Something to answer.
+    /// A prompt to answer.
     Prompt(Words),
-    /// An answer to learn from.
+    /// A prompt and an answer to train on.
     Completion {
-        /// What is answered.
+        /// The prompt.
         prompt: Words,
         /// The answer.
         completion: Words,
     },
-    /// Two answers.
+    /// Two answers to a prompt.
     Preference {
-        /// What is answered; where a line gives none, what both begin with.
+        /// The prompt; if a line gives none, the common beginning of both texts.
         prompt: Words,
         /// The better one, without the prompt.
         chosen: Words,
         /// The worse one, without the prompt.
         rejected: Words,
     },
-    /// An answer and a verdict on it.
+    /// An answer, and whether it is a good one.
     Labelled {
-        /// What is answered.
+        /// The prompt.
         prompt: Words,
         /// The answer.
         completion: Words,
         /// Whether it is a good one.
         good: bool,
     },
-    /// TL;DR: a post and two summaries, or its author's one.
+    /// TL;DR: a post with two summaries, or with its author's own.
     Tldr(Tldr),
 }
 
-/// A post of TL;DR.
+/// A post of the TL;DR data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tldr {
-    /// Where it was posted, without `r/`.
+    /// Its subreddit, without `r/`.
     pub subreddit: String,
     /// Its title.
     pub title: String,
     /// Its text.
     pub post: String,
-    /// Two summaries and the better one's index, or one summary, its author's.
+    /// Two summaries and the better one's index, or the author's own summary.
     pub summaries: Summaries,
-    /// `train`, `valid1`, … where the line says so.
+    /// `train`, `valid1`, …, if the line says so.
     pub split: Option<String>,
 }
 
-/// What is said of a post.
+/// The summaries of a post.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Summaries {
-    /// Its author's.
+    /// The author's own.
     Own(String),
     /// Two, and which of them was chosen: 0 or 1.
     Judged([String; 2], usize),
@@ -105,7 +106,7 @@ pub enum BadLines {
     /// Stop at the first.
     #[default]
     Stop,
-    /// Leave it out, report it, and go on.
+    /// Leave it out, report it and continue.
     Skip,
 }
 
@@ -122,29 +123,29 @@ pub struct BadLine {
 /// Why data could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// A line that is none of the forms.
-    #[error("{0}; mend that line, or go on without it with --skip-bad-lines")]
+    /// A line is in none of the known forms.
+    #[error("{0}; correct that line, or skip it with --skip-bad-lines")]
     Bad(BadLine),
-    /// No line at all, or none that could be read.
+    /// There is no line, or none that could be read.
     #[error(
         "the data holds no example; give a file of JSON lines such as {{\"prompt\": \"…\", \"completion\": \"…\"}}"
     )]
     Empty,
-    /// Examples that do not serve.
+    /// The examples have the wrong form for the task.
     #[error("{found} cannot be used here: {wanted} is needed; give a file of that form")]
     Unfit {
-        /// What the line is.
+        /// The form of the line.
         found: &'static str,
-        /// What the task takes.
+        /// The form that the task takes.
         wanted: &'static str,
     },
-    /// A post whose title alone is too long.
+    /// A post's title alone is too long.
     #[error("a post cannot be cut to {0} tokens because its title is longer; allow longer queries or drop it")]
     TooLong(usize),
-    /// A conversation that the model's template refuses.
+    /// The model's chat template refuses a conversation.
     #[error("the model's chat template refuses a conversation ({0}); change the conversation or the template")]
     Template(String),
-    /// The tokenizer.
+    /// The tokenizer failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
 }
@@ -158,11 +159,11 @@ pub struct Dataset {
     pub bad: Vec<BadLine>,
 }
 
-/// Reads JSON lines. Empty lines are skipped; a byte-order mark at the start is too.
+/// Reads JSON lines. Empty lines and a byte-order mark at the start are skipped.
 ///
 /// # Errors
 ///
-/// The first bad line, unless `on_bad` says to go on; a file without one good line.
+/// The first bad line, unless `on_bad` skips it; a file without any good line.
 pub fn read_lines(text: &str, on_bad: BadLines) -> Result<Dataset, DataError> {
     let mut dataset = Dataset::default();
     for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
@@ -186,7 +187,7 @@ pub fn read_lines(text: &str, on_bad: BadLines) -> Result<Dataset, DataError> {
     }
 }
 
-/// One line, or what is wrong with it.
+/// The example of one line, or what is wrong with the line.
 fn read_line(line: &str) -> Result<Example, String> {
     let value: Value = serde_json::from_str(line).map_err(|error| format!("it is not JSON ({error})"))?;
     let Value::Object(object) = value else { return Err("it is not a JSON object".to_owned()) };
@@ -203,12 +204,12 @@ fn read_line(line: &str) -> Result<Example, String> {
             true => (words(&object, "prompt")?, chosen, rejected),
             false => common_prompt(chosen, rejected)?,
         };
-        alike(&[("prompt", &prompt), ("chosen", &chosen), ("rejected", &rejected)])?;
+        check_same_kind(&[("prompt", &prompt), ("chosen", &chosen), ("rejected", &rejected)])?;
         return Ok(Example::Preference { prompt, chosen, rejected });
     }
     if has("completion") {
         let (prompt, completion) = (words(&object, "prompt")?, words(&object, "completion")?);
-        alike(&[("prompt", &prompt), ("completion", &completion)])?;
+        check_same_kind(&[("prompt", &prompt), ("completion", &completion)])?;
         return match object.get("label") {
             None | Some(Value::Null) => Ok(Example::Completion { prompt, completion }),
             Some(Value::Bool(good)) => Ok(Example::Labelled { prompt, completion, good: *good }),
@@ -243,12 +244,12 @@ fn words(object: &Map<String, Value>, key: &str) -> Result<Words, String> {
         Some(Value::String(text)) => Ok(Words::Text(text.clone())),
         Some(Value::Array(list)) if !list.is_empty() => {
             let message = |entry: &Value| -> Result<Message, String> {
-                let said = |part: &str| {
+                let field = |part: &str| {
                     let text = entry.get(part).and_then(Value::as_str);
                     text.map(str::to_owned)
                         .ok_or_else(|| format!("a message in \"{key}\" has no text under \"{part}\""))
                 };
-                Ok(Message { role: said("role")?, content: said("content")? })
+                Ok(Message { role: field("role")?, content: field("content")? })
             };
             list.iter().map(message).collect::<Result<_, _>>().map(Words::Messages)
         }
@@ -264,8 +265,8 @@ fn words(object: &Map<String, Value>, key: &str) -> Result<Words, String> {
     }
 }
 
-/// All texts, or all conversations.
-fn alike(parts: &[(&str, &Words)]) -> Result<(), String> {
+/// Checks that all parts are texts, or all are conversations.
+fn check_same_kind(parts: &[(&str, &Words)]) -> Result<(), String> {
     let is_text = |words: &Words| matches!(words, Words::Text(_));
     match parts.iter().find(|(_, words)| is_text(words) != is_text(parts[0].1)) {
         None => Ok(()),
@@ -275,8 +276,9 @@ fn alike(parts: &[(&str, &Words)]) -> Result<(), String> {
     }
 }
 
-/// What two texts, or two conversations, both begin with, and the rest of each. The prompt of texts ends before the last space that both
-/// share, so that a leading space belongs to the completion, as byte-level tokens have it.
+/// Splits two texts, or two conversations, into their common beginning, which is the prompt, and the rest of each. If
+/// the common text ends with a space, the space goes to the completions, because byte-level tokens begin with their
+/// space.
 fn common_prompt(chosen: Words, rejected: Words) -> Result<(Words, Words, Words), String> {
     match (chosen, rejected) {
         (Words::Text(a), Words::Text(b)) => {
@@ -302,12 +304,12 @@ fn common_prompt(chosen: Words, rejected: Words) -> Result<(Words, Words, Words)
     }
 }
 
-/// A text under this key of an object.
+/// The value as text; an error if it is not a text.
 fn text_of(value: Option<&Value>, name: &str) -> Result<String, String> {
     value.and_then(Value::as_str).map(str::to_owned).ok_or_else(|| format!("\"{name}\" is not a text"))
 }
 
-/// The comparisons: `info{post, title, subreddit}`, `summaries[2]{text}`, `choice`, `split`.
+/// Reads one of TL;DR's comparisons: `info{post, title, subreddit}`, `summaries[2]{text}`, `choice`, `split`.
 fn tldr_judged(object: &Map<String, Value>) -> Result<Tldr, String> {
     let info = object.get("info").ok_or("\"info\" is missing")?;
     let summaries = object.get("summaries").and_then(Value::as_array).filter(|list| list.len() == 2);
@@ -326,7 +328,7 @@ fn tldr_judged(object: &Map<String, Value>) -> Result<Tldr, String> {
     })
 }
 
-/// The filtered posts: `subreddit`, `title`, `post`, `summary`.
+/// Reads one of TL;DR's filtered posts: `subreddit`, `title`, `post`, `summary`.
 fn tldr_own(object: &Map<String, Value>) -> Result<Tldr, String> {
     Ok(Tldr {
         subreddit: text_of(object.get("subreddit"), "subreddit")?,
@@ -338,7 +340,7 @@ fn tldr_own(object: &Map<String, Value>) -> Result<Tldr, String> {
 }
 
 impl Example {
-    /// All of its text, for training a tokenizer on.
+    /// All of its text, to train a tokenizer on.
     pub fn texts(&self) -> Vec<String> {
         match self {
             Example::Whole(words) | Example::Prompt(words) => vec![words.to_string()],
@@ -360,18 +362,18 @@ impl Example {
 }
 
 impl Tldr {
-    /// The whole prompt, with this much of the post.
+    /// The whole prompt, with this text as the post.
     fn text(&self, post: &str) -> String {
         format!("SUBREDDIT: r/{}\n\nTITLE: {}\n\nPOST: {post}\n\nTL;DR:", self.subreddit, self.title)
     }
 
-    /// The prompt: `SUBREDDIT: r/…`, `TITLE: …`, `POST: …`, `TL;DR:`, with an empty line between and no space at the end. A post that
-    /// makes it longer than `most` tokens is cut at its last newline, and again, until it fits; one without a newline loses its last
-    /// character (the published rule).
+    /// The prompt: `SUBREDDIT: r/…`, `TITLE: …`, `POST: …`, `TL;DR:`, with an empty line between and no space at the
+    /// end. If it is longer than `most` tokens, the post is cut at its last newline, repeatedly, until it fits; a post
+    /// without a newline loses its last character each time (the published rule).
     ///
     /// # Errors
     ///
-    /// A title that alone is too long.
+    /// A title that is too long by itself.
     pub fn query(&self, tokenizer: &Tokenizer, most: usize) -> Result<String, DataError> {
         let mut post = self.post.as_str();
         loop {
@@ -384,20 +386,20 @@ impl Tldr {
         }
     }
 
-    /// A summary as a completion: without spaces around it, and with one before.
+    /// A summary as a completion: trimmed, with one space before it.
     pub fn completion(summary: &str) -> String {
         format!(" {}", summary.trim())
     }
 }
 
-/// The published rules of TL;DR.
+/// The published length limits of TL;DR.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TldrRules {
-    /// Tokens that a query may have.
+    /// The most tokens of a query.
     pub query: usize,
-    /// Tokens that a completion may have, the end among them.
+    /// The most tokens of a completion, EOS included.
     pub completion: usize,
-    /// Tokens that an author's summary must have to be learnt from, without the end.
+    /// The number of tokens, without EOS, that an author's summary must have to be trained on.
     pub summary: RangeInclusive<usize>,
 }
 
@@ -410,29 +412,29 @@ impl Default for TldrRules {
 /// An example in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tokens {
-    /// To be learnt as a whole, the end included.
+    /// A whole text to train on, EOS included.
     Whole(Vec<u32>),
-    /// Something to answer.
+    /// A prompt to answer.
     Prompt(Vec<u32>),
-    /// An answer to learn from, the end included.
+    /// A prompt and an answer to train on, EOS included.
     Completion {
-        /// What is answered.
+        /// The prompt.
         prompt: Vec<u32>,
         /// The answer.
         completion: Vec<u32>,
     },
-    /// Two answers, the end included in each.
+    /// Two answers to a prompt, EOS included in each.
     Preference {
-        /// What is answered.
+        /// The prompt.
         prompt: Vec<u32>,
         /// The better one.
         chosen: Vec<u32>,
         /// The worse one.
         rejected: Vec<u32>,
     },
-    /// An answer, the end included, and a verdict.
+    /// An answer, EOS included, and whether it is a good one.
     Labelled {
-        /// What is answered.
+        /// The prompt.
         prompt: Vec<u32>,
         /// The answer.
         completion: Vec<u32>,
@@ -442,7 +444,7 @@ pub enum Tokens {
 }
 
 impl Tokens {
-    /// What is answered; empty for a whole text.
+    /// The prompt; empty for a whole text.
     pub fn prompt(&self) -> &[u32] {
         match self {
             Tokens::Whole(_) => &[],
@@ -459,17 +461,17 @@ impl Tokens {
 pub struct Encoder<'a> {
     /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// What holds for TL;DR's posts.
+    /// The length limits of TL;DR's posts.
     pub tldr: TldrRules,
 }
 
 impl Encoder<'_> {
-    /// The example in tokens; `None` for a post that TL;DR's filter leaves out. Texts end with the tokenizer's end; a completion and its
-    /// prompt are encoded apart, so that the prompt's tokens are the same whatever follows.
+    /// The example in tokens; `None` for a post that TL;DR's filter leaves out. Texts and completions end with EOS.
+    /// Prompt and completion are encoded separately, so that the prompt's tokens are the same whatever follows.
     ///
     /// # Errors
     ///
-    /// A tokenizer or a chat template that refuses.
+    /// A tokenizer or a chat template that fails.
     pub fn encode(&self, example: &Example) -> Result<Option<Tokens>, DataError> {
         let tokens = match example {
             Example::Whole(words) => Tokens::Whole(self.ended(self.opening(words, false)?)),
@@ -514,10 +516,11 @@ impl Encoder<'_> {
         })
     }
 
-    /// The tokens of words that nothing stands before; `asks` says that an answer follows.
-    fn opening(&self, words: &Words, asks: bool) -> Result<Vec<u32>, DataError> {
+    /// The tokens from the beginning of a text or conversation. With `add_generation_prompt`, an answer follows.
+    fn opening(&self, words: &Words, add_generation_prompt: bool) -> Result<Vec<u32>, DataError> {
         Ok(match words {
-            // What the tokenizer puts before a text belongs here, what it puts behind it does not: an answer may follow.
+            // Special tokens that the tokenizer puts before a text belong here. An EOS that it puts after the text does
+            // not, because an answer may follow.
             Words::Text(text) => {
                 let mut tokens = self.tokenizer.encode(text, true)?;
                 if tokens.last().is_some_and(|&last| Some(last) == self.tokenizer.eos()) && !text.is_empty() {
@@ -528,18 +531,20 @@ impl Encoder<'_> {
                 }
                 tokens
             }
-            Words::Messages(messages) => self.tokenizer.encode(&self.conversation(messages, asks)?, false)?,
+            Words::Messages(messages) => {
+                self.tokenizer.encode(&self.conversation(messages, add_generation_prompt)?, false)?
+            }
         })
     }
 
-    /// The tokens of an answer, with its end.
+    /// The tokens of an answer, with EOS.
     fn answer(&self, prompt: &Words, answer: &Words) -> Result<Vec<u32>, DataError> {
         let text = match (prompt, answer) {
             (Words::Messages(prompt), Words::Messages(answer)) => {
                 let before = self.conversation(prompt, true)?;
                 let whole = self.conversation(&[prompt.as_slice(), answer].concat(), false)?;
                 let rest = whole.strip_prefix(&before).ok_or_else(|| {
-                    DataError::Template("what it writes before an answer changes with the answer".to_owned())
+                    DataError::Template("the text before an answer changes with the answer".to_owned())
                 })?;
                 rest.to_owned()
             }
@@ -549,7 +554,7 @@ impl Encoder<'_> {
         Ok(self.ended(self.tokenizer.encode(&text, false)?))
     }
 
-    /// With the token that ends a text, if there is one and it is not there yet.
+    /// The tokens with EOS at the end, unless the tokenizer has none or it is there already.
     fn ended(&self, mut tokens: Vec<u32>) -> Vec<u32> {
         if let Some(end) = self.tokenizer.eos()
             && tokens.last() != Some(&end)
@@ -559,8 +564,8 @@ impl Encoder<'_> {
         tokens
     }
 
-    fn conversation(&self, messages: &[Message], asks: bool) -> Result<String, DataError> {
-        super::chat::render(self.tokenizer, messages, asks)
+    fn conversation(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, DataError> {
+        super::chat::render(self.tokenizer, messages, add_generation_prompt)
     }
 }
 

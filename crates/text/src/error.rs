@@ -1,25 +1,25 @@
-//! What can be wrong with a model that is read.
+//! Errors in the files of a model or an adapter.
 
-/// Why a model cannot be had.
+/// Why a model or an adapter cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// A `config.json` that says nothing, or something that is not built here.
+    /// The `config.json` cannot be read, or asks for something that is not supported.
     #[error("config.json: {0}.")]
     Config(String),
-    /// A parameter that the configuration asks for.
+    /// A parameter that the configuration requires is missing.
     #[error("The model's weights lack `{0}`; they do not belong to its config.json, or were cut short.")]
     MissingTensor(String),
-    /// A parameter of another size.
-    #[error("The model's `{name}` is {found:?}; its config.json makes it {expected:?}.")]
+    /// A parameter's shape is not the one that the configuration gives.
+    #[error("The model's `{name}` has the shape {found:?}; by its config.json it is {expected:?}.")]
     Shape {
-        /// The parameter.
+        /// The parameter's name.
         name: String,
-        /// Its shape.
+        /// The shape that was found.
         found: Vec<i64>,
-        /// What the configuration makes it.
+        /// The shape that the configuration gives.
         expected: Vec<i64>,
     },
-    /// An adapter that does not fit, or settings that make none.
+    /// The adapter does not fit the model, or its settings are invalid.
     #[error("The adapter cannot be used: {0}.")]
     Adapter(String),
 }

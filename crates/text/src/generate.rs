@@ -1,4 +1,4 @@
-//! Completions, written column by column from a cache of keys and values.
+//! Generates completions token by token, with a KV cache.
 
 use super::model::Transformer;
 use flipside_core::{Seed, Stream};
@@ -10,17 +10,17 @@ use tch::{Device, Kind, Tensor};
 /// How tokens are chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// What divides the logits; 0 takes the likeliest token every time.
+    /// Divides the logits; 0 is greedy decoding.
     pub temperature: f64,
-    /// Only so many of the likeliest tokens are drawn from; 0 for all.
+    /// Only this many of the likeliest tokens are sampled from; 0 for all.
     pub top_k: usize,
-    /// Only the likeliest tokens that together have this probability are drawn from; 1 for all.
+    /// Only the likeliest tokens are sampled from, as few as reach this total probability; 1 for all.
     pub top_p: f64,
-    /// Tokens after which a completion is cut that has not ended.
+    /// Number of tokens after which an unfinished completion is truncated.
     pub max_new_tokens: usize,
     /// The tokens that end a completion.
     pub stop: Vec<u32>,
-    /// Decides every draw. A row's draws depend on it and on the row's number alone, not on the rows beside it.
+    /// Seeds the sampling. A row's random numbers depend only on the seed and the row's index, not on the other rows.
     pub seed: u64,
 }
 
@@ -30,19 +30,20 @@ impl Default for Sampling {
     }
 }
 
-/// What follows a prompt.
+/// A generated completion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Completion {
-    /// Its tokens, the one that ended it included.
+    /// Its tokens, including the stop token.
     pub tokens: Vec<u32>,
-    /// Each token's log-probability among all tokens, at the sampling temperature (1 where that is 0), nats.
+    /// Each token's log-probability under the full distribution at the sampling temperature (at 1 if that is 0), nats.
     pub log_probs: Vec<f32>,
-    /// Whether a stop token ended it, rather than being cut.
+    /// Whether a stop token ended it; false if it was truncated.
     pub stopped: bool,
 }
 
-/// Writes one completion a prompt. After every token `on_token` is told its row and the token; where it says `false`, everything stops and what
-/// there is comes back. Every prompt must have a token. Without `adapters` the base model writes.
+/// Generates one completion for each prompt. Every prompt must have at least one token. After every token, `on_token`
+/// is called with its row and the token; if it returns `false`, the completions so far are returned. Without `adapters`
+/// the base model generates.
 pub fn generate(
     model: &Transformer,
     prompts: &[&[u32]],
@@ -70,7 +71,7 @@ fn write(
         (0..rows).map(|row| Seed(sampling.seed).stream(&format!("completion {row}"))).collect();
     let mut cache = model.cache(rows, width + sampling.max_new_tokens);
     let (mut ids, mut mask) = left_padded(prompts, width, model.device());
-    let mut _alone = None;
+    let mut _one_thread = None;
     loop {
         let last = model.hidden_from(&ids, &mask, ids.size()[1] - 1, Some(&mut cache), adapters).squeeze_dim(1);
         let mut logits = model.logits_to_write(&last);
@@ -95,14 +96,15 @@ fn write(
         if longest >= sampling.max_new_tokens || real.iter().all(|&real| real == 0) {
             return completions;
         }
-        // What is left to libtorch is small: its threads would wait for it on the cores that the maps are computed on.
-        _alone.get_or_insert_with(OneThread::new);
+        // Only small operations are left to libtorch. Its threads would wait for them on the cores that compute the
+        // linear layers.
+        _one_thread.get_or_insert_with(OneThread::new);
         let column = |numbers: &[i64]| Tensor::from_slice(numbers).unsqueeze(1).to_device(model.device());
         (ids, mask) = (column(&next), column(&real));
     }
 }
 
-/// Prompts in the columns of a batch, padding before them: ids and mask, `[B, width]` (i64).
+/// Prompts, padded on the left: ids and mask, `[B, width]` (i64).
 fn left_padded(prompts: &[&[u32]], width: usize, device: Device) -> (Tensor, Tensor) {
     let (mut ids, mut mask) = (vec![0_i64; prompts.len() * width], vec![0_i64; prompts.len() * width]);
     for (row, prompt) in prompts.iter().enumerate() {
@@ -117,12 +119,12 @@ fn left_padded(prompts: &[&[u32]], width: usize, device: Device) -> (Tensor, Ten
     (tensor(&ids), tensor(&mask))
 }
 
-/// A token and its log-probability among all. The logits are scratch.
+/// Chooses a token; returns it with its log-probability under the full distribution. The logits are overwritten.
 fn choose(logits: &mut [f32], sampling: &Sampling, stream: &mut Stream) -> (u32, f32) {
     let greedy = sampling.temperature == 0.0;
     if !greedy && sampling.temperature != 1.0 {
-        let cold = (1.0 / sampling.temperature) as f32;
-        logits.iter_mut().for_each(|logit| *logit *= cold);
+        let inverse_temperature = (1.0 / sampling.temperature) as f32;
+        logits.iter_mut().for_each(|logit| *logit *= inverse_temperature);
     }
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let likeliest = logits.iter().position(|&logit| logit == top).unwrap_or(0);
@@ -136,10 +138,11 @@ fn choose(logits: &mut [f32], sampling: &Sampling, stream: &mut Stream) -> (u32,
     (token as u32, (f64::from(weights[token]).ln() - total.ln()) as f32)
 }
 
-/// The token at this point, from 0 to 1, of the cumulative distribution that weights make, whose sum is `total`.
+/// The token at `point` (0 to 1) of the cumulative distribution of `weights`, after top-k and top-p. `total` is the sum
+/// of the weights.
 fn draw(weights: &[f32], total: f64, sampling: &Sampling, point: f64) -> usize {
     let weight = |i: usize| f64::from(weights[i]);
-    let cut = |candidates: &mut dyn Iterator<Item = usize>, total: f64| {
+    let pick = |candidates: &mut dyn Iterator<Item = usize>, total: f64| {
         let (mut rest, mut last) = (point * total, 0);
         for i in candidates {
             last = i;
@@ -150,28 +153,28 @@ fn draw(weights: &[f32], total: f64, sampling: &Sampling, point: f64) -> usize {
         }
         last
     };
-    let (some, most) = (sampling.top_k > 0 && sampling.top_k < weights.len(), sampling.top_p < 1.0);
-    if !some && !most {
-        return cut(&mut (0..weights.len()), total);
+    let (use_top_k, use_top_p) = (sampling.top_k > 0 && sampling.top_k < weights.len(), sampling.top_p < 1.0);
+    if !use_top_k && !use_top_p {
+        return pick(&mut (0..weights.len()), total);
     }
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_unstable_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
-    if some {
+    if use_top_k {
         order.truncate(sampling.top_k);
     }
-    let mut kept: f64 = order.iter().map(|&i| weight(i)).sum();
-    if most {
-        // The fewest tokens that reach the probability; one at least.
+    let mut remaining: f64 = order.iter().map(|&i| weight(i)).sum();
+    if use_top_p {
+        // The fewest tokens that reach the probability, at least one.
         let (mut sum, mut count) = (0.0, 0);
         for &i in &order {
             sum += weight(i);
             count += 1;
-            if sum >= sampling.top_p * kept {
+            if sum >= sampling.top_p * remaining {
                 break;
             }
         }
         order.truncate(count);
-        kept = sum;
+        remaining = sum;
     }
-    cut(&mut order.into_iter(), kept)
+    pick(&mut order.into_iter(), remaining)
 }

@@ -1,13 +1,15 @@
-//! A small grammar that writes short reviews of everyday things, with a gold score that is known exactly. It stands where a data set
-//! would: nothing is downloaded, nothing is copied, and whatever is learnt from it can be checked.
+//! A small grammar that writes short reviews of everyday things, with a gold score that is known exactly. It replaces a
+//! data set: nothing is downloaded, nothing is copied, and whatever is learnt from it can be checked.
 //!
-//! A review answers a prompt such as `Review of the blue kettle:`. Each of its sentences says of one part how good it is, from −2
-//! (dreadful) to 2 (splendid), and the last one is a verdict on the whole:
+//! A review answers a prompt such as `Review of the blue kettle:`. Each sentence rates one part, from −2 (dreadful) to
+//! 2 (splendid), and the last one is a verdict on the whole:
 //!
-//! > Review of the blue kettle: The spout pours without a drop spilt. The handle is a little clumsy, though. I am glad that I bought it.
+//! > Review of the blue kettle: The spout pours without a drop spilt. The handle is a little clumsy, though. I am glad
+//! > that I bought it.
 //!
-//! A mood runs through a review, and the verdict sums it up, so that a model that reads it well has to follow how good the thing is. The
-//! supervised set has reviews of every mood: what is liked better is for judgements to teach. [`score`] judges any text, whoever wrote it.
+//! The sentences of a review share a mood, and the verdict sums them up, so a good model has to keep track of how good
+//! the thing is. The supervised set has reviews of every mood; which of them are better is left to the judgements.
+//! [`score`] scores any text, whoever wrote it.
 
 use flipside_core::Stream;
 use rand::RngExt;
@@ -52,11 +54,11 @@ const THINGS: &[Thing] = &[
     thing("toolbox", &["lid", "handle", "drawer", "hinge", "size"]),
 ];
 
-/// What a thing can look like.
+/// Adjectives of a thing.
 const LOOKS: &[&str] =
     &["blue", "red", "green", "grey", "small", "large", "old", "new", "folding", "plain", "light", "striped"];
 
-/// What is said of one part alone, from −2 to 2.
+/// Phrases for one part only, rated −2 to 2.
 const PARTS: &[(&str, [&str; 5])] = &[
     ("lid", ["came off on the first day", "rattles a little", "closes", "closes well", "closes with a soft click"]),
     ("spout", ["leaks all over the table", "drips now and then", "pours", "pours well", "pours without a drop spilt"]),
@@ -167,7 +169,7 @@ const PARTS: &[(&str, [&str; 5])] = &[
     ("size", ["is a cruel joke", "is a little small", "is as it says", "is just right", "could not be better"]),
 ];
 
-/// What can be said of any part, one thing (`is`) or several (`are`), from −2 to 2.
+/// Phrases for any part, rated −2 to 2. `{be}` stands for `is` or `are`.
 const ANY: [[&str; 3]; 5] = [
     ["{be} a disaster", "{be} the worst that I have seen", "{be} beyond repair"],
     ["could be better", "{be} a little clumsy", "{be} not quite right"],
@@ -176,7 +178,7 @@ const ANY: [[&str; 3]; 5] = [
     ["{be} a delight", "{be} the best that I have seen", "{be} simply perfect"],
 ];
 
-/// The verdict on the whole, from −2 to 2.
+/// Verdicts on the whole, rated −2 to 2.
 const VERDICTS: [[&str; 3]; 5] = [
     ["I want my money back.", "Do not buy it.", "It went straight into the bin."],
     ["I would not buy it again.", "I had hoped for more.", "There are better ones."],
@@ -188,26 +190,26 @@ const VERDICTS: [[&str; 3]; 5] = [
 /// Words that may stand before a sentence.
 const OPENERS: &[&str] = &["I must say that", "To be fair,", "So far", "My friends say that"];
 
-/// Parts of which one says "are".
+/// Parts in the plural, which take "are".
 const PLURALS: &[&str] = &["straps", "pockets", "sleeves", "poles", "legs", "brakes"];
 
-/// What a sentence that means nothing here counts: as the worst.
+/// The value of a sentence that means nothing here: the worst.
 const NONSENSE: f64 = -2.0;
 
-/// What a sentence counts that says of a part what was said already, and a second verdict.
+/// The value of a sentence about a part that was rated before, and of a second verdict.
 const AGAIN: f64 = -1.0;
 
-/// What is taken from a review without a verdict at its end.
+/// The penalty of a review that does not end with a verdict.
 const NO_VERDICT: f64 = 1.0;
 
-/// A review with what it answers.
+/// A review with its prompt and its score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Review {
-    /// `Review of the blue kettle:`
+    /// For example `Review of the blue kettle:`.
     pub prompt: String,
     /// The sentences, each after a space.
     pub completion: String,
-    /// [`score`] of it.
+    /// The gold score, by [`score`].
     pub score: f64,
 }
 
@@ -217,13 +219,13 @@ pub fn prompt(stream: &mut Stream) -> String {
     format!("Review of the {look} {}:", thing.name)
 }
 
-/// Every prompt there is, in a fixed order.
+/// All prompts, in a fixed order.
 pub fn prompts() -> Vec<String> {
     let all = THINGS.iter().flat_map(|thing| LOOKS.iter().map(move |look| (look, thing.name)));
     all.map(|(look, name)| format!("Review of the {look} {name}:")).collect()
 }
 
-/// A review of the supervised set.
+/// Draws a review of the supervised set.
 pub fn review(stream: &mut Stream) -> Review {
     let (look, thing) = subject(stream);
     let prompt = format!("Review of the {look} {}:", thing.name);
@@ -232,7 +234,7 @@ pub fn review(stream: &mut Stream) -> Review {
     Review { prompt, completion, score }
 }
 
-/// Another review in answer to a prompt of this grammar. A prompt of other words is answered by a review of any thing.
+/// Draws another review for a prompt of this grammar. Any other prompt gets a review of a random thing.
 pub fn answer(prompt: &str, stream: &mut Stream) -> Review {
     let known = subject_of(prompt);
     let thing = known.unwrap_or_else(|| subject(stream).1);
@@ -240,8 +242,8 @@ pub fn answer(prompt: &str, stream: &mut Stream) -> Review {
     Review { prompt: prompt.to_owned(), score: score(prompt, &completion), completion }
 }
 
-/// A text for a base model to learn the language from: opinions under headings that the supervised set does not use, and plain
-/// descriptions from a catalogue.
+/// Draws a text to train a base model on: opinions under headings that the supervised set does not use, and plain
+/// descriptions as in a catalogue.
 pub fn document(stream: &mut Stream) -> String {
     let (look, thing) = subject(stream);
     let name = thing.name;
@@ -266,9 +268,9 @@ pub fn document(stream: &mut Stream) -> String {
     }
 }
 
-/// The gold score of a completion of this prompt, −3 to 2: the mean over its sentences of how good they say the thing is, less one
-/// where no verdict ends it. A sentence that the grammar does not know, or about a part that this thing has not, counts −2; one about a
-/// part that was spoken of before −1. An empty completion has −3.
+/// The gold score of a completion of this prompt, −3 to 2: the mean rating of its sentences, minus 1 if it does not end
+/// with a verdict. A sentence that the grammar does not know, or about a part that the thing does not have, counts −2.
+/// A sentence about a part that was rated before, or a second verdict, counts −1. An empty completion has −3.
 pub fn score(prompt: &str, completion: &str) -> f64 {
     let parts = subject_of(prompt).map_or(&[][..], |thing| thing.parts);
     let mut spoken: Vec<&str> = Vec::new();
@@ -290,8 +292,8 @@ pub fn score(prompt: &str, completion: &str) -> f64 {
     mean - if verdict_last { 0.0 } else { NO_VERDICT }
 }
 
-/// What a sentence says: of which part (`None`: a verdict on the whole), and how good it is, −2 to 2. `None` for what the grammar never
-/// writes.
+/// The part that a sentence rates (`None` for a verdict on the whole) and its rating, −2 to 2. `None` for a sentence
+/// that the grammar never writes.
 pub fn meaning(sentence: &str) -> Option<(Option<&'static str>, i32)> {
     static VERDICT: LazyLock<HashMap<&str, i32>> = LazyLock::new(|| graded(&VERDICTS).collect());
     static CLAIM: LazyLock<HashMap<String, (&str, i32)>> = LazyLock::new(|| {
@@ -318,7 +320,7 @@ pub fn meaning(sentence: &str) -> Option<(Option<&'static str>, i32)> {
     CLAIM.get(claim).map(|&(part, level)| (Some(part), level))
 }
 
-/// The words with their level.
+/// The phrases with their ratings.
 fn graded<const N: usize>(words: &'static [[&'static str; N]; 5]) -> impl Iterator<Item = (&'static str, i32)> {
     words.iter().zip(-2..).flat_map(|(same, level)| same.iter().map(move |&words| (words, level)))
 }
@@ -345,7 +347,7 @@ fn pick<'a>(from: &[&'a str], stream: &mut Stream) -> &'a str {
     from[stream.random_range(0..from.len())]
 }
 
-/// A level from −2 to 2, each as likely.
+/// A rating from −2 to 2, drawn uniformly.
 fn level(stream: &mut Stream) -> i32 {
     stream.random_range(-2..=2)
 }
@@ -362,7 +364,7 @@ fn some_parts(thing: &Thing, stream: &mut Stream) -> Vec<&'static str> {
     parts
 }
 
-/// "a lid, a spout and two handles", without the articles that parts differ in.
+/// The parts as an English list without articles, such as "lid, spout and handle".
 fn listing(parts: &[&str]) -> String {
     match parts {
         [one] => (*one).to_owned(),
@@ -385,7 +387,7 @@ fn sentences(thing: &Thing, stream: &mut Stream) -> String {
             _ => 0,
         };
         let level = (mood + swing).clamp(-2, 2);
-        // "Though" where the tone turns.
+        // "Though" where a good rating follows a bad one, or the other way round.
         let turns = levels.last().is_some_and(|&before| before * level < 0);
         text.push(' ');
         text.push_str(&sentence(part, level, if turns { ", though" } else { "" }, stream));
@@ -427,7 +429,7 @@ mod tests {
         for (part, own) in PARTS {
             let own = own.iter().enumerate().map(|(grade, words)| ((*words).to_owned(), grade as i32 - 2));
             let any = graded(&ANY).map(|(words, level)| (conjugated(words, part), level));
-            // What is said of any part may be a part's own words too, of the same grade.
+            // A phrase for any part may be one of the part's own, too, if the rating is the same.
             for (words, level) in own.chain(any) {
                 let before = seen.insert(format!("{part} {words}"), level);
                 assert!(before.is_none_or(|before| before == level), "{part} {words}");
@@ -456,7 +458,7 @@ mod tests {
             // No verdict at the end: one less.
             (" The lid closes well. The spout pours well.", 0.0),
             (" I love it. The lid closes with a soft click.", 1.0),
-            // A kettle has no wheels, nor has it a seat.
+            // A kettle has neither wheels nor a seat.
             (" The wheels are a delight. I love it.", 0.0),
             (" The seat is a delight. I love it.", 0.0),
             // Saying it twice does not help.
@@ -486,12 +488,12 @@ mod tests {
             let (verdict, parts) = sentences.split_last().unwrap();
             let levels: Vec<i32> = parts.iter().map(|part| part.unwrap().1).collect();
             let mean = levels.iter().sum::<i32>() as f64 / levels.len() as f64;
-            // The verdict is fair, and the score is the mean of all that is said.
+            // The verdict is the rounded mean of the ratings of parts, and the score is the mean of all ratings.
             assert_eq!(*verdict, Some((None, mean.round() as i32)), "{}", review.completion);
             let all = (f64::from(levels.iter().sum::<i32>()) + mean.round()) / (levels.len() + 1) as f64;
             assert!((all - review.score).abs() < 1e-12);
         }
-        // Every mood, and enough of them that few reviews are alike.
+        // All moods occur, and few reviews are the same.
         let mean = reviews.iter().map(|review| review.score).sum::<f64>() / 5_000.0;
         assert!(mean.abs() < 0.1, "{mean}");
         let spread = reviews.iter().filter(|review| review.score.abs() > 1.0).count();
@@ -500,7 +502,7 @@ mod tests {
         assert!(distinct.len() > 4_500, "{}", distinct.len());
         assert_eq!(prompts().len(), THINGS.len() * LOOKS.len());
         assert!(prompts().contains(&reviews[0].prompt));
-        // Other answers to a prompt speak of the same thing.
+        // Other answers to a prompt are about the same thing.
         for review in reviews.iter().take(300) {
             let other = answer(&review.prompt, &mut stream);
             assert_eq!(other.prompt, review.prompt);

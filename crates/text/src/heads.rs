@@ -1,4 +1,4 @@
-//! Scalar heads on hidden states: values and rewards.
+//! Scalar heads on hidden states, for values and rewards.
 
 use flipside_core::{Array, Arrays, Stream};
 use flipside_learn::{LearnError, Reader};
@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::causal::numbers;
 
-/// A linear map of hidden states to one number each, in f32 whatever the model's precision.
+/// A linear layer from a hidden state to one number, in f32 whatever the model's precision.
 #[derive(Debug)]
 pub struct ScalarHead {
     /// `[1, d]`.
@@ -17,12 +17,13 @@ pub struct ScalarHead {
 }
 
 impl ScalarHead {
-    /// Zero everywhere: how a critic starts that knows nothing.
+    /// All zeros: the initialisation of a critic without prior knowledge.
     pub fn zero(width: usize, device: Device) -> ScalarHead {
         ScalarHead::of(&vec![0.0; width], 0.0, device)
     }
 
-    /// Weights from N(0, 1/(d + 1)), whose standard deviation is 1/√(d + 1), and a bias of 0: how a reward model starts (Stiennon et al. 2020).
+    /// Weights from N(0, 1/(d + 1)), whose standard deviation is 1/√(d + 1), and a bias of 0: the initialisation of a
+    /// reward model (Stiennon et al. 2020).
     pub fn random(width: usize, device: Device, stream: &mut Stream) -> ScalarHead {
         let scale = 1.0 / (width as f32 + 1.0).sqrt();
         let weight: Vec<f32> = (0..width)
@@ -34,7 +35,7 @@ impl ScalarHead {
         ScalarHead::of(&weight, 0.0, device)
     }
 
-    /// A head of these numbers.
+    /// A head with this weight and bias.
     pub fn of(weight: &[f32], bias: f32, device: Device) -> ScalarHead {
         let leaf = |tensor: Tensor| tensor.to_device(device).set_requires_grad(true);
         ScalarHead {
@@ -43,7 +44,7 @@ impl ScalarHead {
         }
     }
 
-    /// A head of the same numbers that shares no memory with this one.
+    /// A copy that shares no memory with this one.
     pub fn copy(&self) -> ScalarHead {
         ScalarHead::of(&numbers(&self.weight), numbers(&self.bias)[0], self.weight.device())
     }
@@ -53,17 +54,17 @@ impl ScalarHead {
         hidden.to_kind(Kind::Float).linear(&self.weight, Some(&self.bias)).squeeze_dim(-1)
     }
 
-    /// The weights, one a hidden number.
+    /// The weights, `[d]`.
     pub fn weight(&self) -> Vec<f32> {
         numbers(&self.weight)
     }
 
-    /// What is added to every number.
+    /// The bias.
     pub fn bias(&self) -> f64 {
         f64::from(numbers(&self.bias)[0])
     }
 
-    /// The leaves, by name.
+    /// The trainable tensors, by name.
     pub fn trainable(&self) -> [(String, Tensor); 2] {
         [("head.weight".to_owned(), self.weight.shallow_clone()), ("head.bias".to_owned(), self.bias.shallow_clone())]
     }

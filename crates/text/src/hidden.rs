@@ -1,8 +1,9 @@
-//! The hidden states that a loss is made of, and the gradients of what they were computed from.
+//! Hidden states for a loss, and the gradients of the parameters behind them, with or without gradient checkpointing.
 //!
-//! A model that is to take little memory computes its blocks without keeping what their gradients need. Only the input of each stays, and once
-//! the gradient of the loss on a block's output is known, the block is computed once more, with what its gradients need, and let go (Chen
-//! et al. 2016, "Training deep nets with sublinear memory cost"). The gradients are the same; a pass costs a third more.
+//! With gradient checkpointing, the forward pass stores only the input of each block. Once the gradient of the loss
+//! with respect to a block's output is known, the block is computed again, with everything that its gradients need,
+//! differentiated and freed (Chen et al. 2016, "Training deep nets with sublinear memory cost"). The gradients are the
+//! same; a pass costs a third more.
 
 use flipside_learn::LearnError;
 use tch::{Kind, Tensor};
@@ -11,27 +12,28 @@ use tch::{Kind, Tensor};
 pub struct Hidden<'a> {
     /// `[B, T - from, d]`.
     states: Tensor,
-    /// What they were computed by, first to last; none where autograd has kept everything.
+    /// The checkpointed parts of the model that computed them, first to last; empty if autograd stored everything.
     pieces: Vec<Piece<'a>>,
 }
 
-/// A part of the model, from what the part before it gave.
+/// A checkpointed part of the model.
 pub(super) struct Piece<'a> {
-    /// What it was given; `None` for the first, which begins from token ids.
+    /// Its input, which is the output of the part before; `None` for the first part, which starts from token ids.
     input: Option<Tensor>,
     compute: Box<Compute<'a>>,
 }
 
-/// Computes a piece's output from its input, which the first piece does without.
+/// Computes a part's output from its input; the first part has no input.
 pub(super) type Compute<'a> = dyn Fn(Option<&Tensor>) -> Tensor + 'a;
 
 impl<'a> Hidden<'a> {
-    /// States that autograd knows the way back from.
+    /// States with a complete autograd graph.
     pub fn whole(states: Tensor) -> Hidden<'a> {
         Hidden { states, pieces: Vec::new() }
     }
 
-    /// The states that these parts give one after the other, each of which can be trained. Nothing but their inputs is kept.
+    /// Runs these parts one after the other with gradient checkpointing: only their inputs are stored. Every part must
+    /// have trainable parameters.
     pub(super) fn in_pieces(parts: impl Iterator<Item = Box<Compute<'a>>>) -> Hidden<'a> {
         let mut pieces = Vec::new();
         let mut input: Option<Tensor> = None;
@@ -48,8 +50,9 @@ impl<'a> Hidden<'a> {
         &self.states
     }
 
-    /// Hands `add` the gradients of a loss of these states on the parameters, in their order; several times where the states came in pieces,
-    /// and then their sum counts. An undefined one had no part.
+    /// Passes `add` the gradients of a loss of these states with respect to `parameters`, in their order. With
+    /// checkpointing, `add` is called several times, and the gradient is the sum of all calls. An undefined tensor
+    /// means that a parameter had no part in that call.
     pub fn gradients(
         &self,
         loss: &Tensor,
@@ -67,7 +70,7 @@ impl<'a> Hidden<'a> {
         for piece in self.pieces.iter().rev() {
             let Some(gradient) = of_output.take().filter(Tensor::defined) else { break };
             let input = piece.input.as_ref().map(|input| input.detach().set_requires_grad(true));
-            // The gradient of Σ output · g with a constant g is g times that of the output.
+            // The gradient of Σ output · g, with a constant g, is the vector-Jacobian product of the output with g.
             let product = ((piece.compute)(input.as_ref()) * gradient).sum(Kind::Float);
             let mut gradients = back(&product, input.as_ref())?;
             of_output = if input.is_some() { gradients.pop() } else { None };

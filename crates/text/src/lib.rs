@@ -1,9 +1,10 @@
-//! The same training loop with completions for clips: language models that are taught by comparing what they wrote.
+//! RLHF for language models: the same loop as for robots, with completions instead of clips.
 //!
-//! [`Supervised`] teaches a model to continue texts, [`TextReward`] turns judgements of pairs into a reward, and [`TextPpo`] follows the reward
-//! without leaving the reference far behind. Each is stepwise: whoever calls owns the loop, is told the [`Progress`] within a call and may
-//! stop it, and can save the whole state between calls as named arrays. The likelihood, GAE, the clipped losses, Adam and the KL control
-//! are those of `preference` and `learn`, which robots use too.
+//! [`Supervised`] fine-tunes a model on texts, [`TextReward`] fits a reward model to judgements of pairs, and
+//! [`TextPpo`] optimises a policy for that reward under a KL penalty to the reference. Each trainer works step by step:
+//! the caller owns the loop, receives the [`Progress`] within a call, may cancel it, and can save the whole state
+//! between calls as named arrays. The preference likelihood, GAE, the clipped losses, Adam and the KL controller come
+//! from [`flipside_learn`], which robots use too.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 

@@ -1,4 +1,4 @@
-//! Low-rank adapters (Hu et al. 2021) on a model's linear maps: what is trained where the base stays as it is.
+//! LoRA adapters (Hu et al. 2021) on a model's linear layers. They are trained while the base stays frozen.
 
 use super::error::ModelError;
 use super::model::{Lora, Tensors, Transformer};
@@ -9,12 +9,12 @@ use tch::{Kind, Tensor};
 pub use flipside_core::settings::LoraSettings;
 
 impl Transformer {
-    /// Puts a new adapter on each target; the model's outputs stay as they are, bit for bit, till it is trained. A is uniform within
-    /// ±1/√input (Kaiming's bound for a slope of √5), B is zero.
+    /// Attaches a new adapter to each target. The model's outputs stay the same, bit for bit, until it is trained: A is
+    /// uniform within ±1/√input (Kaiming's bound for a slope of √5), B is zero.
     ///
     /// # Errors
     ///
-    /// A rank of 0, or a target that no map of this model has.
+    /// A rank of 0, or a target that none of the model's linear layers has as its name.
     pub fn attach(&mut self, settings: &LoraSettings, stream: &mut Stream) -> Result<(), ModelError> {
         if settings.rank == 0 {
             return Err(ModelError::Adapter("its rank is 0".into()));
@@ -27,7 +27,9 @@ impl Transformer {
                 known.sort();
                 known.dedup();
                 let known = known.join(", ");
-                return Err(ModelError::Adapter(format!("the model has no map `{target}`; expected some of {known}")));
+                return Err(ModelError::Adapter(format!(
+                    "the model has no module `{target}`; expected some of {known}"
+                )));
             }
         }
         for linear in self.linears_mut() {
@@ -49,13 +51,13 @@ impl Transformer {
         Ok(())
     }
 
-    /// Takes the adapters off and leaves the base model, bit for bit what it was before they were put on.
+    /// Removes the adapters and leaves the base model, bit for bit as it was before they were attached.
     pub fn take_off(&mut self) {
         self.linears_mut().into_iter().for_each(|linear| linear.lora = None);
         self.adapter = None;
     }
 
-    /// How the adapters were made or read, where there are any.
+    /// The adapters' settings, if there are adapters.
     pub fn adapter(&self) -> Option<&LoraSettings> {
         self.adapter.as_ref()
     }
@@ -72,8 +74,9 @@ impl Transformer {
         all
     }
 
-    /// What is trained, by name, always in the same order: the adapters where there are any, else every parameter, without what
-    /// [`Transformer::freeze`] left out. They are leaves that require gradients from now on, and nothing else of the model does.
+    /// The trained tensors by name, always in the same order: the adapters if there are any, else every parameter. What
+    /// [`Transformer::freeze`] froze is left out. From now on these are leaves that require gradients, and no other
+    /// tensor of the model does.
     pub fn trainable(&self) -> Vec<(String, Tensor)> {
         let (base, adapters) = (self.tensors(), self.adapter_tensors());
         let adapted = !adapters.is_empty();
@@ -86,8 +89,8 @@ impl Transformer {
         .collect()
     }
 
-    /// A model with the adapters' products added to the weights, and without adapters. It shares the parameters that no adapter touches; this
-    /// model keeps its base and adapters, so that nothing has to be subtracted to come back.
+    /// A model without adapters, whose weights have the adapters' products added. It shares the parameters that no
+    /// adapter changes. This model keeps its base and its adapters, so unmerging needs no subtraction.
     pub fn merged(&self) -> Transformer {
         let mut merged = self.clone();
         merged.adapter = None;

@@ -1,7 +1,8 @@
 //! The transformer: GPT-2 and the Llama family, from token ids to hidden states and logits.
 //!
-//! Parameters carry Hugging Face's names and layouts, so that what is loaded, trained and saved is one set of tensors. Dropout is off
-//! but for adapters that learn with it. In bf16, weights and activations are bf16; norms, softmax and the logits that are returned are computed in f32.
+//! Parameters have Hugging Face's names and layouts, so that the same tensors are loaded, trained and saved. There is
+//! no dropout, except in adapters that train with it. In bf16, weights and activations are bf16; norms, softmax and the
+//! returned logits are computed in f32.
 
 mod attention;
 mod linear;
@@ -29,7 +30,7 @@ pub use linear::Lora;
 /// Named tensors, by Hugging Face's names.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// The kind of tensors that hold numbers of this precision.
+/// The dtype of this precision.
 fn kind_of(precision: Precision) -> Kind {
     match precision {
         Precision::F32 => Kind::Float,
@@ -49,17 +50,17 @@ pub struct Transformer {
     positions: Option<Tensor>,
     blocks: Vec<Block>,
     norm: Norm,
-    /// `[vocabulary, d]`; the embedding's own tensor where the two are tied.
+    /// `[vocabulary, d]`; if tied, the embedding's own tensor.
     head: Tensor,
-    /// Blocks from the embedding on that are not trained, the embedding with them; 0 leaves the embedding to be trained too.
+    /// How many of the first blocks are frozen, together with the embedding; 0 freezes nothing.
     frozen: usize,
-    /// How the adapters were made, where there are any.
+    /// The adapters' settings, if there are adapters.
     pub(super) adapter: Option<LoraSettings>,
-    /// Whether a loss has a block computed again rather than kept.
+    /// Gradient checkpointing: whether the backward pass recomputes blocks instead of storing their activations.
     checkpointing: bool,
 }
 
-/// Attention and a feed-forward part, each behind a norm and beside a residual.
+/// Attention and MLP, each with a norm before it and a residual connection around both.
 #[derive(Debug)]
 struct Block {
     before_attention: Norm,
@@ -70,16 +71,16 @@ struct Block {
 
 #[derive(Debug)]
 enum Mlp {
-    /// GPT-2: out(gelu(in(x))), the GELU by its tanh approximation.
+    /// GPT-2: out(gelu(in(x))), with the tanh approximation of GELU.
     Gelu { input: Linear, output: Linear },
     /// SwiGLU: down(silu(gate(x)) · up(x)).
     Gated { gate: Linear, up: Linear, down: Linear },
 }
 
-/// What all blocks share in a pass.
+/// What all blocks share in a forward pass.
 struct Batch {
     columns: Columns,
-    /// None where positions are learnt.
+    /// `None` if position embeddings are learnt.
     angles: Option<Angles>,
 }
 
@@ -93,7 +94,7 @@ impl Mlp {
         }
     }
 
-    /// The same for a few rows on the CPU.
+    /// [`Mlp::forward`] for a decode batch on the CPU.
     fn write(&self, x: &DecodeBatch, adapters: bool) -> Option<DecodeBatch> {
         match self {
             Mlp::Gelu { input, output } => {
@@ -119,8 +120,8 @@ impl Mlp {
 }
 
 impl Transformer {
-    /// A model with random weights, as its family starts: N(0, 0.02²), GPT-2's maps into the residual stream divided by √(2 layers), biases 0,
-    /// norms 1.
+    /// A model with random weights, initialised as usual for its family: N(0, 0.02²), for GPT-2's projections into the
+    /// residual stream with the standard deviation divided by √(2 layers), biases 0, norms 1.
     pub fn random(config: &ModelConfig, precision: Precision, device: Device, stream: &mut Stream) -> Transformer {
         let mut draw = |shape: &[i64], deviation: f64| {
             let count: i64 = shape.iter().product();
@@ -154,12 +155,13 @@ impl Transformer {
         Transformer::from_tensors(config, tensors, precision, device).expect("a model of its own list of tensors")
     }
 
-    /// A model of these parameters, named as the family's causal model names them, with or without its prefix (`transformer.`, `model.`).
-    /// A tied head may be left out. The tensors are copied where their kind or device differs.
+    /// A model with these parameters, named as in the family's causal model, with or without the prefix
+    /// (`transformer.`, `model.`). A tied head may be left out. A tensor is copied if its dtype, device or memory
+    /// layout differs.
     ///
     /// # Errors
     ///
-    /// A parameter that is missing or has another shape.
+    /// A parameter that is missing or has the wrong shape.
     pub fn from_tensors(
         config: &ModelConfig,
         mut tensors: Tensors,
@@ -174,14 +176,14 @@ impl Transformer {
             if tensor.size() != shape {
                 return Err(ModelError::Shape { name, found: tensor.size(), expected: shape });
             }
-            // Norms stay in f32: they are computed in it.
+            // Norms are computed in f32, so their parameters stay in f32.
             let kind = if shape.len() == 1 && name.contains("norm") || name.contains("ln_") {
                 Kind::Float
             } else {
                 kind_of(precision)
             };
             let tensor = tensor.detach().to_device(device).to_kind(kind);
-            // GPT-2's maps, which alone are matrices and neither embeddings nor the head.
+            // GPT-2's linear layers: their weights are the only matrices in its blocks.
             let transposed = config.family == Family::Gpt2 && shape.len() == 2 && name.contains(".h.");
             taken.insert(name, outputs_first(&tensor, transposed));
         }
@@ -255,30 +257,30 @@ impl Transformer {
         }
     }
 
-    /// Its shape.
+    /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// What it computes in.
+    /// The precision of weights and activations.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Where its tensors lie.
+    /// The device of the tensors.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// The hidden states behind the last norm, `[B, T, d]`, of token ids `[B, T]` (i64) under a mask of the same shape (i64: 1 for a token, 0
-    /// for padding on either side). A token's position is the number of tokens before it in its row. With a cache, the columns follow
-    /// those that the cache holds, and no gradient is recorded: call it under [`tch::no_grad`]. Without `adapters` it is the base model, bit
-    /// for bit.
+    /// The hidden states after the final norm, `[B, T, d]`, of token ids `[B, T]` (i64) under a mask of the same shape
+    /// (i64: 1 for a token, 0 for padding on either side). A token's position is the number of tokens before it in its
+    /// row. With a cache, the columns follow the cached ones, and there are no gradients: call it under
+    /// [`tch::no_grad`]. Without `adapters` it is the base model, bit for bit.
     pub fn hidden(&self, ids: &Tensor, mask: &Tensor, cache: Option<&mut Cache>, adapters: bool) -> Tensor {
         self.hidden_from(ids, mask, 0, cache, adapters)
     }
 
-    /// [`Transformer::hidden`] of the columns from `from` on, `[B, T - from, d]`: the last block computes nothing else.
+    /// [`Transformer::hidden`] for the columns from `from` on, `[B, T - from, d]`: the last block computes no others.
     pub fn hidden_from(
         &self,
         ids: &Tensor,
@@ -287,12 +289,12 @@ impl Transformer {
         cache: Option<&mut Cache>,
         adapters: bool,
     ) -> Tensor {
-        let mut nothing = Cache::none();
-        let kept = cache.is_some();
-        let cache = cache.unwrap_or(&mut nothing);
-        let batch = self.lay_out(mask, cache, kept);
+        let mut no_cache = Cache::none();
+        let cached = cache.is_some();
+        let cache = cache.unwrap_or(&mut no_cache);
+        let batch = self.lay_out(mask, cache, cached);
         let mut x = self.embed(ids, &batch);
-        if kept
+        if cached
             && ids.size()[1] == 1
             && let Some(hidden) = self.write_column(&x, &batch, cache, adapters)
         {
@@ -300,28 +302,29 @@ impl Transformer {
             return hidden;
         }
         for i in 0..self.blocks.len() {
-            x = self.block(i, &x, from, &batch, cache.layer(i, kept), adapters.into());
+            x = self.block(i, &x, from, &batch, cache.layer(i, cached), adapters.into());
         }
-        if kept {
+        if cached {
             cache.advance(&batch.columns);
         }
         self.norm.forward(&x)
     }
 
-    /// [`Transformer::hidden_from`] with adapters, for a loss. With a seed, the adapters drop the share of their inputs that they were made
-    /// for. With [`Transformer::set_checkpointing`], nothing but the inputs of the blocks that are trained is kept.
+    /// [`Transformer::hidden_from`] with adapters and gradients, for a loss. A seed turns on the adapters' dropout.
+    /// With [`Transformer::set_checkpointing`], only the inputs of the trained blocks are stored.
     pub fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
         let adapters = dropout.map_or(Adapters::On, Adapters::Dropping);
         let batch = Rc::new(self.lay_out(mask, &Cache::none(), false));
         let blocks = self.blocks.len();
-        // What is frozen has no gradient, and is computed once.
+        // Frozen blocks have no gradient and are computed once.
         let first = self.frozen.min(blocks);
-        let given = || (0..first).fold(self.embed(ids, &batch), |x, i| self.block(i, &x, from, &batch, None, adapters));
+        let frozen_output =
+            || (0..first).fold(self.embed(ids, &batch), |x, i| self.block(i, &x, from, &batch, None, adapters));
         if !self.checkpointing || first == blocks {
-            let x = (first..blocks).fold(given(), |x, i| self.block(i, &x, from, &batch, None, adapters));
+            let x = (first..blocks).fold(frozen_output(), |x, i| self.block(i, &x, from, &batch, None, adapters));
             return Hidden::whole(self.norm.forward(&x));
         }
-        let frozen = (first > 0).then(|| tch::no_grad(given));
+        let frozen = (first > 0).then(|| tch::no_grad(frozen_output));
         let ids = ids.shallow_clone();
         Hidden::in_pieces((first..blocks).map(|i| {
             let (batch, frozen, ids) = (batch.clone(), frozen.as_ref().map(Tensor::shallow_clone), ids.shallow_clone());
@@ -335,15 +338,16 @@ impl Transformer {
         }))
     }
 
-    /// Whether a loss is to keep the inputs of blocks alone, and to compute a block again for its gradients: memory for time.
+    /// Turns gradient checkpointing on or off. With it, a loss stores only the inputs of the blocks and recomputes each
+    /// block for its gradients, which saves memory and costs time.
     pub fn set_checkpointing(&mut self, on: bool) {
         self.checkpointing = on;
     }
 
-    /// What all blocks of a pass share, for columns that follow those of the cache.
-    fn lay_out(&self, mask: &Tensor, cache: &Cache, kept: bool) -> Batch {
+    /// What all blocks share in a forward pass over columns that follow those of the cache.
+    fn lay_out(&self, mask: &Tensor, cache: &Cache, cached: bool) -> Batch {
         let kind = kind_of(self.precision);
-        let columns = Columns::new(mask, cache, kept, self.config.window, kind);
+        let columns = Columns::new(mask, cache, cached, self.config.window, kind);
         let rope = self.config.rope;
         let angles = rope.map(|rope| Angles::new(rope, self.config.head_width, &columns.positions, kind));
         Batch { columns, angles }
@@ -358,7 +362,7 @@ impl Transformer {
         }
     }
 
-    /// A block, `[B, T, d]` → `[B, T, d]`; the last one leaves the columns before `from` out.
+    /// One block, `[B, T, d]` → `[B, T, d]`; the last block leaves out the columns before `from`.
     fn block(
         &self,
         i: usize,
@@ -372,13 +376,14 @@ impl Transformer {
         let from = if i + 1 == self.blocks.len() { from } else { 0 };
         let normed = block.before_attention.forward(x);
         let seen = block.attention.forward(&normed, from, &batch.columns, batch.angles.as_ref(), layer, adapters);
-        // Sums are new tensors: adding in place would overwrite what a norm keeps for its gradient.
+        // Each sum is a new tensor: adding in place would overwrite an input that the norm's backward pass needs.
         let x = if from == 0 { x.shallow_clone() } else { x.narrow(1, from, x.size()[1] - from) } + seen;
         let normed = block.before_mlp.forward(&x);
         &x + block.mlp.forward(&normed, adapters)
     }
 
-    /// One column of a few rows on the CPU, from embeddings `[B, 1, d]` to hidden states `[B, 1, d]`; `None` where libtorch is to do it.
+    /// One column of a decode batch on the CPU, from embeddings `[B, 1, d]` to hidden states `[B, 1, d]`; `None` if
+    /// libtorch has to compute it.
     fn write_column(&self, x: &Tensor, batch: &Batch, cache: &mut Cache, adapters: bool) -> Option<Tensor> {
         if self.device != Device::Cpu || x.size()[0] as usize > DecodeBatch::MOST {
             return None;
@@ -400,14 +405,14 @@ impl Transformer {
         product(hidden, &self.head, None).to_kind(Kind::Float)
     }
 
-    /// The logits of hidden states `[B, d]` as numbers, row by row; to be called under [`tch::no_grad`].
+    /// The logits of hidden states `[B, d]` as numbers, row by row. Call it under [`tch::no_grad`].
     pub(super) fn logits_to_write(&self, hidden: &Tensor) -> Vec<f32> {
-        let few = hidden.size()[0] as usize <= DecodeBatch::MOST && self.device == Device::Cpu;
-        let thin = few.then(|| DecodeBatch::of_tensor(hidden).map(&self.head, None)).flatten();
-        thin.map_or_else(|| numbers(&self.logits(hidden)), |logits| logits.to_rows())
+        let is_small = hidden.size()[0] as usize <= DecodeBatch::MOST && self.device == Device::Cpu;
+        let decoded = is_small.then(|| DecodeBatch::of_tensor(hidden).map(&self.head, None)).flatten();
+        decoded.map_or_else(|| numbers(&self.logits(hidden)), |logits| logits.to_rows())
     }
 
-    /// A cache for so many rows and columns.
+    /// An empty KV cache for this many rows and columns.
     pub fn cache(&self, rows: usize, columns: usize) -> Cache {
         Cache::new(&self.config, rows, columns, kind_of(self.precision), self.device)
     }
@@ -447,12 +452,12 @@ impl Transformer {
         all
     }
 
-    /// Numbers of the base model's parameters together.
+    /// Number of the base model's parameters.
     pub fn parameters(&self) -> usize {
         self.tensors().values().map(Tensor::numel).sum()
     }
 
-    /// The linear maps, in order.
+    /// The linear layers, in order.
     pub(super) fn linears(&self) -> Vec<&Linear> {
         let mut all = vec![];
         for block in &self.blocks {
@@ -465,7 +470,7 @@ impl Transformer {
         all
     }
 
-    /// The linear maps, in order, to put adapters on.
+    /// The linear layers, in order, to attach adapters to.
     pub(super) fn linears_mut(&mut self) -> Vec<&mut Linear> {
         let mut all = vec![];
         for block in &mut self.blocks {
@@ -477,13 +482,13 @@ impl Transformer {
 }
 
 impl Transformer {
-    /// Leaves the embeddings and the first `layers` blocks as they are from now on: they are not trained, and twins share them. A head that is
-    /// tied is the embedding, and stays with it. 0 lets everything be trained again.
+    /// Freezes the embeddings and the first `layers` blocks: they are not trained, and deep clones share them. A tied
+    /// head is the embedding and is frozen with it. 0 unfreezes everything.
     pub fn freeze(&mut self, layers: usize) {
         self.frozen = layers.min(self.config.layers);
     }
 
-    /// Whether the parameter or adapter matrix of this name belongs to what [`Transformer::freeze`] left out.
+    /// Whether [`Transformer::freeze`] froze the parameter or adapter matrix of this name.
     pub(super) fn is_frozen(&self, name: &str) -> bool {
         if self.frozen == 0 {
             return false;
@@ -496,8 +501,8 @@ impl Transformer {
         }
     }
 
-    /// A model of the same numbers that can be trained apart: it has its own copies of what is trained, leaves that require gradients, and
-    /// shares what is not. With adapters the base is shared and the adapters are copied.
+    /// A copy that can be trained independently. What is trained is copied, as leaves that require gradients; what is
+    /// frozen is shared. With adapters, the base is shared and the adapters are copied.
     pub fn deep_clone(&self) -> Transformer {
         let leaf = |tensor: &Tensor| tch::no_grad(|| tensor.detach().copy()).set_requires_grad(true);
         let adapted = self.linears().iter().any(|linear| linear.lora.is_some());
@@ -515,7 +520,7 @@ impl Transformer {
         copy
     }
 
-    /// A model of these tensors without adapters, in all else like this one.
+    /// A model with these tensors and this one's settings. It has no adapter matrices yet.
     fn of_same_kind(&self, tensors: &Tensors) -> Transformer {
         let mut model = Transformer::assemble(&self.config, tensors, self.precision, self.device);
         model.frozen = self.frozen;
@@ -535,7 +540,7 @@ impl Clone for Transformer {
     }
 }
 
-/// Bytes of the weights of these models together, adapters included; what several of them share counts once.
+/// The total size of these models' weights in bytes, adapters included. Shared tensors count once.
 pub fn weights_bytes(models: &[&Transformer]) -> usize {
     let mut seen = BTreeSet::new();
     let all =
@@ -545,7 +550,7 @@ pub fn weights_bytes(models: &[&Transformer]) -> usize {
         .sum()
 }
 
-/// What a family's parameters of the trunk begin with.
+/// The prefix of a family's parameter names, except the head's.
 fn prefix(family: Family) -> &'static str {
     match family {
         Family::Gpt2 => "transformer.",
@@ -553,7 +558,8 @@ fn prefix(family: Family) -> &'static str {
     }
 }
 
-/// Whether logits have a map of their own: a tied head is the embedding, and a model that ends in a score has none.
+/// Whether the head has weights of its own: a tied head is the embedding, and a model that ends in a score has no
+/// logits.
 fn has_head(config: &ModelConfig) -> bool {
     !config.tied && config.ending == Ending::Causal
 }

@@ -1,5 +1,5 @@
-//! From losses to steps: gradients are added up over the parts of a batch, shortened together, and handed to Adam with each parameter's own
-//! step size. The state can be saved, and a failed update undone.
+//! Gradient accumulation, clipping and Adam. Gradients are summed over the parts of a batch, clipped by their global
+//! norm and handed to Adam with each parameter's own learning rate. The state can be saved, and a failed update undone.
 
 use super::causal::numbers;
 use super::hidden::Hidden;
@@ -8,29 +8,29 @@ use flipside_core::{Array, Arrays};
 use flipside_learn::{Adam, LearnError, Reader, global_norm};
 use tch::{Kind, Tensor};
 
-/// Adam over named leaves.
+/// Adam for named leaves.
 pub(super) struct Optimiser {
     settings: OptimiserSettings,
     names: Vec<String>,
     /// Shared with the model that owns them.
     parameters: Vec<Tensor>,
-    /// What the step size of each is multiplied by.
+    /// Each parameter's multiplier of the learning rate.
     rates: Vec<f64>,
     adam: Adam,
-    /// Sums of gradients since the last step; empty before the first. An undefined one had no part in any loss.
+    /// Sums of gradients since the last step; empty if there were none. An undefined tensor had no part in any loss.
     sums: Vec<Tensor>,
-    /// Room for the next copy of everything: getting it from the system takes longer than filling it.
-    room: Option<Saved>,
+    /// Memory for the next [`Optimiser::save`]: allocating it takes longer than filling it.
+    spare: Option<Saved>,
 }
 
-/// What [`Optimiser::restore`] goes back to.
+/// The state that [`Optimiser::restore`] restores.
 pub(super) struct Saved {
     parameters: Vec<Tensor>,
     adam: Adam,
 }
 
 impl Optimiser {
-    /// For these leaves, which must require gradients; at least one.
+    /// An optimiser of these leaves: at least one, all of which require gradients.
     pub fn new(leaves: Vec<(String, Tensor)>, settings: &OptimiserSettings) -> Result<Optimiser, LearnError> {
         if leaves.is_empty() {
             return Err(LearnError::Settings(
@@ -46,11 +46,11 @@ impl Optimiser {
             names,
             parameters,
             sums: Vec::new(),
-            room: None,
+            spare: None,
         })
     }
 
-    /// Adds the gradient of a loss of these hidden states.
+    /// Adds the gradient of a loss that was computed from these hidden states.
     pub fn add(&mut self, loss: &Tensor, hidden: &Hidden) -> Result<(), LearnError> {
         let sums = &mut self.sums;
         hidden.gradients(loss, &self.parameters, &mut |gradients| {
@@ -67,12 +67,13 @@ impl Optimiser {
         })
     }
 
-    /// Forgets what was added since the last step.
+    /// Discards the gradients since the last step.
     pub fn forget(&mut self) {
         self.sums.clear();
     }
 
-    /// Steps down the sum of what was added; returns its norm before it was shortened. A norm that is not finite steps nowhere.
+    /// Takes a step with the sum of the gradients; returns its norm before clipping. If the norm is not finite, it is
+    /// an error and no step is taken.
     pub fn step(&mut self, learning_rate: f64) -> Result<f64, LearnError> {
         let norm = global_norm(&self.sums);
         if !norm.is_finite() {
@@ -81,9 +82,9 @@ impl Optimiser {
         let max = self.settings.max_grad_norm;
         let scale = if max > 0.0 && norm > max { max / norm } else { 1.0 };
         let Optimiser { parameters, adam, sums, rates, .. } = self;
-        // A rate of 0 leaves a parameter alone: moments and all.
-        let none = |(sum, rate): (Tensor, &f64)| if *rate > 0.0 { sum } else { Tensor::new() };
-        let gradients: Vec<Tensor> = sums.drain(..).zip(rates.iter()).map(none).collect();
+        // A multiplier of 0 leaves a parameter unchanged, its moments included.
+        let unless_frozen = |(sum, rate): (Tensor, &f64)| if *rate > 0.0 { sum } else { Tensor::new() };
+        let gradients: Vec<Tensor> = sums.drain(..).zip(rates.iter()).map(unless_frozen).collect();
         let mut parameters: Vec<&mut Tensor> = parameters.iter_mut().collect();
         adam.step_each(&mut parameters, &gradients, scale, |i| learning_rate * rates[i]);
         Ok(norm)
@@ -98,7 +99,7 @@ impl Optimiser {
     /// Copies of the parameters and of Adam's state.
     pub fn save(&mut self) -> Saved {
         tch::no_grad(|| {
-            let Some(mut saved) = self.room.take() else {
+            let Some(mut saved) = self.spare.take() else {
                 return Saved {
                     parameters: self.parameters.iter().map(|p| p.detach().copy()).collect(),
                     adam: self.adam.copy(),
@@ -110,12 +111,12 @@ impl Optimiser {
         })
     }
 
-    /// Gives back what is not needed any more.
+    /// Takes a copy that is no longer needed, to reuse its memory.
     pub fn forget_saved(&mut self, saved: Saved) {
-        self.room = Some(saved);
+        self.spare = Some(saved);
     }
 
-    /// Goes back to what was saved.
+    /// Restores a saved state.
     pub fn restore(&mut self, saved: Saved) {
         self.sums.clear();
         self.adam = saved.adam;
@@ -132,7 +133,7 @@ impl Optimiser {
         self.adam.to_arrays("adam", arrays);
     }
 
-    /// Reads what [`Optimiser::to_arrays`] saved; to be taken by [`Optimiser::restore`].
+    /// Reads what [`Optimiser::to_arrays`] saved, for [`Optimiser::restore`].
     pub fn read(&self, arrays: Reader) -> Result<Saved, LearnError> {
         let parameters = self.names.iter().zip(&self.parameters).map(|(name, parameter)| {
             let data = arrays.f32(&format!("model.{name}"), &shape(parameter))?;

@@ -1,5 +1,6 @@
-//! Adapters in PEFT's files, `adapter_config.json` and the arrays of `adapter_model.safetensors`, so that what is learnt here can be used there
-//! and the other way round. What PEFT can do and is not computed here is refused by name rather than left out silently.
+//! Reads and writes adapters in PEFT's format: `adapter_config.json` and the arrays of `adapter_model.safetensors`. An
+//! adapter that was trained here loads in PEFT, and the other way round. Features of PEFT that are not supported here
+//! are refused by name, never silently ignored.
 
 use super::error::ModelError;
 use super::model::{Lora, Transformer};
@@ -10,13 +11,14 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
 
-/// What PEFT puts before a module's name.
+/// The prefix that PEFT puts before a module's name.
 const PREFIX: &str = "base_model.model.";
 
-/// A reward head's weight among an adapter's arrays, `[1, d]`.
+/// The name of a reward head's weight among an adapter's arrays, `[1, d]`.
 pub const HEAD: &str = "base_model.model.score.weight";
 
-/// Settings that change what is computed, and are only read where they are off: null, false, empty or 0.
+/// Settings that change the computation and are not supported. An adapter is read only if each of them is off: null,
+/// false, or an empty list or object.
 const UNSUPPORTED: [&str; 14] = [
     "use_dora",
     "use_qalora",
@@ -35,8 +37,9 @@ const UNSUPPORTED: [&str; 14] = [
 ];
 
 impl Transformer {
-    /// The adapters as PEFT saves them: the text of `adapter_config.json` and the arrays of `adapter_model.safetensors`; `None` without
-    /// adapters. `base` is the base model's name or folder. With a reward head, `[d]`, the task is SEQ_CLS and the head goes along.
+    /// The adapters as PEFT saves them: the text of `adapter_config.json` and the arrays of
+    /// `adapter_model.safetensors`; `None` without adapters. `base` is the base model's name or folder. With a reward
+    /// head, `[d]`, the task type is SEQ_CLS and the head is among the arrays.
     pub fn to_peft(&self, base: Option<&str>, head: Option<&[f32]>) -> Option<(String, Arrays)> {
         let settings = self.adapter.as_ref()?;
         let mut arrays: Arrays = weights::arrays(&self.adapter_tensors())
@@ -73,7 +76,8 @@ impl Transformer {
         Some((format!("{config:#}\n"), arrays))
     }
 
-    /// The modules with adapters: by the last parts of their names where those say which, else by their full names.
+    /// The modules with adapters, for `target_modules`: the last parts of their names if these identify them, else
+    /// their full names.
     fn targets(&self) -> Vec<String> {
         let all = self.linears();
         let last: BTreeSet<&str> = all.iter().filter(|map| map.lora.is_some()).map(|map| last(&map.name)).collect();
@@ -83,23 +87,24 @@ impl Transformer {
         }
     }
 
-    /// Puts on the adapter that PEFT saved, in place of any there is: `config` is the text of `adapter_config.json`, the arrays are those of
-    /// `adapter_model.safetensors`. A reward head among them is left to whoever calls ([`HEAD`]).
+    /// Attaches an adapter that PEFT saved, in place of any that there is. `config` is the text of
+    /// `adapter_config.json`, `arrays` are those of `adapter_model.safetensors`. A reward head among them ([`HEAD`]) is
+    /// left to the caller.
     ///
     /// # Errors
     ///
-    /// Settings that are not LoRA's or not built here, targets that the model lacks, and matrices that are missing, left over or of another
-    /// shape; each is named, and nothing has changed.
+    /// Settings that are not LoRA's or not supported, targets that the model lacks, and matrices that are missing,
+    /// superfluous or of the wrong shape. The error names the cause, and the model is unchanged.
     pub fn attach_peft(&mut self, config: &str, arrays: &Arrays) -> Result<(), ModelError> {
-        let (mut settings, wanted) = read(config)?;
+        let (mut settings, target_modules) = read(config)?;
         let refuse = |what: String| Err(ModelError::Adapter(what));
-        let chosen: Vec<bool> = self.linears().iter().map(|map| wanted.covers(&map.name)).collect();
+        let chosen: Vec<bool> = self.linears().iter().map(|map| target_modules.covers(&map.name)).collect();
         if !chosen.contains(&true) {
-            return refuse(format!("its target_modules name no map of this model: {}", wanted.words()));
+            return refuse(format!("its target_modules match no module of this model: {}", target_modules.listed()));
         }
         let (rank, device) = (settings.rank as i64, self.device());
         let scale = settings.alpha / settings.rank as f64;
-        let mut left: BTreeSet<&str> = arrays.keys().map(String::as_str).filter(|&name| name != HEAD).collect();
+        let mut unused: BTreeSet<&str> = arrays.keys().map(String::as_str).filter(|&name| name != HEAD).collect();
         let mut adapters = vec![];
         for (map, _) in self.linears().iter().zip(&chosen).filter(|(_, chosen)| **chosen) {
             let [input, output] = map.sizes();
@@ -111,14 +116,14 @@ impl Transformer {
                 if tensor.size() != expected {
                     return Err(ModelError::Adapter(format!("its `{name}` is {:?}, not {expected:?}", tensor.size())));
                 }
-                left.remove(&name[..]);
+                unused.remove(&name[..]);
                 Ok(tensor.to_kind(Kind::Float).to_device(device).set_requires_grad(true))
             };
             let (a, b) = (matrix("lora_A", [rank, input])?, matrix("lora_B", [output, rank])?);
             adapters.push(Lora { a, b, scale, dropout: settings.dropout });
         }
-        if let Some(name) = left.first() {
-            return refuse(format!("nothing of this model takes its `{name}`"));
+        if let Some(name) = unused.first() {
+            return refuse(format!("its `{name}` matches no module of this model"));
         }
         let mut adapters = adapters.into_iter();
         for (map, chosen) in self.linears_mut().into_iter().zip(chosen) {
@@ -131,32 +136,33 @@ impl Transformer {
 }
 
 /// Which modules get an adapter.
-enum Wanted {
-    Every,
+enum TargetModules {
+    AllLinear,
     Named(Vec<String>),
 }
 
-impl Wanted {
-    /// Whether the module of this name does: PEFT goes by whole parts from the end.
+impl TargetModules {
+    /// Whether the module of this name gets one. As in PEFT, a target matches whole dotted parts at the end of the
+    /// name.
     fn covers(&self, module: &str) -> bool {
         match self {
-            Wanted::Every => true,
-            Wanted::Named(names) => names.iter().any(|name| {
+            TargetModules::AllLinear => true,
+            TargetModules::Named(names) => names.iter().any(|name| {
                 module.strip_suffix(name.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
             }),
         }
     }
 
-    fn words(&self) -> String {
+    fn listed(&self) -> String {
         match self {
-            Wanted::Every => "all-linear".to_owned(),
-            Wanted::Named(names) => names.join(", "),
+            TargetModules::AllLinear => "all-linear".to_owned(),
+            TargetModules::Named(names) => names.join(", "),
         }
     }
 }
 
-/// What a configuration says, or what of it is not built here.
-fn read(config: &str) -> Result<(LoraSettings, Wanted), ModelError> {
+/// Parses an `adapter_config.json`; what is not supported is an error.
+fn read(config: &str) -> Result<(LoraSettings, TargetModules), ModelError> {
     let refuse = |what: String| ModelError::Adapter(format!("adapter_config.json: {what}"));
     let value: Value = serde_json::from_str(config).map_err(|error| refuse(error.to_string()))?;
     let is = |key: &str, known: &[&str]| match &value[key] {
@@ -175,11 +181,11 @@ fn read(config: &str) -> Result<(LoraSettings, Wanted), ModelError> {
             return Err(refuse(format!("{key} is {}, which is not supported", value[key])));
         }
     }
-    // Other starts change the base's weights, which are not in the adapter.
+    // Other initialisations change the base model's weights, which are not in the adapter.
     if value["init_lora_weights"].is_string() {
         is("init_lora_weights", &["gaussian", "orthogonal", "eva"])?;
     }
-    // PEFT saves both names of a classifier's head, whichever the model has.
+    // PEFT lists both names of a classification head, whichever the model has.
     match &value["modules_to_save"] {
         Value::Null => {}
         Value::Array(names) if names.iter().all(|name| name == "score" || name == "classifier") => {}
@@ -193,14 +199,14 @@ fn read(config: &str) -> Result<(LoraSettings, Wanted), ModelError> {
     let rank = rank.ok_or_else(|| refuse(format!("r is {}; expected 1 or more", value["r"])))? as usize;
     let mut alpha = number("lora_alpha")?;
     if !off(&value["use_rslora"]) {
-        // Its scale is alpha / √r; this alpha gives the same as alpha / r.
+        // rsLoRA's scale is alpha / √r. With this alpha, alpha / r is the same.
         alpha *= (rank as f64).sqrt();
     }
     let dropout = if value["lora_dropout"].is_null() { 0.0 } else { number("lora_dropout")? };
-    let wanted = match &value["target_modules"] {
-        Value::String(text) if text == "all-linear" => Wanted::Every,
+    let target_modules = match &value["target_modules"] {
+        Value::String(text) if text == "all-linear" => TargetModules::AllLinear,
         Value::Array(names) if !names.is_empty() && names.iter().all(Value::is_string) => {
-            Wanted::Named(names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            TargetModules::Named(names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
         }
         other => {
             return Err(refuse(format!(
@@ -208,10 +214,10 @@ fn read(config: &str) -> Result<(LoraSettings, Wanted), ModelError> {
             )));
         }
     };
-    Ok((LoraSettings { rank, alpha, dropout, targets: vec![] }, wanted))
+    Ok((LoraSettings { rank, alpha, dropout, targets: vec![] }, target_modules))
 }
 
-/// Whether a setting asks for nothing.
+/// Whether a setting is off: null, false, or an empty list or object.
 fn off(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -221,7 +227,7 @@ fn off(value: &Value) -> bool {
     }
 }
 
-/// A number that is written without a fraction where it has none.
+/// The number in JSON, without a fraction if it is whole.
 fn whole(number: f64) -> Value {
     if number.fract() == 0.0 && number.abs() < 1e9 { json!(number as i64) } else { json!(number) }
 }

@@ -1,12 +1,14 @@
-//! Proximal policy optimisation of a language model, top to bottom: [`TextPpo::collect`] writes completions and scores them under policy and
-//! reference, whoever calls judges them by any function at all, and [`TextPpo::learn`] takes the scores. [`TextPpo::update`] is all three.
+//! Proximal policy optimisation (PPO) of a language model, top to bottom. [`TextPpo::collect`] generates completions
+//! and computes their log-probabilities under policy and reference. The caller scores them with any function.
+//! [`TextPpo::learn`] takes the scores. [`TextPpo::update`] does all three.
 //!
-//! The details are those of lm-human-preferences (Ziegler et al. 2019) as collected in "The N implementation details of RLHF with PPO"
-//! (Huang et al. 2024): one temperature divides the logits of policy and reference, sampling and training; the reward of a token is −β times
-//! its estimated KL, and the score comes with the last token; advantages are whitened over the rollout; the critic is a scalar head on
-//! the policy's own hidden states. What there is no second copy of is not copied: the reference of a policy with adapters is the policy without.
+//! The details are those of lm-human-preferences (Ziegler et al. 2019) as collected in "The N implementation details of
+//! RLHF with PPO" (Huang et al. 2024): one temperature divides the logits of policy and reference, in sampling and in
+//! training; the reward of a token is −β times its estimated KL, and the last token also gets the score; advantages are
+//! whitened over the rollout; the critic is a scalar head on the policy's own hidden states. No model is copied
+//! needlessly: the reference of a policy with adapters is the same model without them.
 //!
-//! An update is a transaction: cancelled or failed, it leaves everything, random streams included, as it was before.
+//! An update is a transaction: if it is cancelled or fails, everything, random streams included, is as it was before.
 
 #[cfg(test)]
 mod tests;
@@ -25,49 +27,50 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
-/// What the policy is held near.
+/// The model that the KL penalty is measured against.
 pub enum Reference<M> {
     /// The policy with its adapters off.
     Base,
-    /// Another model; it may share the tensors that are not trained.
+    /// Another model. It may share frozen tensors with the policy.
     Model(M),
 }
 
-/// The learner: policy, critic, reference, optimiser, the price of a nat, the place among the prompts and the random streams.
+/// The trainer: policy, critic, reference, optimiser, KL controller, position in the prompts and random streams.
 pub struct TextPpo<M> {
     settings: TextPpoSettings,
     policy: M,
     reference: Reference<M>,
-    /// The critic, on the policy's hidden states.
+    /// The critic, a scalar head on the policy's hidden states.
     head: ScalarHead,
     optimiser: Optimiser,
-    /// Tokens that end a completion; where there are none, every completion has the full length and none is unfinished.
+    /// Tokens that end a completion. If there are none, every completion has the full length and none counts as
+    /// unfinished.
     stop: Vec<u32>,
-    plain: Plain,
+    state: State,
 }
 
-/// What is not tensors.
+/// The state that is not in tensors.
 #[derive(Clone)]
-struct Plain {
+struct State {
     kl: KlController,
     scores: RewardScale,
     prompts: Cursor,
     samples: Stream,
     minibatches: Stream,
-    /// Updates done, and planned in all (0: no plan, no decay).
+    /// Updates done, and planned in total (0: no plan, so the learning rate does not decay).
     updates: [u64; 2],
 }
 
-/// A prompt and what the policy made of it. The lists have a number for each token of the completion.
+/// A prompt and the policy's completion. Each list has one number for each token of the completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Episode {
-    /// Its place among the prompts.
+    /// Index of the prompt.
     pub place: usize,
     /// The prompt.
     pub prompt: Vec<u32>,
-    /// The completion, the token that ended it included.
+    /// The completion, including the stop token.
     pub completion: Vec<u32>,
-    /// Whether it came to an end, rather than being cut.
+    /// Whether a stop token ended it; false if it was truncated.
     pub stopped: bool,
     /// log π of the tokens, nats.
     pub log_probs: Vec<f32>,
@@ -75,7 +78,7 @@ pub struct Episode {
     pub reference_log_probs: Vec<f32>,
     /// The critic's value before each token.
     pub values: Vec<f32>,
-    /// Entropy of the policy before each token, nats.
+    /// Entropy of the policy's distribution of each token, nats.
     pub entropies: Vec<f32>,
 }
 
@@ -86,45 +89,46 @@ impl Episode {
     }
 }
 
-/// What an update did. Losses, clip fraction and norm are means over the gradient steps.
+/// Statistics of an update. Losses, KL to the rollout's policy, clip fraction and gradient norm are means over the
+/// gradient steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TextPpoStats {
-    /// Mean score of the episodes as it was given.
+    /// Mean score of the episodes, as it was given.
     pub reward: f64,
-    /// Mean of log π − log π_ref over whole completions, nats.
+    /// Mean over completions of log π − log π_ref, summed over tokens, nats.
     pub kl: f64,
-    /// Mean entropy before a token, nats.
+    /// Mean entropy of the policy's distribution of a token, nats.
     pub entropy: f64,
-    /// The price of a nat in this update.
+    /// The KL coefficient β in this update.
     pub beta: f64,
     /// Mean length of a completion, tokens.
     pub length: f64,
-    /// Share of the completions that came to an end.
+    /// Share of the completions that a stop token ended.
     pub stopped: f64,
-    /// The clipped surrogate.
+    /// The clipped surrogate loss.
     pub policy_loss: f64,
     /// Half the squared error of the critic.
     pub value_loss: f64,
-    /// KL from the rollout's policy, estimated on the minibatches, nats a token.
+    /// KL from the rollout's policy, estimated on the minibatches, nats per token.
     pub approx_kl: f64,
     /// Share of tokens whose probability ratio left the clip range.
     pub clip_fraction: f64,
-    /// Of the rollout's values on its returns: 1 is perfect, 0 no better than a constant.
+    /// Explained variance of the returns by the rollout's values: 1 is perfect, 0 no better than a constant.
     pub explained_variance: f64,
-    /// Length of the gradient before it was shortened.
+    /// Gradient norm before clipping.
     pub grad_norm: f64,
-    /// Adam's step size.
+    /// Adam's learning rate.
     pub learning_rate: f64,
     /// Largest |log ratio| to the rollout's policy in the first minibatch, before any step: 0 up to rounding.
     pub first_log_ratio: f64,
-    /// Mean |ratio − 1| there.
+    /// Mean |ratio − 1| in the first minibatch.
     pub first_ratio_error: f64,
 }
 
-/// Gives every episode of an update its score; it may ask whether to stop.
+/// Returns a score for every episode of an update. Through the [`Watch`] it can report progress and be cancelled.
 pub type ScoreFn<'a> = &'a mut dyn FnMut(&[Episode], Watch) -> Result<Vec<f32>, LearnError>;
 
-/// What training takes from an episode.
+/// An episode with its advantages and returns, as training needs it.
 struct Sample<'a> {
     episode: &'a Episode,
     advantages: Vec<f32>,
@@ -132,8 +136,8 @@ struct Sample<'a> {
 }
 
 impl<M: LanguageModel> TextPpo<M> {
-    /// A learner of what the policy leaves to train, with a critic of zero. `stop` lists the tokens that end a completion. The seed decides
-    /// the order of prompts, every sampled token and the minibatches.
+    /// A trainer of the policy's trainable parameters, with a critic that is zero at first. `stop` lists the tokens
+    /// that end a completion. The seed decides the order of prompts, every sampled token and the minibatches.
     pub fn new(
         policy: M,
         reference: Reference<M>,
@@ -145,7 +149,7 @@ impl<M: LanguageModel> TextPpo<M> {
         TextPpo::with_critic(policy, head, reference, stop, settings, seed)
     }
 
-    /// The same with a critic that begins as this head, such as a copy of the reward model's.
+    /// The same with a critic that is initialised to this head, such as a copy of the reward model's.
     pub fn with_critic(
         policy: M,
         head: ScalarHead,
@@ -168,7 +172,7 @@ impl<M: LanguageModel> TextPpo<M> {
             reference,
             head,
             stop: stop.to_vec(),
-            plain: Plain {
+            state: State {
                 kl: KlController::new(&settings.kl),
                 scores: RewardScale::new(1.0),
                 prompts: Cursor::new(seed.stream("text.ppo.prompts")),
@@ -180,19 +184,19 @@ impl<M: LanguageModel> TextPpo<M> {
         })
     }
 
-    /// Says how many updates the run is to take in all, which is what the step size falls over. Saved with the rest.
+    /// Sets the total number of updates, over which the learning rate decays. It is saved with the state.
     pub fn plan(&mut self, updates: u64) {
-        self.plain.updates[1] = updates;
+        self.state.updates[1] = updates;
     }
 
     /// Updates done so far.
     pub fn updates(&self) -> u64 {
-        self.plain.updates[0]
+        self.state.updates[0]
     }
 
-    /// The present price of a nat.
+    /// The present KL coefficient β.
     pub fn beta(&self) -> f64 {
-        self.plain.kl.beta()
+        self.state.kl.beta()
     }
 
     /// The policy.
@@ -200,7 +204,7 @@ impl<M: LanguageModel> TextPpo<M> {
         &self.policy
     }
 
-    /// The reference, where it is a model of its own.
+    /// The reference, if it is a model of its own.
     pub fn reference(&self) -> Option<&M> {
         match &self.reference {
             Reference::Base => None,
@@ -213,53 +217,54 @@ impl<M: LanguageModel> TextPpo<M> {
         &self.head
     }
 
-    /// A whole update: collects, has the episodes judged, learns. On any error, one of the judge or a cancel among them, nothing has changed, so that
-    /// an update that is begun again writes the very same completions.
+    /// A whole update: collects episodes, has them scored and learns. On any error, including one of `score_fn` and a
+    /// cancel, nothing has changed, so that a repeated update generates the same completions.
     pub fn update(
         &mut self,
         prompts: &[Vec<u32>],
         score_fn: ScoreFn,
         watch: Watch,
     ) -> Result<(Vec<Episode>, TextPpoStats), LearnError> {
-        let before = self.plain.clone();
+        let before = self.state.clone();
         let episodes = self.collect(prompts, watch)?;
         let scores = score_fn(&episodes, watch);
         let done = scores.and_then(|scores| self.learn(&episodes, &scores, watch));
         if done.is_err() {
-            self.plain = before;
+            self.state = before;
         }
         Ok((episodes, done?))
     }
 
     // Collecting.
 
-    /// Writes a completion for each of the next prompts, which should be the same ones in every call, none empty, and scores them. On any
-    /// error, a cancel among them, nothing has changed.
+    /// Generates a completion for each of the next prompts, and computes its log-probabilities, values and entropies.
+    /// `prompts` should be the same in every call, none of them empty. On any error, including a cancel, nothing has
+    /// changed.
     pub fn collect(&mut self, prompts: &[Vec<u32>], watch: Watch) -> Result<Vec<Episode>, LearnError> {
         if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
             let problem = "PPO needs prompts of at least one token each: add prompts, or begin them with a start token";
             return Err(LearnError::Settings(problem.to_owned()));
         }
-        let before = self.plain.clone();
+        let before = self.state.clone();
         let done = self.write(prompts, watch).and_then(|mut episodes| {
             self.score(&mut episodes, watch)?;
             Ok(episodes)
         });
         if done.is_err() {
-            self.plain = before;
+            self.state = before;
         }
         done
     }
 
     fn write(&mut self, prompts: &[Vec<u32>], watch: Watch) -> Result<Vec<Episode>, LearnError> {
         let TextPpoSettings { batch, temperature, max_new_tokens, side_by_side, .. } = self.settings;
-        let places = self.plain.prompts.take(batch, prompts.len());
+        let places = self.state.prompts.take(batch, prompts.len());
         let size = if side_by_side == 0 { batch } else { side_by_side };
         let of = batch.div_ceil(size) * max_new_tokens;
         let mut episodes = Vec::with_capacity(batch);
         for (part, places) in places.chunks(size).enumerate() {
             let draw =
-                Draw { temperature, max_new_tokens, stop: self.stop.clone(), seed: self.plain.samples.next_u64() };
+                Draw { temperature, max_new_tokens, stop: self.stop.clone(), seed: self.state.samples.next_u64() };
             let chosen: Vec<&[u32]> = places.iter().map(|&place| &prompts[place][..]).collect();
             let (mut columns, mut cancelled) = (0, false);
             let drawn = self.policy.complete(&chosen, &draw, &mut || {
@@ -286,7 +291,7 @@ impl<M: LanguageModel> TextPpo<M> {
         Ok(episodes)
     }
 
-    /// Fills in what policy, critic and reference say to the completions, by the same passes that training takes.
+    /// Fills in log-probabilities, values and entropies, by the same forward passes as in training.
     fn score(&self, episodes: &mut [Episode], watch: Watch) -> Result<(), LearnError> {
         let parts = episodes.chunks_mut(self.part());
         let of = parts.len();
@@ -326,17 +331,18 @@ impl<M: LanguageModel> TextPpo<M> {
         Ok(())
     }
 
-    /// Episodes in a part of a minibatch.
+    /// Episodes in a part of a minibatch (gradient accumulation).
     fn part(&self) -> usize {
         self.settings.minibatch.div_ceil(self.settings.accumulate)
     }
 
     // Learning.
 
-    /// Learns from episodes that were collected since the last update, with a score each. `watch` is told before every part of a minibatch and
-    /// may stop it.
+    /// Learns from episodes that were collected since the last update, with one score for each. `watch` is called
+    /// before every part of a minibatch and may cancel.
     ///
-    /// On any error, a cancel among them, the learner is as it was before the call; a number that is not finite is an error.
+    /// On any error, including a cancel, the trainer is as it was before the call. A number that is not finite is an
+    /// error.
     pub fn learn(&mut self, episodes: &[Episode], scores: &[f32], watch: Watch) -> Result<TextPpoStats, LearnError> {
         if episodes.is_empty() || episodes.len() != scores.len() {
             let what = "a score for every episode".to_owned();
@@ -345,29 +351,30 @@ impl<M: LanguageModel> TextPpo<M> {
         if let Some(place) = scores.iter().position(|score| !score.is_finite()) {
             return Err(LearnError::NotFinite { what: format!("the score of episode {place}") });
         }
-        // The last step of an update is the last thing in it that can fail: where it is the only one, there is nothing to undo.
+        // The last gradient step is the last thing that can fail, and a failed step changes nothing. If it is the only
+        // one, there is nothing to undo, and no copy is needed.
         let several = self.settings.epochs * episodes.len().div_ceil(self.settings.minibatch) > 1;
-        let (before, saved) = (self.plain.clone(), several.then(|| self.optimiser.save()));
+        let (before, saved) = (self.state.clone(), several.then(|| self.optimiser.save()));
         let done = self.improve(episodes, scores, watch);
         match (&done, saved) {
             (Ok(_), Some(saved)) => self.optimiser.forget_saved(saved),
             (Ok(_), None) => {}
-            (Err(_), Some(saved)) => self.go_back(before, saved),
+            (Err(_), Some(saved)) => self.restore(before, saved),
             (Err(_), None) => {
-                self.plain = before;
+                self.state = before;
                 self.optimiser.forget();
             }
         }
         done
     }
 
-    fn go_back(&mut self, plain: Plain, saved: Saved) {
-        self.plain = plain;
+    fn restore(&mut self, state: State, saved: Saved) {
+        self.state = state;
         self.optimiser.restore(saved);
     }
 
     fn improve(&mut self, episodes: &[Episode], scores: &[f32], watch: Watch) -> Result<TextPpoStats, LearnError> {
-        let [updates, planned] = self.plain.updates;
+        let [updates, planned] = self.state.updates;
         let mut stats = summary(episodes, scores);
         stats.beta = self.beta();
         stats.learning_rate = self.settings.optimiser.learning_rate_at(updates, planned);
@@ -383,7 +390,7 @@ impl<M: LanguageModel> TextPpo<M> {
         let parts_each: usize = order.chunks(minibatch).map(|m| m.len().div_ceil(self.part())).sum();
         let (mut done, of) = (0, epochs * parts_each);
         for _ in 0..epochs {
-            order.shuffle(&mut self.plain.minibatches);
+            order.shuffle(&mut self.state.minibatches);
             for minibatch in order.chunks(minibatch) {
                 let chosen: Vec<&Sample> = minibatch.iter().map(|&i| &samples[i]).collect();
                 let tokens = chosen.iter().map(|l| l.advantages.len()).sum::<usize>().max(1);
@@ -413,17 +420,18 @@ impl<M: LanguageModel> TextPpo<M> {
         stats.clip_fraction = means.clipped / steps;
         stats.grad_norm = means.norm / steps;
 
-        self.plain.kl.observe(stats.kl, episodes.len());
-        self.plain.updates[0] += 1;
+        self.state.kl.observe(stats.kl, episodes.len());
+        self.state.updates[0] += 1;
         Ok(stats)
     }
 
-    /// −β times the estimated KL of each token, and the score with the last one; what a completion without an end costs is taken off its score.
+    /// −β times the estimated KL of each token. The last token also gets the score, minus `missing_eos_cost` if the
+    /// completion is unfinished.
     fn token_rewards(&mut self, episodes: &[Episode], scores: &[f32]) -> Vec<Vec<f32>> {
         let scores = match self.settings.scale_scores {
             true => {
-                self.plain.scores.absorb(scores, |_| true, scores.len());
-                self.plain.scores.scale(scores)
+                self.state.scores.absorb(scores, |_| true, scores.len());
+                self.state.scores.scale(scores)
             }
             false => scores.to_vec(),
         };
@@ -445,7 +453,8 @@ impl<M: LanguageModel> TextPpo<M> {
         rewards
     }
 
-    /// Advantages, whitened over all tokens, and returns. A completion is an episode that terminates with its last token.
+    /// Advantages, whitened over all tokens, and returns. A completion is an episode that terminates with its last
+    /// token.
     fn samples<'a>(&self, episodes: &'a [Episode], rewards: &[Vec<f32>]) -> Vec<Sample<'a>> {
         let (gamma, lambda) = (self.settings.gamma as f32, self.settings.lambda as f32);
         let mut samples: Vec<Sample> = (episodes.iter().zip(rewards))
@@ -473,7 +482,8 @@ impl<M: LanguageModel> TextPpo<M> {
         samples
     }
 
-    /// Adds the gradient of a part of a minibatch of so many tokens; returns the log-ratios of its tokens.
+    /// Adds the gradient of a part of a minibatch that has `tokens` tokens in total. Returns the log-ratios of the
+    /// part's tokens.
     fn add_gradient(&mut self, part: &[&Sample], tokens: usize, means: &mut Means) -> Result<Vec<f32>, LearnError> {
         let TextPpoSettings { temperature, clip, value_clip, value_weight, .. } = self.settings;
         let rows = rows(part.iter().map(|l| l.episode), &self.policy);
@@ -491,7 +501,7 @@ impl<M: LanguageModel> TextPpo<M> {
         let old_values = table(|l| l.episode.values.clone());
         let returns = table(|l| l.returns.clone());
 
-        // Without dropout: the first minibatch must find the policy that wrote.
+        // Without dropout: in the first minibatch the policy must be the one that generated the rollout.
         let learning = rows.to_learn(&self.policy, None);
         let hidden = rows.before_tokens(learning.states());
         let log_probs = rows.chosen(&rows.log_softmax(&self.policy, &hidden, temperature));
@@ -515,34 +525,35 @@ impl<M: LanguageModel> TextPpo<M> {
 
     // Saving.
 
-    /// The whole state: what is trained under `model.*` (the critic's head among them), `adam.*`, `beta`, `scores_*`, `prompts`, `stream.*`
-    /// and `progress` (updates done and planned). The reference is not in it: it does not change.
+    /// The whole state: the trained parameters (including the critic's head) under `model.*`, `adam.*`, `beta`,
+    /// `scores_*`, `prompts`, `stream.*` and `progress` (updates done and planned). The reference is left out, because
+    /// it does not change.
     pub fn to_arrays(&self) -> Arrays {
-        let (mut arrays, plain) = (Arrays::new(), &self.plain);
+        let (mut arrays, state) = (Arrays::new(), &self.state);
         self.optimiser.to_arrays(&mut arrays);
-        plain.kl.to_arrays("beta", &mut arrays);
-        plain.scores.to_arrays("scores", &mut arrays);
-        plain.prompts.to_arrays("prompts", &mut arrays);
-        arrays.insert("stream.samples".to_owned(), Array::u64(plain.samples.state().to_vec()));
-        arrays.insert("stream.minibatches".to_owned(), Array::u64(plain.minibatches.state().to_vec()));
-        arrays.insert("progress".to_owned(), Array::u64(plain.updates.to_vec()));
+        state.kl.to_arrays("beta", &mut arrays);
+        state.scores.to_arrays("scores", &mut arrays);
+        state.prompts.to_arrays("prompts", &mut arrays);
+        arrays.insert("stream.samples".to_owned(), Array::u64(state.samples.state().to_vec()));
+        arrays.insert("stream.minibatches".to_owned(), Array::u64(state.minibatches.state().to_vec()));
+        arrays.insert("progress".to_owned(), Array::u64(state.updates.to_vec()));
         arrays
     }
 
-    /// Takes a state that [`TextPpo::to_arrays`] gave, of a learner made from the same models; goes on bit for bit on the CPU. On an error
-    /// nothing has changed.
+    /// Restores a state from [`TextPpo::to_arrays`], of a trainer of the same models. On the CPU, training continues
+    /// bit for bit. On an error nothing has changed.
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), LearnError> {
         let reader = Reader(arrays);
         let saved = self.optimiser.read(reader)?;
-        let plain = Plain {
-            kl: self.plain.kl.restored("beta", reader)?,
+        let state = State {
+            kl: self.state.kl.restored("beta", reader)?,
             scores: RewardScale::from_arrays("scores", 1.0, reader)?,
             prompts: Cursor::from_arrays("prompts", reader)?,
             samples: reader.stream("stream.samples")?,
             minibatches: reader.stream("stream.minibatches")?,
             updates: reader.words("progress")?,
         };
-        self.go_back(plain, saved);
+        self.restore(state, saved);
         Ok(())
     }
 }
@@ -563,7 +574,7 @@ fn rows<'a>(episodes: impl Iterator<Item = &'a Episode>, model: &impl LanguageMo
     Rows::new(&rows, model.device())
 }
 
-/// What can be said of episodes before learning from them.
+/// The statistics of episodes that are known before learning.
 fn summary(episodes: &[Episode], scores: &[f32]) -> TextPpoStats {
     let n = episodes.len() as f64;
     let tokens = episodes.iter().map(|e| e.completion.len()).sum::<usize>() as f64;

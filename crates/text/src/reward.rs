@@ -1,5 +1,5 @@
-//! Reward models of texts: a scalar head on the hidden state of the last token, fitted to judgements by the Bradley–Terry likelihood that
-//! robots have too.
+//! Reward models of text: a scalar head on the hidden state of the last token, fitted to judgements by the same
+//! Bradley–Terry likelihood as for robots.
 
 use super::causal::{Example, LanguageModel, Progress, Rows, Watch, drop_in_part, look, numbers};
 use super::cursor::Cursor;
@@ -12,27 +12,27 @@ use flipside_learn::preference_loss;
 use flipside_learn::{LearnError, Reader};
 use tch::{Kind, Tensor};
 
-/// Two completions of one prompt, and what the judge said.
+/// Two completions of one prompt, with their label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextComparison {
-    /// What both complete.
+    /// The prompt of both.
     pub prompt: Vec<u32>,
     /// The completion on the left, or the chosen one of a file.
     pub left: Vec<u32>,
     /// The completion on the right, or the rejected one.
     pub right: Vec<u32>,
-    /// The probability that the left one is better, by the judge: 1, 0, or ½ for a tie.
+    /// The label: the probability that the left one is better, which is 1, 0, or ½ for a tie.
     pub target: f32,
 }
 
 impl TextComparison {
-    /// The comparison that an answer makes; `None` for a skip, which teaches nothing.
+    /// The comparison with the label of this judgement; `None` for a skip, which has no label.
     pub fn new(prompt: Vec<u32>, left: Vec<u32>, right: Vec<u32>, choice: Choice) -> Option<TextComparison> {
         choice.target().map(|target| TextComparison { prompt, left, right, target })
     }
 }
 
-/// A model, its head and their optimiser. Rewards are gain · head + bias.
+/// A model, its head and their optimiser. The reward is gain · head + bias.
 pub struct TextReward<M> {
     settings: TextRewardSettings,
     model: M,
@@ -41,24 +41,25 @@ pub struct TextReward<M> {
     bias: f64,
     optimiser: Optimiser,
     cursor: Cursor,
-    /// Decides what adapters drop.
+    /// Seeds the adapters' dropout.
     seed: Seed,
-    /// Steps done, and planned in all (0: no plan, no decay).
+    /// Steps done, and planned in total (0: no plan, so the learning rate does not decay).
     steps: [u64; 2],
 }
 
-/// What a step did, or how good the model is.
+/// Statistics of a step or an evaluation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TextRewardStats {
     /// Mean loss, nats.
     pub loss: f64,
-    /// Share of the decided pairs whose better side has the higher reward; equal rewards count half. 0 where none is decided.
+    /// Share of the pairs without a tie whose better side has the higher reward; equal rewards count half. 0 if all are
+    /// ties.
     pub accuracy: f64,
-    /// Mean reward of the better side less that of the other, of decided pairs.
+    /// Mean reward of the better side minus that of the other, over the pairs without a tie.
     pub margin: f64,
-    /// Length of the gradient before it was shortened; 0 without a step.
+    /// Gradient norm before clipping; 0 without a step.
     pub grad_norm: f64,
-    /// Adam's step size; 0 without a step.
+    /// Adam's learning rate; 0 without a step.
     pub learning_rate: f64,
 }
 
@@ -91,7 +92,7 @@ impl<M: LanguageModel> TextReward<M> {
         })
     }
 
-    /// Says how many steps the run is to take in all, which is what the step size falls over. Saved with the rest.
+    /// Sets the total number of steps, over which the learning rate decays. It is saved with the state.
     pub fn plan(&mut self, steps: u64) {
         self.steps[1] = steps;
     }
@@ -111,18 +112,19 @@ impl<M: LanguageModel> TextReward<M> {
         &self.head
     }
 
-    /// What the head is multiplied by, and what is added then.
+    /// Gain and bias: the reward is gain · head + bias.
     pub fn gain_and_bias(&self) -> [f64; 2] {
         [self.gain, self.bias]
     }
 
-    /// Sets them, for a model that was scaled before.
+    /// Sets gain and bias, for a model that was normalised before.
     pub fn set_gain_and_bias(&mut self, [gain, bias]: [f64; 2]) {
         (self.gain, self.bias) = (gain, bias);
     }
 
-    /// One gradient step on the next batch of these comparisons, which should only grow between calls. `watch` is told before every part of the
-    /// batch and may stop it. On any error the trainer is as it was before the call.
+    /// Takes one gradient step on the next batch of `comparisons`, a list that should only grow between calls. `watch`
+    /// is called before every part of the batch (gradient accumulation) and may cancel. On any error the trainer is
+    /// unchanged.
     pub fn step(&mut self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
         if comparisons.is_empty() {
             return Err(LearnError::Settings("there is no comparison to learn from".to_owned()));
@@ -130,7 +132,7 @@ impl<M: LanguageModel> TextReward<M> {
         let cursor = self.cursor.clone();
         let done = self.descend(comparisons, watch);
         match done {
-            // The one change of weights and moments is the last thing a step does.
+            // Weights and moments change only at the very end of a step, so an error leaves nothing to undo there.
             Ok(_) => self.steps[0] += 1,
             Err(_) => {
                 self.optimiser.forget();
@@ -161,7 +163,7 @@ impl<M: LanguageModel> TextReward<M> {
         Ok(TextRewardStats { grad_norm, learning_rate, ..tally.stats(batch.len()) })
     }
 
-    /// Loss, accuracy and margin over comparisons, without learning.
+    /// Loss, accuracy and margin of comparisons, without learning.
     pub fn evaluate(&self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
         let all: Vec<&TextComparison> = comparisons.iter().collect();
         let parts = all.chunks(self.settings.batch.div_ceil(self.settings.accumulate));
@@ -175,7 +177,8 @@ impl<M: LanguageModel> TextReward<M> {
         Ok(tally.stats(comparisons.len().max(1)))
     }
 
-    /// The sum of the losses, the rewards' differences left less right, and the hidden states that both are of.
+    /// The sum of the losses, the differences of the rewards (left minus right), and the hidden states that both were
+    /// computed from.
     fn loss<'m>(
         &self,
         part: &[&TextComparison],
@@ -212,8 +215,9 @@ impl<M: LanguageModel> TextReward<M> {
         Ok(rewards)
     }
 
-    /// Sets gain and bias so that these samples, the reference policy's, have rewards of mean 0 and standard deviation 1: to be called before
-    /// the first step and after the last (Ziegler et al. 2019, section 2.1). On an error nothing has changed.
+    /// Sets gain and bias so that the rewards of these samples, which the reference policy generated, have mean 0 and
+    /// standard deviation 1. Call it before the first step and after the last (Ziegler et al. 2019, section 2.1). On an
+    /// error nothing has changed.
     pub fn normalise(&mut self, samples: &[Example], watch: Watch) -> Result<(), LearnError> {
         let raw = self.unscaled(samples, watch)?;
         let n = raw.len() as f64;
@@ -228,7 +232,8 @@ impl<M: LanguageModel> TextReward<M> {
         Ok(())
     }
 
-    /// The whole state: what is trained under `model.*` (the head's among them), `adam.*`, `cursor`, `progress` and `scale` (gain and bias).
+    /// The whole state: the trained parameters (including the head) under `model.*`, `adam.*`, `cursor`, `progress` and
+    /// `scale` (gain and bias).
     pub fn to_arrays(&self) -> Arrays {
         let mut arrays = Arrays::new();
         self.optimiser.to_arrays(&mut arrays);
@@ -238,7 +243,8 @@ impl<M: LanguageModel> TextReward<M> {
         arrays
     }
 
-    /// Takes a state that [`TextReward::to_arrays`] gave, of the same model; goes on bit for bit on the CPU. On an error nothing has changed.
+    /// Restores a state from [`TextReward::to_arrays`], of the same model. On the CPU, training continues bit for bit.
+    /// On an error nothing has changed.
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), LearnError> {
         let reader = Reader(arrays);
         let saved = self.optimiser.read(reader)?;
@@ -255,7 +261,7 @@ impl<M: LanguageModel> TextReward<M> {
 #[derive(Default)]
 struct Tally {
     loss: f64,
-    right: f64,
+    correct: f64,
     margin: f64,
     decided: usize,
 }
@@ -267,7 +273,7 @@ impl Tally {
             if comparison.target != 0.5 {
                 let margin = if comparison.target > 0.5 { difference } else { -difference };
                 self.margin += f64::from(margin);
-                self.right += if margin > 0.0 { 1.0 } else { f64::from(u8::from(margin == 0.0)) * 0.5 };
+                self.correct += if margin > 0.0 { 1.0 } else { f64::from(u8::from(margin == 0.0)) * 0.5 };
                 self.decided += 1;
             }
         }
@@ -277,7 +283,7 @@ impl Tally {
         let decided = self.decided.max(1) as f64;
         TextRewardStats {
             loss: self.loss / pairs as f64,
-            accuracy: self.right / decided,
+            accuracy: self.correct / decided,
             margin: self.margin / decided,
             ..TextRewardStats::default()
         }

@@ -1,4 +1,5 @@
-//! Supervised fine-tuning: the tokens of completions, each given all before it. Training from nothing is the same with short prompts.
+//! Supervised fine-tuning: the likelihood of completion tokens, each given all tokens before it. Training a base model
+//! from scratch is the same with short prompts.
 
 use super::causal::{Example, LanguageModel, Progress, Rows, Watch, drop_in_part, look};
 use super::cursor::Cursor;
@@ -9,34 +10,33 @@ use flipside_core::{Array, Arrays, Seed};
 use flipside_learn::{LearnError, Reader};
 use tch::{Kind, Tensor};
 
-/// The trainer: a model, its optimiser and the place in the data.
+/// The trainer: a model, its optimiser and the position in the data.
 pub struct Supervised<M> {
     settings: SupervisedSettings,
     model: M,
     optimiser: Optimiser,
     cursor: Cursor,
-    /// Decides what adapters drop.
+    /// Seeds the adapters' dropout.
     seed: Seed,
-    /// Steps done, and planned in all (0: no plan, no decay).
+    /// Steps done, and planned in total (0: no plan, so the learning rate does not decay).
     steps: [u64; 2],
 }
 
-/// What a step did.
+/// Statistics of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SupervisedStats {
     /// Mean negative log-likelihood of the batch's completion tokens, nats.
     pub loss: f64,
-    /// How many those were.
+    /// Number of completion tokens in the batch.
     pub tokens: usize,
-    /// Length of the gradient before it was shortened.
+    /// Gradient norm before clipping.
     pub grad_norm: f64,
-    /// Adam's step size.
+    /// Adam's learning rate.
     pub learning_rate: f64,
 }
 
 impl<M: LanguageModel> Supervised<M> {
-    /// A trainer of what the model leaves to train. The seed decides the order of examples, and what adapters drop that were
-    /// made to.
+    /// A trainer of the model's trainable parameters. The seed decides the order of examples and the adapters' dropout.
     pub fn new(model: M, settings: &SupervisedSettings, seed: Seed) -> Result<Supervised<M>, LearnError> {
         settings.check().map_err(LearnError::Settings)?;
         Ok(Supervised {
@@ -49,7 +49,7 @@ impl<M: LanguageModel> Supervised<M> {
         })
     }
 
-    /// Says how many steps the run is to take in all, which is what the step size falls over. Saved with the rest.
+    /// Sets the total number of steps, over which the learning rate decays. It is saved with the state.
     pub fn plan(&mut self, steps: u64) {
         self.steps[1] = steps;
     }
@@ -64,13 +64,14 @@ impl<M: LanguageModel> Supervised<M> {
         &self.model
     }
 
-    /// Gives the model back.
+    /// Returns the model.
     pub fn into_model(self) -> M {
         self.model
     }
 
-    /// One gradient step on the next batch of these examples, which should be the same ones in every call. `watch` is told before every part of
-    /// the batch and may stop it. On any error the trainer is as it was before the call.
+    /// Takes one gradient step on the next batch of `examples`, which should be the same in every call. `watch` is
+    /// called before every part of the batch (gradient accumulation) and may cancel. On any error the trainer is
+    /// unchanged.
     pub fn step(&mut self, examples: &[Example], watch: Watch) -> Result<SupervisedStats, LearnError> {
         if examples.is_empty() {
             return Err(LearnError::Settings("there is no example to learn from".to_owned()));
@@ -78,7 +79,7 @@ impl<M: LanguageModel> Supervised<M> {
         let cursor = self.cursor.clone();
         let done = self.descend(examples, watch);
         match done {
-            // The one change of weights and moments is the last thing a step does.
+            // Weights and moments change only at the very end of a step, so an error leaves nothing to undo there.
             Ok(_) => self.steps[0] += 1,
             Err(_) => {
                 self.optimiser.forget();
@@ -115,7 +116,8 @@ impl<M: LanguageModel> Supervised<M> {
         Ok(stats)
     }
 
-    /// Mean negative log-likelihood of the examples' completion tokens, nats; its exponential is the perplexity. 0 where there are none.
+    /// Mean negative log-likelihood of the examples' completion tokens, nats; its exponential is the perplexity. 0
+    /// where there are none.
     pub fn evaluate(&self, examples: &[Example], watch: Watch) -> Result<f64, LearnError> {
         let rows: Vec<(&[u32], &[u32])> = examples.iter().map(Example::parts).collect();
         let tokens: usize = rows.iter().map(|(_, completion)| completion.len()).sum();
@@ -130,7 +132,7 @@ impl<M: LanguageModel> Supervised<M> {
         Ok(sum / tokens.max(1) as f64)
     }
 
-    /// The whole state: what is trained under `model.*`, `adam.*`, `cursor` and `progress`.
+    /// The whole state: the trained parameters under `model.*`, `adam.*`, `cursor` and `progress`.
     pub fn to_arrays(&self) -> Arrays {
         let mut arrays = Arrays::new();
         self.optimiser.to_arrays(&mut arrays);
@@ -139,7 +141,8 @@ impl<M: LanguageModel> Supervised<M> {
         arrays
     }
 
-    /// Takes a state that [`Supervised::to_arrays`] gave, of the same model; goes on bit for bit on the CPU. On an error nothing has changed.
+    /// Restores a state from [`Supervised::to_arrays`], of the same model. On the CPU, training continues bit for bit.
+    /// On an error nothing has changed.
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), LearnError> {
         let reader = Reader(arrays);
         let saved = self.optimiser.read(reader)?;
@@ -151,7 +154,8 @@ impl<M: LanguageModel> Supervised<M> {
     }
 }
 
-/// The sum over completion tokens, nats, and the hidden states that it is of; `None` where there are no tokens.
+/// The negative log-likelihood summed over completion tokens, nats, and the hidden states that it was computed from;
+/// `None` without completion tokens.
 fn negative_log_likelihood<'m>(
     model: &impl LanguageModel,
     rows: &[(&[u32], &[u32])],

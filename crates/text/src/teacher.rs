@@ -1,5 +1,5 @@
-//! A simulated teacher for texts: it knows each completion's gold score and answers like a person who is not always sure, and sometimes
-//! slips. How often it can be agreed with is known exactly, which no data set offers.
+//! A simulated teacher for texts. It knows each completion's gold score, is unsure about close ones, and sometimes
+//! makes a mistake. The best possible agreement with it is known exactly, which no data set offers.
 
 use flipside_core::{Choice, Stream};
 use rand::RngExt;
@@ -8,10 +8,10 @@ use rand::RngExt;
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Noise {
-    /// How far apart two scores must be for the better one to win with probability σ(1) = .73. At 0 the better one always wins, and
-    /// equal scores are a tie.
+    /// Difference of scores at which the better one wins with probability σ(1) = 0.73. At 0 the better one always wins,
+    /// and equal scores are a tie.
     pub doubt: f64,
-    /// Share of answers that are then turned round, 0 to 1.
+    /// Share of answers that are then flipped, 0 to 1.
     pub mistakes: f64,
 }
 
@@ -22,8 +22,8 @@ impl Default for Noise {
 }
 
 impl Noise {
-    /// The probability that the left one is preferred: σ((left − right) / doubt), turned round at the rate of mistakes (Bradley and
-    /// Terry 1952; the flips after Lee et al. 2021, B-Pref).
+    /// The probability that the left one is preferred: σ((left − right) / doubt), then flipped with probability
+    /// `mistakes` (Bradley and Terry 1952; the flips as in B-Pref, Lee et al. 2021).
     pub fn probability_left(&self, left: f64, right: f64) -> f64 {
         let sure = match left - right {
             0.0 => 0.5,
@@ -33,7 +33,8 @@ impl Noise {
         sure + self.mistakes.clamp(0.0, 1.0) * (1.0 - 2.0 * sure)
     }
 
-    /// The probability that an answer agrees with the gold order of these two: what no reward model can beat on this pair.
+    /// The probability of the likelier answer for these two gold scores. No reward model can agree with the teacher
+    /// more often on this pair.
     pub fn ceiling(&self, left: f64, right: f64) -> f64 {
         let left = self.probability_left(left, right);
         left.max(1.0 - left)
@@ -48,7 +49,7 @@ pub struct GoldTeacher {
 }
 
 impl GoldTeacher {
-    /// What a judgement names it by.
+    /// Its name in judgements.
     pub const NAME: &str = "gold";
 
     /// A teacher with this noise, drawn from `stream`.
@@ -56,8 +57,8 @@ impl GoldTeacher {
         GoldTeacher { noise, stream }
     }
 
-    /// Answers for two completions with these gold scores. One number is drawn for every answer, so that the stream's place depends on
-    /// their count alone.
+    /// Answers for two completions with these gold scores. Every answer draws exactly one random number, so that the
+    /// stream's position depends only on the number of answers.
     pub fn judge(&mut self, left: f64, right: f64) -> Choice {
         let draw: f64 = self.stream.random();
         if self.noise.doubt <= 0.0 && left == right {
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn ceilings_by_hand() {
-        // σ(2) = 0.880797; flipped one time in ten: .880797 − .1 · (2 · .880797 − 1) = .804638.
+        // σ(2) = 0.880797; one in ten is flipped: 0.880797 − 0.1 · (2 · 0.880797 − 1) = 0.804638.
         let noise = Noise { doubt: 0.5, mistakes: 0.1 };
         assert!((noise.ceiling(1.0, 0.0) - 0.804_638).abs() < 1e-6);
         assert!((noise.ceiling(0.0, 1.0) - 0.804_638).abs() < 1e-6);

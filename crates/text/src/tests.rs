@@ -1,4 +1,4 @@
-//! Supervised training and reward models on a small model.
+//! Tests of supervised training and reward models on a small model.
 
 use super::tiny::Tiny;
 use super::*;
@@ -15,7 +15,8 @@ fn optimiser(learning_rate: f64) -> OptimiserSettings {
     OptimiserSettings { learning_rate, ..OptimiserSettings::default() }
 }
 
-/// Texts of a Markov chain whose next token is the last one plus 1 (three times in four) or plus 2, of 6; with its entropy a token, nats.
+/// Texts of a Markov chain over 6 tokens, and its entropy, nats per token. The next token is the last one plus 1 (three
+/// times in four) or plus 2, modulo 6.
 fn chain(count: usize) -> (Vec<Example>, f64) {
     let mut stream = Seed(1).stream("chain");
     let examples = (0..count).map(|_| {
@@ -51,14 +52,14 @@ fn prompts_and_padding_teach_nothing() {
     let make = || Supervised::new(Tiny::new(6, 16, 1), &settings, Seed(2)).unwrap();
     let example =
         |prompt: &[u32], completion: &[u32]| Example { prompt: prompt.to_vec(), completion: completion.to_vec() };
-    // The loss is that of each completion alone, weighted by tokens, whatever lies beside it in the batch.
+    // The batch's loss is the mean of each completion's own loss, weighted by tokens, whatever else is in the batch.
     let (a, b) = (example(&[1, 2, 3], &[4]), example(&[5], &[4, 3, 2, 1]));
     let alone = [&a, &b].map(|e| make().evaluate(std::slice::from_ref(e), &mut go_on).unwrap());
     let together = make().evaluate(&[a.clone(), b.clone()], &mut go_on).unwrap();
     assert!((together - (alone[0] + 4.0 * alone[1]) / 5.0).abs() < 1e-6, "{together} {alone:?}");
     let stats = make().step(&[a, b], &mut go_on).unwrap();
     assert!((stats.loss - together).abs() < 1e-6 && stats.tokens == 5 && stats.grad_norm > 0.0);
-    // Without a prompt, the first token is given.
+    // Without a prompt, the first token serves as the prompt.
     let bare = make().evaluate(&[example(&[], &[5, 4, 3, 2, 1])], &mut go_on).unwrap();
     assert!((bare - alone[1]).abs() < 1e-6);
 }
@@ -85,7 +86,8 @@ fn supervised_training_goes_on_bit_for_bit_and_undoes_what_failed() {
     assert_eq!((sft.to_arrays(), sft.steps()), (resumed.to_arrays(), 18));
 }
 
-/// Comparisons of completions whose true reward is the number of fives less that of ones, with Bradley–Terry noise or none.
+/// Comparisons of completions whose true reward is the number of fives minus the number of ones, with Bradley–Terry
+/// noise or none.
 fn comparisons(count: usize, noise: bool) -> Vec<TextComparison> {
     let mut stream = Seed(3).stream("comparisons");
     let score =
@@ -113,7 +115,7 @@ fn comparisons(count: usize, noise: bool) -> Vec<TextComparison> {
 }
 
 #[test]
-fn a_reward_model_learns_what_the_judge_likes() {
+fn a_reward_model_learns_what_the_teacher_prefers() {
     let settings =
         TextRewardSettings { batch: 32, accumulate: 2, optimiser: optimiser(3e-3), ..TextRewardSettings::default() };
     let mut reward = TextReward::new(Tiny::new(6, 16, 1), &settings, Seed(4)).unwrap();
@@ -139,7 +141,7 @@ fn a_reward_model_learns_what_the_judge_likes() {
     assert!(!is_normal(&reward));
     reward.normalise(&samples, &mut go_on).unwrap();
     assert!(is_normal(&reward));
-    // Gain and bias move no preference's sign.
+    // Gain and bias change the sign of no preference.
     assert_eq!(reward.evaluate(&clean, &mut go_on).unwrap().accuracy, after.accuracy);
     assert!(reward.normalise(&samples[..1], &mut go_on).is_err() && is_normal(&reward));
 }
@@ -171,7 +173,7 @@ fn a_reward_model_goes_on_bit_for_bit_and_undoes_what_failed() {
     let mut watch = |progress| progress == Progress::Learning { done: 1, of: 2 };
     assert!(matches!(reward.step(&pairs, &mut watch), Err(LearnError::Cancelled)));
     assert_eq!(reward.to_arrays(), saved);
-    // Another seed: all that counts is in the arrays.
+    // Another seed: the arrays hold everything that matters.
     let mut resumed = make(5);
     resumed.load_arrays(&saved).unwrap();
     for _ in 0..6 {

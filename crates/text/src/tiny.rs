@@ -1,4 +1,5 @@
-//! A language model small enough for tests: one layer of attention and one of neurons, with a low-rank adapter on each matrix if asked for.
+//! A language model that is small enough for tests: one attention layer and one MLP, with an optional LoRA adapter on
+//! each matrix.
 
 use super::causal::{Draw, Drawn, LanguageModel, numbers};
 use flipside_core::{Seed, Stream};
@@ -6,7 +7,7 @@ use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use tch::{Device, Kind, Tensor};
 
-/// Longest text.
+/// Length of the longest text, tokens.
 const LENGTH: i64 = 32;
 
 pub struct Tiny {
@@ -51,7 +52,7 @@ impl Tiny {
         Tiny { vocabulary, width, kind: Kind::Float, base, adapters: Vec::new() }
     }
 
-    /// A model of the same numbers that shares nothing with this one.
+    /// A copy that shares no memory with this one.
     pub fn copy(&self) -> Tiny {
         let copied = |list: &[(String, Tensor)]| {
             let copy = |t: &Tensor| t.detach().copy().set_requires_grad(t.requires_grad());
@@ -60,7 +61,7 @@ impl Tiny {
         Tiny { base: copied(&self.base), adapters: copied(&self.adapters), ..*self }
     }
 
-    /// The same in another precision.
+    /// A copy in another dtype.
     pub fn to_kind(&self, kind: Kind) -> Tiny {
         let cast = |t: &Tensor| t.detach().to_kind(kind).set_requires_grad(true);
         Tiny {
@@ -89,7 +90,7 @@ impl Tiny {
         &self.base.iter().find(|(n, _)| n == name).unwrap().1
     }
 
-    /// Every tensor that it holds.
+    /// All of its tensors.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.base.iter().chain(&self.adapters).map(|(_, tensor)| tensor)
     }

@@ -1,9 +1,9 @@
-//! Words to numbers and back: `tokenizer.json` as Hugging Face's tokenizers read and write it, its special tokens as
-//! `tokenizer_config.json` names them, and training a byte-level BPE of one's own.
+//! Tokenizers: `tokenizer.json` as Hugging Face's tokenizers read and write it, the special tokens of
+//! `tokenizer_config.json`, and training of a byte-level BPE.
 //!
-//! Text goes in and comes out; whoever calls reads and writes the files. The merging itself is the crate `tokenizers`, the very code
-//! behind Python's package of that name. What is ours is what goes wrong around it: which token ends a text, which one pads (never the
-//! one that ends), and pieces of characters while a text streams.
+//! This module takes and returns text; the caller reads and writes the files. The tokenization itself is the crate
+//! `tokenizers`, the code behind Python's package of that name. What is added here is what often goes wrong around it:
+//! which token ends a text (EOS), which one pads (never EOS), and incomplete characters while a text streams.
 
 use serde_json::{Map, Value, json};
 use std::str::FromStr;
@@ -12,35 +12,35 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, ModelWrapper};
 
-/// The token that ends a text in tokenizers that are trained here.
+/// The EOS token of tokenizers that are trained here.
 pub const END: &str = "<|end|>";
 
-/// The token that fills a batch up in tokenizers that are trained here.
+/// The padding token of tokenizers that are trained here.
 pub const PAD: &str = "<|pad|>";
 
-/// Names that tokenizers without a `tokenizer_config.json` give the token that ends a text, the most telling first.
+/// Usual names of the EOS token, in order of preference, for tokenizers whose `tokenizer_config.json` names none.
 const ENDS: &[&str] = &[END, "<|endoftext|>", "</s>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<eos>", "[SEP]"];
 
-/// Names under which a token that only pads is known, the most telling first.
+/// Usual names of a token that can serve for padding, in order of preference.
 const PADS: &[&str] = &[PAD, "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>", "[UNK]"];
 
 /// Why a tokenizer could not be read, trained or used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// `tokenizer.json` is not one.
+    /// `tokenizer.json` is not a tokenizer.
     #[error("tokenizer.json cannot be read ({0}); take the one that came with the model")]
     NotATokenizer(String),
     /// `tokenizer_config.json` is not JSON.
     #[error("tokenizer_config.json cannot be read ({0}); take the one that came with the model")]
     NotAConfig(String),
-    /// It merges at random.
+    /// The tokenizer uses BPE dropout.
     #[error(
-        "tokenizer.json drops merges at random (dropout {0}), so that a text has no one encoding; set \"dropout\" to null in it"
+        "tokenizer.json drops merges at random (dropout {0}), so tokens are not unique; set \"dropout\" to null in it"
     )]
     Dropout(f64),
     /// A special token that the vocabulary lacks.
     #[error(
-        "tokenizer_config.json names {role} {token:?}, which tokenizer.json does not know; take both from the same model"
+        "tokenizer_config.json names {role} {token:?}, which is not in tokenizer.json; take both from the same model"
     )]
     UnknownSpecial {
         /// `eos_token` and the like.
@@ -48,21 +48,21 @@ pub enum TokenizerError {
         /// Its text.
         token: String,
     },
-    /// Fewer words than bytes.
+    /// The vocabulary is too small for all bytes.
     #[error(
-        "a byte-level vocabulary needs at least {least} tokens (256 bytes and the special ones) and {asked} were asked for; ask for more"
+        "a byte-level vocabulary needs at least {least} tokens (256 bytes, 2 special ones), not {asked}; ask for more"
     )]
     TooSmall {
-        /// What was asked for.
+        /// The size that was asked for.
         asked: usize,
-        /// What it takes.
+        /// The smallest possible size.
         least: usize,
     },
-    /// Nothing to learn from.
+    /// There is no text to train on.
     #[error("there is no text to train a tokenizer on; give a data file with some")]
     NoText,
-    /// The crate refused.
-    #[error("the text could not be turned into tokens or back ({0}); check that tokenizer.json is whole")]
+    /// The crate `tokenizers` failed.
+    #[error("the text could not be turned into tokens or back ({0}); check that tokenizer.json is complete")]
     Failed(String),
 }
 
@@ -70,7 +70,7 @@ pub enum TokenizerError {
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// `tokenizer.json` as it was read, so that saving changes nothing; `None` after a change of ours.
+    /// `tokenizer.json` as it was read, so that saving it changes nothing; `None` if it was trained or changed here.
     source: Option<String>,
     /// `tokenizer_config.json`'s entries.
     config: Map<String, Value>,
@@ -80,12 +80,12 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`'s text, and `tokenizer_config.json`'s where there is one. Truncation and padding that the file asks for
-    /// are not done: a batch is padded where it is made.
+    /// Reads the text of `tokenizer.json`, and that of `tokenizer_config.json` if there is one. The file's settings of
+    /// truncation and padding are ignored: batches are padded where they are made.
     ///
     /// # Errors
     ///
-    /// A text that is no tokenizer, one that merges at random, a special token that the vocabulary lacks.
+    /// A text that is not a tokenizer, BPE dropout, a special token that the vocabulary lacks.
     pub fn from_json(tokenizer: &str, config: Option<&str>) -> Result<Tokenizer, TokenizerError> {
         let mut inner = tokenizers::Tokenizer::from_str(tokenizer)
             .map_err(|error| TokenizerError::NotATokenizer(error.to_string()))?;
@@ -115,8 +115,8 @@ impl Tokenizer {
                 None => Err(TokenizerError::UnknownSpecial { role, token: token.to_owned() }),
             },
         };
-        let first = |names: &[&str], but: Option<u32>| {
-            names.iter().filter_map(|name| inner.token_to_id(name)).find(|&id| Some(id) != but)
+        let first = |names: &[&str], except: Option<u32>| {
+            names.iter().filter_map(|name| inner.token_to_id(name)).find(|&id| Some(id) != except)
         };
         let bos = named("bos_token")?;
         let eos = named("eos_token")?.or_else(|| first(ENDS, None));
@@ -124,8 +124,8 @@ impl Tokenizer {
         Ok(Tokenizer { inner, source, config, bos, eos, pad })
     }
 
-    /// Trains a byte-level BPE (GPT-2's way of splitting, every byte in the alphabet, so that any text has tokens) with the special
-    /// tokens [`END`] and [`PAD`] as 0 and 1. The same texts give the same tokenizer.
+    /// Trains a byte-level BPE with the special tokens [`END`] and [`PAD`] as ids 0 and 1. Text is split as in GPT-2,
+    /// and every byte is in the alphabet, so that any text can be encoded. The same texts give the same tokenizer.
     ///
     /// # Errors
     ///
@@ -167,18 +167,19 @@ impl Tokenizer {
         Tokenizer::with_config(inner, None, config)
     }
 
-    /// The tokens of a text; with `special`, also those that the tokenizer puts around one (Llama's `<s>`).
+    /// The token ids of a text. With `special`, the tokenizer adds its special tokens around the text (such as Llama's
+    /// `<s>`).
     ///
     /// # Errors
     ///
-    /// A tokenizer that has no token for a part of the text and none that stands for the unknown.
+    /// A text with a part that has no token, if the tokenizer has no unknown token either.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
         let encoding =
             self.inner.encode_fast(text, special).map_err(|error| TokenizerError::Failed(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The text of these tokens, special ones left out if so asked. Tokens that are unknown are left out.
+    /// The text of these token ids. `skip_special` leaves out special tokens; unknown ids are always left out.
     ///
     /// # Errors
     ///
@@ -187,43 +188,43 @@ impl Tokenizer {
         self.inner.decode(tokens, skip_special).map_err(|error| TokenizerError::Failed(error.to_string()))
     }
 
-    /// The token's own name, such as `Ġthe` for " the"; `None` for a number that stands for nothing.
+    /// The token's own name, such as `Ġthe` for " the"; `None` for an unknown id.
     pub fn name(&self, token: u32) -> Option<String> {
         self.inner.id_to_token(token)
     }
 
-    /// The number of this token's name.
+    /// The id of the token with this name.
     pub fn id(&self, name: &str) -> Option<u32> {
         self.inner.token_to_id(name)
     }
 
-    /// How many tokens there are, special ones included.
+    /// Number of tokens, special ones included.
     pub fn vocabulary(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// The token that begins a text, if the model has one.
+    /// The BOS token, if there is one.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
 
-    /// The token that ends a text.
+    /// The EOS token, if there is one.
     pub fn eos(&self) -> Option<u32> {
         self.eos
     }
 
-    /// The token that fills batches up. It is never [`Tokenizer::eos`], even where the files say so; `None` where the vocabulary has
-    /// none to spare, until [`Tokenizer::add_pad`].
+    /// The padding token. It is never [`Tokenizer::eos`], even if the files say so. `None` if the vocabulary has no
+    /// token for it, until [`Tokenizer::add_pad`] adds one.
     pub fn pad(&self) -> Option<u32> {
         self.pad
     }
 
-    /// The token that pads, added to the vocabulary where there was none. Its number may lie one beyond the model's rows: then the
-    /// embedding needs a row more.
+    /// The padding token, which is added to the vocabulary if there was none. Its id may be one past the model's last
+    /// embedding row; then the embedding needs one more row.
     ///
     /// # Errors
     ///
-    /// A vocabulary that takes no token more.
+    /// A vocabulary that accepts no further token.
     pub fn add_pad(&mut self) -> Result<u32, TokenizerError> {
         if let Some(pad) = self.pad {
             return Ok(pad);
@@ -236,7 +237,7 @@ impl Tokenizer {
         Ok(pad)
     }
 
-    /// `tokenizer.json`: what was read, to the byte, unless a token was added since.
+    /// `tokenizer.json`: byte for byte what was read, unless a token was added since.
     ///
     /// # Errors
     ///
@@ -248,7 +249,7 @@ impl Tokenizer {
         }
     }
 
-    /// `tokenizer_config.json`: what was read, with the tokens that end and pad as they are used here.
+    /// `tokenizer_config.json`: what was read, with the BOS, EOS and padding tokens that are used here.
     pub fn config_json(&self) -> String {
         let mut config = self.config.clone();
         config.entry("tokenizer_class").or_insert_with(|| json!("PreTrainedTokenizerFast"));
@@ -259,11 +260,11 @@ impl Tokenizer {
                 config.insert(role.to_owned(), json!(name));
             }
         }
-        // A map of JSON values always has a text.
+        // Writing a map of JSON values cannot fail.
         format!("{:#}\n", Value::Object(config))
     }
 
-    /// The model's own template for conversations, in Jinja, if it has one.
+    /// The model's chat template in Jinja, if it has one.
     pub fn chat_template(&self) -> Option<&str> {
         match self.config.get("chat_template")? {
             Value::String(template) => Some(template),
@@ -275,9 +276,9 @@ impl Tokenizer {
         }
     }
 
-    /// Text as it streams: whole characters only.
+    /// A decoder for tokens that come one by one. It returns whole characters only.
     pub fn stream(&self) -> TextStream<'_> {
-        TextStream { tokenizer: self, tokens: Vec::new(), context: 0, said: 0 }
+        TextStream { tokenizer: self, tokens: Vec::new(), prefix_offset: 0, read_offset: 0 }
     }
 }
 
@@ -287,47 +288,47 @@ fn special<'a>(config: &'a Map<String, Value>, role: &str) -> Option<&'a str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }
 
-/// Turns tokens into text one by one. A character whose bytes are spread over several tokens comes with the last of them.
+/// Decodes tokens one by one. A character whose bytes are spread over several tokens comes with the last of them.
 #[derive(Clone, Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     tokens: Vec<u32>,
-    /// Tokens before this one were said and are no longer looked at.
-    context: usize,
-    /// Tokens before this one were said; from `context` on they are decoded again, because some decoders treat a text's first token
-    /// in another way.
-    said: usize,
+    /// Index of the first token that is still decoded. The text of all tokens before it was returned.
+    prefix_offset: usize,
+    /// Index of the first token whose text was not returned yet. The tokens from `prefix_offset` to here are decoded
+    /// again, because some decoders treat a text's first token differently.
+    read_offset: usize,
 }
 
 impl TextStream<'_> {
-    /// What this token adds to the text; empty while a character is not whole. Special tokens add nothing.
+    /// What this token adds to the text; empty while a character is incomplete. Special tokens add nothing.
     ///
     /// # Errors
     ///
     /// As [`Tokenizer::decode`].
     pub fn push(&mut self, token: u32) -> Result<String, TokenizerError> {
         self.tokens.push(token);
-        let whole = self.tokenizer.decode(&self.tokens[self.context..], true)?;
-        let before = self.tokenizer.decode(&self.tokens[self.context..self.said], true)?;
-        // U+FFFD stands for bytes that are no character yet.
+        let whole = self.tokenizer.decode(&self.tokens[self.prefix_offset..], true)?;
+        let before = self.tokenizer.decode(&self.tokens[self.prefix_offset..self.read_offset], true)?;
+        // U+FFFD stands for bytes that do not form a character yet.
         if whole.ends_with('\u{fffd}') || whole.len() <= before.len() || !whole.starts_with(&before) {
             return Ok(String::new());
         }
-        self.context = self.said;
-        self.said = self.tokens.len();
+        self.prefix_offset = self.read_offset;
+        self.read_offset = self.tokens.len();
         Ok(whole[before.len()..].to_owned())
     }
 
-    /// What is left when no token follows: bytes that never became a character show as `�`.
+    /// The rest of the text, after the last token. Bytes of an incomplete character show as `�`.
     ///
     /// # Errors
     ///
     /// As [`Tokenizer::decode`].
     pub fn finish(&mut self) -> Result<String, TokenizerError> {
-        let whole = self.tokenizer.decode(&self.tokens[self.context..], true)?;
-        let before = self.tokenizer.decode(&self.tokens[self.context..self.said], true)?;
-        self.context = self.tokens.len();
-        self.said = self.tokens.len();
+        let whole = self.tokenizer.decode(&self.tokens[self.prefix_offset..], true)?;
+        let before = self.tokenizer.decode(&self.tokens[self.prefix_offset..self.read_offset], true)?;
+        self.prefix_offset = self.tokens.len();
+        self.read_offset = self.tokens.len();
         Ok(whole.strip_prefix(&before).unwrap_or_default().to_owned())
     }
 }

@@ -1,4 +1,4 @@
-//! Parameters as named arrays and back: what a model folder holds.
+//! Converts a model's parameters to and from the named arrays of a model folder.
 
 use super::config::ModelConfig;
 use super::error::ModelError;
@@ -7,11 +7,12 @@ use flipside_core::{Array, ArrayData, Arrays};
 use tch::{Device, Kind, Tensor};
 
 impl Transformer {
-    /// A model of a folder's weights; see [`Transformer::from_tensors`]. Arrays of other names are left alone, a score head among them.
+    /// A model with a folder's weights; see [`Transformer::from_tensors`]. Arrays with other names, such as a score
+    /// head, are ignored.
     ///
     /// # Errors
     ///
-    /// A parameter that is missing, has another shape, or holds integers.
+    /// A parameter that is missing, has the wrong shape, or holds integers.
     pub fn from_arrays(
         config: &ModelConfig,
         arrays: &Arrays,
@@ -22,13 +23,13 @@ impl Transformer {
         Transformer::from_tensors(config, tensors, precision, device)
     }
 
-    /// The base model's parameters, f32 or bf16 as they are held, by Hugging Face's names; a tied head is left out.
+    /// The base model's parameters by Hugging Face's names, in f32 or bf16 as they are stored; a tied head is left out.
     pub fn to_arrays(&self) -> Arrays {
         arrays(&self.tensors())
     }
 }
 
-/// The tensor of an array of floats.
+/// The tensor of an array of floats; `None` for integers.
 pub fn tensor(array: &Array) -> Option<Tensor> {
     let shape: Vec<i64> = array.shape.iter().map(|&n| n as i64).collect();
     Some(match &array.data {
@@ -40,7 +41,7 @@ pub fn tensor(array: &Array) -> Option<Tensor> {
     })
 }
 
-/// Arrays of these tensors, bf16 where they are and f32 otherwise.
+/// Arrays of these tensors: bf16 stays bf16, everything else becomes f32.
 pub fn arrays(tensors: &Tensors) -> Arrays {
     let array = |tensor: &Tensor| {
         let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();

@@ -1,4 +1,4 @@
-//! Every form, what is wrong with lines that are none, and TL;DR's rules.
+//! Tests of every data format, of the errors of bad lines, and of TL;DR's rules.
 
 use super::*;
 use serde_json::json;
@@ -7,7 +7,7 @@ fn text(words: &str) -> Words {
     Words::Text(words.to_owned())
 }
 
-fn said(list: &[(&str, &str)]) -> Words {
+fn messages(list: &[(&str, &str)]) -> Words {
     let message = |(role, content): &(&str, &str)| Message { role: (*role).to_owned(), content: (*content).to_owned() };
     Words::Messages(list.iter().map(message).collect())
 }
@@ -32,16 +32,16 @@ fn every_form_is_read() {
     let preference = |prompt, chosen, rejected| Example::Preference { prompt, chosen, rejected };
     for (line, expected) in [
         (json!({"text": "A text."}), Example::Whole(text("A text."))),
-        (json!({"messages": [u, g]}), Example::Whole(said(&[user, good]))),
+        (json!({"messages": [u, g]}), Example::Whole(messages(&[user, good]))),
         (json!({"prompt": "Hello"}), Example::Prompt(text("Hello"))),
-        (json!({"prompt": [u]}), Example::Prompt(said(&[user]))),
+        (json!({"prompt": [u]}), Example::Prompt(messages(&[user]))),
         (
             json!({"prompt": "Hello", "completion": " Yes."}),
             Example::Completion { prompt: text("Hello"), completion: text(" Yes.") },
         ),
         (
             json!({"prompt": [u], "completion": [g], "label": null}),
-            Example::Completion { prompt: said(&[user]), completion: said(&[good]) },
+            Example::Completion { prompt: messages(&[user]), completion: messages(&[good]) },
         ),
         (
             json!({"prompt": "Hello", "chosen": " Yes.", "rejected": " No.", "id": 7}),
@@ -49,21 +49,24 @@ fn every_form_is_read() {
         ),
         (
             json!({"prompt": [u], "chosen": [g], "rejected": [b]}),
-            preference(said(&[user]), said(&[good]), said(&[bad])),
+            preference(messages(&[user]), messages(&[good]), messages(&[bad])),
         ),
         (
             json!({"chosen": "Hello there. Yes.", "rejected": "Hello there. No."}),
             preference(text("Hello there."), text(" Yes."), text(" No.")),
         ),
         (json!({"chosen": "Tee größer", "rejected": "Tee grün"}), preference(text("Tee gr"), text("ößer"), text("ün"))),
-        (json!({"chosen": [u, g], "rejected": [u, b]}), preference(said(&[user]), said(&[good]), said(&[bad]))),
+        (
+            json!({"chosen": [u, g], "rejected": [u, b]}),
+            preference(messages(&[user]), messages(&[good]), messages(&[bad])),
+        ),
         (
             json!({"prompt": "Hello", "completion": " No.", "label": false}),
             Example::Labelled { prompt: text("Hello"), completion: text(" No."), good: false },
         ),
         (
             json!({"prompt": [u], "completion": [g], "label": true}),
-            Example::Labelled { prompt: said(&[user]), completion: said(&[good]), good: true },
+            Example::Labelled { prompt: messages(&[user]), completion: messages(&[good]), good: true },
         ),
     ] {
         assert_eq!(one(&line.to_string()), expected, "{line}");
@@ -160,7 +163,7 @@ fn a_long_post_is_cut_at_its_last_newline_until_it_fits() {
     assert_eq!(cut(three, length(three)), three);
     assert_eq!(cut(three, length(three) - 1), "First line.\nSecond line.");
     assert_eq!(cut(three, length("First line.")), "First line.");
-    // Without a newline, character by character.
+    // Without a newline, it is cut character by character.
     assert_eq!(cut("größer", length("grö")), "grö");
     assert_eq!(cut(three, length("")), "");
     assert!(matches!(post(three).query(&tokenizer, 3), Err(DataError::TooLong(3))));
@@ -170,8 +173,8 @@ fn a_long_post_is_cut_at_its_last_newline_until_it_fits() {
 fn tldrs_filter_keeps_24_to_48_tokens_and_cuts_at_53() {
     let tokenizer = tokenizer();
     let encoder = Encoder { tokenizer: &tokenizer, tldr: TldrRules::default() };
-    let mut kept = Vec::new();
-    // Digits are one token each here, but for the space that stands before the first.
+    let mut lengths = Vec::new();
+    // Here each digit is one token, and so is the space before the first.
     for count in 1..60 {
         let summary = "7".repeat(count);
         let line = json!({"subreddit": "tea", "title": "t", "post": "p", "summary": summary}).to_string();
@@ -179,10 +182,10 @@ fn tldrs_filter_keeps_24_to_48_tokens_and_cuts_at_53() {
         assert_eq!(length, count + 1);
         if let Some(Tokens::Completion { completion, .. }) = encoder.encode(&one(&line)).unwrap() {
             assert_eq!(completion.len(), length + 1);
-            kept.push(length);
+            lengths.push(length);
         }
     }
-    assert_eq!(kept, (24..=48).collect::<Vec<_>>());
+    assert_eq!(lengths, (24..=48).collect::<Vec<_>>());
     let long = json!({"info": {"subreddit": "tea", "title": "t", "post": "p"}, "summaries": [{"text": "7".repeat(80)}, {"text": "7"}], "choice": 0});
     let Some(Tokens::Preference { chosen, rejected, .. }) = encoder.encode(&one(&long.to_string())).unwrap() else {
         panic!("{long}")
@@ -204,7 +207,7 @@ fn prompts_have_the_same_tokens_whatever_follows_and_texts_end_once() {
     assert_eq!((chosen.last(), rejected.as_slice()), (Some(&0), &[0][..]));
     let Tokens::Whole(whole) = encode(r#"{"text": "a kettle"}"#) else { panic!() };
     assert_eq!((&whole[..whole.len() - 1], whole.last()), (alone.prompt(), Some(&0)));
-    // A conversation is its template's text, and its answer the rest of it.
+    // A conversation becomes its template's text, and its answer is what follows the prompt in that text.
     let talk = encode(
         r#"{"prompt": [{"role": "user", "content": "a kettle"}], "completion": [{"role": "assistant", "content": "a lid"}]}"#,
     );

@@ -1,4 +1,4 @@
-//! Causal self-attention with grouped queries, rotary positions and a cache of keys and values.
+//! Causal self-attention with grouped queries, rotary position embeddings and a KV cache.
 
 use super::linear::{Adapters, Linear};
 use super::norm::Norm;
@@ -7,13 +7,13 @@ use crate::config::{ModelConfig, Rope};
 use flipside_learn::{DecodeBatch, Past, attend};
 use tch::{Device, Kind, Tensor};
 
-/// Queries, keys and values of one block, and the way back.
+/// The attention layer of one block: the projections to queries, keys and values, and the output projection.
 #[derive(Debug)]
 pub struct Attention {
-    /// One map for all three (GPT-2), or one each.
+    /// One projection for all three (GPT-2), or one for each.
     input: Input,
     output: Linear,
-    /// Qwen 3's norms of queries and keys.
+    /// Qwen3's norms of queries and keys.
     qk_norm: Option<[Norm; 2]>,
     heads: i64,
     kv_heads: i64,
@@ -40,7 +40,8 @@ impl Attention {
         Attention { input, output, qk_norm, heads, kv_heads, width }
     }
 
-    /// `[B, T, d]` → `[B, T - from, d]`: what the columns from `from` on see of all.
+    /// The outputs of the columns from `from` on, `[B, T, d]` → `[B, T - from, d]`. Keys and values come from all
+    /// columns.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -51,17 +52,17 @@ impl Attention {
         adapters: Adapters,
     ) -> Tensor {
         let (rows, new) = (x.size()[0], x.size()[1]);
-        let asking = new - from;
-        let later = |x: &Tensor| if from == 0 { x.shallow_clone() } else { x.narrow(1, from, asking) };
+        let query_columns = new - from;
+        let from_column = |x: &Tensor| if from == 0 { x.shallow_clone() } else { x.narrow(1, from, query_columns) };
         let [q, k, v] = match &self.input {
             Input::Fused(all) => {
                 let width = self.heads * self.width;
                 let all = all.forward(x, adapters);
                 let part = |i: i64| all.narrow(-1, i * width, width);
-                [later(&part(0)), part(1), part(2)]
+                [from_column(&part(0)), part(1), part(2)]
             }
             Input::Separate([q, k, v]) => {
-                [q.forward(&later(x), adapters), k.forward(x, adapters), v.forward(x, adapters)]
+                [q.forward(&from_column(x), adapters), k.forward(x, adapters), v.forward(x, adapters)]
             }
         };
         let split = |part: &Tensor, heads: i64| part.reshape([rows, part.size()[1], heads, self.width]);
@@ -80,13 +81,13 @@ impl Attention {
             k = layer.keys.narrow(2, 0, columns.before + new).to_kind(q.kind());
             v = layer.values.narrow(2, 0, columns.before + new).to_kind(q.kind());
         }
-        let bias = if from == 0 { columns.bias.shallow_clone() } else { columns.bias.narrow(2, from, asking) };
+        let bias = if from == 0 { columns.bias.shallow_clone() } else { columns.bias.narrow(2, from, query_columns) };
         let grouped = self.heads != self.kv_heads;
         let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, None, grouped);
-        self.output.forward(&mixed.transpose(1, 2).reshape([rows, asking, self.heads * self.width]), adapters)
+        self.output.forward(&mixed.transpose(1, 2).reshape([rows, query_columns, self.heads * self.width]), adapters)
     }
 
-    /// [`Attention::forward`] for one column of a few rows on the CPU.
+    /// [`Attention::forward`] for one column of a decode batch on the CPU.
     pub fn write(
         &self,
         x: &DecodeBatch,
@@ -138,29 +139,31 @@ impl Attention {
     }
 }
 
-/// Where the columns of a batch stand, and what each may look at.
+/// The positions and the attention mask of a batch's columns.
 pub struct Columns {
-    /// `[B, T]` (i64): tokens before each in its row.
+    /// `[B, T]` (i64): each column's position, which is the number of tokens before it in its row.
     pub positions: Tensor,
-    /// `[B, 1, T, S]`: 0 where a query may look at a key, −∞ elsewhere. S counts the cached columns too.
+    /// `[B, 1, T, S]`: 0 where a query may attend to a key, −∞ elsewhere. S counts the cached columns too.
     bias: Tensor,
-    /// Columns before these, in the cache.
+    /// Number of columns in the cache, which come before these.
     before: i64,
-    /// `[B, S]`: tokens among all columns.
+    /// `[B, S]`: 1 for a token, 0 for padding; the cached columns are included.
     mask: Tensor,
 }
 
 impl Columns {
-    pub fn new(mask: &Tensor, cache: &Cache, kept: bool, window: Option<usize>, kind: Kind) -> Columns {
+    pub fn new(mask: &Tensor, cache: &Cache, cached: bool, window: Option<usize>, kind: Kind) -> Columns {
         let new = mask.size()[1];
-        let before = if kept { cache.filled } else { 0 };
+        let before = if cached { cache.filled } else { 0 };
         let mask = if before == 0 { mask.shallow_clone() } else { Tensor::cat(&[&cache.mask, mask], 1) };
         let all = mask.size()[1];
-        // A query in column i may look at the tokens up to its own column. Padding looks at itself, so that no row of the softmax is empty.
+        // A query in column i attends to the tokens up to its own column. Padding attends to itself, so that no row of
+        // the softmax is empty.
         let columns = Tensor::arange(all, (Kind::Int64, mask.device()));
         let (keys, queries) = (columns.unsqueeze(0), columns.narrow(0, before, new).unsqueeze(1));
         let tokens = mask.to_kind(Kind::Bool).unsqueeze(1);
-        // Padding behind a text stands where its last token does: a place behind that may be one that the model has not.
+        // Padding after a text takes the position of the last token: the next position may be beyond the model's
+        // context.
         let at = (mask.cumsum(1, Kind::Int64) - 1).clamp_min(0);
         let positions = at.narrow(1, before, new);
         let mut allowed = keys.le_tensor(&queries).unsqueeze(0).logical_and(&tokens);
@@ -176,13 +179,13 @@ impl Columns {
 }
 
 impl Columns {
-    /// The bias of the last column, `[B, S]` flat, f32.
+    /// The attention bias of the last column, `[B, S]` row by row, f32.
     pub fn bias_of_last(&self) -> Vec<f32> {
         numbers(&self.bias.select(2, self.bias.size()[2] - 1))
     }
 }
 
-/// The cosines and sines of rotary positions.
+/// The cosines and sines of the rotary position embedding.
 pub struct Angles {
     /// `[B, 1, T, head]`.
     cos: Tensor,
@@ -204,7 +207,8 @@ impl Angles {
         [&self.cos, &self.sin].map(|angles| DecodeBatch::of_tensor(&angles.flatten(1, 2).select(1, 0)))
     }
 
-    /// Turns pairs of channels (i, i + head/2) of `[B, heads, T - from, head]`, whose columns are those from `from` on.
+    /// Rotates the channel pairs (i, i + head/2) of `[B, heads, T - from, head]`, which holds the columns from `from`
+    /// on.
     fn turn(&self, x: &Tensor, from: i64) -> Tensor {
         let halves = x.chunk(2, -1);
         let [cos, sin] = [&self.cos, &self.sin].map(|angles| angles.narrow(2, from, x.size()[2]));
@@ -212,18 +216,18 @@ impl Angles {
     }
 }
 
-/// Radians a position of the channel pair at this share of the head.
+/// Radians per position of a channel pair; `share` is 2i / head size for pair i.
 fn frequency(rope: Rope, share: f64) -> f32 {
     let plain = rope.theta.powf(-share);
     let Some(l) = rope.llama3 else { return plain as f32 };
     let wavelength = std::f64::consts::TAU / plain;
-    // 0 where waves are long and are stretched, 1 where they are short and stay.
+    // 0 for long wavelengths, which are stretched; 1 for short ones, which stay.
     let fast = (l.original_context / wavelength - l.low_freq_factor) / (l.high_freq_factor - l.low_freq_factor);
     let fast = fast.clamp(0.0, 1.0);
     ((1.0 - fast) * plain / l.factor + fast * plain) as f32
 }
 
-/// Keys and values of the columns so far, so that each is computed once.
+/// The KV cache: keys and values of the columns so far, so that each is computed once.
 #[derive(Debug)]
 pub struct Cache {
     layers: Vec<Layer>,
@@ -241,7 +245,7 @@ pub struct Layer {
 
 impl Cache {
     pub(super) fn new(config: &ModelConfig, rows: usize, columns: usize, kind: Kind, device: Device) -> Cache {
-        // On the CPU columns are computed in f32, which is what its registers have.
+        // On the CPU decoding is in f32, as a [`DecodeBatch`] is.
         let kind = if device == Device::Cpu { Kind::Float } else { kind };
         let shape = [rows, config.kv_heads, columns, config.head_width].map(|n| n as i64);
         let empty = || Tensor::empty(shape, (kind, device));
@@ -253,8 +257,8 @@ impl Cache {
         Cache { layers: vec![], mask: Tensor::empty([0, 0], (Kind::Int64, Device::Cpu)), filled: 0 }
     }
 
-    pub(super) fn layer(&mut self, block: usize, kept: bool) -> Option<&mut Layer> {
-        if kept { self.layers.get_mut(block) } else { None }
+    pub(super) fn layer(&mut self, block: usize, cached: bool) -> Option<&mut Layer> {
+        if cached { self.layers.get_mut(block) } else { None }
     }
 
     pub(super) fn advance(&mut self, columns: &Columns) {
@@ -262,7 +266,7 @@ impl Cache {
         self.mask = columns.mask.shallow_clone();
     }
 
-    /// Columns that it holds.
+    /// Number of columns in the cache.
     pub fn columns(&self) -> usize {
         self.filled as usize
     }

@@ -1,22 +1,23 @@
-//! Linear maps, with a low-rank adapter where there is one.
+//! Linear layers, each with an optional LoRA adapter.
 
 use flipside_core::Seed;
 use flipside_learn::DecodeBatch;
 use rand::Rng;
 use tch::{Device, Kind, Tensor};
 
-/// y = x Wᵀ + b, or x W + b where the family stores its weights the other way round.
+/// y = x Wᵀ + b, or x W + b if the family stores its weights transposed.
 #[derive(Debug)]
 pub struct Linear {
     /// The module's name, without `.weight`.
     pub name: String,
-    /// `[output, input]`; `[input, output]` if transposed. In memory, inputs lie side by side in either case ([`outputs_first`]).
+    /// `[output, input]`; `[input, output]` if transposed. In memory a weight is `[output, input]` either way
+    /// ([`outputs_first`]).
     pub weight: Tensor,
     /// `[output]`.
     pub bias: Option<Tensor>,
     /// Whether the weight is stored `[input, output]`, as GPT-2's Conv1D does.
     pub transposed: bool,
-    /// What is learnt beside the weight.
+    /// The LoRA adapter.
     pub lora: Option<Lora>,
 }
 
@@ -29,18 +30,19 @@ pub struct Lora {
     pub b: Tensor,
     /// alpha / rank.
     pub scale: f64,
-    /// Share of its inputs that is set to 0 where it learns with dropout.
+    /// Dropout probability of its inputs in training.
     pub dropout: f64,
 }
 
-/// What a pass does with adapters.
+/// How a forward pass uses the adapters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adapters {
-    /// Nothing: it is the base model's.
+    /// It does not: this is the base model.
     Off,
-    /// Adds what they say.
+    /// It adds their outputs.
     On,
-    /// The same, with a share of their inputs dropped, which this seed and the map's name decide. So the same pass drops the same again.
+    /// The same, with dropout on their inputs. This seed and the layer's name decide what is dropped, so that
+    /// recomputing a pass drops the same inputs.
     Dropping(u64),
 }
 
@@ -51,12 +53,12 @@ impl From<bool> for Adapters {
 }
 
 impl Lora {
-    /// The same adapter: it shares its parameters.
+    /// Another handle to the same adapter, with shared parameters.
     pub fn share(&self) -> Lora {
         Lora { a: self.a.shallow_clone(), b: self.b.shallow_clone(), scale: self.scale, dropout: self.dropout }
     }
 
-    /// What is added to the weight, `[output, input]`, f32.
+    /// The change of the weight, scale · B A, `[output, input]`, f32.
     pub fn delta(&self) -> Tensor {
         self.b.matmul(&self.a) * self.scale
     }
@@ -67,7 +69,7 @@ impl Linear {
         Linear { name, weight, bias, transposed, lora: None }
     }
 
-    /// `[.., input]` → `[.., output]`, of the same kind.
+    /// `[.., input]` → `[.., output]`, of the same dtype.
     pub fn forward(&self, x: &Tensor, adapters: Adapters) -> Tensor {
         let weight = if self.transposed { self.weight.tr() } else { self.weight.shallow_clone() };
         let kind = x.kind();
@@ -75,13 +77,16 @@ impl Linear {
         let Some(lora) = self.lora.as_ref().filter(|_| adapters != Adapters::Off) else { return y };
         let of = |x: &Tensor, map: &Tensor| product(x, &map.to_kind(kind), None).to_kind(kind);
         let x = match adapters {
-            Adapters::Dropping(seed) if lora.dropout > 0.0 => x * kept(x, lora.dropout, Seed(seed), &self.name),
+            Adapters::Dropping(seed) if lora.dropout > 0.0 => {
+                x * dropout_factors(x, lora.dropout, Seed(seed), &self.name)
+            }
             _ => x.shallow_clone(),
         };
         y + of(&of(&x, &lora.a), &lora.b) * lora.scale
     }
 
-    /// The same for a few rows on the CPU, without a gradient; `None` where their weights lie elsewhere.
+    /// [`Linear::forward`] for a decode batch on the CPU, without gradients; `None` if [`DecodeBatch::map`] does not
+    /// take the weights.
     pub fn write(&self, x: &DecodeBatch, adapters: bool) -> Option<DecodeBatch> {
         let weight = if self.transposed { self.weight.tr() } else { self.weight.shallow_clone() };
         let mut y = x.map(&weight, self.bias.as_ref())?;
@@ -101,8 +106,9 @@ impl Linear {
     }
 }
 
-/// For each number of x 0 with the probability `share`, which is taken to 1/65,536, and else what leaves the mean of the product as it was.
-fn kept(x: &Tensor, share: f64, seed: Seed, name: &str) -> Tensor {
+/// Factors of dropout for x: each is 0 with probability `share` (rounded to a multiple of 1/65,536), else the scale
+/// that keeps the mean, 1 / (1 − share).
+fn dropout_factors(x: &Tensor, share: f64, seed: Seed, name: &str) -> Tensor {
     let dropped = (share * 65_536.0).round().clamp(0.0, 65_535.0);
     let scale = (65_536.0 / (65_536.0 - dropped)) as f32;
     let mut stream = seed.stream(name);
@@ -115,10 +121,11 @@ fn kept(x: &Tensor, share: f64, seed: Seed, name: &str) -> Tensor {
     Tensor::from_slice(&factors[..x.numel()]).reshape(x.size()).to_device(x.device()).to_kind(x.kind())
 }
 
-/// x Wᵀ + b with W `[output, input]`, of the kind of x or, where that comes for nothing, in f32.
+/// x Wᵀ + b with W `[output, input]`. The result has the dtype of x, or f32 if the computation was in f32.
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     if x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !multiplies_bf16() {
-        // The same sums of the same products: libtorch takes thirty times as long for them without the instructions.
+        // Sums and products are the same in f32. Without bf16 instructions, libtorch takes thirty times as long in
+        // bf16.
         let wide = |tensor: &Tensor| tensor.to_kind(Kind::Float);
         return wide(x).linear(&wide(weight), bias.map(wide).as_ref());
     }
@@ -133,7 +140,7 @@ fn multiplies_bf16() -> bool {
     true
 }
 
-/// The tensor with its shape as it is and, in memory, `[output, input]`: the order that every product of a few rows wants.
+/// The tensor with the same shape, laid out in memory as `[output, input]`, the order that [`DecodeBatch::map`] reads.
 pub fn outputs_first(weight: &Tensor, transposed: bool) -> Tensor {
     if transposed { weight.tr().contiguous().tr() } else { weight.contiguous() }
 }
@@ -146,16 +153,16 @@ mod tests {
     fn dropout_drops_its_share_and_leaves_the_mean() {
         let x = Tensor::ones([100, 1001], (Kind::Float, Device::Cpu));
         for share in [0.05, 0.3, 0.9] {
-            let factors = kept(&x, share, Seed(3), "map");
+            let factors = dropout_factors(&x, share, Seed(3), "map");
             let n = x.numel() as f64;
             let dropped = factors.eq(0.0).sum(Kind::Float).double_value(&[]) / n;
-            // Within five standard deviations of a binomial count, and of the 1/65,536 that the share is taken to.
+            // Within five standard deviations of a binomial count, plus the rounding of the share to 1/65,536.
             let deviation = 5.0 * (share * (1.0 - share) / n).sqrt() + 1e-5;
             assert!((dropped - share).abs() < deviation, "{dropped} of {share}");
             let scale = factors.max().double_value(&[]);
             assert!((scale * (1.0 - share) - 1.0).abs() < 1e-4, "{scale}");
             assert!((factors.sum(Kind::Float).double_value(&[]) / n - 1.0).abs() < deviation * scale);
-            assert!(!factors.equal(&kept(&x, share, Seed(3), "another")));
+            assert!(!factors.equal(&dropout_factors(&x, share, Seed(3), "another")));
         }
     }
 }

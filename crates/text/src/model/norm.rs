@@ -16,7 +16,7 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// `[.., d]` → `[.., d]`, of the same kind.
+    /// `[.., d]` → `[.., d]`, of the same dtype.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let kind = x.kind();
         let x = x.to_kind(Kind::Float);
@@ -28,7 +28,8 @@ impl Norm {
         normed.to_kind(kind)
     }
 
-    /// The same for a few rows on the CPU, whose features may be several groups that are normed apart.
+    /// [`Norm::forward`] for a decode batch on the CPU. Its features may be several groups of size d, which are
+    /// normalised separately.
     pub fn write(&self, x: &DecodeBatch) -> DecodeBatch {
         x.norm(&numbers(&self.weight), self.bias.as_ref().map(numbers).as_deref(), self.eps)
     }

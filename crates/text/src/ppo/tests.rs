@@ -1,4 +1,5 @@
-//! PPO of a language model against what can be counted out, and against itself.
+//! Tests of PPO of a language model: against optima that can be computed exactly, and against itself (resumed,
+//! cancelled, in parts).
 
 use super::super::reward::TextReward;
 use super::super::supervised::Supervised;
@@ -35,7 +36,7 @@ fn prompts() -> Vec<Vec<u32>> {
     vec![vec![1], vec![2, 3, 4, 5], vec![3, 3], vec![4, 1, 2], vec![5]]
 }
 
-/// Any function: how often token 3 was written, in a row of any length.
+/// An example of a score function: how often token 3 occurs in the completion.
 fn threes(episodes: &[Episode]) -> Vec<f32> {
     episodes.iter().map(|e| e.completion.iter().filter(|&&t| t == 3).count() as f32).collect()
 }
@@ -54,7 +55,7 @@ fn round(ppo: &mut TextPpo<Tiny>) -> TextPpoStats {
 }
 
 #[test]
-fn the_first_minibatch_sees_the_policy_that_wrote() {
+fn the_first_minibatch_sees_the_policy_of_the_rollout() {
     let mut ppo = learner(&small());
     for update in 0..3 {
         let stats = round(&mut ppo);
@@ -63,7 +64,7 @@ fn the_first_minibatch_sees_the_policy_that_wrote() {
         assert!(update == 0 || stats.kl.abs() > 1e-4, "{stats:?}");
         assert!(update > 0 || stats.kl.abs() < 1e-5, "the policy begins as the reference: {stats:?}");
     }
-    // In bf16, where the columns of a batch decide the rounding.
+    // In bf16, where the number of columns in a batch affects the rounding.
     let policy = Tiny::new(8, 16, 1).to_kind(Kind::BFloat16);
     let reference = Reference::Model(Tiny::new(8, 16, 1).to_kind(Kind::BFloat16));
     let mut ppo = TextPpo::new(policy, reference, &[0], &small(), Seed(5)).unwrap();
@@ -89,12 +90,12 @@ fn scores_come_with_the_last_token_and_an_end_that_is_missing_costs() {
     let episodes = [episode(vec![3, 2, 0], true), episode(vec![3, 2, 1, 1, 1], false)];
     let mut ppo = learner(&TextPpoSettings { scale_scores: false, ..small() });
     let rewards = ppo.token_rewards(&episodes, &[2.0, 3.0]);
-    // β .15 on half a nat a token.
+    // β = 0.15 times a log-ratio of 0.5 nats per token.
     let expected = [vec![-0.075, -0.075, 1.925], vec![-0.075, -0.075, -0.075, -0.075, 1.925]];
     for (got, expected) in rewards.iter().flatten().zip(expected.iter().flatten()) {
         assert!((got - expected).abs() < 1e-6, "{rewards:?}");
     }
-    // With γ 1, λ 1 and a critic of 0 a return is what is still to come; the whitened advantages keep the order.
+    // With γ = 1, λ = 1 and a critic of 0, a return is the sum of the rewards to come. The advantages are whitened.
     ppo.settings.lambda = 1.0;
     let samples = ppo.samples(&episodes, &rewards);
     for (got, expected) in samples[0].returns.iter().zip([1.775, 1.85, 1.925]) {
@@ -104,7 +105,7 @@ fn scores_come_with_the_last_token_and_an_end_that_is_missing_costs() {
     let mean = all.iter().sum::<f32>() / 8.0;
     let var = all.iter().map(|a| (a - mean).powi(2)).sum::<f32>() / 8.0;
     assert!(mean.abs() < 1e-6 && (var - 1.0).abs() < 1e-5);
-    // Where nothing ends a completion, none is unfinished.
+    // Without stop tokens, no completion counts as unfinished.
     ppo.stop.clear();
     assert!((ppo.token_rewards(&episodes, &[2.0, 3.0])[1][4] - 2.925).abs() < 1e-6);
     let stats = summary(&episodes, &[2.0, 3.0]);
@@ -123,7 +124,7 @@ fn goes_on_bit_for_bit_from_saved_arrays() {
         let mut undisturbed = make();
         (0..2).for_each(|_| assert!(round(&mut undisturbed).kl.is_finite()));
         let saved = undisturbed.to_arrays();
-        // Cut off in the middle of an update, and gone on from the checkpoint by another process.
+        // As if a run was cut off in the middle of an update, and another process resumed it from the checkpoint.
         let mut resumed = make();
         round(&mut resumed);
         resumed.load_arrays(&saved).unwrap();
@@ -133,7 +134,7 @@ fn goes_on_bit_for_bit_from_saved_arrays() {
         }
         assert_eq!(undisturbed.to_arrays(), resumed.to_arrays());
         assert_ne!(undisturbed.to_arrays(), saved);
-        // The variance is there for readers of the file; what is gone on from is the sum behind it.
+        // `scores_var` is only for readers of the file. Loading uses the sum that it is computed from.
         for name in saved.keys().filter(|name| *name != "scores_var") {
             let mut broken = saved.clone();
             broken.remove(name);
@@ -150,7 +151,7 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
     let mut ppo = learner(&small());
     round(&mut ppo);
     let before = ppo.to_arrays();
-    // Cancelled at every place where it is asked.
+    // Cancelled at every call of `watch`.
     let mut asked = 0;
     let episodes = ppo
         .collect(&prompts(), &mut |_| {
@@ -178,9 +179,9 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
         assert!(matches!(ppo.learn(&episodes, &scores, &mut watch), Err(LearnError::Cancelled)));
         assert_eq!(ppo.to_arrays(), collected);
     }
-    // As a whole, judging included.
+    // A whole update, scoring included.
     ppo.load_arrays(&before).unwrap();
-    let mut judge = |episodes: &[Episode], watch: Watch| {
+    let mut score_fn = |episodes: &[Episode], watch: Watch| {
         look(watch, Progress::Scoring { done: 0, of: 1 }).map(|()| threes(episodes))
     };
     for place in 1..=asked + 1 + 24 {
@@ -189,12 +190,12 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
             count += 1;
             count == place
         };
-        assert!(matches!(ppo.update(&prompts(), &mut judge, &mut watch), Err(LearnError::Cancelled)));
+        assert!(matches!(ppo.update(&prompts(), &mut score_fn, &mut watch), Err(LearnError::Cancelled)));
         assert_eq!(ppo.to_arrays(), before);
     }
-    assert_eq!(ppo.update(&prompts(), &mut judge, &mut go_on).unwrap().0, episodes);
+    assert_eq!(ppo.update(&prompts(), &mut score_fn, &mut go_on).unwrap().0, episodes);
     ppo.load_arrays(&collected).unwrap();
-    // Not a number: from the caller, and from the weights in the middle of an update.
+    // Numbers that are not finite: in the caller's scores, and in the middle of an update.
     let mut bad = scores.clone();
     bad[3] = f32::NAN;
     let error = ppo.learn(&episodes, &bad, &mut go_on).unwrap_err();
@@ -206,7 +207,7 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
     assert!(ppo.learn(&episodes, &scores[1..], &mut go_on).is_err());
     assert!(ppo.collect(&[vec![]], &mut go_on).is_err());
     assert_eq!(ppo.to_arrays(), collected);
-    // It still learns what it would have learnt.
+    // After the errors it still learns what it would have learnt without them.
     let stats = ppo.learn(&episodes, &scores, &mut go_on).unwrap();
     let mut fresh = learner(&small());
     round(&mut fresh);
@@ -216,7 +217,7 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
 
 #[test]
 fn a_part_of_a_minibatch_counts_by_its_tokens() {
-    // The same update, whole or in parts, up to rounding.
+    // The same update gives the same result, whole or in parts, up to rounding.
     let run = |accumulate| {
         let mut ppo = learner(&TextPpoSettings { accumulate, ..small() });
         round(&mut ppo);
@@ -240,7 +241,7 @@ fn numbers_of(ppo: &TextPpo<Tiny>) -> Vec<f32> {
 fn adapters_hold_one_copy_of_the_base() {
     let base = Tiny::new(64, 128, 1);
     let bytes = |tensors: &mut dyn Iterator<Item = &Tensor>| -> usize {
-        // Distinct storages by where they begin.
+        // Distinct storages, told apart by their address.
         let distinct: BTreeSet<(usize, usize)> = tensors.map(|t| (t.data_ptr() as usize, 4 * t.numel())).collect();
         distinct.iter().map(|(_, bytes)| bytes).sum()
     };
@@ -254,14 +255,15 @@ fn adapters_hold_one_copy_of_the_base() {
         [ppo.critic().trainable(), reward.head().trainable()].into_iter().flatten().map(|(_, t)| t).collect();
     let held = bytes(&mut base.tensors().chain(ppo.policy().tensors()).chain(reward.model().tensors()).chain(&heads));
     assert!(held > whole && held as f64 <= 1.25 * whole as f64, "{held} {whole}");
-    // The base itself did not move.
+    // The base itself has not changed.
     let fresh = Tiny::new(64, 128, 1);
     assert!(base.tensors().zip(fresh.tensors()).all(|(a, b)| a.equal(b)));
 }
 
 // --- Eight tokens, length four ---
 
-/// All 4,096 sequences, with a reward for every token at its place and for every neighbours' pair.
+/// All 4,096 sequences. The reward of a sequence is the sum of a term for each token at its position and a term for
+/// each pair of neighbours, halved.
 struct Enumerable {
     sequences: Vec<Vec<u32>>,
     rewards: Vec<f64>,
@@ -292,7 +294,7 @@ impl Enumerable {
         Vec::try_from(sums).unwrap()
     }
 
-    /// The share of the possible gain in reward − β KL that a policy has.
+    /// The share of the possible gain in reward − β KL that a policy has reached.
     fn recovered(&self, policy: &Tiny, reference: &Tiny, beta: f64) -> f64 {
         let (policy, reference) = (self.log_probs(policy), self.log_probs(reference));
         let total: f64 = policy.iter().map(|p| p.exp()).sum();
@@ -300,7 +302,7 @@ impl Enumerable {
         let mean = |of: &dyn Fn(usize) -> f64| (0..4096).map(of).sum::<f64>();
         let start = mean(&|i| reference[i].exp() * self.rewards[i]);
         let reached = mean(&|i| policy[i].exp() * (self.rewards[i] - beta * (policy[i] - reference[i])));
-        // max of reward − β KL over all distributions: β ln Z.
+        // The maximum of reward − β KL over all distributions is β ln Z.
         let best = beta * mean(&|i| (reference[i] + self.rewards[i] / beta).exp()).ln();
         assert!(best >= reached - 1e-4 && best > start + 0.3, "{start} {reached} {best}");
         (reached - start) / (best - start)
@@ -338,7 +340,7 @@ fn recovers(seed: u64) -> f64 {
 const UPDATES: u64 = 150;
 
 #[test]
-fn recovers_what_can_be_counted_out() {
+fn reaches_the_exact_optimum() {
     for seed in 0..2 {
         let share = recovers(seed);
         assert!(share >= 0.98, "seed {seed}: {share}");
@@ -347,7 +349,7 @@ fn recovers_what_can_be_counted_out() {
 
 #[test]
 #[ignore = "twenty seeds, a few minutes"]
-fn recovers_what_can_be_counted_out_on_every_seed() {
+fn reaches_the_exact_optimum_on_every_seed() {
     let shares: Vec<f64> = (0..20).map(recovers).collect();
     println!("{shares:.4?}");
     assert!(shares.iter().all(|&share| share >= 0.98), "{shares:.4?}");
@@ -355,15 +357,15 @@ fn recovers_what_can_be_counted_out_on_every_seed() {
 
 // --- Random walks ---
 
-/// A graph of 21 nodes whose node 0 is the goal.
+/// A random directed graph of 21 nodes. Node 0 is the goal.
 struct Graph {
     edges: Vec<Vec<u32>>,
-    /// Edges on the shortest way to the goal.
+    /// For each node, the number of edges on the shortest path to the goal.
     shortest: Vec<usize>,
 }
 
 const NODES: u32 = 21;
-/// Nodes of a walk, the first included.
+/// The most nodes of a walk, the first included.
 const LONGEST: usize = 10;
 
 impl Graph {
@@ -399,7 +401,8 @@ impl Graph {
         Example { prompt: vec![start], completion }
     }
 
-    /// 1 for a shortest way, 0 for a walk that never arrives or that takes an edge that is not there, and linear between.
+    /// 1 for a shortest path, 0 for a walk that never arrives or takes an edge that does not exist, and linear in the
+    /// length between.
     fn optimality(&self, start: u32, walk: &[u32]) -> f64 {
         let mut from = start;
         for (i, &to) in walk.iter().enumerate() {
@@ -450,7 +453,7 @@ fn walks(seed: u64) -> [f64; 2] {
         }
         ppo.learn(&episodes, &scores, &mut go_on).unwrap();
     }
-    // Judged as published: nearly greedy.
+    // Evaluated as published: nearly greedy.
     let draw = Draw { temperature: 0.01, max_new_tokens: LONGEST - 1, stop: vec![0], seed: 1 };
     let from: Vec<&[u32]> = starts.iter().map(|s| &s[..]).collect();
     let drawn = ppo.policy().complete(&from, &draw, &mut || true);

@@ -1,4 +1,4 @@
-//! Against Python's `tokenizers` on golden strings, and laws that must hold for any text.
+//! Tests against Python's `tokenizers` on golden strings, and properties that hold for any text.
 
 use super::*;
 use flipside_core::Seed;
@@ -22,7 +22,7 @@ fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// Any text: letters, spaces, marks, rare planes, what a tokenizer treats in its own way.
+/// A random text: letters, spaces, combining marks, rare Unicode planes, and strings that a tokenizer treats specially.
 fn any_text(stream: &mut flipside_core::Stream) -> String {
     let piece = |stream: &mut flipside_core::Stream| match stream.random_range(0..7) {
         0 => ["'s", "'ll", "  ", "\n\n", "\t", "<|end|>", "<|en", "\u{fffd}", "e\u{301}"][stream.random_range(0..9)]
@@ -55,7 +55,7 @@ fn tokens_and_texts_are_those_of_pythons_tokenizers() {
 }
 
 #[test]
-fn training_merges_what_pythons_tokenizers_merge() {
+fn training_merges_as_pythons_tokenizers_do() {
     let golden = golden();
     let theirs: Value = serde_json::from_str(golden["tokenizers"]["gpt2"]["json"].as_str().unwrap()).unwrap();
     let ours: Value = serde_json::from_str(&trained(480).to_json().unwrap()).unwrap();
@@ -65,7 +65,7 @@ fn training_merges_what_pythons_tokenizers_merge() {
 }
 
 #[test]
-fn any_text_comes_back_to_the_byte() {
+fn any_text_decodes_to_the_same_bytes() {
     let tokenizer = trained(400);
     let again = Tokenizer::from_json(&tokenizer.to_json().unwrap(), Some(&tokenizer.config_json())).unwrap();
     let mut stream = Seed(5).stream("texts");
@@ -74,20 +74,20 @@ fn any_text_comes_back_to_the_byte() {
         let tokens = tokenizer.encode(&text, false).unwrap();
         assert_eq!(tokenizer.decode(&tokens, false).unwrap(), text);
         assert_eq!(again.encode(&text, false).unwrap(), tokens);
-        // The same text, piece by piece; whoever listens never sees half a character.
-        let mut listener = again.stream();
-        let mut heard = String::new();
+        // The same text, decoded token by token: half a character never appears.
+        let mut decoder = again.stream();
+        let mut streamed = String::new();
         for &token in &tokens {
-            heard.push_str(&listener.push(token).unwrap());
-            assert!(text.contains('\u{fffd}') || !heard.contains('\u{fffd}'), "{text:?}: {heard:?}");
+            streamed.push_str(&decoder.push(token).unwrap());
+            assert!(text.contains('\u{fffd}') || !streamed.contains('\u{fffd}'), "{text:?}: {streamed:?}");
         }
-        heard.push_str(&listener.finish().unwrap());
-        assert_eq!(heard, again.decode(&tokens, true).unwrap(), "{text:?}");
+        streamed.push_str(&decoder.finish().unwrap());
+        assert_eq!(streamed, again.decode(&tokens, true).unwrap(), "{text:?}");
     }
 }
 
 #[test]
-fn what_was_read_is_written_to_the_byte() {
+fn files_are_written_as_they_were_read() {
     let golden = golden();
     for (name, golden) in golden["tokenizers"].as_object().unwrap() {
         let text = golden["json"].as_str().unwrap();
@@ -106,14 +106,14 @@ fn the_token_that_pads_is_never_the_one_that_ends() {
     let own = trained(300);
     assert_eq!((own.eos(), own.pad(), own.bos()), (Some(0), Some(1), None));
     let text = own.to_json().unwrap();
-    // Files that say otherwise are common: GPT-2's users write pad = EOS.
+    // Files with pad = EOS are common, for example with GPT-2.
     let same = r#"{"eos_token": {"content": "<|end|>"}, "pad_token": "<|end|>", "model_max_length": 64}"#;
     let tokenizer = Tokenizer::from_json(&text, Some(same)).unwrap();
     assert_eq!((tokenizer.eos(), tokenizer.pad()), (Some(0), Some(1)));
     let written: Value = serde_json::from_str(&tokenizer.config_json()).unwrap();
     assert_eq!((&written["pad_token"], &written["model_max_length"]), (&json!(PAD), &json!(64)));
     assert_eq!(written["eos_token"], json!({ "content": END }));
-    // None to spare: then none, until one is added.
+    // Without a spare token there is no padding token, until one is added.
     let bare = text.replace(PAD, "<|other|>");
     let mut tokenizer = Tokenizer::from_json(&bare, Some(same)).unwrap();
     assert_eq!(tokenizer.pad(), None);
