@@ -15,9 +15,9 @@ fn main() -> Result<(), LearnError> {
     let mut stream = Seed(0).stream("speed");
     for (samples, minibatch) in [(2048, 256), (8192, 256), (8192, 1024), (8192, 4096)] {
         let settings = PpoSettings {
-            worlds: WORLDS,
-            horizon: samples / WORLDS,
-            minibatch,
+            num_envs: WORLDS,
+            num_steps: samples / WORLDS,
+            minibatch_size: minibatch,
             target_kl: 0.0,
             ..PpoSettings::default()
         };

@@ -43,7 +43,7 @@ fn settings(model: &Path, session: &Path) -> RunSettings {
         updates: 6,
         ..TextRun::default()
     };
-    (run.ppo.max_new_tokens, run.ppo.batch, run.ppo.minibatch) = (12, 8, 4);
+    (run.ppo.max_new_tokens, run.ppo.batch_size, run.ppo.minibatch_size) = (12, 8, 4);
     RunSettings {
         labels: 40,
         teacher: TeacherKind::Mistaken { rate: 0.05 },
@@ -153,7 +153,7 @@ fn small_chain(session: &Path, seed: u64) -> RunSettings {
         updates: 10,
         ..TextRun::default()
     };
-    (run.ppo.max_new_tokens, run.ppo.batch, run.ppo.minibatch) = (12, 8, 4);
+    (run.ppo.max_new_tokens, run.ppo.batch_size, run.ppo.minibatch_size) = (12, 8, 4);
     RunSettings {
         labels: 70,
         seed,
@@ -232,7 +232,7 @@ fn no_seed_breaks_down_or_collapses() {
             let Mode::Text(run_of) = &mut settings.mode else { unreachable!("it is of text") };
             run_of.shape = TextShape { vocabulary: 512, context: 160, width: 48, layers: 2, heads: 2 };
             (run_of.base_steps, run_of.supervised_steps, run_of.reward_steps, run_of.updates) = (500, 250, 60, 30);
-            (run_of.ppo.max_new_tokens, run_of.ppo.batch, run_of.ppo.minibatch) = (48, 32, 8);
+            (run_of.ppo.max_new_tokens, run_of.ppo.batch_size, run_of.ppo.minibatch_size) = (48, 32, 8);
             run_of.ppo.optimiser.learning_rate = 5e-4;
             change(run_of);
             // A number that is not finite would be an event, on which this panics.

@@ -3,7 +3,7 @@
 use super::arguments::{DeskArguments, Eval, Export, ExportWhat, Film, Rollout, Train};
 use crate::app::{DeskOptions, ProbePlan, TaskChoice};
 use crate::lab::{self, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
-use crate::settings::RewardSource;
+use crate::settings::{RewardSource, TeacherKind};
 use anyhow::{Context, bail};
 use flipside_core::Clip;
 use indicatif::{ProgressBar, ProgressStyle};

@@ -112,7 +112,7 @@ impl PreferenceLearner {
         let spec = task.spec();
         let explores = spec.explore.steps_of(settings.env_steps);
         Ok(PreferenceLearner {
-            centred: spec.reward_model().centred,
+            centred: spec.reward_model().centre_rewards,
             reward: RewardModel::new(task.obs_dim(), task.act_dim(), spec.reward_model(), seed),
             novelty: Novelty::new(task.obs_dim(), &spec.explore, seed.stream("novelty")),
             explore: spec.explore.clone(),
@@ -232,7 +232,7 @@ impl PreferenceLearner {
         let PreferenceLearner { pool, asked, reward, settings, pairs, fitted, known, monitor, .. } = self;
         // What is still in the pool is not past.
         let oldest = pool.iter().next().map_or(0, |entry| entry.clip.recorded_at);
-        let past = known.iter().flatten().filter(|clip| settings.past_share > 0.0 && clip.recorded_at < oldest);
+        let past = known.iter().flatten().filter(|clip| settings.past_clip_share > 0.0 && clip.recorded_at < oldest);
         let past: Vec<Arc<Clip>> = past.cloned().collect();
         let known: Vec<_> = known.iter().map(|[left, right]| (&left.frames, &right.frames)).collect();
         // While the reward cannot be trusted, every question goes where the members disagree.
@@ -240,7 +240,7 @@ impl PreferenceLearner {
         let settings = &LabelSettings { random_share, ..settings.clone() };
         let count = count - again.len();
         let mut rank = |candidates: &[(&Frames, &Frames)]| rank_pairs(reward, settings.choice, candidates, &known);
-        let share = settings.past_share.clamp(0.0, 1.0);
+        let share = settings.past_clip_share.clamp(0.0, 1.0);
         let wanted = if share == 0.0 { 0 } else { (0..count).filter(|_| pairs.random_bool(share)).count() };
         let then = choose_past_pairs(pool, &past, wanted, asked, &mut rank, settings, pairs);
         let count = count - then.len();

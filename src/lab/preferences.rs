@@ -268,7 +268,7 @@ impl Job {
         // With the task's own reward, too, so that both are measured by the same.
         let loaded = load_task(control_of(settings)?)?;
         let mut spec = loaded.spec().clone();
-        spec.labels.spent_by = self.labels_by.unwrap_or(spec.labels.spent_by);
+        spec.labels.schedule_end = self.labels_by.unwrap_or(spec.labels.schedule_end);
         let task = Arc::new(Task::new(spec, loaded.model().clone())?.fixed_horizon());
         let trainer = Trainer::new(settings, task.clone(), ItemId(1), None, Some(1))?;
         let mut driver = Driver::new(Box::new(trainer), settings);
@@ -449,12 +449,11 @@ mod tests {
     #[test]
     fn a_row_is_the_session_that_the_same_settings_and_seed_give_bit_for_bit() {
         let settings = RunSettings {
-            task: "inverted_pendulum".to_owned(),
             teacher: TeacherKind::Fallible(TeacherNoise { mistakes: 0.2, skips: 0.1, ..TeacherNoise::GRADED }),
             labels: 30,
             env_steps: 60_000,
             seed: 3,
-            ..RunSettings::default()
+            ..RunSettings::of_control(ControlRun { task: "inverted_pendulum".to_owned(), ..ControlRun::default() })
         };
         let job = Job { name: "t".to_owned(), labels_by: None, set: String::new(), settings: settings.clone() };
         let (row, driver) = job.train().unwrap();
@@ -488,7 +487,7 @@ mod tests {
             }
         }
         let saved = SavedPolicy::load(&path).unwrap();
-        let found = evaluate(&saved.task, &saved.policy, &saved.settings.backend, EPISODES, 2_000).unwrap();
+        let found = evaluate(&saved.task, &saved.policy, saved.settings.backend(), EPISODES, 2_000).unwrap();
         assert_eq!(found.mean_return.to_bits(), row.mean_return.to_bits());
     }
 

@@ -137,14 +137,12 @@ pub(super) struct Questions {
 impl Questions {
     /// Those of a run that begins: `next_pair` is the first number that no pair of the record has.
     pub fn new(settings: &RunSettings, next_pair: PairId) -> Questions {
-        let of_texts = settings.text.is_some();
-        // Text mode's questions are asked in stages, which wait for them.
-        let seconds = if of_texts { 0.0 } else { settings.answer_seconds.max(0.0) };
+        let of_texts = settings.text().is_some();
         Questions {
             seed: Seed(settings.seed),
             of_texts,
             teacher: settings.teacher,
-            thinking: Duration::from_secs_f64(seconds),
+            thinking: settings.thinking(),
             planned: settings.labels,
             shown: None,
             answer_at: Duration::ZERO,

@@ -77,9 +77,9 @@ impl Trainer {
             RewardSource::Preferences => Arc::new(task.with_horizon(labels.episode_steps(task.dt()) as u32)),
         };
         let mut dials = task.spec().ppo();
-        dials.worlds = worlds.unwrap_or(dials.worlds);
-        let worlds = dials.worlds;
-        let horizon = dials.horizon;
+        dials.num_envs = worlds.unwrap_or(dials.num_envs);
+        let worlds = dials.num_envs;
+        let horizon = dials.num_steps;
         let mut ppo = Ppo::new(task.obs_dim(), task.act_dim(), dials, seed)?;
         let trailed = if settings.reward() == RewardSource::Preferences { labels.recorded_worlds } else { 0 };
         let (mut device, mut backend, mut warning) = (None, settings.backend(), None);
@@ -178,7 +178,7 @@ impl Trainer {
 
     /// Whether training is so far ahead of `labels` judgements that it should wait for more.
     pub fn runs_ahead(&self, labels: usize) -> bool {
-        let lead = self.task.spec().labels.lead;
+        let lead = self.task.spec().labels.max_lead;
         self.has_reward()
             && lead < 1.0
             && self.labels_wanted() as f64 > labels as f64 + lead * self.settings.labels as f64
@@ -236,7 +236,7 @@ impl Trainer {
         self.applied_actions.clear();
         self.true_returns.clear();
         self.obs.clone_from(&self.env.last().obs);
-        for _ in 0..self.ppo.settings().horizon {
+        for _ in 0..self.ppo.settings().num_steps {
             if cancelled() {
                 return Err(LabError::Cancelled);
             }
@@ -420,7 +420,7 @@ impl Trainer {
 
     /// Makes the present policy one that the run may end with, where the task asks for that.
     fn save_candidate(&mut self) -> Result<(), LabError> {
-        if self.preference_learner.is_some() && self.task.spec().labels.keeps_best {
+        if self.preference_learner.is_some() && self.task.spec().labels.select_best_policy {
             let (learner, policy) = (self.ppo.to_arrays(), self.ppo.policy());
             self.checkpoints.add(self.env_steps, learner, &policy, &self.task, self.settings.backend())?;
         }

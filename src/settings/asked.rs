@@ -271,7 +271,7 @@ impl RunSettings {
                 let mut run: TextRun = read(&tree, "text")?;
                 // A smaller batch makes for a smaller minibatch, unless somebody says that it should not.
                 if asked.get("text.ppo.minibatch").is_none() {
-                    run.ppo.minibatch = run.ppo.minibatch.min(run.ppo.batch);
+                    run.ppo.minibatch_size = run.ppo.minibatch_size.min(run.ppo.batch_size);
                 }
                 Mode::Text(run)
             }
@@ -369,7 +369,7 @@ mod tests {
         let run =
             RunSettings::of_text(TextRun::default()).with(&asked("text.lora.rank = 4; text.ppo.batch = 8")).unwrap();
         let run = run.text().unwrap();
-        assert_eq!((run.lora.as_ref().unwrap().rank, run.ppo.minibatch), (4, 8));
+        assert_eq!((run.lora.as_ref().unwrap().rank, run.ppo.minibatch_size), (4, 8));
         let noisy = RunSettings::default().with(&asked("teacher = noisy; teacher.beta = 2")).unwrap();
         assert_eq!(find(&noisy.tree(), "teacher.beta"), Some(&json!(2.0)));
     }

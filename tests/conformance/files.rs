@@ -212,7 +212,7 @@ fn settings_may_be_laid_over_a_file() {
     assert_eq!((spec.ppo().gamma, *spec.horizon.get_ref()), (0.9, 77));
     let before = file.spec();
     assert_eq!(spec.labels.clip_seconds, before.labels.clip_seconds);
-    assert_eq!((spec.ppo().lambda, spec.reward_model()), (before.ppo().lambda, before.reward_model()));
+    assert_eq!((spec.ppo().gae_lambda, spec.reward_model()), (before.ppo().gae_lambda, before.reward_model()));
     assert_eq!(before.with("").unwrap().labels, before.labels);
     // No term or signal is lost, and none changes its place.
     let named = |terms: &[RewardSpec]| terms.iter().map(|term| term.name.get_ref().clone()).collect::<Vec<_>>();

@@ -90,7 +90,7 @@ impl Ppo {
     pub fn new(obs_dim: usize, act_dim: usize, settings: PpoSettings, seed: Seed) -> Result<Ppo, LearnError> {
         settings.check().map_err(LearnError::Settings)?;
         let sizes = |outputs: usize| [&[obs_dim][..], &settings.hidden, &[outputs]].concat();
-        let log_std = vec![settings.initial_log_std.max(settings.least_log_std) as f32; act_dim];
+        let log_std = vec![settings.initial_log_std.max(settings.min_log_std) as f32; act_dim];
         let actor = Network::new(&sizes(act_dim), 0.01, &log_std, &mut seed.stream("ppo.actor"));
         let critic = Network::new(&sizes(1), 1.0, &[], &mut seed.stream("ppo.critic"));
         let obs_norm = RunningNorm::new(obs_dim);
@@ -285,7 +285,7 @@ impl Ppo {
 
         let rewards = self.scaled_rewards(rollout);
         stats.reward_divisor = self.state.reward_scale.divisor();
-        let (gamma, lambda) = (self.settings.gamma as f32, self.settings.lambda as f32);
+        let (gamma, lambda) = (self.settings.gamma as f32, self.settings.gae_lambda as f32);
         let estimate = gae(rollout.trajectories(&rewards), gamma, lambda);
         stats.explained_variance = explained_variance(&rollout.values, &estimate.returns);
         let advantages = whiten(&estimate.advantages, true);
@@ -303,7 +303,7 @@ impl Ppo {
             actions: &rollout.actions,
             old_log_probs: &rollout.log_probs,
             advantages: &advantages,
-            clip: settings.clip as f32,
+            clip: settings.clip_coef as f32,
         };
         let clipped_value =
             ClippedValue { old_values: &rollout.values, returns: &estimate.returns, clip: settings.value_clip as f32 };
@@ -337,8 +337,8 @@ impl Ppo {
         self.state.reward_scale = RewardScale::new(self.settings.gamma);
         let mut rollout = rollout.clone();
         let rewards = self.scaled_rewards(&rollout);
-        let (gamma, lambda) = (self.settings.gamma as f32, self.settings.lambda as f32);
-        let settings = PpoSettings { epochs: 1, value_clip: 0.0, target_kl: 0.0, ..self.settings.clone() };
+        let (gamma, lambda) = (self.settings.gamma as f32, self.settings.gae_lambda as f32);
+        let settings = PpoSettings { update_epochs: 1, value_clip: 0.0, target_kl: 0.0, ..self.settings.clone() };
         let learning_rate = self.learning_rate();
         let mut errors = Vec::new();
         for epoch in 0..=self.settings.refit_epochs {

@@ -61,7 +61,7 @@ pub fn choose_pairs(
     if candidates.is_empty() {
         return Vec::new();
     }
-    candidates = without_alike(pool, candidates, count, settings.alike_share);
+    candidates = without_alike(pool, candidates, count, settings.drop_similar_share);
     let ranks = rank.map(|rank| {
         let frames = |i: usize| &pool.get(i).clip.frames;
         let pairs: Vec<_> = candidates.iter().map(|&[a, b]| (frames(a), frames(b))).collect();
@@ -271,7 +271,7 @@ mod tests {
             let clip = Clip { id: ItemId(i as u64), task: "t".into(), dt: 0.1, recorded_at: 0, frames };
             pool.push(Arc::new(clip), apart(i));
         }
-        let settings = LabelSettings { alike_share: 0.7, random_share: 1.0, ..LabelSettings::default() };
+        let settings = LabelSettings { drop_similar_share: 0.7, random_share: 1.0, ..LabelSettings::default() };
         let mut stream = Seed(3).stream("pairs");
         let chosen = choose_pairs(&pool, 6, &AskedPairs::default(), None, &settings, &mut stream);
         assert!(chosen.len() == 6 && chosen.iter().all(|pair| pair.left % 2 != pair.right % 2), "{chosen:?}");

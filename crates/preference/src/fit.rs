@@ -163,7 +163,7 @@ impl RewardModel {
         cancel: &mut dyn FnMut() -> bool,
     ) -> Result<FitReport, PreferenceError> {
         // Before the first fit the model's guesses mean nothing.
-        let unjudged = if self.fits > 0 && self.settings.guess_above < 1.0 { unjudged } else { &[] };
+        let unjudged = if self.fits > 0 && self.settings.pseudo_label_threshold < 1.0 { unjudged } else { &[] };
         let clips = comparisons.iter().flat_map(|c| [c.left, c.right]).chain(unjudged.iter().copied().flatten());
         let (table, input) = ClipTable::with_own_statistics(clips, self);
         self.input = input;
@@ -242,7 +242,7 @@ impl RewardModel {
         let double = |numbers: &[f32]| Tensor::from_slice(numbers).to_kind(Kind::Double);
         let [targets, margins] = [&answers.targets, &answers.margins].map(|numbers| double(numbers));
         let pairs = Pairs { rows: &rows, count, weights: &weights, sides };
-        let RewardModelSettings { error_rate, learns_errors, .. } = self.settings;
+        let RewardModelSettings { error_rate, learn_error_rate: learns_errors, .. } = self.settings;
         let observations = Observations { targets: &targets, margins: &margins, error_rate, learns_errors };
         let posterior = process.condition(&pairs, &observations, self.fits > 0, cancel)?;
         self.fits += 1;
@@ -311,7 +311,7 @@ impl RewardModel {
                 clips.extend(guesses.sides[place]);
                 targets.push(target);
                 margins.push(0.0);
-                shares.push(self.settings.guess_weight as f32 / batch as f32);
+                shares.push(self.settings.pseudo_label_weight as f32 / batch as f32);
             }
         }
         let window = match self.settings.crop {
@@ -340,7 +340,7 @@ impl RewardModel {
             return Vec::new();
         }
         let left = numbers(&self.differences(table, sides).sigmoid().mean_dim(0, false, Kind::Float));
-        let sure = self.settings.guess_above as f32;
+        let sure = self.settings.pseudo_label_threshold as f32;
         let decided = |left: f32| (left > sure).then_some(1.0).or((left < 1.0 - sure).then_some(0.0));
         left.into_iter().enumerate().filter_map(|(place, left)| Some((place, decided(left)?))).collect()
     }

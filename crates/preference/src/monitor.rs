@@ -151,9 +151,11 @@ impl Monitor {
     /// The most serious alarm, if there is one.
     pub fn alarm(&self) -> Option<Alarm> {
         let ratio = self.ratios.iter().sum::<f64>() / self.ratios.len().max(1) as f64;
-        let spread = (self.ratios.len() == RATIOS && ratio > self.settings.spread).then_some(Alarm::Spread(ratio));
-        let fresh = self.foreseen().filter(|&share| share < self.settings.foreseen).map(Alarm::Fresh);
-        let held_out = self.held_out.filter(|&(share, count)| count >= FEWEST && share < self.settings.held_out);
+        let spread =
+            (self.ratios.len() == RATIOS && ratio > self.settings.max_std_ratio).then_some(Alarm::Spread(ratio));
+        let fresh = self.foreseen().filter(|&share| share < self.settings.min_recent_agreement).map(Alarm::Fresh);
+        let held_out =
+            self.held_out.filter(|&(share, count)| count >= FEWEST && share < self.settings.min_held_out_agreement);
         fresh.or(held_out.map(|(share, _)| Alarm::HeldOut(share))).or(spread)
     }
 }

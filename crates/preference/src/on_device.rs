@@ -310,8 +310,12 @@ mod tests {
     fn a_model_lies_as_the_shader_reads_it() {
         // Layers of 16 bytes, five inputs of 20 bytes, padded to a multiple of 8, and the members' outputs of 8 bytes.
         let check = |kind: RewardModelKind, at: [usize; 5], bytes: [usize; 2]| {
-            let settings =
-                RewardModelSettings { kind, unseen: vec![1, 3], products: 0.5, ..RewardModelSettings::default() };
+            let settings = RewardModelSettings {
+                kind,
+                ignored_inputs: vec![1, 3],
+                products: 0.5,
+                ..RewardModelSettings::default()
+            };
             let model = RewardModel::new(5, 2, settings, Seed(1));
             let sizes = Sizes::of(&model);
             assert_eq!((sizes.inputs, sizes.products), (5, 15));
@@ -422,12 +426,20 @@ mod tests {
     fn networks_score_as_on_the_host() {
         scores_alike("networks", 11, networks());
         let unseen = vec![3, 4, 5, 9, 10];
-        scores_alike("products", 11, RewardModelSettings { products: 0.3, unseen, sees_actions: false, ..networks() });
+        scores_alike(
+            "products",
+            11,
+            RewardModelSettings { products: 0.3, ignored_inputs: unseen, sees_actions: false, ..networks() },
+        );
     }
 
     #[test]
     fn a_process_scores_as_on_the_host() {
-        scores_alike("process", 11, RewardModelSettings { unseen: vec![3, 4], ..RewardModelSettings::default() });
+        scores_alike(
+            "process",
+            11,
+            RewardModelSettings { ignored_inputs: vec![3, 4], ..RewardModelSettings::default() },
+        );
         scores_alike("squares alone", 45, RewardModelSettings::default());
     }
 }

@@ -68,7 +68,7 @@ impl RewardModel {
             RewardModelKind::Networks => settings.members.max(1),
             RewardModelKind::GaussianProcess => DRAWS,
         };
-        let seen: Vec<usize> = (0..obs_dim).filter(|i| !settings.unseen.contains(i)).collect();
+        let seen: Vec<usize> = (0..obs_dim).filter(|i| !settings.ignored_inputs.contains(i)).collect();
         let inputs = seen.len() + if settings.sees_actions { act_dim } else { 0 };
         let ensemble = Ensemble::new(
             members,

@@ -21,11 +21,11 @@ pub struct LabelSchedule {
 impl LabelSchedule {
     /// The schedule for `labels` judgements over `env_steps` of training.
     pub fn new(labels: usize, env_steps: u64, settings: &LabelSettings) -> LabelSchedule {
-        let share = settings.untrained_share.clamp(0.0, 1.0);
+        let share = settings.initial_share.clamp(0.0, 1.0);
         LabelSchedule {
             labels,
             untrained: (share * labels as f64).ceil() as usize,
-            end: (settings.spent_by * env_steps as f64).max(1.0),
+            end: (settings.schedule_end * env_steps as f64).max(1.0),
             t0: (settings.anneal * env_steps as f64).max(1.0),
         }
     }

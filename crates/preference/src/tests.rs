@@ -103,7 +103,7 @@ fn windows_and_guesses_keep_the_reward() {
     };
     let plain = learnt(networks());
     let least = accuracy(&plain, &fresh) - 0.05;
-    let settings = RewardModelSettings { crop: 0.7, guess_above: 0.95, ..networks() };
+    let settings = RewardModelSettings { crop: 0.7, pseudo_label_threshold: 0.95, ..networks() };
     let model = learnt(settings);
     assert_ne!(model.to_arrays(), plain.to_arrays());
     let got = accuracy(&model, &fresh);
@@ -124,7 +124,7 @@ fn what_is_unseen_does_not_count() {
         fit(&mut model, &judge(clips, TeacherKind::Oracle));
         model
     };
-    let blind = RewardModelSettings { unseen: vec![1], sees_actions: false, ..networks() };
+    let blind = RewardModelSettings { ignored_inputs: vec![1], sees_actions: false, ..networks() };
     let rewards = |model: &RewardModel, clip: &Frames| model.rewards(&clip.obs, &clip.actions, clip.steps);
     let model = learnt(blind.clone(), &clips);
     assert_eq!(model.to_arrays(), learnt(blind, &changed).to_arrays());
@@ -388,7 +388,8 @@ fn a_gaussian_process_learns_from_few_judgements() {
 fn a_gaussian_process_keeps_the_laws() {
     let made = clips(80, 30, 33);
     let comparisons = judge(&made, TeacherKind::Oracle);
-    let settings = RewardModelSettings { unseen: vec![1], sees_actions: false, ..RewardModelSettings::default() };
+    let settings =
+        RewardModelSettings { ignored_inputs: vec![1], sees_actions: false, ..RewardModelSettings::default() };
     let make = |seed: u64| RewardModel::new(OBS, ACT, settings.clone(), Seed(seed));
     let all = |part: fn(&Frames) -> &Vec<f32>| made.iter().flat_map(part).copied().collect::<Vec<f32>>();
     let (obs, actions) = (all(|f| &f.obs), all(|f| &f.actions));

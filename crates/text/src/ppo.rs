@@ -257,7 +257,9 @@ impl<M: LanguageModel> TextPpo<M> {
     }
 
     fn write(&mut self, prompts: &[Vec<u32>], watch: Watch) -> Result<Vec<Episode>, LearnError> {
-        let TextPpoSettings { batch, temperature, max_new_tokens, side_by_side, .. } = self.settings;
+        let TextPpoSettings {
+            batch_size: batch, temperature, max_new_tokens, rollout_batch_size: side_by_side, ..
+        } = self.settings;
         let places = self.state.prompts.take(batch, prompts.len());
         let size = if side_by_side == 0 { batch } else { side_by_side };
         let of = batch.div_ceil(size) * max_new_tokens;
@@ -333,7 +335,7 @@ impl<M: LanguageModel> TextPpo<M> {
 
     /// Episodes in a part of a minibatch (gradient accumulation).
     fn part(&self) -> usize {
-        self.settings.minibatch.div_ceil(self.settings.accumulate)
+        self.settings.minibatch_size.div_ceil(self.settings.gradient_accumulation_steps)
     }
 
     // Learning.
@@ -353,7 +355,7 @@ impl<M: LanguageModel> TextPpo<M> {
         }
         // The last gradient step is the last thing that can fail, and a failed step changes nothing. If it is the only
         // one, there is nothing to undo, and no copy is needed.
-        let several = self.settings.epochs * episodes.len().div_ceil(self.settings.minibatch) > 1;
+        let several = self.settings.update_epochs * episodes.len().div_ceil(self.settings.minibatch_size) > 1;
         let (before, saved) = (self.state.clone(), several.then(|| self.optimiser.save()));
         let done = self.improve(episodes, scores, watch);
         match (&done, saved) {
@@ -386,7 +388,7 @@ impl<M: LanguageModel> TextPpo<M> {
         stats.explained_variance = explained_variance(&values, &returns);
 
         let (mut means, mut order) = (Means::default(), (0..samples.len()).collect::<Vec<usize>>());
-        let TextPpoSettings { epochs, minibatch, .. } = self.settings;
+        let TextPpoSettings { update_epochs: epochs, minibatch_size: minibatch, .. } = self.settings;
         let parts_each: usize = order.chunks(minibatch).map(|m| m.len().div_ceil(self.part())).sum();
         let (mut done, of) = (0, epochs * parts_each);
         for _ in 0..epochs {
@@ -408,7 +410,7 @@ impl<M: LanguageModel> TextPpo<M> {
                 }
                 means.norm += self.optimiser.step(stats.learning_rate)?;
                 means.approx_kl += approx_kl(&log_ratios);
-                let outside = |l: &&f32| (f64::from(**l).exp() - 1.0).abs() > self.settings.clip;
+                let outside = |l: &&f32| (f64::from(**l).exp() - 1.0).abs() > self.settings.clip_coef;
                 means.clipped += log_ratios.iter().filter(outside).count() as f64 / tokens as f64;
                 means.steps += 1;
             }
@@ -442,7 +444,7 @@ impl<M: LanguageModel> TextPpo<M> {
             let mut of_tokens: Vec<f32> = episode.log_ratios().map(price).collect();
             if let Some(last) = of_tokens.last_mut() {
                 let unfinished = !self.stop.is_empty() && !episode.stopped;
-                *last += score - if unfinished { self.settings.missing_eos_cost as f32 } else { 0.0 };
+                *last += score - if unfinished { self.settings.missing_eos_penalty as f32 } else { 0.0 };
             }
             rewards.push(of_tokens);
         }
@@ -456,7 +458,7 @@ impl<M: LanguageModel> TextPpo<M> {
     /// Advantages, whitened over all tokens, and returns. A completion is an episode that terminates with its last
     /// token.
     fn samples<'a>(&self, episodes: &'a [Episode], rewards: &[Vec<f32>]) -> Vec<Sample<'a>> {
-        let (gamma, lambda) = (self.settings.gamma as f32, self.settings.lambda as f32);
+        let (gamma, lambda) = (self.settings.gamma as f32, self.settings.gae_lambda as f32);
         let mut samples: Vec<Sample> = (episodes.iter().zip(rewards))
             .map(|(episode, rewards)| {
                 let n = rewards.len();
@@ -485,7 +487,7 @@ impl<M: LanguageModel> TextPpo<M> {
     /// Adds the gradient of a part of a minibatch that has `tokens` tokens in total. Returns the log-ratios of the
     /// part's tokens.
     fn add_gradient(&mut self, part: &[&Sample], tokens: usize, means: &mut Means) -> Result<Vec<f32>, LearnError> {
-        let TextPpoSettings { temperature, clip, value_clip, value_weight, .. } = self.settings;
+        let TextPpoSettings { temperature, clip_coef: clip, value_clip, vf_coef: value_weight, .. } = self.settings;
         let rows = rows(part.iter().map(|l| l.episode), &self.policy);
         let columns = rows.tokens.size()[1] as usize;
         let table = |of: fn(&Sample) -> Vec<f32>| {

@@ -143,11 +143,11 @@ impl<M: LanguageModel> TextReward<M> {
     }
 
     fn descend(&mut self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
-        let places = self.cursor.take(self.settings.batch, comparisons.len());
+        let places = self.cursor.take(self.settings.batch_size, comparisons.len());
         let batch: Vec<&TextComparison> = places.into_iter().map(|i| &comparisons[i]).collect();
         let learning_rate = self.settings.optimiser.learning_rate_at(self.steps[0], self.steps[1]);
         let mut tally = Tally::default();
-        let parts = batch.chunks(batch.len().div_ceil(self.settings.accumulate));
+        let parts = batch.chunks(batch.len().div_ceil(self.settings.gradient_accumulation_steps));
         let of = parts.len();
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Learning { done, of })?;
@@ -166,7 +166,7 @@ impl<M: LanguageModel> TextReward<M> {
     /// Loss, accuracy and margin of comparisons, without learning.
     pub fn evaluate(&self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
         let all: Vec<&TextComparison> = comparisons.iter().collect();
-        let parts = all.chunks(self.settings.batch.div_ceil(self.settings.accumulate));
+        let parts = all.chunks(self.settings.batch_size.div_ceil(self.settings.gradient_accumulation_steps));
         let (of, mut tally) = (parts.len(), Tally::default());
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Scoring { done, of })?;
@@ -204,7 +204,7 @@ impl<M: LanguageModel> TextReward<M> {
 
     fn unscaled(&self, examples: &[Example], watch: Watch) -> Result<Vec<f32>, LearnError> {
         let rows: Vec<(&[u32], &[u32])> = examples.iter().map(|e| (&e.prompt[..], &e.completion[..])).collect();
-        let parts = rows.chunks(2 * self.settings.batch.div_ceil(self.settings.accumulate));
+        let parts = rows.chunks(2 * self.settings.batch_size.div_ceil(self.settings.gradient_accumulation_steps));
         let (of, mut rewards) = (parts.len(), Vec::with_capacity(rows.len()));
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Scoring { done, of })?;

@@ -90,12 +90,16 @@ impl<M: LanguageModel> Supervised<M> {
     }
 
     fn descend(&mut self, examples: &[Example], watch: Watch) -> Result<SupervisedStats, LearnError> {
-        let batch: Vec<(&[u32], &[u32])> =
-            self.cursor.take(self.settings.batch, examples.len()).into_iter().map(|i| examples[i].parts()).collect();
+        let batch: Vec<(&[u32], &[u32])> = self
+            .cursor
+            .take(self.settings.batch_size, examples.len())
+            .into_iter()
+            .map(|i| examples[i].parts())
+            .collect();
         let tokens: usize = batch.iter().map(|(_, completion)| completion.len()).sum();
         let learning_rate = self.settings.optimiser.learning_rate_at(self.steps[0], self.steps[1]);
         let mut stats = SupervisedStats { tokens, learning_rate, ..SupervisedStats::default() };
-        let size = batch.len().div_ceil(self.settings.accumulate);
+        let size = batch.len().div_ceil(self.settings.gradient_accumulation_steps);
         let parts = batch.chunks(size);
         let of = parts.len();
         for (done, part) in parts.enumerate() {
@@ -121,7 +125,7 @@ impl<M: LanguageModel> Supervised<M> {
     pub fn evaluate(&self, examples: &[Example], watch: Watch) -> Result<f64, LearnError> {
         let rows: Vec<(&[u32], &[u32])> = examples.iter().map(Example::parts).collect();
         let tokens: usize = rows.iter().map(|(_, completion)| completion.len()).sum();
-        let parts = rows.chunks(self.settings.batch.div_ceil(self.settings.accumulate));
+        let parts = rows.chunks(self.settings.batch_size.div_ceil(self.settings.gradient_accumulation_steps));
         let (of, mut sum) = (parts.len(), 0.0);
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Scoring { done, of })?;

@@ -35,7 +35,7 @@ fn chain(count: usize) -> (Vec<Example>, f64) {
 #[test]
 fn supervised_training_comes_to_the_entropy_of_its_source() {
     let (examples, entropy) = chain(1500);
-    let settings = SupervisedSettings { batch: 50, accumulate: 2, optimiser: optimiser(5e-3) };
+    let settings = SupervisedSettings { batch_size: 50, gradient_accumulation_steps: 2, optimiser: optimiser(5e-3) };
     let mut sft = Supervised::new(Tiny::new(6, 16, 1), &settings, Seed(2)).unwrap();
     sft.plan(400);
     let start = sft.evaluate(&examples[1000..], &mut go_on).unwrap();
@@ -48,7 +48,7 @@ fn supervised_training_comes_to_the_entropy_of_its_source() {
 
 #[test]
 fn prompts_and_padding_teach_nothing() {
-    let settings = SupervisedSettings { batch: 2, ..SupervisedSettings::default() };
+    let settings = SupervisedSettings { batch_size: 2, ..SupervisedSettings::default() };
     let make = || Supervised::new(Tiny::new(6, 16, 1), &settings, Seed(2)).unwrap();
     let example =
         |prompt: &[u32], completion: &[u32]| Example { prompt: prompt.to_vec(), completion: completion.to_vec() };
@@ -67,7 +67,8 @@ fn prompts_and_padding_teach_nothing() {
 #[test]
 fn supervised_training_goes_on_bit_for_bit_and_undoes_what_failed() {
     let (examples, _) = chain(40);
-    let settings = SupervisedSettings { batch: 7, accumulate: 3, ..SupervisedSettings::default() };
+    let settings =
+        SupervisedSettings { batch_size: 7, gradient_accumulation_steps: 3, ..SupervisedSettings::default() };
     let make = || Supervised::new(Tiny::new(6, 16, 1), &settings, Seed(2)).unwrap();
     let mut sft = make();
     sft.plan(30);
@@ -116,8 +117,12 @@ fn comparisons(count: usize, noise: bool) -> Vec<TextComparison> {
 
 #[test]
 fn a_reward_model_learns_what_the_teacher_prefers() {
-    let settings =
-        TextRewardSettings { batch: 32, accumulate: 2, optimiser: optimiser(3e-3), ..TextRewardSettings::default() };
+    let settings = TextRewardSettings {
+        batch_size: 32,
+        gradient_accumulation_steps: 2,
+        optimiser: optimiser(3e-3),
+        ..TextRewardSettings::default()
+    };
     let mut reward = TextReward::new(Tiny::new(6, 16, 1), &settings, Seed(4)).unwrap();
     let (train, clean) = (comparisons(600, true), comparisons(1000, false).split_off(600));
     let samples: Vec<Example> =
@@ -163,7 +168,8 @@ fn a_reward_reads_the_last_real_token_whatever_lies_beside_it() {
 
 #[test]
 fn a_reward_model_goes_on_bit_for_bit_and_undoes_what_failed() {
-    let settings = TextRewardSettings { batch: 8, accumulate: 2, ..TextRewardSettings::default() };
+    let settings =
+        TextRewardSettings { batch_size: 8, gradient_accumulation_steps: 2, ..TextRewardSettings::default() };
     let make = |seed| TextReward::new(Tiny::new(6, 16, 1), &settings, Seed(seed)).unwrap();
     let pairs = comparisons(30, true);
     let mut reward = make(4);

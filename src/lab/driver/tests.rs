@@ -5,7 +5,7 @@ use crate::lab::snapshot_publisher::SnapshotPublisher;
 use crate::lab::trainer::Trainer;
 use crate::lab::training_loop::Tell;
 use crate::lab::{TeacherKind, first_snapshot, task_of};
-use crate::settings::TeacherNoise;
+use crate::settings::{ControlRun, TeacherNoise};
 use crate::store::Session;
 use flipside_core::{Arrays, Choice, Clip, Frames, Item, ItemId, JudgementId, PairReason, Scene};
 use std::cell::Cell;
@@ -244,13 +244,12 @@ impl Desk for SameThread {
 /// A cheap run whose teacher slips, cannot tell, and takes its time.
 fn hasty(answer_seconds: f64) -> RunSettings {
     RunSettings {
-        task: "inverted_pendulum".to_owned(),
         teacher: TeacherKind::Fallible(TeacherNoise::HASTY),
         answer_seconds,
         labels: 24,
         env_steps: 60_000,
         seed: 5,
-        ..RunSettings::default()
+        ..RunSettings::of_control(ControlRun { task: "inverted_pendulum".to_owned(), ..ControlRun::default() })
     }
 }
 

@@ -46,8 +46,8 @@ fn stages_of_text_that_have_not_begun_take_what_they_are_told() {
     let on = "text.until = ppo; text.ppo.batch = 8; text.updates = 20; text.lora.rank = 4; text.prompts = p.jsonl";
     let further = again(&session, on).unwrap();
     let text = further.text().unwrap();
-    assert_eq!((text.until, text.updates, text.ppo.batch, text.ppo.minibatch), (TextStage::Ppo, 20, 8, 8));
-    assert_eq!((text.lora.as_ref().unwrap().rank, text.supervised.batch), (4, 4));
+    assert_eq!((text.until, text.updates, text.ppo.batch_size, text.ppo.minibatch_size), (TextStage::Ppo, 20, 8, 8));
+    assert_eq!((text.lora.as_ref().unwrap().rank, text.supervised.batch_size), (4, 4));
     assert_eq!(further.env_steps, text.steps());
     assert_eq!(again(&session, "text.supervised_steps = 900").unwrap().text().unwrap().supervised_steps, 900);
 

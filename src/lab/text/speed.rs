@@ -94,10 +94,10 @@ pub fn text_speed(plan: &TextSpeedPlan) -> Result<TextSpeed, LabError> {
     let [prompts_s, columns_s] = [0, 1].map(|part| median(written.iter().map(|parts| parts[part])));
 
     let settings = TextPpoSettings {
-        batch: plan.batch,
-        minibatch: plan.batch,
-        accumulate: 1,
-        epochs: 1,
+        batch_size: plan.batch,
+        minibatch_size: plan.batch,
+        gradient_accumulation_steps: 1,
+        update_epochs: 1,
         max_new_tokens: plan.new_tokens,
         ..TextPpoSettings::default()
     };

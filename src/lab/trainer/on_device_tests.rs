@@ -33,10 +33,10 @@ fn rollouts_ahead_of_learning_are_repeatable() {
     let loaded = super::super::task_of(&settings).unwrap();
     let mut spec = loaded.spec().clone();
     let ppo = PpoSettings { overlap: true, ..spec.ppo() };
-    let settings = RunSettings { env_steps: 6 * 8 * ppo.horizon as u64, ..settings };
+    let settings = RunSettings { env_steps: 6 * 8 * ppo.num_steps as u64, ..settings };
     spec.ppo = Some(Spanned::new(0..0, ppo));
     spec.explore =
-        ExploreSettings { fresh_starts: 1, fresh_until: 0.5, env_steps: u64::MAX, share: 1.0, ..spec.explore };
+        ExploreSettings { policy_resets: 1, last_reset: 0.5, env_steps: u64::MAX, share: 1.0, ..spec.explore };
     let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
     let run = |slow: bool| {
         let mut trainer = Trainer::new(&settings, task.clone(), ItemId(0), Some(8), Some(1)).unwrap();

@@ -22,11 +22,11 @@ fn a_fresh_start_forgets_the_policy_and_no_more() {
     let settings = RunSettings { env_steps: 1024, ..RunSettings::of_control(ControlRun::of("hopper_backflip")) };
     let loaded = super::super::task_of(&settings).unwrap();
     let mut spec = loaded.spec().clone();
-    spec.explore = ExploreSettings { fresh_starts: 1, fresh_until: 0.5, env_steps: 1024, share: 1.0, ..spec.explore };
+    spec.explore = ExploreSettings { policy_resets: 1, last_reset: 0.5, env_steps: 1024, share: 1.0, ..spec.explore };
     let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
     let make = || Trainer::new(&settings, task.clone(), ItemId(0), Some(4), Some(1)).unwrap();
     let mut trainer = make();
-    let rollout = 4 * trainer.ppo.settings().horizon as u64;
+    let rollout = 4 * trainer.ppo.settings().num_steps as u64;
     let (mut before, mut rates) = (trainer.policy(), Vec::new());
     while trainer.env_steps() + rollout < 512 {
         trainer.collect(&mut || false).unwrap();
@@ -65,8 +65,8 @@ fn the_best_policy_goes_on_and_is_kept() {
     };
     let loaded = super::super::task_of(&settings).unwrap();
     let mut spec = loaded.spec().clone();
-    (spec.labels.keeps_best, spec.horizon) = (true, Spanned::new(0..0, 300));
-    spec.explore = ExploreSettings { fresh_starts: 1, fresh_until: 0.9, ..spec.explore };
+    (spec.labels.select_best_policy, spec.horizon) = (true, Spanned::new(0..0, 300));
+    spec.explore = ExploreSettings { policy_resets: 1, last_reset: 0.9, ..spec.explore };
     let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
     let make = || Trainer::new(&settings, task.clone(), ItemId(0), Some(4), Some(1)).unwrap();
     let (mut trainer, mut labels) = (make(), Vec::<Label>::new());
@@ -107,7 +107,7 @@ fn another_kind_of_reward_is_learnt_from_the_same_answers() {
     let loaded = super::super::task_of(&settings).unwrap();
     let of = |kind: RewardModelKind| {
         let mut spec = loaded.spec().clone();
-        spec.explore.fresh_starts = 0;
+        spec.explore.policy_resets = 0;
         spec.reward_model = Some(Spanned::new(0..0, RewardModelSettings { kind, ..RewardModelSettings::default() }));
         let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
         Trainer::new(&settings, task, ItemId(0), Some(4), Some(1)).unwrap()
@@ -144,8 +144,8 @@ fn training_waits_for_answers_that_are_wanted() {
     let loaded = super::super::task_of(&settings).unwrap();
     let with_lead = |lead: f64| {
         let mut spec = loaded.spec().clone();
-        spec.labels.lead = lead;
-        spec.explore.fresh_starts = 0;
+        spec.labels.max_lead = lead;
+        spec.explore.policy_resets = 0;
         let task = Arc::new(Task::new(spec, loaded.model().clone()).unwrap());
         Trainer::new(&settings, task, ItemId(0), Some(4), Some(1)).unwrap()
     };

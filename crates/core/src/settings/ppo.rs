@@ -159,7 +159,7 @@ mod tests {
         let read = |text: &str| toml::from_str::<PpoSettings>(text);
         assert_eq!(read("").unwrap(), PpoSettings::default());
         let some = read("worlds = 32\nhidden = [32]").unwrap();
-        assert_eq!(some, PpoSettings { worlds: 32, hidden: vec![32], ..PpoSettings::default() });
+        assert_eq!(some, PpoSettings { num_envs: 32, hidden: vec![32], ..PpoSettings::default() });
         assert!(read("wolrds = 32").unwrap_err().to_string().contains("wolrds"));
     }
 
@@ -168,9 +168,9 @@ mod tests {
         let default = PpoSettings::default;
         default().check().unwrap();
         for (settings, wanted) in [
-            (PpoSettings { worlds: 0, ..default() }, "ppo.worlds must be at least 1"),
+            (PpoSettings { num_envs: 0, ..default() }, "ppo.worlds must be at least 1"),
             (PpoSettings { gamma: 1.5, ..default() }, "ppo.gamma must be a number from 0 to 1, not 1.5"),
-            (PpoSettings { clip: 0.0, ..default() }, "ppo.clip must be a number above 0, not 0"),
+            (PpoSettings { clip_coef: 0.0, ..default() }, "ppo.clip must be a number above 0, not 0"),
             (
                 PpoSettings { learning_rate: f64::NAN, ..default() },
                 "ppo.learning_rate must be a number above 0, not NaN",

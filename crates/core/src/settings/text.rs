@@ -52,7 +52,9 @@ impl OptimiserSettings {
         within(room, "final_learning_rate", self.final_learning_rate, 0.0, 1.0)?;
         above(room, "adam_eps", self.adam_eps)?;
         within(room, "max_grad_norm", self.max_grad_norm, 0.0, f64::MAX)?;
-        self.lr_multipliers.iter().try_for_each(|(name, &rate)| within(room, &format!("rates.{name}"), rate, 0.0, f64::MAX))
+        self.lr_multipliers
+            .iter()
+            .try_for_each(|(name, &rate)| within(room, &format!("rates.{name}"), rate, 0.0, f64::MAX))
     }
 
     /// The step size of gradient step `done` (from 0) of `planned`; 0 planned means no plan and no decay.
@@ -270,7 +272,11 @@ impl TextPpoSettings {
     pub fn check(&self) -> Result<(), String> {
         let room = "text.ppo";
         parts(room, self.minibatch_size, self.gradient_accumulation_steps)?;
-        for (name, value) in [("batch_size", self.batch_size), ("update_epochs", self.update_epochs), ("max_new_tokens", self.max_new_tokens)] {
+        for (name, value) in [
+            ("batch_size", self.batch_size),
+            ("update_epochs", self.update_epochs),
+            ("max_new_tokens", self.max_new_tokens),
+        ] {
             if value == 0 {
                 return Err(format!("{room}.{name} must be at least 1"));
             }
@@ -332,7 +338,7 @@ mod tests {
     #[test]
     fn the_longest_name_decides_the_rate() {
         let rates = [("h.1.", 0.5), ("h.1.attn", 0.1), ("head", 10.0)].map(|(name, rate)| (name.to_owned(), rate));
-        let settings = OptimiserSettings { rates: rates.into(), ..OptimiserSettings::default() };
+        let settings = OptimiserSettings { lr_multipliers: rates.into(), ..OptimiserSettings::default() };
         let names = ["h.1.mlp.w", "h.1.attn.w", "value.head", "h.11.mlp.w"];
         assert_eq!(names.map(|name| settings.rate_of(name)), [0.5, 0.1, 10.0, 1.0]);
     }
@@ -344,13 +350,13 @@ mod tests {
         TextRewardSettings::default().check().unwrap();
         let ppo = TextPpoSettings::default;
         for (settings, wanted) in [
-            (TextPpoSettings { minibatch: 65, ..ppo() }, "text.ppo.minibatch must be at most text.ppo.batch, 64"),
+            (TextPpoSettings { minibatch_size: 65, ..ppo() }, "text.ppo.minibatch must be at most text.ppo.batch, 64"),
             (
-                TextPpoSettings { accumulate: 17, ..ppo() },
+                TextPpoSettings { gradient_accumulation_steps: 17, ..ppo() },
                 "text.ppo.accumulate must be from 1 to the 16 examples of a gradient step, not 17",
             ),
             (TextPpoSettings { temperature: 0.0, ..ppo() }, "text.ppo.temperature must be a number above 0, not 0"),
-            (TextPpoSettings { lambda: 2.0, ..ppo() }, "text.ppo.lambda must be a number from 0 to 1, not 2"),
+            (TextPpoSettings { gae_lambda: 2.0, ..ppo() }, "text.ppo.lambda must be a number from 0 to 1, not 2"),
         ] {
             assert_eq!(settings.check().unwrap_err(), wanted);
         }

@@ -208,9 +208,9 @@ impl Default for TextRun {
             // Two passes over 500 answers; five fit their noise.
             reward_steps: 60,
             updates: 100,
-            base: SupervisedSettings { batch: 8, optimiser: at(2e-3), ..SupervisedSettings::default() },
-            supervised: SupervisedSettings { batch: 8, optimiser: at(5e-4), ..SupervisedSettings::default() },
-            reward: TextRewardSettings { batch: 16, optimiser: at(3e-4), ..TextRewardSettings::default() },
+            base: SupervisedSettings { batch_size: 8, optimiser: at(2e-3), ..SupervisedSettings::default() },
+            supervised: SupervisedSettings { batch_size: 8, optimiser: at(5e-4), ..SupervisedSettings::default() },
+            reward: TextRewardSettings { batch_size: 16, optimiser: at(3e-4), ..TextRewardSettings::default() },
             ppo: TextPpoSettings {
                 max_new_tokens: 64,
                 kl: KlSettings { horizon: 300.0, ..ppo.kl.clone() },

@@ -224,7 +224,7 @@ impl Compiler<'_> {
 
     /// What the reward does not see must be there, and may not be all of the `observed` numbers.
     fn check_unseen(&self, model: &Spanned<RewardModelSettings>, observed: usize) -> Result<(), SpecError> {
-        let unseen = &model.get_ref().unseen;
+        let unseen = &model.get_ref().ignored_inputs;
         if let Some(place) = unseen.iter().find(|&&place| place >= observed) {
             let message =
                 format!("expected places below {observed} in `unseen`, for so many numbers are observed, not {place}");

@@ -406,7 +406,7 @@ impl TaskSpec {
 
     /// Env steps of a run that a person teaches at the desk: the file's, where training waits for answers, or else so many that nobody is hurried.
     pub fn desk_steps(&self) -> u64 {
-        if self.labels.lead < 1.0 { self.env_steps() } else { TaskSpec::UNHURRIED }
+        if self.labels.max_lead < 1.0 { self.env_steps() } else { TaskSpec::UNHURRIED }
     }
 
     /// What [`TaskSpec::desk_steps`] says where training does not wait.

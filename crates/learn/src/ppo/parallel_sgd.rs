@@ -113,9 +113,9 @@ impl<'a> ParallelSgd<'a> {
         let _over = Over(&self.over);
         let TrainingProblem { name, samples, settings, .. } = self.problem;
         let (mut means, mut steps) = (Means::default(), 0.0);
-        let minibatches = ((samples as f64 / settings.minibatch as f64).round() as usize).max(1);
+        let minibatches = ((samples as f64 / settings.minibatch_size as f64).round() as usize).max(1);
         let cut = |i: usize| i * samples / minibatches;
-        'epochs: for epoch in 1..=settings.epochs {
+        'epochs: for epoch in 1..=settings.update_epochs {
             self.shuffle();
             for i in 0..minibatches {
                 if cancel() {
@@ -212,13 +212,13 @@ impl<'a> ParallelSgd<'a> {
         (1..parts(minibatch.len())).for_each(|part| add(gradient, &self.tape(part).gradient));
         // The bonus is the entropy, Σ log σ + …, times its weight; what is minimised has it with a minus. The critic has no σ.
         let free = network.layout().free();
-        gradient[free..][..network.free().len()].iter_mut().for_each(|g| *g -= self.problem.settings.entropy as f32);
+        gradient[free..][..network.free().len()].iter_mut().for_each(|g| *g -= self.problem.settings.ent_coef as f32);
         let norm = norm(gradient);
         if norm.is_finite() {
             let max = self.problem.settings.max_grad_norm;
             let scale = if max > 0.0 && norm > max { max / norm } else { 1.0 };
             adam.step(network.numbers_mut(), gradient, scale, self.problem.learning_rate);
-            let least = self.problem.settings.least_log_std as f32;
+            let least = self.problem.settings.min_log_std as f32;
             let log_std = free..free + network.free().len();
             network.numbers_mut()[log_std].iter_mut().for_each(|log_std| *log_std = log_std.max(least));
             packed.follow(network);

@@ -36,7 +36,7 @@ impl Line {
 
     fn collect(&mut self, ppo: &mut Ppo) -> Rollout {
         let mut rollout = Rollout::new(Line::WORLDS);
-        for _ in 0..ppo.settings().horizon {
+        for _ in 0..ppo.settings().num_steps {
             let obs = self.x.clone();
             let actions = ppo.act(&obs, Line::WORLDS);
             let (next, rewards): (Vec<f32>, Vec<f32>) =
@@ -75,7 +75,13 @@ impl Line {
 }
 
 fn small() -> PpoSettings {
-    PpoSettings { worlds: Line::WORLDS, horizon: 40, minibatch: 160, learning_rate: 1e-3, ..PpoSettings::default() }
+    PpoSettings {
+        num_envs: Line::WORLDS,
+        num_steps: 40,
+        minibatch_size: 160,
+        learning_rate: 1e-3,
+        ..PpoSettings::default()
+    }
 }
 
 fn learner(settings: PpoSettings) -> Ppo {
@@ -112,14 +118,14 @@ fn learns_to_hold_a_point_at_the_origin() {
 fn finds_the_best_arm_of_a_gaussian_bandit() {
     for seed in 0..3 {
         let settings = PpoSettings {
-            horizon: 16,
-            minibatch: 256,
+            num_steps: 16,
+            minibatch_size: 256,
             learning_rate: 1e-3,
             normalise_obs: false,
             final_learning_rate: 0.05,
             ..PpoSettings::default()
         };
-        let worlds = settings.worlds;
+        let worlds = settings.num_envs;
         let updates = 60;
         let mut ppo = Ppo::new(1, 2, settings, Seed(seed)).unwrap();
         ppo.plan((updates * worlds * 16) as u64);
@@ -176,7 +182,7 @@ fn the_first_minibatch_sees_the_policy_that_acted() {
 #[test]
 fn the_bits_do_not_depend_on_the_threads() {
     // Minibatches of 320 rows are cut into two parts; the KL stop frees the actor's thread early.
-    let settings = PpoSettings { minibatch: 320, learning_rate: 0.01, target_kl: 0.01, ..small() };
+    let settings = PpoSettings { minibatch_size: 320, learning_rate: 0.01, target_kl: 0.01, ..small() };
     let train = |threads: usize| {
         let mut ppo = learner(settings.clone());
         ppo.threads = threads;
@@ -290,7 +296,7 @@ fn the_kl_stop_ends_the_actors_epochs_alone() {
     let mut ppo = learner(settings.clone());
     let rollout = Line::new(5).collect(&mut ppo);
     let stats = ppo.update(&rollout, &mut never).unwrap();
-    assert!(stats.epochs < settings.epochs && stats.approx_kl <= 0.015, "{stats:?}");
+    assert!(stats.epochs < settings.update_epochs && stats.approx_kl <= 0.015, "{stats:?}");
     assert_eq!(ppo.state.critic.adam.steps(), 40);
     assert!(ppo.state.actor.adam.steps() < 40);
     // And without it all epochs are taken.
@@ -302,7 +308,7 @@ fn the_kl_stop_ends_the_actors_epochs_alone() {
 #[test]
 fn sigma_falls_to_its_floor_and_no_further() {
     let log_std_after = |least_log_std: f64| {
-        let mut ppo = learner(PpoSettings { least_log_std, ..small() });
+        let mut ppo = learner(PpoSettings { min_log_std: least_log_std, ..small() });
         let mut line = Line::new(6);
         for _ in 0..30 {
             let rollout = line.collect(&mut ppo);
@@ -310,7 +316,7 @@ fn sigma_falls_to_its_floor_and_no_further() {
         }
         f64::from(ppo.state.actor.network.free()[0])
     };
-    let free = log_std_after(PpoSettings::default().least_log_std);
+    let free = log_std_after(PpoSettings::default().min_log_std);
     assert!(free < -0.1, "{free}");
     assert!((log_std_after(-0.05) + 0.05).abs() < 1e-6);
 }

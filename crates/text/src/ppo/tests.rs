@@ -21,9 +21,9 @@ fn optimiser(learning_rate: f64) -> OptimiserSettings {
 
 fn small() -> TextPpoSettings {
     TextPpoSettings {
-        batch: 12,
-        minibatch: 4,
-        accumulate: 2,
+        batch_size: 12,
+        minibatch_size: 4,
+        gradient_accumulation_steps: 2,
         max_new_tokens: 5,
         temperature: 0.7,
         scale_scores: true,
@@ -96,7 +96,7 @@ fn scores_come_with_the_last_token_and_an_end_that_is_missing_costs() {
         assert!((got - expected).abs() < 1e-6, "{rewards:?}");
     }
     // With γ = 1, λ = 1 and a critic of 0, a return is the sum of the rewards to come. The advantages are whitened.
-    ppo.settings.lambda = 1.0;
+    ppo.settings.gae_lambda = 1.0;
     let samples = ppo.samples(&episodes, &rewards);
     for (got, expected) in samples[0].returns.iter().zip([1.775, 1.85, 1.925]) {
         assert!((got - expected).abs() < 1e-6);
@@ -219,7 +219,7 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
 fn a_part_of_a_minibatch_counts_by_its_tokens() {
     // The same update gives the same result, whole or in parts, up to rounding.
     let run = |accumulate| {
-        let mut ppo = learner(&TextPpoSettings { accumulate, ..small() });
+        let mut ppo = learner(&TextPpoSettings { gradient_accumulation_steps: accumulate, ..small() });
         round(&mut ppo);
         numbers_of(&ppo)
     };
@@ -316,8 +316,8 @@ fn recovers(seed: u64) -> f64 {
     let policy = Tiny::new(8, 32, seed);
     let reference = policy.copy();
     let settings = TextPpoSettings {
-        batch: 256,
-        minibatch: 128,
+        batch_size: 256,
+        minibatch_size: 128,
         max_new_tokens: 4,
         kl: KlSettings { beta: BETA, adaptive: false, ..KlSettings::default() },
         optimiser: optimiser(3e-3),
@@ -424,15 +424,15 @@ fn walks(seed: u64) -> [f64; 2] {
     let graph = Graph::new(&mut stream);
     let examples: Vec<Example> = (0..1000).map(|_| graph.walk(&mut stream)).collect();
     let starts: Vec<Vec<u32>> = (1..NODES).map(|start| vec![start]).collect();
-    let settings = SupervisedSettings { batch: 50, optimiser: optimiser(5e-3), ..SupervisedSettings::default() };
+    let settings = SupervisedSettings { batch_size: 50, optimiser: optimiser(5e-3), ..SupervisedSettings::default() };
     let mut sft = Supervised::new(Tiny::new(i64::from(NODES), 32, seed), &settings, Seed(seed)).unwrap();
     sft.plan(200);
     (0..200).for_each(|_| assert!(sft.step(&examples, &mut go_on).unwrap().loss.is_finite()));
     let policy = sft.into_model();
     let reference = Reference::Model(policy.copy());
     let settings = TextPpoSettings {
-        batch: 200,
-        minibatch: 100,
+        batch_size: 200,
+        minibatch_size: 100,
         max_new_tokens: LONGEST - 1,
         kl: KlSettings { beta: 0.02, adaptive: false, ..KlSettings::default() },
         optimiser: optimiser(3e-3),

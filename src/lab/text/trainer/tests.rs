@@ -70,7 +70,7 @@ fn a_turn_that_is_cancelled_anywhere_is_begun_again() {
         updates: 2,
         ..TextRun::default()
     };
-    (run.ppo.max_new_tokens, run.ppo.batch, run.ppo.minibatch) = (6, 4, 2);
+    (run.ppo.max_new_tokens, run.ppo.batch_size, run.ppo.minibatch_size) = (6, 4, 2);
     let settings = RunSettings { labels: 8, teacher: TeacherKind::Oracle, ..RunSettings::of_text(run) };
     let undisturbed = points_and_end(&settings, root.path(), false, false);
     let names = ["reward_loss", "labels", "reward", "gold"];
