@@ -1,7 +1,7 @@
 //! Going on with a session: it keeps its settings. What a person asks for must be what it has, or something that a run
 //! may change on its way.
 
-use super::opening::load_task;
+use super::opening::{load_task, name_to_keep};
 use super::{LabError, text};
 use crate::settings::names::Belongs;
 use crate::settings::{Asked, ControlRun, Mode, RunSettings, TeacherKind, TextRun, TextStage, find};
@@ -97,7 +97,7 @@ fn same(name: &str, had: &Value, asked: &Value) -> bool {
             asked.iter().all(|(part, value)| had.get(part) == Some(value))
         }
         ("task", Value::String(had), Value::String(asked)) => {
-            had == asked || load_task(&ControlRun::of(asked)).is_ok_and(|task| task.name() == had)
+            had == asked || load_task(&ControlRun::of(asked)).is_ok_and(|task| name_to_keep(asked, &task) == *had)
         }
         _ => had == asked,
     }

@@ -58,10 +58,18 @@ fn check_new(asked: &RunSettings) -> Result<Mode, LabError> {
             Ok(asked.mode.clone())
         }
         Mode::Control(run) => {
-            let task = playable(run)?.name().to_owned();
+            let task = name_to_keep(&run.task, &playable(run)?);
             Ok(Mode::Control(ControlRun { task, ..run.clone() }))
         }
     }
+}
+
+/// What a session calls a task, however it was called: a task among the known ones by its file's name, any other by the
+/// path of its file from the root.
+pub(super) fn name_to_keep(asked: &str, task: &Task) -> String {
+    let path = Path::new(asked);
+    let whole = path.extension().filter(|end| *end == "toml").and_then(|_| std::path::absolute(path).ok());
+    whole.map_or_else(|| task.name().to_owned(), |path| path.display().to_string())
 }
 
 /// The task that a new run names, on a backend that holds its robot.
