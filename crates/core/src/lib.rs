@@ -11,6 +11,7 @@ mod judgement;
 mod scene;
 mod seed;
 pub mod settings;
+pub mod simd;
 
 pub use arrays::{Array, ArrayData, Arrays};
 pub use checksum::{fnv1a, fnv1a_on};

@@ -5,8 +5,8 @@
 //! a register, weights are read once, in the order in which they lie, by the product that small networks have too, and what comes out is laid
 //! out as what goes in. A row's result does not depend on the rows beside it.
 
-use super::kernels::{Left, Right, Target, exp, load, product, store, tanh};
-use super::lanes::{Job, Lanes, PAD, padded, run};
+use super::kernels::{Left, Right, Target, product};
+use flipside_core::simd::{F32Lanes, Job, PAD, exp, load, padded, run, store, tanh};
 use std::sync::{Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
 
@@ -210,7 +210,7 @@ struct Attend<'a> {
 impl Job for Attend<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let Attend { q, keys, values, columns, width, bias, out } = self;
         let scale = 1.0 / (width as f32).sqrt();
         // Several heads of queries may share one of keys and values.
@@ -260,9 +260,9 @@ struct Exponentials<'a> {
 impl Job for Exponentials<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let top = L::splat(self.top);
-        for numbers in self.numbers.chunks_mut(L::WIDTH) {
+        for numbers in self.numbers.chunks_mut(L::LANES) {
             let mut filled = [0.0; PAD];
             filled[..numbers.len()].copy_from_slice(numbers);
             store(exp(load::<L>(&filled, 0) - top), &mut filled, 0);
@@ -280,10 +280,10 @@ struct Bend<'a> {
 impl Job for Bend<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let (half, one) = (L::splat(0.5), L::splat(1.0));
         let root = L::splat((2.0 / std::f32::consts::PI).sqrt());
-        for at in (0..self.numbers.len()).step_by(L::WIDTH) {
+        for at in (0..self.numbers.len()).step_by(L::LANES) {
             let x: L = load(self.numbers, at);
             let y = if self.gated {
                 x / (one + exp(L::splat(0.0) - x))
@@ -397,7 +397,7 @@ const WIDENED: usize = 12;
 impl<T: Number> Job for Map<'_, T> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let Map { x, inputs, stride, weight, bias, y } = self;
         let right = Right { numbers: x, stride, columns: stride };
         if let Some(numbers) = T::as_f32(weight) {
@@ -424,11 +424,11 @@ struct Outputs<'a> {
 
 impl Target for Outputs<'_> {
     #[inline(always)]
-    fn start<L: Lanes>(&self, row: usize, _column: usize) -> L {
+    fn start<L: F32Lanes>(&self, row: usize, _column: usize) -> L {
         L::splat(self.bias.get(row).copied().unwrap_or(0.0))
     }
     #[inline(always)]
-    fn finish<L: Lanes>(&mut self, row: usize, column: usize, sums: L) {
+    fn finish<L: F32Lanes>(&mut self, row: usize, column: usize, sums: L) {
         store(sums, self.y, row * self.stride + column);
     }
 }

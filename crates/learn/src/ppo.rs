@@ -16,13 +16,13 @@ mod tests;
 use self::learner::Learner;
 use self::parallel_sgd::{Backoff, GradientScratch, Means, ParallelSgd, TrainingProblem};
 use super::gaussian::Spread;
-use super::lanes::padded;
 use super::loss::{ClippedPolicy, ClippedValue, Loss};
 use super::objective::explained_variance;
 use super::{
     Actions, Dense, LearnError, Network, Policy, Reader, RewardScale, Rollout, RunningNorm, Trajectories, gae, whiten,
 };
 use flipside_core::settings::PpoSettings;
+use flipside_core::simd::padded;
 use flipside_core::{Array, Arrays, Seed, Stream};
 use rand_distr::{Distribution, StandardNormal};
 use std::sync::OnceLock;

@@ -2,10 +2,10 @@
 
 use super::drift::Drift;
 use super::external::external_forces;
-use super::lane::Lane;
 use super::plan::Plan;
 use super::workspace::Workspace;
 use crate::physics::backend::Quantity;
+use flipside_core::simd::Lanes;
 use glam::{DMat3, DQuat, DVec3};
 
 /// Where each quantity lies among the numbers that a backend keeps of a world.
@@ -46,7 +46,7 @@ impl Layout {
 
 /// Keeps what was asked for of the evaluation that `ws` holds.
 #[inline(always)]
-pub fn store<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, layout: &Layout, out: &mut [L]) {
+pub fn store<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, layout: &Layout, out: &mut [L]) {
     if let Some(at) = layout.of(Quantity::Frames) {
         for (body, out) in out[at..at + 12 * plan.bodies.len()].chunks_exact_mut(12).enumerate() {
             out[..3].copy_from_slice(&ws.xpos[body]);

@@ -2,13 +2,13 @@
 
 use crate::physics::dynamics::derived::{Layout, store};
 use crate::physics::dynamics::drift::Drift;
-use crate::physics::dynamics::lane::{Job, Lane};
 use crate::physics::dynamics::plan::Plan;
 use crate::physics::dynamics::workspace::Workspace;
 use crate::physics::dynamics::{LARGEST, evaluate, step};
+use flipside_core::simd::{JobOn, Lanes};
 
 /// What a group keeps between steps, beside the state.
-pub struct Group<L: Lane> {
+pub struct Group<L: Lanes> {
     /// Accelerations of the last evaluation, where the solver starts next, `[nv]`.
     pub qacc: Vec<L>,
     /// What was asked for with `need`, quantity after quantity.
@@ -24,7 +24,7 @@ pub struct Group<L: Lane> {
 }
 
 /// What every group of a batch shares.
-pub struct Shared<L: Lane> {
+pub struct Shared<L: Lanes> {
     pub plan: Plan<L::Scalar>,
     pub layout: Layout,
     /// Indices into qpos of coordinates that nothing depends on (how far a robot has run): a step counts them from zero and the sum is kept
@@ -33,7 +33,7 @@ pub struct Shared<L: Lane> {
 }
 
 /// Steps a group: its rows of ctrl, qpos and qvel, `[lanes, …]`, with as many lanes as there are rows.
-pub struct StepGroup<'a, L: Lane> {
+pub struct StepGroup<'a, L: Lanes> {
     pub shared: &'a Shared<L>,
     pub ws: &'a mut Workspace<L>,
     pub group: &'a mut Group<L>,
@@ -44,7 +44,7 @@ pub struct StepGroup<'a, L: Lane> {
     pub frame_skip: usize,
 }
 
-impl<L: Lane> Job for StepGroup<'_, L> {
+impl<L: Lanes> JobOn<L> for StepGroup<'_, L> {
     type Output = ();
 
     #[inline(always)]
@@ -113,12 +113,12 @@ impl<L: Lane> Job for StepGroup<'_, L> {
 }
 
 /// Evaluates the state that a workspace holds.
-pub struct Evaluate<'a, L: Lane> {
+pub struct Evaluate<'a, L: Lanes> {
     pub plan: &'a Plan<L::Scalar>,
     pub ws: &'a mut Workspace<L>,
 }
 
-impl<L: Lane> Job for Evaluate<'_, L> {
+impl<L: Lanes> JobOn<L> for Evaluate<'_, L> {
     type Output = ();
 
     #[inline(always)]

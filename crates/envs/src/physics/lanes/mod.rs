@@ -12,13 +12,12 @@ mod tests;
 use super::backend::{Backend, Contact, PhysicsError, Quantity};
 use super::dynamics::derived::{Layout, frames};
 use super::dynamics::drift::drifting;
-use super::dynamics::lane::Lane;
 use super::dynamics::plan::Plan;
 use super::dynamics::reference::Reference;
 use super::dynamics::residual;
-use super::dynamics::simd::{self, Instructions};
 use super::dynamics::workspace::Workspace;
 use super::model::Model;
+use flipside_core::simd::{self, Instructions, Lanes};
 use group::{Evaluate, Group, Shared, StepGroup};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,18 +54,18 @@ pub fn lanes(
     worlds: usize,
     threads: Option<usize>,
 ) -> Result<Box<dyn Backend>, PhysicsError> {
-    Ok(match (precision, simd::best()) {
-        (Precision::F64, _) => Box::new(Lanes::<f64>::new(model, worlds, threads)?),
+    Ok(match (precision, simd::detected()) {
+        (Precision::F64, _) => Box::new(LanesBackend::<f64>::new(model, worlds, threads)?),
+        (Precision::F32, Instructions::Portable) => Box::new(LanesBackend::<simd::F32x4>::new(model, worlds, threads)?),
         #[cfg(target_arch = "x86_64")]
-        (Precision::F32, Instructions::Avx512) => Box::new(Lanes::<simd::F32x16>::new(model, worlds, threads)?),
+        (Precision::F32, Instructions::Avx2) => Box::new(LanesBackend::<simd::F32x8>::new(model, worlds, threads)?),
         #[cfg(target_arch = "x86_64")]
-        (Precision::F32, Instructions::Avx2) => Box::new(Lanes::<simd::F32x8>::new(model, worlds, threads)?),
-        (Precision::F32, Instructions::Portable) => Box::new(Lanes::<simd::Array8>::new(model, worlds, threads)?),
+        (Precision::F32, Instructions::Avx512) => Box::new(LanesBackend::<simd::F32x16>::new(model, worlds, threads)?),
     })
 }
 
 /// A batch of worlds in lanes.
-struct Lanes<L: Lane> {
+struct LanesBackend<L: Lanes> {
     model: Arc<Model>,
     worlds: usize,
     shared: Shared<L>,
@@ -83,8 +82,8 @@ struct Lanes<L: Lane> {
     helpers: Option<rayon::ThreadPool>,
 }
 
-impl<L: Lane> Lanes<L> {
-    fn new(model: Arc<Model>, worlds: usize, threads: Option<usize>) -> Result<Lanes<L>, PhysicsError> {
+impl<L: Lanes> LanesBackend<L> {
+    fn new(model: Arc<Model>, worlds: usize, threads: Option<usize>) -> Result<LanesBackend<L>, PhysicsError> {
         let plan = Plan::<L::Scalar>::new(&model, NAME)?;
         let reference = Reference::new(&model, NAME)?;
         let drift = if L::EPSILON > 1e-10 { drifting(&model, &reference.plan) } else { vec![] };
@@ -110,7 +109,7 @@ impl<L: Lane> Lanes<L> {
                 diverged: 0,
             }
         };
-        Ok(Lanes {
+        Ok(LanesBackend {
             groups: (0..count).map(group).collect(),
             workspaces: (0..threads).map(|_| Mutex::new(Workspace::new(&plan))).collect(),
             reference,
@@ -143,7 +142,7 @@ impl<L: Lane> Lanes<L> {
     }
 }
 
-impl<L: Lane> Backend for Lanes<L> {
+impl<L: Lanes> Backend for LanesBackend<L> {
     fn name(&self) -> &'static str {
         NAME
     }
