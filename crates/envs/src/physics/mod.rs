@@ -10,6 +10,7 @@ mod make;
 mod mesh;
 mod mjcf;
 mod model;
+mod principal_axes;
 #[cfg(feature = "rapier")]
 mod rapier;
 #[cfg(feature = "gpu")]

@@ -20,8 +20,8 @@ use flipside_gpu::{Buffer, Device, DeviceError, SubmissionSizer, Use};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use compose::{MODULES, WORKGROUP};
-pub use sharing::{BuildOptions, ThreadsPerWorld};
+pub use compose::MODULES;
+pub use sharing::{BuildOptions, ThreadsPerWorld, WORKGROUP};
 pub use stages::Stages;
 use worlds::Buffers;
 pub use worlds::DeviceWorlds;
