@@ -1,6 +1,6 @@
 //! Functions of a single number, lane by lane: polynomials to within a few units of the last place of an `f32`.
 
-use super::{F32Lanes, Lanes};
+use super::F32Lanes;
 
 /// The polynomial of these coefficients, highest power first.
 #[inline(always)]
