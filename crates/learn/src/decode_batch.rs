@@ -6,8 +6,8 @@
 //! out as what goes in. A row's result does not depend on the rows beside it.
 
 use super::kernels::{Left, Right, Target, product};
+use flipside_core::Threads;
 use flipside_core::simd::{F32Lanes, Job, PAD, exp, load, padded, run, store, tanh};
-use std::sync::{Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
 
 /// A batch of rows, laid out `[features, stride]`: the numbers of all rows side by side, filled up with zeros to whole registers.
@@ -181,7 +181,7 @@ pub fn attend(q: &DecodeBatch, k: &DecodeBatch, v: &DecodeBatch, past: Past, bia
     let mut out = vec![0.0; rows * q.features()];
     let parts = keys.chunks_mut(each).zip(values.chunks_mut(each)).zip(out.chunks_mut(q.features())).enumerate();
     let work = rows * q.features() * seen * 2;
-    share_out(parts, work, |(row, ((keys, values), out))| {
+    threads(work).share_out(parts, |_, (row, ((keys, values), out))| {
         let of =
             |thin: &DecodeBatch| -> Vec<f32> { thin.numbers[row..].iter().step_by(thin.stride).copied().collect() };
         for (past, new) in [(&mut *keys, of(k)), (&mut *values, of(v))] {
@@ -353,7 +353,7 @@ const SHARE: usize = 48;
 fn map<T: Number>(x: &[f32], stride: usize, weight: &[T], bias: &[f32], y: &mut [f32]) {
     let inputs = x.len() / stride;
     let work = weight.len() * stride;
-    share_out(y.chunks_mut(SHARE * stride).enumerate(), work, |(i, y)| {
+    threads(work).share_out(y.chunks_mut(SHARE * stride).enumerate(), |_, (i, y)| {
         let (first, count) = (i * SHARE, y.len() / stride);
         let weight = &weight[first * inputs..(first + count) * inputs];
         let bias = bias.get(first..first + count).unwrap_or(&[]);
@@ -364,21 +364,9 @@ fn map<T: Number>(x: &[f32], stride: usize, weight: &[T], bias: &[f32], y: &mut 
 /// Multiplications below which waking another thread costs more than doing them.
 const ALONE: usize = 1 << 19;
 
-/// Does each part on whichever thread is free. The calling thread begins at once, and the others join it as they wake: handing them the whole
-/// and waiting costs a tenth of a millisecond each time, which is a third of such a map.
-fn share_out<P: Send>(parts: impl Iterator<Item = P> + Send, work: usize, job: impl Fn(P) + Sync) {
-    let helpers = if work < ALONE { 0 } else { rayon::current_num_threads() - 1 };
-    let parts = Mutex::new(parts);
-    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let all = || {
-        while let Some(part) = next() {
-            job(part);
-        }
-    };
-    rayon::in_place_scope(|scope| {
-        (0..helpers).for_each(|_| scope.spawn(|_| all()));
-        all();
-    });
+/// The threads that so many multiplications are worth.
+fn threads(work: usize) -> Threads {
+    if work < ALONE { Threads::Calling } else { Threads::Global }
 }
 
 /// What a thread takes of a map.

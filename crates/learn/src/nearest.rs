@@ -1,6 +1,6 @@
 //! How far rows of numbers lie from their neighbours: every row is held against every other, over vector registers.
 
-use flipside_core::simd::{F32Lanes, Job, PAD, run};
+use flipside_core::simd::{F32Lanes, Job, Mask, PAD, run};
 
 /// Registers that are filled side by side, so that none waits for its own last sum.
 const AT_ONCE: usize = 4;
