@@ -26,7 +26,6 @@ mod integrate;
 mod kinematics;
 mod passive;
 pub mod plan;
-pub mod reference;
 mod refuse;
 mod solve;
 pub mod spatial;
@@ -40,9 +39,6 @@ use plan::Plan;
 use workspace::Workspace;
 
 pub use integrate::step;
-
-/// Beyond this a coordinate or a velocity counts as diverged, as in MuJoCo (mjMAXVAL).
-pub const LARGEST: f64 = 1e10;
 
 /// One forward evaluation of all lanes: accelerations and constraint forces from qpos, qvel and ctrl. The solver starts from `qacc`.
 #[inline(always)]
