@@ -3,7 +3,7 @@
 
 use flipside_core::Pose;
 use flipside_envs::gym::{Autoreset, Task, VectorEnv};
-use flipside_envs::physics::{Backend, Contact, Model, PhysicsError, Quantity};
+use flipside_envs::physics::{Backend, Contact, HostState, PhysicsError, Quantity};
 use flipside_envs::tasks::Folders;
 use std::error::Error;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for entry in Folders::default().list() {
         let task = Task::load(&entry.name)?;
         let model = task.model().clone();
-        let still = Still { qpos: model.qpos0().repeat(WORLDS), qvel: vec![0.0; WORLDS * model.nv()], model };
+        let still = Still { host: HostState::new(model, WORLDS) };
         let mut env = VectorEnv::new(Arc::new(task), Box::new(still), Autoreset::SameStep)?;
         env.reset(0);
         let actions = vec![0.1; WORLDS * env.task().act_dim()];
@@ -36,9 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Physics that takes no time: every world stays as it is.
 struct Still {
-    model: Arc<Model>,
-    qpos: Vec<f64>,
-    qvel: Vec<f64>,
+    host: HostState,
 }
 
 impl Backend for Still {
@@ -46,23 +44,11 @@ impl Backend for Still {
         "still"
     }
 
-    fn model(&self) -> &Model {
-        &self.model
-    }
-
-    fn worlds(&self) -> usize {
-        self.qpos.len() / self.model.nq()
+    fn host(&self) -> &HostState {
+        &self.host
     }
 
     fn set_state(&mut self, _: usize, _: &[f64], _: &[f64]) {}
-
-    fn qpos(&self) -> &[f64] {
-        &self.qpos
-    }
-
-    fn qvel(&self) -> &[f64] {
-        &self.qvel
-    }
 
     fn step(&mut self, _: &[f64], _: usize) -> Result<(), PhysicsError> {
         Ok(())
@@ -82,13 +68,5 @@ impl Backend for Still {
 
     fn derived(&self, _: usize, _: Quantity, out: &mut [f64]) {
         out.fill(0.125);
-    }
-
-    fn frozen(&self, _: usize) -> bool {
-        false
-    }
-
-    fn diverged(&self) -> u64 {
-        0
     }
 }

@@ -5,11 +5,12 @@ use super::arguments::{
 };
 use super::run::{desk_options, report};
 use crate::app::{self, ProbePlan};
-use crate::lab::bench::{Plan, Speed, cores, physics, physics_of_session, ppo, processor};
+use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor};
 use crate::lab::{
     LearningPlan, Precision, PreferencePlan, PreferenceRow, SHADER, TextSpeedPlan, learning, preferences, text_speed,
 };
 use anyhow::{Context, anyhow, bail};
+use flipside_core::cores;
 use flipside_view::chart;
 use serde_json::json;
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use super::trainer::Trainer;
 use super::{LabError, SavedPolicy};
 use crate::settings::folders::task_folders;
 use crate::settings::{ControlRun, RewardSource, RunSettings};
-use flipside_core::{ItemId, Seed};
+use flipside_core::{ItemId, Seed, cores};
 use flipside_envs::gym::{Autoreset, Space, Task, VectorEnv};
 use flipside_envs::physics::{self, Backend, BuildOptions, Precision, ThreadsPerWorld};
 use flipside_gpu::Checks;
@@ -276,11 +276,6 @@ pub fn instruction_sets() -> Vec<&'static str> {
     #[cfg(not(target_arch = "x86_64"))]
     let found: [(&str, bool); 0] = [];
     found.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
-}
-
-/// Cores that this process may use.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The processor's name and cores, for a figure to stand beside.

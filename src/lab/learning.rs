@@ -1,14 +1,14 @@
 //! How soon PPO learns each task: several seeds of the run that a task's file plans, each timed until its policy's return first reaches the
 //! task's target. No session, no disk; evaluations do not count as time.
 
-use super::bench::{cores, processor};
+use super::bench::processor;
 use super::driver::{Driver, Step};
 use super::opening::load_task;
 use super::trainer::Trainer;
 use super::{LabError, evaluate};
 use crate::settings::folders::task_folders;
 use crate::settings::{ControlRun, RewardSource, RunSettings};
-use flipside_core::ItemId;
+use flipside_core::{ItemId, cores};
 use flipside_envs::gym::Task;
 use serde::Serialize;
 use std::sync::Arc;

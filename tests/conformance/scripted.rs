@@ -3,7 +3,7 @@
 
 use flipside_core::{Pose, Seed};
 use flipside_envs::gym::{Autoreset, Task, VectorEnv};
-use flipside_envs::physics::{Backend, Contact, Model, PhysicsError, Quantity};
+use flipside_envs::physics::{Backend, Contact, HostState, Model, PhysicsError, Quantity};
 use flipside_envs::tasks::TaskSpec;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -63,10 +63,7 @@ enum Breaks {
 }
 
 struct Script {
-    model: Arc<Model>,
-    qpos: Vec<f64>,
-    qvel: Vec<f64>,
-    frozen: Vec<bool>,
+    host: HostState,
     breaks: Breaks,
 }
 
@@ -79,13 +76,7 @@ impl Script {
 
     fn batch(worlds: usize, mode: Autoreset, breaks: Breaks) -> VectorEnv {
         let task = Script::task();
-        let script = Script {
-            model: task.model().clone(),
-            qpos: vec![0.0; 2 * worlds],
-            qvel: vec![0.0; 2 * worlds],
-            frozen: vec![false; worlds],
-            breaks,
-        };
+        let script = Script { host: HostState::new(task.model().clone(), worlds), breaks };
         VectorEnv::new(Arc::new(task), Box::new(script), mode).unwrap()
     }
 }
@@ -95,39 +86,27 @@ impl Backend for Script {
         "script"
     }
 
-    fn model(&self) -> &Model {
-        &self.model
-    }
-
-    fn worlds(&self) -> usize {
-        self.frozen.len()
+    fn host(&self) -> &HostState {
+        &self.host
     }
 
     fn set_state(&mut self, world: usize, qpos: &[f64], qvel: &[f64]) {
-        self.qpos[2 * world..][..2].copy_from_slice(qpos);
-        self.qvel[2 * world..][..2].copy_from_slice(qvel);
-        self.frozen[world] = false;
-    }
-
-    fn qpos(&self) -> &[f64] {
-        &self.qpos
-    }
-
-    fn qvel(&self) -> &[f64] {
-        &self.qvel
+        self.host.set(world, qpos, qvel);
     }
 
     fn step(&mut self, ctrl: &[f64], frame_skip: usize) -> Result<(), PhysicsError> {
-        for (i, &speed) in ctrl.iter().enumerate() {
-            if i % 2 == 1 && speed > 1.9 {
-                match self.breaks {
-                    Breaks::Loudly => self.qpos[i] = f64::NAN,
-                    Breaks::Quietly => self.frozen[i / 2] = true,
+        for (world, ctrl) in self.host.chunks_mut(1).zip(ctrl.chunks(2)) {
+            for (i, &speed) in ctrl.iter().enumerate() {
+                if i == 1 && speed > 1.9 {
+                    match self.breaks {
+                        Breaks::Loudly => world.qpos[i] = f64::NAN,
+                        Breaks::Quietly => world.outcomes[0].step(false),
+                    }
+                    continue;
                 }
-                continue;
+                world.qpos[i] += speed * 0.01 * frame_skip as f64;
+                world.qvel[i] = speed;
             }
-            self.qpos[i] += speed * 0.01 * frame_skip as f64;
-            self.qvel[i] = speed;
         }
         Ok(())
     }
@@ -147,19 +126,12 @@ impl Backend for Script {
 
     fn derived(&self, world: usize, quantity: Quantity, out: &mut [f64]) {
         assert_eq!(quantity, Quantity::Frames);
-        let [x, angle] = [self.qpos[2 * world], self.qpos[2 * world + 1]];
+        let (qpos, _) = self.host.state(world);
+        let [x, angle] = [qpos[0], qpos[1]];
         let (sin, cos) = (angle / 2.0).sin_cos();
         out[..7].copy_from_slice(&[0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
         out[7..14].copy_from_slice(&[x, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
         out[14..].copy_from_slice(&[x, 0.0, 0.0, cos, 0.0, sin, 0.0]);
-    }
-
-    fn frozen(&self, world: usize) -> bool {
-        self.frozen[world]
-    }
-
-    fn diverged(&self) -> u64 {
-        0
     }
 }
 

@@ -11,6 +11,8 @@ mod judgement;
 mod scene;
 mod seed;
 pub mod settings;
+pub mod simd;
+mod threads;
 
 pub use arrays::{Array, ArrayData, Arrays};
 pub use checksum::{fnv1a, fnv1a_on};
@@ -20,3 +22,4 @@ pub use item::{Item, both_clips, both_completions};
 pub use judgement::{Choice, ItemId, Judgement, JudgementId, LogEntry, Pair, PairId, PairReason, standing};
 pub use scene::{Geom, Pose, Scene, Shape, TriangleMesh};
 pub use seed::{Seed, Stream};
+pub use threads::{Threads, cores};

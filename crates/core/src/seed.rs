@@ -28,6 +28,7 @@ impl Seed {
 
     /// The seed of world `index` of a batch: seed + index, as in Gymnasium. A world's random numbers thus do not depend
     /// on how many worlds run beside it.
+    #[inline]
     pub fn world(self, index: usize) -> Seed {
         Seed(self.0.wrapping_add(index as u64))
     }
@@ -41,6 +42,7 @@ pub struct Stream {
 
 impl Stream {
     /// The four words of the whole state. A checkpoint saves them.
+    #[inline]
     pub fn state(&self) -> [u64; 4] {
         self.state
     }
@@ -54,6 +56,7 @@ impl Stream {
         }
     }
 
+    #[inline]
     fn next(&mut self) -> u64 {
         let s = &mut self.state;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
@@ -71,14 +74,17 @@ impl Stream {
 impl TryRng for Stream {
     type Error = Infallible;
 
+    #[inline]
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
         Ok((self.next() >> 32) as u32)
     }
 
+    #[inline]
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
         Ok(self.next())
     }
 
+    #[inline]
     fn try_fill_bytes(&mut self, dst: &mut [u8]) -> Result<(), Infallible> {
         for chunk in dst.chunks_mut(8) {
             chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);

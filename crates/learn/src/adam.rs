@@ -1,9 +1,8 @@
 //! Adam (Kingma and Ba 2015) over tensors and over plain numbers, with a state that can be saved and restored bit for bit.
 
-use super::kernels::{load, store};
-use super::lanes::{Job, Lanes, PAD, run};
 use super::network::Layout;
 use super::{LearnError, Reader};
+use flipside_core::simd::{F32Lanes, Job, PAD, load, run, store};
 use flipside_core::{Array, Arrays};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -293,11 +292,11 @@ struct AdamPass<'a> {
 impl Job for AdamPass<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let AdamPass { parameters, gradient, m: all_m, v: all_v, step: Step { scale, rate, inverse_root, eps } } = self;
         let [take_m, keep_v, take_v] = [1.0 - BETA[0], BETA[1], 1.0 - BETA[1]].map(|x| L::splat(x as f32));
         let [scale, rate, inverse_root, eps] = [scale, rate, inverse_root, eps].map(L::splat);
-        for at in (0..parameters.len()).step_by(L::WIDTH) {
+        for at in (0..parameters.len()).step_by(L::LANES) {
             let g = load::<L>(gradient, at) * scale;
             let (m, v): (L, L) = (load(all_m, at), load(all_v, at));
             let m = (g - m).mul_add(take_m, m);
@@ -324,8 +323,8 @@ struct Sum<'a> {
 impl Job for Sum<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
-        for at in (0..self.sums.len()).step_by(L::WIDTH) {
+    fn run<L: F32Lanes>(self) {
+        for at in (0..self.sums.len()).step_by(L::LANES) {
             store(load::<L>(self.sums, at) + load(self.numbers, at), self.sums, at);
         }
     }
@@ -342,10 +341,10 @@ struct Norm<'a>(&'a [f32]);
 impl Job for Norm<'_> {
     type Output = f64;
     #[inline(always)]
-    fn run<L: Lanes>(self) -> f64 {
+    fn run<L: F32Lanes>(self) -> f64 {
         let mut sums = [0.0_f32; 4 * PAD];
         for numbers in self.0.chunks(4 * PAD) {
-            for at in (0..numbers.len()).step_by(L::WIDTH) {
+            for at in (0..numbers.len()).step_by(L::LANES) {
                 let x: L = load(numbers, at);
                 store(x.mul_add(x, load(&sums, at)), &mut sums, at);
             }

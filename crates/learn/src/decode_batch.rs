@@ -5,9 +5,9 @@
 //! a register, weights are read once, in the order in which they lie, by the product that small networks have too, and what comes out is laid
 //! out as what goes in. A row's result does not depend on the rows beside it.
 
-use super::kernels::{Left, Right, Target, exp, load, product, store, tanh};
-use super::lanes::{Job, Lanes, PAD, padded, run};
-use std::sync::{Mutex, PoisonError};
+use super::kernels::{Left, Right, Target, product};
+use flipside_core::Threads;
+use flipside_core::simd::{F32Lanes, Job, PAD, exp, load, padded, run, store, tanh};
 use tch::{Device, Kind, Tensor};
 
 /// A batch of rows, laid out `[features, stride]`: the numbers of all rows side by side, filled up with zeros to whole registers.
@@ -181,7 +181,7 @@ pub fn attend(q: &DecodeBatch, k: &DecodeBatch, v: &DecodeBatch, past: Past, bia
     let mut out = vec![0.0; rows * q.features()];
     let parts = keys.chunks_mut(each).zip(values.chunks_mut(each)).zip(out.chunks_mut(q.features())).enumerate();
     let work = rows * q.features() * seen * 2;
-    share_out(parts, work, |(row, ((keys, values), out))| {
+    threads(work).share_out(parts, |_, (row, ((keys, values), out))| {
         let of =
             |thin: &DecodeBatch| -> Vec<f32> { thin.numbers[row..].iter().step_by(thin.stride).copied().collect() };
         for (past, new) in [(&mut *keys, of(k)), (&mut *values, of(v))] {
@@ -210,7 +210,7 @@ struct Attend<'a> {
 impl Job for Attend<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let Attend { q, keys, values, columns, width, bias, out } = self;
         let scale = 1.0 / (width as f32).sqrt();
         // Several heads of queries may share one of keys and values.
@@ -260,9 +260,9 @@ struct Exponentials<'a> {
 impl Job for Exponentials<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let top = L::splat(self.top);
-        for numbers in self.numbers.chunks_mut(L::WIDTH) {
+        for numbers in self.numbers.chunks_mut(L::LANES) {
             let mut filled = [0.0; PAD];
             filled[..numbers.len()].copy_from_slice(numbers);
             store(exp(load::<L>(&filled, 0) - top), &mut filled, 0);
@@ -280,10 +280,10 @@ struct Bend<'a> {
 impl Job for Bend<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let (half, one) = (L::splat(0.5), L::splat(1.0));
         let root = L::splat((2.0 / std::f32::consts::PI).sqrt());
-        for at in (0..self.numbers.len()).step_by(L::WIDTH) {
+        for at in (0..self.numbers.len()).step_by(L::LANES) {
             let x: L = load(self.numbers, at);
             let y = if self.gated {
                 x / (one + exp(L::splat(0.0) - x))
@@ -353,7 +353,7 @@ const SHARE: usize = 48;
 fn map<T: Number>(x: &[f32], stride: usize, weight: &[T], bias: &[f32], y: &mut [f32]) {
     let inputs = x.len() / stride;
     let work = weight.len() * stride;
-    share_out(y.chunks_mut(SHARE * stride).enumerate(), work, |(i, y)| {
+    threads(work).share_out(y.chunks_mut(SHARE * stride).enumerate(), |_, (i, y)| {
         let (first, count) = (i * SHARE, y.len() / stride);
         let weight = &weight[first * inputs..(first + count) * inputs];
         let bias = bias.get(first..first + count).unwrap_or(&[]);
@@ -364,21 +364,9 @@ fn map<T: Number>(x: &[f32], stride: usize, weight: &[T], bias: &[f32], y: &mut 
 /// Multiplications below which waking another thread costs more than doing them.
 const ALONE: usize = 1 << 19;
 
-/// Does each part on whichever thread is free. The calling thread begins at once, and the others join it as they wake: handing them the whole
-/// and waiting costs a tenth of a millisecond each time, which is a third of such a map.
-fn share_out<P: Send>(parts: impl Iterator<Item = P> + Send, work: usize, job: impl Fn(P) + Sync) {
-    let helpers = if work < ALONE { 0 } else { rayon::current_num_threads() - 1 };
-    let parts = Mutex::new(parts);
-    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let all = || {
-        while let Some(part) = next() {
-            job(part);
-        }
-    };
-    rayon::in_place_scope(|scope| {
-        (0..helpers).for_each(|_| scope.spawn(|_| all()));
-        all();
-    });
+/// The threads that so many multiplications are worth.
+fn threads(work: usize) -> Threads {
+    if work < ALONE { Threads::Calling } else { Threads::Global }
 }
 
 /// What a thread takes of a map.
@@ -397,7 +385,7 @@ const WIDENED: usize = 12;
 impl<T: Number> Job for Map<'_, T> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let Map { x, inputs, stride, weight, bias, y } = self;
         let right = Right { numbers: x, stride, columns: stride };
         if let Some(numbers) = T::as_f32(weight) {
@@ -424,11 +412,11 @@ struct Outputs<'a> {
 
 impl Target for Outputs<'_> {
     #[inline(always)]
-    fn start<L: Lanes>(&self, row: usize, _column: usize) -> L {
+    fn start<L: F32Lanes>(&self, row: usize, _column: usize) -> L {
         L::splat(self.bias.get(row).copied().unwrap_or(0.0))
     }
     #[inline(always)]
-    fn finish<L: Lanes>(&mut self, row: usize, column: usize, sums: L) {
+    fn finish<L: F32Lanes>(&mut self, row: usize, column: usize, sums: L) {
         store(sums, self.y, row * self.stride + column);
     }
 }

@@ -3,9 +3,9 @@
 //! Acting evaluates a 64×64 network for a few dozen rows at a time. There libtorch's fixed cost a call exceeds the arithmetic; the kernels of
 //! `kernels.rs` do a row in a tenth of a microsecond. A row's result does not depend on the rows beside it.
 
-use super::kernels::{Left, Right, Target, load, product, store, tanh};
-use super::lanes::{Job, Lanes, padded, run};
+use super::kernels::{Left, Right, Target, product};
 use super::network::Network;
+use flipside_core::simd::{F32Lanes, Job, load, padded, run, store, tanh};
 
 /// One linear layer y = W x + b, in PyTorch's order.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,7 +95,7 @@ impl Dense {
 
     /// `count` rows of layer `index`, `x` rows being `stride` apart and `y` rows `padded(outputs)`; tanh follows every layer but the last.
     #[inline(always)]
-    pub(super) fn layer<L: Lanes>(&self, index: usize, count: usize, x: Left, y: &mut [f32]) {
+    pub(super) fn layer<L: F32Lanes>(&self, index: usize, count: usize, x: Left, y: &mut [f32]) {
         let layer = &self.layers[index];
         let columns = layer.bias.len();
         let right = Right { numbers: &layer.weight, stride: columns, columns };
@@ -116,11 +116,11 @@ struct Affine<'a, const BENT: bool> {
 
 impl<const BENT: bool> Target for Affine<'_, BENT> {
     #[inline(always)]
-    fn start<L: Lanes>(&self, _row: usize, column: usize) -> L {
+    fn start<L: F32Lanes>(&self, _row: usize, column: usize) -> L {
         load(self.bias, column)
     }
     #[inline(always)]
-    fn finish<L: Lanes>(&mut self, row: usize, column: usize, sums: L) {
+    fn finish<L: F32Lanes>(&mut self, row: usize, column: usize, sums: L) {
         store(if BENT { tanh(sums) } else { sums }, self.y, row * self.stride + column);
     }
 }
@@ -137,7 +137,7 @@ struct Forward<'a> {
 impl Job for Forward<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let Forward { network, rows, stride, out, scratch } = self;
         let (widest, outputs) = (network.layers.iter().map(|l| l.bias.len()).max().unwrap_or(0), network.outputs());
         scratch.resize(2 * BLOCK * widest, 0.0);
@@ -191,9 +191,9 @@ impl Packed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lanes::run_in_all;
     use super::*;
     use flipside_core::Seed;
+    use flipside_core::simd::run_in_each;
     use rand::RngExt;
 
     #[derive(Clone)]
@@ -202,7 +202,7 @@ mod tests {
     impl Job for Evaluate<'_> {
         type Output = Vec<f32>;
         #[inline(always)]
-        fn run<L: Lanes>(self) -> Vec<f32> {
+        fn run<L: F32Lanes>(self) -> Vec<f32> {
             let mut out = vec![0.0; self.2 * self.0.outputs()];
             let (network, rows) = (self.0, self.1);
             Forward { network, rows, stride: network.inputs(), out: &mut out, scratch: &mut Vec::new() }.run::<L>();
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(network.layers(), layers);
 
         let ours = network.forward(&rows, n);
-        let all = run_in_all(Evaluate(&network, &rows, n));
+        let all = run_in_each(Evaluate(&network, &rows, n));
         assert_eq!(all[all.len() - 1].1, ours);
         for (row, at) in rows.chunks(11).zip(0..) {
             let mut x: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
@@ -236,7 +236,7 @@ mod tests {
             }
             for (lanes, out) in &all {
                 let out = &out[at * 3..][..3];
-                assert!(x.iter().zip(out).all(|(x, &y)| (x - f64::from(y)).abs() < 2e-6), "{lanes}: {x:?} {out:?}");
+                assert!(x.iter().zip(out).all(|(x, &y)| (x - f64::from(y)).abs() < 2e-6), "{lanes:?}: {x:?} {out:?}");
             }
             assert_eq!(network.forward(row, 1), ours[at * 3..][..3]);
         }

@@ -3,10 +3,10 @@
 
 use super::Dense;
 use super::gaussian::Spread;
-use super::kernels::{Left, Right, Target, load, product, store};
-use super::lanes::{Job, Lanes, padded, run};
+use super::kernels::{Left, Right, Target, product};
 use super::loss::{Loss, Sums, TILE};
 use super::network::{Layout, Network};
+use flipside_core::simd::{F32Lanes, Job, load, padded, run, store};
 
 /// A part of a minibatch.
 #[derive(Clone, Copy)]
@@ -65,7 +65,7 @@ struct Take<'a> {
 impl Job for Take<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: F32Lanes>(self) {
         let Take { tape: Tape { gradient, sums, activations, deltas, spread }, network, packed, objective, part } =
             self;
         let layers = network.layout().layers();
@@ -124,9 +124,9 @@ fn gather(rows: &[f32], samples: &[u32], stride: usize, out: &mut [f32]) {
 
 /// Adds every row to `sums`.
 #[inline(always)]
-fn sum_rows<L: Lanes>(rows: &[f32], sums: &mut [f32]) {
+fn sum_rows<L: F32Lanes>(rows: &[f32], sums: &mut [f32]) {
     let stride = sums.len();
-    for column in (0..stride).step_by(L::WIDTH) {
+    for column in (0..stride).step_by(L::LANES) {
         let mut sum: L = load(sums, column);
         for row in rows.chunks_exact(stride) {
             sum = sum + load(row, column);
@@ -143,11 +143,11 @@ struct AddTo<'a> {
 
 impl Target for AddTo<'_> {
     #[inline(always)]
-    fn start<L: Lanes>(&self, row: usize, column: usize) -> L {
+    fn start<L: F32Lanes>(&self, row: usize, column: usize) -> L {
         load(self.sums, row * self.stride + column)
     }
     #[inline(always)]
-    fn finish<L: Lanes>(&mut self, row: usize, column: usize, sums: L) {
+    fn finish<L: F32Lanes>(&mut self, row: usize, column: usize, sums: L) {
         store(sums, self.sums, row * self.stride + column);
     }
 }
@@ -161,11 +161,11 @@ struct ThroughTanh<'a> {
 
 impl Target for ThroughTanh<'_> {
     #[inline(always)]
-    fn start<L: Lanes>(&self, _row: usize, _column: usize) -> L {
+    fn start<L: F32Lanes>(&self, _row: usize, _column: usize) -> L {
         L::splat(0.0)
     }
     #[inline(always)]
-    fn finish<L: Lanes>(&mut self, row: usize, column: usize, sums: L) {
+    fn finish<L: F32Lanes>(&mut self, row: usize, column: usize, sums: L) {
         let at = row * self.stride + column;
         let y: L = load(self.tanh, at);
         store(sums * (L::splat(1.0) - y * y), self.out, at);
@@ -175,11 +175,11 @@ impl Target for ThroughTanh<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::kl::approx_kl;
-    use super::super::lanes::run_in_all;
     use super::super::loss::{ClippedPolicy, ClippedValue};
     use super::super::reference::{self, TensorNetwork};
     use super::*;
     use flipside_core::Seed;
+    use flipside_core::simd::run_in_each;
     use rand::RngExt;
     use tch::{Kind, Tensor};
 
@@ -202,7 +202,7 @@ mod tests {
     impl Job for All<'_> {
         type Output = (Vec<f32>, Sums);
         #[inline(always)]
-        fn run<L: Lanes>(self) -> (Vec<f32>, Sums) {
+        fn run<L: F32Lanes>(self) -> (Vec<f32>, Sums) {
             let All(network, objective, part) = self;
             let mut tape = Tape::new(network.layout());
             // What an earlier part left behind must not show.
@@ -225,20 +225,20 @@ mod tests {
         let size = truth.square().sum(Kind::Double).sqrt().double_value(&[]);
         assert!(size > 1e-3, "the gradient says nothing: {size}");
         let n = order.len() as f64;
-        let all = run_in_all(All(network, objective, Part { obs: &rows, samples: order, weight: 1.0 / n as f32 }));
+        let all = run_in_each(All(network, objective, Part { obs: &rows, samples: order, weight: 1.0 / n as f32 }));
         for (lanes, (gradient, sums)) in &all {
             let flat = Tensor::from_slice(&network.layout().flat(gradient));
             let error = (flat - &truth).square().sum(Kind::Double).sqrt().double_value(&[]) / size;
-            assert!(error < 1e-5, "{lanes}: the gradient is off by {error}");
-            assert_eq!(network.layout().filled(&network.layout().flat(gradient)), *gradient, "{lanes}");
+            assert!(error < 1e-5, "{lanes:?}: the gradient is off by {error}");
+            assert_eq!(network.layout().filled(&network.layout().flat(gradient)), *gradient, "{lanes:?}");
             let loss = loss.double_value(&[]);
-            assert!((sums.loss / n - loss).abs() < 1e-5 * (1.0 + loss.abs()), "{lanes}: {} {loss}", sums.loss / n);
+            assert!((sums.loss / n - loss).abs() < 1e-5 * (1.0 + loss.abs()), "{lanes:?}: {} {loss}", sums.loss / n);
             if let Loss::Policy(ClippedPolicy { clip, .. }) = objective {
                 let log_ratios: Vec<f32> = log_ratio.iter::<f64>().unwrap().map(|l| l as f32).collect();
                 let kl = approx_kl(&log_ratios);
-                assert!((sums.kl / n - kl).abs() < 1e-5 * kl + 1e-7, "{lanes}: {} {kl}", sums.kl / n);
+                assert!((sums.kl / n - kl).abs() < 1e-5 * kl + 1e-7, "{lanes:?}: {} {kl}", sums.kl / n);
                 let left = log_ratios.iter().filter(|l| (l.exp() - 1.0).abs() > *clip).count();
-                assert_eq!(sums.clipped, left as f64, "{lanes}");
+                assert_eq!(sums.clipped, left as f64, "{lanes:?}");
             }
         }
         if let [_, (_, avx2), (_, avx512)] = &all[..] {

@@ -2,8 +2,7 @@
 //! the two together.
 
 use super::gaussian::Spread;
-use super::kernels::{exp, exp_excess, load, store};
-use super::lanes::Lanes;
+use flipside_core::simd::{F32Lanes, exp, exp_excess, load, store};
 
 /// Samples that a loss is derived for at a time.
 pub(super) const TILE: usize = 48;
@@ -64,7 +63,7 @@ impl ClippedPolicy<'_> {
     /// For up to [`TILE`] samples with the network's means, rows of `stride`: the loss times `weight`, derived by the means, into `deltas`
     /// (which are 0 beyond the actions), and by log σ, added to `by_log_std`. The sums do not have the weight.
     #[inline(always)]
-    pub fn derive<L: Lanes>(
+    pub fn derive<L: F32Lanes>(
         &self,
         samples: &[u32],
         [means, deltas]: [&mut [f32]; 2],
@@ -84,7 +83,7 @@ impl ClippedPolicy<'_> {
         }
 
         let (mut ratios, mut excesses) = ([0.0; TILE], [0.0; TILE]);
-        for at in (0..TILE).step_by(L::WIDTH) {
+        for at in (0..TILE).step_by(L::LANES) {
             let log_ratio: L = load(&log_ratios, at);
             let ratio = exp(log_ratio);
             store(ratio, &mut ratios, at);

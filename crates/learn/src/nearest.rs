@@ -1,6 +1,6 @@
 //! How far rows of numbers lie from their neighbours: every row is held against every other, over vector registers.
 
-use super::lanes::{Job, Lanes, PAD, run};
+use flipside_core::simd::{F32Lanes, Job, Mask, PAD, run};
 
 /// Registers that are filled side by side, so that none waits for its own last sum.
 const AT_ONCE: usize = 4;
@@ -36,29 +36,29 @@ impl Job for Nearest<'_> {
     type Output = Vec<f32>;
 
     #[inline(always)]
-    fn run<L: Lanes>(self) -> Vec<f32> {
+    fn run<L: F32Lanes>(self) -> Vec<f32> {
         let Nearest { rows, columns, width, count, k } = self;
         let mut smallest = vec![0.0; k];
         let mut distances = Vec::with_capacity(rows.len() / width);
         for row in rows.chunks_exact(width) {
             smallest.fill(f32::INFINITY);
-            for first in (0..count).step_by(AT_ONCE * L::WIDTH) {
+            for first in (0..count).step_by(AT_ONCE * L::LANES) {
                 let mut squares = [L::splat(0.0); AT_ONCE];
                 for (x, column) in row.iter().zip(columns.chunks_exact(count)) {
                     let x = L::splat(*x);
                     for (place, square) in squares.iter_mut().enumerate() {
                         // SAFETY: `count` is a multiple of what is read at once.
-                        let apart = x - unsafe { L::load(column.as_ptr().add(first + place * L::WIDTH)) };
+                        let apart = x - unsafe { L::load(column.as_ptr().add(first + place * L::LANES)) };
                         *square = *square + apart * apart;
                     }
                 }
                 // Hardly any of many rows is among the nearest so far, so that this mostly ends here.
                 let bound = L::splat(smallest[k - 1]);
-                for square in squares.into_iter().filter(|square| square.any_less(bound)) {
+                for square in squares.into_iter().filter(|square| square.lt(bound).any()) {
                     let mut numbers = [0.0; PAD];
                     // SAFETY: a register has at most as many numbers.
                     unsafe { square.store(numbers.as_mut_ptr()) };
-                    numbers[..L::WIDTH].iter().for_each(|number| insert(&mut smallest, *number));
+                    numbers[..L::LANES].iter().for_each(|number| insert(&mut smallest, *number));
                 }
             }
             distances.push(smallest[k - 1].sqrt());
@@ -80,9 +80,9 @@ fn insert(smallest: &mut [f32], number: f32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lanes::run_in_all;
     use super::*;
     use flipside_core::Seed;
+    use flipside_core::simd::run_in_each;
     use rand_distr::{Distribution, StandardNormal};
 
     /// In every kind of lanes the same bits as sorting all distances, for sizes that fill registers and sizes that do not.
@@ -105,8 +105,8 @@ mod tests {
                 .map(|at| among.get(at % count * width + at / count).copied().unwrap_or(f32::INFINITY))
                 .collect();
             let job = Nearest { rows: &rows, columns: &columns, width, count, k: k.min(m) };
-            for (lanes, found) in run_in_all(job) {
-                assert_eq!(found, expected, "{lanes}: {n} rows among {m} of {width}");
+            for (lanes, found) in run_in_each(job) {
+                assert_eq!(found, expected, "{lanes:?}: {n} rows among {m} of {width}");
             }
         }
         assert_eq!(neighbour_distances(&[1.0, 2.0], &[], 1, 5), [0.0, 0.0]);

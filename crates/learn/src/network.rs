@@ -1,7 +1,7 @@
 //! A network's parameters as one vector of numbers, laid out for the kernels that learn.
 
-use super::lanes::padded;
 use super::{Dense, Layer, LearnError, Reader};
+use flipside_core::simd::padded;
 use flipside_core::{Array, Arrays, Stream};
 use rand_distr::{Distribution, StandardNormal};
 

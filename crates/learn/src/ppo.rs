@@ -16,14 +16,14 @@ mod tests;
 use self::learner::Learner;
 use self::parallel_sgd::{Backoff, GradientScratch, Means, ParallelSgd, TrainingProblem};
 use super::gaussian::Spread;
-use super::lanes::padded;
 use super::loss::{ClippedPolicy, ClippedValue, Loss};
 use super::objective::explained_variance;
 use super::{
     Actions, Dense, LearnError, Network, Policy, Reader, RewardScale, Rollout, RunningNorm, Trajectories, gae, whiten,
 };
 use flipside_core::settings::PpoSettings;
-use flipside_core::{Array, Arrays, Seed, Stream};
+use flipside_core::simd::padded;
+use flipside_core::{Array, Arrays, Seed, Stream, cores};
 use rand_distr::{Distribution, StandardNormal};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -474,12 +474,6 @@ fn descend<const N: usize>(
         }
     }
     if cancelled { Err(LearnError::Cancelled) } else { Ok(means) }
-}
-
-/// Cores that this process may use; the system is asked once, since it reads files to answer.
-fn cores() -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 impl Rollout {

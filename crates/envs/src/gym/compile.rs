@@ -2,8 +2,8 @@
 //! reported with its line and what the model has instead.
 
 use super::flips::FlipRule;
+use super::parts::{Bound, Flips, Parts, Place, Term};
 use super::signal::{BodyPick, CenterPick, Element, Pick};
-use super::task::{Bound, Flips, Parts, Place, Term};
 use crate::physics::{Body, Joint, JointKind, Model, Quantity};
 use crate::tasks::{FlipSpec, HealthSpec, PlaceSpec, RewardKind, RewardSpec, SignalSpec, Source, SpecError, TaskSpec};
 use flipside_core::Seed;

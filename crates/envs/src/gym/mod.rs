@@ -8,6 +8,7 @@ mod env;
 mod flips;
 #[cfg(feature = "gpu")]
 mod on_device;
+mod parts;
 mod rollout;
 mod signal;
 mod space;

@@ -1,6 +1,7 @@
 //! What every physics backend can do. The layers above see this trait alone, so that a faster backend joins without a change there.
 
 use super::Model;
+use super::host::HostState;
 use flipside_core::Pose;
 #[cfg(feature = "gpu")]
 use flipside_gpu::DeviceError;
@@ -87,21 +88,32 @@ pub trait Backend: Send {
         None
     }
 
+    /// The worlds' states on the host, and what became of each.
+    fn host(&self) -> &HostState;
+
     /// The model that every world is a copy of.
-    fn model(&self) -> &Model;
+    fn model(&self) -> &Model {
+        self.host().model()
+    }
 
     /// How many worlds.
-    fn worlds(&self) -> usize;
+    fn worlds(&self) -> usize {
+        self.host().worlds()
+    }
 
     /// Puts one world into a state, forgetting contacts, warm starts and everything else of its past.
     /// `qpos` is `[nq]`, `qvel` `[nv]`.
     fn set_state(&mut self, world: usize, qpos: &[f64], qvel: &[f64]);
 
     /// Joint positions of all worlds, `[worlds, nq]`, metres and radians.
-    fn qpos(&self) -> &[f64];
+    fn qpos(&self) -> &[f64] {
+        self.host().qpos()
+    }
 
     /// Joint velocities of all worlds, `[worlds, nv]`.
-    fn qvel(&self) -> &[f64];
+    fn qvel(&self) -> &[f64] {
+        self.host().qvel()
+    }
 
     /// Holds `ctrl`, `[worlds, nu]`, for `frame_skip` timesteps of the model. Controls are clipped to the actuators' ranges.
     ///
@@ -111,8 +123,7 @@ pub trait Backend: Send {
 
     /// Where each body of one world is, `[nbody]`.
     fn body_poses(&self, world: usize, out: &mut [Pose]) {
-        let nq = self.model().nq();
-        self.model().poses(&self.qpos()[world * nq..][..nq], out);
+        self.model().poses(self.host().state(world).0, out);
     }
 
     /// The points where geoms touch or overlap, as the last step found them; none after [`Backend::set_state`]. `out` is cleared first.
@@ -130,10 +141,14 @@ pub trait Backend: Send {
     fn derived(&self, world: usize, quantity: Quantity, out: &mut [f64]);
 
     /// Whether a world's state went non-finite: it stays where it was before that step, until [`Backend::set_state`].
-    fn frozen(&self, world: usize) -> bool;
+    fn frozen(&self, world: usize) -> bool {
+        self.host().outcome(world).frozen()
+    }
 
     /// How many times a world went non-finite and had to be frozen since the batch was made.
-    fn diverged(&self) -> u64;
+    fn diverged(&self) -> u64 {
+        self.host().diverged()
+    }
 
     /// How far the accelerations of the present states, under the controls of the last step, are from the optimum of the constraint
     /// problem: ‖M a − f − Jᵀλ(a)‖ over 1 + ‖f‖ in double precision, the worst of the first 64 worlds. None where the engine solves

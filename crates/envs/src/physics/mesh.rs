@@ -1,7 +1,7 @@
 //! Meshes and height fields, compiled as MuJoCo compiles them: a mesh lies in the frame of its own principal axes of inertia, a height
 //! field's elevations in 0..=1.
 
-use super::inertia::principal_axes;
+use super::principal_axes::principal_axes;
 use flipside_core::TriangleMesh;
 use glam::{DMat3, DQuat, DVec3, Vec3};
 use std::collections::{HashMap, HashSet};

@@ -3,13 +3,16 @@
 //! Nothing here knows of rewards, episodes or learning.
 
 mod backend;
+mod derived;
 mod dynamics;
+mod host;
 mod inertia;
 mod lanes;
 mod make;
 mod mesh;
 mod mjcf;
 mod model;
+mod principal_axes;
 #[cfg(feature = "rapier")]
 mod rapier;
 #[cfg(feature = "gpu")]
@@ -17,6 +20,7 @@ mod shader;
 
 pub use backend::{Backend, Contact, PhysicsError, Quantity};
 pub use dynamics::{Forward, forward};
+pub use host::{HostState, Outcome, WorldsMut};
 pub use lanes::Precision;
 pub use make::{BACKENDS, backend};
 pub use mesh::{HeightField, Mesh, MeshInertia};

@@ -1,7 +1,8 @@
 //! A task as the table that shaders/gym/reward.wgsl reads: same names, same order, padded as WGSL pads. A test compares the two.
 
+use crate::gym::parts::{Bound as Kept, Term as Paid};
 use crate::gym::signal::{Element as Signal, Pick};
-use crate::gym::task::{Bound as Kept, Task, Term as Paid};
+use crate::gym::task::Task;
 use crate::physics::{DeviceWorlds, Quantity};
 use crate::tasks::{Map, Noise, RewardKind};
 use bytemuck::{Pod, Zeroable};

@@ -1,14 +1,14 @@
 //! Velocities of the bodies (mj_comVel), and the forces that motion and gravity alone ask for: recursive Newton–Euler (mj_rne).
 
-use super::lane::Lane;
 use super::plan::Plan;
 use super::spatial::{axpy6, cross_force, cross_motion, dot6, inertia_mul, v3};
 use super::workspace::Workspace;
 use crate::physics::model::JointKind;
+use flipside_core::simd::Lanes;
 
 /// Body velocities and how the joints' axes change.
 #[inline(always)]
-pub fn velocities<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn velocities<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     ws.cvel[0] = [L::zero(); 6];
     for (index, body) in plan.bodies.iter().enumerate().skip(1) {
         let mut velocity = ws.cvel[body.parent];
@@ -40,7 +40,7 @@ pub fn velocities<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 
 /// Coriolis, centrifugal and gravitational forces in joint space.
 #[inline(always)]
-pub fn bias<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn bias<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let zero = L::zero();
     let [x, y, z] = v3::<L>(&plan.gravity);
     // Gravity is a world that accelerates upwards.

@@ -1,9 +1,9 @@
 //! Distances between pairs of shapes, as MuJoCo's primitive tests give them: signed distance, normal from the first shape to the second,
 //! and the point half-way between the two surfaces.
 
-use super::lane::{Lane, Mask};
 use super::plan::Test;
 use super::spatial::{V3, add, axpy, dot, normalized, scale, sub};
+use flipside_core::simd::{Lanes, Mask};
 
 /// A shape's place in the world.
 #[derive(Clone, Copy)]
@@ -17,14 +17,14 @@ pub struct Shape<L> {
 
 /// A point where two shapes are near each other, in the lanes where they are.
 #[derive(Clone, Copy)]
-pub struct Touch<L: Lane> {
+pub struct Touch<L: Lanes> {
     pub near: L::Mask,
     pub distance: L,
     pub point: V3<L>,
     pub normal: V3<L>,
 }
 
-impl<L: Lane> Touch<L> {
+impl<L: Lanes> Touch<L> {
     #[inline(always)]
     pub fn none() -> Touch<L> {
         let z = L::zero();
@@ -34,7 +34,7 @@ impl<L: Lane> Touch<L> {
 
 /// Tests two shapes in the lanes of `among`: up to two touches nearer than `margin`.
 #[inline(always)]
-pub fn collide<L: Lane>(test: Test, a: &Shape<L>, b: &Shape<L>, margin: L, among: L::Mask) -> [Touch<L>; 2] {
+pub fn collide<L: Lanes>(test: Test, a: &Shape<L>, b: &Shape<L>, margin: L, among: L::Mask) -> [Touch<L>; 2] {
     let none = Touch::none();
     let mut touches = match test {
         Test::PlaneSphere => [plane_sphere(a, b.center, b.radius, margin), none],
@@ -64,14 +64,14 @@ pub fn collide<L: Lane>(test: Test, a: &Shape<L>, b: &Shape<L>, margin: L, among
 }
 
 #[inline(always)]
-fn plane_sphere<L: Lane>(plane: &Shape<L>, center: V3<L>, radius: L, margin: L) -> Touch<L> {
+fn plane_sphere<L: Lanes>(plane: &Shape<L>, center: V3<L>, radius: L, margin: L) -> Touch<L> {
     let distance = dot(sub(center, plane.center), plane.axis) - radius;
     let down = distance.mul_add(L::of(0.5), radius);
     Touch { near: distance.lt(margin), distance, point: axpy(-down, plane.axis, center), normal: plane.axis }
 }
 
 #[inline(always)]
-fn spheres<L: Lane>(a: V3<L>, radius_a: L, b: V3<L>, radius_b: L, margin: L) -> Touch<L> {
+fn spheres<L: Lanes>(a: V3<L>, radius_a: L, b: V3<L>, radius_b: L, margin: L) -> Touch<L> {
     let (normal, apart) = normalized(sub(b, a));
     let distance = apart - radius_a - radius_b;
     Touch {
@@ -84,7 +84,7 @@ fn spheres<L: Lane>(a: V3<L>, radius_a: L, b: V3<L>, radius_b: L, margin: L) -> 
 
 /// Where two segments are closest, spheres are tested; where the segments are parallel, at up to two of their ends.
 #[inline(always)]
-fn capsules<L: Lane>(a: &Shape<L>, b: &Shape<L>, margin: L) -> [Touch<L>; 2] {
+fn capsules<L: Lanes>(a: &Shape<L>, b: &Shape<L>, margin: L) -> [Touch<L>; 2] {
     let one = L::one();
     let (p, q) = (scale(a.half_length, a.axis), scale(b.half_length, b.axis));
     let apart = sub(a.center, b.center);
@@ -127,12 +127,12 @@ fn capsules<L: Lane>(a: &Shape<L>, b: &Shape<L>, margin: L) -> [Touch<L>; 2] {
 
 /// Inside ±1.
 #[inline(always)]
-fn clip<L: Lane>(x: L) -> L {
+fn clip<L: Lanes>(x: L) -> L {
     x.max(-L::one()).min(L::one())
 }
 
 #[inline(always)]
-fn take<L: Lane>(into: &mut Touch<L>, from: &Touch<L>, lanes: L::Mask) {
+fn take<L: Lanes>(into: &mut Touch<L>, from: &Touch<L>, lanes: L::Mask) {
     into.near = into.near | lanes;
     into.distance = L::select(lanes, from.distance, into.distance);
     for k in 0..3 {
@@ -144,7 +144,7 @@ fn take<L: Lane>(into: &mut Touch<L>, from: &Touch<L>, lanes: L::Mask) {
 /// The point of the capsule's segment where the cylinder's signed distance is least. That distance is convex along the segment, so its
 /// slope is bisected. As long as the segment itself stays outside the cylinder, this is the distance of the two shapes.
 #[inline(always)]
-fn capsule_cylinder<L: Lane>(capsule: &Shape<L>, cylinder: &Shape<L>, margin: L) -> Touch<L> {
+fn capsule_cylinder<L: Lanes>(capsule: &Shape<L>, cylinder: &Shape<L>, margin: L) -> Touch<L> {
     let mut low = -capsule.half_length;
     let mut high = capsule.half_length;
     let halvings = if L::EPSILON < 1e-10 { 52 } else { 24 };
@@ -165,7 +165,7 @@ fn capsule_cylinder<L: Lane>(capsule: &Shape<L>, cylinder: &Shape<L>, margin: L)
 
 /// The signed distance of a point from a cylinder and its gradient.
 #[inline(always)]
-fn outside<L: Lane>(cylinder: &Shape<L>, point: V3<L>) -> (L, V3<L>) {
+fn outside<L: Lanes>(cylinder: &Shape<L>, point: V3<L>) -> (L, V3<L>) {
     let (zero, one) = (L::zero(), L::one());
     let from = sub(point, cylinder.center);
     let along = dot(from, cylinder.axis);

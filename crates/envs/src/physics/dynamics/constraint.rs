@@ -4,13 +4,13 @@
 //! e_n ± μ e_t with e = J a − aref, so that a contact is kept as one normal and two tangents. Where motion is planar, the tangent across
 //! it has a zero Jacobian: two of the four rows are then the normal alone. Where there is no friction, all four are.
 
-use super::lane::{Lane, Mask};
 use super::plan::{Plan, Softness};
 use super::workspace::{LimitRow, Workspace};
+use flipside_core::simd::{Lanes, Mask};
 
 /// The impedance d at a penetration (or distance inside the margin), and the regulariser R = scale · (1 − d)/d.
 #[inline(always)]
-pub fn impedance<L: Lane>(softness: &Softness<L::Scalar>, depth: L) -> (L, L) {
+pub fn impedance<L: Lanes>(softness: &Softness<L::Scalar>, depth: L) -> (L, L) {
     let (one, s) = (L::one(), softness);
     let x = (depth * L::splat(s.inverse_width)).min(one);
     let midpoint = L::splat(s.midpoint);
@@ -24,7 +24,7 @@ pub fn impedance<L: Lane>(softness: &Softness<L::Scalar>, depth: L) -> (L, L) {
 }
 
 #[inline(always)]
-fn power<L: Lane>(x: L, exponent: u32) -> L {
+fn power<L: Lanes>(x: L, exponent: u32) -> L {
     let mut out = x;
     for _ in 1..exponent {
         out = out * x;
@@ -34,7 +34,7 @@ fn power<L: Lane>(x: L, exponent: u32) -> L {
 
 /// Joint limits: which end of which range is violated, and how it pushes back.
 #[inline(always)]
-pub fn limits<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn limits<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     for (limit, row) in plan.limits.iter().zip(&mut ws.limits) {
         let q = ws.qpos[limit.qposadr];
         let margin = L::splat(limit.margin);

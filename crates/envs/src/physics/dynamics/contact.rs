@@ -5,14 +5,14 @@
 
 use super::collide::{Shape, Touch, collide};
 use super::constraint::impedance;
-use super::lane::{Lane, Mask};
 use super::plan::{Pair, Plan, Test};
 use super::spatial::{V3, axpy, clear as clear_all, cross, dot, mul_v, normalized, scale, sub, v3};
 use super::workspace::Workspace;
+use flipside_core::simd::{Lanes, Mask};
 
 /// Finds the contacts of every lane and their Jacobians (mj_collision, mj_makeConstraint).
 #[inline(always)]
-pub fn contacts<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn contacts<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     ws.contacts.count = 0;
     ws.contacts.couples = false;
     let mut taken = L::zero();
@@ -39,7 +39,7 @@ pub fn contacts<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 }
 
 #[inline(always)]
-fn shape<L: Lane>(plan: &Plan<L::Scalar>, ws: &Workspace<L>, geom: usize) -> Shape<L> {
+fn shape<L: Lanes>(plan: &Plan<L::Scalar>, ws: &Workspace<L>, geom: usize) -> Shape<L> {
     let geom = &plan.geoms[geom];
     let mat = &ws.xmat[geom.body];
     Shape {
@@ -52,7 +52,7 @@ fn shape<L: Lane>(plan: &Plan<L::Scalar>, ws: &Workspace<L>, geom: usize) -> Sha
 
 /// Packs a contact into the lanes that have it. `taken` counts each lane's contacts so far.
 #[inline(always)]
-fn add<L: Lane>(
+fn add<L: Lanes>(
     plan: &Plan<L::Scalar>,
     ws: &mut Workspace<L>,
     index: usize,
@@ -119,19 +119,19 @@ fn add<L: Lane>(
 }
 
 #[inline(always)]
-fn put<L: Lane>(lanes: L::Mask, slot: &mut L, x: L) {
+fn put<L: Lanes>(lanes: L::Mask, slot: &mut L, x: L) {
     *slot = L::select(lanes, x, *slot);
 }
 
 /// From the centre of mass of a body's tree to the point of contact.
 #[inline(always)]
-fn arm<L: Lane>(plan: &Plan<L::Scalar>, ws: &Workspace<L>, touch: &Touch<L>, body: usize) -> V3<L> {
+fn arm<L: Lanes>(plan: &Plan<L::Scalar>, ws: &Workspace<L>, touch: &Touch<L>, body: usize) -> V3<L> {
     sub(touch.point, ws.com[plan.bodies[body].root])
 }
 
 /// Makes room for the c-th contact.
 #[inline(always)]
-fn clear<L: Lane>(ws: &mut Workspace<L>, c: usize, nv: usize) {
+fn clear<L: Lanes>(ws: &mut Workspace<L>, c: usize, nv: usize) {
     let contacts = &mut ws.contacts;
     let directions = contacts.directions;
     let zero = L::zero();
@@ -149,7 +149,7 @@ fn clear<L: Lane>(ws: &mut Workspace<L>, c: usize, nv: usize) {
 /// The contact's axes: the normal and two tangents, the first along the capsule that lies on a plane, else along y, or z where the normal
 /// is near y (mju_makeFrame). Where motion is planar, the first tangent is the one in the plane.
 #[inline(always)]
-fn frame<L: Lane>(plan: &Plan<L::Scalar>, test: Test, normal: V3<L>, hint: V3<L>) -> [V3<L>; 3] {
+fn frame<L: Lanes>(plan: &Plan<L::Scalar>, test: Test, normal: V3<L>, hint: V3<L>) -> [V3<L>; 3] {
     if let Some(across) = &plan.across {
         let across = v3(across);
         return [normal, cross(normal, across), across];
@@ -167,7 +167,7 @@ fn frame<L: Lane>(plan: &Plan<L::Scalar>, test: Test, normal: V3<L>, hint: V3<L>
 
 /// The force of a contact in the axes of the world, from its parts along the contact's own.
 #[inline(always)]
-pub fn in_world<L: Lane>(frame: &[V3<L>; 3], parts: &[L]) -> V3<L> {
+pub fn in_world<L: Lanes>(frame: &[V3<L>; 3], parts: &[L]) -> V3<L> {
     let mut force = scale(parts[0], frame[0]);
     for (part, axis) in parts.iter().zip(frame).skip(1) {
         force = axpy(*part, *axis, force);

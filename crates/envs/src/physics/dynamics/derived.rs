@@ -2,10 +2,11 @@
 
 use super::drift::Drift;
 use super::external::external_forces;
-use super::lane::Lane;
 use super::plan::Plan;
 use super::workspace::Workspace;
 use crate::physics::backend::Quantity;
+use crate::physics::host::write_frame;
+use flipside_core::simd::Lanes;
 use glam::{DMat3, DQuat, DVec3};
 
 /// Where each quantity lies among the numbers that a backend keeps of a world.
@@ -44,55 +45,58 @@ impl Layout {
     }
 }
 
-/// Keeps what was asked for of the evaluation that `ws` holds.
+/// Writes what was asked for of the evaluation that `ws` holds into `rows`, `[lanes, layout.len]`, of as many lanes as there are rows.
 #[inline(always)]
-pub fn store<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, layout: &Layout, out: &mut [L]) {
+pub fn store<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, layout: &Layout, rows: &mut [f64]) {
+    let stride = layout.len;
+    if stride == 0 {
+        return;
+    }
     if let Some(at) = layout.of(Quantity::Frames) {
-        for (body, out) in out[at..at + 12 * plan.bodies.len()].chunks_exact_mut(12).enumerate() {
-            out[..3].copy_from_slice(&ws.xpos[body]);
-            out[3..].copy_from_slice(&ws.xmat[body]);
+        for (body, (xpos, xmat)) in ws.xpos.iter().zip(&ws.xmat).enumerate() {
+            put(xpos, rows, stride, at + 12 * body);
+            put(xmat, rows, stride, at + 12 * body + 3);
         }
     }
     if let Some(at) = layout.of(Quantity::Cinert) {
-        for (out, inertia) in out[at..].chunks_exact_mut(10).zip(&ws.cinert) {
-            out.copy_from_slice(inertia);
-        }
+        put(ws.cinert.as_flattened(), rows, stride, at);
     }
     if let Some(at) = layout.of(Quantity::Cvel) {
-        for (out, velocity) in out[at..].chunks_exact_mut(6).zip(&ws.cvel) {
-            out.copy_from_slice(velocity);
-        }
+        put(ws.cvel.as_flattened(), rows, stride, at);
     }
     if let Some(at) = layout.of(Quantity::CfrcExt) {
         external_forces(plan, ws);
-        for (out, wrench) in out[at..].chunks_exact_mut(6).zip(&ws.cfrc_ext) {
-            out.copy_from_slice(wrench);
-        }
+        put(ws.cfrc_ext.as_flattened(), rows, stride, at);
     }
     if let Some(at) = layout.of(Quantity::QfrcActuator) {
-        out[at..at + plan.nv].copy_from_slice(&ws.actuator);
+        put(&ws.actuator, rows, stride, at);
     }
     if let Some(at) = layout.of(Quantity::QfrcConstraint) {
-        out[at..at + plan.nv].copy_from_slice(&ws.constraint);
+        put(&ws.constraint, rows, stride, at);
     }
 }
 
-/// [`Quantity::Frames`] out of what was kept of a world: `number(i)` is the i-th of its positions and rotation matrices, counted from where
-/// the drifting coordinates stood, `origin`.
-pub fn frames<S>(plan: &Plan<S>, drift: &[Drift], origin: &[f64], number: impl Fn(usize) -> f64, out: &mut [f64]) {
-    for (body, slot) in out.chunks_exact_mut(7).enumerate() {
-        let mut pos = DVec3::from_array(std::array::from_fn(|i| number(12 * body + i)));
+/// Writes numbers of every lane into its row, from the place `at` on.
+#[inline(always)]
+fn put<L: Lanes>(numbers: &[L], rows: &mut [f64], stride: usize, at: usize) {
+    for (lane, row) in rows.chunks_exact_mut(stride).enumerate() {
+        for (slot, x) in row[at..at + numbers.len()].iter_mut().zip(numbers) {
+            *slot = x.get(lane);
+        }
+    }
+}
+
+/// [`Quantity::Frames`] out of what was kept of a world: `numbers` are its positions and rotation matrices, `[nbody, 12]`, counted from
+/// where the drifting coordinates stood, `origin`.
+pub fn frames<S>(plan: &Plan<S>, drift: &[Drift], origin: &[f64], numbers: &[f64], out: &mut [f64]) {
+    for (body, (slot, numbers)) in out.chunks_exact_mut(7).zip(numbers.chunks_exact(12)).enumerate() {
+        let mut pos = DVec3::from_slice(numbers);
         for (drift, origin) in drift.iter().zip(origin) {
             if body > 0 && plan.bodies[body].root == drift.root {
                 pos[drift.axis] += origin;
             }
         }
-        let mat = DMat3::from_cols_array(&std::array::from_fn(|i| number(12 * body + 3 + i))).transpose();
-        frame(slot, pos, DQuat::from_mat3(&mat).normalize());
+        let mat = DMat3::from_cols_slice(&numbers[3..]).transpose();
+        write_frame(slot, pos, DQuat::from_mat3(&mat).normalize());
     }
-}
-
-/// One body's row of [`Quantity::Frames`].
-pub fn frame(slot: &mut [f64], pos: DVec3, quat: DQuat) {
-    slot.copy_from_slice(&[pos.x, pos.y, pos.z, quat.w, quat.x, quat.y, quat.z]);
 }

@@ -1,16 +1,16 @@
 //! What contacts do to each body: cfrc_ext (mj_rnePostConstraint's first part).
 
 use super::contact::in_world;
-use super::lane::{Lane, Mask};
 use super::plan::Plan;
 use super::spatial::{cross, sub};
 use super::workspace::Workspace;
+use flipside_core::simd::{Lanes, Mask};
 
 /// Torque and force of all contacts on each body, about the centre of mass of its tree, `[nbody]`, in one lane.
 ///
 /// The solver's residuals must be those of the last evaluation.
 #[inline(always)]
-pub fn external_forces<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn external_forces<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     for wrench in &mut ws.cfrc_ext {
         *wrench = [L::zero(); 6];
     }

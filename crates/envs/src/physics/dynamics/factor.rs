@@ -1,12 +1,12 @@
 //! Factorisation and solution of symmetric positive definite systems whose sparsity is that of the kinematic tree: H = Lᵀ D L with the
 //! last row eliminated first, so that no zero above a branch is filled (Featherstone 2005; mj_factorM).
 
-use super::lane::Lane;
 use super::plan::Pattern;
+use flipside_core::simd::Lanes;
 
 /// Replaces the lower half of H, `[n, n]`, by L below its diagonal; `inverse` takes 1/D.
 #[inline(always)]
-pub fn factor<L: Lane>(pattern: &Pattern, h: &mut [L], inverse: &mut [L]) {
+pub fn factor<L: Lanes>(pattern: &Pattern, h: &mut [L], inverse: &mut [L]) {
     let n = inverse.len();
     for k in (0..n).rev() {
         let (above, row) = h.split_at_mut(k * n);
@@ -28,7 +28,7 @@ pub fn factor<L: Lane>(pattern: &Pattern, h: &mut [L], inverse: &mut [L]) {
 
 /// Solves H x = b in place of b.
 #[inline(always)]
-pub fn solve<L: Lane>(pattern: &Pattern, h: &[L], inverse: &[L], x: &mut [L]) {
+pub fn solve<L: Lanes>(pattern: &Pattern, h: &[L], inverse: &[L], x: &mut [L]) {
     let n = inverse.len();
     for k in (0..n).rev() {
         let (columns, at) = (&pattern.rows[k], x[k]);
@@ -48,7 +48,7 @@ pub fn solve<L: Lane>(pattern: &Pattern, h: &[L], inverse: &[L], x: &mut [L]) {
 
 /// y = M x for the lower half of a symmetric M, `[n, n]`.
 #[inline(always)]
-pub fn multiply<L: Lane>(pattern: &Pattern, m: &[L], x: &[L], y: &mut [L]) {
+pub fn multiply<L: Lanes>(pattern: &Pattern, m: &[L], x: &[L], y: &mut [L]) {
     let n = x.len();
     for (i, columns) in pattern.rows.iter().enumerate() {
         let mut sum = m[i * n + i] * x[i];

@@ -1,13 +1,13 @@
 //! The mass matrix: composite rigid bodies (mj_crb), about the trees' centres of mass.
 
-use super::lane::Lane;
 use super::plan::Plan;
 use super::spatial::{I10, M3, V3, dot, dot6, inertia_mul, spread, sub};
 use super::workspace::Workspace;
+use flipside_core::simd::Lanes;
 
 /// Body inertias in the axes of the world (cinert), composite inertias, and M with the rotors' armature on its diagonal.
 #[inline(always)]
-pub fn inertia<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn inertia<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     for (index, body) in plan.bodies.iter().enumerate().skip(1) {
         let own = spread(&body.inertia);
         let arm = sub(ws.xipos[index], ws.com[body.root]);
@@ -39,7 +39,7 @@ pub fn inertia<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 
 /// Rotates an inertia (xx yy zz xy xz yz about the centre of mass) into the axes of the world and moves it by `arm` (mju_inertCom).
 #[inline(always)]
-fn about<L: Lane>(mat: &M3<L>, i: [L; 6], arm: V3<L>, mass: L) -> I10<L> {
+fn about<L: Lanes>(mat: &M3<L>, i: [L; 6], arm: V3<L>, mass: L) -> I10<L> {
     // T = R I, then R I Rᵀ.
     let mut t = [L::zero(); 9];
     for row in 0..3 {
@@ -66,6 +66,6 @@ fn about<L: Lane>(mat: &M3<L>, i: [L; 6], arm: V3<L>, mass: L) -> I10<L> {
 
 /// An entry of T Rᵀ.
 #[inline(always)]
-fn entry<L: Lane>(t: &M3<L>, r: &M3<L>, a: usize, b: usize) -> L {
+fn entry<L: Lanes>(t: &M3<L>, r: &M3<L>, a: usize, b: usize) -> L {
     dot([t[3 * a], t[3 * a + 1], t[3 * a + 2]], [r[3 * b], r[3 * b + 1], r[3 * b + 2]])
 }

@@ -3,15 +3,15 @@
 
 use super::evaluate;
 use super::factor::{factor, solve};
-use super::lane::Lane;
 use super::plan::Plan;
 use super::spatial::{V3, axpy, clear, copy, cross, dot, normalized, quat_mul, unit};
 use super::workspace::Workspace;
 use crate::physics::model::{Integrator, JointKind};
+use flipside_core::simd::Lanes;
 
 /// One timestep. Evaluates the forward dynamics itself: once, or four times.
 #[inline(always)]
-pub fn step<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn step<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let stages = match plan.integrator {
         Integrator::Euler => 1,
         Integrator::Rk4 => 4,
@@ -34,7 +34,7 @@ pub fn step<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 
 /// v ← v + h (M + h B)⁻¹ f, q ← q + h v, for joint damping B.
 #[inline(always)]
-fn euler<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+fn euler<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let (nv, h) = (plan.nv, L::splat(plan.timestep));
     let solver = &mut ws.solver;
     copy(&ws.mass, &mut solver.hessian);
@@ -56,7 +56,7 @@ fn euler<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 /// exp(u), and a stage's angular velocity ω, which is in the axes of the body as turned by u, counts as u's rate dexp⁻¹_{−u}(ω). Plain sums
 /// of angular velocities would be of second order only.
 #[inline(always)]
-fn runge_kutta<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, stage: usize) {
+fn runge_kutta<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, stage: usize) {
     let h = L::splat(plan.timestep);
     let weight = L::of(if stage == 0 || stage == 3 { 1.0 / 6.0 } else { 1.0 / 3.0 });
     // The rate of this stage: qvel, but for rotations. `rate` holds the last stage's.
@@ -95,7 +95,7 @@ fn runge_kutta<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, stage: us
 /// dexp⁻¹_{−u}(ω) = ω + ½ u × ω + k u × (u × ω) with k = (1 − (t/2) cot(t/2)) / t² for t = |u|: how fast the rotation vector u changes while
 /// the body turns with ω in its own axes.
 #[inline(always)]
-fn algebra_rate<L: Lane>(u: V3<L>, omega: V3<L>) -> V3<L> {
+fn algebra_rate<L: Lanes>(u: V3<L>, omega: V3<L>) -> V3<L> {
     let (one, half) = (L::one(), L::of(0.5));
     let t2 = dot(u, u);
     let small = t2.lt(L::of(0.04));
@@ -114,7 +114,7 @@ fn algebra_rate<L: Lane>(u: V3<L>, omega: V3<L>) -> V3<L> {
 
 /// q moved by a velocity for a time; a free joint's quaternion turns by the rotation vector (mj_integratePos).
 #[inline(always)]
-fn advance<L: Lane>(plan: &Plan<L::Scalar>, from: &[L], qvel: &[L], time: L, to: &mut [L]) {
+fn advance<L: Lanes>(plan: &Plan<L::Scalar>, from: &[L], qvel: &[L], time: L, to: &mut [L]) {
     for joint in &plan.joints {
         let (q, v) = (joint.qposadr, joint.dofadr);
         match joint.kind {

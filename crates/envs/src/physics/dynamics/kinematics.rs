@@ -1,14 +1,14 @@
 //! Where everything is: body frames from joint positions, centres of mass, and how each degree of freedom moves its body.
 
-use super::lane::Lane;
 use super::plan::{Axis, Plan};
 use super::spatial::{M3, S6, V3, add, axpy, column, cross, mul_const, mul_v, rotation, scale, sub, v3};
 use super::workspace::Workspace;
 use crate::physics::model::JointKind;
+use flipside_core::simd::Lanes;
 
 /// Body frames, anchors and axes from qpos (mj_kinematics).
 #[inline(always)]
-pub fn kinematics<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn kinematics<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let (zero, one) = (L::zero(), L::one());
     ws.xpos[0] = [zero; 3];
     ws.xmat[0] = [one, zero, zero, zero, one, zero, zero, zero, one];
@@ -55,7 +55,7 @@ pub fn kinematics<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 }
 
 #[inline(always)]
-fn anchor_of<L: Lane>(at: &Option<[L::Scalar; 3]>, pos: V3<L>, mat: &M3<L>) -> V3<L> {
+fn anchor_of<L: Lanes>(at: &Option<[L::Scalar; 3]>, pos: V3<L>, mat: &M3<L>) -> V3<L> {
     match at {
         Some(at) => add(pos, mul_v(mat, v3(at))),
         None => pos,
@@ -63,7 +63,7 @@ fn anchor_of<L: Lane>(at: &Option<[L::Scalar; 3]>, pos: V3<L>, mat: &M3<L>) -> V
 }
 
 #[inline(always)]
-fn world_axis<L: Lane>(mat: &M3<L>, axis: &Axis<L::Scalar>) -> V3<L> {
+fn world_axis<L: Lanes>(mat: &M3<L>, axis: &Axis<L::Scalar>) -> V3<L> {
     match axis {
         Axis::Own(k, sign) => scale(L::splat(*sign), column(mat, *k)),
         Axis::Any(axis) => mul_v(mat, v3(axis)),
@@ -72,7 +72,7 @@ fn world_axis<L: Lane>(mat: &M3<L>, axis: &Axis<L::Scalar>) -> V3<L> {
 
 /// A frame turned about an axis of its own by an angle.
 #[inline(always)]
-fn turned<L: Lane>(mat: &M3<L>, axis: &Axis<L::Scalar>, angle: L) -> M3<L> {
+fn turned<L: Lanes>(mat: &M3<L>, axis: &Axis<L::Scalar>, angle: L) -> M3<L> {
     let (sin, cos) = angle.sin_cos();
     match axis {
         Axis::Own(k, sign) => {
@@ -110,7 +110,7 @@ fn turned<L: Lane>(mat: &M3<L>, axis: &Axis<L::Scalar>, angle: L) -> M3<L> {
 
 /// Centres of mass of the trees, and each degree of freedom's motion about them (mj_comPos).
 #[inline(always)]
-pub fn motions<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn motions<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     for (index, body) in plan.bodies.iter().enumerate().skip(1) {
         if body.root == index {
             ws.com[index] = [L::zero(); 3];
@@ -147,7 +147,7 @@ pub fn motions<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 
 /// The motion of a rotation about an axis, as felt at the centre of mass, which lies `offset` from the axis.
 #[inline(always)]
-fn spin<L: Lane>(axis: V3<L>, offset: V3<L>) -> S6<L> {
+fn spin<L: Lanes>(axis: V3<L>, offset: V3<L>) -> S6<L> {
     let moved = cross(axis, offset);
     [axis[0], axis[1], axis[2], moved[0], moved[1], moved[2]]
 }

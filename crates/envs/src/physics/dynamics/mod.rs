@@ -1,4 +1,5 @@
-//! MuJoCo's equations, a file a stage, written once for any number type of [`lane::Lane`]: [`f64`] for reference, lanes of `f32` for speed.
+//! MuJoCo's equations, a file a stage, written once for any [`Lanes`]: [`f64`] for reference, registers of `f32` for speed. A lane is a
+//! world.
 //!
 //! A forward evaluation goes from a state (qpos, qvel) and controls to accelerations:
 //!
@@ -8,11 +9,12 @@
 //! ```
 //!
 //! The stages share one [`workspace::Workspace`] and allocate nothing. They are inlined into one function for each instruction set
-//! ([`lane::Lane::run`]), so that a portable build uses whatever the processor has.
+//! ([`Lanes::run`]), so that a portable build uses whatever the processor has.
 
 mod actuation;
 mod bias;
 mod collide;
+mod compile;
 mod constraint;
 mod contact;
 pub mod derived;
@@ -22,12 +24,9 @@ mod factor;
 mod inertia;
 mod integrate;
 mod kinematics;
-pub mod lane;
 mod passive;
 pub mod plan;
-pub mod reference;
 mod refuse;
-pub mod simd;
 mod solve;
 pub mod spatial;
 mod weights;
@@ -35,18 +34,15 @@ pub mod workspace;
 
 use super::backend::PhysicsError;
 use super::model::Model;
-use lane::Lane;
+use flipside_core::simd::Lanes;
 use plan::Plan;
 use workspace::Workspace;
 
 pub use integrate::step;
 
-/// Beyond this a coordinate or a velocity counts as diverged, as in MuJoCo (mjMAXVAL).
-pub const LARGEST: f64 = 1e10;
-
 /// One forward evaluation of all lanes: accelerations and constraint forces from qpos, qvel and ctrl. The solver starts from `qacc`.
 #[inline(always)]
-pub fn evaluate<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn evaluate<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     kinematics::kinematics(plan, ws);
     kinematics::motions(plan, ws);
     inertia::inertia(plan, ws);

@@ -1,15 +1,15 @@
 //! Forces that need no command: springs, dampers, and the drag of a medium on the bodies' boxes of equal inertia (mj_passive).
 
-use super::lane::Lane;
 use super::plan::Plan;
 use super::spatial::{V3, add, cross, dot6, mul_const, mul_tv, mul_v, sub, v3};
 use super::workspace::Workspace;
 use crate::physics::model::JointKind;
+use flipside_core::simd::Lanes;
 use std::f64::consts::PI;
 
 /// Passive forces in joint space.
 #[inline(always)]
-pub fn passive<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn passive<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     for (i, dof) in plan.dofs.iter().enumerate() {
         ws.passive[i] = -(L::splat(dof.damping) * ws.qvel[i]);
     }
@@ -25,7 +25,7 @@ pub fn passive<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 /// Per body, in its principal axes, with half-sizes r of the box and their mean r̄:
 /// force_i = −2ρ r_j r_k |v_i| v_i − 6πβ r̄ v_i and torque_i = −½ρ r_i (r_j⁴ + r_k⁴) |ω_i| ω_i − 8πβ r̄³ ω_i.
 #[inline(always)]
-fn drag<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, density: L, viscosity: L) {
+fn drag<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, density: L, viscosity: L) {
     for (index, body) in plan.bodies.iter().enumerate().skip(1) {
         let Some((half, axes)) = &body.fluid else { continue };
         let axes = mul_const(&ws.xmat[index], axes);
@@ -59,6 +59,6 @@ fn drag<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, density: L, visc
 }
 
 #[inline(always)]
-fn fourth<L: Lane>(x: L) -> L {
+fn fourth<L: Lanes>(x: L) -> L {
     x * x * (x * x)
 }

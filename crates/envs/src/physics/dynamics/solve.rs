@@ -4,10 +4,10 @@
 //! when its step left no row's piece, and stands still from then on, whatever its neighbours still need.
 
 use super::factor::{factor, multiply, solve};
-use super::lane::{Lane, Mask};
 use super::plan::Plan;
 use super::spatial::{clear, copy};
 use super::workspace::Workspace;
+use flipside_core::simd::{Lanes, Mask};
 
 /// Newton steps at most. Two or three are usual.
 const STEPS: usize = 30;
@@ -16,7 +16,7 @@ const SEARCHES: usize = 12;
 
 /// Accelerations and constraint forces. Starts from what `qacc` holds.
 #[inline(always)]
-pub fn accelerations<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn accelerations<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let mut limited = false;
     for row in &ws.limits {
         limited |= row.active.any();
@@ -34,7 +34,7 @@ pub fn accelerations<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 
 /// M⁻¹ of the smooth forces, into `qacc`.
 #[inline(always)]
-pub fn unconstrained<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+pub fn unconstrained<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let solver = &mut ws.solver;
     copy(&ws.mass, &mut solver.hessian);
     factor(&plan.tree, &mut solver.hessian, &mut solver.inverse);
@@ -44,7 +44,7 @@ pub fn unconstrained<L: Lane>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 }
 
 /// How one contact's cost changes with its residuals e = (e_n, e_t…), for rows e_n ± μ e_t and those without a tangent.
-struct Rows<L: Lane, const K: usize> {
+struct Rows<L: Lanes, const K: usize> {
     /// Force along each direction: minus the gradient.
     force: [L; K],
     /// Curvature: normal–normal, normal–tangent and tangent–tangent, per tangent.
@@ -57,12 +57,12 @@ struct Rows<L: Lane, const K: usize> {
 
 /// Rows that have no tangent.
 #[inline(always)]
-fn alone<L: Lane, const K: usize>() -> L {
+fn alone<L: Lanes, const K: usize>() -> L {
     L::of(4.0 - 2.0 * (K as f64 - 1.0))
 }
 
 #[inline(always)]
-fn rows<L: Lane, const K: usize>(e: &[L; K], friction: L, stiffness: L) -> Rows<L, K> {
+fn rows<L: Lanes, const K: usize>(e: &[L; K], friction: L, stiffness: L) -> Rows<L, K> {
     let zero = L::zero();
     let mut rows =
         Rows { force: [zero; K], normal: zero, mixed: [zero; K], tangent: [zero; K], pushing: [[L::Mask::NONE; 2]; K] };
@@ -90,14 +90,14 @@ fn rows<L: Lane, const K: usize>(e: &[L; K], friction: L, stiffness: L) -> Rows<
 }
 
 #[inline(always)]
-fn residual<L: Lane, const K: usize>(all: &[L], c: usize) -> [L; K] {
+fn residual<L: Lanes, const K: usize>(all: &[L], c: usize) -> [L; K] {
     let mut e = [L::zero(); K];
     copy(&all[c * K..(c + 1) * K], &mut e);
     e
 }
 
 #[inline(always)]
-fn newton<L: Lane, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+fn newton<L: Lanes, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let nv = plan.nv;
     let (zero, one) = (L::zero(), L::one());
     // The decrement below which a step is rounding: relative to the energy of the accelerations.
@@ -237,7 +237,7 @@ fn newton<L: Lane, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>
 
 /// J x in the contacts' directions.
 #[inline(always)]
-fn along<L: Lane, const K: usize>(nv: usize, count: usize, jacobian: &[L], x: &[L], out: &mut [L]) {
+fn along<L: Lanes, const K: usize>(nv: usize, count: usize, jacobian: &[L], x: &[L], out: &mut [L]) {
     for (row, out) in jacobian.chunks_exact(nv).zip(out.iter_mut()).take(count * K) {
         let mut sum = L::zero();
         for (j, x) in row.iter().zip(x) {
@@ -249,7 +249,7 @@ fn along<L: Lane, const K: usize>(nv: usize, count: usize, jacobian: &[L], x: &[
 
 /// Constraint forces in joint space at the present residuals.
 #[inline(always)]
-fn forces<L: Lane, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
+fn forces<L: Lanes, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let nv = plan.nv;
     clear(&mut ws.constraint);
     for c in 0..ws.contacts.count {
@@ -273,7 +273,7 @@ fn forces<L: Lane, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>
 
 /// Rows of D J at the present residuals.
 #[inline(always)]
-fn curvature<L: Lane, const K: usize>(
+fn curvature<L: Lanes, const K: usize>(
     nv: usize,
     contacts: &super::workspace::Contacts<L>,
     solver: &mut super::workspace::Solver<L>,
@@ -298,7 +298,7 @@ fn curvature<L: Lane, const K: usize>(
 
 /// M + Jᵀ (D J), the lower half.
 #[inline(always)]
-fn hessian<L: Lane>(
+fn hessian<L: Lanes>(
     nv: usize,
     pattern: &super::plan::Pattern,
     count: usize,
@@ -336,7 +336,7 @@ fn hessian<L: Lane>(
 
 /// The force of a contact along its directions, newtons.
 #[inline(always)]
-pub fn contact_force<L: Lane>(ws: &Workspace<L>, c: usize, out: &mut [L]) {
+pub fn contact_force<L: Lanes>(ws: &Workspace<L>, c: usize, out: &mut [L]) {
     let (mu, d) = (ws.contacts.friction[c], ws.contacts.stiffness[c]);
     let all = &ws.solver.residual;
     match out.len() {

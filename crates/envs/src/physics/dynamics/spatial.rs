@@ -2,7 +2,7 @@
 //! the rotational part first; an inertia is ten: xx yy zz xy xz yz of the rotational inertia, mass · centre of mass, mass. All are in
 //! the axes of the world, about an origin that the caller fixes.
 
-use super::lane::Lane;
+use flipside_core::simd::Lanes;
 
 /// A vector.
 pub type V3<L> = [L; 3];
@@ -15,13 +15,13 @@ pub type I10<L> = [L; 10];
 
 /// A constant vector in every lane.
 #[inline(always)]
-pub fn v3<L: Lane>(v: &V3<L::Scalar>) -> V3<L> {
+pub fn v3<L: Lanes>(v: &V3<L::Scalar>) -> V3<L> {
     [L::splat(v[0]), L::splat(v[1]), L::splat(v[2])]
 }
 
 /// Constants in every lane. (Not `map`: what it calls is compiled without the instructions of the caller.)
 #[inline(always)]
-pub fn spread<L: Lane, const N: usize>(constants: &[L::Scalar; N]) -> [L; N] {
+pub fn spread<L: Lanes, const N: usize>(constants: &[L::Scalar; N]) -> [L; N] {
     let mut out = [L::zero(); N];
     for k in 0..N {
         out[k] = L::splat(constants[k]);
@@ -31,7 +31,7 @@ pub fn spread<L: Lane, const N: usize>(constants: &[L::Scalar; N]) -> [L; N] {
 
 /// Zero in every lane of all.
 #[inline(always)]
-pub fn clear<L: Lane>(numbers: &mut [L]) {
+pub fn clear<L: Lanes>(numbers: &mut [L]) {
     for x in numbers {
         *x = L::zero();
     }
@@ -39,7 +39,7 @@ pub fn clear<L: Lane>(numbers: &mut [L]) {
 
 /// A copy of all.
 #[inline(always)]
-pub fn copy<L: Lane>(from: &[L], to: &mut [L]) {
+pub fn copy<L: Lanes>(from: &[L], to: &mut [L]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = *from;
     }
@@ -47,55 +47,55 @@ pub fn copy<L: Lane>(from: &[L], to: &mut [L]) {
 
 /// a + b.
 #[inline(always)]
-pub fn add<L: Lane>(a: V3<L>, b: V3<L>) -> V3<L> {
+pub fn add<L: Lanes>(a: V3<L>, b: V3<L>) -> V3<L> {
     [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
 }
 
 /// a − b.
 #[inline(always)]
-pub fn sub<L: Lane>(a: V3<L>, b: V3<L>) -> V3<L> {
+pub fn sub<L: Lanes>(a: V3<L>, b: V3<L>) -> V3<L> {
     [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
 }
 
 /// s · a.
 #[inline(always)]
-pub fn scale<L: Lane>(s: L, a: V3<L>) -> V3<L> {
+pub fn scale<L: Lanes>(s: L, a: V3<L>) -> V3<L> {
     [s * a[0], s * a[1], s * a[2]]
 }
 
 /// s · a + b.
 #[inline(always)]
-pub fn axpy<L: Lane>(s: L, a: V3<L>, b: V3<L>) -> V3<L> {
+pub fn axpy<L: Lanes>(s: L, a: V3<L>, b: V3<L>) -> V3<L> {
     [s.mul_add(a[0], b[0]), s.mul_add(a[1], b[1]), s.mul_add(a[2], b[2])]
 }
 
 /// a · b.
 #[inline(always)]
-pub fn dot<L: Lane>(a: V3<L>, b: V3<L>) -> L {
+pub fn dot<L: Lanes>(a: V3<L>, b: V3<L>) -> L {
     a[2].mul_add(b[2], a[1].mul_add(b[1], a[0] * b[0]))
 }
 
 /// a × b.
 #[inline(always)]
-pub fn cross<L: Lane>(a: V3<L>, b: V3<L>) -> V3<L> {
+pub fn cross<L: Lanes>(a: V3<L>, b: V3<L>) -> V3<L> {
     [a[1].mul_add(b[2], -(a[2] * b[1])), a[2].mul_add(b[0], -(a[0] * b[2])), a[0].mul_add(b[1], -(a[1] * b[0]))]
 }
 
 /// M v.
 #[inline(always)]
-pub fn mul_v<L: Lane>(m: &M3<L>, v: V3<L>) -> V3<L> {
+pub fn mul_v<L: Lanes>(m: &M3<L>, v: V3<L>) -> V3<L> {
     [dot([m[0], m[1], m[2]], v), dot([m[3], m[4], m[5]], v), dot([m[6], m[7], m[8]], v)]
 }
 
 /// Mᵀ v.
 #[inline(always)]
-pub fn mul_tv<L: Lane>(m: &M3<L>, v: V3<L>) -> V3<L> {
+pub fn mul_tv<L: Lanes>(m: &M3<L>, v: V3<L>) -> V3<L> {
     [dot([m[0], m[3], m[6]], v), dot([m[1], m[4], m[7]], v), dot([m[2], m[5], m[8]], v)]
 }
 
 /// A constant matrix applied from the right: M C.
 #[inline(always)]
-pub fn mul_const<L: Lane>(m: &M3<L>, c: &M3<L::Scalar>) -> M3<L> {
+pub fn mul_const<L: Lanes>(m: &M3<L>, c: &M3<L::Scalar>) -> M3<L> {
     let mut out = [L::zero(); 9];
     for row in 0..3 {
         for col in 0..3 {
@@ -110,13 +110,13 @@ pub fn mul_const<L: Lane>(m: &M3<L>, c: &M3<L::Scalar>) -> M3<L> {
 
 /// A column of a matrix.
 #[inline(always)]
-pub fn column<L: Lane>(m: &M3<L>, col: usize) -> V3<L> {
+pub fn column<L: Lanes>(m: &M3<L>, col: usize) -> V3<L> {
     [m[col], m[3 + col], m[6 + col]]
 }
 
 /// The unit vector along v and v's length; x where v is shorter than 1e-15 (as MuJoCo's mju_normalize3).
 #[inline(always)]
-pub fn normalized<L: Lane>(v: V3<L>) -> (V3<L>, L) {
+pub fn normalized<L: Lanes>(v: V3<L>) -> (V3<L>, L) {
     let length = dot(v, v).sqrt();
     let tiny = length.lt(L::of(1e-15));
     let inverse = L::one() / L::select(tiny, L::one(), length);
@@ -127,7 +127,7 @@ pub fn normalized<L: Lane>(v: V3<L>) -> (V3<L>, L) {
 
 /// The rotation of a quaternion (w, x, y, z), which need not be of unit length.
 #[inline(always)]
-pub fn rotation<L: Lane>(q: [L; 4]) -> M3<L> {
+pub fn rotation<L: Lanes>(q: [L; 4]) -> M3<L> {
     let q = unit(q);
     let [w, x, y, z] = q;
     let two = L::of(2.0);
@@ -147,7 +147,7 @@ pub fn rotation<L: Lane>(q: [L; 4]) -> M3<L> {
 
 /// A quaternion of unit length; the identity where it is zero.
 #[inline(always)]
-pub fn unit<L: Lane>(q: [L; 4]) -> [L; 4] {
+pub fn unit<L: Lanes>(q: [L; 4]) -> [L; 4] {
     let length = (q[0] * q[0] + q[1] * q[1] + (q[2] * q[2] + q[3] * q[3])).sqrt();
     let tiny = length.lt(L::of(1e-15));
     let inverse = L::one() / L::select(tiny, L::one(), length);
@@ -157,7 +157,7 @@ pub fn unit<L: Lane>(q: [L; 4]) -> [L; 4] {
 
 /// The product of two quaternions (w, x, y, z).
 #[inline(always)]
-pub fn quat_mul<L: Lane>(a: [L; 4], b: [L; 4]) -> [L; 4] {
+pub fn quat_mul<L: Lanes>(a: [L; 4], b: [L; 4]) -> [L; 4] {
     [
         a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3],
         a[0] * b[1] + a[1] * b[0] + a[2] * b[3] - a[3] * b[2],
@@ -168,7 +168,7 @@ pub fn quat_mul<L: Lane>(a: [L; 4], b: [L; 4]) -> [L; 4] {
 
 /// The scalar product of a motion and a force: power.
 #[inline(always)]
-pub fn dot6<L: Lane>(a: &S6<L>, b: &S6<L>) -> L {
+pub fn dot6<L: Lanes>(a: &S6<L>, b: &S6<L>) -> L {
     let first = a[2].mul_add(b[2], a[1].mul_add(b[1], a[0] * b[0]));
     let second = a[5].mul_add(b[5], a[4].mul_add(b[4], a[3] * b[3]));
     first + second
@@ -176,7 +176,7 @@ pub fn dot6<L: Lane>(a: &S6<L>, b: &S6<L>) -> L {
 
 /// I v: the momentum of a body that moves with v, or the force that accelerates it with v.
 #[inline(always)]
-pub fn inertia_mul<L: Lane>(i: &I10<L>, v: &S6<L>) -> S6<L> {
+pub fn inertia_mul<L: Lanes>(i: &I10<L>, v: &S6<L>) -> S6<L> {
     let moment = [i[6], i[7], i[8]];
     let (angular, linear) = ([v[0], v[1], v[2]], [v[3], v[4], v[5]]);
     let turning = [
@@ -191,7 +191,7 @@ pub fn inertia_mul<L: Lane>(i: &I10<L>, v: &S6<L>) -> S6<L> {
 
 /// How a motion m, carried along by v, changes: v × m.
 #[inline(always)]
-pub fn cross_motion<L: Lane>(v: &S6<L>, m: &S6<L>) -> S6<L> {
+pub fn cross_motion<L: Lanes>(v: &S6<L>, m: &S6<L>) -> S6<L> {
     let (w, u) = ([v[0], v[1], v[2]], [v[3], v[4], v[5]]);
     let (a, b) = ([m[0], m[1], m[2]], [m[3], m[4], m[5]]);
     let angular = cross(w, a);
@@ -201,7 +201,7 @@ pub fn cross_motion<L: Lane>(v: &S6<L>, m: &S6<L>) -> S6<L> {
 
 /// How a force f, carried along by v, changes: v ×* f.
 #[inline(always)]
-pub fn cross_force<L: Lane>(v: &S6<L>, f: &S6<L>) -> S6<L> {
+pub fn cross_force<L: Lanes>(v: &S6<L>, f: &S6<L>) -> S6<L> {
     let (w, u) = ([v[0], v[1], v[2]], [v[3], v[4], v[5]]);
     let (a, b) = ([f[0], f[1], f[2]], [f[3], f[4], f[5]]);
     let torque = add(cross(w, a), cross(u, b));
@@ -211,7 +211,7 @@ pub fn cross_force<L: Lane>(v: &S6<L>, f: &S6<L>) -> S6<L> {
 
 /// s · a + b of six numbers.
 #[inline(always)]
-pub fn axpy6<L: Lane>(s: L, a: &S6<L>, b: &S6<L>) -> S6<L> {
+pub fn axpy6<L: Lanes>(s: L, a: &S6<L>, b: &S6<L>) -> S6<L> {
     let mut out = *b;
     for k in 0..6 {
         out[k] = s.mul_add(a[k], b[k]);

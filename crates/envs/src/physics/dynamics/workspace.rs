@@ -1,11 +1,11 @@
 //! Room for one evaluation: everything that the stages hand to each other, made once, so that a step allocates nothing.
 
-use super::lane::{Lane, Mask};
 use super::plan::Plan;
 use super::spatial::{I10, M3, S6, V3};
+use flipside_core::simd::{Lanes, Mask};
 
 /// One lane group's state and what follows from it. Names are MuJoCo's.
-pub struct Workspace<L: Lane> {
+pub struct Workspace<L: Lanes> {
     // The state.
     /// `[nq]`.
     pub qpos: Vec<L>,
@@ -69,7 +69,7 @@ pub struct Workspace<L: Lane> {
 
 /// Contacts, packed: the c-th contact of every world lies at index c, whichever pair of geoms it comes from. Lanes with fewer contacts
 /// have rows of zeros there.
-pub struct Contacts<L: Lane> {
+pub struct Contacts<L: Lanes> {
     /// How many indices are in use.
     pub count: usize,
     /// Whether one of them couples two branches of the tree.
@@ -95,7 +95,7 @@ pub struct Contacts<L: Lane> {
 
 /// A violated end of a joint's range.
 #[derive(Clone, Copy)]
-pub struct LimitRow<L: Lane> {
+pub struct LimitRow<L: Lanes> {
     pub active: L::Mask,
     /// +1 at the low end, −1 at the high one.
     pub sign: L,
@@ -104,7 +104,7 @@ pub struct LimitRow<L: Lane> {
 }
 
 /// What the solver keeps between its steps.
-pub struct Solver<L: Lane> {
+pub struct Solver<L: Lanes> {
     /// M + Jᵀ D J and its factor, `[nv, nv]`.
     pub hessian: Vec<L>,
     /// 1/d of the factor, `[nv]`.
@@ -121,7 +121,7 @@ pub struct Solver<L: Lane> {
     pub weighted: Vec<L>,
 }
 
-impl<L: Lane> Workspace<L> {
+impl<L: Lanes> Workspace<L> {
     /// At the reference configuration, at rest.
     pub fn new(plan: &Plan<L::Scalar>) -> Workspace<L> {
         let z = L::zero();

@@ -1,61 +1,45 @@
-//! One lane group: the worlds that share a vector register, and the job that steps them.
+//! The worlds that share a vector register, and the job that steps them.
 
 use crate::physics::dynamics::derived::{Layout, store};
 use crate::physics::dynamics::drift::Drift;
-use crate::physics::dynamics::lane::{Job, Lane};
 use crate::physics::dynamics::plan::Plan;
 use crate::physics::dynamics::workspace::Workspace;
-use crate::physics::dynamics::{LARGEST, evaluate, step};
-
-/// What a group keeps between steps, beside the state.
-pub struct Group<L: Lane> {
-    /// Accelerations of the last evaluation, where the solver starts next, `[nv]`.
-    pub qacc: Vec<L>,
-    /// What was asked for with `need`, quantity after quantity.
-    pub derived: Vec<L>,
-    /// By lane: went non-finite and stays where it was.
-    pub frozen: Vec<bool>,
-    /// By lane: whether the last thing that happened was a step.
-    pub stepped: Vec<bool>,
-    /// Where each lane's drifting coordinates stood when the last step began, `[lanes, drift]`; see [`drift`].
-    pub origin: Vec<f64>,
-    /// How many times a lane was frozen.
-    pub diverged: u64,
-}
-
-/// What every group of a batch shares.
-pub struct Shared<L: Lane> {
-    pub plan: Plan<L::Scalar>,
-    pub layout: Layout,
-    /// Indices into qpos of coordinates that nothing depends on (how far a robot has run): a step counts them from zero and the sum is kept
-    /// in double precision, so that a robot far from the origin is simulated as precisely as one at it.
-    pub drift: Vec<Drift>,
-}
+use crate::physics::dynamics::{evaluate, step};
+use crate::physics::host::{WorldsMut, is_sane};
+use flipside_core::simd::{JobOn, Lanes};
 
 /// Steps a group: its rows of ctrl, qpos and qvel, `[lanes, …]`, with as many lanes as there are rows.
-pub struct StepGroup<'a, L: Lane> {
-    pub shared: &'a Shared<L>,
+pub struct StepGroup<'a, L: Lanes> {
+    pub plan: &'a Plan<L::Scalar>,
+    pub layout: &'a Layout,
+    pub drift: &'a [Drift],
     pub ws: &'a mut Workspace<L>,
-    pub group: &'a mut Group<L>,
+    /// Where lanes without a world lie, `[nq]`.
     pub rest: &'a [f64],
+    /// Accelerations of the last evaluation, where the solver starts next, `[nv]`.
+    pub qacc: &'a mut [L],
+    /// `[lanes, nu]`.
     pub ctrl: &'a [f64],
-    pub qpos: &'a mut [f64],
-    pub qvel: &'a mut [f64],
+    pub worlds: WorldsMut<'a>,
+    /// `[lanes, drift]`.
+    pub origin: &'a mut [f64],
+    /// `[lanes, layout.len]`.
+    pub derived: &'a mut [f64],
     pub frame_skip: usize,
 }
 
-impl<L: Lane> Job for StepGroup<'_, L> {
+impl<L: Lanes> JobOn<L> for StepGroup<'_, L> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let StepGroup { shared, ws, group, rest, ctrl, qpos, qvel, frame_skip } = self;
-        let plan = &shared.plan;
+        let StepGroup { plan, layout, drift, ws, rest, qacc, ctrl, worlds, origin, derived, frame_skip } = self;
+        let WorldsMut { qpos, qvel, outcomes } = worlds;
         let (nq, nv, nu) = (plan.nq, plan.nv, plan.nu);
-        let lanes = group.frozen.len();
+        let lanes = outcomes.len();
         for lane in 0..L::LANES {
             // Lanes without a world, and worlds that are frozen, lie at rest in the reference configuration.
-            if lane < lanes && !group.frozen[lane] {
+            if lane < lanes && !outcomes[lane].frozen() {
                 for (i, x) in ws.qpos.iter_mut().enumerate() {
                     x.set(lane, qpos[lane * nq + i]);
                 }
@@ -65,9 +49,9 @@ impl<L: Lane> Job for StepGroup<'_, L> {
                 for (i, x) in ws.ctrl.iter_mut().enumerate() {
                     x.set(lane, ctrl[lane * nu + i]);
                 }
-                for (k, drift) in shared.drift.iter().enumerate() {
-                    group.origin[lane * shared.drift.len() + k] = qpos[lane * nq + drift.coordinate];
-                    ws.qpos[drift.coordinate].set(lane, 0.0);
+                for (k, found) in drift.iter().enumerate() {
+                    origin[lane * drift.len() + k] = qpos[lane * nq + found.coordinate];
+                    ws.qpos[found.coordinate].set(lane, 0.0);
                 }
             } else {
                 for (i, x) in ws.qpos.iter_mut().enumerate() {
@@ -75,28 +59,25 @@ impl<L: Lane> Job for StepGroup<'_, L> {
                 }
                 ws.qvel.iter_mut().for_each(|x| x.set(lane, 0.0));
                 ws.ctrl.iter_mut().for_each(|x| x.set(lane, 0.0));
-                group.qacc.iter_mut().for_each(|x| x.set(lane, 0.0));
+                qacc.iter_mut().for_each(|x| x.set(lane, 0.0));
             }
         }
-        ws.qacc.copy_from_slice(&group.qacc);
+        ws.qacc.copy_from_slice(qacc);
         for _ in 0..frame_skip {
             step(plan, ws);
         }
-        group.qacc.copy_from_slice(&ws.qacc);
-        store(plan, ws, &shared.layout, &mut group.derived);
-        for lane in 0..lanes {
-            if group.frozen[lane] {
+        qacc.copy_from_slice(&ws.qacc);
+        store(plan, ws, layout, derived);
+        for (lane, outcome) in outcomes.iter_mut().enumerate() {
+            if outcome.frozen() {
                 continue;
             }
-            let good = |x: f64| x.abs() < LARGEST; // false for NaN
-            let finite = ctrl[lane * nu..(lane + 1) * nu].iter().all(|u| u.is_finite())
-                && ws.qpos.iter().all(|x| good(x.get(lane)))
-                && ws.qvel.iter().all(|x| good(x.get(lane)))
-                && ws.qacc.iter().all(|x| good(x.get(lane)));
-            group.stepped[lane] = finite;
-            if !finite {
-                group.frozen[lane] = true;
-                group.diverged += 1;
+            let sane = ctrl[lane * nu..(lane + 1) * nu].iter().all(|u| u.is_finite())
+                && ws.qpos.iter().all(|x| is_sane(x.get(lane)))
+                && ws.qvel.iter().all(|x| is_sane(x.get(lane)))
+                && ws.qacc.iter().all(|x| is_sane(x.get(lane)));
+            outcome.step(sane);
+            if !sane {
                 continue;
             }
             for (i, x) in ws.qpos.iter().enumerate() {
@@ -105,20 +86,20 @@ impl<L: Lane> Job for StepGroup<'_, L> {
             for (i, x) in ws.qvel.iter().enumerate() {
                 qvel[lane * nv + i] = x.get(lane);
             }
-            for (k, drift) in shared.drift.iter().enumerate() {
-                qpos[lane * nq + drift.coordinate] += group.origin[lane * shared.drift.len() + k];
+            for (k, found) in drift.iter().enumerate() {
+                qpos[lane * nq + found.coordinate] += origin[lane * drift.len() + k];
             }
         }
     }
 }
 
 /// Evaluates the state that a workspace holds.
-pub struct Evaluate<'a, L: Lane> {
+pub struct Evaluate<'a, L: Lanes> {
     pub plan: &'a Plan<L::Scalar>,
     pub ws: &'a mut Workspace<L>,
 }
 
-impl<L: Lane> Job for Evaluate<'_, L> {
+impl<L: Lanes> JobOn<L> for Evaluate<'_, L> {
     type Output = ();
 
     #[inline(always)]

@@ -7,6 +7,7 @@ use crate::physics::mesh::{HeightField, Mesh};
 use crate::physics::model::{
     Actuator, Body, Geom, GeomShape, Integrator, Joint, JointKind, Model, Options, Site, Solver,
 };
+use crate::physics::principal_axes::principal_axes;
 use glam::{DMat3, DQuat, DVec3};
 use mjcf_rs::Tristate;
 use mjcf_rs::body::{self as ast, GeomType, InertiaSpec};
@@ -335,7 +336,7 @@ fn inertia_of(compiler: &Compiler, body: &ast::Body, geoms: &[Inertia], line: u3
     let (turn, moments) = match inertial.inertia {
         InertiaSpec::Diagonal(moments) => (DQuat::IDENTITY, DVec3::from_array(moments)),
         InertiaSpec::Full([xx, yy, zz, xy, xz, yz]) => {
-            inertia::principal_axes(DMat3::from_cols_array_2d(&[[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
+            principal_axes(DMat3::from_cols_array_2d(&[[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
         }
     };
     if inertial.mass < 0.0 || moments.min_element() < 0.0 {

@@ -5,11 +5,9 @@ use super::super::backend::PhysicsError;
 use super::super::dynamics::plan::{Plan, Test};
 use super::super::model::{Integrator, JointKind, Model};
 use super::NAME;
-use super::sharing::ThreadsPerWorld;
+use super::sharing::{ThreadsPerWorld, WORKGROUP};
 use flipside_gpu::{Definitions, MOST_TURNS, Module, Source, compose};
 
-/// Threads of a workgroup.
-pub const WORKGROUP: usize = 32;
 /// Newton steps and line-search steps of the solver, at most. Two or three, and one or two, are usual.
 const NEWTON_STEPS: usize = 20;
 const SEARCH_STEPS: usize = 12;

@@ -13,15 +13,16 @@ mod tests;
 mod worlds;
 
 use super::backend::{Backend, Contact, PhysicsError, Quantity};
-use super::dynamics::derived::{Layout, frames};
-use super::dynamics::reference::Reference;
+use super::derived::DerivedState;
+use super::dynamics::derived::Layout;
+use super::host::{HostState, WorldsMut, rows_mut};
 use super::model::Model;
 use flipside_gpu::{Buffer, Device, DeviceError, SubmissionSizer, Use};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use compose::{MODULES, WORKGROUP};
-pub use sharing::{BuildOptions, ThreadsPerWorld};
+pub use compose::MODULES;
+pub use sharing::{BuildOptions, ThreadsPerWorld, WORKGROUP};
 pub use stages::Stages;
 use worlds::Buffers;
 pub use worlds::DeviceWorlds;
@@ -35,19 +36,10 @@ pub struct Shader {
     sizer: SubmissionSizer,
     /// States, derived numbers and flags, to be read.
     readback: Buffer,
-    reference: Reference,
-    qpos: Vec<f64>,
-    qvel: Vec<f64>,
-    /// `[worlds, layout.len]`, as the device or the reference computed it.
-    derived: Vec<f32>,
-    /// `[worlds, drift]`: where drifting coordinates stood when the last step began.
-    origin: Vec<f64>,
-    frozen: Vec<bool>,
-    /// Whether the last thing that happened to a world was a step.
-    stepped: Vec<bool>,
+    host: HostState,
+    derived: DerivedState,
     /// Whether the device's copy of a world is out of date.
     moved: Vec<bool>,
-    diverged: u64,
     /// Room for what goes to and comes from the device.
     words: Vec<f32>,
 }
@@ -58,37 +50,31 @@ impl Shader {
     /// # Errors
     /// [`PhysicsError::Unsupported`] for a robot that the equations do not cover; [`PhysicsError::Device`].
     pub fn new(model: Arc<Model>, worlds: usize, options: impl Into<BuildOptions>) -> Result<Shader, PhysicsError> {
-        let reference = Reference::new(&model, NAME)?;
+        let derived = DerivedState::new(&model, worlds, true, NAME)?;
         let on_device = DeviceWorlds::new(&Device::open()?, model.clone(), worlds, &[], options)?;
         Ok(Shader {
             sizer: on_device.sizer(),
             readback: results(&on_device)?,
-            qpos: model.qpos0().repeat(worlds),
-            qvel: vec![0.0; worlds * model.nv()],
-            derived: vec![],
-            origin: vec![0.0; worlds * on_device.drift.len()],
-            frozen: vec![false; worlds],
-            stepped: vec![false; worlds],
+            host: HostState::new(model, worlds),
+            derived,
             moved: vec![true; worlds],
-            diverged: 0,
             words: vec![],
             on_device,
-            reference,
         })
     }
 
     /// Brings the device's copy of the worlds that were set up to date, and forgets where their solvers stood.
     fn upload_states(&mut self) {
-        let DeviceWorlds { device, model, worlds, buffers, .. } = &self.on_device;
-        let (nq, nv, width) = (model.nq(), model.nv(), self.on_device.width());
+        let DeviceWorlds { device, worlds, buffers, .. } = &self.on_device;
+        let width = self.on_device.width();
         let mut first = 0;
         while let Some(start) = (first..*worlds).find(|world| self.moved[*world]) {
             let end = (start..*worlds).find(|world| !self.moved[*world]).unwrap_or(*worlds);
             self.words.clear();
             for world in start..end {
-                self.words.extend(self.qpos[world * nq..][..nq].iter().map(|x| *x as f32));
-                self.words.extend(self.qvel[world * nv..][..nv].iter().map(|x| *x as f32));
-                self.words.extend(std::iter::repeat_n(0.0, nv));
+                let (qpos, qvel) = self.host.state(world);
+                self.words.extend(qpos.iter().chain(qvel).map(|x| *x as f32));
+                self.words.extend(std::iter::repeat_n(0.0, qvel.len()));
             }
             device.upload(&buffers.state, (4 * start * width) as u64, bytemuck::cast_slice(&self.words));
             let zeros = vec![0_u32; end - start];
@@ -123,22 +109,6 @@ impl Shader {
         }
         Ok(())
     }
-
-    /// Evaluates a world's present state in double precision and keeps what was asked for.
-    fn sense(&mut self, world: usize) {
-        let DeviceWorlds { model, layout, drift, .. } = &self.on_device;
-        if layout.len == 0 {
-            return;
-        }
-        let (nq, nv) = (model.nq(), model.nv());
-        let (qpos, qvel) = (&self.qpos[world * nq..][..nq], &self.qvel[world * nv..][..nv]);
-        let numbers = self.reference.sense(layout, drift, qpos, qvel);
-        for (k, found) in drift.iter().enumerate() {
-            self.origin[world * drift.len() + k] = qpos[found.coordinate];
-        }
-        let row = &mut self.derived[world * layout.len..][..layout.len];
-        row.iter_mut().zip(&numbers).for_each(|(to, x)| *to = *x as f32);
-    }
 }
 
 /// Room for states, derived numbers and flags.
@@ -156,35 +126,19 @@ impl Backend for Shader {
         Some(&self.on_device.device.adapter)
     }
 
-    fn model(&self) -> &Model {
-        &self.on_device.model
-    }
-
-    fn worlds(&self) -> usize {
-        self.on_device.worlds
+    fn host(&self) -> &HostState {
+        &self.host
     }
 
     fn set_state(&mut self, world: usize, qpos: &[f64], qvel: &[f64]) {
-        let (nq, nv) = (self.model().nq(), self.model().nv());
-        self.qpos[world * nq..][..nq].copy_from_slice(qpos);
-        self.qvel[world * nv..][..nv].copy_from_slice(qvel);
-        self.frozen[world] = false;
-        self.stepped[world] = false;
+        self.host.set(world, qpos, qvel);
         self.moved[world] = true;
-        self.sense(world);
-    }
-
-    fn qpos(&self) -> &[f64] {
-        &self.qpos
-    }
-
-    fn qvel(&self) -> &[f64] {
-        &self.qvel
+        self.derived.evaluate(&self.host, world);
     }
 
     fn step(&mut self, ctrl: &[f64], frame_skip: usize) -> Result<(), PhysicsError> {
         let DeviceWorlds { device, buffers, model, worlds, layout, .. } = &self.on_device;
-        let (worlds, nq, nv, width, kept) = (*worlds, model.nq(), model.nv(), self.on_device.width(), layout.len);
+        let (worlds, nq, width, kept) = (*worlds, model.nq(), self.on_device.width(), layout.len);
         if worlds == 0 {
             return Ok(());
         }
@@ -196,73 +150,50 @@ impl Backend for Shader {
         self.dispatch(frame_skip)?;
         let total = worlds * (width + kept + 1);
         self.words.resize(total, 0.0);
-        let Shader { on_device, readback, words, .. } = &mut *self;
+        let Shader { on_device, host, derived, readback, words, .. } = self;
         on_device.device.read(readback, 4 * total as u64, |bytes| {
             bytemuck::cast_slice_mut(words).copy_from_slice(bytes);
         })?;
-        let drift = &self.on_device.drift;
-        let (states, rest) = self.words.split_at(worlds * width);
-        let (derived, flags) = rest.split_at(worlds * kept);
-        self.derived.copy_from_slice(derived);
-        for world in 0..worlds {
-            if self.frozen[world] {
+        let (states, rest) = words.split_at(worlds * width);
+        let (numbers, flags) = rest.split_at(worlds * kept);
+        let wide = |to: &mut [f64], from: &[f32]| to.iter_mut().zip(from).for_each(|(to, x)| *to = f64::from(*x));
+        wide(&mut derived.numbers, numbers);
+        let drift = &derived.drift;
+        let rows = host.chunks_mut(1).zip(rows_mut(&mut derived.origin, drift.len()));
+        for (world, (WorldsMut { qpos, qvel, outcomes }, origin)) in rows.enumerate() {
+            let outcome = &mut outcomes[0];
+            if outcome.frozen() {
                 continue;
             }
-            let broke = flags[world].to_bits() != 0;
-            self.frozen[world] = broke;
-            self.stepped[world] = !broke;
-            self.diverged += u64::from(broke);
-            if broke {
+            outcome.step(flags[world].to_bits() == 0);
+            if outcome.frozen() {
                 continue;
             }
-            let row = &states[world * width..][..width];
-            let qpos = &mut self.qpos[world * nq..][..nq];
-            for (drift, origin) in drift.iter().zip(&mut self.origin[world * drift.len()..]) {
+            let state = &states[world * width..][..width];
+            for (drift, origin) in drift.iter().zip(&mut *origin) {
                 *origin = qpos[drift.coordinate];
             }
-            qpos.iter_mut().zip(row).for_each(|(to, x)| *to = f64::from(*x));
-            for (drift, origin) in drift.iter().zip(&self.origin[world * drift.len()..]) {
+            wide(qpos, state);
+            wide(qvel, &state[nq..]);
+            for (drift, origin) in drift.iter().zip(&*origin) {
                 qpos[drift.coordinate] += origin;
             }
-            self.qvel[world * nv..][..nv].iter_mut().zip(&row[nq..]).for_each(|(to, x)| *to = f64::from(*x));
         }
         Ok(())
     }
 
     fn contacts(&self, world: usize, out: &mut Vec<Contact>) {
-        self.reference.contacts(self, world, self.stepped[world], out);
+        self.derived.contacts(&self.host, world, out);
     }
 
     fn need(&mut self, quantities: &[Quantity]) -> Result<(), PhysicsError> {
-        self.on_device.need(Layout::new(&self.reference.plan, quantities))?;
+        self.on_device.need(Layout::new(&self.derived.plan, quantities))?;
         self.readback = results(&self.on_device)?;
-        self.derived = vec![0.0; self.worlds() * self.on_device.layout.len];
-        (0..self.worlds()).for_each(|world| self.sense(world));
+        self.derived.need(&self.host, quantities);
         Ok(())
     }
 
     fn derived(&self, world: usize, quantity: Quantity, out: &mut [f64]) {
-        let DeviceWorlds { layout, drift, model, .. } = &self.on_device;
-        let row = &self.derived[world * layout.len..][..layout.len];
-        match (layout.of(quantity), quantity) {
-            (None, Quantity::Frames) => {
-                let nq = model.nq();
-                self.reference.frames(model, &self.qpos[world * nq..][..nq], out);
-            }
-            (Some(at), Quantity::Frames) => {
-                let origin = &self.origin[world * drift.len()..][..drift.len()];
-                frames(&self.reference.plan, drift, origin, |i| f64::from(row[at + i]), out);
-            }
-            (None, _) => out.fill(0.0),
-            (Some(at), _) => out.iter_mut().zip(&row[at..]).for_each(|(to, x)| *to = f64::from(*x)),
-        }
-    }
-
-    fn frozen(&self, world: usize) -> bool {
-        self.frozen[world]
-    }
-
-    fn diverged(&self) -> u64 {
-        self.diverged
+        self.derived.write(&self.host, world, quantity, out);
     }
 }

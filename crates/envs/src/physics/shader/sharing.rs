@@ -4,10 +4,12 @@
 //! speed. A team's workspace lies in the memory that a workgroup shares, so that only states move; its members wait for each other, and idle where there
 //! is less to do at once than there are of them.
 
-use super::compose::WORKGROUP;
 use flipside_gpu::Checks;
 use std::fmt;
 use std::str::FromStr;
+
+/// Threads of a workgroup.
+pub const WORKGROUP: usize = 32;
 
 /// Degrees of freedom from which on a team steps a world. The solver, where most of the time goes, has a row a member: with fewer than this, two
 /// members of three would idle there. The workspace of one thread, on the other hand, grows with their square. That makes Ant and the humanoids teams,

@@ -1,8 +1,8 @@
 //! A batch of worlds that lies on a graphics device, and what steps it there.
 
-use super::compose::{STEP, Specialised, WORKGROUP, levels, most_rounds};
+use super::compose::{STEP, Specialised, levels, most_rounds};
 use super::layout;
-use super::sharing::{BuildOptions, ThreadsPerWorld};
+use super::sharing::{BuildOptions, ThreadsPerWorld, WORKGROUP};
 use super::{NAME, PhysicsError};
 use crate::physics::backend::Quantity;
 use crate::physics::dynamics::derived::Layout;

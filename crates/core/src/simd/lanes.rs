@@ -1,9 +1,6 @@
-//! The number type that the equations are written for: one world in double precision ([`f64`]), or several worlds side by side in the
-//! lanes of a vector register of `f32` (see [`super::simd`]).
-//!
-//! Every operation acts on each lane alone and rounds it as it would round any other lane, so that what happens to a world does not
-//! depend on which lane it sits in, or beside whom.
+//! The traits that equations and kernels are written for.
 
+use super::JobOn;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, BitAnd, BitOr, Div, Mul, Neg, Not, Sub, SubAssign};
 
@@ -17,26 +14,38 @@ pub trait Mask: Copy + Send + Sync + BitAnd<Output = Self> + BitOr<Output = Self
     fn get(self, lane: usize) -> bool;
 }
 
-/// A model's constant in the precision of the lanes; it is spread over them where it is used.
+/// One lane's number, [`f32`] or [`f64`]. Constants are kept in it and spread over the lanes where they are used.
 pub trait Scalar: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     /// Rounds to this precision.
     fn of(x: f64) -> Self;
+    /// The same number in double precision.
+    fn wide(self) -> f64;
 }
 
 impl Scalar for f64 {
+    #[inline(always)]
     fn of(x: f64) -> f64 {
         x
+    }
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        self
     }
 }
 
 impl Scalar for f32 {
+    #[inline(always)]
     fn of(x: f64) -> f32 {
         x as f32
     }
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
 }
 
-/// Numbers side by side, one a world.
-pub trait Lane:
+/// Numbers side by side. Every operation acts on each lane alone and rounds it as it would round any other lane.
+pub trait Lanes:
     Copy
     + Send
     + Sync
@@ -51,17 +60,17 @@ pub trait Lane:
 {
     /// What comparisons give.
     type Mask: Mask;
-    /// One lane's number, and a model's constants.
+    /// One lane's number.
     type Scalar: Scalar;
 
-    /// How many worlds.
+    /// How many lanes.
     const LANES: usize;
     /// What rounding one operation can change, relative to its result.
     const EPSILON: f64;
 
     /// The same number in every lane.
     fn splat(x: Self::Scalar) -> Self;
-    /// One lane's number.
+    /// One lane's number, in double precision.
     fn get(&self, lane: usize) -> f64;
     /// Replaces one lane's number.
     fn set(&mut self, lane: usize, x: f64);
@@ -70,13 +79,13 @@ pub trait Lane:
     fn mul_add(self, a: Self, b: Self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
-    /// The lesser number.
+    /// The lesser number; `other` where either is NaN.
     fn min(self, other: Self) -> Self;
-    /// The greater number.
+    /// The greater number; `other` where either is NaN.
     fn max(self, other: Self) -> Self;
     /// Without its sign.
     fn abs(self) -> Self;
-    /// The nearest whole number.
+    /// The nearest whole number, the even one of two, for numbers below 2²².
     fn round(self) -> Self;
     /// Less than; false for NaN.
     fn lt(self, other: Self) -> Self::Mask;
@@ -85,8 +94,8 @@ pub trait Lane:
     /// Sine and cosine, radians.
     fn sin_cos(self) -> (Self, Self);
 
-    /// Runs a job whose code is compiled for the instructions that these lanes need. All that the job calls must be inlined into it.
-    fn run<J: Job>(job: J) -> J::Output;
+    /// Does a job, compiled for the instructions of these lanes. Panics where the processor does not have them.
+    fn run<J: JobOn<Self>>(job: J) -> J::Output;
 
     /// The same number in every lane, from double precision.
     #[inline(always)]
@@ -105,14 +114,31 @@ pub trait Lane:
     fn one() -> Self {
         Self::of(1.0)
     }
+
+    /// Held within `low` and `high`; NaN stays NaN.
+    #[inline(always)]
+    fn clamp(self, low: Self, high: Self) -> Self {
+        high.min(low.max(self))
+    }
 }
 
-/// Work for [`Lane::run`].
-pub trait Job {
-    /// What it gives.
-    type Output;
-    /// Does it. Implementations are `#[inline(always)]`.
-    fn run(self) -> Self::Output;
+/// A vector register of `f32`.
+pub trait F32Lanes: Lanes<Scalar = f32> {
+    /// Whether there are 32 registers rather than 16, so that a matrix product may keep 24 sums in them.
+    const MANY_REGISTERS: bool;
+
+    /// The [`Lanes::LANES`] numbers that begin at `at`.
+    ///
+    /// # Safety
+    /// They can be read.
+    unsafe fn load(at: *const f32) -> Self;
+    /// Puts the numbers where `at` points.
+    ///
+    /// # Safety
+    /// [`Lanes::LANES`] numbers can be written there.
+    unsafe fn store(self, at: *mut f32);
+    /// 2 to the power of whole numbers from −126 to 127.
+    fn exp2_whole(self) -> Self;
 }
 
 impl Mask for bool {
@@ -127,8 +153,8 @@ impl Mask for bool {
     }
 }
 
-/// One world, as the reference that the lanes are held against.
-impl Lane for f64 {
+/// One lane in double precision: the reference that registers are held against.
+impl Lanes for f64 {
     type Mask = bool;
     type Scalar = f64;
     const LANES: usize = 1;
@@ -183,7 +209,7 @@ impl Lane for f64 {
     fn sin_cos(self) -> (f64, f64) {
         f64::sin_cos(self)
     }
-    fn run<J: Job>(job: J) -> J::Output {
+    fn run<J: JobOn<f64>>(job: J) -> J::Output {
         job.run()
     }
 }
