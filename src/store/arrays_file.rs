@@ -129,6 +129,9 @@ impl View for Viewed<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     /// Every number type, a scalar, an empty array, and the numbers that are easily lost.
     pub fn awkward() -> Arrays {
@@ -165,6 +168,47 @@ pub(super) mod tests {
                 assert_eq!(encode(&header, &arrays).unwrap(), whole, "byte {at}");
             }
             decode(&whole[..at]).unwrap_err();
+        }
+    }
+
+    /// An array of any type, of up to three axes, with any bits.
+    fn any_array() -> impl Strategy<Value = Array> {
+        let bits = vec(0..4_usize, 0..4).prop_flat_map(|shape| {
+            let count: usize = shape.iter().product();
+            (Just(shape), vec(any::<u64>(), count), 0..6)
+        });
+        bits.prop_map(|(shape, bits, kind)| {
+            let data = match kind {
+                0 => ArrayData::F32(bits.iter().map(|&bits| f32::from_bits(bits as u32)).collect()),
+                1 => ArrayData::F64(bits.iter().map(|&bits| f64::from_bits(bits)).collect()),
+                2 => ArrayData::Bf16(bits.iter().map(|&bits| bits as u16).collect()),
+                3 => ArrayData::F16(bits.iter().map(|&bits| bits as u16).collect()),
+                4 => ArrayData::I64(bits.iter().map(|&bits| bits as i64).collect()),
+                _ => ArrayData::U64(bits),
+            };
+            Array { shape, data }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 500,
+            rng_seed: RngSeed::Fixed(1),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn any_arrays_come_back_bit_for_bit(
+            header in any::<String>(),
+            given in btree_map("[a-zäß0-9._\"\\\\\n-]{0,12}", any_array(), 0..6),
+        ) {
+            let (read, arrays) = decode(&encode(&header, &given).unwrap()).unwrap();
+            prop_assert_eq!(read, header);
+            let parts = |arrays: &Arrays| -> Vec<_> {
+                arrays.iter().map(|(name, array)| (name.clone(), array.shape.clone(), bytes(array))).collect()
+            };
+            prop_assert_eq!(parts(&arrays), parts(&given));
         }
     }
 

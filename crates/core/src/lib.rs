@@ -18,3 +18,8 @@ pub use item::{Item, both_clips, both_completions};
 pub use judgement::{Choice, ItemId, Judgement, JudgementId, LogEntry, Pair, PairId, PairReason, standing};
 pub use scene::{Geom, Pose, Scene, Shape, TriangleMesh};
 pub use seed::{Seed, Stream};
+
+/// The page of this crate, whose program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -53,3 +53,8 @@ pub use ppo::{Ppo, UpdateStats};
 pub use rollout::{Actions, Rollout, Transition};
 pub use thin::{Past, Thin, attend, exponentials};
 pub use threads::OneThread;
+
+/// The page of this crate, whose program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -40,3 +40,8 @@ pub use teacher::{SimulatedTeacher, Usual};
 
 #[cfg(test)]
 mod tests;
+
+/// The page of this crate, whose program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
