@@ -2,7 +2,8 @@
 //!
 //! The format has no checksum, so our own files carry one in their metadata: see [`encode`].
 
-use flipside_core::{Array, ArrayData, Arrays, fnv1a, fnv1a_on};
+use flipside_core::{Array, ArrayData, Arrays, fnv1a, fnv1a_on, one_line};
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, View, serialize};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -33,7 +34,8 @@ pub(super) fn encode(header: &str, arrays: &Arrays) -> Result<Vec<u8>, String> {
 pub(super) fn decode(bytes: &[u8]) -> Result<(String, Arrays), String> {
     let (mut metadata, arrays) = decode_plain(bytes)?;
     let entry = metadata.remove(ENTRY).ok_or("it is a safetensors file of another program")?;
-    let sealed: Sealed = serde_json::from_str(&entry).map_err(|e| format!("its metadata cannot be read: {e}"))?;
+    let sealed: Sealed =
+        serde_json::from_str(&entry).map_err(|e| one_line(&format!("its metadata cannot be read: {e}")))?;
     match checksum(&sealed.header, &arrays) == sealed.checksum {
         true => Ok((sealed.header, arrays)),
         false => Err("its numbers do not match its checksum".to_owned()),
@@ -50,8 +52,10 @@ pub(super) fn encode_plain<'a, S: AsRef<str> + Ord + Display>(
 
 /// Any safetensors file of the number types that [`ArrayData`] knows.
 pub(super) fn decode_plain(bytes: &[u8]) -> Result<(HashMap<String, String>, Arrays), String> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    // Names are whatever the file says.
+    let refused = |e: SafeTensorError| one_line(&e.to_string());
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(refused)?;
+    let file = SafeTensors::deserialize(bytes).map_err(refused)?;
     let mut arrays = Arrays::new();
     for (name, tensor) in file.iter() {
         fn numbers<const N: usize, T>(bytes: &[u8], number: fn([u8; N]) -> T) -> Vec<T> {
@@ -65,7 +69,7 @@ pub(super) fn decode_plain(bytes: &[u8]) -> Result<(HashMap<String, String>, Arr
             Dtype::F16 => ArrayData::F16(numbers(bytes, u16::from_le_bytes)),
             Dtype::I64 => ArrayData::I64(numbers(bytes, i64::from_le_bytes)),
             Dtype::U64 => ArrayData::U64(numbers(bytes, u64::from_le_bytes)),
-            other => return Err(format!("array {name} has numbers of type {other:?}")),
+            other => return Err(format!("array {} has numbers of type {other:?}", one_line(name))),
         };
         arrays.insert(name.to_owned(), Array { shape: tensor.shape().to_vec(), data });
     }

@@ -6,6 +6,7 @@ mod clip;
 mod completion;
 mod item;
 mod judgement;
+mod one_line;
 mod scene;
 mod seed;
 pub mod settings;
@@ -16,6 +17,7 @@ pub use clip::{Clip, Frames};
 pub use completion::Completion;
 pub use item::{Item, both_clips, both_completions};
 pub use judgement::{Choice, ItemId, Judgement, JudgementId, LogEntry, Pair, PairId, PairReason, standing};
+pub use one_line::one_line;
 pub use scene::{Geom, Pose, Scene, Shape, TriangleMesh};
 pub use seed::{Seed, Stream};
 

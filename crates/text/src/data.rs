@@ -17,6 +17,7 @@
 //! is none of these is reported with its number; whether the rest goes on is the caller's to say.
 
 use super::tokenizer::{Tokenizer, TokenizerError};
+use flipside_core::one_line;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -172,7 +173,7 @@ pub fn read_lines(text: &str, on_bad: BadLines) -> Result<Dataset, DataError> {
         match read_line(line) {
             Ok(example) => dataset.examples.push(example),
             Err(reason) => {
-                let bad = BadLine { line: number + 1, reason };
+                let bad = BadLine { line: number + 1, reason: one_line(&reason) };
                 match on_bad {
                     BadLines::Stop => return Err(DataError::Bad(bad)),
                     BadLines::Skip => dataset.bad.push(bad),

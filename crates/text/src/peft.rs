@@ -5,7 +5,7 @@ use super::error::ModelError;
 use super::model::{Lora, Transformer};
 use super::weights;
 use flipside_core::settings::LoraSettings;
-use flipside_core::{Array, Arrays};
+use flipside_core::{Array, Arrays, one_line};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
@@ -92,7 +92,8 @@ impl Transformer {
     /// shape; each is named, and nothing has changed.
     pub fn attach_peft(&mut self, config: &str, arrays: &Arrays) -> Result<(), ModelError> {
         let (mut settings, wanted) = read(config)?;
-        let refuse = |what: String| Err(ModelError::Adapter(what));
+        // Names are whatever the files say.
+        let refuse = |what: String| Err(ModelError::Adapter(one_line(&what)));
         let chosen: Vec<bool> = self.linears().iter().map(|map| wanted.covers(&map.name)).collect();
         if !chosen.contains(&true) {
             return refuse(format!("its target_modules name no map of this model: {}", wanted.words()));

@@ -1,5 +1,6 @@
 //! Reading `.npz` files. Nothing here knows of the rest of the store, so that the fuzz target reads by the same lines.
 
+use flipside_core::one_line;
 use npyz::npz::NpzArchive;
 use npyz::{DType, NpyFile, Order};
 use std::collections::BTreeMap;
@@ -108,7 +109,7 @@ pub fn read_from(
 ) -> Result<Vec<NpzArray>, NpzError> {
     let length = file.seek(SeekFrom::End(0)).and_then(|length| file.rewind().map(|()| length));
     let length = length.map_err(|source| NpzError::Io { path: path.to_owned(), source })?;
-    let not_npz = |e: io::Error| NpzError::NotNpz { path: path.to_owned(), reason: e.to_string() };
+    let not_npz = |e: io::Error| NpzError::NotNpz { path: path.to_owned(), reason: one_line(&e.to_string()) };
     let mut archive = NpzArchive::new(file).map_err(not_npz)?;
     let mut bound = BTreeMap::new();
     let mut arrays = Vec::with_capacity(wanted.len());
@@ -180,8 +181,9 @@ fn read_array(
 ) -> Result<NpzArray, NpzError> {
     let expected = Expected { axes, bound }.to_string();
     let (path, name) = (path.to_owned(), name.to_owned());
-    let there: Vec<String> = archive.array_names().map(str::to_owned).collect();
-    let broken = |e: io::Error| NpzError::NotNpz { path: path.clone(), reason: format!("array {name}: {e}") };
+    let there: Vec<String> = archive.array_names().map(one_line).collect();
+    let broken =
+        |e: io::Error| NpzError::NotNpz { path: path.clone(), reason: one_line(&format!("array {name}: {e}")) };
 
     // The entry's own size is known before its numbers are read, and what the file can hold at all before that, so a false shape or
     // size cannot make us reserve memory for it.
@@ -191,14 +193,18 @@ fn read_array(
     let size = entry.size().min(most);
     let mut entry = BufReader::new(entry);
     let header = header(&mut entry).map_err(broken)?;
-    let npy = NpyFile::new(header.as_slice().chain(&mut entry)).map_err(broken)?;
+    let npy = NpyFile::new(header.as_slice().chain(&mut entry)).map_err(|e| {
+        // The parser's own words draw the place on several lines.
+        let drawn = e.to_string().contains('\n');
+        broken(if drawn { io::Error::other("its header is not the dictionary that NumPy writes") } else { e })
+    })?;
     let shape = npy.shape().to_vec();
     if !fits(&shape, axes, bound) {
         return Err(NpzError::Shape { path, name, found: shape, expected });
     }
     let width = match npy.dtype() {
         DType::Plain(t) if t.type_char().to_str() == "f" && matches!(t.size_field(), 4 | 8) => t.size_field(),
-        other => return Err(NpzError::Type { path, name, found: other.descr(), expected }),
+        other => return Err(NpzError::Type { path, name, found: one_line(&other.descr()), expected }),
     };
     let bytes = shape.iter().try_fold(width, |bytes, &n| bytes.checked_mul(n));
     if bytes.is_none_or(|bytes| bytes > size) {
@@ -340,6 +346,8 @@ mod tests {
         assert!(lies.contains("more numbers than can be counted"), "{lies}");
         let lies = reason(&"(".repeat(9_000), 100);
         assert!(lies.contains("brackets within brackets"), "{lies}");
+        let lies = reason("{'descr': '<f8', 'fortran_order': False'fospche': (0, 3), }\n", 100);
+        assert!(lies.ends_with("its header is not the dictionary that NumPy writes"), "{lies}");
         let lies = reason(&" ".repeat(20_000), 100);
         assert!(lies.contains("20000 bytes"), "{lies}");
     }

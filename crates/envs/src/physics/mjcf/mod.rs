@@ -12,6 +12,7 @@ mod formats;
 mod schema;
 
 use super::Model;
+use flipside_core::one_line;
 
 /// Why a file is not a robot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +48,10 @@ impl Model {
     /// # Errors
     /// As [`Model::from_mjcf`]; a file that is not there or is broken, with the line of the element that names it.
     pub fn from_mjcf_with(text: &str, file_name: &str, files: Files) -> Result<Model, ModelError> {
-        read(text, files).map_err(|(line, message)| ModelError { file: file_name.to_owned(), line, message })
+        read(text, files).map_err(|(line, message)| {
+            // A message may quote the file, and what it quotes may hold ends of lines.
+            ModelError { file: file_name.to_owned(), line, message: one_line(&message) }
+        })
     }
 }
 
@@ -140,6 +144,13 @@ mod tests {
             let error = refused(&format!("<mujoco>{classes}<worldbody><geom type='sphere'/></worldbody></mujoco>"));
             assert!(error.contains("defined before"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_message_is_one_line_whatever_it_quotes() {
+        assert_eq!(refused("<mujoco\n>\n<a\n"), "robot.xml:2: not well-formed XML: unexpected end of stream");
+        let error = refused("<mujoco><worldbody><geom type=\"&#10;x\"/></worldbody></mujoco>");
+        assert!(error.contains("type=\"\\nx\"") && !error.contains('\n'), "{error}");
     }
 
     #[test]
