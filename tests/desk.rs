@@ -1,5 +1,7 @@
 //! The desk, driven as a person with a screen reader would drive it: through the accessibility tree, against a scripted lab.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod scripted;
 
 use egui::accesskit::Role;

@@ -1,6 +1,7 @@
 //! What a session survives: `kill -9` at any moment, a full disk, a disk that cannot be written, a second process, a newer version,
 //! damage. Each test plays the misfortune for real and then looks at what is left.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 #![cfg(unix)]
 
 use flipside::settings::RunSettings;
@@ -65,7 +66,7 @@ fn finished_session(folder: &Path, pairs: u64) {
     for id in 0..pairs {
         put_pair(&mut session, id).unwrap();
         if id < pairs / 2 {
-            session.judge(PairId(id), choice(id), "person", id as i64, 900).unwrap();
+            session.record_judgement(PairId(id), choice(id), "person", id as i64, 900).unwrap();
         }
     }
     session.retract(JudgementId(1), 77).unwrap();
@@ -140,7 +141,7 @@ fn judge_for_ever(folder: &Path) -> ! {
     let first = session.next_pair_id().unwrap().0;
     for id in first.. {
         put_pair(&mut session, id).unwrap();
-        let judgement = session.judge(PairId(id), choice(id), "person", id as i64 * 3, 1500).unwrap();
+        let judgement = session.record_judgement(PairId(id), choice(id), "person", id as i64 * 3, 1500).unwrap();
         say(serde_json::to_string(&LogEntry::Judged(judgement.clone())).unwrap());
         if id % 3 == 0 {
             session.retract(judgement.id, id as i64).unwrap();
@@ -171,7 +172,7 @@ fn write_until_refused(session: &mut Session) {
     say(format!("pair {error}"));
     let last = PairId(session.next_pair_id().unwrap().0 - 1);
     // A judgement is small: some may still fit.
-    let error = (0..).find_map(|n| session.judge(last, choice(n), "person", n as i64, 0).err()).unwrap();
+    let error = (0..).find_map(|n| session.record_judgement(last, choice(n), "person", n as i64, 0).err()).unwrap();
     say(format!("judgement {error}"));
     let save =
         |session: &mut Session, n| session.save_checkpoint(&CheckpointHeader::new("run", n), &arrays(n, 500_000));
@@ -198,7 +199,7 @@ fn fill_a_small_disk(disk: &Path) {
     assert_eq!((checkpoint.header.env_steps, checkpoint.warning), (2, None));
 
     fs::remove_file(&ballast).unwrap();
-    session.judge(PairId(2), Choice::Tie, "person", 1, 1).unwrap();
+    session.record_judgement(PairId(2), Choice::Tie, "person", 1, 1).unwrap();
     put_pair(&mut session, 1_000).unwrap();
     session.save_checkpoint(&CheckpointHeader::new("run", 3), &arrays(3, 100)).unwrap();
     drop(session);
@@ -352,10 +353,13 @@ fn one_process_writes_while_others_read_and_a_dead_ones_lock_is_no_lock() {
         std::process::id()
     );
     assert_eq!(said, [expected]);
-    session.judge(PairId(3), Choice::Left, "person", 0, 0).unwrap();
+    session.record_judgement(PairId(3), Choice::Left, "person", 0, 0).unwrap();
     assert_eq!(run_helper(&[], "read", &folder), ["log 4"]);
     let mut reader = Session::open_to_read(&folder).unwrap();
-    assert!(matches!(reader.judge(PairId(3), Choice::Left, "person", 0, 0), Err(StoreError::ReadOnly { .. })));
+    assert!(matches!(
+        reader.record_judgement(PairId(3), Choice::Left, "person", 0, 0),
+        Err(StoreError::ReadOnly { .. })
+    ));
     assert!(matches!(
         reader.save_checkpoint(&CheckpointHeader::new("run", 9), &arrays(9, 1)),
         Err(StoreError::ReadOnly { .. })
@@ -399,7 +403,7 @@ fn a_full_disk_is_said_and_nothing_is_lost() {
     }
     let checkpoint = session.load_checkpoint().unwrap().unwrap();
     assert_eq!((checkpoint.header.env_steps, checkpoint.warning), (2, None));
-    session.judge(PairId(3), Choice::Tie, "person", 1, 1).unwrap();
+    session.record_judgement(PairId(3), Choice::Tie, "person", 1, 1).unwrap();
     assert_eq!(session.log().unwrap().len(), after.len() + 1);
 
     // And a disk that is really full, where the system lets us mount a small one.
@@ -580,7 +584,7 @@ fn a_judgement_takes_milliseconds() {
         .map(|id| {
             put_pair(&mut session, id).unwrap();
             let start = Instant::now();
-            session.judge(PairId(id), choice(id), "person", 0, 0).unwrap();
+            session.record_judgement(PairId(id), choice(id), "person", 0, 0).unwrap();
             start.elapsed()
         })
         .collect();

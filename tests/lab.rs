@@ -1,4 +1,6 @@
-//! The whole circle through the lab's own door: commands in, events and snapshots out, and what is on disk afterwards.
+//! The whole training loop through the lab's own door: commands in, events and snapshots out, and what is on disk afterwards.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use flipside::lab::bench::{Plan, physics_of_session};
 use flipside::lab::{Command, Event, Lab, Link, Phase, Precision, SavedPolicy, Snapshot};

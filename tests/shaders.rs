@@ -1,5 +1,7 @@
 //! Every WGSL file is validated, so that a mistake in a shader is found here and not by a driver at someone's desk.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Language models against what transformers computes from the same weights (tests/golden/text/models.py), and against themselves.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use flipside::store::ModelFolder;
 use flipside_core::Seed;
 use flipside_text::config::{Ending, Family, ModelConfig};
@@ -270,7 +272,7 @@ fn gradients_of_blocks_computed_again_are_those_of_blocks_kept() {
         let settings = LoraSettings { rank: 3, alpha: 6.0, dropout: 0.3, targets: vec![] };
         adapted.attach(&settings, &mut Seed(5).stream("adapter")).unwrap();
         stir(&adapted);
-        let mut half = base.twin();
+        let mut half = base.deep_clone();
         half.freeze(1);
         for (what, model, dropout) in
             [("all", &base, None), ("half", &half, None), ("LoRA", &adapted, None), ("dropout", &adapted, Some(7))]
@@ -328,7 +330,7 @@ fn twins_share_what_is_not_trained() {
         let plain = logits(&model, &ids, &mask);
         let all = model.trainable().len();
         // Nothing is frozen: nothing is shared.
-        let whole = model.twin();
+        let whole = model.deep_clone();
         assert_eq!(weights_bytes(&[&model, &whole]), 2 * weights_bytes(&[&model]), "{name}");
         // The embedding and the first block are frozen: they are shared and need no gradient.
         model.freeze(1);
@@ -338,14 +340,14 @@ fn twins_share_what_is_not_trained() {
         for (name, tensor) in model.tensors() {
             assert_eq!(tensor.requires_grad(), names.contains(&&name), "{name}");
         }
-        let twin = model.twin();
+        let copy = model.deep_clone();
         let own: usize = trained.iter().map(|(_, tensor)| 4 * tensor.numel()).sum();
-        assert_eq!(weights_bytes(&[&model, &twin]), weights_bytes(&[&model]) + own, "{name}");
+        assert_eq!(weights_bytes(&[&model, &copy]), weights_bytes(&[&model]) + own, "{name}");
         // What the twin learns does not reach the model.
-        assert!(logits(&twin, &ids, &mask).equal(&plain), "{name}");
-        tch::no_grad(|| twin.trainable().into_iter().for_each(|(_, mut tensor)| drop(tensor.g_add_scalar_(0.1))));
+        assert!(logits(&copy, &ids, &mask).equal(&plain), "{name}");
+        tch::no_grad(|| copy.trainable().into_iter().for_each(|(_, mut tensor)| drop(tensor.g_add_scalar_(0.1))));
         assert!(logits(&model, &ids, &mask).equal(&plain), "{name}");
-        assert!(!logits(&twin, &ids, &mask).equal(&plain), "{name}");
+        assert!(!logits(&copy, &ids, &mask).equal(&plain), "{name}");
         model.freeze(0);
         assert_eq!(model.trainable().len(), all);
     }
@@ -359,7 +361,7 @@ fn four_models_with_adapters_take_little_more_than_one() {
     let mut policy = Transformer::random(&config, Precision::F32, Device::Cpu, &mut Seed(1).stream("weights"));
     let base = weights_bytes(&[&policy]);
     policy.attach(&LoraSettings { rank: 8, ..Default::default() }, &mut Seed(2).stream("adapter")).unwrap();
-    let (reward, value) = (policy.twin(), policy.twin());
+    let (reward, value) = (policy.deep_clone(), policy.deep_clone());
     let mut reference = policy.clone();
     reference.take_off();
     let all = weights_bytes(&[&policy, &reference, &reward, &value]);

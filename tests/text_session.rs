@@ -1,5 +1,7 @@
 //! A session in text mode, from judgements to PPO: interrupted in any way, its curves and answers are those of an undisturbed run.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use flipside::lab::{
     Event, ExampleKind, ExamplesPlan, Lab, Link, Noise, TokenizerPlan, measure_text, train_tokenizer, write_examples,
 };

@@ -1,5 +1,7 @@
 //! The real window on a display of its own: a key pressed there must reach the database. Set-up installs Xvfb and xdotool.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use flipside::store::Session;
 use flipside_core::Choice;
 use std::io::{BufRead, BufReader};

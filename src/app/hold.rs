@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a lab may take to save and close before the desk goes on without its word.
-const PATIENCE: Duration = Duration::from_secs(15);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What becomes of the hold once the lab has closed.
 enum After {
@@ -149,11 +149,11 @@ impl Hold {
             *told = link.send(Command::Quit);
         }
         let closed = link.events().contains(&Event::Closed);
-        if !closed && since.elapsed() < PATIENCE {
+        if !closed && since.elapsed() < CLOSE_TIMEOUT {
             return;
         }
         if !closed {
-            log::warn!("the lab did not close within {} s", PATIENCE.as_secs());
+            log::warn!("the lab did not close within {} s", CLOSE_TIMEOUT.as_secs());
         }
         let State::Closing { link, after, .. } = std::mem::replace(&mut self.state, State::Ended) else { return };
         // The session's lock goes with its lab, and the next run may be one that this desk has left before.

@@ -331,7 +331,7 @@ pub(super) fn teacher_picker(ui: &mut Ui, id: &str, teacher: &mut TeacherKind, m
         (TeacherKind::Oracle, "Simulated, perfect", format!("Answers by {by} and never errs")),
         (mistaken, "Simulated, with mistakes", format!("Answers by {by}, with some answers flipped")),
     ];
-    let name = kinds.iter().find(|(kind, ..)| kind == teacher).map_or("Simulated, with habits", |(_, name, _)| name);
+    let name = kinds.iter().find(|(kind, ..)| kind == teacher).map_or("Simulated, with noise", |(_, name, _)| name);
     let offered = if measure.is_some() { kinds.len() } else { 1 };
     let width = ui.available_width();
     let response = ComboBox::from_id_salt(id)

@@ -2,7 +2,7 @@
 
 use crate::lab::{Precision, ThreadsPerWorld};
 use crate::settings::folders::task_folders;
-use crate::settings::{Habits, RewardSource, RunSettings, TaskSpec, TeacherKind, TextPrecision};
+use crate::settings::{RewardSource, RunSettings, TaskSpec, TeacherKind, TeacherNoise, TextPrecision};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -167,27 +167,27 @@ impl Teacher {
     /// The teacher of this name, with what was said of its habits in place of the usual.
     pub fn kind(self, mistake_rate: Option<f64>, skip_rate: Option<f64>, beta: Option<f64>) -> TeacherKind {
         let usual = match self {
-            Teacher::Oracle => Habits::NONE,
-            Teacher::Noisy => Habits::NOISY,
-            Teacher::Mistaken => Habits::MISTAKEN,
-            Teacher::Skipping => Habits::SKIPPING,
-            Teacher::Myopic => Habits::MYOPIC,
-            Teacher::Equal => Habits::EQUAL,
-            Teacher::Graded => Habits::GRADED,
-            Teacher::Hasty => Habits::HASTY,
+            Teacher::Oracle => TeacherNoise::NONE,
+            Teacher::Noisy => TeacherNoise::NOISY,
+            Teacher::Mistaken => TeacherNoise::MISTAKEN,
+            Teacher::Skipping => TeacherNoise::SKIPPING,
+            Teacher::Myopic => TeacherNoise::MYOPIC,
+            Teacher::Equal => TeacherNoise::EQUAL,
+            Teacher::Graded => TeacherNoise::GRADED,
+            Teacher::Hasty => TeacherNoise::HASTY,
         };
-        let habits = Habits {
+        let noise = TeacherNoise {
             mistakes: mistake_rate.unwrap_or(usual.mistakes),
             skips: skip_rate.unwrap_or(usual.skips),
             beta: beta.or(usual.beta),
             ..usual
         };
-        match habits {
-            Habits::NONE => TeacherKind::Oracle,
-            Habits { mistakes: rate, .. } if habits == (Habits { mistakes: rate, ..Habits::NONE }) => {
+        match noise {
+            TeacherNoise::NONE => TeacherKind::Oracle,
+            TeacherNoise { mistakes: rate, .. } if noise == (TeacherNoise { mistakes: rate, ..TeacherNoise::NONE }) => {
                 TeacherKind::Mistaken { rate }
             }
-            _ => TeacherKind::Fallible(habits),
+            _ => TeacherKind::Fallible(noise),
         }
     }
 }
@@ -493,7 +493,7 @@ mod tests {
         assert_eq!(Teacher::Oracle.kind(None, None, None), TeacherKind::Oracle);
         assert_eq!(Teacher::Mistaken.kind(None, None, None), rate(0.1));
         assert_eq!(Teacher::Oracle.kind(Some(0.3), None, None), rate(0.3));
-        let noisy = Habits { beta: Some(2.0), skips: 0.2, ..Habits::NONE };
+        let noisy = TeacherNoise { beta: Some(2.0), skips: 0.2, ..TeacherNoise::NONE };
         assert_eq!(Teacher::Noisy.kind(None, Some(0.2), Some(2.0)), TeacherKind::Fallible(noisy));
     }
 

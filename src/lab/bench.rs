@@ -7,7 +7,7 @@ use crate::settings::folders::task_folders;
 use crate::settings::{RewardSource, RunSettings};
 use flipside_core::{ItemId, Seed};
 use flipside_envs::gym::{Autoreset, Space, Task, VectorEnv};
-use flipside_envs::physics::{self, Backend, Making, Precision, ThreadsPerWorld};
+use flipside_envs::physics::{self, Backend, BuildOptions, Precision, ThreadsPerWorld};
 use flipside_gpu::Checks;
 use flipside_learn::{Acting, Policy, Ppo, Rollout};
 use serde::Serialize;
@@ -90,8 +90,8 @@ pub struct Speed {
 const WINDOWS: u32 = 5;
 
 impl Plan {
-    fn making(&self) -> Making {
-        Making { checks: Checks::Off, threads_per_world: self.threads_per_world }
+    fn options(&self) -> BuildOptions {
+        BuildOptions { checks: Checks::Off, threads_per_world: self.threads_per_world }
     }
 
     fn window(&self) -> Duration {
@@ -140,7 +140,7 @@ fn physics_under(
     let (began, mut first_step_s) = (Instant::now(), None);
     let model = task.model().clone();
     let backend: Box<dyn Backend> = match plan.threads_per_world {
-        Some(_) => Box::new(physics::Shader::new(model, worlds, plan.making())?),
+        Some(_) => Box::new(physics::Shader::new(model, worlds, plan.options())?),
         None => physics::backend(&plan.backend, plan.precision, model, worlds, plan.threads)?,
     };
     let mut env = VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?;
@@ -169,7 +169,7 @@ fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabErr
     let batches = speed.env_steps_per_s * plan.window().as_secs_f64() / worlds as f64;
     let steps = (batches as usize).clamp(1, STEPS);
     let policy = Ppo::new(task.obs_dim(), task.act_dim(), task.spec().ppo(), Seed(0))?.policy();
-    let mut device = OnDevice::new(task, &policy, worlds, steps, 0, Seed(0), plan.making())?;
+    let mut device = OnDevice::new(task, &policy, worlds, steps, 0, Seed(0), plan.options())?;
     device.env.reset(0, true)?;
     let mut rollout = Rollout::new(worlds);
     let made = measure(plan, worlds, || {

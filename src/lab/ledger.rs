@@ -1,16 +1,16 @@
 //! The judging thread: it owns the session on disk and the pair on show, and nothing else, so that a pick is answered in milliseconds
 //! whatever the worker is computing. A judgement is on disk before the next pair shows.
 
-use super::board::Board;
-use super::control::{Control, Label};
+use super::shared_requests::{Label, SharedRequests};
+use super::snapshot_publisher::SnapshotPublisher;
 use super::{Command, Curve, Event, PairView, Phase};
-use crate::settings::{Habits, RunSettings, TeacherKind};
+use crate::settings::{RunSettings, TeacherKind, TeacherNoise};
 use crate::store::{CheckpointHeader, Metric, Session, StoreError};
 use flipside_core::{
     Arrays, Choice, Item, ItemId, Judgement, JudgementId, Pair, PairId, PairReason, Seed, Stream, both_clips,
     both_completions,
 };
-use flipside_preference::{SimulatedTeacher, Usual, consistency};
+use flipside_preference::{RunningReturnStats, SimulatedTeacher, consistency};
 use flipside_text::teacher::{GoldTeacher, Noise};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -56,8 +56,8 @@ impl Question {
 
 pub(super) struct Ledger {
     session: Session,
-    board: Arc<Board>,
-    control: Arc<Control>,
+    publisher: Arc<SnapshotPublisher>,
+    control: Arc<SharedRequests>,
     seed: Seed,
     teacher: TeacherKind,
     /// How long a simulated teacher thinks; zero answers with the offer.
@@ -87,8 +87,8 @@ impl Ledger {
     /// Takes the session over; what stands in it already becomes the first labels.
     pub fn new(
         session: Session,
-        board: Arc<Board>,
-        control: Arc<Control>,
+        publisher: Arc<SnapshotPublisher>,
+        control: Arc<SharedRequests>,
         settings: &RunSettings,
     ) -> Result<Ledger, StoreError> {
         let mut cache: HashMap<ItemId, Item> = HashMap::new();
@@ -123,7 +123,7 @@ impl Ledger {
         let next_pair = session.next_pair_id()?.0;
         let ledger = Ledger {
             session,
-            board,
+            publisher,
             control,
             seed: Seed(settings.seed),
             teacher: settings.teacher,
@@ -147,7 +147,7 @@ impl Ledger {
         ledger.publish_labels();
         let kept = ledger.session.meta(super::KEPT)?.and_then(|json| serde_json::from_str(&json).ok());
         ledger.control.change(|w| w.kept = Arc::new(kept.unwrap_or_default()));
-        ledger.board.update(|s| s.curves = Arc::new(ledger.curves.clone()));
+        ledger.publisher.update(|s| s.curves = Arc::new(ledger.curves.clone()));
         Ok(ledger)
     }
 
@@ -161,20 +161,20 @@ impl Ledger {
                 Message::Checkpoint { env_steps, arrays, name } => self.save(env_steps, &arrays, name),
                 Message::Fault(why) => {
                     self.control.change(|w| w.run = false);
-                    self.board.update(|s| {
+                    self.publisher.update(|s| {
                         s.phase = Phase::Faulted;
                         s.fault = Some(why.clone());
                     });
-                    self.board.say(Event::Faulted(why));
+                    self.publisher.say(Event::Faulted(why));
                 }
                 Message::Closed => break,
             }
         }
-        self.board.update(|s| s.curves = Arc::new(self.curves.clone()));
+        self.publisher.update(|s| s.curves = Arc::new(self.curves.clone()));
         // The session is closed before the last word, so that whoever hears it may open the folder.
-        let Ledger { session, board, .. } = self;
+        let Ledger { session, publisher, .. } = self;
         drop(session);
-        board.say(Event::Closed);
+        publisher.say(Event::Closed);
     }
 
     /// The next message; meanwhile a teacher that thinks answers in its own time. `None` when nobody can send any more.
@@ -217,7 +217,7 @@ impl Ledger {
             self.show_next();
         } else {
             self.queue.clear();
-            self.board.update(|s| s.pair = None);
+            self.publisher.update(|s| s.pair = None);
             self.publish_queue();
         }
         self.publish_labels();
@@ -226,7 +226,7 @@ impl Ledger {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Start => {
-                self.board.update(|s| s.fault = None);
+                self.publisher.update(|s| s.fault = None);
                 self.control.change(|w| {
                     w.run = true;
                     w.disk_fault = None;
@@ -247,7 +247,7 @@ impl Ledger {
             Command::SetPrompts(prompts) => {
                 if prompts.is_empty() || prompts.iter().any(|prompt| prompt.trim().is_empty()) {
                     let why = "There must be a prompt, and none may be empty; the prompts stay as they were.";
-                    return self.board.say(Event::Refused(why.to_owned()));
+                    return self.publisher.say(Event::Refused(why.to_owned()));
                 }
                 let kept = serde_json::to_string(&prompts).map(|json| self.session.put_meta(super::PROMPTS, &json));
                 if let Ok(Err(error)) = kept {
@@ -265,7 +265,8 @@ impl Ledger {
     fn judge(&mut self, pair: PairId, choice: Choice, thinking_ms: u32) {
         let asked = self.shown.clone().filter(|_| self.teacher == TeacherKind::Person);
         let Some(question) = asked.filter(|q| q.pair.id == pair) else {
-            self.board.say(Event::Refused("That pair is no longer on show; the answer was not counted.".to_owned()));
+            self.publisher
+                .say(Event::Refused("That pair is no longer on show; the answer was not counted.".to_owned()));
             return;
         };
         match self.commit(&question, choice, "person", thinking_ms) {
@@ -275,20 +276,20 @@ impl Ledger {
                 self.shown = None;
                 self.show_next();
                 self.publish_labels();
-                self.board.say(Event::Judged { pair, labels: self.labels.len() });
+                self.publisher.say(Event::Judged { pair, labels: self.labels.len() });
             }
             // The pair stays on show: nothing that was not written counts as answered.
-            Err(error) => self.board.say(Event::Refused(format!("The answer was not saved: {error}"))),
+            Err(error) => self.publisher.say(Event::Refused(format!("The answer was not saved: {error}"))),
         }
     }
 
     fn undo(&mut self) {
         let Some((judgement, question)) = self.answered.last().cloned() else {
-            self.board.say(Event::Refused("There is no answer of yours to take back.".to_owned()));
+            self.publisher.say(Event::Refused("There is no answer of yours to take back.".to_owned()));
             return;
         };
         if let Err(error) = self.session.retract(judgement.id, now_ms()) {
-            self.board.say(Event::Refused(format!("The answer was not taken back: {error}")));
+            self.publisher.say(Event::Refused(format!("The answer was not taken back: {error}")));
             return;
         }
         self.answered.pop();
@@ -300,22 +301,22 @@ impl Ledger {
         let pair = question.pair.id;
         self.show(question);
         self.publish_labels();
-        self.board.say(Event::Retracted { pair });
+        self.publisher.say(Event::Retracted { pair });
     }
 
     fn retract(&mut self, judgement: JudgementId) {
         let Some(label) = self.labels.iter().find(|label| label.judgement == judgement) else {
-            return self.board.say(Event::Refused("That answer does not stand any more.".to_owned()));
+            return self.publisher.say(Event::Refused("That answer does not stand any more.".to_owned()));
         };
         let pair = label.pair;
         if let Err(error) = self.session.retract(judgement, now_ms()) {
-            return self.board.say(Event::Refused(format!("The answer was not taken back: {error}")));
+            return self.publisher.say(Event::Refused(format!("The answer was not taken back: {error}")));
         }
         self.labels.retain(|label| label.judgement != judgement);
         self.answered.retain(|(answer, _)| answer.id != judgement);
         self.settle(judgement);
         self.publish_labels();
-        self.board.say(Event::Retracted { pair });
+        self.publisher.say(Event::Retracted { pair });
     }
 
     fn keep(&mut self, judgement: JudgementId) {
@@ -333,18 +334,18 @@ impl Ledger {
 
     /// Takes an answer off the list of disputed ones.
     fn settle(&self, judgement: JudgementId) {
-        self.board.update(|s| Arc::make_mut(&mut s.disputed).retain(|disputed| disputed.judgement != judgement));
+        self.publisher.update(|s| Arc::make_mut(&mut s.disputed).retain(|disputed| disputed.judgement != judgement));
     }
 
     fn set_teacher(&mut self, teacher: TeacherKind) {
         if self.teacher == teacher {
             return;
         }
-        let unknown = self.board.snapshot().text.as_ref().is_some_and(|text| !text.has_gold);
+        let unknown = self.publisher.snapshot().text.as_ref().is_some_and(|text| !text.has_gold);
         if unknown && teacher != TeacherKind::Person {
             let why =
                 "Nobody knows the true score of answers to these prompts, so no simulated teacher can judge them.";
-            return self.board.say(Event::Refused(why.to_owned()));
+            return self.publisher.say(Event::Refused(why.to_owned()));
         }
         self.teacher = teacher;
         if teacher == TeacherKind::Person {
@@ -353,9 +354,9 @@ impl Ledger {
             // What the person did not answer is not answered on their behalf; the worker offers afresh.
             self.shown = None;
             self.queue.clear();
-            self.board.update(|s| s.pair = None);
+            self.publisher.update(|s| s.pair = None);
         }
-        self.board.update(|s| {
+        self.publisher.update(|s| {
             s.teacher = teacher;
             s.taught = None;
         });
@@ -414,10 +415,10 @@ impl Ledger {
         // as the pair is chosen by it: a pair that was stored and not answered when the process died keeps its own number.
         let number = if self.session.holds_texts() { self.labels.len() as u64 } else { question.pair.id.0 };
         let stream = self.seed.stream(&format!("teacher/{number}"));
-        let usual = usual(&self.labels);
+        let usual = return_stats(&self.labels);
         let Some((choice, name)) = simulated(teacher, stream, &question.items, usual) else { return Ok(()) };
         self.commit(question, choice, name, thinking_ms)?;
-        self.board.update(|s| s.taught = Some((question.view(), choice)));
+        self.publisher.update(|s| s.taught = Some((question.view(), choice)));
         Ok(())
     }
 
@@ -429,7 +430,7 @@ impl Ledger {
         teacher: &str,
         thinking_ms: u32,
     ) -> Result<Judgement, StoreError> {
-        let judgement = self.session.judge(question.pair.id, choice, teacher, now_ms(), thinking_ms)?;
+        let judgement = self.session.record_judgement(question.pair.id, choice, teacher, now_ms(), thinking_ms)?;
         self.labels.push(Label {
             judgement: judgement.id,
             pair: question.pair.id,
@@ -443,7 +444,7 @@ impl Ledger {
         match self.queue.pop_front() {
             Some(question) => self.show(question),
             None => {
-                self.board.update(|s| s.pair = None);
+                self.publisher.update(|s| s.pair = None);
                 self.publish_queue();
             }
         }
@@ -462,20 +463,20 @@ impl Ledger {
         let view = question.view();
         self.shown = Some(question);
         self.answer_at = Instant::now() + self.thinking;
-        self.board.update(|s| s.pair = Some(view));
+        self.publisher.update(|s| s.pair = Some(view));
         self.publish_queue();
     }
 
     fn publish_queue(&self) {
         let ready = self.queue.len() + usize::from(self.shown.is_some());
-        self.board.update(|s| s.pairs_ready = self.queue.len());
+        self.publisher.update(|s| s.pairs_ready = self.queue.len());
         self.control.change(|w| w.pairs_ready = ready);
     }
 
     fn publish_labels(&self) {
         let (labels, asks_in_time) = (Arc::new(self.labels.clone()), self.asks_in_time());
         let consistency = consistency(labels.iter().map(|label| (label.items.each_ref().map(Item::id), label.choice)));
-        self.board.update(|s| {
+        self.publisher.update(|s| {
             s.labels = labels.len();
             s.consistency = consistency;
             s.labels_per_minute = self.labels_per_minute();
@@ -511,7 +512,7 @@ impl Ledger {
         // A copy of every curve a few times a second would cost more than it tells.
         if self.published_curves.elapsed() > Duration::from_millis(500) {
             self.published_curves = Instant::now();
-            self.board.update(|s| s.curves = Arc::new(self.curves.clone()));
+            self.publisher.update(|s| s.curves = Arc::new(self.curves.clone()));
         }
     }
 
@@ -522,7 +523,7 @@ impl Ledger {
             None => self.session.save_checkpoint(&header, arrays),
         };
         match saved {
-            Ok(_) if name.is_none() => self.board.say(Event::Saved { env_steps }),
+            Ok(_) if name.is_none() => self.publisher.say(Event::Saved { env_steps }),
             Ok(_) => {}
             Err(error) => self.disk_fault(&error),
         }
@@ -537,11 +538,11 @@ impl Ledger {
             w.disk_fault = Some(why.clone());
         });
         if !told {
-            self.board.update(|s| {
+            self.publisher.update(|s| {
                 s.phase = Phase::Faulted;
                 s.fault = Some(why.clone());
             });
-            self.board.say(Event::Faulted(why));
+            self.publisher.say(Event::Faulted(why));
         }
     }
 }
@@ -552,10 +553,10 @@ pub(super) fn simulated(
     teacher: TeacherKind,
     stream: Stream,
     items: &[Item; 2],
-    usual: Option<Usual>,
+    usual: Option<RunningReturnStats>,
 ) -> Option<(Choice, &'static str)> {
     if let Some([left, right]) = both_clips(items) {
-        let mut teacher = SimulatedTeacher::new(teacher, stream)?.used_to(usual);
+        let mut teacher = SimulatedTeacher::new(teacher, stream)?.with_return_stats(usual);
         return Some((teacher.judge(&left.frames, &right.frames), teacher.name()));
     }
     let [left, right] = both_completions(items)?;
@@ -565,7 +566,7 @@ pub(super) fn simulated(
 }
 
 /// What the latest judgements were about, as many as a teacher remembers.
-pub(super) fn usual(labels: &[Label]) -> Option<Usual> {
+pub(super) fn return_stats(labels: &[Label]) -> Option<RunningReturnStats> {
     const REMEMBERED: usize = 20;
     let latest = &labels[labels.len().saturating_sub(REMEMBERED)..];
     let returns: Vec<[f64; 2]> = latest
@@ -574,7 +575,7 @@ pub(super) fn usual(labels: &[Label]) -> Option<Usual> {
         .map(|clips| clips.map(|clip| clip.frames.task_return()))
         .collect();
     let mean = |of: fn(&[f64; 2]) -> f64| returns.iter().map(of).sum::<f64>() / returns.len() as f64;
-    let usual = || Usual {
+    let usual = || RunningReturnStats {
         mean_return: mean(|pair| (pair[0] + pair[1]) / 2.0),
         difference: mean(|pair| (pair[0] - pair[1]).abs()),
     };
@@ -587,7 +588,7 @@ pub(super) fn text_noise(teacher: TeacherKind) -> Option<Noise> {
         TeacherKind::Person => None,
         TeacherKind::Oracle => Some(Noise { doubt: 0.0, mistakes: 0.0 }),
         TeacherKind::Mistaken { rate } => Some(Noise { mistakes: rate, ..Noise::default() }),
-        TeacherKind::Fallible(Habits { beta, mistakes, .. }) => {
+        TeacherKind::Fallible(TeacherNoise { beta, mistakes, .. }) => {
             Some(Noise { doubt: beta.map_or(0.0, f64::recip), mistakes })
         }
     }

@@ -10,23 +10,23 @@
 
 mod arrays;
 pub mod bench;
-mod board;
-mod candidates;
-mod circle;
-mod control;
 mod error;
 mod evaluate;
 mod interval;
-mod judged;
 mod learning;
 mod ledger;
 mod memory;
+mod offline;
 mod on_device;
-mod portal;
+mod policy_checkpoints;
+mod preference_learner;
 mod preferences;
 mod priority;
+mod shared_requests;
+mod snapshot_publisher;
 mod text;
 mod trainer;
+mod training_loop;
 mod vocabulary;
 mod worker;
 mod worlds;
@@ -35,7 +35,7 @@ pub use error::LabError;
 pub use evaluate::{Evaluation, LandedFlips, SavedPolicy, evaluate, run_policy};
 pub use interval::Interval;
 pub use learning::{Learning, LearningPlan, LearningRun, learning};
-pub use portal::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, tasks};
+pub use offline::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, tasks};
 pub use preferences::{FLIPS_LEARNT, PreferencePlan, PreferenceRow, PreferenceRun, preferences};
 pub use text::{
     ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, Scored, TextMeasure, TextModel, TextSpeed,
@@ -47,15 +47,14 @@ pub use vocabulary::*;
 use crate::settings::folders::task_folders;
 use crate::settings::{RewardSource, RunSettings, TextRun};
 use crate::store::{Session, StoreError};
-use board::Board;
-use circle::Circle;
-use control::{Control, Wishes};
 use flipside_core::{Arrays, ItemId, Scene};
 use flipside_envs::gym::Task;
 use flipside_envs::physics::{self, PhysicsError};
 pub use flipside_envs::physics::{Precision, SHADER, ThreadsPerWorld};
 pub use flipside_text::teacher::Noise;
 use ledger::{Ledger, Message};
+use shared_requests::{SharedRequests, WorkerRequests};
+use snapshot_publisher::SnapshotPublisher;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,6 +63,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 use text::TextTrainer;
 use trainer::Trainer;
+use training_loop::TrainingLoop;
 use worker::Worker;
 
 /// Commands and worker's messages that may wait for the ledger. A person cannot fill it; a worker that does waits for the disk.
@@ -71,7 +71,7 @@ const INBOX: usize = 64;
 
 /// A session that is open and running. Dropping it saves and closes.
 pub struct Lab {
-    board: Arc<Board>,
+    publisher: Arc<SnapshotPublisher>,
     inbox: SyncSender<Message>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -97,23 +97,29 @@ impl Lab {
         }
         let prompts = session.meta(PROMPTS)?.and_then(|json| serde_json::from_str(&json).ok());
         // Threads inherit the priority of the thread that starts them.
-        let (circle, scene) = std::thread::scope(|scope| {
+        let (training_loop, scene) = std::thread::scope(|scope| {
             let build = Builder::new().name("flipside-setup".to_owned()).spawn_scoped(scope, || {
                 priority::yield_to_the_window();
-                circle_of(&settings, &folder, next_item, prompts, checkpoint.as_ref().map(|loaded| &loaded.arrays))
+                training_loop_of(
+                    &settings,
+                    &folder,
+                    next_item,
+                    prompts,
+                    checkpoint.as_ref().map(|loaded| &loaded.arrays),
+                )
             });
             build.map_err(LabError::Thread)?.join().unwrap_or_else(|panic| resume_unwind(panic))
         })?;
         if checkpoint.is_some() {
             // What was measured after the checkpoint will be measured again.
-            session.drop_metrics_after(circle.steps())?;
+            session.drop_metrics_after(training_loop.steps())?;
         }
         let mut first = first_snapshot(&settings, scene, session.folder());
-        circle.publish(&mut first);
+        training_loop.publish(&mut first);
         (first.env_steps, first.labels_wanted, first.agreement) =
-            (circle.steps(), circle.labels_wanted(), circle.agreement());
-        let board = Arc::new(Board::new(first, repaint));
-        let control = Arc::new(Control::new(Wishes {
+            (training_loop.steps(), training_loop.labels_wanted(), training_loop.agreement());
+        let publisher = Arc::new(SnapshotPublisher::new(first, repaint));
+        let control = Arc::new(SharedRequests::new(WorkerRequests {
             run: true,
             quit: false,
             save: false,
@@ -129,19 +135,19 @@ impl Lab {
             labels_version: 0,
             disk_fault: None,
         }));
-        let ledger = Ledger::new(session, board.clone(), control.clone(), &settings)?;
+        let ledger = Ledger::new(session, publisher.clone(), control.clone(), &settings)?;
         let (inbox, letters) = sync_channel(INBOX);
-        let worker = Worker::new(circle, board.clone(), control.clone(), inbox.clone());
+        let worker = Worker::new(training_loop, publisher.clone(), control.clone(), inbox.clone());
         let threads = vec![
             spawn("flipside-ledger", {
-                let (board, control) = (board.clone(), control.clone());
+                let (publisher, control) = (publisher.clone(), control.clone());
                 move || {
                     if catch_unwind(AssertUnwindSafe(|| ledger.run(&letters))).is_err() {
-                        board.say(Event::Faulted(
+                        publisher.say(Event::Faulted(
                             "Judging broke down; every answer that was counted is saved. Reopen the session to go on."
                                 .to_owned(),
                         ));
-                        board.say(Event::Closed);
+                        publisher.say(Event::Closed);
                     }
                     // Without a ledger nothing can be kept, so the worker ends too.
                     control.change(|w| w.quit = true);
@@ -149,7 +155,7 @@ impl Lab {
             })?,
             spawn("flipside-worker", move || worker.run())?,
         ];
-        Ok(Lab { board, inbox, threads })
+        Ok(Lab { publisher, inbox, threads })
     }
 }
 
@@ -159,11 +165,11 @@ impl Link for Lab {
     }
 
     fn events(&self) -> Vec<Event> {
-        self.board.drain()
+        self.publisher.drain()
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
-        self.board.snapshot()
+        self.publisher.snapshot()
     }
 }
 
@@ -250,14 +256,14 @@ fn check_new(asked: &RunSettings) -> Result<String, LabError> {
     }
 }
 
-/// The circle of a run's mode, gone on with where there is a checkpoint, and what its robot looks like.
-fn circle_of(
+/// The training loop of a run's mode, gone on with where there is a checkpoint, and what its robot looks like.
+fn training_loop_of(
     settings: &RunSettings,
     folder: &Path,
     next_item: ItemId,
     prompts: Option<Vec<String>>,
     arrays: Option<&Arrays>,
-) -> Result<(Box<dyn Circle>, Scene), LabError> {
+) -> Result<(Box<dyn TrainingLoop>, Scene), LabError> {
     if settings.text.is_some() {
         let trainer = TextTrainer::new(settings, folder, next_item, prompts, arrays)?;
         return Ok((Box::new(trainer), Scene::default()));

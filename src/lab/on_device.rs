@@ -5,7 +5,7 @@ use crate::settings::folders::cache_folder;
 use crate::store::{keep_shaders, read_shaders};
 use flipside_core::Seed;
 use flipside_envs::gym::{DeviceEnv, DeviceRollout, EnvError, Task};
-use flipside_envs::physics::Making;
+use flipside_envs::physics::BuildOptions;
 use flipside_gpu::{Checks, Device, DeviceError};
 use flipside_learn::{Acting, DeviceActor, Policy, Rollout};
 use flipside_preference::{DeviceScorer, RewardModel, Scores};
@@ -26,7 +26,7 @@ pub(super) struct OnDevice {
     checks: Checks,
     /// Made when it is first asked; None where the device leaves the reward model to the host.
     scorer: Option<Option<DeviceScorer>>,
-    brought: DeviceRollout,
+    readback: DeviceRollout,
     /// What became of the rollout that was stepped through ahead of time, until it is asked for.
     ahead: Option<Result<(), LabError>>,
 }
@@ -44,19 +44,19 @@ impl OnDevice {
         steps: usize,
         trailed: usize,
         seed: Seed,
-        making: impl Into<Making>,
+        options: impl Into<BuildOptions>,
     ) -> Result<OnDevice, LabError> {
-        let making = making.into();
-        let checks = making.checks;
+        let options = options.into();
+        let checks = options.checks;
         let mut device = Device::open().map_err(EnvError::Device)?;
         let kept = place(&device, checks).and_then(|(folder, name)| read_shaders(&folder, &name));
         device.keep(kept.as_deref()).map_err(EnvError::Device)?;
-        let env = DeviceEnv::new(&device, task.clone(), worlds, steps, trailed, making)?;
+        let env = DeviceEnv::new(&device, task.clone(), worlds, steps, trailed, options)?;
         let buffers = [env.rollout(), env.controls()];
         let actor = DeviceActor::new(&device, env.layout(), policy, task.model().ctrl_range(), buffers, seed, checks)
             .map_err(EnvError::Device)?;
         keep(&device, checks, kept);
-        Ok(OnDevice { env, actor, device, checks, scorer: None, brought: DeviceRollout::default(), ahead: None })
+        Ok(OnDevice { env, actor, device, checks, scorer: None, readback: DeviceRollout::default(), ahead: None })
     }
 
     /// Every world begins an episode, their ends spread over the horizon. What was stepped through ahead of time is forgotten.
@@ -125,7 +125,7 @@ impl OnDevice {
         }
         let (layout, places) = (self.env.layout(), self.env.layout().places());
         let (samples, o) = (layout.steps * layout.worlds, layout.obs_dim);
-        let part = |at: usize, numbers: usize| self.brought.part(at, numbers);
+        let part = |at: usize, numbers: usize| self.readback.part(at, numbers);
         rollout.clear();
         rollout.worlds = layout.worlds;
         rollout.steps = layout.steps;
@@ -154,7 +154,7 @@ impl OnDevice {
 
     fn bring(&mut self, policy: &Policy, acting: Acting, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         self.actor.follow(policy, acting);
-        match self.env.collect(&mut self.actor, &mut self.brought, cancelled)? {
+        match self.env.collect(&mut self.actor, &mut self.readback, cancelled)? {
             true => Ok(()),
             false => Err(LabError::Cancelled),
         }
@@ -178,25 +178,25 @@ impl OnDevice {
     /// `[N, O]`: the observations after the last step.
     pub fn last_obs(&self) -> &[f32] {
         let layout = self.env.layout();
-        self.brought.part(layout.places().now, layout.worlds * layout.obs_dim)
+        self.readback.part(layout.places().now, layout.worlds * layout.obs_dim)
     }
 
     /// qpos and qvel of the world before a step of the last rollout, and after the last one where `step` is T; for worlds whose states are kept.
     pub fn state(&self, step: usize, world: usize) -> (&[f32], &[f32]) {
         let layout = self.env.layout();
         let at = layout.places().trail + (step * layout.trailed + world) * layout.state_dim;
-        self.brought.part(at, layout.state_dim).split_at(self.env.task().model().nq())
+        self.readback.part(at, layout.state_dim).split_at(self.env.task().model().nq())
     }
 
     /// What simulated teachers judge the last rollout by, `[T, N]`.
-    pub fn tastes(&self) -> &[f32] {
+    pub fn teacher_rewards(&self) -> &[f32] {
         let layout = self.env.layout();
-        self.brought.part(layout.places().tastes, layout.steps * layout.worlds)
+        self.readback.part(layout.places().teacher_rewards, layout.steps * layout.worlds)
     }
 }
 
 /// Actions as the robot receives them, `[n, A]`: clipped to what its actuators take.
-pub(super) fn played<'a>(task: &'a Task, actions: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+pub(super) fn applied_actions<'a>(task: &'a Task, actions: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
     let range = task.model().ctrl_range().iter().cycle();
     actions.iter().zip(range).map(|(x, [low, high])| x.clamp(*low as f32, *high as f32))
 }
@@ -236,7 +236,7 @@ mod tests {
         errors.fold(0.0, |most, x| if x <= most { most } else { x })
     }
 
-    /// The same actions from the same states: observation, reward, taste and ends of the processor's environment, step by step, with episodes that
+    /// The same actions from the same states: observation, reward, teacher reward and ends of the processor's environment, step by step, with episodes that
     /// end in both ways.
     fn agrees(name: &str, horizon: u32, steps: usize, threads: ThreadsPerWorld) {
         let mut task = Task::load(name).unwrap();
@@ -251,8 +251,8 @@ mod tests {
         let task = Arc::new(task.with_horizon(horizon));
         let worlds = 40;
         let policy = policy(&task);
-        let making = Making { checks: Checks::On, threads_per_world: Some(threads) };
-        let mut device = OnDevice::new(&task, &policy, worlds, steps, worlds, Seed(3), making).unwrap();
+        let options = BuildOptions { checks: Checks::On, threads_per_world: Some(threads) };
+        let mut device = OnDevice::new(&task, &policy, worlds, steps, worlds, Seed(3), options).unwrap();
         device.env.reset(3, false).unwrap();
         let mut rollout = Rollout::new(worlds);
         device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
@@ -278,7 +278,7 @@ mod tests {
             for (world, begins) in fresh.iter_mut().enumerate() {
                 let i = row(world);
                 errors.push(scaled(&rollout.rewards[i..=i], &taken.reward[world..=world]));
-                errors.push(scaled(&device.tastes()[i..=i], &taken.taste[world..=world]));
+                errors.push(scaled(&device.teacher_rewards()[i..=i], &taken.teacher_reward[world..=world]));
                 let ends = (taken.terminated[world], taken.truncated[world]);
                 differ += usize::from(ends != (rollout.terminated[i], rollout.truncated[i]));
                 if rollout.truncated[i] {
@@ -311,7 +311,7 @@ mod tests {
         };
     }
 
-    // Between them: both ways to share a workgroup, frames, boxes to draw from, forces of constraints and contacts, inertias, tastes, dot products and conditions.
+    // Between them: both ways to share a workgroup, frames, boxes to draw from, forces of constraints and contacts, inertias, teacher rewards, dot products and conditions.
     agree!(
         hopper 12 30 One,
         hopper_backflip 6 10 One,

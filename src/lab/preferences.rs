@@ -2,10 +2,10 @@
 //! reward model has a say in. Runs go side by side, one a core, and each that ends is written down at once, so that a benchmark that is cut
 //! off goes on where it was.
 
-use super::control::Label;
 use super::evaluate::evaluate;
 use super::interval::Interval;
-use super::ledger::{simulated, usual};
+use super::ledger::{return_stats, simulated};
+use super::shared_requests::Label;
 use super::trainer::Trainer;
 use super::{LabError, TeacherKind};
 use crate::settings::folders::task_folders;
@@ -346,7 +346,7 @@ impl Job {
         // As the ledger does: one stream a question.
         let id = labels.len() as u64 + 1;
         let stream = Seed(self.settings.seed).stream(&format!("teacher/{id}"));
-        let (choice, _) = simulated(self.settings.teacher, stream, &items, usual(labels))?;
+        let (choice, _) = simulated(self.settings.teacher, stream, &items, return_stats(labels))?;
         Some(Label { judgement: JudgementId(id), pair: PairId(id), items, choice })
     }
 }

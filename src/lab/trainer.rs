@@ -1,17 +1,17 @@
-//! The circle itself, free of threads and disk: step the worlds, ask for judgement, fit the reward, improve the policy.
+//! The training loop itself, free of threads and disk: step the worlds, ask for judgement, fit the reward, improve the policy.
 //!
 //! With [`RewardSource::Preferences`] the policy's reward is the reward model's alone. The task's own reward is carried beside it for
 //! simulated teachers and for the curve that says whether it worked; nothing here feeds it to the policy.
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
-use super::candidates::Candidates;
-use super::circle::Values;
-use super::control::Label;
 use super::evaluate::run_policy;
-use super::judged::{Judged, Taken};
 use super::ledger::Offered;
-use super::on_device::{OnDevice, played};
+use super::on_device::{OnDevice, applied_actions};
+use super::policy_checkpoints::PolicyCheckpoints;
+use super::preference_learner::{PreferenceLearner, Taken};
+use super::shared_requests::Label;
+use super::training_loop::Values;
 use super::vocabulary::DisputedView;
 use super::worlds::{INSTEAD, sentence, without_device};
 use crate::settings::{RewardSource, RunSettings};
@@ -42,10 +42,10 @@ pub(super) struct Trainer {
     obs: Vec<f32>,
     actions: Actions,
     /// `[T·N, A]`: the rollout's actions as the robot received them.
-    played: Vec<f32>,
-    judged: Option<Judged>,
+    applied_actions: Vec<f32>,
+    preference_learner: Option<PreferenceLearner>,
     /// What the run may end with.
-    candidates: Candidates,
+    checkpoints: PolicyCheckpoints,
     env_steps: u64,
     /// The task's own return of the episodes that ended in the latest rollout.
     true_returns: Vec<f64>,
@@ -98,8 +98,8 @@ impl Trainer {
         if let Some(threads) = threads {
             ppo.use_threads(threads);
         }
-        let judged = (settings.reward == RewardSource::Preferences)
-            .then(|| Judged::new(settings, labels, &training, worlds, next_item))
+        let preference_learner = (settings.reward == RewardSource::Preferences)
+            .then(|| PreferenceLearner::new(settings, labels, &training, worlds, next_item))
             .transpose()?;
         let rollout = Rollout::new(worlds);
         Ok(Trainer {
@@ -113,9 +113,9 @@ impl Trainer {
             rollout,
             obs: Vec::new(),
             actions: Actions::default(),
-            played: Vec::new(),
-            judged,
-            candidates: Candidates::default(),
+            applied_actions: Vec::new(),
+            preference_learner,
+            checkpoints: PolicyCheckpoints::default(),
             env_steps: 0,
             true_returns: Vec::new(),
             threads,
@@ -145,33 +145,35 @@ impl Trainer {
 
     /// Whether judgement is the reward.
     pub fn learns_from_preferences(&self) -> bool {
-        self.judged.is_some()
+        self.preference_learner.is_some()
     }
 
     /// Whether there is a reward to train on.
     pub fn has_reward(&self) -> bool {
-        self.judged.as_ref().is_none_or(Judged::has_reward)
+        self.preference_learner.as_ref().is_none_or(PreferenceLearner::has_reward)
     }
 
     /// Whether the policy is still to be paid for unusual states, before anything was learnt from labels.
     pub fn explores(&self) -> bool {
-        self.judged.as_ref().is_some_and(|p| p.explores(self.env_steps))
+        self.preference_learner.as_ref().is_some_and(|p| p.explores(self.env_steps))
     }
 
     /// Whether there are clips enough to ask about.
     pub fn can_ask(&self) -> bool {
-        self.judged.as_ref().is_some_and(Judged::can_ask)
+        self.preference_learner.as_ref().is_some_and(PreferenceLearner::can_ask)
     }
 
     /// Whether the pool shows what the policy does at its full breadth.
     pub fn has_choice(&self) -> bool {
-        self.judged.as_ref().is_some_and(Judged::has_choice)
+        self.preference_learner.as_ref().is_some_and(PreferenceLearner::has_choice)
     }
 
     /// Judgements that the schedule would like to have by now, or an alarm.
     pub fn labels_wanted(&self) -> usize {
-        let wanted = |judged: &Judged| judged.labels_wanted(self.env_steps, self.settings.labels);
-        self.judged.as_ref().filter(|_| !self.explores()).map_or(0, wanted)
+        let wanted = |preference_learner: &PreferenceLearner| {
+            preference_learner.labels_wanted(self.env_steps, self.settings.labels)
+        };
+        self.preference_learner.as_ref().filter(|_| !self.explores()).map_or(0, wanted)
     }
 
     /// Whether training is so far ahead of `labels` judgements that it should wait for more.
@@ -189,17 +191,17 @@ impl Trainer {
 
     /// Why the learned reward should not be trusted, if it should not.
     pub fn alarm(&self) -> Option<Alarm> {
-        self.judged.as_ref().and_then(Judged::alarm)
+        self.preference_learner.as_ref().and_then(PreferenceLearner::alarm)
     }
 
     /// The judgements that the reward model contradicts most, as of its last fit, the worst first.
     pub fn disputed(&self) -> &[DisputedView] {
-        self.judged.as_ref().map_or(&[], Judged::disputed)
+        self.preference_learner.as_ref().map_or(&[], PreferenceLearner::disputed)
     }
 
     /// Share of held-out judgements that the reward model gets right.
     pub fn agreement(&self) -> Option<f64> {
-        self.judged.as_ref().and_then(Judged::agreement)
+        self.preference_learner.as_ref().and_then(PreferenceLearner::agreement)
     }
 
     /// How many pairs a simulated teacher should be asked now, `labels` judgements standing: whole handfuls.
@@ -212,8 +214,8 @@ impl Trainer {
     /// Up to `count` pairs worth asking, sides shuffled; none while there are too few clips.
     pub fn propose(&mut self, count: usize) -> Vec<Offered> {
         let enough = self.can_ask();
-        match &mut self.judged {
-            Some(judged) if enough && count > 0 => judged.propose(count),
+        match &mut self.preference_learner {
+            Some(preference_learner) if enough && count > 0 => preference_learner.propose(count),
             _ => Vec::new(),
         }
     }
@@ -231,7 +233,7 @@ impl Trainer {
         }
         let worlds = self.env.worlds();
         self.rollout.clear();
-        self.played.clear();
+        self.applied_actions.clear();
         self.true_returns.clear();
         self.obs.clone_from(&self.env.last().obs);
         for _ in 0..self.ppo.settings().horizon {
@@ -239,8 +241,8 @@ impl Trainer {
                 return Err(LabError::Cancelled);
             }
             self.ppo.act_into(&self.obs, worlds, &mut self.actions);
-            if let Some(judged) = &mut self.judged {
-                judged.before_step(&|world, poses| self.env.poses(world, poses));
+            if let Some(preference_learner) = &mut self.preference_learner {
+                preference_learner.before_step(&|world, poses| self.env.poses(world, poses));
             }
             if let Err(error) = self.env.step(&self.actions.actions) {
                 self.leave_device(error)?;
@@ -254,17 +256,17 @@ impl Trainer {
                 final_obs: &step.final_obs,
             };
             self.rollout.record(&self.obs, &self.actions, transition);
-            self.played.extend_from_slice(&step.actions);
+            self.applied_actions.extend_from_slice(&step.actions);
             self.true_returns.extend(step.episodes.iter().map(|e| e.total_reward));
-            if let Some(judged) = &mut self.judged {
+            if let Some(preference_learner) = &mut self.preference_learner {
                 let taken = Taken {
                     obs: &self.obs,
                     actions: &step.actions,
-                    tastes: &step.taste,
+                    teacher_rewards: &step.teacher_reward,
                     terminated: &step.terminated,
                     truncated: &step.truncated,
                 };
-                judged.after_step(taken, &self.task, self.env_steps);
+                preference_learner.after_step(taken, &self.task, self.env_steps);
             }
             self.obs.copy_from_slice(&self.env.last().obs);
             self.env_steps += worlds as u64;
@@ -277,7 +279,7 @@ impl Trainer {
     pub fn gather(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         let env_steps = self.env_steps;
         let mut done = Ok(());
-        while self.judged.is_some() && !self.has_choice() && done.is_ok() {
+        while self.preference_learner.is_some() && !self.has_choice() && done.is_ok() {
             done = self.collect(cancelled);
             self.env_steps = env_steps;
         }
@@ -292,8 +294,8 @@ impl Trainer {
         }
         device.collect(&self.ppo.policy(), Acting::Sampling, &mut self.rollout, cancelled)?;
         let (worlds, o, a) = (self.env.worlds(), self.task.obs_dim(), self.task.act_dim());
-        self.played.clear();
-        self.played.extend(played(&self.task, &self.rollout.actions));
+        self.applied_actions.clear();
+        self.applied_actions.extend(applied_actions(&self.task, &self.rollout.actions));
         self.true_returns.clear();
         for step in 0..self.rollout.steps {
             let samples = step * worlds..(step + 1) * worlds;
@@ -303,20 +305,20 @@ impl Trainer {
                     self.true_returns.push(std::mem::take(&mut self.totals[world]));
                 }
             }
-            if let Some(judged) = &mut self.judged {
-                judged.before_step(&|world, poses| {
+            if let Some(preference_learner) = &mut self.preference_learner {
+                preference_learner.before_step(&|world, poses| {
                     let (qpos, _) = device.state(step, world);
                     let qpos: Vec<f64> = qpos.iter().map(|x| f64::from(*x)).collect();
                     self.task.model().poses(&qpos, poses);
                 });
                 let taken = Taken {
                     obs: &self.rollout.obs[step * worlds * o..][..worlds * o],
-                    actions: &self.played[step * worlds * a..][..worlds * a],
-                    tastes: &device.tastes()[samples.clone()],
+                    actions: &self.applied_actions[step * worlds * a..][..worlds * a],
+                    teacher_rewards: &device.teacher_rewards()[samples.clone()],
                     terminated: &self.rollout.terminated[samples.clone()],
                     truncated: &self.rollout.truncated[samples],
                 };
-                judged.after_step(taken, &self.task, self.env_steps);
+                preference_learner.after_step(taken, &self.task, self.env_steps);
             }
             self.env_steps += worlds as u64;
         }
@@ -328,15 +330,16 @@ impl Trainer {
     fn lose_device(&mut self, error: &DeviceError) {
         self.device = None;
         self.warning = Some(sentence(error));
-        if let Some(judged) = &mut self.judged {
-            judged.begin_again();
+        if let Some(preference_learner) = &mut self.preference_learner {
+            preference_learner.begin_again();
         }
     }
 
     /// What the learned reward says of the latest rollout, where that lies on a graphics device.
     fn scores(&mut self) -> Option<Scores> {
-        let judged = self.judged.as_ref().filter(|judged| judged.has_reward())?;
-        let scores = self.device.as_mut()?.score(judged.reward());
+        let preference_learner =
+            self.preference_learner.as_ref().filter(|preference_learner| preference_learner.has_reward())?;
+        let scores = self.device.as_mut()?.score(preference_learner.reward());
         scores.unwrap_or_else(|error| {
             self.lose_device(&error);
             None
@@ -364,17 +367,17 @@ impl Trainer {
             values.push(("true_return", self.true_returns.iter().sum::<f64>() / self.true_returns.len() as f64));
         }
         let (explored, handful, scores) = (self.explores(), self.handful(), self.scores());
-        if let Some(judged) = &mut self.judged {
+        if let Some(preference_learner) = &mut self.preference_learner {
             // From here on the rollout holds the learned reward alone, or none.
-            let learned = judged.score(&mut self.rollout, &self.played, scores.as_ref());
+            let learned = preference_learner.score(&mut self.rollout, &self.applied_actions, scores.as_ref());
             values.extend(learned.map(|value| ("learned_return", value)));
-            values.extend(judged.watch(&self.rollout, &self.played, scores.as_ref(), handful));
+            values.extend(preference_learner.watch(&self.rollout, &self.applied_actions, scores.as_ref(), handful));
             if explored {
-                values.push(("state_entropy", judged.explore(&mut self.rollout)));
-            } else if judged.has_reward() {
+                values.push(("state_entropy", preference_learner.explore(&mut self.rollout)));
+            } else if preference_learner.has_reward() {
                 let span = policy_at(&self.settings, &self.task, self.env_steps);
                 let progress = (self.env_steps - span.start) as f64 / length(&span) as f64;
-                judged.pay_novelty(&mut self.rollout, progress);
+                preference_learner.pay_novelty(&mut self.rollout, progress);
             }
         }
         let before = self.env_steps - self.rollout.samples() as u64;
@@ -389,7 +392,11 @@ impl Trainer {
                 let stats = trainer.ppo.update(&trainer.rollout, cancelled)?;
                 values.extend([("entropy", stats.entropy), ("kl", stats.approx_kl), ("value_loss", stats.value_loss)]);
             }
-            if trainer.judged.as_ref().is_some_and(|judged| judged.wants_fit(labels)) {
+            if trainer
+                .preference_learner
+                .as_ref()
+                .is_some_and(|preference_learner| preference_learner.wants_fit(labels))
+            {
                 // A fit leaves the policy as it is, which may act meanwhile.
                 let fit = |trainer: &mut Trainer, cancelled: &mut dyn FnMut() -> bool| trainer.fit(labels, cancelled);
                 values.extend(trainer.beside_next_rollout(goes_on, cancelled, fit)?);
@@ -398,9 +405,9 @@ impl Trainer {
         });
         values.extend(learnt?);
         let is_last = span.end >= self.settings.env_steps;
-        let is_due = is_last && self.candidates.is_due(self.env_steps, self.settings.env_steps);
+        let is_due = is_last && self.checkpoints.is_due(self.env_steps, self.settings.env_steps);
         if self.has_reward() && (begins_again || is_due || self.finished()) {
-            self.put_aside()?;
+            self.save_candidate()?;
         }
         if begins_again {
             self.begin_again(&span)?;
@@ -412,10 +419,10 @@ impl Trainer {
     }
 
     /// Makes the present policy one that the run may end with, where the task asks for that.
-    fn put_aside(&mut self) -> Result<(), LabError> {
-        if self.judged.is_some() && self.task.spec().labels.keeps_best {
+    fn save_candidate(&mut self) -> Result<(), LabError> {
+        if self.preference_learner.is_some() && self.task.spec().labels.keeps_best {
             let (learner, policy) = (self.ppo.to_arrays(), self.ppo.policy());
-            self.candidates.add(self.env_steps, learner, &policy, &self.task, &self.settings.backend)?;
+            self.checkpoints.add(self.env_steps, learner, &policy, &self.task, &self.settings.backend)?;
         }
         Ok(())
     }
@@ -432,16 +439,16 @@ impl Trainer {
 
     /// The candidate that the reward says most good of, and the env steps behind it.
     fn best(&self) -> Option<(u64, Arrays)> {
-        let best = self.candidates.best(self.judged.as_ref()?.reward(), self.task.act_dim())?;
+        let best = self.checkpoints.best(self.preference_learner.as_ref()?.reward(), self.task.act_dim())?;
         Some((best.0, best.1.clone()))
     }
 
     /// Learns the reward from `labels`, and what it makes of the values.
     fn fit(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
-        let Some(judged) = &mut self.judged else { return Ok(Values::new()) };
-        let values = judged.fit(labels, cancelled)?;
+        let Some(preference_learner) = &mut self.preference_learner else { return Ok(Values::new()) };
+        let values = preference_learner.fit(labels, cancelled)?;
         // Values learnt under the old reward would make advantages of the difference between the two.
-        judged.rescore(&mut self.rollout, &self.played);
+        preference_learner.rescore(&mut self.rollout, &self.applied_actions);
         self.ppo.refit_critic(&self.rollout, cancelled)?;
         Ok(values)
     }
@@ -482,10 +489,10 @@ impl Trainer {
     pub fn to_arrays(&self) -> Arrays {
         let mut arrays = prefixed(self.ppo.to_arrays(), "ppo/");
         arrays.insert("trainer/env_steps".to_owned(), Array::u64(vec![self.env_steps]));
-        if let Some(judged) = &self.judged {
-            arrays.extend(judged.to_arrays());
+        if let Some(preference_learner) = &self.preference_learner {
+            arrays.extend(preference_learner.to_arrays());
         }
-        arrays.extend(prefixed(self.candidates.to_arrays(), "candidates/"));
+        arrays.extend(prefixed(self.checkpoints.to_arrays(), "candidates/"));
         arrays
     }
 
@@ -496,10 +503,10 @@ impl Trainer {
         };
         self.ppo.load_arrays(&unprefixed(arrays, "ppo/"))?;
         self.ppo.plan(length(&policy_at(&self.settings, &self.task, env_steps)));
-        if let Some(judged) = &mut self.judged {
-            judged.load(arrays)?;
+        if let Some(preference_learner) = &mut self.preference_learner {
+            preference_learner.load(arrays)?;
         }
-        self.candidates = Candidates::from_arrays(&unprefixed(arrays, "candidates/"))?;
+        self.checkpoints = PolicyCheckpoints::from_arrays(&unprefixed(arrays, "candidates/"))?;
         self.env_steps = env_steps;
         self.reset_worlds();
         Ok(())
@@ -528,8 +535,8 @@ impl Trainer {
             }
         }
         self.reset_worlds();
-        if let Some(judged) = &mut self.judged {
-            judged.begin_again();
+        if let Some(preference_learner) = &mut self.preference_learner {
+            preference_learner.begin_again();
         }
         Ok(())
     }

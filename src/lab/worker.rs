@@ -1,9 +1,9 @@
 //! The working thread: it holds every tensor and every world, and turns the ledger's wishes into training.
 
-use super::board::Board;
-use super::circle::Circle;
-use super::control::{Control, Wishes};
 use super::ledger::Message;
+use super::shared_requests::{SharedRequests, WorkerRequests};
+use super::snapshot_publisher::SnapshotPublisher;
+use super::training_loop::TrainingLoop;
 use super::{DisputedView, Event, LabError, Phase, Snapshot, priority};
 use flipside_learn::OneThread;
 use std::collections::VecDeque;
@@ -25,9 +25,9 @@ const PAIRS_READY: usize = 12;
 const PACE_WINDOW: Duration = Duration::from_secs(10);
 
 pub(super) struct Worker {
-    trainer: Box<dyn Circle>,
-    board: Arc<Board>,
-    control: Arc<Control>,
+    trainer: Box<dyn TrainingLoop>,
+    publisher: Arc<SnapshotPublisher>,
+    control: Arc<SharedRequests>,
     ledger: SyncSender<Message>,
     saved: Instant,
     /// How long the last checkpoint took to put together.
@@ -42,14 +42,14 @@ pub(super) struct Worker {
 
 impl Worker {
     pub fn new(
-        trainer: Box<dyn Circle>,
-        board: Arc<Board>,
-        control: Arc<Control>,
+        trainer: Box<dyn TrainingLoop>,
+        publisher: Arc<SnapshotPublisher>,
+        control: Arc<SharedRequests>,
         ledger: SyncSender<Message>,
     ) -> Worker {
         Worker {
             trainer,
-            board,
+            publisher,
             control,
             ledger,
             saved: Instant::now(),
@@ -86,25 +86,25 @@ impl Worker {
             self.checkpoint(Some("initial"));
         }
         loop {
-            let wishes = self.control.look();
-            if wishes.quit {
+            let requests = self.control.look();
+            if requests.quit {
                 break;
             }
             if let Some(sentence) = self.trainer.take_warning() {
-                self.board.say(Event::Warned(sentence));
+                self.publisher.say(Event::Warned(sentence));
             }
             if self.control.take(|w| &mut w.save) {
                 self.checkpoint(None);
             }
             self.grant();
-            match self.rest(&wishes) {
+            match self.rest(&requests) {
                 // A person may go on judging whatever training does.
                 Some(phase) => {
-                    let short = wishes.asks_in_time && wishes.pairs_ready < PAIRS_READY;
-                    let supplied = short && self.has_more_to_ask(phase) && self.offer(&wishes);
-                    self.wait(phase, &wishes, supplied || !short);
+                    let short = requests.asks_in_time && requests.pairs_ready < PAIRS_READY;
+                    let supplied = short && self.has_more_to_ask(phase) && self.offer(&requests);
+                    self.wait(phase, &requests, supplied || !short);
                 }
-                None => self.iterate(&wishes),
+                None => self.iterate(&requests),
             }
         }
         if self.control.look().disk_fault.is_none() {
@@ -113,34 +113,34 @@ impl Worker {
     }
 
     /// Why the worker should not train now, if it should not.
-    fn rest(&mut self, wishes: &Wishes) -> Option<Phase> {
-        if self.judged.1 != wishes.labels_version {
-            self.judged = (self.trainer.steps(), wishes.labels_version);
+    fn rest(&mut self, requests: &WorkerRequests) -> Option<Phase> {
+        if self.judged.1 != requests.labels_version {
+            self.judged = (self.trainer.steps(), requests.labels_version);
         }
-        if !wishes.run {
+        if !requests.run {
             // A fault keeps its own phase until someone starts again.
-            let phase = self.board.snapshot().phase;
+            let phase = self.publisher.snapshot().phase;
             return Some(if phase == Phase::Faulted { phase } else { Phase::Paused });
         }
         if self.trainer.finished() {
             return Some(Phase::Finished);
         }
-        let waits_for_person = wishes.asks_in_time
-            && wishes.pairs_ready >= PAIRS_READY
+        let waits_for_person = requests.asks_in_time
+            && requests.pairs_ready >= PAIRS_READY
             && self.trainer.has_choice()
             && !self.trainer.explores()
-            && self.trainer.waits(wishes.labels.len(), self.trainer.steps() - self.judged.0);
+            && self.trainer.waits(requests.labels.len(), self.trainer.steps() - self.judged.0);
         waits_for_person.then_some(Phase::Waiting)
     }
 
     /// Waits for a wish; where `can_offer`, also for pairs to run short.
-    fn wait(&mut self, phase: Phase, wishes: &Wishes, can_offer: bool) {
-        if self.board.snapshot().phase != phase {
+    fn wait(&mut self, phase: Phase, requests: &WorkerRequests, can_offer: bool) {
+        if self.publisher.snapshot().phase != phase {
             if phase == Phase::Finished {
                 self.checkpoint(None);
-                self.board.say(Event::Finished);
+                self.publisher.say(Event::Finished);
             }
-            self.board.update(|s| {
+            self.publisher.update(|s| {
                 s.phase = phase;
                 s.seconds_left = None;
                 s.env_steps_per_s = 0.0;
@@ -153,9 +153,9 @@ impl Worker {
                 || w.show_policy
                 || w.ask.is_some()
                 || w.prompts.is_some()
-                || w.run != wishes.run
-                || w.teacher != wishes.teacher
-                || w.labels_version != wishes.labels_version
+                || w.run != requests.run
+                || w.teacher != requests.teacher
+                || w.labels_version != requests.labels_version
                 || (can_offer && w.asks_in_time && w.pairs_ready < PAIRS_READY)
         });
     }
@@ -170,14 +170,14 @@ impl Worker {
         gathered.map_err(|error| self.fault(&error)).is_ok()
     }
 
-    fn iterate(&mut self, wishes: &Wishes) {
-        self.trainer.set_teacher(wishes.teacher);
+    fn iterate(&mut self, requests: &WorkerRequests) {
+        self.trainer.set_teacher(requests.teacher);
         let control = self.control.clone();
         let mut cancelled = || control.quitting();
         if let Err(error) = self.trainer.collect(&mut cancelled) {
             return self.fault(&error);
         }
-        self.offer(wishes);
+        self.offer(requests);
         let labels = self.control.look().labels;
         match self.trainer.learn(&labels, &mut cancelled) {
             Ok(values) => {
@@ -194,18 +194,18 @@ impl Worker {
 
     /// Offers pairs where they are wanted and waits until the ledger has them; a simulated teacher has answered them by then, which keeps its
     /// runs repeatable. Returns whether there was anything to offer.
-    fn offer(&mut self, wishes: &Wishes) -> bool {
-        let count = if wishes.asks_in_time {
+    fn offer(&mut self, requests: &WorkerRequests) -> bool {
+        let count = if requests.asks_in_time {
             let stale = self.offered.is_none_or(|at| at.elapsed() > self.trainer.stale_after());
-            if wishes.pairs_ready < PAIRS_READY || stale { PAIRS_READY + 1 } else { 0 }
+            if requests.pairs_ready < PAIRS_READY || stale { PAIRS_READY + 1 } else { 0 }
         } else {
-            self.trainer.labels_due(wishes.labels.len())
+            self.trainer.labels_due(requests.labels.len())
         };
         if count == 0 {
             return false;
         }
         let control = self.control.clone();
-        let pairs = match self.trainer.propose(count, wishes.labels.len(), &mut || control.quitting()) {
+        let pairs = match self.trainer.propose(count, requests.labels.len(), &mut || control.quitting()) {
             Ok(pairs) => pairs,
             Err(error) => {
                 self.fault(&error);
@@ -236,15 +236,15 @@ impl Worker {
         let planned = self.trainer.steps_planned();
         let wanted = self.trainer.labels_wanted();
         let (agreement, alarm) = (self.trainer.agreement(), self.trainer.alarm());
-        let wishes = self.control.look();
+        let requests = self.control.look();
         let stands = |disputed: &&DisputedView| {
-            wishes.labels.iter().any(|label| label.judgement == disputed.judgement)
-                && !wishes.kept.contains(&disputed.judgement)
+            requests.labels.iter().any(|label| label.judgement == disputed.judgement)
+                && !requests.kept.contains(&disputed.judgement)
         };
         let disputed: Arc<Vec<DisputedView>> =
             Arc::new(self.trainer.disputed().iter().filter(stands).cloned().collect());
         let trainer = &self.trainer;
-        self.board.update(|s| {
+        self.publisher.update(|s| {
             trainer.publish(s);
             s.disputed = disputed;
             s.phase = Phase::Training;
@@ -268,14 +268,14 @@ impl Worker {
 
     /// Does what was wished for once: a look at the policy, a free prompt, other prompts.
     fn grant(&mut self) {
-        let (board, control) = (self.board.clone(), self.control.clone());
-        let mut tell = |change: &dyn Fn(&mut Snapshot)| board.update(change);
+        let (publisher, control) = (self.publisher.clone(), self.control.clone());
+        let mut tell = |change: &dyn Fn(&mut Snapshot)| publisher.update(change);
         let mut cancelled = || control.quitting();
         let mut done = Ok(());
         if let Some(prompts) = self.control.take(|w| &mut w.prompts) {
             done = self.trainer.set_prompts(prompts);
             let trainer = &self.trainer;
-            self.board.update(|s| trainer.publish(s));
+            self.publisher.update(|s| trainer.publish(s));
         }
         if let Some(prompt) = self.control.take(|w| &mut w.ask) {
             done = done.and_then(|()| self.trainer.ask(&prompt, &mut tell, &mut cancelled));
@@ -294,7 +294,7 @@ impl Worker {
             return;
         }
         self.control.change(|w| w.run = false);
-        self.board.update(|s| s.phase = Phase::Faulted);
+        self.publisher.update(|s| s.phase = Phase::Faulted);
         self.tell(Message::Fault(error.to_string()));
     }
 

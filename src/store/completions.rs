@@ -135,7 +135,7 @@ mod tests {
         assert!(session.holds_texts());
         session.put_items(&pair(1), &items(1)).unwrap();
         session.put_items(&pair(1), &items(1)).unwrap();
-        session.judge(PairId(1), Choice::Left, "person", 5, 6).unwrap();
+        session.record_judgement(PairId(1), Choice::Left, "person", 5, 6).unwrap();
         drop(session);
         let mut session = Session::open(&path).unwrap();
         assert_eq!(session.settings().text, settings.text);

@@ -271,7 +271,8 @@ mod tests {
         let (folder, mut session) = session();
         for (id, choice) in [Choice::Left, Choice::Tie, Choice::Skip, Choice::Right].into_iter().enumerate() {
             put_pair(&mut session, id as u64);
-            let judgement = session.judge(PairId(id as u64), choice, "person", 1_000 + id as i64, 1830).unwrap();
+            let judgement =
+                session.record_judgement(PairId(id as u64), choice, "person", 1_000 + id as i64, 1830).unwrap();
             if choice == Choice::Tie {
                 session.retract(judgement.id, 2_000).unwrap();
             }

@@ -13,7 +13,7 @@ impl Session {
     ///
     /// # Errors
     /// [`StoreError::NoSuchPair`], [`StoreError::DiskFull`]; the log has not changed then.
-    pub fn judge(
+    pub fn record_judgement(
         &mut self,
         pair: PairId,
         choice: Choice,
@@ -172,7 +172,7 @@ mod tests {
             } else {
                 let choice = [Choice::Left, Choice::Right, Choice::Tie, Choice::Skip][stream.next_u64() as usize % 4];
                 let pair = PairId(stream.next_u64() % PAIRS);
-                let judgement = session.judge(pair, choice, "person", at_ms, 1500).unwrap();
+                let judgement = session.record_judgement(pair, choice, "person", at_ms, 1500).unwrap();
                 expected.push(LogEntry::Judged(judgement));
             }
             let answered: BTreeSet<PairId> = standing(&expected).iter().map(|j| j.pair).collect();
@@ -191,15 +191,15 @@ mod tests {
         let (_folder, mut session) = session();
         put_pair(&mut session, 0);
         assert!(matches!(
-            session.judge(PairId(1), Choice::Left, "person", 0, 0),
+            session.record_judgement(PairId(1), Choice::Left, "person", 0, 0),
             Err(StoreError::NoSuchPair(PairId(1)))
         ));
         assert!(matches!(session.retract(JudgementId(0), 0), Err(StoreError::NoSuchJudgement(JudgementId(0)))));
-        let judgement = session.judge(PairId(0), Choice::Left, "person", 7, 800).unwrap();
+        let judgement = session.record_judgement(PairId(0), Choice::Left, "person", 7, 800).unwrap();
         assert_eq!(session.retract(judgement.id, 8).unwrap(), judgement);
         assert!(matches!(session.retract(judgement.id, 9), Err(StoreError::AlreadyRetracted(_))));
         // A retracted judgement's number is not used again.
-        assert!(session.judge(PairId(0), Choice::Left, "person", 10, 800).unwrap().id > judgement.id);
+        assert!(session.record_judgement(PairId(0), Choice::Left, "person", 10, 800).unwrap().id > judgement.id);
         assert_eq!(session.log().unwrap().len(), 3);
     }
 
@@ -207,7 +207,7 @@ mod tests {
     fn the_database_itself_keeps_the_log_from_shrinking() {
         let (_folder, mut session) = session();
         put_pair(&mut session, 0);
-        session.judge(PairId(0), Choice::Tie, "person", 7, 800).unwrap();
+        session.record_judgement(PairId(0), Choice::Tie, "person", 7, 800).unwrap();
         for statement in ["DELETE FROM log", "UPDATE log SET choice = 'left'", "DELETE FROM pairs", "DELETE FROM clips"]
         {
             session.db.execute(statement, []).unwrap_err();
@@ -220,7 +220,7 @@ mod tests {
         let (_folder, mut session) = session();
         put_pair(&mut session, 0);
         for at_ms in 0..4 {
-            session.judge(PairId(0), Choice::Left, "person", at_ms, 800).unwrap();
+            session.record_judgement(PairId(0), Choice::Left, "person", at_ms, 800).unwrap();
         }
         // As a fault of the disk would, past the triggers.
         session.db.execute_batch("DROP TRIGGER log_is_never_changed; DROP TRIGGER log_is_never_cut").unwrap();
@@ -245,13 +245,13 @@ mod tests {
     fn a_session_without_a_head_gets_one() {
         let (_folder, mut session) = session();
         put_pair(&mut session, 0);
-        session.judge(PairId(0), Choice::Left, "person", 0, 800).unwrap();
+        session.record_judgement(PairId(0), Choice::Left, "person", 0, 800).unwrap();
         session.db.execute_batch("DROP TRIGGER log_head_follows; DELETE FROM meta WHERE name = 'log_head'").unwrap();
         let folder = session.folder().to_owned();
         drop(session);
         assert_eq!(Session::open_to_read(&folder).unwrap().log().unwrap().len(), 1);
         let mut session = Session::open(&folder).unwrap();
-        session.judge(PairId(0), Choice::Right, "person", 1, 800).unwrap();
+        session.record_judgement(PairId(0), Choice::Right, "person", 1, 800).unwrap();
         assert_eq!(session.log().unwrap().len(), 2);
         session.db.execute_batch("DROP TRIGGER log_is_never_cut; DELETE FROM log WHERE entry = 2").unwrap();
         assert!(matches!(session.log(), Err(StoreError::Damaged { .. })));

@@ -12,7 +12,7 @@
 //! Language models are folders of their own, as Hugging Face keeps them: [`ModelFolder`].
 //!
 //! What holds, whatever happens to the process or the power:
-//! - A judgement that [`Session::judge`] returned is on disk. Undo appends a retraction; the log only grows.
+//! - A judgement that [`Session::record_judgement`] returned is on disk. Undo appends a retraction; the log only grows.
 //! - A checkpoint appears whole or not at all: it is written beside, synced and renamed.
 //! - What cannot be read (newer, damaged, not a session) is refused in one sentence, and nothing in it is changed.
 //!

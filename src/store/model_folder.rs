@@ -238,7 +238,7 @@ fn split(weights: &Arrays, most: usize) -> Vec<Vec<&String>> {
     let mut room = most;
     for (name, array) in weights {
         let bytes = array.bytes();
-        // There is always a last part: the list begins with one and only grows.
+        #[expect(clippy::expect_used, reason = "the list begins with one part and only grows")]
         let last = parts.last_mut().expect("a part");
         if bytes > room && !last.is_empty() {
             parts.push(vec![name]);

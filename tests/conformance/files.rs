@@ -58,7 +58,7 @@ fn folders_add_and_override() {
     assert!(message.contains(&format!("lively.toml:{line}: expected the robot's MJCF file")), "{message}");
 }
 
-/// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' taste pays turning over at the speed of a
+/// The backflip's reward is the published formula, −ω (1 + .3 z + .1 Σ aᵢ q̇ᵢ − .05 ẋ); its teachers' teacher reward pays turning over at the speed of a
 /// flip, the more the higher head and torso are, and turning slowly through upright; whirling costs. A term with conditions is paid where all of them hold.
 #[test]
 fn products_and_conditions_make_the_backflips_reward() {
@@ -92,11 +92,14 @@ fn products_and_conditions_make_the_backflips_reward() {
         stood += usize::from(stands);
         let stance = if stands { -4.0 * rate } else { 0.0 };
         let whirl = -0.25 * (rate + 9.0).clamp(-11.0, 0.0).powi(2);
-        let taste = task.taste(&before, &state, true).unwrap();
-        assert!((taste - over - through - whirl - stance).abs() < 1e-9, "{taste}: {over} {through} {whirl} {stance}");
+        let teacher_reward = task.teacher_reward(&before, &state, true).unwrap();
+        assert!(
+            (teacher_reward - over - through - whirl - stance).abs() < 1e-9,
+            "{teacher_reward}: {over} {through} {whirl} {stance}"
+        );
     }
     assert!(stood > 5, "{stood} of the states are upright and high");
-    assert_eq!(Task::load("hopper").unwrap().taste(&[0.0; 3], &State::default(), true), None);
+    assert_eq!(Task::load("hopper").unwrap().teacher_reward(&[0.0; 3], &State::default(), true), None);
 }
 
 /// A wrong file gets file, line and what was expected. Each case changes one line of hopper.toml.

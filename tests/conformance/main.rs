@@ -1,6 +1,8 @@
 //! Asks of every task in `envs/` what Gymnasium's `check_env` and its vector tests ask, holds observation, reward and termination against
 //! numbers that Gymnasium itself computed, and shows what a wrong task file is told.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod files;
 mod scripted;
 

@@ -8,6 +8,8 @@
 //!
 //! `cargo test --release --test golden -- --nocapture` prints every figure.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use flipside_envs::gym::{RolloutOut, Task, rollout_from};
 use flipside_envs::physics::{self, Integrator, Model, Precision};
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! The robots and their backends, held against MuJoCo's numbers, closed forms and conservation laws.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod lanes;
 mod mechanics;
 mod meshes;

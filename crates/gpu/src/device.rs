@@ -83,7 +83,7 @@ pub enum DeviceError {
 
 /// Longer than any dispatch takes, the first included, in which a software driver compiles the shader. A device that has not answered by
 /// then is taken for lost.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Whether shaders check their indices. Ours are held to stay inside by tests that run them checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,14 +137,14 @@ pub struct Bindings(wgpu::BindGroup);
 
 /// What dispatches of one kernel were told, with the bindings that tell it them: the same few words come again and again.
 #[derive(Default)]
-pub struct Told(HashMap<Vec<u8>, Bindings>);
+pub struct UniformCache(HashMap<Vec<u8>, Bindings>);
 
-impl Told {
+impl UniformCache {
     /// Bind group 1 of the kernel, a small buffer that holds these words.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
-    pub fn tell(&mut self, device: &Device, kernel: &Kernel, words: &[u8]) -> Result<Bindings, DeviceError> {
+    pub fn bind(&mut self, device: &Device, kernel: &Kernel, words: &[u8]) -> Result<Bindings, DeviceError> {
         if let Some(told) = self.0.get(words) {
             return Ok(told.clone());
         }
@@ -434,7 +434,7 @@ impl Device {
     /// Waits for all that was submitted.
     pub fn wait(&self) -> Result<(), DeviceError> {
         self.device
-            .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) })
+            .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(TIMEOUT) })
             .map_err(|error| DeviceError::Lost { adapter: self.adapter.clone(), why: error.to_string() })?;
         self.check()
     }

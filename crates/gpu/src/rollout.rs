@@ -49,7 +49,7 @@ pub struct RolloutPlaces {
     /// Rewards.
     pub rewards: usize,
     /// What simulated teachers judge by.
-    pub tastes: usize,
+    pub teacher_rewards: usize,
     /// Sums of 1 for terminated, 2 for truncated, 4 for diverged, and 8 where the last observation is kept.
     pub flags: usize,
     /// `[ends, N, O]`: last observations.
@@ -73,10 +73,10 @@ impl RolloutLayout {
         };
         let samples = self.steps * self.worlds;
         let [obs, actions] = [self.obs_dim, self.act_dim].map(|width| next(samples * width));
-        let [log_probs, rewards, tastes, flags] = [(); 4].map(|()| next(samples));
+        let [log_probs, rewards, teacher_rewards, flags] = [(); 4].map(|()| next(samples));
         let finals = next(self.ends * self.worlds * self.obs_dim);
         let now = next(self.worlds * self.obs_dim);
         let trail = next((self.steps + 1) * self.trailed * self.state_dim);
-        RolloutPlaces { obs, actions, log_probs, rewards, tastes, flags, finals, now, trail, len }
+        RolloutPlaces { obs, actions, log_probs, rewards, teacher_rewards, flags, finals, now, trail, len }
     }
 }

@@ -1,6 +1,6 @@
 //! The diagonal Gaussian that a policy is: means `[B, A]`, log standard deviations `[A]`. Everything in nats.
 //!
-//! As tensors for whoever differentiates automatically, and as [`Spread`] in plain numbers for acting and for the derivatives of `goal.rs`.
+//! As tensors for whoever differentiates automatically, and as [`Spread`] in plain numbers for acting and for the derivatives of `loss.rs`.
 
 use std::f64::consts::{E, PI};
 use tch::Tensor;

@@ -3,9 +3,9 @@
 
 use super::Dense;
 use super::gaussian::Spread;
-use super::goal::{Goal, Sums, TILE};
 use super::kernels::{Left, Right, Target, load, product, store};
 use super::lanes::{Job, Lanes, padded, run};
+use super::loss::{Loss, Sums, TILE};
 use super::network::{Layout, Network};
 
 /// A part of a minibatch.
@@ -48,8 +48,8 @@ impl Tape {
     }
 
     /// Computes the gradient and the sums of one part. `packed` is the copy of `network` that evaluates.
-    pub fn take(&mut self, network: &Network, packed: &Dense, goal: &Goal, part: Part) {
-        run(Take { tape: self, network, packed, goal, part });
+    pub fn take(&mut self, network: &Network, packed: &Dense, objective: &Loss, part: Part) {
+        run(Take { tape: self, network, packed, objective, part });
     }
 }
 
@@ -58,7 +58,7 @@ struct Take<'a> {
     tape: &'a mut Tape,
     network: &'a Network,
     packed: &'a Dense,
-    goal: &'a Goal<'a>,
+    objective: &'a Loss<'a>,
     part: Part<'a>,
 }
 
@@ -66,7 +66,8 @@ impl Job for Take<'_> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Take { tape: Tape { gradient, sums, activations, deltas, spread }, network, packed, goal, part } = self;
+        let Take { tape: Tape { gradient, sums, activations, deltas, spread }, network, packed, objective, part } =
+            self;
         let layers = network.layout().layers();
         gradient.fill(0.0);
         *sums = Sums::default();
@@ -84,12 +85,12 @@ impl Job for Take<'_> {
             let [delta, next] = deltas;
             let ends = [&mut activations[layers.len()][..], &mut delta[..]];
             let stride = padded(packed.outputs());
-            *sums += match goal {
-                Goal::Policy(policy) => {
+            *sums += match objective {
+                Loss::Policy(policy) => {
                     let by_log_std = &mut gradient[network.layout().free()..];
                     policy.derive::<L>(samples, ends, stride, part.weight, spread, by_log_std)
                 }
-                Goal::Value(value) => value.derive(samples, ends, stride, part.weight),
+                Loss::Value(value) => value.derive(samples, ends, stride, part.weight),
             };
 
             let (mut delta, mut next) = (&mut delta[..], &mut next[..]);
@@ -173,9 +174,9 @@ impl Target for ThroughTanh<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::goal::{ClippedPolicy, ClippedValue};
     use super::super::kl::approx_kl;
     use super::super::lanes::run_in_all;
+    use super::super::loss::{ClippedPolicy, ClippedValue};
     use super::super::reference::{self, TensorNetwork};
     use super::*;
     use flipside_core::Seed;
@@ -196,35 +197,35 @@ mod tests {
     ];
 
     #[derive(Clone)]
-    struct All<'a>(&'a Network, &'a Goal<'a>, Part<'a>);
+    struct All<'a>(&'a Network, &'a Loss<'a>, Part<'a>);
 
     impl Job for All<'_> {
         type Output = (Vec<f32>, Sums);
         #[inline(always)]
         fn run<L: Lanes>(self) -> (Vec<f32>, Sums) {
-            let All(network, goal, part) = self;
+            let All(network, objective, part) = self;
             let mut tape = Tape::new(network.layout());
             // What an earlier part left behind must not show.
             tape.gradient.fill(9.0);
             tape.deltas.iter_mut().for_each(|delta| delta.fill(9.0));
-            Take { tape: &mut tape, network, packed: &network.dense(), goal, part }.run::<L>();
+            Take { tape: &mut tape, network, packed: &network.dense(), objective, part }.run::<L>();
             (tape.gradient, tape.sums)
         }
     }
 
-    fn check(network: &Network, goal: &Goal, obs: &[f32], order: &[u32]) {
+    fn check(network: &Network, objective: &Loss, obs: &[f32], order: &[u32]) {
         let width = network.layout().layers()[0].inputs;
         let mut rows = vec![0.0; SAMPLES * padded(width)];
         for (row, obs) in rows.chunks_mut(padded(width)).zip(obs.chunks(width)) {
             row[..width].copy_from_slice(obs);
         }
         let tensors = TensorNetwork::new(network);
-        let (loss, log_ratio) = reference::loss(&tensors, goal, obs, order, SAMPLES);
+        let (loss, log_ratio) = reference::loss(&tensors, objective, obs, order, SAMPLES);
         let truth = Tensor::run_backward(&[&loss], &[&tensors.parameters], false, false).remove(0);
         let size = truth.square().sum(Kind::Double).sqrt().double_value(&[]);
         assert!(size > 1e-3, "the gradient says nothing: {size}");
         let n = order.len() as f64;
-        let all = run_in_all(All(network, goal, Part { obs: &rows, samples: order, weight: 1.0 / n as f32 }));
+        let all = run_in_all(All(network, objective, Part { obs: &rows, samples: order, weight: 1.0 / n as f32 }));
         for (lanes, (gradient, sums)) in &all {
             let flat = Tensor::from_slice(&network.layout().flat(gradient));
             let error = (flat - &truth).square().sum(Kind::Double).sqrt().double_value(&[]) / size;
@@ -232,7 +233,7 @@ mod tests {
             assert_eq!(network.layout().filled(&network.layout().flat(gradient)), *gradient, "{lanes}");
             let loss = loss.double_value(&[]);
             assert!((sums.loss / n - loss).abs() < 1e-5 * (1.0 + loss.abs()), "{lanes}: {} {loss}", sums.loss / n);
-            if let Goal::Policy(ClippedPolicy { clip, .. }) = goal {
+            if let Loss::Policy(ClippedPolicy { clip, .. }) = objective {
                 let log_ratios: Vec<f32> = log_ratio.iter::<f64>().unwrap().map(|l| l as f32).collect();
                 let kl = approx_kl(&log_ratios);
                 assert!((sums.kl / n - kl).abs() < 1e-5 * kl + 1e-7, "{lanes}: {} {kl}", sums.kl / n);
@@ -266,8 +267,8 @@ mod tests {
             let old_log_probs: Vec<f32> =
                 rows.map(|((action, mean), noise)| spread.log_prob(action, mean, &mut z) + noise).collect();
             let (old_log_probs, advantages) = (&old_log_probs[..], &advantages[..]);
-            let goal = ClippedPolicy { actions: &actions, old_log_probs, advantages, clip: 0.2 };
-            check(&actor, &Goal::Policy(goal), &obs, &order);
+            let objective = ClippedPolicy { actions: &actions, old_log_probs, advantages, clip: 0.2 };
+            check(&actor, &Loss::Policy(objective), &obs, &order);
 
             let sizes = [&sizes[..sizes.len() - 1], &[1]].concat();
             let critic = Network::new(&sizes, 1.0, &[], &mut Seed(case as u64).stream("critic"));
@@ -275,8 +276,8 @@ mod tests {
             // Old values around the present ones, for the same reason.
             let old_values: Vec<f32> = values.iter().zip(&moves).map(|(value, moved)| value + moved).collect();
             for clip in [0.0, 0.2] {
-                let goal = ClippedValue { old_values: &old_values, returns: &returns, clip };
-                check(&critic, &Goal::Value(goal), &obs, &order);
+                let objective = ClippedValue { old_values: &old_values, returns: &returns, clip };
+                check(&critic, &Loss::Value(objective), &obs, &order);
             }
         }
     }
@@ -286,7 +287,7 @@ mod tests {
     #[ignore = "a measurement, not a verdict"]
     fn nanoseconds_a_sample() {
         #[derive(Clone)]
-        struct Timed<'a>(&'a Network, &'a Goal<'a>, Part<'a>);
+        struct Timed<'a>(&'a Network, &'a Loss<'a>, Part<'a>);
         impl Job for Timed<'_> {
             type Output = f64;
             #[inline(always)]
@@ -295,8 +296,8 @@ mod tests {
                 let mut best = f64::MAX;
                 for _ in 0..300 {
                     let started = std::time::Instant::now();
-                    let Timed(network, goal, part) = self;
-                    Take { tape: &mut tape, network, packed: &packed, goal, part }.run::<L>();
+                    let Timed(network, objective, part) = self;
+                    Take { tape: &mut tape, network, packed: &packed, objective, part }.run::<L>();
                     best = best.min(started.elapsed().as_secs_f64());
                 }
                 best * 1e9 / self.2.samples.len() as f64
@@ -309,9 +310,9 @@ mod tests {
             let mut draw = |n: usize| (0..n).map(|_| stream.random_range(-1.0..1.0)).collect::<Vec<f32>>();
             let (obs, actions, others) = (draw(n * padded(sizes[0])), draw(n * sizes[3]), draw(n));
             let order: Vec<u32> = draw(128).iter().map(|x| ((x + 1.0) * 1023.9) as u32).collect();
-            let goal = match sizes[3] {
-                1 => Goal::Value(ClippedValue { old_values: &others, returns: &others, clip: 0.0 }),
-                _ => Goal::Policy(ClippedPolicy {
+            let objective = match sizes[3] {
+                1 => Loss::Value(ClippedValue { old_values: &others, returns: &others, clip: 0.0 }),
+                _ => Loss::Policy(ClippedPolicy {
                     actions: &actions,
                     old_log_probs: &others,
                     advantages: &others,
@@ -319,7 +320,7 @@ mod tests {
                 }),
             };
             let part = Part { obs: &obs, samples: &order, weight: 0.1 };
-            println!("{sizes:?}: {:.1?}", run_in_all(Timed(&network, &goal, part)));
+            println!("{sizes:?}: {:.1?}", run_in_all(Timed(&network, &objective, part)));
         }
     }
 }

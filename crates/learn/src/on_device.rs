@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use flipside_core::Seed;
 use flipside_gpu::{
     ActsOnDevice, Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, RANDOM, RolloutLayout,
-    Source, Told, Use, compose,
+    Source, UniformCache, Use, compose,
 };
 use rand::RngExt;
 use std::ops::Range;
@@ -39,7 +39,7 @@ pub struct DeviceActor {
     policy: Buffer,
     numbers: Buffer,
     range: Vec<[f32; 2]>,
-    told: Told,
+    uniforms: UniformCache,
 }
 
 /// One dispatch.
@@ -96,7 +96,7 @@ impl DeviceActor {
             policy: table,
             numbers: weights,
             range,
-            told: Told::default(),
+            uniforms: UniformCache::default(),
         };
         actor.follow(policy, Acting::Sampling);
         Ok(actor)
@@ -126,7 +126,7 @@ impl DeviceActor {
             zero: 0,
             given: u32::from(self.acting == Acting::Given),
         };
-        let told = self.told.tell(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
+        let told = self.uniforms.bind(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
         commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(LANES));
         Ok(())
     }

@@ -8,16 +8,16 @@
 //! - Advantages are normalised over the rollout, not over each minibatch.
 //! - An update is a transaction: cancelled or failed, it leaves the learner, random streams included, as it was before.
 
-mod descent;
 mod learner;
+mod parallel_sgd;
 #[cfg(test)]
 mod tests;
 
-use self::descent::{Descent, Lesson, Means, Patience, Room};
 use self::learner::Learner;
+use self::parallel_sgd::{Backoff, GradientScratch, Means, ParallelSgd, TrainingProblem};
 use super::gaussian::Spread;
-use super::goal::{ClippedPolicy, ClippedValue, Goal};
 use super::lanes::padded;
+use super::loss::{ClippedPolicy, ClippedValue, Loss};
 use super::objective::explained_variance;
 use super::{
     Actions, Dense, LearnError, Network, Policy, Reader, RewardScale, Rollout, RunningNorm, Trajectories, gae, whiten,
@@ -39,7 +39,7 @@ pub struct Ppo {
     /// How many may compute gradients at once; the results do not depend on it.
     threads: usize,
     /// Room for computing.
-    rooms: [Room; 2],
+    gradient_scratch: [GradientScratch; 2],
     obs: Vec<f32>,
     scratch: Vec<f32>,
 }
@@ -95,7 +95,7 @@ impl Ppo {
         let critic = Network::new(&sizes(1), 1.0, &[], &mut seed.stream("ppo.critic"));
         let obs_norm = RunningNorm::new(obs_dim);
         Ok(Ppo {
-            rooms: [Room::new(&actor), Room::new(&critic)],
+            gradient_scratch: [GradientScratch::new(&actor), GradientScratch::new(&critic)],
             spread: Spread::new(&log_std),
             policy: Policy::new(actor.dense(), log_std, &obs_norm),
             values: critic.dense(),
@@ -169,7 +169,7 @@ impl Ppo {
         actions
     }
 
-    /// The same, in the room of actions sampled before.
+    /// The same, in the scratch of actions sampled before.
     pub fn act_into(&mut self, obs: &[f32], n: usize, actions: &mut Actions) {
         let (o, a) = (self.policy.obs_dim(), self.policy.act_dim());
         assert_eq!(obs.len(), n * o, "obs must be [n, O]");
@@ -292,7 +292,12 @@ impl Ppo {
         self.normalise(&rollout.obs);
 
         let Ppo {
-            settings, state: State { actor, critic, .. }, rooms: [actor_room, critic_room], obs, threads, ..
+            settings,
+            state: State { actor, critic, .. },
+            gradient_scratch: [actor_scratch, critic_scratch],
+            obs,
+            threads,
+            ..
         } = self;
         let clipped_policy = ClippedPolicy {
             actions: &rollout.actions,
@@ -302,17 +307,18 @@ impl Ppo {
         };
         let clipped_value =
             ClippedValue { old_values: &rollout.values, returns: &estimate.returns, clip: settings.value_clip as f32 };
-        let policy = Lesson {
+        let policy = TrainingProblem {
             name: "policy",
-            goal: Goal::Policy(clipped_policy),
+            objective: Loss::Policy(clipped_policy),
             obs,
             samples: rollout.samples(),
             settings,
             learning_rate: stats.learning_rate,
         };
-        let value = Lesson { name: "value", goal: Goal::Value(clipped_value), ..policy };
-        let descents = [Descent::new(policy, actor, actor_room), Descent::new(value, critic, critic_room)];
-        let [policy, value] = descend(&descents, *threads, cancel)?;
+        let value = TrainingProblem { name: "value", objective: Loss::Value(clipped_value), ..policy };
+        let optimisers =
+            [ParallelSgd::new(policy, actor, actor_scratch), ParallelSgd::new(value, critic, critic_scratch)];
+        let [policy, value] = descend(&optimisers, *threads, cancel)?;
         stats.policy_loss = policy.loss;
         stats.approx_kl = policy.kl;
         stats.clip_fraction = policy.clipped;
@@ -341,16 +347,16 @@ impl Ppo {
             errors.push(half_squared_error(&rollout.values, &returns));
             if epoch < self.settings.refit_epochs {
                 self.normalise(&rollout.obs);
-                let lesson = Lesson {
+                let problem = TrainingProblem {
                     name: "value",
-                    goal: Goal::Value(ClippedValue { old_values: &rollout.values, returns: &returns, clip: 0.0 }),
+                    objective: Loss::Value(ClippedValue { old_values: &rollout.values, returns: &returns, clip: 0.0 }),
                     obs: &self.obs,
                     samples: rollout.samples(),
                     settings: &settings,
                     learning_rate,
                 };
-                let descent = Descent::new(lesson, &mut self.state.critic, &mut self.rooms[1]);
-                descend(&[descent], self.threads, cancel)?;
+                let optimiser = ParallelSgd::new(problem, &mut self.state.critic, &mut self.gradient_scratch[1]);
+                descend(&[optimiser], self.threads, cancel)?;
                 self.values.follow(&self.state.critic.network);
             }
         }
@@ -425,10 +431,10 @@ impl Ppo {
     }
 }
 
-/// Leads every descent with this many threads in all, the calling one among them. Descents are led side by side as far as threads go, and
+/// Leads every optimiser with this many threads in all, the calling one among them. Descents are led side by side as far as threads go, and
 /// whoever has nothing to lead helps. `cancel` is asked on the calling thread alone.
 fn descend<const N: usize>(
-    descents: &[Descent; N],
+    optimisers: &[ParallelSgd; N],
     threads: usize,
     cancel: &mut dyn FnMut() -> bool,
 ) -> Result<[Means; N], LearnError> {
@@ -437,22 +443,22 @@ fn descend<const N: usize>(
     let work = |cancelled: &mut dyn FnMut() -> bool| {
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(descent) = descents.get(i) else { break };
-            let done = descent.lead(&mut || cancelled() || stop.load(Ordering::Relaxed));
+            let Some(optimiser) = optimisers.get(i) else { break };
+            let done = optimiser.run(&mut || cancelled() || stop.load(Ordering::Relaxed));
             stop.fetch_or(done.is_err(), Ordering::Relaxed);
             let _ = results[i].set(done);
         }
-        let mut patience = Patience::default();
-        while !descents.iter().all(Descent::is_over) {
+        let mut backoff = Backoff::default();
+        while !optimisers.iter().all(ParallelSgd::is_over) {
             stop.fetch_or(cancelled(), Ordering::Relaxed);
-            match descents.iter().any(Descent::help) {
-                true => patience = Patience::default(),
-                false => patience.wait(),
+            match optimisers.iter().any(ParallelSgd::assist) {
+                true => backoff = Backoff::default(),
+                false => backoff.wait(),
             }
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads.min(N * Descent::HANDS) {
+        for _ in 1..threads.min(N * ParallelSgd::HANDS) {
             scope.spawn(|| work(&mut || false));
         }
         work(cancel);

@@ -1,7 +1,7 @@
 //! PPO's networks and losses in tensors of double precision, differentiated automatically: what the kernels are held against.
 
 use super::gaussian::log_prob;
-use super::goal::{ClippedPolicy, ClippedValue, Goal};
+use super::loss::{ClippedPolicy, ClippedValue, Loss};
 use super::{Network, clipped_objective, clipped_value_loss};
 use tch::{Kind, Tensor};
 
@@ -49,7 +49,7 @@ pub(super) fn matrix(numbers: &[f32], rows: usize) -> Tensor {
 /// The loss of the samples in `order`, which are rows of `obs`, `[samples, O]`; and the log-ratios, empty for a critic.
 pub(super) fn loss(
     network: &TensorNetwork,
-    goal: &Goal,
+    objective: &Loss,
     obs: &[f32],
     order: &[u32],
     samples: usize,
@@ -57,14 +57,14 @@ pub(super) fn loss(
     let order: Vec<i64> = order.iter().map(|&i| i64::from(i)).collect();
     let pick = |numbers: &[f32]| matrix(numbers, samples).index_select(0, &Tensor::from_slice(&order));
     let outputs = network.forward(&pick(obs));
-    match goal {
-        Goal::Policy(ClippedPolicy { actions, old_log_probs, advantages, clip }) => {
+    match objective {
+        Loss::Policy(ClippedPolicy { actions, old_log_probs, advantages, clip }) => {
             let log_probs = log_prob(&outputs, &network.free, &pick(actions));
             let log_ratio = log_probs - pick(old_log_probs).squeeze_dim(-1);
             let loss = clipped_objective(&log_ratio, &pick(advantages).squeeze_dim(-1), f64::from(*clip));
             (loss.mean(Kind::Double), log_ratio)
         }
-        Goal::Value(ClippedValue { old_values, returns, clip }) => {
+        Loss::Value(ClippedValue { old_values, returns, clip }) => {
             let loss = clipped_value_loss(&outputs, &pick(old_values), &pick(returns), f64::from(*clip));
             (loss.mean(Kind::Double), Tensor::from_slice::<f64>(&[]))
         }

@@ -1,6 +1,6 @@
 //! Which pairs to ask: those that rank highest (see [`super::rank_pairs`]), mixed with random ones.
 
-use super::{ClipPool, alike::apart};
+use super::{ClipPool, similarity::apart};
 use flipside_core::settings::LabelSettings;
 use flipside_core::{Clip, Frames, ItemId, PairReason, Stream};
 use rand::{

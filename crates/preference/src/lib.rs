@@ -5,7 +5,8 @@
 //! person or by a [`SimulatedTeacher`] → [`Comparison`] → [`RewardModel::fit`] → [`RewardModel::rewards`], which pay
 //! the policy. The likelihood ([`preference_loss`]) is the same for robots and for text.
 
-mod alike;
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod choose;
 mod consistency;
 mod disputed;
@@ -21,6 +22,7 @@ mod rank;
 mod recorder;
 mod reward_model;
 mod schedule;
+mod similarity;
 mod teacher;
 
 pub use choose::{AskedPairs, ChosenPair, Rank, choose_pairs, choose_past_pairs};
@@ -36,7 +38,7 @@ pub use rank::rank_pairs;
 pub use recorder::{Cut, Recorder, StepRecord};
 pub use reward_model::RewardModel;
 pub use schedule::LabelSchedule;
-pub use teacher::{SimulatedTeacher, Usual};
+pub use teacher::{RunningReturnStats, SimulatedTeacher};
 
 #[cfg(test)]
 mod tests;

@@ -96,7 +96,7 @@ impl Monitor {
     /// what was judged.
     pub fn fitted(&mut self, model: &RewardModel, comparisons: &[Comparison], held_out: Option<(f64, usize)>) {
         self.held_out = held_out;
-        let rows = |c: &Comparison| [c.left, c.right].map(|clip| model.spread(&clip.obs, &clip.actions));
+        let rows = |c: &Comparison| [c.left, c.right].map(|clip| model.ensemble_std(&clip.obs, &clip.actions));
         let spreads: Vec<f64> = comparisons.iter().flat_map(rows).collect();
         self.judged_spread = spreads.iter().sum::<f64>() / spreads.len().max(1) as f64;
         self.ratios.clear();
@@ -210,7 +210,7 @@ mod tests {
         let look = |monitor: &mut Monitor, place: f32, stream: &mut Stream| {
             for _ in 0..LOOKS {
                 let now = clip(place, stream);
-                monitor.look(model.spread(&now.obs, &now.actions));
+                monitor.look(model.ensemble_std(&now.obs, &now.actions));
             }
         };
         look(&mut monitor, 0.5, &mut stream);

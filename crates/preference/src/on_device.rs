@@ -5,8 +5,8 @@ use super::ensemble::numbers;
 use super::reward_model::INPUT_BOUND;
 use bytemuck::{Pod, Zeroable};
 use flipside_gpu::{
-    Bindings, Buffer, Checks, Definitions, Device, DeviceError, Kernel, MOST_TURNS, Pace, RolloutLayout, Source, Told,
-    Use, compose,
+    Bindings, Buffer, Checks, Definitions, Device, DeviceError, Kernel, MOST_TURNS, RolloutLayout, Source,
+    SubmissionSizer, UniformCache, Use, compose,
 };
 use flipside_learn::{DeviceLayers, Layer, NETWORK, columns};
 use std::time::Instant;
@@ -36,8 +36,8 @@ pub struct DeviceScorer {
     weights: Buffer,
     scores: Buffer,
     readback: Buffer,
-    told: Told,
-    pace: Pace,
+    uniforms: UniformCache,
+    sizer: SubmissionSizer,
     /// What the device's copy of the model holds.
     packed: [Vec<u8>; 2],
 }
@@ -53,7 +53,7 @@ pub struct Scores {
 
 impl Scores {
     /// As [`RewardModel::spread`] gives it.
-    pub fn spread(&self) -> f64 {
+    pub fn ensemble_std(&self) -> f64 {
         self.deviations.iter().map(|x| f64::from(*x)).sum::<f64>() / self.deviations.len().max(1) as f64
     }
 }
@@ -122,8 +122,8 @@ impl DeviceScorer {
             table,
             weights,
             scores,
-            told: Told::default(),
-            pace: Pace::new(FIRST_DISPATCH, [LANES, most]),
+            uniforms: UniformCache::default(),
+            sizer: SubmissionSizer::new(FIRST_DISPATCH, [LANES, most]),
             packed: [vec![], vec![]],
         }))
     }
@@ -143,11 +143,11 @@ impl DeviceScorer {
         let samples = self.layout.steps * self.layout.worlds;
         let mut first = 0;
         while first < samples {
-            let end = (first + self.pace.at_once()).min(samples);
+            let end = (first + self.sizer.at_once()).min(samples);
             let started = Instant::now();
             self.dispatch(first, end)?;
             self.device.wait()?;
-            self.pace.took(end - first, started);
+            self.sizer.took(end - first, started);
             first = end;
         }
         let mut scores = Scores::default();
@@ -166,7 +166,7 @@ impl DeviceScorer {
             [first, end, samples, places.obs, places.actions].map(|n| n as u32);
         let batch =
             Batch { first: first_word, end: end_word, samples: all, obs, actions, zero: 0, broken: f32::NAN.to_bits() };
-        let told = self.told.tell(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
+        let told = self.uniforms.bind(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
         let mut commands = self.device.commands();
         commands.run(&self.kernel, &[&self.bindings, &told], (end - first).div_ceil(LANES));
         if end == samples {
@@ -402,7 +402,7 @@ mod tests {
             assert_eq!([&found.rewards, &found.deviations, &wanted].map(|x| broken(x)), [none; 3], "{name}");
             let pairs = found.rewards.iter().zip(&wanted).filter(|(_, wanted)| !wanted.is_nan());
             let worst = pairs.map(|(found, wanted)| (found - wanted).abs() / (1.0 + wanted.abs())).fold(0.0, f32::max);
-            let (ours, spread) = (found.spread(), model.spread(&obs, &played));
+            let (ours, spread) = (found.ensemble_std(), model.ensemble_std(&obs, &played));
             println!("{name}: worst {worst:.0e}, spread {ours} and {spread}");
             assert!(worst < 1e-4, "{name}: {worst}");
             let most = wanted.iter().copied().fold(0.0, f32::max);

@@ -17,7 +17,7 @@ pub fn rank_pairs(
     };
     match choice {
         PairChoice::Disagreement => model.disagreement(pairs),
-        PairChoice::Entropy => model.openness(pairs),
+        PairChoice::Entropy => model.predictive_entropy(pairs),
         PairChoice::Coverage => spread(pairs),
         PairChoice::DisagreementCoverage => {
             let mut ranks = model.disagreement(pairs);

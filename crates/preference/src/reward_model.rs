@@ -6,9 +6,9 @@
 //! members, each normalised first to mean 0 and standard deviation 1 over what the policy does now, for only
 //! differences of reward mean anything.
 
-use super::alike::look;
 use super::ensemble::{Ensemble, numbers};
 use super::gaussian_process::GaussianProcess;
+use super::similarity::look;
 use super::{Comparison, PreferenceError};
 use flipside_core::settings::{RewardModelKind, RewardModelSettings};
 use flipside_core::{Array, Arrays, Frames, Seed, Stream};
@@ -173,7 +173,7 @@ impl RewardModel {
 
     /// How open each pair's answer is: the entropy in nats of the members' mean probability that `left` is preferred, at
     /// most ln 2.
-    pub fn openness(&self, pairs: &[(&Frames, &Frames)]) -> Vec<f32> {
+    pub fn predictive_entropy(&self, pairs: &[(&Frames, &Frames)]) -> Vec<f32> {
         let members = self.probabilities(pairs, self.settings.rows);
         let entropy = |i: usize| {
             let left = members.iter().map(|p| p[i]).sum::<f32>() / members.len() as f32;
@@ -184,7 +184,7 @@ impl RewardModel {
 
     /// How far the members differ about these env steps, `[n, O]` and `[n, A]`: the mean over the steps of the standard
     /// deviation between the members' rewards, each normalised as in [`RewardModel::rewards`]. 0 where there are none.
-    pub fn spread(&self, obs: &[f32], actions: &[f32]) -> f64 {
+    pub fn ensemble_std(&self, obs: &[f32], actions: &[f32]) -> f64 {
         let votes = self.votes(obs, actions);
         votes.iter().map(|[_, deviation]| deviation).sum::<f64>() / votes.len().max(1) as f64
     }

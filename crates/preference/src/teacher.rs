@@ -4,13 +4,13 @@
 //! They look at [`Frames::task_return`] alone, never at the learnt reward: a teacher that judged by what it had taught
 //! would agree with every mistake.
 
-use flipside_core::settings::{Habits, TeacherKind};
+use flipside_core::settings::{TeacherKind, TeacherNoise};
 use flipside_core::{Choice, Frames, Stream};
 use rand::RngExt;
 
 /// What a teacher is used to: means over the pairs that were judged lately.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Usual {
+pub struct RunningReturnStats {
     /// Of their clips' true returns.
     pub mean_return: f64,
     /// Of how far the two returns of a pair lie apart.
@@ -21,9 +21,9 @@ pub struct Usual {
 #[derive(Clone, Debug)]
 pub struct SimulatedTeacher {
     name: &'static str,
-    habits: Habits,
+    noise: TeacherNoise,
     /// Of the clips that it saw lately.
-    usual: Option<Usual>,
+    usual: Option<RunningReturnStats>,
     stream: Stream,
 }
 
@@ -34,17 +34,17 @@ impl SimulatedTeacher {
 
     /// The teacher of this kind, with `stream` for its mistakes; `None` for a person.
     pub fn new(kind: TeacherKind, stream: Stream) -> Option<SimulatedTeacher> {
-        let (name, habits) = match kind {
+        let (name, noise) = match kind {
             TeacherKind::Person => return None,
-            TeacherKind::Oracle => ("oracle", Habits::NONE),
-            TeacherKind::Mistaken { rate } => ("mistaken", Habits { mistakes: rate, ..Habits::NONE }),
-            TeacherKind::Fallible(habits) => ("fallible", habits),
+            TeacherKind::Oracle => ("oracle", TeacherNoise::NONE),
+            TeacherKind::Mistaken { rate } => ("mistaken", TeacherNoise { mistakes: rate, ..TeacherNoise::NONE }),
+            TeacherKind::Fallible(noise) => ("fallible", noise),
         };
-        Some(SimulatedTeacher { name, habits, usual: None, stream })
+        Some(SimulatedTeacher { name, noise, usual: None, stream })
     }
 
     /// The same teacher, told what was judged lately: what its thresholds are measured by. Without it none is applied.
-    pub fn used_to(self, usual: Option<Usual>) -> SimulatedTeacher {
+    pub fn with_return_stats(self, usual: Option<RunningReturnStats>) -> SimulatedTeacher {
         SimulatedTeacher { usual, ..self }
     }
 
@@ -58,12 +58,12 @@ impl SimulatedTeacher {
     pub fn judge(&mut self, left: &Frames, right: &Frames) -> Choice {
         // Drawn for every answer, so that the stream's place depends on their number alone.
         let [skip, pick]: [f64; 2] = std::array::from_fn(|_| self.stream.random());
-        let Habits { beta, mistakes, skips, skip_below, gamma, equal_within, much_above } = self.habits;
+        let TeacherNoise { beta, mistakes, skips, skip_below, gamma, equal_within, much_above } = self.noise;
         if skip < skips {
             return Choice::Skip;
         }
         let whole = [left.task_return(), right.task_return()];
-        if let Some(Usual { mean_return: usual, .. }) = self.usual {
+        if let Some(RunningReturnStats { mean_return: usual, .. }) = self.usual {
             if skip_below > 0.0 && whole[0].max(whole[1]) < usual - (1.0 - skip_below) * usual.abs() {
                 return Choice::Skip;
             }
@@ -82,7 +82,7 @@ impl SimulatedTeacher {
         };
         let mistakes = if mistakes.is_nan() { 0.0 } else { mistakes.clamp(0.0, 1.0) };
         let choice = if pick < sure + mistakes * (1.0 - 2.0 * sure) { Choice::Left } else { Choice::Right };
-        let much = |usual: Usual| much_above > 0.0 && ahead.abs() > much_above * usual.difference;
+        let much = |usual: RunningReturnStats| much_above > 0.0 && ahead.abs() > much_above * usual.difference;
         if self.usual.is_some_and(much) { choice.much() } else { choice }
     }
 
@@ -145,8 +145,9 @@ mod tests {
     #[test]
     fn much_better_is_further_apart_than_usual() {
         let judge = |usual: Option<f64>, left: f32, right: f32| {
-            let usual = usual.map(|difference| Usual { mean_return: 0.0, difference });
-            let mut teacher = teacher(TeacherKind::Fallible(Habits { much_above: 1.5, ..Habits::NONE })).used_to(usual);
+            let usual = usual.map(|difference| RunningReturnStats { mean_return: 0.0, difference });
+            let mut teacher = teacher(TeacherKind::Fallible(TeacherNoise { much_above: 1.5, ..TeacherNoise::NONE }))
+                .with_return_stats(usual);
             teacher.judge(&clip(&[left]), &clip(&[right]))
         };
         assert_eq!(judge(Some(1.0), 1.6, 0.0), Choice::MuchLeft);
@@ -157,9 +158,9 @@ mod tests {
     }
 
     /// How often a teacher with these habits gives each answer to one pair: left, right, tie, skip.
-    fn shares(habits: Habits, usual: Option<f64>, left: &[f32], right: &[f32]) -> [f64; 4] {
-        let usual = usual.map(|mean_return| Usual { mean_return, difference: 1.0 });
-        let mut teacher = teacher(TeacherKind::Fallible(habits)).used_to(usual);
+    fn shares(noise: TeacherNoise, usual: Option<f64>, left: &[f32], right: &[f32]) -> [f64; 4] {
+        let usual = usual.map(|mean_return| RunningReturnStats { mean_return, difference: 1.0 });
+        let mut teacher = teacher(TeacherKind::Fallible(noise)).with_return_stats(usual);
         let (left, right, mut counts) = (clip(left), clip(right), [0.0; 4]);
         for _ in 0..20_000 {
             let place = match teacher.judge(&left, &right) {
@@ -182,29 +183,35 @@ mod tests {
         const SKIP: [f64; 4] = [0.0, 0.0, 0.0, 1.0];
         let one_above: (&[f32], &[f32]) = (&[1.0, 1.0], &[0.5, 0.5]);
         let sigma = |x: f64| 1.0 / (1.0 + (-x).exp());
-        let both = Habits { beta: Some(2.0), mistakes: 0.3, skips: 0.25, ..Habits::NONE };
+        let both = TeacherNoise { beta: Some(2.0), mistakes: 0.3, skips: 0.25, ..TeacherNoise::NONE };
         // σ(2) turned round three times in ten, of the three quarters that are answered.
         let left = 0.75 * (0.7 * sigma(2.0) + 0.3 * (1.0 - sigma(2.0)));
         // The last step counts most: 1 + .9 · 0 beats 0 + .9 · 1, and by .9² · 1.2 = .972 it loses less than with 1.2.
         let late: (&[f32], &[f32]) = (&[0.0, 0.0, 1.0], &[1.2, 0.0, 0.0]);
         let cases = [
-            ("oracle", Habits::NONE, None, one_above, ALWAYS_LEFT),
-            ("noisy", Habits::NOISY, None, one_above, [sigma(1.0), 1.0 - sigma(1.0), 0.0, 0.0]),
-            ("mistaken", Habits::MISTAKEN, None, one_above, [0.9, 0.1, 0.0, 0.0]),
-            ("hasty", Habits::HASTY, None, one_above, [0.81, 0.09, 0.0, 0.1]),
+            ("oracle", TeacherNoise::NONE, None, one_above, ALWAYS_LEFT),
+            ("noisy", TeacherNoise::NOISY, None, one_above, [sigma(1.0), 1.0 - sigma(1.0), 0.0, 0.0]),
+            ("mistaken", TeacherNoise::MISTAKEN, None, one_above, [0.9, 0.1, 0.0, 0.0]),
+            ("hasty", TeacherNoise::HASTY, None, one_above, [0.81, 0.09, 0.0, 0.1]),
             ("noisy, mistaken and skipping", both, None, one_above, [left, 0.75 - left, 0.0, 0.25]),
-            ("oracle, early and late", Habits::NONE, None, late, [0.0, 1.0, 0.0, 0.0]),
-            ("myopic", Habits::MYOPIC, None, late, ALWAYS_LEFT),
-            ("skipping, one is fair", Habits::SKIPPING, Some(19.9), one_above, ALWAYS_LEFT),
-            ("skipping, both are hopeless", Habits::SKIPPING, Some(20.1), one_above, SKIP),
-            ("skipping, used to nothing", Habits::SKIPPING, None, one_above, ALWAYS_LEFT),
-            ("skipping, costs: −2 is fair for −1.1", Habits::SKIPPING, Some(-1.1), (&[-2.0], &[-3.0]), ALWAYS_LEFT),
-            ("skipping, costs: −2 is hopeless for −1", Habits::SKIPPING, Some(-1.0), (&[-2.0], &[-3.0]), SKIP),
-            ("equal, apart", Habits::EQUAL, Some(9.9), one_above, ALWAYS_LEFT),
-            ("equal, alike", Habits::EQUAL, Some(-10.1), one_above, TIE),
+            ("oracle, early and late", TeacherNoise::NONE, None, late, [0.0, 1.0, 0.0, 0.0]),
+            ("myopic", TeacherNoise::MYOPIC, None, late, ALWAYS_LEFT),
+            ("skipping, one is fair", TeacherNoise::SKIPPING, Some(19.9), one_above, ALWAYS_LEFT),
+            ("skipping, both are hopeless", TeacherNoise::SKIPPING, Some(20.1), one_above, SKIP),
+            ("skipping, used to nothing", TeacherNoise::SKIPPING, None, one_above, ALWAYS_LEFT),
+            (
+                "skipping, costs: −2 is fair for −1.1",
+                TeacherNoise::SKIPPING,
+                Some(-1.1),
+                (&[-2.0], &[-3.0]),
+                ALWAYS_LEFT,
+            ),
+            ("skipping, costs: −2 is hopeless for −1", TeacherNoise::SKIPPING, Some(-1.0), (&[-2.0], &[-3.0]), SKIP),
+            ("equal, apart", TeacherNoise::EQUAL, Some(9.9), one_above, ALWAYS_LEFT),
+            ("equal, alike", TeacherNoise::EQUAL, Some(-10.1), one_above, TIE),
         ];
-        for (what, habits, usual, (left, right), expected) in cases {
-            let got = shares(habits, usual, left, right);
+        for (what, noise, usual, (left, right), expected) in cases {
+            let got = shares(noise, usual, left, right);
             let off = got.iter().zip(expected).map(|(got, expected)| (got - expected).abs()).fold(0.0, f64::max);
             assert!(off < if expected.contains(&1.0) { 1e-9 } else { 0.0142 }, "{what}: {got:?}, not {expected:?}");
         }

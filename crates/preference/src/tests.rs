@@ -134,7 +134,7 @@ fn what_is_unseen_does_not_count() {
     assert_ne!(rewards(&seeing, &clips[0]), rewards(&seeing, &changed[0]));
 }
 
-/// A taste that is a product (turning, times being high) is learnt better from few judgements by networks that are shown a little of the products.
+/// A teacher reward that is a product (turning, times being high) is learnt better from few judgements by networks that are shown a little of the products.
 #[test]
 fn products_are_learnt_from_few_judgements() {
     let made = |count: usize, seed: u64| {
@@ -362,7 +362,7 @@ fn disagreement_is_high_where_members_differ_and_disputes_rank_the_wrong_answer_
     assert!(disputed[..3].iter().any(|d| d.index == sure), "{sure} not in {:?}", &disputed[..3]);
 }
 
-/// From as many judgements a Gaussian process learns more of a taste than networks do; what it says to foresee of a judgement that it was not
+/// From as many judgements a Gaussian process learns more of a teacher reward than networks do; what it says to foresee of a judgement that it was not
 /// taught, it does.
 #[test]
 fn a_gaussian_process_learns_from_few_judgements() {
@@ -401,7 +401,7 @@ fn a_gaussian_process_keeps_the_laws() {
     assert!(mean.abs() < 1e-3 && (square - 1.0).abs() < 1e-2, "{mean} {square}");
     let blind: Vec<f32> = obs.iter().enumerate().map(|(i, x)| if i % OBS == 1 { 9.0 } else { *x }).collect();
     assert_eq!(straight.rewards(&blind, &vec![0.5; actions.len()], 80 * 30), rewards);
-    assert!(straight.spread(&obs, &actions) > 0.01);
+    assert!(straight.ensemble_std(&obs, &actions) > 0.01);
 
     let mut resumed = make(77);
     resumed.load_arrays(&straight.to_arrays()).unwrap();

@@ -1,9 +1,11 @@
-//! The same circle with completions for clips: language models that are taught by comparing what they wrote.
+//! The same training loop with completions for clips: language models that are taught by comparing what they wrote.
 //!
 //! [`Supervised`] teaches a model to continue texts, [`TextReward`] turns judgements of pairs into a reward, and [`TextPpo`] follows the reward
 //! without leaving the reference far behind. Each is stepwise: whoever calls owns the loop, is told the [`Progress`] within a call and may
 //! stop it, and can save the whole state between calls as named arrays. The likelihood, GAE, the clipped losses, Adam and the KL control
 //! are those of `preference` and `learn`, which robots use too.
+
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod bundle;
 mod causal;
@@ -36,7 +38,7 @@ pub use causal::{Draw, Drawn, Example, LanguageModel, Progress, Watch};
 pub use error::ModelError;
 pub use heads::ScalarHead;
 pub use hidden::Hidden;
-pub use ppo::{Episode, Judge, Reference, TextPpo, TextPpoStats};
+pub use ppo::{Episode, Reference, ScoreFn, TextPpo, TextPpoStats};
 pub use reward::{TextComparison, TextReward, TextRewardStats};
 pub use supervised::{Supervised, SupervisedStats};
 

@@ -14,7 +14,7 @@ use super::hidden::{Compute, Hidden};
 use attention::{Angles, Attention, Columns, Layer};
 use flipside_core::Stream;
 use flipside_core::settings::LoraSettings;
-use flipside_learn::Thin;
+use flipside_learn::DecodeBatch;
 use linear::{Adapters, Linear, outputs_first, product};
 use norm::Norm;
 use rand_distr::{Distribution, StandardNormal};
@@ -94,7 +94,7 @@ impl Mlp {
     }
 
     /// The same for a few rows on the CPU.
-    fn write(&self, x: &Thin, adapters: bool) -> Option<Thin> {
+    fn write(&self, x: &DecodeBatch, adapters: bool) -> Option<DecodeBatch> {
         match self {
             Mlp::Gelu { input, output } => {
                 let mut inner = input.write(x, adapters)?;
@@ -150,7 +150,7 @@ impl Transformer {
                 (name, tensor)
             })
             .collect();
-        // The names and shapes are those asked for: they come from the same list.
+        #[expect(clippy::expect_used, reason = "names and shapes come from the list that is asked for")]
         Transformer::from_tensors(config, tensors, precision, device).expect("a model of its own list of tensors")
     }
 
@@ -380,12 +380,12 @@ impl Transformer {
 
     /// One column of a few rows on the CPU, from embeddings `[B, 1, d]` to hidden states `[B, 1, d]`; `None` where libtorch is to do it.
     fn write_column(&self, x: &Tensor, batch: &Batch, cache: &mut Cache, adapters: bool) -> Option<Tensor> {
-        if self.device != Device::Cpu || x.size()[0] as usize > Thin::MOST {
+        if self.device != Device::Cpu || x.size()[0] as usize > DecodeBatch::MOST {
             return None;
         }
         let columns = &batch.columns;
         let (bias, angles) = (columns.bias_of_last(), batch.angles.as_ref().map(Angles::of_column));
-        let mut x = Thin::of_tensor(&x.squeeze_dim(1));
+        let mut x = DecodeBatch::of_tensor(&x.squeeze_dim(1));
         for (i, block) in self.blocks.iter().enumerate() {
             let normed = block.before_attention.write(&x);
             let layer = cache.layer(i, true)?;
@@ -402,8 +402,8 @@ impl Transformer {
 
     /// The logits of hidden states `[B, d]` as numbers, row by row; to be called under [`tch::no_grad`].
     pub(super) fn logits_to_write(&self, hidden: &Tensor) -> Vec<f32> {
-        let few = hidden.size()[0] as usize <= Thin::MOST && self.device == Device::Cpu;
-        let thin = few.then(|| Thin::of_tensor(hidden).map(&self.head, None)).flatten();
+        let few = hidden.size()[0] as usize <= DecodeBatch::MOST && self.device == Device::Cpu;
+        let thin = few.then(|| DecodeBatch::of_tensor(hidden).map(&self.head, None)).flatten();
         thin.map_or_else(|| numbers(&self.logits(hidden)), |logits| logits.to_rows())
     }
 
@@ -498,21 +498,21 @@ impl Transformer {
 
     /// A model of the same numbers that can be trained apart: it has its own copies of what is trained, leaves that require gradients, and
     /// shares what is not. With adapters the base is shared and the adapters are copied.
-    pub fn twin(&self) -> Transformer {
+    pub fn deep_clone(&self) -> Transformer {
         let leaf = |tensor: &Tensor| tch::no_grad(|| tensor.detach().copy()).set_requires_grad(true);
         let adapted = self.linears().iter().any(|linear| linear.lora.is_some());
         let mut tensors = self.tensors();
         if !adapted {
             tensors.iter_mut().filter(|(name, _)| !self.is_frozen(name)).for_each(|(_, tensor)| *tensor = leaf(tensor));
         }
-        let mut twin = self.of_same_kind(&tensors);
-        for (new, old) in twin.linears_mut().into_iter().zip(self.linears()) {
+        let mut copy = self.of_same_kind(&tensors);
+        for (new, old) in copy.linears_mut().into_iter().zip(self.linears()) {
             new.lora = old.lora.as_ref().map(|lora| match self.is_frozen(&old.name) {
                 true => lora.share(),
                 false => Lora { a: leaf(&lora.a), b: leaf(&lora.b), ..lora.share() },
             });
         }
-        twin
+        copy
     }
 
     /// A model of these tensors without adapters, in all else like this one.
@@ -527,11 +527,11 @@ impl Transformer {
 
 impl Clone for Transformer {
     fn clone(&self) -> Transformer {
-        let mut twin = self.of_same_kind(&self.tensors());
-        for (new, old) in twin.linears_mut().into_iter().zip(self.linears()) {
+        let mut copy = self.of_same_kind(&self.tensors());
+        for (new, old) in copy.linears_mut().into_iter().zip(self.linears()) {
             new.lora = old.lora.as_ref().map(Lora::share);
         }
-        twin
+        copy
     }
 }
 

@@ -122,10 +122,10 @@ pub struct TextPpoStats {
 }
 
 /// Gives every episode of an update its score; it may ask whether to stop.
-pub type Judge<'a> = &'a mut dyn FnMut(&[Episode], Watch) -> Result<Vec<f32>, LearnError>;
+pub type ScoreFn<'a> = &'a mut dyn FnMut(&[Episode], Watch) -> Result<Vec<f32>, LearnError>;
 
 /// What training takes from an episode.
-struct Lesson<'a> {
+struct Sample<'a> {
     episode: &'a Episode,
     advantages: Vec<f32>,
     returns: Vec<f32>,
@@ -218,12 +218,12 @@ impl<M: LanguageModel> TextPpo<M> {
     pub fn update(
         &mut self,
         prompts: &[Vec<u32>],
-        judge: Judge,
+        score_fn: ScoreFn,
         watch: Watch,
     ) -> Result<(Vec<Episode>, TextPpoStats), LearnError> {
         let before = self.plain.clone();
         let episodes = self.collect(prompts, watch)?;
-        let scores = judge(&episodes, watch);
+        let scores = score_fn(&episodes, watch);
         let done = scores.and_then(|scores| self.learn(&episodes, &scores, watch));
         if done.is_err() {
             self.plain = before;
@@ -373,19 +373,19 @@ impl<M: LanguageModel> TextPpo<M> {
         stats.learning_rate = self.settings.optimiser.learning_rate_at(updates, planned);
 
         let rewards = self.token_rewards(episodes, scores);
-        let lessons = self.lessons(episodes, &rewards);
+        let samples = self.samples(episodes, &rewards);
         let values: Vec<f32> = episodes.iter().flat_map(|e| e.values.iter().copied()).collect();
-        let returns: Vec<f32> = lessons.iter().flat_map(|l| l.returns.iter().copied()).collect();
+        let returns: Vec<f32> = samples.iter().flat_map(|l| l.returns.iter().copied()).collect();
         stats.explained_variance = explained_variance(&values, &returns);
 
-        let (mut means, mut order) = (Means::default(), (0..lessons.len()).collect::<Vec<usize>>());
+        let (mut means, mut order) = (Means::default(), (0..samples.len()).collect::<Vec<usize>>());
         let TextPpoSettings { epochs, minibatch, .. } = self.settings;
         let parts_each: usize = order.chunks(minibatch).map(|m| m.len().div_ceil(self.part())).sum();
         let (mut done, of) = (0, epochs * parts_each);
         for _ in 0..epochs {
             order.shuffle(&mut self.plain.minibatches);
             for minibatch in order.chunks(minibatch) {
-                let chosen: Vec<&Lesson> = minibatch.iter().map(|&i| &lessons[i]).collect();
+                let chosen: Vec<&Sample> = minibatch.iter().map(|&i| &samples[i]).collect();
                 let tokens = chosen.iter().map(|l| l.advantages.len()).sum::<usize>().max(1);
                 let mut log_ratios = Vec::with_capacity(tokens);
                 for part in chosen.chunks(self.part()) {
@@ -446,9 +446,9 @@ impl<M: LanguageModel> TextPpo<M> {
     }
 
     /// Advantages, whitened over all tokens, and returns. A completion is an episode that terminates with its last token.
-    fn lessons<'a>(&self, episodes: &'a [Episode], rewards: &[Vec<f32>]) -> Vec<Lesson<'a>> {
+    fn samples<'a>(&self, episodes: &'a [Episode], rewards: &[Vec<f32>]) -> Vec<Sample<'a>> {
         let (gamma, lambda) = (self.settings.gamma as f32, self.settings.lambda as f32);
-        let mut lessons: Vec<Lesson> = (episodes.iter().zip(rewards))
+        let mut samples: Vec<Sample> = (episodes.iter().zip(rewards))
             .map(|(episode, rewards)| {
                 let n = rewards.len();
                 let ends: Vec<bool> = (1..=n).map(|t| t == n).collect();
@@ -464,24 +464,24 @@ impl<M: LanguageModel> TextPpo<M> {
                     gamma,
                     lambda,
                 );
-                Lesson { episode, advantages: found.advantages, returns: found.returns }
+                Sample { episode, advantages: found.advantages, returns: found.returns }
             })
             .collect();
-        let all: Vec<f32> = lessons.iter().flat_map(|l| l.advantages.iter().copied()).collect();
+        let all: Vec<f32> = samples.iter().flat_map(|l| l.advantages.iter().copied()).collect();
         let mut white = whiten(&all, true).into_iter();
-        lessons.iter_mut().flat_map(|l| &mut l.advantages).zip(&mut white).for_each(|(a, white)| *a = white);
-        lessons
+        samples.iter_mut().flat_map(|l| &mut l.advantages).zip(&mut white).for_each(|(a, white)| *a = white);
+        samples
     }
 
     /// Adds the gradient of a part of a minibatch of so many tokens; returns the log-ratios of its tokens.
-    fn add_gradient(&mut self, part: &[&Lesson], tokens: usize, means: &mut Means) -> Result<Vec<f32>, LearnError> {
+    fn add_gradient(&mut self, part: &[&Sample], tokens: usize, means: &mut Means) -> Result<Vec<f32>, LearnError> {
         let TextPpoSettings { temperature, clip, value_clip, value_weight, .. } = self.settings;
         let rows = rows(part.iter().map(|l| l.episode), &self.policy);
         let columns = rows.tokens.size()[1] as usize;
-        let table = |of: fn(&Lesson) -> Vec<f32>| {
+        let table = |of: fn(&Sample) -> Vec<f32>| {
             let mut flat = vec![0.0_f32; part.len() * columns];
-            for (row, lesson) in flat.chunks_exact_mut(columns.max(1)).zip(part) {
-                let numbers = of(lesson);
+            for (row, sample) in flat.chunks_exact_mut(columns.max(1)).zip(part) {
+                let numbers = of(sample);
                 row[..numbers.len()].copy_from_slice(&numbers);
             }
             Tensor::from_slice(&flat).reshape([-1, columns as i64]).to_device(self.policy.device())

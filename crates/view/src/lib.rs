@@ -4,10 +4,13 @@
 //! pixels back. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it and [`Track`] where the camera
 //! looks then, both as functions of the moment alone. [`film`] writes GIFs, MP4s and PNGs, [`chart`] draws learning curves. Nothing here knows of windows or of learning.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod adapters;
 mod bounds;
 mod camera;
 pub mod chart;
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "films are files")]
 pub mod film;
 #[cfg(test)]
 mod icon;

@@ -1,4 +1,4 @@
-//! Text mode in the lab: the circle that a session runs, the tools that need no session, and models to and from their folders.
+//! Text mode in the lab: the training loop that a session runs, the tools that need no session, and models to and from their folders.
 
 mod corpus;
 mod folders;

@@ -101,7 +101,7 @@ pub fn text_speed(plan: &TextSpeedPlan) -> Result<TextSpeed, LabError> {
         max_new_tokens: plan.new_tokens,
         ..TextPpoSettings::default()
     };
-    let (policy, parameters) = (model.twin(), model.parameters());
+    let (policy, parameters) = (model.deep_clone(), model.parameters());
     let mut learner = TextPpo::new(policy, Reference::Model(model), &[], &settings, Seed(0))?;
     let episodes = learner.collect(&prompts, &mut |_| false)?;
     let scores: Vec<f32> = (0..episodes.len()).map(|i| (i % 2) as f32).collect();

@@ -1,13 +1,13 @@
 //! What learns once there is a supervised model: the reward model, which is fitted to the judgements, and the policy, which follows it.
 
-use crate::lab::control::Label;
+use crate::lab::shared_requests::Label;
 use crate::settings::{TextRun, TextStage};
 use flipside_core::{JudgementId, Stream, both_completions};
 use flipside_text::generate::Sampling;
 use flipside_text::model::Transformer;
 use flipside_text::{Bundle, Example, TextComparison, TextPpo, TextReward, log_probs};
 
-/// Answers of a person before the reward model first learns: with fewer it learns the pair and not the taste.
+/// Answers of a person before the reward model first learns: with fewer it learns the pair and not the teacher reward.
 pub(super) const FIRST_FIT: usize = 12;
 
 /// Rows that are scored at once where nothing is learnt.

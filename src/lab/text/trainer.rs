@@ -1,4 +1,4 @@
-//! Text mode's circle, free of threads and of the database: a base model learns the language, a supervised one to answer, a reward model
+//! Text mode's training loop, free of threads and of the database: a base model learns the language, a supervised one to answer, a reward model
 //! what is liked, and PPO follows it while the next pairs show what that made of the policy.
 //!
 //! With a person at the desk reward model and PPO take turns for as long as answers come. A simulated teacher, whom nobody waits for, gives all its
@@ -13,9 +13,9 @@ use super::corpus::{Corpus, Reader};
 use super::folders;
 use super::kept;
 use super::teaching::{FIRST_FIT, Teaching};
-use crate::lab::circle::{Circle, Tell, Values};
-use crate::lab::control::Label;
 use crate::lab::ledger::Offered;
+use crate::lab::shared_requests::Label;
+use crate::lab::training_loop::{Tell, TrainingLoop, Values};
 use crate::lab::vocabulary::{Snapshot, TextSample, TextView};
 use crate::lab::{LabError, TeacherKind};
 use crate::settings::{RunSettings, TextRun, TextStage};
@@ -259,7 +259,7 @@ impl TextTrainer {
             ));
         }
         let mut reward = match given {
-            None => TextReward::new(start.model.twin(), &self.run.reward, self.seed)?,
+            None => TextReward::new(start.model.deep_clone(), &self.run.reward, self.seed)?,
             Some(folder) => {
                 let bundle = folders::read(folder, self.run.precision)?;
                 let head = bundle.head().ok_or_else(|| {
@@ -278,7 +278,7 @@ impl TextTrainer {
         // A person's answers come for as long as they like, so nothing decays towards an end.
         let one_fit = simulated || !filed.is_empty();
         reward.plan(if one_fit { self.run.reward_steps } else { 0 });
-        let policy = start.model.twin();
+        let policy = start.model.deep_clone();
         let reference = if self.run.lora.is_some() { Reference::Base } else { Reference::Model(start.model.clone()) };
         let mut ppo = TextPpo::new(policy, reference, &start.stop(), &self.run.ppo, self.seed)?;
         ppo.plan(self.run.updates);
@@ -343,14 +343,14 @@ impl TextTrainer {
     fn leave(&mut self) -> Result<(), LabError> {
         let next = match &self.stage {
             Stage::Learning(learning) => {
-                let twin = Bundle {
+                let copy = Bundle {
                     model: learning.trainer.model().clone(),
                     tokenizer: learning.tokenizer.clone(),
                     score: None,
                 };
-                self.keep(&twin, learning.stage)?;
+                self.keep(&copy, learning.stage)?;
                 if learning.stage == TextStage::Supervised {
-                    kept::leave(&self.run, self.seed, &twin);
+                    kept::leave(&self.run, self.seed, &copy);
                 }
                 TextStage::ALL[learning.stage as usize + 1]
             }
@@ -394,7 +394,7 @@ impl TextTrainer {
         folders::replace(&folders::of_stage(&self.folder, stage), bundle.to_parts()?)
     }
 
-    /// One turn of the circle: the reward model where there is more to learn, PPO otherwise.
+    /// One turn of the training loop: the reward model where there is more to learn, PPO otherwise.
     fn teach(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
         let planned = self.settings.labels;
         let person = self.teacher == TeacherKind::Person;
@@ -472,7 +472,7 @@ impl TextTrainer {
     }
 }
 
-impl Circle for TextTrainer {
+impl TrainingLoop for TextTrainer {
     fn steps(&self) -> u64 {
         self.steps
     }

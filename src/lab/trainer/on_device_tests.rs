@@ -89,7 +89,11 @@ fn rewards_from_a_device_are_the_models() {
     assert!(gap(&trainer, &present) < 1e-3, "{}", gap(&trainer, &present));
     let reward = |trainer: &Trainer| {
         let samples = trainer.rollout.samples();
-        trainer.judged.as_ref().unwrap().reward().rewards(&trainer.rollout.obs, &trainer.played, samples)
+        trainer.preference_learner.as_ref().unwrap().reward().rewards(
+            &trainer.rollout.obs,
+            &trainer.applied_actions,
+            samples,
+        )
     };
     let (ours, wanted) = (trainer.scores().unwrap().rewards, reward(&trainer));
     let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4 * (1.0 + b.abs()));

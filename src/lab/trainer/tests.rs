@@ -1,6 +1,6 @@
-//! Of the circle as a whole: fresh starts, what a run ends with, and what it takes up again.
+//! Of the training loop as a whole: fresh starts, what a run ends with, and what it takes up again.
 
-use super::super::circle::Circle;
+use super::super::training_loop::TrainingLoop;
 use super::*;
 use crate::settings::{ExploreSettings, RewardModelKind, RewardModelSettings, TeacherKind};
 use flipside_core::{Choice, JudgementId, PairId};
@@ -72,7 +72,7 @@ fn the_best_policy_goes_on_and_is_kept() {
     let make = || Trainer::new(&settings, task.clone(), ItemId(0), Some(4), Some(1)).unwrap();
     let (mut trainer, mut labels) = (make(), Vec::<Label>::new());
     while trainer.env_steps() < 7_200 {
-        assert_eq!(trainer.candidates, Candidates::default());
+        assert_eq!(trainer.checkpoints, PolicyCheckpoints::default());
         trainer.collect(&mut || false).unwrap();
         answer(&mut trainer, &mut labels, 1);
         trainer.learn(&labels, &mut || false).unwrap();
@@ -86,7 +86,7 @@ fn the_best_policy_goes_on_and_is_kept() {
 
     let mut again = make();
     again.load(&trainer.to_arrays()).unwrap();
-    assert!(again.candidates == trainer.candidates, "the candidates were not saved");
+    assert!(again.checkpoints == trainer.checkpoints, "the candidates were not saved");
     while !trainer.finished() {
         trainer.collect(&mut || false).unwrap();
         trainer.learn(&labels, &mut || false).unwrap();
@@ -165,7 +165,7 @@ fn training_waits_for_answers_that_are_wanted() {
         // A tenth of 40 labels is 4.
         assert!(!trainer.runs_ahead(wanted - 4));
         assert_eq!(trainer.runs_ahead(wanted - 5), lead < 1.0);
-        let waits = |labels, since| Circle::waits(&trainer, labels, since);
+        let waits = |labels, since| TrainingLoop::waits(&trainer, labels, since);
         assert_eq!([waits(wanted - 1, 0), waits(wanted - 1, u64::MAX), waits(wanted, u64::MAX)], [false, true, false]);
     }
 }

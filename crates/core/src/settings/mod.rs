@@ -12,6 +12,6 @@ pub use ppo::PpoSettings;
 pub use reward_model::{
     ExploreSettings, LabelSettings, MonitorSettings, PairChoice, RewardModelKind, RewardModelSettings,
 };
-pub use teacher::{Habits, TeacherKind};
+pub use teacher::{TeacherKind, TeacherNoise};
 pub use text::{KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
 pub use text_run::{LoraSettings, TextPrecision, TextRun, TextShape, TextStage};

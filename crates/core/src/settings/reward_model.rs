@@ -132,7 +132,7 @@ pub struct ExploreSettings {
     pub bonus: f64,
     /// … to nothing at this share of the planned env steps.
     pub bonus_until: f64,
-    /// How often the policy begins again from nothing (but see [`LabelSettings::keeps_best`]); what was learnt of the judge's taste stays. A
+    /// How often the policy begins again from nothing (but see [`LabelSettings::keeps_best`]); what was learnt of the judge's teacher reward stays. A
     /// policy that has settled into a poor habit before its reward was any good seldom leaves it (Nikishin et al. 2022, "The primacy bias"),
     /// while one that starts on a good reward is on its way in seconds. And what each of them does on its way is something else to ask about.
     pub fresh_starts: u32,

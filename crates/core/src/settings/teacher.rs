@@ -17,14 +17,14 @@ pub enum TeacherKind {
         rate: f64,
     },
     /// A simulated teacher with these habits.
-    Fallible(Habits),
+    Fallible(TeacherNoise),
 }
 
 /// How a simulated teacher of robots departs from the perfect one. The five imperfect teachers of BPref (Lee et al. 2021, "B-Pref", section 3)
-/// have one habit each: [`Habits::NOISY`] and those after it.
+/// have one habit each: [`TeacherNoise::NOISY`] and those after it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Habits {
+pub struct TeacherNoise {
     /// β: the clip with the higher return R is preferred with probability σ(β · (R − R′)); infinite where absent.
     pub beta: Option<f64>,
     /// Probability that an answer is turned round, 0..=1.
@@ -43,15 +43,15 @@ pub struct Habits {
     pub much_above: f64,
 }
 
-impl Default for Habits {
+impl Default for TeacherNoise {
     fn default() -> Self {
-        Habits::NONE
+        TeacherNoise::NONE
     }
 }
 
-impl Habits {
+impl TeacherNoise {
     /// The perfect teacher.
-    pub const NONE: Habits = Habits {
+    pub const NONE: TeacherNoise = TeacherNoise {
         beta: None,
         mistakes: 0.0,
         skips: 0.0,
@@ -61,17 +61,17 @@ impl Habits {
         much_above: 0.0,
     };
     /// BPref's “Stoc”: β = 1.
-    pub const NOISY: Habits = Habits { beta: Some(1.0), ..Habits::NONE };
+    pub const NOISY: TeacherNoise = TeacherNoise { beta: Some(1.0), ..TeacherNoise::NONE };
     /// BPref's “Mistake”: one answer in ten is wrong.
-    pub const MISTAKEN: Habits = Habits { mistakes: 0.1, ..Habits::NONE };
+    pub const MISTAKEN: TeacherNoise = TeacherNoise { mistakes: 0.1, ..TeacherNoise::NONE };
     /// BPref's “Skip”: nothing is said of two clips that are both hopeless.
-    pub const SKIPPING: Habits = Habits { skip_below: 0.1, ..Habits::NONE };
+    pub const SKIPPING: TeacherNoise = TeacherNoise { skip_below: 0.1, ..TeacherNoise::NONE };
     /// BPref's “Myopic”: what comes last counts most. Its γ = .9 is for 50 steps of DMControl, about a second.
-    pub const MYOPIC: Habits = Habits { gamma: 0.9, ..Habits::NONE };
+    pub const MYOPIC: TeacherNoise = TeacherNoise { gamma: 0.9, ..TeacherNoise::NONE };
     /// BPref's “Equal”: nearly the same is the same.
-    pub const EQUAL: Habits = Habits { equal_within: 0.1, ..Habits::NONE };
+    pub const EQUAL: TeacherNoise = TeacherNoise { equal_within: 0.1, ..TeacherNoise::NONE };
     /// One that never errs, and says “much better” of two pairs in five or so.
-    pub const GRADED: Habits = Habits { much_above: 1.0, ..Habits::NONE };
+    pub const GRADED: TeacherNoise = TeacherNoise { much_above: 1.0, ..TeacherNoise::NONE };
     /// A person who clicks fast: one slip and one “cannot tell” in ten.
-    pub const HASTY: Habits = Habits { mistakes: 0.1, skips: 0.1, ..Habits::NONE };
+    pub const HASTY: TeacherNoise = TeacherNoise { mistakes: 0.1, skips: 0.1, ..TeacherNoise::NONE };
 }

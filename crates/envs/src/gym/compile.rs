@@ -22,13 +22,13 @@ pub(super) fn parts(spec: &TaskSpec, model: &Model) -> Result<Parts, SpecError> 
     };
     let observation = gather(&spec.observation)?;
     let terms = spec.reward.iter().map(|term| compiler.term(term)).collect::<Result<Vec<_>, _>>()?;
-    let taste = spec.teacher.iter().map(|term| compiler.term(term)).collect::<Result<Vec<_>, _>>()?;
+    let teacher_reward = spec.teacher.iter().map(|term| compiler.term(term)).collect::<Result<Vec<_>, _>>()?;
     let health = spec.healthy.iter().map(|bound| compiler.bound(bound)).collect::<Result<Vec<_>, _>>()?;
     let places = spec.reset.place.iter().map(|place| compiler.place(place)).collect::<Result<Vec<_>, _>>()?;
 
     let flips = spec.flips.as_ref().map(|flips| compiler.flips(flips)).transpose()?;
 
-    let of_terms = terms.iter().chain(&taste).flat_map(Term::reads);
+    let of_terms = terms.iter().chain(&teacher_reward).flat_map(Term::reads);
     let of_health = health.iter().flat_map(|bound| &bound.signal);
     let read = observation.iter().chain(of_terms).chain(of_health);
     let read: Vec<Quantity> = read.filter_map(|element| element.pick.needs()).collect();
@@ -40,7 +40,7 @@ pub(super) fn parts(spec: &TaskSpec, model: &Model) -> Result<Parts, SpecError> 
     Ok(Parts {
         observation,
         terms,
-        taste,
+        teacher_reward,
         health,
         flips,
         qpos_noise: spec.reset.qpos.as_ref().map(|n| *n.get_ref()),

@@ -8,10 +8,10 @@ mod table;
 
 use super::task::Task;
 use super::vector::EnvError;
-use crate::physics::{DeviceWorlds, Making, SHADER_MODULES, Stages, ThreadsPerWorld, WORKGROUP};
+use crate::physics::{BuildOptions, DeviceWorlds, SHADER_MODULES, Stages, ThreadsPerWorld, WORKGROUP};
 use flipside_gpu::{
-    ActsOnDevice, Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, Pace, RANDOM, RolloutLayout,
-    RolloutPlaces, Source, Told, Use, compose,
+    ActsOnDevice, Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel, RANDOM, RolloutLayout,
+    RolloutPlaces, Source, SubmissionSizer, UniformCache, Use, compose,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use table::{Batch, Table};
 /// Runs of kernels that are timed, at most.
 const MOST_TIMED: u32 = 1024;
 
-const JUDGE: Source = ("shaders/gym/judge.wgsl", include_str!("../../../../shaders/gym/judge.wgsl"));
+const REWARD: Source = ("shaders/gym/reward.wgsl", include_str!("../../../../shaders/gym/reward.wgsl"));
 
 /// What a dispatch of the judging kernel does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Rewind,
     Enter,
-    Judge,
+    Reward,
     Look,
 }
 
@@ -42,8 +42,8 @@ pub struct DeviceEnv {
     bindings: Bindings,
     rollout: Buffer,
     readback: Buffer,
-    told: Told,
-    pace: Pace,
+    uniforms: UniformCache,
+    sizer: SubmissionSizer,
     seed: u64,
 }
 
@@ -65,9 +65,9 @@ impl DeviceEnv {
         worlds: usize,
         steps: usize,
         trailed: usize,
-        making: impl Into<Making>,
+        options: impl Into<BuildOptions>,
     ) -> Result<DeviceEnv, EnvError> {
-        let making = making.into();
+        let options = options.into();
         let model = task.model().clone();
         let layout = RolloutLayout {
             steps,
@@ -80,11 +80,11 @@ impl DeviceEnv {
             ends: steps / task.horizon() as usize + 2,
         };
         let places = layout.places();
-        let worlds = DeviceWorlds::new(device, model, worlds, task.needs(), making).map_err(EnvError::physics)?;
+        let worlds = DeviceWorlds::new(device, model, worlds, task.needs(), options).map_err(EnvError::physics)?;
         let table = Table::new(&task, &worlds);
-        let shader = compose(&[SHADER_MODULES, &[RANDOM]].concat(), JUDGE, &table.definitions);
+        let shader = compose(&[SHADER_MODULES, &[RANDOM]].concat(), REWARD, &table.definitions);
         let made = || {
-            let kernel = device.kernel("judge", shader, "main", making.checks)?;
+            let kernel = device.kernel("reward", shader, "main", options.checks)?;
             let buffer = device.buffer("task", table.bytes.len() as u64, Use::Storage)?;
             device.upload(&buffer, 0, &table.bytes);
             let books = device.buffer("books", 4 * (table.books * layout.worlds) as u64, Use::Storage)?;
@@ -103,7 +103,7 @@ impl DeviceEnv {
             Ok((kernel, bindings, rollout, readback))
         };
         let (kernel, bindings, rollout, readback) = made().map_err(EnvError::Device)?;
-        let pace = worlds.pace();
+        let sizer = worlds.sizer();
         Ok(DeviceEnv {
             task,
             worlds,
@@ -113,8 +113,8 @@ impl DeviceEnv {
             bindings,
             rollout,
             readback,
-            told: Told::default(),
-            pace,
+            uniforms: UniformCache::default(),
+            sizer,
             seed: 0,
         })
     }
@@ -173,7 +173,7 @@ impl DeviceEnv {
                 return Ok(false);
             }
             let now = together.min(self.layout.steps - done);
-            let whole = self.pace.at_once() >= self.layout.worlds;
+            let whole = self.sizer.at_once() >= self.layout.worlds;
             let (steps, started) = (if whole { now } else { 1 }, Instant::now());
             self.submit(|env, commands, worlds| {
                 for _ in 0..steps {
@@ -184,8 +184,8 @@ impl DeviceEnv {
             done += steps;
             // As with the worlds of a submission: more while it is quick, fewer when it was slow.
             together = match started.elapsed() {
-                time if 3 * time < Pace::SUBMISSION => 2 * together,
-                time if time > Pace::SUBMISSION => (together / 2).max(1),
+                time if 3 * time < SubmissionSizer::SUBMISSION => 2 * together,
+                time if time > SubmissionSizer::SUBMISSION => (together / 2).max(1),
                 _ => together,
             };
         }
@@ -195,7 +195,7 @@ impl DeviceEnv {
 
     /// Worlds that are submitted together, as quick as the device has been so far.
     pub fn at_once(&self) -> usize {
-        self.pace.at_once().min(self.layout.worlds)
+        self.sizer.at_once().min(self.layout.worlds)
     }
 
     /// How long each kernel takes in one env step of [`DeviceEnv::at_once`] worlds, in seconds; None where the adapter keeps no time.
@@ -237,7 +237,7 @@ impl DeviceEnv {
                     stages.step(&self.worlds, commands, worlds.clone(), self.task.frame_skip())
                 })?;
                 let mut commands = device.commands();
-                self.dispatch(&mut commands, worlds.clone(), What::Judge, false)?;
+                self.dispatch(&mut commands, worlds.clone(), What::Reward, false)?;
                 self.look(&mut commands, worlds.clone())?;
                 device.submit(commands);
             }
@@ -270,7 +270,7 @@ impl DeviceEnv {
     ) -> Result<(), DeviceError> {
         actor.act(commands, worlds.clone())?;
         self.worlds.step(commands, worlds.clone(), self.task.frame_skip())?;
-        self.dispatch(commands, worlds.clone(), What::Judge, false)?;
+        self.dispatch(commands, worlds.clone(), What::Reward, false)?;
         self.look(commands, worlds)
     }
 
@@ -300,7 +300,7 @@ impl DeviceEnv {
     ) -> Result<(), EnvError> {
         let mut first = 0;
         while first < self.layout.worlds {
-            let end = (first + self.pace.at_once()).min(self.layout.worlds);
+            let end = (first + self.sizer.at_once()).min(self.layout.worlds);
             let mut commands = self.worlds.device.commands();
             let started = Instant::now();
             let device = self.worlds.device.clone();
@@ -309,7 +309,7 @@ impl DeviceEnv {
                 device.wait()
             });
             done.map_err(EnvError::Device)?;
-            self.pace.took(end - first, started);
+            self.sizer.took(end - first, started);
             first = end;
         }
         Ok(())
@@ -324,7 +324,7 @@ impl DeviceEnv {
     ) -> Result<(), DeviceError> {
         let batch = Batch::new(&self.layout, worlds.clone(), what as u32, self.seed, stagger);
         let device = &self.worlds.device;
-        let told = self.told.tell(device, &self.kernel, bytemuck::bytes_of(&batch))?;
+        let told = self.uniforms.bind(device, &self.kernel, bytemuck::bytes_of(&batch))?;
         commands.run(&self.kernel, &[&self.bindings, &told], worlds.len().div_ceil(WORKGROUP));
         Ok(())
     }

@@ -42,7 +42,7 @@ pub(super) struct Parts {
     pub observation: Vec<Element>,
     pub terms: Vec<Term>,
     /// What simulated teachers judge by; none where it is the reward.
-    pub taste: Vec<Term>,
+    pub teacher_reward: Vec<Term>,
     pub health: Vec<Bound>,
     pub flips: Option<Flips>,
     pub qpos_noise: Option<Noise>,
@@ -264,15 +264,15 @@ impl Task {
         self.parts.health.iter().all(|bound| bound.hold(state))
     }
 
-    /// Numbers that [`Task::remember`] writes, K for the reward's terms and those of the teachers' taste.
+    /// Numbers that [`Task::remember`] writes, K for the reward's terms and those of the teachers' teacher reward.
     pub fn memory(&self) -> usize {
-        self.parts.terms.len() + self.parts.taste.len()
+        self.parts.terms.len() + self.parts.teacher_reward.len()
     }
 
     /// Writes what the next step's reward needs to know of this state into `out`: the signals whose velocity is paid, `[K]` of the reward's terms
-    /// and, as far as there is room, those of the teachers' taste.
+    /// and, as far as there is room, those of the teachers' teacher reward.
     pub fn remember(&self, state: &State, out: &mut [f64]) {
-        for (x, term) in out.iter_mut().zip(self.parts.terms.iter().chain(&self.parts.taste)) {
+        for (x, term) in out.iter_mut().zip(self.parts.terms.iter().chain(&self.parts.teacher_reward)) {
             *x = match term.kind {
                 RewardKind::Velocity => term.signal[0].read(state),
                 _ => 0.0,
@@ -292,10 +292,11 @@ impl Task {
 
     /// What simulated teachers judge the env step by, if it is not the reward; the arguments are those of [`Task::reward`], with the whole of what
     /// was remembered.
-    pub fn taste(&self, before: &[f64], state: &State, healthy: bool) -> Option<f64> {
-        let Parts { terms, taste, .. } = &*self.parts;
-        let paid = taste.iter().zip(&before[terms.len()..]).map(|(term, &x)| term.pay(x, state, healthy, self.dt()));
-        (!taste.is_empty()).then(|| paid.sum())
+    pub fn teacher_reward(&self, before: &[f64], state: &State, healthy: bool) -> Option<f64> {
+        let Parts { terms, teacher_reward, .. } = &*self.parts;
+        let paid =
+            teacher_reward.iter().zip(&before[terms.len()..]).map(|(term, &x)| term.pay(x, state, healthy, self.dt()));
+        (!teacher_reward.is_empty()).then(|| paid.sum())
     }
 
     /// Draws the state that an episode begins in: `qpos` `[nq]`, `qvel` `[nv]`.

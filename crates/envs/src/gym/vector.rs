@@ -102,8 +102,8 @@ pub struct Step {
     pub obs: Vec<f32>,
     /// `[worlds]`.
     pub reward: Vec<f32>,
-    /// `[worlds]`: what a simulated teacher judges the step by: the reward, or the taste that the task's file gives teachers.
-    pub taste: Vec<f32>,
+    /// `[worlds]`: what a simulated teacher judges the step by: the reward, or the teacher reward that the task's file gives teachers.
+    pub teacher_reward: Vec<f32>,
     /// `[worlds]`: the episode ended by itself; its last value is zero.
     pub terminated: Vec<bool>,
     /// `[worlds]`: the episode was cut at the horizon; value bootstraps through. Never together with `terminated`.
@@ -180,7 +180,7 @@ impl VectorEnv {
             step: Step {
                 obs: vec![0.0; worlds * o],
                 reward: vec![0.0; worlds],
-                taste: vec![0.0; worlds],
+                teacher_reward: vec![0.0; worlds],
                 terminated: vec![false; worlds],
                 truncated: vec![false; worlds],
                 final_obs: vec![0.0; worlds * o],
@@ -281,7 +281,7 @@ impl VectorEnv {
             if resets {
                 self.begin(world);
             } else {
-                self.judge(world);
+                self.compute_reward(world);
             }
         }
         Ok(&self.step)
@@ -374,7 +374,7 @@ impl VectorEnv {
     }
 
     /// Looks at a world after its step: reward, observation, and whether the episode ended.
-    fn judge(&mut self, world: usize) {
+    fn compute_reward(&mut self, world: usize) {
         let (o, k, a) = (self.task.obs_dim(), self.scratch.terms.len(), self.task.act_dim());
         let memory = self.task.memory();
         let action = row(&self.ctrl, world, a);
@@ -382,19 +382,19 @@ impl VectorEnv {
         let healthy = self.task.healthy(&state);
         let before = row_mut(&mut self.before, world, memory);
         let mut reward = self.task.reward(before, &state, healthy, &mut self.scratch.terms);
-        let mut taste = self.task.taste(before, &state, healthy).unwrap_or(reward);
+        let mut teacher_reward = self.task.teacher_reward(before, &state, healthy).unwrap_or(reward);
         self.task.observe(&state, &mut self.scratch.obs);
         self.task.remember(&state, before);
 
         // Physics that left the finite numbers says nothing: the last good observation stands, nothing is paid, and the episode is cut.
         let finite = !self.backend.frozen(world)
-            && (reward + taste).is_finite()
+            && (reward + teacher_reward).is_finite()
             && self.scratch.obs.iter().all(|x| x.is_finite());
         if finite {
             narrow(&self.scratch.obs, row_mut(&mut self.step.obs, world, o));
         } else {
             self.diverged += 1;
-            (reward, taste) = (0.0, 0.0);
+            (reward, teacher_reward) = (0.0, 0.0);
             self.scratch.terms.fill(0.0);
         }
         narrow(&self.scratch.terms, row_mut(&mut self.step.terms, world, k));
@@ -404,7 +404,7 @@ impl VectorEnv {
         let terminated = self.task.terminates() && !healthy;
         let truncated = !terminated && (self.length[world] >= self.task.horizon() || !finite);
         self.step.reward[world] = reward as f32;
-        self.step.taste[world] = taste as f32;
+        self.step.teacher_reward[world] = teacher_reward as f32;
         self.step.terminated[world] = terminated;
         self.step.truncated[world] = truncated;
         if terminated || truncated {
@@ -433,7 +433,7 @@ impl VectorEnv {
     fn void(&mut self, world: usize) {
         let k = self.scratch.terms.len();
         self.step.reward[world] = 0.0;
-        self.step.taste[world] = 0.0;
+        self.step.teacher_reward[world] = 0.0;
         self.step.terminated[world] = false;
         self.step.truncated[world] = false;
         row_mut(&mut self.step.terms, world, k).fill(0.0);

@@ -24,5 +24,5 @@ pub use mjcf::{Files, ModelError};
 pub use model::{Actuator, Body, Geom, GeomShape, Integrator, Joint, JointKind, Model, Options, Site, Solver};
 #[cfg(feature = "gpu")]
 pub use shader::{
-    DeviceWorlds, MODULES as SHADER_MODULES, Making, NAME as SHADER, Shader, Stages, ThreadsPerWorld, WORKGROUP,
+    BuildOptions, DeviceWorlds, MODULES as SHADER_MODULES, NAME as SHADER, Shader, Stages, ThreadsPerWorld, WORKGROUP,
 };

@@ -158,7 +158,7 @@ fn the_first_minibatch_sees_the_policy_that_acted() {
         let rollout = line.collect(&mut ppo);
         ppo.normalise(&rollout.obs);
         let network = &ppo.state.actor.network;
-        let goal = Goal::Policy(ClippedPolicy {
+        let objective = Loss::Policy(ClippedPolicy {
             actions: &rollout.actions,
             old_log_probs: &rollout.log_probs,
             advantages: &rollout.rewards,
@@ -166,7 +166,7 @@ fn the_first_minibatch_sees_the_policy_that_acted() {
         });
         let order: Vec<u32> = (0..rollout.samples() as u32).collect();
         let mut tape = Tape::new(network.layout());
-        tape.take(network, &network.dense(), &goal, Part { obs: &ppo.obs, samples: &order, weight: 1.0 });
+        tape.take(network, &network.dense(), &objective, Part { obs: &ppo.obs, samples: &order, weight: 1.0 });
         assert_eq!(tape.sums.clipped, 0.0, "a log-ratio is above 1e-5");
         ppo.update(&rollout, &mut never).unwrap();
     }

@@ -5,7 +5,7 @@ use super::*;
 const INPUTS: usize = 5;
 const ROWS: usize = 12;
 
-/// Clips of rows about random places, and pairs of them that are judged by a taste for the third input times the first.
+/// Clips of rows about random places, and pairs of them that are judged by a teacher reward for the third input times the first.
 struct Made {
     rows: Tensor,
     weights: Tensor,
@@ -17,20 +17,20 @@ struct Made {
 impl Made {
     fn new(pairs: usize) -> Made {
         let mut stream = Seed(4).stream("made");
-        let (mut rows, mut tastes) = (Vec::new(), Vec::new());
+        let (mut rows, mut teacher_rewards) = (Vec::new(), Vec::new());
         for _ in 0..2 * pairs {
             let mut normal = || -> f32 { StandardNormal.sample(&mut stream) };
             let place: [f32; INPUTS] = std::array::from_fn(|_| normal());
-            let mut taste = 0.0;
+            let mut teacher_reward = 0.0;
             for _ in 0..ROWS {
                 let row = place.map(|x| x + 0.3 * normal());
-                taste += row[2] * row[0];
+                teacher_reward += row[2] * row[0];
                 rows.extend(row);
             }
-            tastes.push(taste);
+            teacher_rewards.push(teacher_reward);
         }
         let doubles = Tensor::from_slice::<f64>;
-        let targets: Vec<f64> = tastes.chunks_exact(2).map(|t| f64::from(u8::from(t[0] > t[1]))).collect();
+        let targets: Vec<f64> = teacher_rewards.chunks_exact(2).map(|t| f64::from(u8::from(t[0] > t[1]))).collect();
         Made {
             rows: Tensor::from_slice(&rows).view([-1, INPUTS as i64]),
             weights: doubles(&vec![1.0; 2 * pairs]),
@@ -115,14 +115,15 @@ fn what_has_faded_comes_back() {
     assert!(on.1 == 50 && anew.1 == 60, "{on:?} {anew:?}");
 }
 
-/// Where one answer in four is wrong, the input that they are about is still the one that explains most by itself, whether the taste is for more of
+/// Where one answer in four is wrong, the input that they are about is still the one that explains most by itself, whether the teacher reward is for more of
 /// it or for some of it; and it is what matters in the end.
 #[test]
 fn one_input_is_found_among_wrong_answers() {
     for squared in [false, true] {
         let mut made = Made::new(100);
-        let tastes = made.pairs().contrast(&if squared { -made.rows.square() } else { made.rows.shallow_clone() });
-        let right: Vec<bool> = doubles(&tastes.select(1, 3)).into_iter().map(|ahead| ahead > 0.0).collect();
+        let teacher_rewards =
+            made.pairs().contrast(&if squared { -made.rows.square() } else { made.rows.shallow_clone() });
+        let right: Vec<bool> = doubles(&teacher_rewards.select(1, 3)).into_iter().map(|ahead| ahead > 0.0).collect();
         let said: Vec<f64> =
             right.iter().enumerate().map(|(pair, right)| f64::from(u8::from(*right != (pair % 4 == 0)))).collect();
         made.targets = Tensor::from_slice(&said);

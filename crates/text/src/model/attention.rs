@@ -4,7 +4,7 @@ use super::linear::{Adapters, Linear};
 use super::norm::Norm;
 use crate::causal::numbers;
 use crate::config::{ModelConfig, Rope};
-use flipside_learn::{Past, Thin, attend};
+use flipside_learn::{DecodeBatch, Past, attend};
 use tch::{Device, Kind, Tensor};
 
 /// Queries, keys and values of one block, and the way back.
@@ -89,13 +89,13 @@ impl Attention {
     /// [`Attention::forward`] for one column of a few rows on the CPU.
     pub fn write(
         &self,
-        x: &Thin,
+        x: &DecodeBatch,
         columns: &Columns,
-        angles: Option<&[Thin; 2]>,
+        angles: Option<&[DecodeBatch; 2]>,
         layer: &mut Layer,
         bias: &[f32],
         adapters: bool,
-    ) -> Option<Thin> {
+    ) -> Option<DecodeBatch> {
         let [mut q, mut k, v] = match &self.input {
             Input::Fused(all) => {
                 let all = all.write(x, adapters)?;
@@ -200,8 +200,8 @@ impl Angles {
     }
 
     /// Cosines and sines of one column, `[B, head]` each.
-    pub fn of_column(&self) -> [Thin; 2] {
-        [&self.cos, &self.sin].map(|angles| Thin::of_tensor(&angles.flatten(1, 2).select(1, 0)))
+    pub fn of_column(&self) -> [DecodeBatch; 2] {
+        [&self.cos, &self.sin].map(|angles| DecodeBatch::of_tensor(&angles.flatten(1, 2).select(1, 0)))
     }
 
     /// Turns pairs of channels (i, i + head/2) of `[B, heads, T - from, head]`, whose columns are those from `from` on.

@@ -1,7 +1,7 @@
 //! Linear maps, with a low-rank adapter where there is one.
 
 use flipside_core::Seed;
-use flipside_learn::Thin;
+use flipside_learn::DecodeBatch;
 use rand::Rng;
 use tch::{Device, Kind, Tensor};
 
@@ -82,7 +82,7 @@ impl Linear {
     }
 
     /// The same for a few rows on the CPU, without a gradient; `None` where their weights lie elsewhere.
-    pub fn write(&self, x: &Thin, adapters: bool) -> Option<Thin> {
+    pub fn write(&self, x: &DecodeBatch, adapters: bool) -> Option<DecodeBatch> {
         let weight = if self.transposed { self.weight.tr() } else { self.weight.shallow_clone() };
         let mut y = x.map(&weight, self.bias.as_ref())?;
         if let Some(lora) = self.lora.as_ref().filter(|_| adapters) {

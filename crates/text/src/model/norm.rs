@@ -1,7 +1,7 @@
 //! Layer norm and RMS norm, in f32 whatever the model's precision.
 
 use crate::causal::numbers;
-use flipside_learn::Thin;
+use flipside_learn::DecodeBatch;
 use tch::{Kind, Tensor};
 
 /// A norm over the last axis.
@@ -29,7 +29,7 @@ impl Norm {
     }
 
     /// The same for a few rows on the CPU, whose features may be several groups that are normed apart.
-    pub fn write(&self, x: &Thin) -> Thin {
+    pub fn write(&self, x: &DecodeBatch) -> DecodeBatch {
         x.norm(&numbers(&self.weight), self.bias.as_ref().map(numbers).as_deref(), self.eps)
     }
 }

@@ -96,11 +96,11 @@ fn scores_come_with_the_last_token_and_an_end_that_is_missing_costs() {
     }
     // With γ 1, λ 1 and a critic of 0 a return is what is still to come; the whitened advantages keep the order.
     ppo.settings.lambda = 1.0;
-    let lessons = ppo.lessons(&episodes, &rewards);
-    for (got, expected) in lessons[0].returns.iter().zip([1.775, 1.85, 1.925]) {
+    let samples = ppo.samples(&episodes, &rewards);
+    for (got, expected) in samples[0].returns.iter().zip([1.775, 1.85, 1.925]) {
         assert!((got - expected).abs() < 1e-6);
     }
-    let all: Vec<f32> = lessons.iter().flat_map(|l| l.advantages.clone()).collect();
+    let all: Vec<f32> = samples.iter().flat_map(|l| l.advantages.clone()).collect();
     let mean = all.iter().sum::<f32>() / 8.0;
     let var = all.iter().map(|a| (a - mean).powi(2)).sum::<f32>() / 8.0;
     assert!(mean.abs() < 1e-6 && (var - 1.0).abs() < 1e-5);

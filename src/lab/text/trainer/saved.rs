@@ -1,4 +1,4 @@
-//! What a checkpoint holds of text mode's circle, and the way back.
+//! What a checkpoint holds of text mode's training loop, and the way back.
 
 use super::{Stage, TextTrainer};
 use crate::lab::LabError;

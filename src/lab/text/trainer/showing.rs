@@ -1,4 +1,4 @@
-//! What a person sees of the policy: its completions with their log-ratios, answers then and now, and how far the circle is.
+//! What a person sees of the policy: its completions with their log-ratios, answers then and now, and how far the training loop is.
 
 use super::{Stage, TextTrainer};
 use crate::lab::LabError;

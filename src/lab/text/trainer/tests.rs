@@ -1,4 +1,4 @@
-//! Turns of the circle that are cancelled, without threads and without a database.
+//! Turns of the training loop that are cancelled, without threads and without a database.
 
 use super::super::tools::{ExampleKind, ExamplesPlan, TokenizerPlan, train_tokenizer, write_examples};
 use super::*;

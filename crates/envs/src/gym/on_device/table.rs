@@ -1,4 +1,4 @@
-//! A task as the table that shaders/gym/judge.wgsl reads: same names, same order, padded as WGSL pads. A test compares the two.
+//! A task as the table that shaders/gym/reward.wgsl reads: same names, same order, padded as WGSL pads. A test compares the two.
 
 use crate::gym::signal::{Element as Signal, Pick};
 use crate::gym::task::{Bound as Kept, Task, Term as Paid};
@@ -129,7 +129,7 @@ pub struct Batch {
     trailed: u32,
     obs: u32,
     rewards: u32,
-    tastes: u32,
+    teacher_rewards: u32,
     flags: u32,
     finals: u32,
     now: u32,
@@ -154,7 +154,7 @@ impl Batch {
             trailed: word(layout.trailed),
             obs: word(places.obs),
             rewards: word(places.rewards),
-            tastes: word(places.tastes),
+            teacher_rewards: word(places.teacher_rewards),
             flags: word(places.flags),
             finals: word(places.finals),
             now: word(places.now),
@@ -192,7 +192,7 @@ impl Table {
         rows.signal(&parts.observation, false);
         parts.health.iter().for_each(|bound| rows.bound(bound));
         let health = rows.bounds.len();
-        parts.terms.iter().chain(&parts.taste).for_each(|term| rows.term(term));
+        parts.terms.iter().chain(&parts.teacher_reward).for_each(|term| rows.term(term));
 
         let (mut places, mut placed) = (vec![], vec![]);
         for place in &parts.places {
@@ -260,10 +260,10 @@ impl Table {
             .collect();
 
         let mut definitions = worlds.definitions().clone();
-        let (terms, tastes) = (parts.terms.len(), parts.taste.len());
+        let (terms, teacher_rewards) = (parts.terms.len(), parts.teacher_reward.len());
         definitions.size("OBS", task.obs_dim());
         definitions.size("TERMS", terms);
-        definitions.size("TASTES", tastes);
+        definitions.size("TEACHER_REWARDS", teacher_rewards);
         for (name, rows) in [
             ("ALL_TERMS", rows.terms.len()),
             ("ELEMENTS", rows.elements.len()),
@@ -273,7 +273,7 @@ impl Table {
         ] {
             definitions.size(name, rows.max(1));
         }
-        let books = 4 + terms + tastes + model.nq() + rows.elements.len();
+        let books = 4 + terms + teacher_rewards + model.nq() + rows.elements.len();
         let mut bytes = bytemuck::bytes_of(&head).to_vec();
         table(&mut bytes, &shares);
         table(&mut bytes, &roots);
@@ -408,7 +408,7 @@ mod tests {
         let worlds = DeviceWorlds::new(&device, task.model().clone(), 1, task.needs(), Checks::On).unwrap();
         let table = Table::new(&task, &worlds);
         let modules = [crate::physics::SHADER_MODULES, &[RANDOM]].concat();
-        let module = compose(&modules, super::super::JUDGE, &table.definitions);
+        let module = compose(&modules, super::super::REWARD, &table.definitions);
         macro_rules! check {
             ($type:ident { $($field:ident),* $(,)? }) => {
                 let ours = vec![$((stringify!($field).to_string(), offset_of!($type, $field))),*];
@@ -432,7 +432,7 @@ mod tests {
             trailed,
             obs,
             rewards,
-            tastes,
+            teacher_rewards,
             flags,
             finals,
             now,

@@ -16,12 +16,12 @@ use super::backend::{Backend, Contact, PhysicsError, Quantity};
 use super::dynamics::derived::{Layout, frames};
 use super::dynamics::reference::Reference;
 use super::model::Model;
-use flipside_gpu::{Buffer, Device, DeviceError, Pace, Use};
+use flipside_gpu::{Buffer, Device, DeviceError, SubmissionSizer, Use};
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use compose::{MODULES, WORKGROUP};
-pub use sharing::{Making, ThreadsPerWorld};
+pub use sharing::{BuildOptions, ThreadsPerWorld};
 pub use stages::Stages;
 use worlds::Buffers;
 pub use worlds::DeviceWorlds;
@@ -32,7 +32,7 @@ pub const NAME: &str = "shader";
 /// A batch of worlds on a graphics device, whose states the host sees after every step.
 pub struct Shader {
     on_device: DeviceWorlds,
-    pace: Pace,
+    sizer: SubmissionSizer,
     /// States, derived numbers and flags, to be read.
     readback: Buffer,
     reference: Reference,
@@ -57,11 +57,11 @@ impl Shader {
     ///
     /// # Errors
     /// [`PhysicsError::Unsupported`] for a robot that the equations do not cover; [`PhysicsError::Device`].
-    pub fn new(model: Arc<Model>, worlds: usize, making: impl Into<Making>) -> Result<Shader, PhysicsError> {
+    pub fn new(model: Arc<Model>, worlds: usize, options: impl Into<BuildOptions>) -> Result<Shader, PhysicsError> {
         let reference = Reference::new(&model, NAME)?;
-        let on_device = DeviceWorlds::new(&Device::open()?, model.clone(), worlds, &[], making)?;
+        let on_device = DeviceWorlds::new(&Device::open()?, model.clone(), worlds, &[], options)?;
         Ok(Shader {
-            pace: on_device.pace(),
+            sizer: on_device.sizer(),
             readback: results(&on_device)?,
             qpos: model.qpos0().repeat(worlds),
             qvel: vec![0.0; worlds * model.nv()],
@@ -100,10 +100,10 @@ impl Shader {
 
     /// Runs the step on the device, so many worlds at a time that no submission takes long, and leaves the results in the buffer to be read.
     fn dispatch(&mut self, frame_skip: usize) -> Result<(), DeviceError> {
-        let Shader { on_device, pace, readback, .. } = self;
+        let Shader { on_device, sizer, readback, .. } = self;
         let (mut first, all) = (0, on_device.worlds);
         while first < all {
-            let end = (first + pace.at_once()).min(all);
+            let end = (first + sizer.at_once()).min(all);
             let mut commands = on_device.device.commands();
             on_device.step(&mut commands, first..end, frame_skip)?;
             if end == all {
@@ -118,7 +118,7 @@ impl Shader {
             let started = Instant::now();
             on_device.device.submit(commands);
             on_device.device.wait()?;
-            pace.took(end - first, started);
+            sizer.took(end - first, started);
             first = end;
         }
         Ok(())

@@ -63,15 +63,15 @@ impl FromStr for ThreadsPerWorld {
 
 /// How a robot's shader is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Making {
+pub struct BuildOptions {
     /// Whether it checks its indices.
     pub checks: Checks,
     /// Threads that step one world; None for what suits robot and adapter.
     pub threads_per_world: Option<ThreadsPerWorld>,
 }
 
-impl From<Checks> for Making {
-    fn from(checks: Checks) -> Making {
-        Making { checks, threads_per_world: None }
+impl From<Checks> for BuildOptions {
+    fn from(checks: Checks) -> BuildOptions {
+        BuildOptions { checks, threads_per_world: None }
     }
 }

@@ -4,14 +4,14 @@
 
 use super::layout;
 use super::worlds::DeviceWorlds;
-use flipside_gpu::{Bindings, Checks, Commands, DeviceError, Kernel, Told, bound};
+use flipside_gpu::{Bindings, Checks, Commands, DeviceError, Kernel, UniformCache, bound};
 use std::ops::Range;
 
 /// Names of the stages, in their order; the first one brings states into the workspaces and back.
 const STAGES: [&str; 7] = ["state", "kinematics", "inertia", "forces", "contacts", "solve", "integrate"];
 
 /// The kernels of one robot.
-pub struct Stages(Vec<(Kernel, Bindings, Told)>);
+pub struct Stages(Vec<(Kernel, Bindings, UniformCache)>);
 
 impl Stages {
     /// Compiles them.
@@ -26,7 +26,7 @@ impl Stages {
             let buffers: Vec<_> = worlds.bindings().into_iter().filter(|(at, _)| bindings.contains(at)).collect();
             let kernel = device.kernel(name, shader, "main", checks)?;
             let bindings = device.bind(&kernel, 0, &buffers)?;
-            Ok((kernel, bindings, Told::default()))
+            Ok((kernel, bindings, UniformCache::default()))
         };
         Ok(Stages(STAGES.iter().map(|name| kernel(name)).collect::<Result<_, _>>()?))
     }
@@ -61,7 +61,7 @@ impl Stages {
         batch: layout::Batch,
     ) -> Result<(), DeviceError> {
         let (kernel, bindings, told) = &mut self.0[stage];
-        let told = told.tell(&worlds.device, kernel, bytemuck::bytes_of(&batch))?;
+        let told = told.bind(&worlds.device, kernel, bytemuck::bytes_of(&batch))?;
         let groups = worlds.groups((batch.end - batch.first) as usize);
         commands.run(kernel, &[bindings, &told], groups);
         Ok(())

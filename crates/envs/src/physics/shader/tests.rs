@@ -44,8 +44,8 @@ fn every_robot_has_a_shader() {
 #[test]
 fn a_team_stays_within_the_workgroups_of_a_dispatch() {
     let (model, _) = robot("inverted_pendulum");
-    let making = Making { checks: Checks::On, threads_per_world: Some(Team) };
-    let worlds = DeviceWorlds::new(&Device::open().unwrap(), model, 100_000, &[], making).unwrap();
+    let options = BuildOptions { checks: Checks::On, threads_per_world: Some(Team) };
+    let worlds = DeviceWorlds::new(&Device::open().unwrap(), model, 100_000, &[], options).unwrap();
     assert!(worlds.groups(worlds.most) <= 65_535 && worlds.threads_per_world() == Team, "{}", worlds.most);
 }
 
@@ -85,8 +85,8 @@ fn agrees(name: &str, threads: ThreadsPerWorld) {
     let (nq, nv) = (model.nq(), model.nv());
     let states = States::golden(name, &model);
     let worlds = states.qpos.len() / nq;
-    let making = Making { checks: Checks::On, threads_per_world: Some(threads) };
-    let mut shader = Shader::new(model.clone(), worlds, making).unwrap();
+    let options = BuildOptions { checks: Checks::On, threads_per_world: Some(threads) };
+    let mut shader = Shader::new(model.clone(), worlds, options).unwrap();
     let mut lanes = backend("lanes", Precision::F32, model.clone(), worlds, Some(1)).unwrap();
     shader.need(&Quantity::ALL).unwrap();
     lanes.need(&Quantity::ALL).unwrap();
@@ -131,7 +131,7 @@ fn agrees(name: &str, threads: ThreadsPerWorld) {
     shader.step(&ctrl, frame_skip).unwrap();
     assert_eq!([shader.qpos(), shader.qvel()], [&bits[0][..], &bits[1][..]], "{name}: a second run");
     // In another order, and a few at a time.
-    shader.pace = Pace::new(37, [37; 2]);
+    shader.sizer = SubmissionSizer::new(37, [37; 2]);
     let turned: Vec<usize> = order.iter().map(|i| worlds - 1 - i).collect();
     let ctrl = states.set(&mut shader, &turned);
     shader.step(&ctrl, frame_skip).unwrap();

@@ -2,7 +2,7 @@
 
 use super::compose::{STEP, Specialised, WORKGROUP, levels, most_rounds};
 use super::layout;
-use super::sharing::{Making, ThreadsPerWorld};
+use super::sharing::{BuildOptions, ThreadsPerWorld};
 use super::{NAME, PhysicsError};
 use crate::physics::backend::Quantity;
 use crate::physics::dynamics::derived::Layout;
@@ -10,7 +10,8 @@ use crate::physics::dynamics::drift::{Drift, drifting};
 use crate::physics::dynamics::plan::Plan;
 use crate::physics::model::{Integrator, Model};
 use flipside_gpu::{
-    Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, Pace, Told, Use, reflected, shared,
+    Bindings, Buffer, Checks, Commands, Definitions, Device, DeviceError, Kernel, SubmissionSizer, UniformCache, Use,
+    reflected, shared,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ pub struct DeviceWorlds {
     /// Rounds of an env step in one dispatch, and in a timestep.
     most_rounds: usize,
     stages: usize,
-    told: Told,
+    uniforms: UniformCache,
 }
 
 /// What lies on the device, a row a world.
@@ -77,19 +78,19 @@ impl DeviceWorlds {
         model: Arc<Model>,
         worlds: usize,
         needs: &[Quantity],
-        making: impl Into<Making>,
+        options: impl Into<BuildOptions>,
     ) -> Result<DeviceWorlds, PhysicsError> {
         let plan = Plan::<f32>::new(&model, NAME)?;
         let drift = drifting(&model, &Plan::<f64>::new(&model, NAME)?);
-        let Making { checks, threads_per_world } = making.into();
+        let BuildOptions { checks, threads_per_world } = options.into();
         let suited = threads_per_world.unwrap_or_else(|| ThreadsPerWorld::suited(plan.nv, device.software));
-        let mut made = Made::new(device, &model, &plan, suited, checks);
+        let mut made = BuiltKernels::new(device, &model, &plan, suited, checks);
         // Where it was not asked for, what a driver does not take is no reason to stop.
         if let (Err(PhysicsError::Device(why)), None, ThreadsPerWorld::Team) = (&made, threads_per_world, suited) {
             log::info!("a thread a world: {why}");
-            made = Made::new(device, &model, &plan, ThreadsPerWorld::One, checks);
+            made = BuiltKernels::new(device, &model, &plan, ThreadsPerWorld::One, checks);
         }
-        let Made { specialised, kernel, threads, workspace, carried } = made?;
+        let BuiltKernels { specialised, kernel, threads, workspace, carried } = made?;
         // What a workgroup needs of the device's memory.
         let group = if threads == ThreadsPerWorld::Team { carried } else { WORKGROUP as u64 * workspace };
         let most = threads.worlds() * device.most_at_once(group, WORKSPACES);
@@ -115,7 +116,7 @@ impl DeviceWorlds {
             workspace,
             carried,
             plan,
-            told: Told::default(),
+            uniforms: UniformCache::default(),
             workspaces,
             model,
             worlds,
@@ -149,8 +150,8 @@ impl DeviceWorlds {
     }
 
     /// How many worlds may be stepped in one submission, of which nothing is known yet.
-    pub fn pace(&self) -> Pace {
-        Pace::new(FIRST_DISPATCH, [WORKGROUP, self.most])
+    pub fn sizer(&self) -> SubmissionSizer {
+        SubmissionSizer::new(FIRST_DISPATCH, [WORKGROUP, self.most])
     }
 
     /// Asks for other quantities.
@@ -162,7 +163,7 @@ impl DeviceWorlds {
         Ok(())
     }
 
-    /// Lists an env step of some worlds, of at most [`Pace::at_once`]: their controls are held for `frame_skip` timesteps.
+    /// Lists an env step of some worlds, of at most [`SubmissionSizer::at_once`]: their controls are held for `frame_skip` timesteps.
     pub fn step(
         &mut self,
         commands: &mut Commands,
@@ -222,7 +223,7 @@ impl DeviceWorlds {
         look: bool,
     ) -> Result<(), DeviceError> {
         let batch = self.batch(worlds.clone(), rounds, look);
-        let told = self.told.tell(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
+        let told = self.uniforms.bind(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
         commands.run(&self.kernel, &[&self.bindings, &told], self.groups(worlds.len()));
         Ok(())
     }
@@ -258,7 +259,7 @@ impl DeviceWorlds {
 }
 
 /// A robot's kernel, for worlds of so many threads.
-struct Made {
+struct BuiltKernels {
     specialised: Specialised,
     kernel: Kernel,
     threads: ThreadsPerWorld,
@@ -266,21 +267,21 @@ struct Made {
     carried: u64,
 }
 
-impl Made {
+impl BuiltKernels {
     fn new(
         device: &Device,
         model: &Model,
         plan: &Plan<f32>,
         threads: ThreadsPerWorld,
         checks: Checks,
-    ) -> Result<Made, PhysicsError> {
+    ) -> Result<BuiltKernels, PhysicsError> {
         let specialised = Specialised::new(model, plan, threads)?;
         let shader = specialised.shader(STEP);
         device.shares(shared(&shader), WORKGROUP)?;
         let bytes = |name: &str| reflected(&shader, name).map_or(0, |(_, size)| size as u64);
         let (workspace, carried) = (bytes("Workspace") / threads.worlds() as u64, bytes("Carried"));
         let kernel = device.kernel("physics step", shader, "main", checks)?;
-        Ok(Made { specialised, kernel, threads, workspace, carried })
+        Ok(BuiltKernels { specialised, kernel, threads, workspace, carried })
     }
 }
 

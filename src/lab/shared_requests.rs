@@ -15,7 +15,7 @@ pub(super) struct Label {
 
 /// The wishes as they stand.
 #[derive(Clone)]
-pub(super) struct Wishes {
+pub(super) struct WorkerRequests {
     /// Train (true) or rest (false).
     pub run: bool,
     /// Save and end.
@@ -47,23 +47,23 @@ pub(super) struct Wishes {
     pub disk_fault: Option<String>,
 }
 
-/// [`Wishes`] behind a lock, with a bell.
-pub(super) struct Control {
-    wishes: Mutex<Wishes>,
+/// [`WorkerRequests`] behind a lock, with a bell.
+pub(super) struct SharedRequests {
+    requests: Mutex<WorkerRequests>,
     changed: Condvar,
 }
 
-impl Control {
-    pub fn new(wishes: Wishes) -> Control {
-        Control { wishes: Mutex::new(wishes), changed: Condvar::new() }
+impl SharedRequests {
+    pub fn new(requests: WorkerRequests) -> SharedRequests {
+        SharedRequests { requests: Mutex::new(requests), changed: Condvar::new() }
     }
 
-    pub fn change(&self, change: impl FnOnce(&mut Wishes)) {
+    pub fn change(&self, change: impl FnOnce(&mut WorkerRequests)) {
         change(&mut self.lock());
         self.changed.notify_all();
     }
 
-    pub fn look(&self) -> Wishes {
+    pub fn look(&self) -> WorkerRequests {
         self.lock().clone()
     }
 
@@ -72,18 +72,18 @@ impl Control {
     }
 
     /// Waits until `ready` holds, then returns the wishes.
-    pub fn wait_until(&self, ready: impl Fn(&Wishes) -> bool) -> Wishes {
+    pub fn wait_until(&self, ready: impl Fn(&WorkerRequests) -> bool) -> WorkerRequests {
         let guard = self.changed.wait_while(self.lock(), |w| !ready(w)).unwrap_or_else(PoisonError::into_inner);
         guard.clone()
     }
 
     /// Takes a one-time wish: returns it as it stood, and clears it.
-    pub fn take<T: Default>(&self, field: impl FnOnce(&mut Wishes) -> &mut T) -> T {
+    pub fn take<T: Default>(&self, field: impl FnOnce(&mut WorkerRequests) -> &mut T) -> T {
         std::mem::take(field(&mut self.lock()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Wishes> {
+    fn lock(&self) -> MutexGuard<'_, WorkerRequests> {
         // Every change is a plain assignment, so a poisoned lock still holds a whole value.
-        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

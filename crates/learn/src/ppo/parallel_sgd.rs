@@ -6,8 +6,8 @@
 
 use super::learner::Learner;
 use crate::adam::{add, norm};
-use crate::goal::{Goal, Sums};
 use crate::gradient::{Part, Tape};
+use crate::loss::{Loss, Sums};
 use crate::network::Network;
 use crate::{Dense, LearnError};
 use flipside_core::settings::PpoSettings;
@@ -23,8 +23,8 @@ const PART: usize = 128;
 /// Parts of a minibatch at the most: each has a gradient of its own that must be added in the end.
 const PARTS: usize = 8;
 
-/// What one network's descents need and need not keep: made once, used by every update.
-pub(super) struct Room {
+/// What one network's optimisers need and need not keep: made once, used by every update.
+pub(super) struct GradientScratch {
     /// The network's copy for evaluation, which follows every step.
     packed: Dense,
     tapes: Vec<Mutex<Tape>>,
@@ -32,10 +32,10 @@ pub(super) struct Room {
     order: Vec<u32>,
 }
 
-impl Room {
-    pub fn new(network: &Network) -> Room {
+impl GradientScratch {
+    pub fn new(network: &Network) -> GradientScratch {
         let tapes = (0..PARTS).map(|_| Mutex::new(Tape::new(network.layout()))).collect();
-        Room { packed: network.dense(), tapes, order: Vec::new() }
+        GradientScratch { packed: network.dense(), tapes, order: Vec::new() }
     }
 }
 
@@ -51,12 +51,12 @@ pub(super) struct Means {
     pub epochs: usize,
 }
 
-/// What a descent learns from, and how.
+/// What an optimiser learns from, and how.
 #[derive(Clone, Copy)]
-pub(super) struct Lesson<'a> {
+pub(super) struct TrainingProblem<'a> {
     /// "policy" or "value", for errors.
     pub name: &'static str,
-    pub goal: Goal<'a>,
+    pub objective: Loss<'a>,
     /// Normalised observations, `[samples, padded(O)]`.
     pub obs: &'a [f32],
     pub samples: usize,
@@ -65,8 +65,8 @@ pub(super) struct Lesson<'a> {
 }
 
 /// One network on its way down.
-pub(super) struct Descent<'a> {
-    lesson: Lesson<'a>,
+pub(super) struct ParallelSgd<'a> {
+    problem: TrainingProblem<'a>,
     tapes: &'a [Mutex<Tape>],
     /// Written between minibatches by the leader, read by all during one.
     model: RwLock<Model<'a>>,
@@ -85,16 +85,20 @@ struct Model<'a> {
     minibatch: Range<usize>,
 }
 
-impl<'a> Descent<'a> {
-    /// Threads that one descent keeps busy at the most.
+impl<'a> ParallelSgd<'a> {
+    /// Threads that one optimiser keeps busy at the most.
     pub const HANDS: usize = PARTS;
 
     /// At the start, nothing done yet.
-    pub fn new(lesson: Lesson<'a>, learner: &'a mut Learner, room: &'a mut Room) -> Descent<'a> {
-        let Room { packed, tapes, order } = room;
+    pub fn new(
+        problem: TrainingProblem<'a>,
+        learner: &'a mut Learner,
+        scratch: &'a mut GradientScratch,
+    ) -> ParallelSgd<'a> {
+        let GradientScratch { packed, tapes, order } = scratch;
         packed.follow(&learner.network);
-        Descent {
-            lesson,
+        ParallelSgd {
+            problem,
             tapes,
             model: RwLock::new(Model { learner, packed, order, minibatch: 0..0 }),
             open: AtomicUsize::new(0),
@@ -105,9 +109,9 @@ impl<'a> Descent<'a> {
 
     /// Goes through all epochs, or till a minibatch's KL passes 1.5 times the target. `cancel` is asked before every minibatch. Refuses a loss,
     /// gradient or parameter that is not finite; the learner is then somewhere on the way.
-    pub fn lead(&self, cancel: &mut dyn FnMut() -> bool) -> Result<Means, LearnError> {
+    pub fn run(&self, cancel: &mut dyn FnMut() -> bool) -> Result<Means, LearnError> {
         let _over = Over(&self.over);
-        let Lesson { name, samples, settings, .. } = self.lesson;
+        let TrainingProblem { name, samples, settings, .. } = self.problem;
         let (mut means, mut steps) = (Means::default(), 0.0);
         let minibatches = ((samples as f64 / settings.minibatch as f64).round() as usize).max(1);
         let cut = |i: usize| i * samples / minibatches;
@@ -154,7 +158,7 @@ impl<'a> Descent<'a> {
     }
 
     /// Computes one open part; false if there is none.
-    pub fn help(&self) -> bool {
+    pub fn assist(&self) -> bool {
         let take = |open: usize| open.checked_sub(1);
         let Ok(open) = self.open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take) else { return false };
         let _done = Done(&self.done);
@@ -162,8 +166,8 @@ impl<'a> Descent<'a> {
         let (start, rows) = (model.minibatch.start, model.minibatch.len());
         let (part, parts) = (open - 1, parts(rows));
         let samples = &model.order[start + part * rows / parts..start + (part + 1) * rows / parts];
-        let part_of = Part { obs: self.lesson.obs, samples, weight: 1.0 / rows as f32 };
-        self.tape(part).take(&model.learner.network, model.packed, &self.lesson.goal, part_of);
+        let part_of = Part { obs: self.problem.obs, samples, weight: 1.0 / rows as f32 };
+        self.tape(part).take(&model.learner.network, model.packed, &self.problem.objective, part_of);
         true
     }
 
@@ -178,7 +182,7 @@ impl<'a> Descent<'a> {
         let Model { order, learner, .. } = &mut *model;
         order.clear();
         // A rollout has fewer than 2³² samples: it lies in memory.
-        order.extend(0..self.lesson.samples as u32);
+        order.extend(0..self.problem.samples as u32);
         order.shuffle(&mut learner.shuffle);
     }
 
@@ -188,10 +192,10 @@ impl<'a> Descent<'a> {
         self.model.write().unwrap_or_else(PoisonError::into_inner).minibatch = minibatch;
         self.done.store(0, Ordering::Relaxed);
         self.open.store(parts, Ordering::Release);
-        while self.help() {}
-        let mut patience = Patience::default();
+        while self.assist() {}
+        let mut backoff = Backoff::default();
         while self.done.load(Ordering::Acquire) < parts {
-            patience.wait();
+            backoff.wait();
         }
         let mut sums = Sums::default();
         (0..parts).for_each(|part| sums += self.tape(part).sums);
@@ -208,13 +212,13 @@ impl<'a> Descent<'a> {
         (1..parts(minibatch.len())).for_each(|part| add(gradient, &self.tape(part).gradient));
         // The bonus is the entropy, Σ log σ + …, times its weight; what is minimised has it with a minus. The critic has no σ.
         let free = network.layout().free();
-        gradient[free..][..network.free().len()].iter_mut().for_each(|g| *g -= self.lesson.settings.entropy as f32);
+        gradient[free..][..network.free().len()].iter_mut().for_each(|g| *g -= self.problem.settings.entropy as f32);
         let norm = norm(gradient);
         if norm.is_finite() {
-            let max = self.lesson.settings.max_grad_norm;
+            let max = self.problem.settings.max_grad_norm;
             let scale = if max > 0.0 && norm > max { max / norm } else { 1.0 };
-            adam.step(network.numbers_mut(), gradient, scale, self.lesson.learning_rate);
-            let least = self.lesson.settings.least_log_std as f32;
+            adam.step(network.numbers_mut(), gradient, scale, self.problem.learning_rate);
+            let least = self.problem.settings.least_log_std as f32;
             let log_std = free..free + network.free().len();
             network.numbers_mut()[log_std].iter_mut().for_each(|log_std| *log_std = log_std.max(least));
             packed.follow(network);
@@ -242,7 +246,7 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Says that a descent is over, however it ended.
+/// Says that an optimiser is over, however it ended.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -257,9 +261,9 @@ const NAP: Duration = Duration::from_micros(50);
 /// Waits for something that takes microseconds: spins first, and sleeps if it takes longer, for then the thread that it waits for may want this
 /// core.
 #[derive(Default)]
-pub(super) struct Patience(u32);
+pub(super) struct Backoff(u32);
 
-impl Patience {
+impl Backoff {
     pub fn wait(&mut self) {
         match self.0 < 200 {
             true => (0..16).for_each(|_| std::hint::spin_loop()),

@@ -12,29 +12,29 @@ use tch::{Device, Kind, Tensor};
 
 /// A batch of rows, laid out `[features, stride]`: the numbers of all rows side by side, filled up with zeros to whole registers.
 #[derive(Clone, Debug)]
-pub struct Thin {
+pub struct DecodeBatch {
     rows: usize,
     stride: usize,
     numbers: Vec<f32>,
 }
 
-impl Thin {
+impl DecodeBatch {
     /// The most rows that are worth it.
     pub const MOST: usize = 128;
 
     /// A tensor `[rows, features]` of any kind.
-    pub fn of_tensor(tensor: &Tensor) -> Thin {
+    pub fn of_tensor(tensor: &Tensor) -> DecodeBatch {
         let (rows, features) = (tensor.size()[0] as usize, tensor.size()[1] as usize);
         let mut flat = vec![0.0; rows * features];
         tensor.to_kind(Kind::Float).to_device(Device::Cpu).contiguous().copy_data(&mut flat, rows * features);
-        let mut thin = Thin::zeros(rows, features);
+        let mut thin = DecodeBatch::zeros(rows, features);
         thin.fill(&flat);
         thin
     }
 
-    fn zeros(rows: usize, features: usize) -> Thin {
+    fn zeros(rows: usize, features: usize) -> DecodeBatch {
         let stride = padded(rows);
-        Thin { rows, stride, numbers: vec![0.0; features * stride] }
+        DecodeBatch { rows, stride, numbers: vec![0.0; features * stride] }
     }
 
     /// Takes numbers laid out `[rows, features]`.
@@ -71,20 +71,20 @@ impl Thin {
     }
 
     /// Some of the features.
-    pub fn part(&self, first: usize, count: usize) -> Thin {
+    pub fn part(&self, first: usize, count: usize) -> DecodeBatch {
         let numbers = self.numbers[first * self.stride..][..count * self.stride].to_vec();
-        Thin { rows: self.rows, stride: self.stride, numbers }
+        DecodeBatch { rows: self.rows, stride: self.stride, numbers }
     }
 
     /// x Wᵀ + b with W `[outputs, inputs]` and b `[outputs]`, f32 or bf16 and with inputs side by side in memory on the CPU; `None` for others.
-    pub fn map(&self, weight: &Tensor, bias: Option<&Tensor>) -> Option<Thin> {
+    pub fn map(&self, weight: &Tensor, bias: Option<&Tensor>) -> Option<DecodeBatch> {
         let &[outputs, inputs] = &weight.size()[..] else { return None };
         if inputs as usize != self.features() {
             return None;
         }
         let bias = bias.map(|bias| bias.to_kind(Kind::Float).contiguous());
         let bias = bias.as_ref().map_or(Some(&[][..]), |bias| slice(bias, Kind::Float))?;
-        let mut y = Thin::zeros(self.rows, outputs as usize);
+        let mut y = DecodeBatch::zeros(self.rows, outputs as usize);
         match weight.kind() {
             Kind::Float => map(&self.numbers, self.stride, slice::<f32>(weight, Kind::Float)?, bias, &mut y.numbers),
             Kind::BFloat16 => {
@@ -96,12 +96,12 @@ impl Thin {
     }
 
     /// Adds `scale` times the other batch.
-    pub fn add(&mut self, other: &Thin, scale: f32) {
+    pub fn add(&mut self, other: &DecodeBatch, scale: f32) {
         self.numbers.iter_mut().zip(&other.numbers).for_each(|(own, other)| *own += scale * other);
     }
 
     /// Multiplies number by number.
-    pub fn multiply(&mut self, other: &Thin) {
+    pub fn multiply(&mut self, other: &DecodeBatch) {
         self.numbers.iter_mut().zip(&other.numbers).for_each(|(own, other)| *own *= other);
     }
 
@@ -116,7 +116,7 @@ impl Thin {
     }
 
     /// Layer norm where there is a bias, RMS norm where there is none, of every `weight.len()` features apart.
-    pub fn norm(&self, weight: &[f32], bias: Option<&[f32]>, eps: f64) -> Thin {
+    pub fn norm(&self, weight: &[f32], bias: Option<&[f32]>, eps: f64) -> DecodeBatch {
         let mut normed = self.clone();
         let n = weight.len() as f32;
         for group in normed.numbers.chunks_exact_mut(weight.len() * self.stride) {
@@ -143,7 +143,7 @@ impl Thin {
     }
 
     /// Turns the pairs of features (i, i + width/2) of every head of `width` by rotary angles, whose cosines and sines have `width` features.
-    pub fn turn(&mut self, cos: &Thin, sin: &Thin) {
+    pub fn turn(&mut self, cos: &DecodeBatch, sin: &DecodeBatch) {
         let (stride, half) = (self.stride, cos.numbers.len() / 2);
         for head in self.numbers.chunks_exact_mut(2 * half) {
             let (first, second) = head.split_at_mut(half);
@@ -168,7 +168,7 @@ pub struct Past<'a> {
 
 /// What the queries of the present column see of it and of those before: softmax(q kᵀ/√width + bias) v. Keys and values are put behind the
 /// past ones first. `bias` is `[rows, filled + 1]`: 0, or −∞ for what a row may not look at. `None` where the past is not f32 on the CPU.
-pub fn attend(q: &Thin, k: &Thin, v: &Thin, past: Past, bias: &[f32]) -> Option<Thin> {
+pub fn attend(q: &DecodeBatch, k: &DecodeBatch, v: &DecodeBatch, past: Past, bias: &[f32]) -> Option<DecodeBatch> {
     let &[rows, heads, columns, width] = &past.keys.size()[..] else { return None };
     let [rows, columns, width] = [rows, columns, width].map(|n| n as usize);
     let each = heads as usize * columns * width;
@@ -182,7 +182,8 @@ pub fn attend(q: &Thin, k: &Thin, v: &Thin, past: Past, bias: &[f32]) -> Option<
     let parts = keys.chunks_mut(each).zip(values.chunks_mut(each)).zip(out.chunks_mut(q.features())).enumerate();
     let work = rows * q.features() * seen * 2;
     share_out(parts, work, |(row, ((keys, values), out))| {
-        let of = |thin: &Thin| -> Vec<f32> { thin.numbers[row..].iter().step_by(thin.stride).copied().collect() };
+        let of =
+            |thin: &DecodeBatch| -> Vec<f32> { thin.numbers[row..].iter().step_by(thin.stride).copied().collect() };
         for (past, new) in [(&mut *keys, of(k)), (&mut *values, of(v))] {
             for (past, new) in past.chunks_exact_mut(columns * width).zip(new.chunks_exact(width)) {
                 past[now * width..seen * width].copy_from_slice(new);
@@ -190,7 +191,7 @@ pub fn attend(q: &Thin, k: &Thin, v: &Thin, past: Past, bias: &[f32]) -> Option<
         }
         run(Attend { q: &of(q), keys, values, columns, width, bias: &bias[row * seen..][..seen], out });
     });
-    let mut thin = Thin::zeros(rows, q.features());
+    let mut thin = DecodeBatch::zeros(rows, q.features());
     thin.fill(&out);
     Some(thin)
 }
@@ -454,7 +455,7 @@ mod tests {
             for (bias, kind) in [(None, Kind::Float), (Some(&bias), Kind::Float), (Some(&bias), bf16)] {
                 let weight = weight.to_kind(kind);
                 let bias = bias.map(|bias| bias.to_kind(kind));
-                let ours = Thin::of_tensor(&x).map(&weight, bias.as_ref()).unwrap().to_tensor();
+                let ours = DecodeBatch::of_tensor(&x).map(&weight, bias.as_ref()).unwrap().to_tensor();
                 let wide = |t: &Tensor| t.to_kind(Kind::Double);
                 let truth = wide(&x).linear(&wide(&weight), bias.as_ref().map(wide).as_ref());
                 let worst = ((wide(&ours) - truth).abs().max()).double_value(&[]);
@@ -462,12 +463,12 @@ mod tests {
                 assert!(worst < 1e-5 * (inputs as f64).sqrt(), "{rows}×{inputs}×{outputs}: {worst}");
             }
             // A row has the bits that it has beside fewer rows.
-            let alone = Thin::of_tensor(&x.narrow(0, 0, 1)).map(&weight, None).unwrap().to_tensor();
-            assert!(Thin::of_tensor(&x).map(&weight, None).unwrap().to_tensor().narrow(0, 0, 1).equal(&alone));
+            let alone = DecodeBatch::of_tensor(&x.narrow(0, 0, 1)).map(&weight, None).unwrap().to_tensor();
+            assert!(DecodeBatch::of_tensor(&x).map(&weight, None).unwrap().to_tensor().narrow(0, 0, 1).equal(&alone));
         }
         let odd = draw(&[5, 6]);
-        assert!(Thin::of_tensor(&odd).map(&draw(&[6, 5]).tr(), None).is_none());
-        assert!(Thin::of_tensor(&odd).map(&draw(&[6, 5]), None).is_none());
+        assert!(DecodeBatch::of_tensor(&odd).map(&draw(&[6, 5]).tr(), None).is_none());
+        assert!(DecodeBatch::of_tensor(&odd).map(&draw(&[6, 5]), None).is_none());
     }
 
     #[test]

@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const EVENTS: usize = 4096;
 
 /// The lab's side of what its user sees.
-pub(super) struct Board {
+pub(super) struct SnapshotPublisher {
     snapshot: Mutex<Arc<Snapshot>>,
     events: SyncSender<Event>,
     outbox: Mutex<Receiver<Event>>,
     repaint: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl Board {
-    pub fn new(first: Snapshot, repaint: Arc<dyn Fn() + Send + Sync>) -> Board {
+impl SnapshotPublisher {
+    pub fn new(first: Snapshot, repaint: Arc<dyn Fn() + Send + Sync>) -> SnapshotPublisher {
         let (events, outbox) = sync_channel(EVENTS);
-        Board { snapshot: Mutex::new(Arc::new(first)), events, outbox: Mutex::new(outbox), repaint }
+        SnapshotPublisher { snapshot: Mutex::new(Arc::new(first)), events, outbox: Mutex::new(outbox), repaint }
     }
 
     /// Changes the picture and wakes the reader.

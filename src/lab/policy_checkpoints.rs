@@ -35,9 +35,9 @@ struct Candidate {
 
 /// All that were put aside.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Candidates(Vec<Candidate>);
+pub(super) struct PolicyCheckpoints(Vec<Candidate>);
 
-impl Candidates {
+impl PolicyCheckpoints {
     /// Whether it is time for another one of a policy that is at work till the end of the run, `planned` env steps.
     pub fn is_due(&self, env_steps: u64, planned: u64) -> bool {
         let last = self.0.last().map_or(0, |candidate| candidate.env_steps);
@@ -85,10 +85,10 @@ impl Candidates {
         arrays
     }
 
-    /// What [`Candidates::to_arrays`] gave; none from a run that began before there were any.
-    pub fn from_arrays(arrays: &Arrays) -> Result<Candidates, LabError> {
+    /// What [`PolicyCheckpoints::to_arrays`] gave; none from a run that began before there were any.
+    pub fn from_arrays(arrays: &Arrays) -> Result<PolicyCheckpoints, LabError> {
         if arrays.is_empty() {
-            return Ok(Candidates::default());
+            return Ok(PolicyCheckpoints::default());
         }
         let numbers = |name: String| {
             let numbers = arrays.get(&name).and_then(Array::as_f32).map(<[f32]>::to_vec);
@@ -102,6 +102,6 @@ impl Candidates {
                 actions: numbers(format!("{n}/actions"))?,
             })
         };
-        words(arrays, "at")?.iter().enumerate().map(candidate).collect::<Result<_, LabError>>().map(Candidates)
+        words(arrays, "at")?.iter().enumerate().map(candidate).collect::<Result<_, LabError>>().map(PolicyCheckpoints)
     }
 }

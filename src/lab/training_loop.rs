@@ -2,7 +2,7 @@
 
 use super::ledger::Offered;
 use super::vocabulary::{DisputedView, Snapshot, TeacherKind};
-use super::{LabError, control::Label, trainer::Trainer};
+use super::{LabError, shared_requests::Label, trainer::Trainer};
 use flipside_core::Arrays;
 use flipside_preference::Alarm;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ pub(super) type Values = Vec<(&'static str, f64)>;
 /// Tells the desk something while work goes on.
 pub(super) type Tell<'a> = &'a mut dyn FnMut(&dyn Fn(&mut Snapshot));
 
-/// A mode's circle, free of threads and of the database.
-pub(super) trait Circle: Send {
+/// A mode's training loop, free of threads and of the database.
+pub(super) trait TrainingLoop: Send {
     /// Steps done.
     fn steps(&self) -> u64;
 
@@ -136,7 +136,7 @@ const PATIENCE: u64 = 400_000;
 /// Judgement is worth most on what the policy does now.
 const PAIRS_STALE: Duration = Duration::from_secs(8);
 
-impl Circle for Trainer {
+impl TrainingLoop for Trainer {
     fn steps(&self) -> u64 {
         self.env_steps()
     }

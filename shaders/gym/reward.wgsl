@@ -5,9 +5,9 @@
 #import random::{RESET, draw, key, normal, uniform}
 
 const OBS: u32 = #{OBS}u;
-// Terms of the reward, and of the teachers' taste behind them.
+// Terms of the reward, and of the teachers' teacher reward behind them.
 const TERMS: u32 = #{TERMS}u;
-const TASTES: u32 = #{TASTES}u;
+const TEACHER_REWARDS: u32 = #{TEACHER_REWARDS}u;
 
 struct Task {
     dt: f32,
@@ -148,7 +148,7 @@ struct Batch {
     // Where in the rollout each kind of number begins.
     obs: u32,
     rewards: u32,
-    tastes: u32,
+    teacher_rewards: u32,
     flags: u32,
     finals: u32,
     now: u32,
@@ -188,7 +188,7 @@ const EPISODES: u32 = 1u;
 const ROW: u32 = 2u;
 const ENDS: u32 = 3u;
 const BEFORE: u32 = 4u;
-const ORIGIN: u32 = BEFORE + TERMS + TASTES;
+const ORIGIN: u32 = BEFORE + TERMS + TEACHER_REWARDS;
 const VALUES: u32 = ORIGIN + NQ;
 const WIDTH: u32 = NQ + 2u * NV;
 
@@ -232,17 +232,17 @@ fn judge() {
     let at = row * batch.worlds + world;
     let healthy = hold_all(0u, task.health);
     var reward = 0.0;
-    var taste = 0.0;
-    for (var k = hold; k < TERMS + TASTES; k++) {
+    var teacher_reward = 0.0;
+    for (var k = hold; k < TERMS + TEACHER_REWARDS; k++) {
         let paid = pay(k, healthy);
         reward += select(0.0, paid, k < TERMS);
-        taste += select(paid, 0.0, k < TERMS);
+        teacher_reward += select(paid, 0.0, k < TERMS);
     }
-    if TASTES == 0u {
-        taste = reward;
+    if TEACHER_REWARDS == 0u {
+        teacher_reward = reward;
     }
     let broken = frozen[world] == BROKEN;
-    var finite = !broken && good(reward) && good(taste);
+    var finite = !broken && good(reward) && good(teacher_reward);
     for (var i = hold; i < OBS; i++) {
         finite = finite && good(book(VALUES + i));
     }
@@ -254,7 +254,7 @@ fn judge() {
     let terminated = task.terminates != 0u && !healthy;
     let truncated = !terminated && (length >= task.horizon || !finite);
     rollout[batch.rewards + at] = select(0.0, reward, finite);
-    rollout[batch.tastes + at] = select(0.0, taste, finite);
+    rollout[batch.teacher_rewards + at] = select(0.0, teacher_reward, finite);
     var flags = select(0u, 1u, terminated) | select(0u, 2u, truncated) | select(4u, 0u, finite);
     if truncated {
         let end = counted(ENDS);
@@ -392,7 +392,7 @@ fn hold_all(first: u32, count: u32) -> bool {
 
 // What the next step's reward needs to know of this state: the signals whose velocity is paid, counted from where the next step counts.
 fn remember() {
-    for (var k = hold; k < TERMS + TASTES; k++) {
+    for (var k = hold; k < TERMS + TEACHER_REWARDS; k++) {
         let term = task.terms[k];
         if term.kind == VELOCITY {
             note(BEFORE + k, book(VALUES + term.first) - shift(task.elements[term.first]));

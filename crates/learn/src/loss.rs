@@ -10,7 +10,7 @@ pub(super) const TILE: usize = 48;
 
 /// What a network is taught. Every slice covers a whole rollout.
 #[derive(Clone, Copy)]
-pub(super) enum Goal<'a> {
+pub(super) enum Loss<'a> {
     /// The actor: the clipped surrogate −min(r Â, clip(r, 1 − ε, 1 + ε) Â).
     Policy(ClippedPolicy<'a>),
     /// The critic: half the squared error.

@@ -3,9 +3,9 @@
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
-use super::circle::Values;
-use super::control::Label;
 use super::ledger::Offered;
+use super::shared_requests::Label;
+use super::training_loop::Values;
 use super::vocabulary::{DisputedView, PairView};
 use crate::settings::{ExploreSettings, LabelSettings, RunSettings};
 use flipside_core::{
@@ -47,7 +47,7 @@ const GUESS_STRIDES: usize = 3;
 const FIRST_REPEAT: usize = 20;
 
 /// What only a run from preferences has.
-pub(super) struct Judged {
+pub(super) struct PreferenceLearner {
     /// See [`RewardModelSettings::centred`](crate::settings::RewardModelSettings::centred).
     centred: bool,
     reward: RewardModel,
@@ -93,25 +93,25 @@ pub(super) struct Taken<'a> {
     /// `[N, A]`, as the robot received them.
     pub actions: &'a [f32],
     /// `[N]`: what a simulated teacher judges it by.
-    pub tastes: &'a [f32],
+    pub teacher_rewards: &'a [f32],
     pub terminated: &'a [bool],
     pub truncated: &'a [bool],
 }
 
-impl Judged {
+impl PreferenceLearner {
     pub fn new(
         settings: &RunSettings,
         labels: LabelSettings,
         task: &Task,
         worlds: usize,
         next_item: ItemId,
-    ) -> Result<Judged, LabError> {
+    ) -> Result<PreferenceLearner, LabError> {
         let seed = Seed(settings.seed);
         let recorded: Vec<usize> = (0..worlds.min(labels.recorded_worlds)).collect();
         let steps = labels.clip_steps(task.dt());
         let spec = task.spec();
         let explores = spec.explore.steps_of(settings.env_steps);
-        Ok(Judged {
+        Ok(PreferenceLearner {
             centred: spec.reward_model().centred,
             reward: RewardModel::new(task.obs_dim(), task.act_dim(), spec.reward_model(), seed),
             novelty: Novelty::new(task.obs_dim(), &spec.explore, seed.stream("novelty")),
@@ -210,7 +210,7 @@ impl Judged {
                 poses: &self.poses[slot * bodies..(slot + 1) * bodies],
                 obs: &step.obs[world * o..(world + 1) * o],
                 action: &step.actions[world * a..(world + 1) * a],
-                task_reward: step.tastes[world],
+                task_reward: step.teacher_rewards[world],
                 done: step.terminated[world] || step.truncated[world],
             };
             if let Some(cut) = self.recorder.push(slot, record) {
@@ -229,7 +229,7 @@ impl Judged {
 
     pub fn propose(&mut self, count: usize) -> Vec<Offered> {
         let again = self.repeats(count);
-        let Judged { pool, asked, reward, settings, pairs, fitted, known, monitor, .. } = self;
+        let PreferenceLearner { pool, asked, reward, settings, pairs, fitted, known, monitor, .. } = self;
         // What is still in the pool is not past.
         let oldest = pool.iter().next().map_or(0, |entry| entry.clip.recorded_at);
         let past = known.iter().flatten().filter(|clip| settings.past_share > 0.0 && clip.recorded_at < oldest);
@@ -283,14 +283,14 @@ impl Judged {
 
     /// Puts the learned reward in the place of the task's own, and returns the mean learned return of the episodes that ended, if any did.
     /// `scores` are the reward model's, where they are known already.
-    pub fn score(&mut self, rollout: &mut Rollout, played: &[f32], scores: Option<&Scores>) -> Option<f64> {
+    pub fn score(&mut self, rollout: &mut Rollout, applied_actions: &[f32], scores: Option<&Scores>) -> Option<f64> {
         if self.fitted.is_none() {
             rollout.rewards.fill(0.0);
             return None;
         }
         match scores {
             Some(scores) => rollout.rewards.copy_from_slice(&scores.rewards),
-            None => rollout.rewards = self.reward.rewards(&rollout.obs, played, rollout.samples()),
+            None => rollout.rewards = self.reward.rewards(&rollout.obs, applied_actions, rollout.samples()),
         }
         let mut ended = Vec::new();
         for i in 0..rollout.samples() {
@@ -315,8 +315,8 @@ impl Judged {
     }
 
     /// The rewards of a rollout by the reward model as it stands.
-    pub fn rescore(&self, rollout: &mut Rollout, played: &[f32]) {
-        rollout.rewards = self.reward.rewards(&rollout.obs, played, rollout.samples());
+    pub fn rescore(&self, rollout: &mut Rollout, applied_actions: &[f32]) {
+        rollout.rewards = self.reward.rewards(&rollout.obs, applied_actions, rollout.samples());
         self.centre(&mut rollout.rewards);
     }
 
@@ -329,13 +329,20 @@ impl Judged {
     }
 
     /// Lets the monitor look at what the policy does, now and then. An alarm asks for a handful of labels more than have been learnt from.
-    pub fn watch(&mut self, rollout: &Rollout, played: &[f32], scores: Option<&Scores>, handful: usize) -> Values {
+    pub fn watch(
+        &mut self,
+        rollout: &Rollout,
+        applied_actions: &[f32],
+        scores: Option<&Scores>,
+        handful: usize,
+    ) -> Values {
         self.unwatched += 1;
         if self.fitted.is_none() || self.unwatched < WATCH_EVERY {
             return Values::new();
         }
         self.unwatched = 0;
-        let spread = scores.map_or_else(|| self.reward.spread(&rollout.obs, played), Scores::spread);
+        let spread =
+            scores.map_or_else(|| self.reward.ensemble_std(&rollout.obs, applied_actions), Scores::ensemble_std);
         let ratio = self.monitor.look(spread);
         let alarm = self.monitor.alarm().is_some();
         if let (true, Some((labels, _))) = (alarm, self.fitted) {
@@ -423,7 +430,7 @@ impl Judged {
         arrays
     }
 
-    /// Goes on from what [`Judged::to_arrays`] gave.
+    /// Goes on from what [`PreferenceLearner::to_arrays`] gave.
     pub fn load(&mut self, arrays: &Arrays) -> Result<(), LabError> {
         let stream = |name: &str| {
             let state: [u64; 4] = words(arrays, name)?.try_into().map_err(|_| LabError::Incomplete(name.to_owned()))?;
