@@ -2,8 +2,19 @@
 
 #![no_main]
 
+// The crate's own lines, without libtorch around them.
+#[path = "../../crates/text/src/chat.rs"]
+#[allow(dead_code)]
+mod chat;
+#[path = "../../crates/text/src/data.rs"]
+#[allow(dead_code)]
+mod data;
+#[path = "../../crates/text/src/tokenizer.rs"]
+#[allow(dead_code)]
+mod tokenizer;
+
+use data::{BadLines, Example, read_lines};
 use flipside_fuzz::one_sentence;
-use flipside_text::data::{BadLines, Example, read_lines};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

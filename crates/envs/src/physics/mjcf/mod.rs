@@ -151,6 +151,8 @@ mod tests {
         assert_eq!(refused("<mujoco\n>\n<a\n"), "robot.xml:2: not well-formed XML: unexpected end of stream");
         let error = refused("<mujoco><worldbody><geom type=\"&#10;x\"/></worldbody></mujoco>");
         assert!(error.contains("type=\"\\nx\"") && !error.contains('\n'), "{error}");
+        let error = refused("<mujoco model=\"&#10;x\"/>");
+        assert!(error.contains("model=\"\\nx\"; expected text without control characters"), "{error}");
     }
 
     #[test]
