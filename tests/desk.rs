@@ -1,4 +1,4 @@
-//! The desk, driven as a person with a screen reader would drive it: through the accessibility tree, against a scripted lab.
+//! Drives the desk as a person with a screen reader would: through the accessibility tree, against a scripted lab.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -33,7 +33,7 @@ fn sit_down_to_text(lab: &Lab) -> Harness<'static, ()> {
 /// The name of the left completion.
 const LEFT: &str = "Left completion: click to choose it";
 
-/// The same, until a widget of this name is there.
+/// The same, waiting until a widget of this name exists.
 fn sit_down_to(lab: &Lab, label: &str) -> Harness<'static, ()> {
     let slot = Rc::new(RefCell::new(None::<Desk>));
     let (made, options) = (slot.clone(), lab.options());
@@ -50,7 +50,7 @@ fn sit_down_to(lab: &Lab, label: &str) -> Harness<'static, ()> {
     harness
 }
 
-/// Steps until a widget of this name is there.
+/// Steps until a widget of this name exists.
 fn wait_for(harness: &mut Harness<'_>, label: &str) {
     let patience = Instant::now() + Duration::from_secs(20);
     while harness.query_all_by_label(label).next().is_none() {
@@ -106,7 +106,7 @@ fn every_way_to_answer_sends_the_same_judgement_and_brings_the_next_pair() {
         click_button(&mut harness, view);
         expect(&lab, choice);
     }
-    // With Shift it is much better.
+    // With Shift, the answer is “much better”.
     let much = [Choice::MuchLeft, Choice::MuchRight];
     for ((view, key), choice) in views.into_iter().zip([Key::ArrowLeft, Key::ArrowRight]).zip(much) {
         harness.key_press_modifiers(egui::Modifiers::SHIFT, key);
@@ -148,7 +148,7 @@ fn a_double_click_or_a_held_key_answers_once() {
 fn nothing_is_answered_while_there_is_nothing_to_answer() {
     let lab = Lab::new();
     let mut harness = sit_down(&lab);
-    // The lab takes its time: the same pair must not be answered twice.
+    // While the lab has not replied, the same pair must not be answered twice.
     lab.script().answers = false;
     press(&mut harness, Key::ArrowLeft);
     press(&mut harness, Key::ArrowRight);
@@ -163,14 +163,14 @@ fn nothing_is_answered_while_there_is_nothing_to_answer() {
     }
     assert_eq!(lab.heard(), []);
 
-    // The next one can be answered again.
+    // The next pair can be answered again.
     lab.script().snapshot.pair = Some(scripted::pair(7));
     harness.run();
     press(&mut harness, Key::ArrowUp);
     assert_eq!(lab.heard().iter().map(judgement).collect::<Vec<_>>(), [Some((7, Choice::Tie))]);
 }
 
-/// Clicks where a button is, whether or not it is enabled.
+/// Clicks a button, whether or not it is enabled.
 fn click_or_ignore(harness: &mut Harness<'_>, label: &str) {
     harness.get_by_role_and_label(Role::Button, label).click();
     harness.run();
@@ -188,7 +188,7 @@ fn undo_asks_the_same_pair_again() {
     assert_eq!(heard[1], Command::Undo);
     assert_eq!(judgement(&heard[2]), Some((1, Choice::Right)));
 
-    // Also when no other pair was ever on show between the two.
+    // Undo also works if no other pair was shown in between.
     let mut script = lab.script();
     script.answers = false;
     let id = script.snapshot.pair.as_ref().unwrap().id;
@@ -208,7 +208,7 @@ fn training_pauses_and_goes_on_and_a_fault_is_told() {
     click_button(&mut harness, "Pause training");
     assert_eq!(lab.heard(), [Command::Pause]);
     harness.get_by_label("Training is paused; your answers still count.");
-    // Judging goes on meanwhile.
+    // Answers still count meanwhile.
     press(&mut harness, Key::ArrowLeft);
     assert_eq!(lab.heard().len(), 1);
     click_button(&mut harness, "Go on training");
@@ -297,7 +297,7 @@ fn teacher_and_robot_are_chosen_in_the_panel() {
     harness.get_by_label("Simulated, perfect").click();
     harness.run();
     assert_eq!(lab.heard(), [Command::SetTeacher(TeacherKind::Oracle)]);
-    // A simulated teacher shows what it prefers, and the person's keys answer nothing.
+    // A simulated teacher's preference is shown, and the person's keys answer nothing.
     let mut script = lab.script();
     script.snapshot.pair = None;
     script.snapshot.taught = Some((scripted::pair(5), Choice::Right));
@@ -310,14 +310,14 @@ fn teacher_and_robot_are_chosen_in_the_panel() {
     harness.get_by_role_and_label(Role::ComboBox, "Robot").click();
     harness.run();
     harness.get_by_label("Half cheetah").click();
-    // The next lab is made by a thread, behind a spinner that never settles.
+    // A thread opens the next lab, behind a spinner that never settles.
     harness.run_ok();
     wait_for(&mut harness, "Pause clips");
     assert_eq!(lab.heard(), [Command::Quit], "the present run is saved and closed before another begins");
     assert_eq!(lab.script().snapshot.task, "half_cheetah");
 }
 
-/// In the panel as in the window for a new run, the whole list of robots shows, each on a line of its own.
+/// The panel and the form for a new run both show the whole list of robots, each on its own line.
 #[test]
 fn every_robot_shows_in_the_picker() {
     let lab = Lab::new();
@@ -342,7 +342,7 @@ fn every_robot_shows_in_the_picker() {
             assert!(line.width() <= combo.width(), "{picker}: {title} is wider than the list");
             below = line.bottom();
         }
-        // A line that is scrolled away cannot be clicked.
+        // A line that is scrolled out of view cannot be clicked.
         harness.get_by_role_and_label(Role::Button, &titles[titles.len() - 1]).click();
         harness.run_ok();
         wait_for(&mut harness, "Pause clips");
@@ -351,7 +351,8 @@ fn every_robot_shows_in_the_picker() {
     }
 }
 
-/// A disputed answer is looked at in the question's place and can then be kept or taken back; an alarm says what to do.
+/// A disputed answer is shown in place of the question and can then be confirmed or taken back. An alarm says what to
+/// do.
 #[test]
 fn a_disputed_answer_is_looked_at_again_and_taken_back() {
     let lab = Lab::new();
@@ -370,7 +371,7 @@ fn a_disputed_answer_is_looked_at_again_and_taken_back() {
     harness.get_by_label("Look again: answer 7").click();
     harness.run();
     harness.get_by_label("You preferred the left");
-    // What is only looked at is not answered a second time.
+    // An answer that is only shown again is not given a second time.
     press(&mut harness, Key::ArrowLeft);
     assert_eq!(lab.heard(), []);
     harness.get_by_label("Take back answer 7").click();
@@ -475,7 +476,7 @@ fn the_switch_saves_a_run_and_goes_on_with_the_latest_of_the_other_mode() {
     assert_eq!(opened[1], RunSettings::of_text(opened[1].text.clone().expect("a run in text mode")));
     assert_eq!((opened[1].teacher, &opened[1].folder), (TeacherKind::Person, &None));
 
-    // Both runs are there to go back to.
+    // Both runs can be continued.
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Num1);
     harness.run_ok();
     wait_for(&mut harness, "Pause clips");
@@ -506,7 +507,7 @@ fn a_free_prompt_is_typed_without_answering_and_asks_both_models() {
     press(&mut harness, Key::Enter);
     assert_eq!(lab.heard(), [Command::Ask("czt The hotel".to_owned())]);
     harness.run();
-    // The answers stream: what is there so far shows.
+    // The answers stream: the text so far is shown.
     harness.get_by_label(" The film is a wonder");
     click_button(&mut harness, "Ask both");
     assert_eq!(lab.heard(), [Command::Ask("czt The hotel".to_owned())]);
@@ -574,7 +575,7 @@ fn samples_are_asked_for_when_they_are_looked_at_and_again_as_training_goes_on()
     harness.get_by_role_and_label(Role::Tab, "Then and now").click();
     harness.run();
     assert_eq!(lab.heard(), [Command::ShowPolicy]);
-    // A row must not reach into the next one.
+    // A row must not overlap the next one.
     let first = harness.get_by_label("Review: The food at").rect();
     let answer = harness.get_by_label(" the corner was warm, and we were served at once.").rect();
     let second = harness.get_by_label("Review: We went to see").rect();
@@ -608,7 +609,7 @@ fn the_stages_before_the_first_pair_show_how_far_they_are() {
     harness.get_by_role_and_label(Role::Tab, "Then and now").click();
     harness.run();
     assert_eq!(lab.heard(), [], "there is no policy to show yet");
-    // Without a known score only the person can answer.
+    // Without a gold score, only the person can answer.
     lab.script().snapshot.change_text(|view| view.has_gold = false);
     harness.run();
     harness.get_by_role_and_label(Role::ComboBox, "Teacher").click();

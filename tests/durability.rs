@@ -1,5 +1,5 @@
-//! What a session survives: `kill -9` at any moment, a full disk, a disk that cannot be written, a second process, a newer version,
-//! damage. Each test plays the misfortune for real and then looks at what is left.
+//! What a session survives: `kill -9` at any moment, a full disk, a disk that cannot be written, a second process, a
+//! newer version, damage. Each test causes the fault for real and then checks what is left.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![cfg(unix)]
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const ROLE: &str = "FLIPSIDE_TEST_ROLE";
 const FOLDER: &str = "FLIPSIDE_TEST_FOLDER";
 
-/// What the helper process says begins with this; the test harness prints lines of its own.
+/// Prefix of the helper process's messages. The test harness prints lines of its own.
 const MARK: &str = "::";
 
 // --- Things to store ---
@@ -48,7 +48,7 @@ fn put_pair(session: &mut Session, id: u64) -> Result<(), StoreError> {
     session.put_pair(&pair(id), [&clip(2 * id), &clip(2 * id + 1)])
 }
 
-/// Arrays of `numbers` f32 that tell which checkpoint they are of.
+/// Arrays of `numbers` f32 that tell which checkpoint they belong to.
 fn arrays(env_steps: u64, numbers: usize) -> Arrays {
     Arrays::from([
         ("w".to_owned(), Array::f32(&[numbers], (0..numbers).map(|i| (i as u64 ^ env_steps) as f32).collect())),
@@ -60,7 +60,8 @@ fn choice(n: u64) -> Choice {
     [Choice::Left, Choice::Right, Choice::Tie, Choice::Skip][n as usize % 4]
 }
 
-/// A session of `pairs` pairs, the first half of them judged, one of these taken back, with two checkpoints; closed.
+/// A closed session of `pairs` pairs. The first half of them are judged, one of those judgements is taken back, and
+/// there are two checkpoints.
 fn finished_session(folder: &Path, pairs: u64) {
     let mut session = Session::create(folder, &RunSettings { seed: u64::MAX, ..RunSettings::default() }).unwrap();
     for id in 0..pairs {
@@ -101,7 +102,7 @@ fn assert_sqlite_finds_it_whole(folder: &Path) {
 
 // --- The other process ---
 
-/// Not a test: what the tests start as another process, through this binary, with a role in the environment.
+/// Not a test. The tests start this binary as another process, with a role in the environment.
 #[test]
 #[ignore = "the other process of the tests in this file"]
 fn helper_process() {
@@ -129,13 +130,13 @@ fn helper_process() {
     }
 }
 
-/// One line that the parent hears at once.
+/// Prints one line that the parent reads at once.
 fn say(words: impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n{MARK}{words}").and_then(|()| out.flush()).unwrap();
 }
 
-/// All that a run writes, as fast as it goes; each judgement is told when it has been acknowledged.
+/// Writes all that a run writes, as fast as possible. Prints each judgement once it has been acknowledged.
 fn judge_for_ever(folder: &Path) -> ! {
     let mut session = Session::open(folder).unwrap();
     let first = session.next_pair_id().unwrap().0;
@@ -166,12 +167,12 @@ fn create_for_ever(root: &Path) -> ! {
     unreachable!()
 }
 
-/// Writes pairs, judgements and checkpoints until the disk refuses each, and says what it was told.
+/// Writes pairs, judgements, checkpoints and an export until the disk refuses each, and prints the errors.
 fn write_until_refused(session: &mut Session) {
     let error = (session.next_pair_id().unwrap().0..).find_map(|id| put_pair(session, id).err()).unwrap();
     say(format!("pair {error}"));
     let last = PairId(session.next_pair_id().unwrap().0 - 1);
-    // A judgement is small: some may still fit.
+    // A judgement is small, so some may still fit.
     let error = (0..).find_map(|n| session.record_judgement(last, choice(n), "person", n as i64, 0).err()).unwrap();
     say(format!("judgement {error}"));
     let save =
@@ -185,7 +186,7 @@ fn write_until_refused(session: &mut Session) {
     say(format!("export {error}"));
 }
 
-/// On a disk of a few megabytes that vanishes with this process: fills it, frees it, goes on.
+/// Fills a disk of a few megabytes that vanishes with this process, frees some of it, and goes on.
 fn fill_a_small_disk(disk: &Path) {
     let ballast = disk.join("ballast");
     fs::write(&ballast, vec![0_u8; 1 << 20]).unwrap();
@@ -212,7 +213,7 @@ fn fill_a_small_disk(disk: &Path) {
     say("whole");
 }
 
-/// This binary as the other process. `through` comes before it on the command line: a shell that prepares something.
+/// Starts this binary as the other process. `through` precedes it on the command line: a shell that prepares something.
 fn helper(through: &[&str], role: &str, folder: &Path) -> Child {
     let exe = env::current_exe().unwrap();
     let mut line = through.iter().map(std::ffi::OsStr::new).chain([exe.as_os_str()]);
@@ -227,7 +228,7 @@ fn helper(through: &[&str], role: &str, folder: &Path) -> Child {
         .unwrap()
 }
 
-/// What it says, line by line; a line that was cut off in the middle is left out.
+/// The other process's messages, line by line. A line that was cut off in the middle is left out.
 fn words(out: ChildStdout) -> impl Iterator<Item = String> {
     let mut out = BufReader::new(out);
     std::iter::from_fn(move || {
@@ -243,7 +244,7 @@ fn words(out: ChildStdout) -> impl Iterator<Item = String> {
     })
 }
 
-/// Runs it to its end; what it said.
+/// Runs the other process to its end and returns its messages.
 fn run_helper(through: &[&str], role: &str, folder: &Path) -> Vec<String> {
     let mut child = helper(through, role, folder);
     let said = words(child.stdout.take().unwrap()).collect();
@@ -251,7 +252,8 @@ fn run_helper(through: &[&str], role: &str, folder: &Path) -> Vec<String> {
     said
 }
 
-/// A shell in name spaces of its own, in which it may mount; what it mounts is gone when it ends. `None` where the system forbids that.
+/// A shell in its own namespaces, in which it may mount. Its mounts are gone when it ends. `None` if the system forbids
+/// that.
 fn mounting_shell() -> Option<[&'static str; 6]> {
     let unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"];
     Command::new(unshare[0])
@@ -296,7 +298,7 @@ fn kill_9_at_any_moment_loses_no_acknowledged_judgement() {
         let mut session = Session::open(&folder).unwrap();
         let log = session.log().unwrap();
         assert_eq!(log[..expected.len()], expected, "round {round}");
-        // Committed, but killed before it could say so: at most one.
+        // At most one entry was committed without being printed before the kill.
         assert!(log.len() <= expected.len() + 1, "round {round}");
         expected = log;
         for pair in session.pairs().unwrap().iter().rev().take(3) {
@@ -384,8 +386,8 @@ fn a_full_disk_is_said_and_nothing_is_lost() {
         }
     };
 
-    // No file may grow beyond 1 MiB (2048 blocks of 512 bytes; dash and bash in POSIX mode count alike). The signal that comes with
-    // that must be ignored, so that write() returns an error as it does on a full disk.
+    // No file may grow beyond 1 MiB (2048 blocks of 512 bytes, in dash and in bash's POSIX mode). The signal that comes
+    // with this limit must be ignored, so that write() returns an error as it does on a full disk.
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("session");
     finished_session(&folder, 4);
@@ -406,7 +408,7 @@ fn a_full_disk_is_said_and_nothing_is_lost() {
     session.record_judgement(PairId(3), Choice::Tie, "person", 1, 1).unwrap();
     assert_eq!(session.log().unwrap().len(), after.len() + 1);
 
-    // And a disk that is really full, where the system lets us mount a small one.
+    // A disk that is really full, if the system lets us mount a small one.
     let script = "mount -t tmpfs -o size=4m none \"$FLIPSIDE_TEST_FOLDER\" && exec \"$0\" \"$@\"";
     match mounting_shell() {
         Some(unshare) => {
@@ -429,7 +431,7 @@ fn a_folder_that_cannot_be_written_can_still_be_read() {
                      mount -o remount,bind,ro \"$FLIPSIDE_TEST_FOLDER\" && exec \"$0\" \"$@\"";
     let through: Vec<&str> = match mounting_shell() {
         Some(unshare) => [&unshare[..], &[read_only]].concat(),
-        // The rights of files do not hold for root, but root may mount.
+        // File permissions do not hold for root, but root may mount.
         None => vec!["sh", "-c", "chmod -R a-w \"$FLIPSIDE_TEST_FOLDER\" && exec \"$0\" \"$@\""],
     };
     let before = bytes_of(&folder);
@@ -458,19 +460,19 @@ fn a_newer_session_is_refused_and_left_as_it_is() {
         }
         let after = bytes_of(folder);
         for (path, bytes) in before {
-            // The index of the write-ahead log is rebuilt by whoever looks at it; it holds nothing.
+            // Whoever reads the write-ahead log rebuilds its index. The index holds no data.
             if !path.to_string_lossy().ends_with("-shm") {
                 assert_eq!(after[&path], bytes, "{}", path.display());
             }
         }
     };
-    // In the database's header.
+    // The newer version is in the database's header.
     Connection::open(database(&folder)).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let files = bytes_of(&folder).len();
     check(&folder);
     assert_eq!(bytes_of(&folder).len(), files, "nothing may be added either");
 
-    // And in the write-ahead log alone, as a newer version that was killed leaves it.
+    // The newer version is only in the write-ahead log, as a newer program that was killed leaves it.
     let folder = root.path().join("killed");
     finished_session(&folder, 4);
     let db = Connection::open(database(&folder)).unwrap();
@@ -515,7 +517,7 @@ fn what_is_no_session_is_told_from_a_damaged_one() {
     assert!(matches!(Session::open(&missing), Err(StoreError::NotASession(_))));
     assert!(!missing.exists());
 
-    // Nor does a new session overwrite anything.
+    // A new session does not overwrite anything either.
     let error = Session::create(&whole, &RunSettings::default()).unwrap_err();
     assert!(matches!(error, StoreError::AlreadyASession(_)), "{error}");
     let home = root.path().join("home");
@@ -526,8 +528,8 @@ fn what_is_no_session_is_told_from_a_damaged_one() {
     assert_eq!(bytes_of(&home).len(), 1);
 }
 
-/// Flips bits all over a database. Whatever is then read without an error must be what was written: damage may cost data, but it must
-/// never give wrong data.
+/// Flips bits all over a database. Whatever is then read without an error must be what was written. Damage may cost
+/// data, but must never give wrong data.
 #[test]
 fn damage_is_never_read_as_data() {
     let root = tempfile::tempdir().unwrap();
@@ -545,7 +547,7 @@ fn damage_is_never_read_as_data() {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).unwrap();
         let mut bytes = bytes.clone();
-        // Every other time among the small tables of the first pages, where little space is clips'.
+        // Every other flip is among the small tables of the first pages, of which clips take little.
         let span = if round % 2 == 0 { bytes.len() } else { 15 * 4096 };
         bytes[places.next_u64() as usize % span] ^= 1 << (places.next_u64() % 8);
         fs::write(database(&folder), &bytes).unwrap();
@@ -556,7 +558,7 @@ fn damage_is_never_read_as_data() {
                 continue;
             }
         };
-        // The folder's own name is the one difference between the settings.
+        // Only the folder's name differs between the settings.
         let settings = RunSettings { seed: u64::MAX, folder: Some(folder.clone()), ..RunSettings::default() };
         assert_eq!(session.settings(), &settings, "round {round}");
         match (session.log(), session.pairs()) {
@@ -573,10 +575,10 @@ fn damage_is_never_read_as_data() {
     assert!(refused > 5 && clips_lost > 50, "{refused} refusals and {clips_lost} lost clips: the damage missed");
 }
 
-/// The wait between a click and the next pair. The bound is for slow disks; the figures are printed with `--nocapture`.
+/// The wait between a click and the next pair. The bound allows for slow disks. `--nocapture` prints the figures.
 #[test]
 fn a_judgement_takes_milliseconds() {
-    // On the disk of the build, not in /tmp, which may be memory.
+    // On the disk of the build, because /tmp may be in memory.
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut session = Session::create(&root.path().join("session"), &RunSettings::default()).unwrap();
     const JUDGEMENTS: u64 = 200;
@@ -590,7 +592,7 @@ fn a_judgement_takes_milliseconds() {
         .collect();
     times.sort();
     let ms = |t: Duration| t.as_secs_f64() * 1e3;
-    // The mean too: some clocks tick only every few milliseconds.
+    // Also the mean, because some clocks tick only every few milliseconds.
     let mean = ms(times.iter().sum()) / JUDGEMENTS as f64;
     let [p50, p95, worst] = [100, 190, 199].map(|i| ms(times[i]));
     eprintln!("judge: mean {mean:.2} ms, p50 {p50:.2} ms, p95 {p95:.2} ms, worst {worst:.2} ms of {JUDGEMENTS}");

@@ -1,4 +1,4 @@
-//! Every WGSL file is validated, so that a mistake in a shader is found here and not by a driver at someone's desk.
+//! Validates every WGSL file, so that a mistake in a shader is found here and not by a user's driver.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -6,13 +6,13 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Folders of files that are parts of shaders.
+/// Folders whose files are parts of shaders.
 const PARTS: [&str; 5] = ["shaders/physics", "shaders/compute", "shaders/gym", "shaders/learn", "shaders/preference"];
 
 #[test]
 fn every_shader_is_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // Parts of shaders are composed and validated by the tests of their rooms.
+    // Parts of shaders are composed and validated by the tests of their modules.
     let files: Vec<PathBuf> = wgsl_files(&root.join("shaders"))
         .into_iter()
         .filter(|file| !PARTS.iter().any(|parts| file.starts_with(root.join(parts))))
@@ -38,7 +38,7 @@ fn faults_are_found_with_file_and_line() {
     };
     check("fn f() -> f32 {\n  return 1u;\n}", &["shaders/a.wgsl:1"]);
     check("fn f() {\n  let x = ;\n}", &["shaders/a.wgsl:2"]);
-    // What parses can still be wrong: a position that is not a vec4f.
+    // Code that parses can still be wrong, such as a position that is not a vec4f.
     check(
         "@vertex fn f() -> @builtin(position) vec3f { return vec3f(); }",
         &["shaders/a.wgsl: ", "Entry point f at Vertex is invalid"],
@@ -46,7 +46,7 @@ fn faults_are_found_with_file_and_line() {
     assert_eq!(fault("a.wgsl", "@fragment fn f() -> @location(0) vec4f { return vec4f(1.0); }"), None);
 }
 
-/// What is wrong with a shader, with file and place. It must do without optional features of a device.
+/// What is wrong with a shader, with file and place. The shader must not need a device's optional features.
 fn fault(name: &str, text: &str) -> Option<String> {
     let words = match naga::front::wgsl::parse_str(text) {
         Err(error) => error.emit_to_string_with_path(text, name),
@@ -55,7 +55,7 @@ fn fault(name: &str, text: &str) -> Option<String> {
             .err()?
             .emit_to_string_with_path(text, name),
     };
-    // Some faults have no place in the text, and naga then leaves the file's name out.
+    // Some faults have no place in the text, and naga then omits the file's name.
     Some(format!("{name}: {words}"))
 }
 

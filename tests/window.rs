@@ -1,4 +1,5 @@
-//! The real window on a display of its own: a key pressed there must reach the database. Set-up installs Xvfb and xdotool.
+//! Tests the real window on a display of its own: a key pressed there must reach the database. Set-up installs Xvfb and
+//! xdotool.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,12 +9,12 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Ended when the test ends, however it ends.
+/// A process that is killed when the test ends, however it ends.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A process that is gone already needs no ending.
+        // A process that has already ended needs no kill.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -40,7 +41,8 @@ fn a_key_pressed_in_the_window_reaches_the_database() {
     desk.arg("--session").arg(&session).env("DISPLAY", &display).env_remove("WAYLAND_DISPLAY");
     let _desk = Running(desk.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the desk starts"));
 
-    // A key that comes before the first pair is on show is ignored, as it must be, so it is pressed until an answer stands.
+    // A key pressed before the first pair is shown is ignored, as it must be. So it is pressed until an answer is
+    // stored.
     let started = Instant::now();
     loop {
         let pressed = Command::new("xdotool")

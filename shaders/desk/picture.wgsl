@@ -1,7 +1,8 @@
-// Shows a finished picture in its place on the desk.
+// Draws a finished picture in its place in the window.
 //
-// egui could show the texture itself, but its fragment shader carries a second, four-tap way of sampling, which a GPU skips and a
-// processor that stands in for one computes for every pixel. The pictures are most of the window, so they go this way.
+// egui could draw the texture itself, but its fragment shader also contains sampling with four taps. A GPU skips that
+// branch, but a software driver computes it for every pixel. Pictures cover most of the window, so they have this
+// shader.
 
 @group(0) @binding(0) var picture: texture_2d<f32>;
 @group(0) @binding(1) var picture_sampler: sampler;
@@ -17,13 +18,13 @@ fn picture_vertex(@builtin(vertex_index) index: u32) -> Corner {
     return Corner(vec4<f32>(2.0 * unit.x - 1.0, 1.0 - 2.0 * unit.y, 0.0, 1.0), unit);
 }
 
-// For a target that stores what it is given: the picture is sRGB already.
+// For a target that stores colours unchanged: the picture is already sRGB.
 @fragment
 fn picture_fragment(corner: Corner) -> @location(0) vec4<f32> {
     return textureSampleLevel(picture, picture_sampler, corner.at, 0.0);
 }
 
-// For a target that encodes sRGB by itself, the stored bytes are decoded first (IEC 61966-2-1).
+// For a target that encodes sRGB itself: the picture's bytes are decoded first (IEC 61966-2-1).
 @fragment
 fn picture_fragment_srgb_target(corner: Corner) -> @location(0) vec4<f32> {
     let color = textureSampleLevel(picture, picture_sampler, corner.at, 0.0).rgb;

@@ -1,11 +1,12 @@
-// What a task makes of worlds that lie on the device, a thread each: observation, reward, the end of an episode and the beginning of the next
-// (`src/gym/task.rs` and `vector.rs`, with `Autoreset::SameStep`). The task is a table, which src/gym/on_device.rs lays out.
+// The task of worlds in device memory, one thread per world: observations, rewards, ends of episodes and resets
+// (`gym/task.rs` and `gym/vector.rs` in crates/envs, with `Autoreset::SameStep`). The task is a table, laid out by
+// crates/envs/src/gym/on_device/table.rs.
 #import physics::plan::{THREADS, NQ, NV, NU, NBODY, NONE}
 #import physics::spatial::sin_cos
 #import random::{RESET, draw, key, normal, uniform}
 
 const OBS: u32 = #{OBS}u;
-// Terms of the reward, and of the teachers' teacher reward behind them.
+// Number of terms of the reward, and of the terms of the teacher reward, which follow them.
 const TERMS: u32 = #{TERMS}u;
 const TEACHER_REWARDS: u32 = #{TEACHER_REWARDS}u;
 
@@ -14,9 +15,9 @@ struct Task {
     horizon: u32,
     // Whether an unhealthy robot ends the episode.
     terminates: u32,
-    // The bounds that a healthy robot keeps.
+    // Number of bounds that a healthy robot satisfies; they are the first ones.
     health: u32,
-    // 0 for none, 1 for uniform, 2 for normal, and how large.
+    // Reset noise: 0 for none, 1 for uniform, 2 for normal; and its scale.
     qpos_noise: u32,
     qvel_noise: u32,
     qpos_size: f32,
@@ -24,7 +25,7 @@ struct Task {
     drifts: u32,
     quaternions: u32,
     places: u32,
-    // How many elements there are, and where frames lie in a world's derived numbers, of which there are `width`.
+    // Number of elements. Each world has `width` derived numbers, in which the body frames start at `frames`.
     count: u32,
     frames: u32,
     width: u32,
@@ -38,14 +39,14 @@ struct Task {
     drift: array<Drift, 3>,
     place: array<Place, #{PLACES}>,
     placed: array<Placed, #{PLACED}>,
-    // Of each coordinate where episodes begin, and whether a quaternion begins there.
+    // Of each coordinate: its value at a reset, and whether a quaternion starts there.
     start: array<Start, NQ>,
 }
 
 const QPOS: u32 = 0u;
 const QVEL: u32 = 1u;
 const ACTION: u32 = 2u;
-// Among a world's derived numbers; a force is zero where an episode begins.
+// Derived numbers of a world. A force is zero at the beginning of an episode.
 const DERIVED: u32 = 3u;
 const FORCE: u32 = 4u;
 const BODY: u32 = 5u;
@@ -54,7 +55,7 @@ const CENTER: u32 = 6u;
 const SIN: u32 = 1u;
 const COS: u32 = 2u;
 
-// One number of a signal: a number of the state, mapped, then kept inside bounds.
+// One number of a signal: a number of the state, mapped (sine, cosine or nothing), then clipped to [low, high].
 struct Element {
     offset: vec3f,
     kind: u32,
@@ -64,7 +65,7 @@ struct Element {
     map: u32,
     low: f32,
     high: f32,
-    // Not 0: drifting coordinates are left where the step counts them from.
+    // Not 0: drifting coordinates are relative to their values at the beginning of the step.
     relative_: u32,
     padding: u32,
 }
@@ -87,7 +88,7 @@ const SUM_SQUARES: u32 = 3u;
 const NORM: u32 = 4u;
 const DOT: u32 = 5u;
 
-// One term: its signal, what it is multiplied with, and the bounds under which it is paid.
+// One term of the reward: its signal, its factors, and the bounds within which it counts.
 struct Term {
     kind: u32,
     first: u32,
@@ -133,19 +134,19 @@ struct Start {
     quaternion: u32,
 }
 
-// One dispatch.
+// The arguments of one dispatch.
 struct Batch {
-    // The worlds: from `first` up to, but without, `end`, of `worlds` in all.
+    // The worlds first..end, of `worlds` in all.
     first: u32,
     end: u32,
     worlds: u32,
     what: u32,
     seed: vec2u,
-    // Of the worlds that lie so many apart in the horizon; 0 where all begin at its beginning.
+    // Not 0: the worlds' first episodes start at step numbers spread over the horizon; 0: all start at step 0.
     stagger: u32,
-    // Worlds whose states are kept.
+    // Number of worlds whose states are recorded.
     trailed: u32,
-    // Where in the rollout each kind of number begins.
+    // Index in the rollout at which each kind of number starts.
     obs: u32,
     rewards: u32,
     teacher_rewards: u32,
@@ -153,16 +154,17 @@ struct Batch {
     finals: u32,
     now: u32,
     trail: u32,
-    // Room for observations that ended an episode, a world.
+    // How many final observations of truncated episodes can be recorded per world.
     ends: u32,
-    // Zero, which no compiler knows.
+    // Zero, but not known to the compiler.
     zero: u32,
     padding_a: u32,
     padding_b: u32,
     padding_c: u32,
 }
 
-// A new rollout begins; every world begins an episode; a step is judged; what worlds that begin an episode see.
+// Values of `what`: begin a rollout; reset every world; compute reward and observation of a step; observe the worlds
+// that were reset.
 const REWIND: u32 = 0u;
 const ENTER: u32 = 1u;
 const JUDGE: u32 = 2u;
@@ -174,15 +176,15 @@ const LOOK: u32 = 3u;
 @group(0) @binding(2) var<storage, read> ctrl: array<f32>;
 @group(0) @binding(3) var<storage, read> derived: array<f32>;
 @group(0) @binding(4) var<storage, read_write> frozen: array<u32>;
-// Of each world what is written down about its episode, number after number, those of all worlds side by side.
+// Records of each world's episode, `[number, world]`.
 @group(0) @binding(5) var<storage, read_write> books: array<u32>;
 @group(0) @binding(6) var<storage, read_write> rollout: array<f32>;
 
-// What `frozen` says: a world broke, or begins an episode.
+// Values of `frozen`: the world diverged, or it was reset and has not been observed yet.
 const BROKEN: u32 = 1u;
 const BEGINS: u32 = 2u;
-// What is written down: steps of the episode, episodes begun, steps of the rollout, and ends in it; what the next reward needs to know of this
-// state; where drifting coordinates stood when the step began; the numbers that the elements read.
+// Indices of the records: steps of the episode, episodes begun, steps of the rollout, truncated episodes in it; signals
+// whose velocity the next reward needs; drifting coordinates at the beginning of the step; values of the elements.
 const LENGTH: u32 = 0u;
 const EPISODES: u32 = 1u;
 const ROW: u32 = 2u;
@@ -193,7 +195,7 @@ const VALUES: u32 = ORIGIN + NQ;
 const WIDTH: u32 = NQ + 2u * NV;
 
 var<private> world: u32;
-// Where loops begin: see the physics' `hold`.
+// Zero, where loops start: see `hold` in shaders/physics.
 var<private> hold: u32;
 var<private> begins: bool;
 
@@ -225,7 +227,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
 }
 
-// Reward, observation, and whether the episode ended.
+// Computes reward and observation, and whether the episode ended.
 fn judge() {
     read_all();
     let row = counted(ROW);
@@ -246,7 +248,8 @@ fn judge() {
     for (var i = hold; i < OBS; i++) {
         finite = finite && good(book(VALUES + i));
     }
-    // Physics that left the finite numbers says nothing: the last good observation stands, nothing is paid, and the episode is cut.
+    // If the physics is no longer finite, the last finite observation stays, the reward is 0, and the episode is
+    // truncated.
     if finite {
         see();
     }
@@ -275,7 +278,7 @@ fn judge() {
         for (var d = hold; d < task.drifts; d++) {
             let i = task.drift[d].coordinate;
             note(ORIGIN + i, book(ORIGIN + i) + state[world * WIDTH + i]);
-            // It counts from here on.
+            // From now on the coordinate counts from this position.
             state[world * WIDTH + i] = 0.0;
         }
     }
@@ -286,7 +289,7 @@ fn judge() {
     }
 }
 
-// Draws the state that an episode begins in; what is seen of it follows in LOOK.
+// Draws the initial state of an episode. It is observed in a later dispatch with LOOK.
 fn enter() {
     let episode = counted(EPISODES);
     tally(EPISODES, episode + 1u);
@@ -327,7 +330,7 @@ fn noise(kind: u32, size: f32, words: vec4u) -> f32 {
     return select(size * made, 0.0, kind == 0u);
 }
 
-// Joints drawn from a box until their distance is right, at rest.
+// Draws joint positions from a box until their distance from the centre is within its bounds. Their velocities are 0.
 fn place(p: u32, own: vec2u, episode: u32) {
     let found = task.place[p];
     let at = world * WIDTH;
@@ -348,7 +351,7 @@ fn place(p: u32, own: vec2u, episode: u32) {
     }
 }
 
-// What a term adds to the reward of the step.
+// The term's contribution to the reward of the step.
 fn pay(k: u32, healthy: bool) -> f32 {
     let term = task.terms[k];
     if !hold_all(term.bound, term.bounds) {
@@ -377,7 +380,7 @@ fn pay(k: u32, healthy: bool) -> f32 {
     return clamp(made, term.low, term.high);
 }
 
-// Whether every number of the signals of these bounds keeps them.
+// Whether every number of the signals of these bounds is within them.
 fn hold_all(first: u32, count: u32) -> bool {
     var kept = true;
     for (var b = first + hold; b < first + count; b++) {
@@ -390,7 +393,8 @@ fn hold_all(first: u32, count: u32) -> bool {
     return kept;
 }
 
-// What the next step's reward needs to know of this state: the signals whose velocity is paid, counted from where the next step counts.
+// Records what the next reward needs from this state: the signals whose velocity is rewarded, relative to the origin
+// that the next step uses.
 fn remember() {
     for (var k = hold; k < TERMS + TEACHER_REWARDS; k++) {
         let term = task.terms[k];
@@ -400,7 +404,7 @@ fn remember() {
     }
 }
 
-// How far the place from which an element counts moves with the end of this step.
+// How far an element's origin moves at the end of this step.
 fn shift(element: Element) -> f32 {
     if element.relative_ == 0u || begins {
         return 0.0;
@@ -413,7 +417,7 @@ fn shift(element: Element) -> f32 {
     return sum;
 }
 
-// How much of a drift an element follows: a share of 0 to 1.
+// The derivative of an element with respect to drifting coordinate `d`. Two bodies on the same root cancel.
 fn carried(element: Element, d: u32) -> f32 {
     let drift = task.drift[d];
     if element.kind == QPOS {
@@ -479,21 +483,22 @@ fn sense(element: Element) -> f32 {
     return clamp(x, element.low, element.high);
 }
 
-// One coordinate of a point given in a body's frame, of which position and rows of the rotation matrix are kept.
+// One world coordinate of a point given in a body's frame. A frame is stored as position and rows of the rotation
+// matrix.
 fn point(body: u32, offset: vec3f, axis: u32) -> f32 {
     let at = world * task.width + task.frames + 12u * body;
     let row = vec3f(derived[at + 3u + 3u * axis], derived[at + 4u + 3u * axis], derived[at + 5u + 3u * axis]);
     return derived[at + axis] + dot(row, offset);
 }
 
-// Makes the elements of the observation what is acted on next.
+// Writes the observation, for which the next action is chosen.
 fn see() {
     for (var i = hold; i < OBS; i++) {
         rollout[batch.now + world * OBS + i] = book(VALUES + i);
     }
 }
 
-// Keeps qpos and qvel as they are before a step of the rollout.
+// Records qpos and qvel before step `row` of the rollout.
 fn trail(row: u32) {
     if world >= batch.trailed {
         return;
@@ -527,7 +532,7 @@ fn tally(number: u32, n: u32) {
     books[number * batch.worlds + world] = n;
 }
 
-// Neither NaN nor infinite. Compared as whole numbers, as a device may take it that there are no NaNs.
+// Whether x is neither NaN nor infinite. Compared as integers, since a device may assume that there are no NaNs.
 fn good(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) < 0x7f800000u;
 }

@@ -1,5 +1,5 @@
-// A Gaussian policy acts, a thread a world: the observation normalised, its mean a network with tanh between its layers, a sample and its
-// log-density (`src/learn/policy.rs`, `gaussian.rs`).
+// A Gaussian policy acts, one thread per world: normalises the observation, computes the mean by a network with tanh
+// between its layers, and draws an action with its log-density (`policy.rs` and `gaussian.rs` in crates/learn/src).
 #import random::{ACTION, draw, key, normal}
 #import network::{Layer, forward, got, hold, put, take}
 
@@ -7,38 +7,38 @@ const LANES: u32 = #{LANES}u;
 const OBS: u32 = #{OBS}u;
 const ACTS: u32 = #{ACTS}u;
 const LAYERS: u32 = #{LAYERS}u;
-// Numbers of the widest layer, in vectors of four.
+// Width of the widest layer, in vectors of four.
 const WIDEST: u32 = #{WIDEST}u;
 
 struct Policy {
     layers: array<Layer, LAYERS>,
-    // Of each action σ, 1/σ, and the range that it is clipped to.
+    // For each action: σ, 1/σ, and the range that it is clipped to.
     spread: array<vec4f, ACTS>,
-    // Mean and inverse deviation of each number of the observation.
+    // Mean and inverse standard deviation of each number of the observation.
     standard: array<vec2f, OBS>,
     // Σ log σ + ½ log 2π.
     constant: f32,
-    // Not 0: actions are the mean, and not drawn.
+    // Not 0: the action is the mean, without noise.
     is_mean: u32,
 }
 
-// One dispatch.
+// The arguments of one dispatch.
 struct Batch {
     first: u32,
     end: u32,
     worlds: u32,
     seed_low: u32,
     seed_high: u32,
-    // Where in the rollout each kind of number begins.
+    // Index in the rollout at which each kind of number starts.
     obs: u32,
     actions: u32,
     log_probs: u32,
     now: u32,
     // Not 0: a new rollout begins.
     rewind: u32,
-    // Zero, which no compiler knows.
+    // Zero, but not known to the compiler.
     zero: u32,
-    // Not 0: the actions stand in the rollout already.
+    // Not 0: the actions are already in the rollout.
     given: u32,
 }
 
@@ -46,7 +46,7 @@ struct Batch {
 @group(0) @binding(0) var<storage, read> policy: Policy;
 @group(0) @binding(2) var<storage, read_write> rollout: array<f32>;
 @group(0) @binding(3) var<storage, read_write> ctrl: array<f32>;
-// Of each world the step of the rollout, and steps ever.
+// For each world: the step of the rollout, and all steps so far.
 @group(0) @binding(4) var<storage, read_write> clock: array<vec2u>;
 
 @compute @workgroup_size(LANES)
@@ -82,7 +82,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
 }
 
-// Draws the actions and says how dense the policy is there, nats.
+// Draws the actions and writes the log-density of the policy there, nats.
 fn choose(world: u32, sample: u32, step: u32) {
     let own = key(vec2u(batch.seed_low, batch.seed_high), world);
     let last = (LAYERS % 2u) * WIDEST;
@@ -93,7 +93,7 @@ fn choose(world: u32, sample: u32, step: u32) {
         let spread = policy.spread[k];
         let action = mean + select(spread.x * normal(words.x, words.y), 0.0, policy.is_mean != 0u);
         rollout[batch.actions + sample * ACTS + k] = action;
-        // From the rounded action, as the update will compute it again.
+        // From the rounded action, since the update recomputes it from that.
         let z = (action - mean) * spread.y;
         squares += z * z;
     }

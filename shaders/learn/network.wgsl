@@ -1,7 +1,9 @@
-// A small network, a thread a row: linear layers with a rectifier, waves or tanh between them (`src/learn/device_network.rs` lays them out).
+// A small network, one thread per row: linear layers with a leaky rectifier, a cosine or tanh between them, laid out by
+// crates/learn/src/device_network.rs.
 #define_import_path network
 
-// y = W x + b: where W begins among `numbers`, a row of outputs for each input, and b; widths in numbers, those of rows in vectors of four.
+// y = W x + b. `weight` and `bias` are the indices in `numbers` at which W (a row of outputs for each input) and b
+// start. `inputs` counts numbers, `columns` is the number of outputs in vectors of four.
 struct Layer {
     inputs: u32,
     columns: u32,
@@ -10,23 +12,23 @@ struct Layer {
 }
 
 @group(0) @binding(1) var<storage, read> numbers: array<vec4f>;
-// What goes into layers and comes out of them, that of all rows side by side.
+// Scratch memory: inputs and outputs of layers, `[vector, row]`.
 @group(0) @binding(5) var<storage, read_write> room: array<vec4f>;
 
-// Which row this thread has, of how many.
+// This thread's row, and the number of rows.
 var<private> row: u32;
 var<private> rows: u32;
-// Zero, which no compiler knows.
+// Zero, but not known to the compiler.
 var<private> hold: u32;
 
-// What this thread has, before anything else: row `own` of `all`.
+// Must be called first: sets this thread's row to `own` of `all`.
 fn take(own: u32, all: u32, zero: u32) {
     row = own;
     rows = all;
     hold = zero;
 }
 
-// Number i of this thread's row, in the part of the room that begins with vector `start`.
+// Writes number i of this thread's row, in the part of the scratch memory that starts at vector `start`.
 fn put(start: u32, i: u32, x: f32) {
     room[(start + i / 4u) * rows + row][i % 4u] = x;
 }
@@ -35,7 +37,7 @@ fn got(start: u32, i: u32) -> f32 {
     return room[(start + i / 4u) * rows + row][i % 4u];
 }
 
-// One layer, from one part of the room to another.
+// One layer, from the part of the scratch memory at `start` to that at `to`.
 fn forward(layer: Layer, start: u32, to: u32, is_last: bool) {
     for (var column = hold; column < layer.columns; column++) {
         var sum = numbers[layer.bias + column];
@@ -66,8 +68,8 @@ fn forward(layer: Layer, start: u32, to: u32, is_last: bool) {
     }
 }
 
-// cos 2πx. WGSL promises its own cosine to 2⁻¹¹ alone, and within ±π. This is the sine of what is missing to a quarter turn, by its Taylor series,
-// whose next term is below 6e-8 there.
+// cos 2πx. WGSL's own cosine is only guaranteed to an error of 2⁻¹¹, and only within ±π. This is the sine of the
+// complement to a quarter turn, by its Taylor series, whose next term is below 6e-8 there.
 fn wave(x: vec4f) -> vec4f {
     let angle = 6.2831855 * (0.25 - abs(x - round(x)));
     let z = angle * angle;

@@ -1,11 +1,12 @@
-// The reward of an ensemble of networks, a thread an env step of a rollout (`src/preference/ensemble.rs`).
+// The reward of an ensemble of networks, one thread per env step of a rollout (`crates/preference/src/ensemble.rs`).
 #import network::{forward, got, hold, take}
 #import score::{MEMBERS, batch, scorer, see, tell, with_vote}
 
 const LANES: u32 = #{LANES}u;
-// Layers of a member. Those of all lie member after member.
+// Layers of one member. The layers are stored member after member.
 const LAYERS: u32 = #{LAYERS}u;
-// Numbers of the widest layer that are not inputs, in vectors of four. Before them in the room lie the inputs, in FEATURES vectors.
+// Outputs of the widest layer, in vectors of four. In the scratch memory they follow the inputs, which take FEATURES
+// vectors.
 const WIDEST: u32 = #{WIDEST}u;
 const FEATURES: u32 = #{FEATURES}u;
 
@@ -24,7 +25,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     tell(sample, votes, broken);
 }
 
-// What a member says of this thread's env step.
+// A member's output for this thread's env step.
 fn output(member: u32) -> f32 {
     var start = 0u;
     var to = FEATURES;

@@ -1,10 +1,11 @@
-// The reward of a Gaussian process, a thread an env step of a rollout: draws that weigh the same features, which are waves, inputs and products of
-// inputs (`src/preference/gaussian_process.rs`).
+// The reward of a Gaussian process, one thread per env step of a rollout. All draws are linear in the same features:
+// waves, inputs and products of inputs (`crates/preference/src/gaussian_process/features.rs`).
 #import network::{forward, got, hold, take}
 #import score::{MEMBERS, batch, scorer, see, tell, with_vote}
 
 const LANES: u32 = #{LANES}u;
-// The waves, in vectors of four, with which the features begin; all FEATURES vectors of these; after them in the room lies what the draws say.
+// Number of waves, the first features, and of all features, in vectors of four. In the scratch memory the outputs of
+// the draws follow the features.
 const WAVES: u32 = #{WAVES}u;
 const FEATURES: u32 = #{FEATURES}u;
 

@@ -1,5 +1,6 @@
-// What reward models of every kind do, a thread an env step of a rollout: they see inputs, normalised, and products of them; and what their members
-// say, each normalised, comes out as its mean and as how far they differ (`src/preference/reward_model.rs`).
+// The part shared by all kinds of reward models, one thread per env step of a rollout. It writes the normalised inputs
+// and their products, and computes mean and standard deviation of the members' normalised outputs
+// (`crates/preference/src/reward_model.rs`).
 #define_import_path score
 #import network::{Layer, got, hold, put}
 
@@ -12,17 +13,17 @@ const ALL_LAYERS: u32 = #{ALL_LAYERS}u;
 struct Scorer {
     layers: array<Layer, ALL_LAYERS>,
     inputs: array<Input, INPUTS>,
-    // Of each member's output mean and inverse deviation.
+    // Mean and inverse standard deviation of each member's output.
     outputs: array<vec2f, MEMBERS>,
-    // What products of inputs are multiplied with.
+    // Factor of the products of inputs.
     products: f32,
-    // What normalised inputs are held within ±.
+    // Normalised inputs are clipped to ± this.
     bound: f32,
 }
 
-// One number that the model sees, brought into its range, less its mean, times its scale.
+// One input of the model: (clamp(x, low, high) − mean) · scale.
 struct Input {
-    // Of the observation, or of the action where it is OBS or more.
+    // Index in the observation, or OBS plus the index in the action.
     place: u32,
     mean: f32,
     scale: f32,
@@ -30,16 +31,16 @@ struct Input {
     high: f32,
 }
 
-// One dispatch.
+// The arguments of one dispatch.
 struct Batch {
-    // The env steps: from `first` up to, but without, `end`, of `samples`.
+    // The env steps first..end, of `samples` in all.
     first: u32,
     end: u32,
     samples: u32,
-    // Where in the rollout each kind of number begins.
+    // Index in the rollout at which each kind of number starts.
     obs: u32,
     actions: u32,
-    // Zero, which no compiler knows.
+    // Zero, but not known to the compiler.
     zero: u32,
     // A NaN.
     broken: u32,
@@ -48,11 +49,12 @@ struct Batch {
 @group(1) @binding(0) var<storage, read> batch: Batch;
 @group(0) @binding(0) var<storage, read> scorer: Scorer;
 @group(0) @binding(2) var<storage, read> rollout: array<f32>;
-// Rewards, then deviations between the members. Words, as a device may take it that there are no NaNs.
+// Rewards, then standard deviations between the members. Stored as integers, since a device may assume that there are
+// no NaNs.
 @group(0) @binding(3) var<storage, read_write> scores: array<u32>;
 
-// Writes what the model sees into the room, from vector `start` on: inputs and, where it sees those, products of every two or squares alone. Returns
-// whether a NaN is among them.
+// Writes the model's inputs into the scratch memory, from vector `start` on, followed by the products of every two or
+// the squares alone, if the model has them. Returns whether an input is NaN.
 fn see(sample: u32, start: u32) -> bool {
     var broken = false;
     for (var i = hold; i < INPUTS; i++) {
@@ -82,7 +84,8 @@ fn see(sample: u32, start: u32) -> bool {
     return broken;
 }
 
-// Mean of the members' votes, and the sum of their squared distances from it (Welford's way), with the vote of one member more.
+// Welford's update: the mean of the members' votes and the sum of their squared distances from it, after the vote of
+// one more member.
 fn with_vote(votes: vec2f, member: u32, output: f32) -> vec2f {
     let vote = (output - scorer.outputs[member].x) * scorer.outputs[member].y;
     let off = vote - votes.x;
@@ -90,9 +93,9 @@ fn with_vote(votes: vec2f, member: u32, output: f32) -> vec2f {
     return vec2f(mean, votes.y + off * (vote - mean));
 }
 
-// Writes mean and standard deviation of all votes; of an env step with a NaN two of them.
+// Writes mean and standard deviation of all votes. Both are NaN if an input was NaN.
 fn tell(sample: u32, votes: vec2f, broken: bool) {
-    // Where all say the same, rounding may leave a sum below 0.
+    // If all votes are equal, rounding may give a sum below 0.
     let deviation = sqrt(max(votes.y, 0.0) / f32(MEMBERS));
     scores[sample] = select(bitcast<u32>(votes.x), batch.broken, broken);
     scores[batch.samples + sample] = select(bitcast<u32>(deviation), batch.broken, broken);

@@ -1,21 +1,22 @@
-// A robot on a floor under a sky, made to be cheap per pixel, because it must also run where the GPU is two CPU cores.
+// A robot on a floor under a sky. It is cheap per pixel, because it must also run on a software driver with two CPU
+// cores.
 //
-// Three things are drawn: the floor (a plane cut into 3 × 3 cells whose middle one, the patch, is the only one that pays for
-// shadows), the sky behind it, and the solids. Nothing but meshes is made of triangles, and nothing is sampled more than once a pixel: a solid is a box
-// around it, in each of whose pixels the ray meets the exact shape, and its outline is blended by how much of the pixel it covers.
-// Shadows and ambient occlusion are not looked up in a map either: every receiver asks each caster, in closed form, how much of the
-// sun and of the sky it hides, and soft edges come with that for nothing.
+// Three things are drawn: the floor, the sky behind it, and the solids. The floor is a plane cut into 3 × 3 cells; only
+// the middle one, the patch, computes shadows. Only meshes consist of triangles, and every pixel is sampled once. Any
+// other solid is drawn as the box around it: each pixel of the box intersects its ray with the exact shape, and the
+// outline is blended by how much of the pixel it covers. There are no shadow maps: each receiver computes in closed
+// form how much of the sun and of the sky each caster hides, which also gives soft edges.
 //
 // Lengths in metres, z up, colours linear. Depth is reversed: 1 at the near plane, 0 at infinity.
-// The structs mirror src/view/layout.rs: same names, same order.
+// The structs mirror crates/view/src/layout.rs: same names, same order.
 
 const CAPSULES: u32 = 40u;
 const BOXES: u32 = 16u;
 
-// All that one picture needs besides the solids.
+// Everything that a picture needs besides the solids.
 struct Globals {
     world_to_clip: mat4x4f,
-    // From the pixel's place on the far plane, (x, y) in -1..1, to the ray through it: forward + x right + y up.
+    // The ray through the pixel at (x, y) in -1..1 is forward + x right + y up.
     forward: vec3f,
     // Number of capsule casters.
     capsules: u32,
@@ -26,16 +27,16 @@ struct Globals {
     // Height of the floor.
     floor_z: f32,
     eye: vec3f,
-    // Distance over which the floor's pattern gives way to the horizon.
+    // Distance at which the floor's pattern is half faded into the horizon.
     fade: f32,
     // Unit vector towards the sun.
     sun_direction: vec3f,
     // Tangent of the sun's angular radius: how soft shadows are.
     sun_spread: f32,
     sun: vec3f,
-    // Whether the target stores linear colour as it is (1) or this shader must encode sRGB itself (0).
+    // 1: the target takes linear colours. 0: this shader must encode them as sRGB.
     target_is_srgb: f32,
-    // Light from above and from below, on a surface that faces there.
+    // Ambient light on a surface that faces up, and (`floor_light`) on one that faces down.
     sky_light: vec3f,
     rim: f32,
     floor_light: vec3f,
@@ -44,7 +45,7 @@ struct Globals {
     // Distance of the near plane.
     near: f32,
     horizon: vec3f,
-    // Width of a pixel, one metre from the eye.
+    // Width of a pixel at one metre from the eye, metres.
     pixel: f32,
     tile_a: vec3f,
     pad_0: f32,
@@ -52,22 +53,22 @@ struct Globals {
     pad_1: f32,
     line: vec3f,
     line_width: f32,
-    // The cuts of the floor: two outer edges and, between them, the patch.
+    // Where the floor is cut: its outer edges and, between them, those of the patch.
     cuts_x: vec4f,
     cuts_y: vec4f,
 }
 
-// A capsule as a caster of shadow; a ball is one of no length.
+// A capsule as a caster of shadow. A ball is a capsule of length 0.
 struct CapsuleCaster {
     a: vec3f,
     radius: f32,
-    // From one end's centre to the other's.
+    // From the centre of one end to that of the other.
     axis: vec3f,
     // 1 / axis², or 0 for a ball.
     per_axis2: f32,
 }
 
-// A box as a caster of shadow; the rows of `world_to_box` are its axes.
+// A box as a caster of shadow: its axes as unit vectors, and half its size along each.
 struct BoxCaster {
     axis_x: vec3f,
     half_x: f32,
@@ -87,33 +88,37 @@ struct Casters {
 @group(0) @binding(0) var<uniform> globals: Globals;
 @group(0) @binding(1) var<uniform> casters: Casters;
 
-// ---- Light ---------------------------------------------------------------------------------------------------------------
+// ---- Light ----------------------------------------------------------------------------------------------------------
 
-// How much of the sun a point sees past a solid whose surface the sun's ray passes at `gap` metres (negative: it hits) after
-// `travel` metres: the sun is a disc, and the solid's edge is taken as straight across it.
+// The share of the sun that a point sees past a solid. The sun's ray passes the solid's surface at a distance of `gap`
+// metres (negative: it hits) after `travel` metres. The sun is a disc, and the solid's edge counts as a straight line
+// across it.
 fn sun_past(gap: f32, travel: f32) -> f32 {
     let s = clamp(0.5 + 0.5 * gap / (max(travel, 1e-3) * globals.sun_spread), 0.0, 1.0);
     return s * s * (3.0 - 2.0 * s);
 }
 
-// x: the share of the sun that `surface` sees past all casters; y: the share of the sky that a surface there facing `normal` sees.
-// `own` is the caster that the point lies on (capsules first, then boxes), or one beyond the last.
+// x: the share of the sun that the point `surface` sees past all casters; y: the share of the sky that it sees, facing
+// `normal`. `own` is the index of the caster that the point lies on (capsules first, then boxes), or one beyond the
+// last.
 fn visibility(surface: vec3f, normal: vec3f, own: u32) -> vec2f {
     let sun = globals.sun_direction;
-    // A centimetre off the surface, so that solids which meet flush at a joint do not speckle each other.
+    // A centimetre off the surface, so that solids which meet flush at a joint cast no speckles on each other.
     let point = surface + 0.01 * normal;
     var seen = vec2f(1.0, 1.0);
     for (var i = 0u; i < globals.capsules; i += 1u) {
         let c = casters.capsules[i];
         let offset = point - c.a;
-        // The segment's point nearest to the sun's ray, then the ray's point nearest to that (Ericson 2005, 5.1.9).
+        // The point of the segment nearest to the sun's ray, then the point of the ray nearest to it (Ericson 2005,
+        // 5.1.9).
         let along = dot(sun, c.axis);
         let start = dot(offset, c.axis);
         let toward = dot(offset, sun);
         let u = clamp((start - toward * along) / max(dot(c.axis, c.axis) - along * along, 1e-6), 0.0, 1.0);
         let travel = max(u * along - toward, 0.0);
         let gap = length(offset + sun * travel - c.axis * u) - c.radius;
-        // Occlusion of a hemisphere by a ball: cosine to it times r²/d² (Quílez), with the capsule's nearest point as its centre.
+        // Occlusion of a hemisphere by a ball: cosine to it times r²/d² (Quílez), with the capsule's nearest point as
+        // its centre.
         let nearest = c.axis * clamp(start * c.per_axis2, 0.0, 1.0) - offset;
         let inverse = inverseSqrt(max(dot(nearest, nearest), 1e-6));
         let ratio = min(c.radius * inverse, 1.0);
@@ -138,7 +143,7 @@ fn visibility(surface: vec3f, normal: vec3f, own: u32) -> vec2f {
         let gap = box_distance(local + ray * travel, half);
         let nearest = clamp(local, -half, half) - local;
         let distance2 = max(dot(nearest, nearest), 1e-6);
-        // As for a ball, the box's near face standing for a disc of its mean half size.
+        // As for a ball, with a disc of the box's mean half size in place of its near face.
         let size2 = dot(half, half) / 3.0;
         let hidden = max(dot(normal_in, nearest) * inverseSqrt(distance2), 0.0) * size2 / (size2 + distance2);
         let other = f32(i + globals.capsules != own);
@@ -153,7 +158,8 @@ fn box_distance(point: vec3f, half: vec3f) -> f32 {
     return length(max(q, vec3f(0.0))) + min(max(max(q.x, q.y), q.z), 0.0);
 }
 
-// What to write to the target. The three-root fit of the sRGB curve is Ian Taylor's; it is within 0.0015 of it.
+// The colour to write to the target. The fit of the sRGB curve by three roots is Ian Taylor's; its error is below
+// 0.0015.
 fn shown(linear: vec3f) -> vec4f {
     let c = clamp(linear, vec3f(0.0), vec3f(1.0));
     if globals.target_is_srgb > 0.5 {
@@ -166,23 +172,23 @@ fn shown(linear: vec3f) -> vec4f {
     return vec4f(fit, 1.0);
 }
 
-// ---- Solids --------------------------------------------------------------------------------------------------------------
+// ---- Solids ---------------------------------------------------------------------------------------------------------
 
 struct Solid {
-    // Of its middle; the radius of a capsule or cylinder.
+    // Position of the middle; radius of a capsule or cylinder.
     @location(0) position_radius: vec4f,
     // (x, y, z, w).
     @location(1) rotation: vec4f,
-    // Of the box about it, in its own frame.
+    // Half extents of the box around it, in its own frame.
     @location(2) half_extents: vec3f,
-    // The caster that it is itself, so that it throws no shadow on itself.
+    // Index of the solid's own caster, so that it casts no shadow on itself.
     @location(3) own: u32,
     @location(4) colour: vec3f,
-    // What its depth is multiplied by: a hair apart for each solid, so that two that meet in one surface do not speckle.
+    // Factor of its depth, slightly different for each solid, so that solids with a common surface do not speckle.
     @location(5) depth_scale: f32,
 }
 
-// Everything is in the solid's own frame, long axis along z, but for the clip position.
+// Everything except the clip position is in the solid's own frame, with the long axis along z.
 struct SolidVarying {
     @builtin(position) clip: vec4f,
     @location(0) point: vec3f,
@@ -200,7 +206,7 @@ struct Shaded {
     @builtin(frag_depth) depth: f32,
 }
 
-// Where a ray meets a shape, in the shape's frame.
+// The intersection of a ray with a shape, in the shape's frame.
 struct Hit {
     // Along the ray, metres.
     travel: f32,
@@ -213,7 +219,8 @@ fn rotate(q: vec4f, v: vec3f) -> vec3f {
     return v + 2.0 * cross(q.xyz, cross(q.xyz, v) + q.w * v);
 }
 
-// The box about a solid, two pixels wider on every side, as a strip of 14 corners whose bits give their signs.
+// The box around a solid, two pixels wider on every side, as a triangle strip of 14 corners. The bits of three
+// constants give the signs of the corners' coordinates.
 @vertex
 fn solid_vertex(@builtin(vertex_index) index: u32, solid: Solid) -> SolidVarying {
     let bits = vec3u(0x287au, 0x02afu, 0x31e3u) >> vec3u(index);
@@ -235,12 +242,13 @@ fn solid_vertex(@builtin(vertex_index) index: u32, solid: Solid) -> SolidVarying
 
 // A capsule whose ends' centres are at z = ±half.
 fn meet_capsule(eye: vec3f, ray: vec3f, radius: f32, half: f32) -> Hit {
-    // The axis' point nearest to the ray, for the outline.
+    // The point of the axis nearest to the ray, for the outline.
     let across2 = max(1.0 - ray.z * ray.z, 1e-6);
     let closest = clamp((eye.z - ray.z * dot(eye, ray)) / across2, -half, half);
     let to_closest = vec3f(eye.xy, eye.z - closest);
     let passing = to_closest - ray * dot(to_closest, ray);
-    // The tube; where it is met beyond an end, that end's ball. A ray that just misses meets them where it passes nearest.
+    // The tube, or, if the ray hits it beyond an end, the ball of that end. A ray that just misses counts as a hit
+    // where it is nearest.
     let b = dot(eye.xy, ray.xy);
     let c = dot(eye.xy, eye.xy) - radius * radius;
     let tube = (-b - sqrt(max(b * b - across2 * c, 0.0))) / across2;
@@ -286,7 +294,7 @@ fn meet_box(eye: vec3f, ray: vec3f, half: vec3f) -> Hit {
 }
 
 fn shade(in: SolidVarying, ray: vec3f, hit: Hit) -> Shaded {
-    // The outline is blended over the pixel that it crosses.
+    // Antialiasing: the share of the pixel inside the outline.
     let coverage = clamp(0.5 + hit.inside / (hit.travel * globals.pixel), 0.0, 1.0);
     if coverage <= 0.0 || hit.travel < globals.near {
         discard;
@@ -298,7 +306,7 @@ fn shade(in: SolidVarying, ray: vec3f, hit: Hit) -> Shaded {
 
     let facing = dot(normal, globals.sun_direction);
     let direct = max(facing, 0.0) * seen.x;
-    // The floor near the foot of a solid hides the light that would come from below.
+    // Near the floor, less light comes from below.
     let height = max(point.z - globals.floor_z, 0.0);
     let below = globals.floor_light * (0.35 + 0.65 * height / (height + 0.15));
     let ambient = mix(below, globals.sky_light, 0.5 + 0.5 * normal.z) * (0.25 + 0.75 * seen.y);
@@ -350,7 +358,8 @@ fn mesh_vertex(solid: Solid, @location(6) corner: vec3f) -> SolidVarying {
 
 @fragment
 fn mesh_fragment(in: SolidVarying) -> Shaded {
-    // Across a triangle the point changes linearly, so its changes from pixel to pixel span the face; the side that is seen looks at the eye.
+    // The point is linear across a triangle, so its derivatives between pixels span the face. The normal points to the
+    // eye.
     let across = cross(dpdx(in.point), dpdy(in.point));
     let to_point = in.point - in.eye;
     let travel = length(to_point);
@@ -358,7 +367,7 @@ fn mesh_fragment(in: SolidVarying) -> Shaded {
     return shade(in, to_point / travel, Hit(travel, normal, travel));
 }
 
-// ---- Floor ---------------------------------------------------------------------------------------------------------------
+// ---- Floor ----------------------------------------------------------------------------------------------------------
 
 struct FloorVarying {
     @builtin(position) clip: vec4f,
@@ -367,7 +376,7 @@ struct FloorVarying {
 
 // The corner `index` (0..6, two triangles) of the cell `cell` (0..9, row by row) of the floor.
 fn floor_corner(cell: u32, index: u32) -> FloorVarying {
-    // The corners' numbers are their bits (y, x); the triangles are 0 1 2 and 3 2 1.
+    // The bits of a corner's number are (y, x). The triangles are 0 1 2 and 3 2 1.
     let corner = select(index, 6u - index, index > 2u);
     let at = vec2u(cell % 3u + (corner & 1u), cell / 3u + (corner >> 1u));
     var out: FloorVarying;
@@ -389,15 +398,16 @@ fn patch_vertex(@builtin(vertex_index) index: u32) -> FloorVarying {
     return floor_corner(4u, index);
 }
 
-// Share of the pixel's footprint, `width` wide about `x`, where a square wave of period 2 is up: the wave's integral is a
-// triangle wave, so its mean is a difference of two.
+// The mean of a square wave of ±1 and period 2 over the pixel's footprint, which is `width` wide around `x`. The wave's
+// integral is a triangle wave, so the mean is a difference of two of its values.
 fn square_mean(x: vec2f, width: vec2f) -> vec2f {
     let a = abs(fract(0.5 * (x - 0.5 * width)) - 0.5);
     let b = abs(fract(0.5 * (x + 0.5 * width)) - 0.5);
     return 2.0 * (a - b) / width;
 }
 
-// The floor's own colour: a checkerboard of metre tiles with a thin line between them, both filtered over the pixel.
+// The floor's unlit colour: a checkerboard of one-metre tiles with thin lines between them, both filtered over the
+// pixel.
 fn floor_albedo(point: vec2f) -> vec3f {
     let width = max(abs(dpdx(point)) + abs(dpdy(point)), vec2f(1e-4));
     let wave = square_mean(point, width);
@@ -410,7 +420,7 @@ fn floor_albedo(point: vec2f) -> vec3f {
     return mix(mix(globals.tile_a, globals.tile_b, checker), globals.line, line);
 }
 
-// The lit floor, which gives way to the horizon with distance.
+// The colour of the lit floor, which fades into the horizon with distance.
 fn floor_seen(albedo: vec3f, point: vec2f, seen: vec2f) -> vec4f {
     let light = globals.sky_light * seen.y + globals.sun * (globals.sun_direction.z * seen.x);
     let away = distance(globals.eye, vec3f(point, globals.floor_z)) / globals.fade;
@@ -429,14 +439,14 @@ fn patch_fragment(in: FloorVarying) -> @location(0) vec4f {
     return floor_seen(floor_albedo(in.point), in.point, seen);
 }
 
-// ---- Sky -----------------------------------------------------------------------------------------------------------------
+// ---- Sky ------------------------------------------------------------------------------------------------------------
 
 struct SkyVarying {
     @builtin(position) clip: vec4f,
     @location(0) ray: vec3f,
 }
 
-// One triangle that covers the picture, at infinity.
+// One triangle that covers the whole picture, at infinity.
 @vertex
 fn sky_vertex(@builtin(vertex_index) index: u32) -> SkyVarying {
     let at = vec2f(f32(index & 1u) * 4.0 - 1.0, f32(index >> 1u) * 4.0 - 1.0);

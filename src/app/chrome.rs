@@ -58,7 +58,7 @@ impl Desk {
         }
     }
 
-    /// For a command that is a state: whether it holds.
+    /// Whether a command's state is on; `None` if the command has no state.
     fn is_checked(&self, ui: &Ui, command: DeskCommand) -> Option<bool> {
         let theme = ui.ctx().options(|options| options.theme_preference);
         match command {
@@ -74,7 +74,7 @@ impl Desk {
         }
     }
 
-    /// What just happened, in one sentence, and where it is kept.
+    /// The latest message in one sentence, and where the session is stored.
     pub(super) fn show_status_line(&mut self, ui: &mut Ui) {
         let palette = Palette::of(ui.ctx());
         let frame = egui::Frame::new().inner_margin(Margin::symmetric(14, 5));

@@ -1,10 +1,11 @@
-//! The one clock of the two clips: what moment of them is on show, and how fast it goes.
+//! The clock that both clips share: which moment they show, and how fast it runs.
 
-/// The speed ladder: factor of real time, and how it is written. The digits 1 to 7 pick a rung.
+/// The speeds: factor of real time, and its label. The digit keys 1 to 7 choose one.
 pub const SPEEDS: [(f64, &str); 7] =
     [(0.125, "1/8"), (0.25, "1/4"), (1.0 / 3.0, "1/3"), (0.5, "1/2"), (1.0, "1"), (2.0, "2"), (4.0, "4")];
 
-/// The rung that clips start on: a third of real time. A clip of a second and a half then takes as long as a person needs to answer.
+/// The speed that clips start at: a third of real time. A clip of 1.5 seconds then takes as long as a person needs to
+/// answer.
 pub const DEFAULT_SPEED: usize = 2;
 
 /// How long the last frame stays before the loop begins again, in real seconds, so that the eye sees where it ended.
@@ -16,9 +17,9 @@ pub struct Clock {
     time: f64,
     duration: f64,
     held: f64,
-    /// Whether time goes on.
+    /// Whether time runs.
     pub playing: bool,
-    /// Whether the end leads back to the beginning.
+    /// Whether it begins again at the end.
     pub looping: bool,
     /// Index into [`SPEEDS`].
     pub speed: usize,
@@ -31,12 +32,12 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// A clock that runs at this rung of [`SPEEDS`].
+    /// A clock that runs at this index into [`SPEEDS`].
     pub fn at_speed(speed: usize) -> Clock {
         Clock { speed: speed.min(SPEEDS.len() - 1), ..Clock::default() }
     }
 
-    /// The moment on show, clip seconds.
+    /// The moment shown, clip seconds.
     pub fn time(&self) -> f64 {
         self.time
     }
@@ -46,7 +47,7 @@ impl Clock {
         self.duration
     }
 
-    /// Whether the next [`Clock::advance`] can change the moment on show.
+    /// Whether the next [`Clock::advance`] can change the moment shown.
     pub fn is_moving(&self) -> bool {
         self.playing && self.duration > 0.0
     }
@@ -56,13 +57,13 @@ impl Clock {
         *self = Clock { time: 0.0, held: 0.0, duration, ..self.clone() };
     }
 
-    /// Shows the moment `time`, kept within the clip.
+    /// Jumps to `time`, clamped to the clip.
     pub fn seek(&mut self, time: f64) {
         self.time = time.clamp(0.0, self.duration);
         self.held = 0.0;
     }
 
-    /// Plays or pauses; at the end of a clip that does not loop, plays it again.
+    /// Plays or pauses. At the end of a clip that does not loop, plays it again.
     pub fn toggle(&mut self) {
         self.playing = !self.playing;
         if self.playing && !self.looping && self.time >= self.duration {
@@ -70,7 +71,7 @@ impl Clock {
         }
     }
 
-    /// Lets `real` seconds pass.
+    /// Advances by `real` seconds of real time.
     pub fn advance(&mut self, real: f64) {
         if !self.is_moving() {
             return;
@@ -81,7 +82,7 @@ impl Clock {
             self.time += real * speed;
             return;
         }
-        // The end is reached: what is left of the step goes into the pause before the loop, and then into the next round.
+        // The end is reached. The rest of the step goes into the pause before the loop, and then into the next round.
         self.time = self.duration;
         self.held += real - left;
         if !self.looping {
@@ -102,7 +103,7 @@ mod tests {
     fn loops_with_a_pause_at_the_end() {
         let mut clock = Clock { speed: 4, ..Clock::default() };
         clock.restart(1.5);
-        // Real time is cut into uneven steps; only their sum may count.
+        // Real time comes in uneven steps. Only their sum may matter.
         let mut real = 0.0;
         for step in [0.4, 0.9, 0.1, 0.2, 0.1, 0.05, 0.3] {
             clock.advance(step);

@@ -1,12 +1,12 @@
-//! Everything a person can tell the desk, as data: one table from which the keys, the menus, the buttons, the help window and the
-//! command palette all derive, so that none of them can disagree with another.
+//! Every command that a person can give the desk, as data. Keys, menus, buttons, the help window and the command
+//! palette all derive from one table, so that none of them can contradict another.
 
 use super::clock::SPEEDS;
 use super::mode::{Mode, TextTab};
 use egui::{Key, KeyboardShortcut, Modifiers};
 use flipside_core::Choice;
 
-/// One thing a person can tell the desk.
+/// One command from a person to the desk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeskCommand {
     /// The left one is better.
@@ -27,19 +27,19 @@ pub enum DeskCommand {
     TogglePlay,
     /// One frame back.
     StepBack,
-    /// One frame on.
+    /// One frame forward.
     StepForward,
     /// Repeat the clips, or stop at their end.
     ToggleLoop,
-    /// A rung of the speed ladder, an index into [`SPEEDS`].
+    /// One of the speeds, an index into [`SPEEDS`].
     Speed(u8),
-    /// The camera back to where it began.
+    /// Move the camera back to where it began.
     ResetCamera,
-    /// Turn to a part of text mode.
+    /// Show a tab of text mode.
     ShowTab(TextTab),
     /// Colour tokens by their log-ratios, or not.
     ToggleColours,
-    /// Teach a robot, or a language model.
+    /// Switch between teaching a robot and teaching a language model.
     Switch(Mode),
     /// Start or pause training.
     ToggleTraining,
@@ -66,7 +66,7 @@ pub enum DeskCommand {
 pub enum Menu {
     /// The run and its files.
     Session,
-    /// The question on show.
+    /// The pair on show.
     Answer,
     /// The clips' clock.
     Clip,
@@ -82,7 +82,7 @@ impl Menu {
     /// All of them.
     pub const ALL: [Menu; 6] = [Menu::Session, Menu::Answer, Menu::Clip, Menu::Completion, Menu::View, Menu::Help];
 
-    /// What the menu bar says.
+    /// The menu's title.
     pub fn title(self) -> &'static str {
         match self {
             Menu::Session => "Session",
@@ -98,13 +98,13 @@ impl Menu {
 /// A command's row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
-    /// Sentence case; `…` where more is asked before anything happens.
+    /// Sentence case, with `…` if more is asked before anything happens.
     pub label: &'static str,
     /// What it does, in a sentence.
     pub tooltip: &'static str,
-    /// The menu it stands in.
+    /// The menu that contains it.
     pub menu: Menu,
-    /// The key that gives it, if any.
+    /// Its key, if it has one.
     pub key: Option<KeyboardShortcut>,
 }
 
@@ -148,7 +148,7 @@ impl DeskCommand {
         DeskCommand::Help,
     ];
 
-    /// The command's row.
+    /// The command's row of the table.
     pub fn spec(self) -> Spec {
         use DeskCommand as C;
         let plain = |key| Some(KeyboardShortcut::new(Modifiers::NONE, key));
@@ -240,7 +240,7 @@ impl DeskCommand {
         }
     }
 
-    /// How the command's key is written, or an empty string.
+    /// How the command's key is written; empty if it has none.
     pub fn key_text(self) -> String {
         let Some(shortcut) = self.spec().key else { return String::new() };
         let key = match shortcut.logical_key {
@@ -259,7 +259,7 @@ impl DeskCommand {
         }
     }
 
-    /// What a click that means this says: with Shift held, that it is much better.
+    /// The command that a click gives: with Shift held, the one for much better.
     pub(super) fn clicked(self, ui: &egui::Ui) -> DeskCommand {
         match (self, ui.input(|input| input.modifiers.shift)) {
             (DeskCommand::PickLeft, true) => DeskCommand::PickMuchLeft,
@@ -268,7 +268,7 @@ impl DeskCommand {
         }
     }
 
-    /// The answer that the command gives to the pair on show.
+    /// The answer that the command gives to the pair on show, if it gives one.
     pub fn choice(self) -> Option<Choice> {
         match self {
             DeskCommand::PickLeft => Some(Choice::Left),
@@ -281,7 +281,8 @@ impl DeskCommand {
         }
     }
 
-    /// The command that a freshly pressed or repeating key gives. A key held down steps through a clip, but never answers twice.
+    /// The command of a key that was freshly pressed or repeats. A key held down steps through a clip, but never
+    /// answers twice.
     fn of_key(key: Key, modifiers: Modifiers, repeat: bool) -> Option<DeskCommand> {
         let command = DeskCommand::ALL.into_iter().find(|command| {
             command.spec().key.is_some_and(|k| k.logical_key == key && modifiers.matches_exact(k.modifiers))
@@ -290,8 +291,8 @@ impl DeskCommand {
         (steps || !repeat).then_some(command)
     }
 
-    /// Takes the commands that the frame's keys give out of its input. While `typing` (a text field or a menu has the keyboard), only
-    /// the keys that no text contains count.
+    /// Takes the keys of commands out of the frame's input and returns their commands. While `typing` (a text field or
+    /// a menu has the keyboard), only keys that never occur in text count.
     pub(super) fn take_keys(ctx: &egui::Context, typing: bool) -> Vec<DeskCommand> {
         let mut taken = Vec::new();
         ctx.input_mut(|input| {
@@ -306,14 +307,14 @@ impl DeskCommand {
             });
         });
         if !taken.is_empty() {
-            // An arrow that answered must not move the keyboard's focus as well.
+            // An arrow key that answered must not also move the keyboard's focus.
             ctx.memory_mut(|memory| memory.move_focus(egui::FocusDirection::None));
         }
         taken
     }
 }
 
-/// Whether no text contains the key.
+/// Whether the key never occurs in text.
 fn is_function_key(key: Key) -> bool {
     (Key::F1..=Key::F35).contains(&key)
 }

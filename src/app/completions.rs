@@ -1,5 +1,5 @@
-//! The middle of the desk in text mode: the prompt and two completions with the question about them, or how far the models are that
-//! will write them.
+//! The middle of the desk in text mode: the prompt, two completions and the question about them, or the progress of the
+//! models that will write them.
 
 use super::commands::DeskCommand;
 use super::desk::Desk;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 const TABS: f32 = 38.0;
 /// Inner margin of a card of text, points.
 const INSET: f32 = 16.0;
-/// Size of what is read and compared, points.
+/// Font size of the texts that are compared, points.
 const READING: f32 = 15.0;
 
 impl Desk {
@@ -62,7 +62,7 @@ impl Desk {
                     self.queue.push(DeskCommand::ToggleColours);
                 }
                 ui.add_space(8.0);
-                // In a small window the tabs come first.
+                // In a small window the tabs have priority.
                 if self.text.colours && ui.available_width() > 190.0 {
                     legend(ui);
                 }
@@ -102,7 +102,7 @@ impl Desk {
         );
         self.show_header(ui, header, self.headline(asks, "", "Which completion is better?"));
 
-        // Both completions answer one prompt.
+        // Both completions answer the same prompt.
         let most = (answers.top() - header.bottom()) * 0.34;
         let bottom = show_prompt(ui, header.left_bottom(), whole.width(), most, &completions[0].prompt);
         let cards = Rect::from_min_max(pos2(whole.left(), bottom + GAP), pos2(whole.right(), answers.top() - 4.0));
@@ -117,7 +117,7 @@ impl Desk {
         }
     }
 
-    /// One of the two completions, as a card that a click chooses.
+    /// One of the two completions, as a card that is chosen by a click.
     fn show_completion(&mut self, ui: &mut Ui, rect: Rect, side: usize, completion: &Completion) {
         let palette = Palette::of(ui.ctx());
         let open = self.open_pair().is_some();
@@ -146,13 +146,13 @@ impl Desk {
         let foot = rect.left_bottom() + vec2(INSET, -12.0);
         ui.painter().text(foot, Align2::LEFT_BOTTOM, length(completion), font, palette.muted);
         self.dress(ui, &view, side, Some(completion.recorded_at), &response, "Click to choose");
-        // The second click of a double click must not answer the pair that the first one brought.
+        // The second click of a double click must not answer the pair that the first click brought.
         if open && response.clicked() && !response.double_clicked() {
             self.queue.push([DeskCommand::PickLeft, DeskCommand::PickRight][side].clicked(ui));
         }
     }
 
-    /// The stages of the run: which are done, how far the present one is, what is being done.
+    /// The stages of the run: which are done, how far the present one is, and what is being done.
     pub(super) fn show_progress(&self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView, headline: &str) {
         let palette = Palette::of(ui.ctx());
         let rect = ui.available_rect_before_wrap();
@@ -160,7 +160,7 @@ impl Desk {
         let width = (rect.width() - 48.0).min(520.0);
         let middle = Rect::from_center_size(rect.center(), vec2(width, (rect.height() - 24.0).min(350.0)));
         ui.scope_builder(UiBuilder::new().max_rect(middle), |ui| {
-            // No spinner: a stage takes minutes, and a picture that never rests would take them from its training.
+            // No spinner: a stage takes minutes, and constant repainting would slow its training.
             ui.label(RichText::new(headline).text_style(TextStyle::Heading).size(19.0));
             let doing = match snapshot.phase {
                 Phase::Paused => "Training is paused.".to_owned(),
@@ -172,7 +172,8 @@ impl Desk {
             ui.add_space(14.0);
             let planned = self.hold.settings().text.as_ref();
             for stage in TextStage::ALL {
-                // What a run does not train needs no line; a session opened by its folder does not say.
+                // A stage that the run does not train needs no line. A session that was opened by its folder does not
+                // say which these are.
                 if stage == view.stage || planned.is_none_or(|run| run.steps_of(stage) > 0) {
                     show_stage(ui, snapshot, view, stage);
                 }
@@ -181,7 +182,7 @@ impl Desk {
     }
 }
 
-/// What a stage is called, and what happens in it.
+/// A stage's name, and what happens in it.
 pub(super) fn stage_words(stage: TextStage) -> (&'static str, &'static str) {
     match stage {
         TextStage::Base => ("Base model", "Learns the language from documents"),
@@ -191,7 +192,7 @@ pub(super) fn stage_words(stage: TextStage) -> (&'static str, &'static str) {
     }
 }
 
-/// How far the present stage is, and at what pace.
+/// How far the present stage is, and how fast it goes.
 pub(super) fn stage_figures(snapshot: &Snapshot, view: &TextView) -> (String, String) {
     let unit = if view.stage == TextStage::Ppo { "updates" } else { "steps" };
     let steps = format!("{} of {} {unit}", count(view.done as f64), count(view.of as f64));
@@ -213,7 +214,7 @@ pub(super) fn stage_figures(snapshot: &Snapshot, view: &TextView) -> (String, St
     (steps, words)
 }
 
-/// Steps a second. Those of a language model are few.
+/// Formats steps per second. A language model makes few.
 fn pace(per_second: f64) -> String {
     if per_second < 10.0 { format!("{per_second:.2}") } else { count(per_second) }
 }
@@ -241,7 +242,7 @@ fn show_stage(ui: &mut Ui, snapshot: &Snapshot, view: &TextView, stage: TextStag
     ui.add_space(10.0);
 }
 
-/// The prompt on a card of its own, as high as it needs to be and at most `most`; the card's lower edge.
+/// The prompt on a card of its own, as high as needed and at most `most`. Returns the card's lower edge.
 fn show_prompt(ui: &mut Ui, at: egui::Pos2, width: f32, most: f32, prompt: &str) -> f32 {
     let palette = Palette::of(ui.ctx());
     let font = FontId::new(14.0, FontFamily::Proportional);
@@ -261,7 +262,7 @@ fn show_prompt(ui: &mut Ui, at: egui::Pos2, width: f32, most: f32, prompt: &str)
     rect.bottom()
 }
 
-/// Something that scrolls within `rect` where it is too long; it is told the width that it has.
+/// Content that scrolls within `rect` if it is too long. It is given the width that it has.
 pub(super) fn show_scrolled(
     ui: &mut Ui,
     rect: Rect,
@@ -271,7 +272,7 @@ pub(super) fn show_scrolled(
 ) {
     ui.scope_builder(UiBuilder::new().max_rect(rect), |ui| {
         let scrolled = ScrollArea::vertical().id_salt(salt).auto_shrink(false).show(ui, |ui| {
-            // Room for the bar, whether or not there is one, so that lines do not break anew when it comes.
+            // The width leaves space for the bar even if there is none, so that lines do not wrap anew when it appears.
             content(ui, rect.width() - 8.0);
         });
         name_scroll_bar(ui, &scrolled, &format!("Scroll the {}", name.to_lowercase()));
@@ -279,7 +280,7 @@ pub(super) fn show_scrolled(
 }
 
 impl Desk {
-    /// What a tab says that needs models which are not there yet.
+    /// What a tab shows while the models that it needs do not exist yet.
     pub(super) fn show_not_yet(&self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
         debug_assert_eq!(self.mode(), Mode::Text, "only text mode has tabs");
         if view.stage < TextStage::Reward {
@@ -291,7 +292,7 @@ impl Desk {
         }
     }
 
-    /// A small heading with what it means under the pointer.
+    /// A small heading, in the accent colour if `now`.
     pub(super) fn chip_of(&self, ui: &Ui, at: egui::Pos2, words: &str, now: bool) {
         let palette = Palette::of(ui.ctx());
         let (fill, ink) = if now { (palette.accent, palette.on_accent) } else { (palette.control, palette.text) };

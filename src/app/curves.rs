@@ -1,13 +1,14 @@
-//! Learning curves as the panel shows them: smoothed first, decimated second, and only when they changed.
+//! Learning curves as the panel shows them: smoothed first, decimated second, and only when they change.
 //!
-//! Smoothing first matters: decimating a noisy curve keeps its spikes (or hides them by chance) and the smoothed line would then follow
-//! those. The two steps are cached by the identity of the snapshot's shared curves, so a frame costs nothing but the drawing.
+//! Smoothing comes first because decimation keeps the spikes of a noisy curve, or hides them by chance, and a line
+//! smoothed afterwards would follow them. Both steps are cached by the identity of the snapshot's shared curves, so a
+//! frame only has to draw.
 
 use crate::lab::Curve;
 use egui_plot::PlotPoint;
 use std::sync::Arc;
 
-/// The most points that a drawn line has: about one a pixel of the panel.
+/// The most points that a drawn line has: about one per pixel of the panel.
 const POINTS: usize = 280;
 
 /// One curve ready to draw.
@@ -29,7 +30,7 @@ pub(super) struct CurveCache {
 }
 
 impl CurveCache {
-    /// Takes over `curves` if they are not the ones already prepared.
+    /// Prepares `curves`, unless they are already prepared.
     pub fn update(&mut self, curves: &Arc<Vec<Curve>>) {
         if self.source.as_ref().is_some_and(|s| Arc::ptr_eq(s, curves)) {
             return;
@@ -51,8 +52,8 @@ fn prepare(points: &[[f64; 2]]) -> Drawn {
     Drawn { raw: plot(&finite), smooth: plot(&smooth), latest: smooth.last().map(|p| p[1]) }
 }
 
-/// An exponential moving average whose memory is a fiftieth of the curve, without the pull towards zero that a plain one has at its
-/// start (the bias correction of Kingma and Ba 2015, section 3).
+/// An exponential moving average over about a fiftieth of the curve. The bias correction of Kingma and Ba (2015,
+/// section 3) keeps its start from being pulled towards zero.
 fn smooth(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
     let memory = (points.len() as f64 / 50.0).max(1.0);
     let keep = 1.0 - 1.0 / memory;
@@ -67,8 +68,9 @@ fn smooth(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
         .collect()
 }
 
-/// Largest-triangle-three-buckets (Steinarsson 2013): at most `most` of the points, the ends among them, chosen so that the line keeps
-/// its shape: of each bucket the point that spans the largest triangle with the last chosen one and the next bucket's mean.
+/// Largest-triangle-three-buckets (Steinarsson 2013). Returns at most `most` of the points, both ends among them, so
+/// that the line keeps its shape. Each bucket gives the point that spans the largest triangle with the last chosen
+/// point and the mean of the next bucket.
 fn decimate(points: &[[f64; 2]], most: usize) -> Vec<[f64; 2]> {
     if points.len() <= most || most < 3 {
         return points.to_vec();
@@ -99,7 +101,7 @@ mod tests {
     fn smoothing_is_unbiased_at_the_start_and_follows_a_step() {
         let flat: Vec<_> = (0..500).map(|i| [f64::from(i), 3.0]).collect();
         assert!(smooth(&flat).iter().all(|p| (p[1] - 3.0).abs() < 1e-12));
-        // A step answers as 1 − keepⁿ, the closed form of the average, once the start is far behind.
+        // Once the start is far behind, a step is answered by 1 − keepⁿ, the closed form of the average.
         let step: Vec<_> = (0..5000).map(|i| [f64::from(i), f64::from(u8::from(i >= 4000))]).collect();
         let smoothed = smooth(&step);
         for n in [1, 10, 100, 900] {

@@ -1,4 +1,4 @@
-//! What the desk knows, and what each command does to it. How it looks is in the files beside this one.
+//! The desk's state, and what each command does to it. How it looks is in the files beside this one.
 
 use super::clock::Clock;
 use super::commands::DeskCommand;
@@ -18,16 +18,16 @@ use flipside_core::{Choice, Clip, JudgementId, PairId, Scene};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Frames a second while something moves: as many as the eye needs on a GPU, as many as leave the trainer its half where the
-/// processor draws.
+/// The time between frames while something moves: on a GPU as short as the eye needs, and where the CPU draws, long
+/// enough to leave training its half.
 const PACE: Duration = Duration::from_millis(16);
 const PACE_SOFTWARE: Duration = Duration::from_millis(33);
-/// How often the policy is asked to show itself while it learns, seconds.
+/// How often a new clip of the policy is requested while it learns, seconds.
 const POLICY_EVERY: f64 = 6.0;
 /// How long a sentence stays in the status line, seconds.
 const STATUS_FOR: f64 = 8.0;
 
-/// How much a sentence in the status line matters.
+/// How important a sentence in the status line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     /// Good to know.
@@ -42,20 +42,20 @@ pub(super) enum Tone {
 pub(super) struct Status {
     pub text: String,
     pub tone: Tone,
-    /// egui time when it goes.
+    /// egui time at which it disappears.
     until: f64,
 }
 
-/// A pair as it stands on the desk.
+/// A pair on show.
 pub(super) struct Shown {
     pub pair: PairView,
-    /// What a simulated teacher made of it; `None` where the person is asked.
+    /// The answer to show, of a simulated teacher or of a disputed judgement; `None` if the person is asked.
     pub taught: Option<Choice>,
-    /// When it was put there.
+    /// When it was put on show.
     pub since: Instant,
 }
 
-/// The glow that acknowledges an answer.
+/// The glow that confirms an answer.
 pub(super) struct Flash {
     pub choice: Choice,
     /// egui time of the answer.
@@ -68,23 +68,23 @@ pub(super) struct PolicyView {
     pub clip: Option<Arc<Clip>>,
     pub clock: Clock,
     pub eye: Option<Eye>,
-    /// egui time when the lab was last asked for a new clip.
+    /// egui time at which the lab was last asked for a new clip.
     asked: Option<f64>,
 }
 
-/// Everything the window shows, and the hold on the lab behind it.
+/// Everything the window shows, and the lab behind it.
 pub struct Desk {
     pub(super) hold: Hold,
     pub(super) tasks: Vec<TaskChoice>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) shown: Option<Shown>,
-    /// The disputed answer that is being looked at again, in the place of the question.
+    /// The disputed answer that is shown again, in place of the question.
     pub(super) replayed: Option<JudgementId>,
-    /// The pair that was answered and is not yet replaced.
+    /// The pair that was answered and not yet replaced.
     pub(super) awaiting: Option<PairId>,
     pub(super) flash: Option<Flash>,
     pub(super) clock: Clock,
-    /// Where both clips are seen from.
+    /// The camera of both clips.
     pub(super) eye: Option<Eye>,
     /// The scene that the eyes were made for.
     framed: Option<Arc<Scene>>,
@@ -93,14 +93,14 @@ pub struct Desk {
     /// Which curves are on show, an index into the mode's tabs.
     pub(super) curve_tab: usize,
     pub(super) text: TextDesk,
-    /// The latest run of the other mode, to go on with when the person turns back to it.
+    /// The latest run of the other mode. Switching back continues it.
     pub(super) elsewhere: Option<RunSettings>,
     pub(super) stage: Stage,
     pub(super) status: Option<Status>,
     pub(super) help_open: bool,
     pub(super) palette: Option<PaletteState>,
     pub(super) new_run: Option<NewRun>,
-    /// Commands that widgets gave in this frame.
+    /// Commands that widgets have given in this frame.
     pub(super) queue: Vec<DeskCommand>,
     probe: Option<Probe>,
     report: Option<ProbeReport>,
@@ -108,14 +108,14 @@ pub struct Desk {
     pub(super) now: f64,
     /// When the latest frame began.
     last_frame: Option<Instant>,
-    /// A lab was opened and has not been told to start.
+    /// Whether a lab was opened and not yet told to start.
     fresh: bool,
     closing: bool,
     title: String,
 }
 
 impl Desk {
-    /// A desk whose lab is being made in the background. `state` is eframe's device; without one the 3D views stay empty.
+    /// A desk whose lab is opened in the background. `state` is eframe's device. Without one, the 3D views stay empty.
     pub fn new(ctx: &egui::Context, options: DeskOptions, state: Option<&RenderState>) -> Desk {
         style::apply(ctx);
         let repaint = {
@@ -171,12 +171,12 @@ impl Desk {
         }
     }
 
-    /// What the probe found, once, when it is done.
+    /// The probe's findings, once, when it is done.
     pub(super) fn take_report(&mut self) -> Option<ProbeReport> {
         self.report.take()
     }
 
-    /// What must happen even while nothing is painted: hearing the lab, and closing.
+    /// What must happen even while nothing is painted: reading the lab's events, and closing.
     pub fn logic(&mut self, ctx: &egui::Context) {
         if self.hold.poll() {
             self.forget_run();
@@ -192,7 +192,7 @@ impl Desk {
             self.look_at(snapshot);
         }
         if ctx.input(|input| input.viewport().close_requested()) && !self.hold.is_ended() {
-            // The window waits for the lab to save.
+            // The window stays open until the lab has saved.
             ctx.send_viewport_cmd(ViewportCommand::CancelClose);
             self.close();
         }
@@ -255,7 +255,7 @@ impl Desk {
         }
         let flashing = self.flash.as_ref().is_some_and(|flash| self.now - flash.at < super::question::FLASH);
         let pace = if self.stage.adapter().software { PACE_SOFTWARE } else { PACE };
-        // A text stands still; pictures move.
+        // Only clips move. Text stands still.
         let pictures = self.mode() == Mode::Control;
         let moving =
             pictures && ((self.shown.is_some() && self.clock.is_moving()) || self.policy.clip.is_some()) || flashing;
@@ -270,12 +270,12 @@ impl Desk {
         } else if moving {
             ctx.request_repaint_after(pace.saturating_sub(began.elapsed()).max(Duration::from_millis(1)));
         } else {
-            // Something to look at may still arrive without a word, such as a duration that counts down.
+            // Something may change without an event, such as a remaining time that counts down.
             ctx.request_repaint_after(Duration::from_millis(500));
         }
     }
 
-    /// Forgets what belonged to the run before.
+    /// Discards the state of the previous run.
     fn forget_run(&mut self) {
         self.snapshot = None;
         self.shown = None;
@@ -292,7 +292,7 @@ impl Desk {
         match event {
             Event::Judged { .. } => {}
             Event::Retracted { pair } => {
-                // The same pair is asked again, so it must be answerable again.
+                // The same pair is asked again, so it must be possible to answer it again.
                 self.awaiting.take_if(|awaited| *awaited == pair);
                 self.say(Tone::Info, "The last answer was taken back.");
             }
@@ -311,12 +311,12 @@ impl Desk {
         }
     }
 
-    /// Puts a sentence in the status line.
+    /// Shows a sentence in the status line.
     pub(super) fn say(&mut self, tone: Tone, text: impl Into<String>) {
         self.status = Some(Status { text: text.into(), tone, until: self.now + STATUS_FOR });
     }
 
-    /// The sentence that stands in the status line now. A fault stays for as long as it lasts.
+    /// The sentence that the status line shows now. That of a fault stays as long as the fault.
     pub(super) fn standing_status(&self) -> Option<(Tone, &str)> {
         if let Some(snapshot) = self.snapshot.as_ref().filter(|s| s.phase == Phase::Faulted) {
             return Some((Tone::Error, snapshot.fault.as_deref().unwrap_or("The run paused itself.")));
@@ -386,7 +386,7 @@ impl Desk {
         }
     }
 
-    /// Sends a command to the lab; says so if it was not taken.
+    /// Sends a command to the lab. The status line says so if it was not accepted, except for [`Command::ShowPolicy`].
     pub(super) fn send(&mut self, command: Command) -> bool {
         let Some(link) = self.hold.link() else { return false };
         let quiet = command == Command::ShowPolicy;
@@ -397,7 +397,7 @@ impl Desk {
         taken
     }
 
-    /// The pair that waits for the person's answer, if one does.
+    /// The pair that waits for the person's answer, if there is one.
     pub(super) fn open_pair(&self) -> Option<&Shown> {
         let asked = self.snapshot.as_ref()?.pair.as_ref()?.id;
         self.shown
@@ -405,7 +405,7 @@ impl Desk {
             .filter(|shown| shown.taught.is_none() && shown.pair.id == asked && self.awaiting != Some(asked))
     }
 
-    /// Whether a command would do anything now.
+    /// Whether a command would have an effect now.
     pub(super) fn can(&self, command: DeskCommand) -> bool {
         let snapshot = self.snapshot.as_deref();
         let open = self.hold.link().is_some();
@@ -430,12 +430,12 @@ impl Desk {
         }
     }
 
-    /// Whether training goes on, so that the next [`DeskCommand::ToggleTraining`] pauses it.
+    /// Whether training is running, so that the next [`DeskCommand::ToggleTraining`] pauses it.
     pub(super) fn is_training(&self) -> bool {
         self.snapshot.as_ref().is_some_and(|s| matches!(s.phase, Phase::Training | Phase::Waiting))
     }
 
-    /// Does what a command says. Keys, menus, buttons, clicks on clips and the palette all end here.
+    /// Executes a command. Keys, menus, buttons, clicks on clips and the palette all end here.
     pub fn perform(&mut self, ctx: &egui::Context, command: DeskCommand) {
         if !self.can(command) {
             return;
@@ -484,7 +484,7 @@ impl Desk {
         }
     }
 
-    /// Has a free prompt answered by the model before teaching and now.
+    /// Sends a free prompt to the model before teaching and to the present one.
     pub(super) fn ask(&mut self) {
         let prompt = self.text.question.trim().to_owned();
         let ready = self.snapshot.as_ref().is_some_and(|snapshot| can_answer(snapshot));
@@ -524,7 +524,7 @@ impl Desk {
                 true => crate::settings::RewardSource::Preferences,
                 false => crate::settings::RewardSource::True,
             };
-            // A session that was opened by its folder brings its own; these only say which kind it is.
+            // A session that was opened by its folder has its own text settings. These only say which kind it is.
             if snapshot.text.is_some() {
                 settings.text.get_or_insert_default();
             } else {
@@ -534,7 +534,7 @@ impl Desk {
         settings
     }
 
-    /// Saves the present run and begins another.
+    /// Saves the present run and starts another.
     pub(super) fn begin(&mut self, settings: RunSettings) {
         self.forget_run();
         self.hold.replace(settings);
@@ -547,12 +547,12 @@ impl Desk {
     }
 }
 
-/// The moment of a clip's last frame, seconds.
+/// The time of a clip's last frame, seconds.
 fn last_moment(clip: &Clip) -> f64 {
     clip.frames.steps.saturating_sub(1) as f64 * f64::from(clip.dt)
 }
 
-/// The eye for these clips: the one there is, widened if need be, or a new one.
+/// The eye for these clips: the present one, widened if needed, or a new one.
 fn framed(eye: Option<Eye>, scene: &Scene, clips: &[Arc<Clip>]) -> Option<Eye> {
     match eye {
         Some(mut eye) => {

@@ -1,37 +1,39 @@
-//! Where the desk looks from: far enough away that the whole robot stays in the picture however it lies, at a height that stays, and
-//! moving along with its middle.
+//! The desk's camera. It is far enough away to show the whole robot however it lies. It keeps its height and moves
+//! along with the robot's middle.
 //!
-//! Both clips of a pair share one eye, and it goes on from pair to pair, so that what is compared is never how it was filmed.
+//! Both clips of a pair share one eye, which is carried over from pair to pair, so that clips never differ in how they
+//! are filmed.
 
 use flipside_core::{Clip, Scene};
-use flipside_view::{Camera, Room};
+use flipside_view::{Bounds, Camera};
 use std::sync::Arc;
 
 /// An orbit camera that knows how far away it needs to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Eye {
-    /// Turned and moved by the person. The target's z is the height looked at; x and y are filled in by [`Track::aim`](flipside_view::Track::aim).
+    /// The person turns and moves it. The target's z is the height that it looks at.
+    /// [`Track::aim`](flipside_view::Track::aim) fills in x and y.
     pub camera: Camera,
-    /// The room that everything seen so far takes …
-    room: Room,
-    /// … and the distance that shows it.
+    /// The bounds of everything shown so far.
+    bounds: Bounds,
+    /// The distance that shows all of `bounds`, metres.
     natural: f32,
 }
 
 impl Eye {
-    /// An eye that shows all of these clips; `None` if there is nothing in them.
+    /// An eye that shows all of these clips; `None` if they have no frames.
     pub fn on(scene: &Scene, clips: &[Arc<Clip>]) -> Option<Eye> {
         let clips = clips.iter().map(Arc::as_ref);
         let camera = Camera::showing(scene, clips.clone())?;
-        Some(Eye { camera, room: Room::of(scene, clips)?, natural: camera.distance })
+        Some(Eye { camera, bounds: Bounds::of(scene, clips)?, natural: camera.distance })
     }
 
-    /// Moves away as far as these clips need, unless the person has chosen a distance of their own. Never comes nearer, so that pairs are
-    /// seen alike.
+    /// Moves away as far as these clips need, unless the person has chosen a distance. Never comes nearer, so that
+    /// pairs are seen alike.
     pub fn widen(&mut self, scene: &Scene, clips: &[Arc<Clip>]) {
-        let Some(room) = Room::of(scene, clips.iter().map(Arc::as_ref)) else { return };
-        self.room = self.room.and(room);
-        let needed = self.camera.holding(self.room);
+        let Some(bounds) = Bounds::of(scene, clips.iter().map(Arc::as_ref)) else { return };
+        self.bounds = self.bounds.and(bounds);
+        let needed = self.camera.holding(self.bounds);
         self.camera.target = needed.target;
         if self.camera.distance == self.natural {
             self.camera.distance = needed.distance;
@@ -48,7 +50,7 @@ mod tests {
 
     const TURNED: [f32; 4] = [std::f32::consts::FRAC_1_SQRT_2, 0.0, std::f32::consts::FRAC_1_SQRT_2, 0.0];
 
-    /// A pole of 1.6 m whose origin is its foot: it stands at `x`, or lies with its foot there and reaches along +x.
+    /// A pole of 1.6 m whose origin is its foot. It stands at `x`, or lies with its foot there and reaches along +x.
     fn pole(stands: bool, x: f32) -> Arc<Clip> {
         pole_at(stands, x, 0.05)
     }
@@ -77,10 +79,10 @@ mod tests {
     #[test]
     fn the_whole_robot_stays_in_the_picture_also_when_it_falls() {
         let (scene, size) = (scene(), [460, 570]);
-        // Seen lying first, standing later: the eye has to move away and up.
+        // First lying, then standing: the eye has to move away and up.
         let mut eye = Eye::on(&scene, &[pole(false, 2.0)]).unwrap();
         eye.widen(&scene, &[pole(true, -1.0)]);
-        // Then one that jumps, after which the floor is still to be seen.
+        // Then jumping. The floor must still be visible.
         eye.widen(&scene, &[pole_at(true, 0.0, 1.5)]);
         for (clip, ends) in [
             (pole_at(true, 0.0, 1.5), [[0.0, 0.0, 1.45], [0.0, 0.0, 3.05]]),

@@ -1,5 +1,5 @@
-//! The desk's hold on a lab: opening one in the background, so that the window is there at once, and letting go of one only when all
-//! that it learnt is on disk.
+//! The desk's connection to a lab. A lab is opened in the background, so that the window appears at once. It is let go
+//! only when everything that it learnt is on disk.
 
 use super::{LabFactory, Repaint};
 use crate::lab::{Command, Event, Link};
@@ -8,31 +8,31 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a lab may take to save and close before the desk goes on without its word.
+/// How long a lab may take to save and close. After that, the desk goes on without its confirmation.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What becomes of the hold once the lab has closed.
+/// What follows once the lab has closed.
 enum After {
-    /// Another run takes its place.
+    /// Another run is opened.
     Open(Box<RunSettings>),
     /// Nothing: the window closes.
     End,
 }
 
 enum State {
-    /// A thread is making the lab.
+    /// A thread is opening the lab.
     Opening(mpsc::Receiver<anyhow::Result<Box<dyn Link>>>),
     /// It runs.
     Open(Box<dyn Link>),
-    /// It could not be made; the sentence says why.
+    /// It could not be opened. The sentence says why.
     Failed(String),
-    /// It is to quit, since when, and whether its queue took the word.
+    /// It is closing: since when, whether its queue has accepted the command, and what follows.
     Closing { link: Box<dyn Link>, since: Instant, told: bool, after: After },
-    /// It is gone.
+    /// It has closed.
     Ended,
 }
 
-/// The one lab of a desk, in whatever state it is.
+/// The one lab of a desk, in any state.
 pub(super) struct Hold {
     make_lab: LabFactory,
     repaint: Repaint,
@@ -41,7 +41,7 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Begins to open a lab with `settings`.
+    /// Starts to open a lab with `settings`.
     pub fn open(make_lab: LabFactory, repaint: Repaint, settings: RunSettings) -> Hold {
         let mut hold = Hold { make_lab, repaint, settings: settings.clone(), state: State::Ended };
         hold.begin(settings);
@@ -54,7 +54,7 @@ impl Hold {
         self.settings = settings.clone();
         let opened = thread::Builder::new().name("open-lab".to_owned()).spawn(move || {
             let lab = make_lab(settings, repaint.clone());
-            // A desk that has closed meanwhile no longer listens; the lab then ends with its link.
+            // A desk that has closed in the meantime no longer listens. The lab then ends with its link.
             let _ = sender.send(lab);
             repaint();
         });
@@ -64,7 +64,7 @@ impl Hold {
         };
     }
 
-    /// Takes note of what happened since the last call. True when a lab has just been opened.
+    /// Updates the state. True if a lab has just been opened.
     pub fn poll(&mut self) -> bool {
         let State::Opening(receiver) = &self.state else { return false };
         self.state = match receiver.try_recv() {
@@ -83,7 +83,7 @@ impl Hold {
         &self.settings
     }
 
-    /// The settings of the lab that will be there once the present one has closed; otherwise the present one's.
+    /// The settings of the lab that is opened once the present one has closed; otherwise those of the present one.
     pub fn coming(&self) -> &RunSettings {
         match &self.state {
             State::Closing { after: After::Open(settings), .. } => settings,
@@ -91,7 +91,7 @@ impl Hold {
         }
     }
 
-    /// The line to the lab, while it runs.
+    /// The link to the lab, while it runs.
     pub fn link(&self) -> Option<&dyn Link> {
         match &self.state {
             State::Open(link) => Some(link.as_ref()),
@@ -107,7 +107,7 @@ impl Hold {
         }
     }
 
-    /// Whether the lab is saving its last before it goes.
+    /// Whether the lab is saving before it closes.
     pub fn is_closing(&self) -> bool {
         matches!(self.state, State::Closing { .. })
     }
@@ -122,7 +122,7 @@ impl Hold {
         self.let_go(After::Open(Box::new(settings)));
     }
 
-    /// Lets the present run save and close. [`Hold::is_ended`] says when.
+    /// Lets the present run save and close. [`Hold::is_ended`] says when it has.
     pub fn end(&mut self) {
         self.let_go(After::End);
     }
@@ -135,14 +135,15 @@ impl Hold {
             }
             State::Closing { link, since, told, .. } => State::Closing { link, since, told, after },
             State::Opening(_) | State::Failed(_) | State::Ended => match after {
-                // A lab still in the making ends with its link, which the thread that made it drops unheard.
+                // A lab that is still being opened ends with its link, which the thread that opened it drops because
+                // nobody receives it.
                 After::Open(settings) => return self.begin(*settings),
                 After::End => State::Ended,
             },
         };
     }
 
-    /// While closing: hears the lab out, and goes on once it has closed or patience ran out.
+    /// While closing: reads the lab's events, and goes on once it has closed or [`CLOSE_TIMEOUT`] has passed.
     pub fn attend(&mut self) {
         let State::Closing { link, since, told, .. } = &mut self.state else { return };
         if !*told {
@@ -156,7 +157,7 @@ impl Hold {
             log::warn!("the lab did not close within {} s", CLOSE_TIMEOUT.as_secs());
         }
         let State::Closing { link, after, .. } = std::mem::replace(&mut self.state, State::Ended) else { return };
-        // The session's lock goes with its lab, and the next run may be one that this desk has left before.
+        // Dropping the lab releases its session's lock. The next run may be a session that this desk has had open.
         drop(link);
         if let After::Open(settings) = after {
             self.begin(*settings);

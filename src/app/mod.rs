@@ -1,12 +1,12 @@
-//! The desk that a person sits at: two clips or two completions, a question, and beside them what the answers are making of the robot or
-//! the language model.
+//! The desk, where a person judges. It shows two clips or two completions, a question, and beside them the progress of
+//! the robot or the language model.
 //!
-//! [`run`] opens the window first and the lab behind it; [`Desk`] is the whole of what the window shows, over any
-//! [`Link`], so that a test drives it through the accessibility tree without a window. The desk reaches the work
-//! through the lab's commands, events and snapshots alone. It keeps no record of its own: what it shows is the latest snapshot, and an
-//! answer counts when the lab says that it is on disk.
+//! [`run`] opens the window first and the lab in the background. [`Desk`] is everything that the window shows, over any
+//! [`Link`], so that a test can drive it through the accessibility tree without a window. The desk reaches the work
+//! only through the lab's commands, events and snapshots. It keeps no record of its own: it shows the latest snapshot,
+//! and an answer counts when the lab says that it is on disk.
 //!
-//! `commands` is the table from which keys, menus, buttons and help derive; `viewport` is the one file that touches wgpu.
+//! `commands` is the table from which keys, menus, buttons and help derive. `viewport` is the only file that uses wgpu.
 
 mod chrome;
 mod clock;
@@ -41,10 +41,10 @@ use crate::lab::Link;
 use crate::settings::RunSettings;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Wakes the window up: a lab calls it when it has something new to show.
+/// Wakes the window up. A lab calls it when it has something new to show.
 pub type Repaint = Arc<dyn Fn() + Send + Sync>;
 
-/// Makes a lab for a run. Called on a thread of its own, because it may take seconds.
+/// Opens a lab for a run. It is called on its own thread, because it may take seconds.
 pub type LabFactory = Arc<dyn Fn(RunSettings, Repaint) -> anyhow::Result<Box<dyn Link>> + Send + Sync>;
 
 /// A robot that the picker offers.
@@ -54,19 +54,19 @@ pub struct TaskChoice {
     pub name: String,
     /// What a person reads, e.g. `Hopper`.
     pub title: String,
-    /// Env steps of a run of it.
+    /// Env steps of a run with it.
     pub env_steps: u64,
 }
 
-/// All that a desk needs.
+/// Everything that a desk needs.
 pub struct DeskOptions {
-    /// The run to begin or go on with.
+    /// The run to start or continue.
     pub settings: RunSettings,
-    /// Makes its lab, and those of later runs.
+    /// Opens its lab, and those of later runs.
     pub make_lab: LabFactory,
-    /// The robots there are.
+    /// The robots to choose from.
     pub tasks: Vec<TaskChoice>,
-    /// Answers and measures by itself, then closes, if set.
+    /// If set, the desk answers and measures by itself, then closes.
     pub probe: Option<ProbePlan>,
 }
 
@@ -84,7 +84,8 @@ pub enum DeskError {
 /// The window's size when it first opens, points.
 const SIZE: [f32; 2] = [1280.0, 800.0];
 
-/// Opens the desk and stays until it is closed, with all that was learnt on disk. The report is there if a probe was asked for.
+/// Opens the desk and returns when it is closed, with everything that was learnt on disk. Returns the probe's report if
+/// one was requested.
 pub fn run(options: DeskOptions) -> Result<Option<ProbeReport>, DeskError> {
     if !has_display() {
         return Err(DeskError::NoDisplay);
@@ -98,7 +99,7 @@ pub fn run(options: DeskOptions) -> Result<Option<ProbeReport>, DeskError> {
             .with_inner_size(SIZE)
             .with_min_inner_size([900.0, 600.0]),
         wgpu_options: viewport::configuration(),
-        // Every picture comes with its own noise-free shading; egui's flat colours need none.
+        // The pictures have their own noise-free shading, and egui's flat colours need no dithering.
         dithering: false,
         ..eframe::NativeOptions::default()
     };
@@ -121,7 +122,7 @@ pub fn has_display() -> bool {
     cfg!(any(windows, target_os = "macos")) || named("WAYLAND_DISPLAY") || named("WAYLAND_SOCKET") || named("DISPLAY")
 }
 
-/// The desk in eframe's hands.
+/// The desk as an eframe app.
 struct Window {
     desk: Desk,
     report: Arc<Mutex<Option<ProbeReport>>>,
@@ -143,7 +144,7 @@ impl eframe::App for Window {
         }
     }
 
-    /// The ground of the whole desk: no panel paints its own, because a pixel that is only cleared costs nothing.
+    /// The background of the whole desk. No panel paints its own, because a pixel that is only cleared costs nothing.
     fn clear_color(&self, visuals: &egui::Visuals) -> [f32; 4] {
         visuals.extreme_bg_color.to_normalized_gamma_f32()
     }

@@ -1,5 +1,5 @@
-//! What is taught: a robot or a language model. Choosing the other saves the present run and goes on with the latest of that kind, so
-//! that a person can look in on both without losing either.
+//! What is taught: a robot or a language model. Switching saves the present run and continues the latest one of the
+//! other kind, so that a person can alternate between both without losing either.
 
 use super::desk::Desk;
 use super::prompts::Draft;
@@ -9,7 +9,7 @@ use crate::lab::{Command, Phase, Snapshot, TextStage};
 use crate::settings::{RunSettings, TaskSpec, TextRun};
 use egui::{Ui, vec2};
 
-/// How often the samples are written anew while they are on show and the policy learns, seconds.
+/// How often new samples are requested while they are on show and the policy learns, seconds.
 const SAMPLES_EVERY: f64 = 10.0;
 
 /// What is taught.
@@ -26,12 +26,12 @@ impl Mode {
     /// Both.
     pub const ALL: [Mode; 2] = [Mode::Control, Mode::Text];
 
-    /// What the switch says.
+    /// The switch's label.
     pub fn title(self) -> &'static str {
         ["Control", "Text"][self as usize]
     }
 
-    /// The run that begins where there is none of this kind to go on with.
+    /// The run to start if there is none of this kind to continue.
     fn first_run(self) -> RunSettings {
         match self {
             Mode::Control => RunSettings { env_steps: TaskSpec::UNHURRIED, ..RunSettings::default() },
@@ -48,7 +48,7 @@ pub enum TextTab {
     Compare,
     /// The same prompts, answered before teaching and now.
     Samples,
-    /// A prompt of one's own, answered before teaching and now.
+    /// A free prompt of the person's own, answered before teaching and now.
     Ask,
     /// The prompts that are asked about.
     Prompts,
@@ -58,13 +58,13 @@ impl TextTab {
     /// All of them, from the left.
     pub const ALL: [TextTab; 4] = [TextTab::Compare, TextTab::Samples, TextTab::Ask, TextTab::Prompts];
 
-    /// What the tab says.
+    /// The tab's label.
     pub fn title(self) -> &'static str {
         ["Compare", "Then and now", "Free prompt", "Prompts"][self as usize]
     }
 }
 
-/// What the desk remembers of text mode from frame to frame.
+/// The desk's state of text mode between frames.
 pub(super) struct TextDesk {
     pub tab: TextTab,
     /// Whether tokens are coloured by their log-ratios.
@@ -74,7 +74,7 @@ pub(super) struct TextDesk {
     /// The prompt that was sent and whose answer has not begun.
     pub sent: Option<String>,
     pub draft: Draft,
-    /// egui time and steps of training when samples were last asked for.
+    /// egui time and training steps at the last request for samples.
     samples_asked: Option<(f64, u64)>,
 }
 
@@ -92,12 +92,12 @@ impl Default for TextDesk {
 }
 
 impl TextDesk {
-    /// Forgets what belonged to the run before, and keeps what is the person's choice.
+    /// Discards the state of the previous run, but keeps the person's choice of colours.
     pub fn forget_run(&mut self) {
         *self = TextDesk { colours: self.colours, ..TextDesk::default() };
     }
 
-    /// Turns to a tab.
+    /// Shows a tab.
     pub fn turn_to(&mut self, tab: TextTab) {
         if self.tab != tab {
             self.tab = tab;
@@ -116,12 +116,12 @@ impl Desk {
         if text { Mode::Text } else { Mode::Control }
     }
 
-    /// Whether the pair is where the person sees it: keys must not answer what is behind another tab.
+    /// Whether the pair is visible. Keys must not answer a pair that is behind another tab.
     pub(super) fn sees_pair(&self) -> bool {
         self.mode() == Mode::Control || self.text.tab == TextTab::Compare
     }
 
-    /// Saves the present run and goes on with the latest one of `mode`, or begins one.
+    /// Saves the present run and continues the latest one of `mode`, or starts one.
     pub(super) fn switch_to(&mut self, mode: Mode) {
         if self.mode() == mode {
             return;
@@ -135,7 +135,7 @@ impl Desk {
         self.begin(next);
     }
 
-    /// The switch, in the menu bar.
+    /// The switch in the menu bar.
     pub(super) fn show_mode_switch(&mut self, ui: &mut Ui) {
         let palette = Palette::of(ui.ctx());
         let size = vec2(62.0, 24.0);
@@ -152,7 +152,7 @@ impl Desk {
         }
     }
 
-    /// Asks for new samples when they are due: once they are looked at, and every so often while the policy moves on.
+    /// Requests new samples when they are due: when their tab is opened, and at intervals while the policy changes.
     pub(super) fn look_at_samples(&mut self, snapshot: &Snapshot) {
         let Some(view) = &snapshot.text else { return };
         if self.text.tab != TextTab::Samples || !can_answer(snapshot) {
@@ -169,7 +169,7 @@ impl Desk {
     }
 }
 
-/// Whether there are a supervised model and a policy to write with.
+/// Whether there are a supervised model and a policy to generate with.
 pub(super) fn can_answer(snapshot: &Snapshot) -> bool {
     snapshot.text.as_ref().is_some_and(|view| view.stage >= TextStage::Reward) && snapshot.phase != Phase::Starting
 }

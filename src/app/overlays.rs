@@ -1,4 +1,4 @@
-//! What comes over the desk and goes again: the help window, the command palette, and the form for a new run.
+//! What opens over the desk: the help window, the command palette, and the form for a new run.
 
 use super::commands::{DeskCommand, Menu};
 use super::desk::Desk;
@@ -11,31 +11,31 @@ use egui::{Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, R
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// What is typed in the palette, and which match is chosen.
+/// What is typed in the palette, and which match is selected.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PaletteState {
     pub text: String,
     chosen: usize,
 }
 
-/// A run being set up.
+/// The form for a new run.
 #[derive(Clone, Debug)]
 pub(super) struct NewRun {
     settings: RunSettings,
-    /// What is typed as the folder of a language model to begin with; empty for the built-in one.
+    /// The folder of the language model to start from, as typed; empty for the built-in one.
     model: String,
     /// The graphics adapter that can step the physics, if there is one.
     graphics: Option<String>,
-    /// Why the settings were not taken.
+    /// Why the settings were rejected.
     refusal: Option<String>,
 }
 
 impl NewRun {
-    /// Begins from the settings of the present run.
+    /// Starts from the settings of the present run.
     pub fn like(settings: RunSettings) -> NewRun {
         let model = settings.text.as_ref().and_then(|text| text.model.as_ref());
         let model = model.map(|folder| folder.display().to_string()).unwrap_or_default();
-        // Asked once: drivers take their time to answer, and the form should open at once the next time.
+        // Asked only once, because drivers take time to answer, and the form should open at once the next time.
         static GRAPHICS: OnceLock<Option<String>> = OnceLock::new();
         let graphics = GRAPHICS.get_or_init(|| {
             let adapter = flipside_view::adapters().into_iter().find(|adapter| adapter.computes)?;
@@ -47,7 +47,7 @@ impl NewRun {
 }
 
 impl Desk {
-    /// Whatever is open over the desk.
+    /// Everything that is open over the desk.
     pub(super) fn show_overlays(&mut self, ctx: &egui::Context) {
         self.show_help(ctx);
         self.show_palette(ctx);
@@ -238,7 +238,7 @@ impl Desk {
     }
 }
 
-/// What can be chosen of a run in text mode; the command line can set the rest.
+/// The settings that the form offers for a text-mode run. The command line can set the rest.
 fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     let settings = &mut form.settings;
     let Some(text) = &mut settings.text else { return };
@@ -249,7 +249,7 @@ fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
         if response.on_hover_text("A folder in Hugging Face's layout: GPT-2 or a Llama").changed() {
             let folder = form.model.trim();
             text.model = (!folder.is_empty()).then(|| PathBuf::from(folder));
-            // Without a model there is nothing that a later stage could begin with.
+            // Without a model, later stages have nothing to start from.
             text.from = if text.model.is_some() { TextStage::Supervised } else { TextStage::Base };
         }
     });
@@ -273,7 +273,7 @@ fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     settings.env_steps = text.steps();
 }
 
-/// Whether the letters typed occur in this order in `label`, whatever their case.
+/// Whether the typed letters occur in `label` in this order, ignoring case and white space.
 fn is_subsequence(typed: &str, label: &str) -> bool {
     let mut rest = label.chars().flat_map(char::to_lowercase);
     typed.chars().filter(|c| !c.is_whitespace()).flat_map(char::to_lowercase).all(|c| rest.any(|r| r == c))

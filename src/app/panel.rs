@@ -1,4 +1,4 @@
-//! The right of the desk: what is being trained, how far it is, and what the answers have made of it.
+//! The right side of the desk: what is being trained, how far it is, and how well it does.
 
 use super::TaskChoice;
 use super::commands::DeskCommand;
@@ -21,10 +21,10 @@ use flipside_core::Choice;
 const WIDTH: f32 = 320.0;
 const POLICY_HEIGHT: f32 = 128.0;
 const CURVE_HEIGHT: f32 = 70.0;
-/// What a simulated teacher that errs does at first: one answer in ten wrong, as the benchmarks of the field have it.
+/// A mistaken teacher's first error rate: one wrong answer in ten, as in the field's benchmarks.
 const MISTAKE_RATE: f64 = 0.1;
 
-/// Tabs of curves: a tab's name and the curves on it.
+/// Tabs of learning curves: each tab's title and its curves.
 pub(super) type CurveTabs = [(&'static str, &'static [&'static str]); 3];
 
 /// How well the robot does, how well the reward model follows the answers, and how the policy moves.
@@ -83,7 +83,7 @@ impl Desk {
         two_ends(ui, "Current policy", &age)
             .on_hover_text("What the robot does now, without the noise that it explores with");
         let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), POLICY_HEIGHT), Sense::hover());
-        // The small view may run at half the pace of the large ones: nobody judges by it.
+        // The small view may run at half the pace of the large ones, because nobody judges by it.
         let time = (self.policy.clock.time() * 15.0).round() / 15.0;
         let view = View { slot: Slot::Policy, rect, name: "Current policy, running", clickable: false };
         let (_, moved) = self.show_view(ui, &view, clip.as_ref(), time as f32, self.policy.eye);
@@ -134,7 +134,7 @@ impl Desk {
 
     pub(super) fn show_choice_of_teacher(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         let mut teacher = snapshot.teacher;
-        // Text mode knows a true score only of what its own grammar wrote.
+        // In text mode, a gold score is known only if the built-in grammar made the data.
         let measure = match &snapshot.text {
             None => Some("the task's true return"),
             Some(view) => view.has_gold.then_some("the gold score"),
@@ -228,9 +228,9 @@ impl Desk {
         }
     }
 
-    /// The answers that the reward model contradicts, to be looked at again, kept or taken back.
+    /// The answers that the reward model contradicts. Each can be shown again, and confirmed or taken back.
     fn show_disputed(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
-        // One at a time, for more would push the learning curves out of the window: the one that is looked at, or the worst.
+        // One at a time, because more would push the learning curves out of the window: the one on show, or the worst.
         let looked_at = snapshot.disputed.iter().find(|disputed| self.replayed == Some(disputed.judgement));
         let Some(disputed) = looked_at.or(snapshot.disputed.first()) else { return };
         let palette = Palette::of(ui.ctx());
@@ -301,9 +301,10 @@ impl Desk {
     }
 }
 
-/// A list of robots with the present one, `task`, chosen; another that was picked, and the list's response.
+/// A list of robots with the present one, `task`, selected. Returns another one if it was picked, and the list's
+/// response.
 pub(super) fn robot_picker(ui: &mut Ui, id: &str, tasks: &[TaskChoice], task: &str) -> (Option<TaskChoice>, Response) {
-    /// Points: room for all that are shipped and some of one's own; more than that scrolls.
+    /// Points: enough for all shipped robots and some of the person's own. A longer list scrolls.
     const HEIGHT: f32 = 400.0;
     let present = tasks.iter().find(|choice| choice.name == task);
     let title = present.map_or(task, |choice| choice.title.as_str());
@@ -319,7 +320,8 @@ pub(super) fn robot_picker(ui: &mut Ui, id: &str, tasks: &[TaskChoice], task: &s
     (picked, list.response)
 }
 
-/// Who answers, as a combo box that fills its row. Simulated teachers judge by `measure`; without one there are none.
+/// Who answers, as a combo box that fills its row. Simulated teachers judge by `measure`. Without one they are not
+/// offered.
 pub(super) fn teacher_picker(ui: &mut Ui, id: &str, teacher: &mut TeacherKind, measure: Option<&str>) {
     let mistaken = match *teacher {
         TeacherKind::Mistaken { rate } => TeacherKind::Mistaken { rate },
@@ -346,7 +348,7 @@ pub(super) fn teacher_picker(ui: &mut Ui, id: &str, teacher: &mut TeacherKind, m
     response.accessible_name("Teacher").on_hover_text("Who answers from now on");
 }
 
-/// How often a simulated teacher errs.
+/// A simulated teacher's error rate.
 pub(super) fn mistake_slider(ui: &mut Ui, rate: &mut f64) {
     ui.spacing_mut().slider_width = (ui.available_width() - 62.0).max(40.0);
     let slider = Slider::new(rate, 0.0..=0.5)
@@ -368,7 +370,7 @@ pub(super) fn row(ui: &mut Ui, name: &str, field: impl FnOnce(&mut Ui)) {
     });
 }
 
-/// A line of words with figures at its right end.
+/// A line of text with figures at its right end.
 pub(super) fn two_ends(ui: &mut Ui, left: &str, right: &str) -> egui::Response {
     let palette = Palette::of(ui.ctx());
     ui.horizontal(|ui| {
@@ -381,7 +383,7 @@ pub(super) fn two_ends(ui: &mut Ui, left: &str, right: &str) -> egui::Response {
     .response
 }
 
-/// One small chart: as measured, faintly; smoothed, strongly.
+/// One small chart: faint as measured, strong as smoothed.
 fn show_curve(ui: &mut Ui, name: &str, spoken: &str, drawn: Option<&Drawn>, color: egui::Color32) {
     let palette = Palette::of(ui.ctx());
     let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), CURVE_HEIGHT), Sense::hover());

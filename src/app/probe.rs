@@ -1,21 +1,23 @@
-//! Measures the desk from inside: how often it paints, and how long a pick takes to bring the next pair to the screen.
+//! Measures the desk from inside: its frame rate, and how long a pick takes to bring the next pair to the screen.
 //!
-//! Both figures are taken where the person would take them. A frame counts when it begins; a pick begins with the frame that reads the
-//! key and ends when the frame that first paints the next pair has been handed to the screen, which is when the frame after it begins.
-//! Keys are pressed by putting key events into the window's own input, so that a measured pick goes the way of a real one.
+//! Both are measured where a person would notice them. A frame counts when it begins. A pick begins with the frame that
+//! reads the key. It ends when the frame that first paints the next pair has been handed to the screen, which is when
+//! the frame after it begins. Keys are pressed by adding key events to the window's own input, so that a measured pick
+//! takes the same way as a real one.
 
 use super::DeskCommand;
 use flipside_core::PairId;
 use std::time::{Duration, Instant};
 
-/// What a measured desk does: it answers pairs by itself until both limits are reached or it ran for ten times its seconds.
+/// What a measured desk does: it answers pairs by itself until both limits are reached, or until ten times its seconds
+/// have passed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProbePlan {
-    /// Seconds to measure at least, once the first pair is on show.
+    /// The least seconds to measure, once the first pair is on show.
     pub seconds: f64,
-    /// Picks to make at least.
+    /// The least number of picks.
     pub picks: usize,
-    /// Seconds that each pair stays on show before it is answered.
+    /// Seconds that each pair is shown before it is answered.
     pub look: f64,
 }
 
@@ -25,28 +27,28 @@ impl Default for ProbePlan {
     }
 }
 
-/// What a measured desk found.
+/// What the probe measured.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ProbeReport {
-    /// From the window's first frame to the first pair's first painting, seconds.
+    /// From the window's first frame to the first painting of a pair, seconds.
     pub first_pair_s: f64,
     /// Frames measured.
     pub frames: usize,
-    /// Median of the frames a second, one value a frame.
+    /// Median of the frames per second, with one value per frame.
     pub fps_median: f64,
-    /// The same, exceeded by 95 of 100 frames.
+    /// The 5 % quantile of the same: 95 of 100 frames exceed it.
     pub fps_p5: f64,
     /// Picks measured.
     pub picks: usize,
     /// From a pick to the next pair, median, milliseconds.
     pub click_p50_ms: f64,
-    /// The same, not exceeded by 95 of 100 picks.
+    /// The 95 % quantile of the same: 95 of 100 picks do not exceed it.
     pub click_p95_ms: f64,
-    /// What drew the frames.
+    /// The adapter that drew the frames.
     pub adapter: String,
-    /// The window's content, pixels.
+    /// Size of the window's content, pixels.
     pub size: [u32; 2],
-    /// Env steps a second that training made meanwhile, by the lab's own count.
+    /// Env steps per second that training made meanwhile, by the lab's own count.
     pub env_steps_per_s: f64,
 }
 
@@ -57,9 +59,9 @@ pub(super) struct Probe {
     first_pair: Option<Instant>,
     /// The pair on show and since when.
     shown: Option<(PairId, Instant)>,
-    /// The frame that read the key, until the next pair has been painted.
+    /// The answered pair and the time of the frame that read the key, until the next pair has been painted.
     picked: Option<(PairId, Instant)>,
-    /// The pick whose next pair was painted in the frame now ending.
+    /// The time of the pick whose next pair the present frame has painted.
     painted: Option<Instant>,
     last_frame: Option<Instant>,
     frame_s: Vec<f64>,
@@ -87,7 +89,7 @@ impl Probe {
         }
     }
 
-    /// A frame begins. Returns the key to press in it, if the script presses one.
+    /// A frame begins. Returns the command whose key is to be pressed in it, if there is one.
     pub fn frame(&mut self, now: Instant) -> Option<DeskCommand> {
         if let Some(picked) = self.painted.take() {
             self.click_s.push(now.duration_since(picked).as_secs_f64());
@@ -105,7 +107,7 @@ impl Probe {
         Some(if self.click_s.len().is_multiple_of(2) { DeskCommand::PickLeft } else { DeskCommand::PickRight })
     }
 
-    /// The frame now ending paints this pair (or none), in a window of `size` pixels, after `env_steps` of training.
+    /// The present frame paints this pair (or none), in a window of `size` pixels, after `env_steps` of training.
     pub fn painted(&mut self, pair: Option<PairId>, size: [u32; 2], env_steps: u64) {
         let now = Instant::now();
         self.size = size;
@@ -124,12 +126,12 @@ impl Probe {
         }
     }
 
-    /// Whether the frame after this one must come at once, because it ends a measurement.
+    /// Whether the next frame must come at once, because it ends a measurement.
     pub fn is_waiting(&self) -> bool {
         self.painted.is_some()
     }
 
-    /// When the script will press its next key.
+    /// The time until the script presses its next key.
     pub fn next_key(&self) -> Option<Duration> {
         let (_, since) = self.shown?;
         Some(Duration::from_secs_f64(self.plan.look).saturating_sub(since.elapsed()))
@@ -161,7 +163,8 @@ impl Probe {
     }
 }
 
-/// The `q` quantile by linear interpolation between order statistics (Hyndman and Fan 1996, type 7: numpy's default). NaN of nothing.
+/// The `q` quantile by linear interpolation between order statistics (Hyndman and Fan 1996, type 7: numpy's default).
+/// NaN if there are no values.
 fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! The prompts that are asked about, as a text that a person edits: one prompt a line.
+//! The prompts that are asked about, as text that a person edits: one prompt per line.
 
 use super::desk::{Desk, Tone};
 use super::style::{Palette, semibold};
@@ -11,15 +11,15 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
     pub text: String,
-    /// The prompts that it began from.
+    /// The prompts that the draft started from.
     source: Option<Arc<Vec<String>>>,
     edited: bool,
-    /// Why the text was not taken.
+    /// Why the text was rejected.
     refusal: Option<&'static str>,
 }
 
 impl Draft {
-    /// Shows what the lab has, unless the person has begun to change it.
+    /// Shows the lab's prompts, unless the person has begun to edit them.
     pub fn follow(&mut self, prompts: &Arc<Vec<String>>) {
         let known = self.source.as_ref().is_some_and(|source| Arc::ptr_eq(source, prompts));
         if !self.edited && !known {
@@ -27,19 +27,19 @@ impl Draft {
         }
     }
 
-    /// Back to what the lab has.
+    /// Goes back to the lab's prompts.
     fn revert(&mut self, prompts: &Arc<Vec<String>>) {
         *self = Draft { text: written(prompts), source: Some(prompts.clone()), edited: false, refusal: None };
     }
 }
 
-/// Prompts as lines. A line break within a prompt is written `\n`, and a backslash twice.
+/// Prompts as lines. A line break within a prompt is written `\n`, and a backslash is doubled.
 fn written(prompts: &[String]) -> String {
     let lines = prompts.iter().map(|prompt| prompt.replace('\\', "\\\\").replace('\n', "\\n"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The prompts that lines stand for; empty lines are none.
+/// The prompts in these lines. Empty lines are skipped.
 fn read(text: &str) -> Vec<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let unescaped = lines.map(|line| {
@@ -61,7 +61,7 @@ fn read(text: &str) -> Vec<String> {
     unescaped.filter(|prompt| !prompt.trim().is_empty()).collect()
 }
 
-/// So many prompts, as one says it.
+/// A number of prompts in words.
 fn prompts(n: usize) -> String {
     if n == 1 { "1 prompt".to_owned() } else { format!("{n} prompts") }
 }
@@ -131,7 +131,7 @@ impl Desk {
         let n = chosen.len();
         let text = written(&chosen);
         if self.send(Command::SetPrompts(chosen)) {
-            // What was sent stays on show until the lab's prompts are others than they were.
+            // What was sent stays on show until the lab's prompts change.
             self.text.draft.text = text;
             self.text.draft.edited = false;
             self.say(Tone::Info, format!("The next completions will answer {}.", prompts(n)));

@@ -1,4 +1,4 @@
-//! The middle of the desk: two clips and the question about them, or whatever stands there while there is none.
+//! The middle of the desk: two clips and the question about them, or what is shown while there is none.
 
 use super::commands::DeskCommand;
 use super::desk::Desk;
@@ -29,7 +29,7 @@ pub(super) struct View<'a> {
     pub rect: Rect,
     /// Its accessible name.
     pub name: &'a str,
-    /// Whether a click does something.
+    /// Whether it can be clicked.
     pub clickable: bool,
 }
 
@@ -88,7 +88,7 @@ impl Desk {
                 let font = FontId::new(13.0, FontFamily::Proportional);
                 ui.painter().text(rect.center(), Align2::CENTER_CENTER, "A clip is on its way…", font, ink);
             }
-            // The second click of a double click must not answer the pair that the first one brought.
+            // The second click of a double click must not answer the pair that the first click brought.
             if open && response.clicked() && !response.double_clicked() {
                 self.queue.push([DeskCommand::PickLeft, DeskCommand::PickRight][side].clicked(ui));
             }
@@ -124,7 +124,7 @@ impl Desk {
         );
     }
 
-    /// What is asked, or what a simulated teacher makes of it.
+    /// The question, or a simulated teacher's answer.
     pub(super) fn headline<'a>(&self, asks: bool, early: &'a str, question: &'a str) -> &'a str {
         if let (Some(_), Some(shown)) = (self.replayed, &self.shown) {
             return match shown.taught {
@@ -165,7 +165,8 @@ impl Desk {
                         "Asked to compare now with then",
                         "One of these was judged before, the other is new: such answers put what was done at different times in one order",
                     ),
-                    // Whoever knew which pairs come again would answer them from memory.
+                    // Repeated pairs show no reason of their own. A person who knew of the repeat would answer from
+                    // memory.
                     PairReason::Random | PairReason::Repeat => (
                         "Asked at random",
                         "Some pairs are drawn at random, so that no part of what is done goes unjudged; a few come again later with their sides \
@@ -177,7 +178,8 @@ impl Desk {
         });
     }
 
-    /// One 3D view: senses, turns the eye, and paints the picture or a plain ground in its place. Returns the eye as it is now.
+    /// One 3D view: handles input, turns the eye, and paints the picture or a plain ground in its place. Returns the
+    /// eye's new state.
     pub(super) fn show_view(
         &mut self,
         ui: &mut Ui,
@@ -204,7 +206,7 @@ impl Desk {
         }
         let palette = Palette::of(ui.ctx());
         let radius = CornerRadius::same(CARD_RADIUS);
-        // Whole pixels, so that a picture's pixels fall on the screen's.
+        // Whole pixels, so that the picture's pixels coincide with the screen's.
         let rect = rect.round_to_pixels(ui.pixels_per_point());
         let picture = clip.zip(eye).zip(self.snapshot.clone()).and_then(|((clip, eye), snapshot)| {
             let shot = Shot { clip: clip.clone(), time, camera: eye.camera, dark: ui.visuals().dark_mode };
@@ -220,7 +222,8 @@ impl Desk {
         (response, eye)
     }
 
-    /// The frame, the words and the glow of one of the two that are compared, made after so many steps of training.
+    /// The frame, the texts and the glow of one of the two compared items, which was made after `recorded_at` steps of
+    /// training.
     pub(super) fn dress(
         &self,
         ui: &Ui,

@@ -13,9 +13,9 @@ use egui::{
 };
 use flipside_core::Completion;
 
-/// Size of a table's text, points.
+/// Font size of the table, points.
 const SMALL: f32 = 13.0;
-/// Rows of a prompt in the table; the rest shows under the pointer.
+/// Most rows of a prompt in the table. The rest shows under the pointer.
 const PROMPT_ROWS: usize = 8;
 /// Inner margin of the table and the cards, points.
 const INSET: f32 = 14.0;
@@ -54,7 +54,7 @@ impl Desk {
         });
     }
 
-    /// A field for a prompt of one's own, and what both models make of the latest.
+    /// A field for a free prompt, and the answers of both models to the latest one.
     pub(super) fn show_free_prompt(&mut self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
         if !can_answer(snapshot) {
             return self.show_not_yet(ui, snapshot, view);
@@ -131,7 +131,7 @@ impl Desk {
     }
 }
 
-/// Length, ending and, where it is known, true score.
+/// Length, ending and, if it is known, gold score.
 fn figures(completion: &Completion) -> String {
     match completion.gold {
         Some(gold) => format!("{} · gold {}", length(completion), number(gold)),
@@ -139,7 +139,7 @@ fn figures(completion: &Completion) -> String {
     }
 }
 
-/// One prompt with both of its answers. `columns` are left edges and widths.
+/// One prompt with both answers. `columns` are left edges and widths.
 fn show_row(ui: &mut Ui, sample: &TextSample, writing: Writing, columns: [(f32, f32); 3], width: f32) {
     let palette = Palette::of(ui.ctx());
     let mut prompt = egui::text::LayoutJob::simple(
@@ -168,7 +168,7 @@ fn show_row(ui: &mut Ui, sample: &TextSample, writing: Writing, columns: [(f32, 
         let (x, width) = columns[index + 1];
         let at = pos2(row.left() + x, top);
         let cell = Rect::from_min_size(at, vec2(width, written.galley.size().y));
-        // A child of its own takes no room: the row has it already.
+        // A child `Ui` allocates no space of its own. The row already has it.
         show_written(&mut ui.new_child(UiBuilder::new().max_rect(cell)), written, &completion.text());
         let foot = at + vec2(0.0, written.galley.size().y + 4.0);
         let words = if sample.complete || completion.stopped { figures(completion) } else { "writing…".to_owned() };

@@ -1,4 +1,4 @@
-//! How the desk looks: two palettes, one type scale, one set of distances. Nothing else in the room names a colour.
+//! How the desk looks: two palettes, one type scale, one set of distances. No other file of the desk names a colour.
 
 use egui::{
     Color32, CornerRadius, FontData, FontDefinitions, FontFamily, FontId, Margin, Stroke, TextStyle, Theme, vec2,
@@ -12,7 +12,7 @@ pub(super) const RADIUS: u8 = 6;
 /// The gap between neighbouring cards, points.
 pub(super) const GAP: f32 = 12.0;
 
-/// The family of the semi-bold cut, for headings and the words on primary buttons.
+/// The font family of the semi-bold weight, for headings and primary buttons.
 pub(super) fn semibold() -> FontFamily {
     FontFamily::Name("semibold".into())
 }
@@ -32,17 +32,17 @@ pub(super) struct Palette {
     pub control_hot: Color32,
     /// Hairlines.
     pub line: Color32,
-    /// Words.
+    /// Text.
     pub text: Color32,
-    /// Words of second rank.
+    /// Secondary text.
     pub muted: Color32,
-    /// The left clip: blue, told from `right` by every kind of colour vision.
+    /// The left clip: blue, which every kind of colour vision can tell from `right`.
     pub left: Color32,
     /// The right clip: orange.
     pub right: Color32,
     /// Progress, and the button that starts it.
     pub accent: Color32,
-    /// Words on `accent`, `left` or `right`.
+    /// Text on `accent`, `left` or `right`.
     pub on_accent: Color32,
     /// Something needs the person's attention.
     pub warning: Color32,
@@ -51,7 +51,7 @@ pub(super) struct Palette {
 }
 
 impl Palette {
-    /// For a dark room.
+    /// For dark surroundings.
     pub const DARK: Palette = Palette {
         ground: Color32::from_rgb(0x12, 0x14, 0x18),
         surface: Color32::from_rgb(0x19, 0x1c, 0x21),
@@ -69,7 +69,7 @@ impl Palette {
         error: Color32::from_rgb(0xff, 0x7b, 0x72),
     };
 
-    /// For a bright room.
+    /// For bright surroundings.
     pub const LIGHT: Palette = Palette {
         ground: Color32::from_rgb(0xf4, 0xf6, 0xf8),
         surface: Color32::from_rgb(0xf8, 0xf9, 0xfb),
@@ -87,7 +87,7 @@ impl Palette {
         error: Color32::from_rgb(0xc0, 0x2b, 0x22),
     };
 
-    /// The palette of the theme in force.
+    /// The palette of the current theme.
     pub fn of(ctx: &egui::Context) -> Palette {
         match ctx.theme() {
             Theme::Dark => Palette::DARK,
@@ -101,7 +101,7 @@ impl Palette {
     }
 }
 
-/// Gives the context the desk's fonts, sizes, distances and both themes.
+/// Sets the desk's fonts, sizes, distances and both themes.
 pub(super) fn apply(ctx: &egui::Context) {
     ctx.set_fonts(fonts());
     for (theme, palette) in [(Theme::Dark, Palette::DARK), (Theme::Light, Palette::LIGHT)] {
@@ -118,7 +118,7 @@ fn fonts() -> FontDefinitions {
     for (name, bytes) in cuts {
         fonts.font_data.insert(name.to_owned(), Arc::new(FontData::from_static(bytes)));
     }
-    // What Inter lacks (Greek in a session's name, say) comes from the fonts that egui brings.
+    // Glyphs that Inter lacks (Greek in a session's name, say) come from egui's own fonts.
     let fallback = fonts.families.get(&FontFamily::Proportional).cloned().unwrap_or_default();
     let family = |first: &str| std::iter::once(first.to_owned()).chain(fallback.iter().cloned()).collect::<Vec<_>>();
     fonts.families.insert(FontFamily::Proportional, family("Inter"));

@@ -1,4 +1,4 @@
-//! The right of the desk in text mode: which model, how far it is, and what the answers have made of it.
+//! The right side of the desk in text mode: which model, how far it is, and how well it does.
 
 use super::completions::{stage_figures, stage_words};
 use super::desk::Desk;
@@ -15,7 +15,7 @@ const CURVE_TABS: CurveTabs = [
     ("Models", &["agreement", "reward_loss", "value_loss", "base_loss", "supervised_loss"]),
 ];
 
-/// The figures of the latest update: a curve's name, and what it is called where there is little room.
+/// The figures of the latest update: a curve's name, and its short label.
 const FIGURES: [(&str, &str); 6] = [
     ("reward", "Reward"),
     ("reference_kl", "KL"),

@@ -1,4 +1,4 @@
-//! A completion as coloured text: each token on a ground that says how much likelier teaching made it.
+//! A completion as coloured text. The background of each token shows how much likelier teaching made it.
 
 use super::style::Palette;
 use super::widgets::mix;
@@ -10,29 +10,29 @@ use egui::{
 use flipside_core::Completion;
 use std::sync::Arc;
 
-/// |log π − log π_ref| at which a colour is as strong as it gets, nats: e² = 7.4 times as likely, or as unlikely.
+/// |log π − log π_ref| at which a colour is strongest, nats: e² = 7.4 times as likely, or as unlikely.
 const SATURATION: f32 = 2.0;
-/// How much of the side's colour the strongest ground has; more of it, and words on it could not be read.
+/// Share of the side's colour in the strongest background. With more of it, the text could not be read.
 const STRONGEST: f32 = 0.44;
 
-/// The ground of a token with this log-ratio on a ground of `base`: the left's colour where it became likelier, the right's where it
-/// became less likely.
+/// The background of a token with this log-ratio, over a background of `base`: the left's colour if the token became
+/// likelier, the right's if it became less likely.
 pub(super) fn shade(palette: &Palette, base: Color32, log_ratio: f32) -> Color32 {
     let color = if log_ratio >= 0.0 { palette.left } else { palette.right };
     mix(base, color, STRONGEST * (log_ratio.abs() / SATURATION).min(1.0))
 }
 
-/// A stretch of text that one or several tokens make up.
+/// A stretch of text made of one or several tokens.
 #[derive(Clone, Debug, PartialEq)]
 struct Span {
     text: String,
-    /// log π − log π_ref of its tokens together, nats.
+    /// log π − log π_ref, summed over its tokens, nats.
     log_ratio: f32,
     tokens: usize,
 }
 
-/// The text's spans. A token that adds nothing by itself, part of a character, goes with the one that completes it; what is left over at
-/// the end is the token that ended the text.
+/// The text's spans. A token that adds nothing by itself, being part of a character, joins the one that completes it.
+/// What is left over at the end is the token that ended the text.
 fn spans(completion: &Completion) -> (Vec<Span>, Option<Span>) {
     let mut spans = Vec::new();
     let mut open: Option<Span> = None;
@@ -49,21 +49,21 @@ fn spans(completion: &Completion) -> (Vec<Span>, Option<Span>) {
     (spans, open)
 }
 
-/// How a completion is written.
+/// How a completion is drawn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writing {
-    /// Points.
+    /// Font size, points.
     pub size: f32,
-    /// What it is written on.
+    /// The background that it is drawn on.
     pub ground: Color32,
     /// Whether log-ratios colour it.
     pub colours: bool,
 }
 
-/// A completion laid out, and which log-ratio stands where in it.
+/// A completion as laid-out text, and the log-ratio of each place in it.
 pub(super) struct Written {
     pub galley: Arc<Galley>,
-    /// Where each span ends, in characters of the whole text, and the span.
+    /// Each span with its end, in characters of the whole text.
     ends: Vec<(usize, Span)>,
 }
 
@@ -91,7 +91,7 @@ impl Written {
             ends.push((count, span));
         }
         if completion.stopped {
-            // The token that ended it was chosen like any other, and teaching often moves it most.
+            // The token that ended the text was chosen like any other, and teaching often changes it most.
             let end = end.unwrap_or(Span { text: String::new(), log_ratio: 0.0, tokens: 1 });
             let mark = " end ";
             let ink = if writing.colours { palette.text } else { palette.muted };
@@ -119,7 +119,7 @@ impl Written {
     }
 }
 
-/// Paints a completion, says it to a screen reader, and shows the figure of the token under the pointer.
+/// Paints a completion, gives its text to screen readers, and shows the figure of the token under the pointer.
 pub(super) fn show_written(ui: &mut Ui, written: &Written, spoken: &str) -> Response {
     let palette = Palette::of(ui.ctx());
     let (rect, response) = ui.allocate_exact_size(written.galley.size(), Sense::hover());
@@ -136,7 +136,7 @@ pub(super) fn show_written(ui: &mut Ui, written: &Written, spoken: &str) -> Resp
     response
 }
 
-/// What is said of the token under the pointer.
+/// The text about the token under the pointer.
 fn figure(span: &Span) -> String {
     let what = span.text.trim();
     let what = if what.is_empty() { "white space" } else { what };
@@ -144,7 +144,7 @@ fn figure(span: &Span) -> String {
     format!("{what}{tokens}: log-ratio {:+.2} nats", span.log_ratio)
 }
 
-/// What a completion's colours mean, as a strip with words at both ends.
+/// The legend of a completion's colours: a strip with a label at each end.
 pub(super) fn legend(ui: &mut Ui) {
     const STEPS: usize = 9;
     let palette = Palette::of(ui.ctx());
@@ -174,14 +174,14 @@ pub(super) fn legend(ui: &mut Ui) {
     );
 }
 
-/// How long a completion is and how it ended.
+/// A completion's length, and how it ended.
 pub(super) fn length(completion: &Completion) -> String {
     let n = completion.tokens.len();
     let tokens = if n == 1 { "1 token".to_owned() } else { format!("{n} tokens") };
     if completion.stopped { format!("{tokens}, ended") } else { format!("{tokens}, cut") }
 }
 
-/// Words in the middle of a rectangle.
+/// Text in the middle of a rectangle.
 pub(super) fn note(ui: &Ui, rect: Rect, words: &str) {
     let ink = Palette::of(ui.ctx()).muted;
     ui.painter().text(rect.center(), Align2::CENTER_CENTER, words, FontId::new(13.0, FontFamily::Proportional), ink);

@@ -1,4 +1,4 @@
-//! The bar that moves both clips through their time: play, step, scrub, speed, loop.
+//! The bar that controls the time of both clips: play, step, scrub, speed, loop.
 
 use super::clock::SPEEDS;
 use super::commands::DeskCommand;
@@ -8,7 +8,7 @@ use super::widgets::{Icon, icon_button, segment, tip};
 use egui::{Align, Layout, Rect, RichText, Sense, Slider, Ui, UiBuilder, pos2, vec2};
 
 impl Desk {
-    /// The transport in its row.
+    /// The transport bar in its row.
     pub(super) fn show_transport(&mut self, ui: &mut Ui, rect: Rect) {
         let palette = Palette::of(ui.ctx());
         let enabled = self.can(DeskCommand::TogglePlay);
@@ -51,13 +51,13 @@ impl Desk {
             self.clock.playing = false;
             self.clock.seek(time);
         }
-        // The arrows belong to the answers, also after a scrub with the pointer.
+        // The arrow keys belong to the answers, even after scrubbing with the pointer.
         if response.has_focus() && ui.input(|input| input.pointer.any_released()) {
             response.surrender_focus();
         }
     }
 
-    /// The ladder, drawn as one strip; right to left, as its row is laid out.
+    /// The speeds as one strip, right to left, as its row is laid out.
     fn show_speeds(&mut self, ui: &mut Ui) {
         let palette = Palette::of(ui.ctx());
         let step = vec2(31.0, 24.0);

@@ -1,8 +1,9 @@
-//! The one place where the desk meets wgpu: each 3D view is a texture that the scene's renderer draws and the desk's own small shader
-//! puts in its place among egui's shapes.
+//! The only part of the desk that uses wgpu. The scene's renderer draws each 3D view into a texture, and the desk's own
+//! small shader puts that texture in its place among egui's shapes.
 //!
-//! A picture is drawn only when something in it changed, at the size in pixels that it has on the screen. Without a device (a test,
-//! a driver that failed) there are no pictures, and the views stay plain rectangles that can still be named, hovered and clicked.
+//! A picture is drawn only when something in it has changed, at its size in screen pixels. Without a device (a test, a
+//! driver that failed) there are no pictures. The views then stay plain rectangles that can still be named, hovered and
+//! clicked.
 
 use eframe::egui_wgpu::{Callback, CallbackResources, CallbackTrait, RenderState, SurfaceConfig, WgpuConfiguration};
 use eframe::wgpu;
@@ -12,10 +13,10 @@ use flipside_view::{Camera, Look, Renderer, Track, interpolate};
 use std::sync::Arc;
 
 const PICTURE_SHADER: &str = include_str!("../../shaders/desk/picture.wgsl");
-/// Bytes are stored as sRGB, which the scene's shader encodes for a format that does not.
+/// Bytes are stored as sRGB. This format does not encode, so the scene's shader does.
 const FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba8Unorm;
 
-/// How the window's frames are handed to the screen: in step with it, and none of them waiting behind another.
+/// How frames are presented: in step with the screen, and none waiting behind another.
 pub(super) fn configuration() -> WgpuConfiguration {
     WgpuConfiguration {
         surface: SurfaceConfig { present_mode: wgpu::PresentMode::AutoVsync, desired_maximum_frame_latency: Some(1) },
@@ -37,22 +38,22 @@ pub(super) enum Slot {
 /// What a view shows.
 #[derive(Clone, PartialEq)]
 pub(super) struct Shot {
-    /// Whose poses.
+    /// The clip whose poses it shows.
     pub clip: Arc<Clip>,
-    /// When in the clip, seconds.
+    /// Time in the clip, seconds.
     pub time: f32,
-    /// From where, apart from the target, which follows the robot.
+    /// The camera, except its target, which follows the robot.
     pub camera: Camera,
-    /// With the dark look.
+    /// Whether it has the dark look.
     pub dark: bool,
 }
 
-/// How the frames reach the screen, for the desk to say and to pace itself by.
+/// The device that draws. The desk shows its name and sets its pace by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Adapter {
     /// The driver's name for it; empty without a device.
     pub name: String,
-    /// Whether the processor does the drawing.
+    /// Whether the CPU does the drawing.
     pub software: bool,
 }
 
@@ -78,11 +79,11 @@ struct Canvas {
     view: wgpu::TextureView,
     bind_group: wgpu::BindGroup,
     shot: Option<Shot>,
-    /// Where the robot goes in the clip that was last on it.
+    /// The robot's track in the clip that was last on it.
     track: Option<(Arc<Clip>, Track)>,
 }
 
-/// What puts a picture in its place.
+/// The pipeline that puts a picture in its place.
 struct Shower {
     pipeline: wgpu::RenderPipeline,
     layout: wgpu::BindGroupLayout,
@@ -120,7 +121,7 @@ impl Stage {
         Stage { gpu, adapter, sharpness: Sharpness::FULL }
     }
 
-    /// What draws.
+    /// The device that draws.
     pub fn adapter(&self) -> &Adapter {
         &self.adapter
     }
@@ -149,14 +150,15 @@ impl Stage {
         Some(Shape::Callback(Callback::new_paint_callback(rect, picture)))
     }
 
-    /// A frame of moving pictures took `seconds`, where `pace` is what it may take. Where the processor draws, the pictures follow.
+    /// Notes that a frame of moving pictures took `seconds`, where `pace` is the time it may take. Where the CPU draws,
+    /// the resolution of the pictures follows.
     pub fn note_frame(&mut self, seconds: f64, pace: f64) {
         if self.adapter.software {
             self.sharpness.note(seconds, pace);
         }
     }
 
-    /// Hands this frame's pictures to the device, ahead of the frame that shows them.
+    /// Submits this frame's pictures to the device, before the frame that shows them.
     pub fn submit(&mut self) {
         if let Some(gpu) = &mut self.gpu
             && let Some(encoder) = gpu.encoder.take()
@@ -301,23 +303,23 @@ impl Shower {
     }
 }
 
-/// How many pixels a picture has for each that it covers on the screen. On a GPU one; where the processor draws, as many as leave the
-/// desk its pace, because a slow picture is worse to judge by than a soft one.
+/// The resolution of pictures relative to the screen. On a GPU it is 1. Where the CPU draws, it is as high as the
+/// desk's pace allows, because a slow picture is worse to judge by than a soft one.
 #[derive(Clone, Debug, PartialEq)]
 struct Sharpness {
     rung: usize,
-    /// Frames since the rung was last looked at, and the seconds they took.
+    /// Frames since the rung was last checked, and the seconds they took.
     frames: u32,
     seconds: f64,
-    /// Looks that must pass before a sharper rung is tried again; doubles whenever one proved too much.
+    /// Checks that must pass before a sharper rung is tried again. It doubles whenever one proved too slow.
     patience: u32,
     calm: u32,
 }
 
 impl Sharpness {
-    /// Pixels a pixel, along each side.
+    /// Picture pixels per screen pixel, along each side.
     const SCALES: [f32; 4] = [1.0, 0.85, 0.7, 0.55];
-    /// Frames between two looks.
+    /// Frames between two checks.
     const LOOK: u32 = 15;
 
     const FULL: Sharpness = Sharpness { rung: 0, frames: 0, seconds: 0.0, patience: 4, calm: 0 };
@@ -326,7 +328,7 @@ impl Sharpness {
         Self::SCALES[self.rung]
     }
 
-    /// A frame took `seconds`, where `pace` is what it may take.
+    /// Notes that a frame took `seconds`, where `pace` is the time it may take.
     fn note(&mut self, seconds: f64, pace: f64) {
         self.frames += 1;
         self.seconds += seconds;
@@ -338,7 +340,7 @@ impl Sharpness {
         if mean > 1.12 * pace {
             if self.rung + 1 < Self::SCALES.len() {
                 self.rung += 1;
-                // It was sharper a moment ago and that was too much: wait longer before the next try.
+                // The sharper rung was too slow, so wait longer before the next try.
                 self.patience = (self.patience * 2).min(64);
             }
             self.calm = 0;
@@ -358,7 +360,8 @@ impl Sharpness {
 mod tests {
     use super::*;
 
-    /// Lets a machine that needs `cost` seconds for a full picture and 12 ms for the rest paint at `pace` for a while.
+    /// Simulates a machine that needs `cost` seconds for a full picture and 12 ms for the rest, and paints at `pace`
+    /// for a while.
     fn settle(cost: f64, pace: f64) -> (f32, usize) {
         let mut sharpness = Sharpness::FULL;
         let mut changes = 0;
@@ -376,7 +379,7 @@ mod tests {
         let pace = 0.033;
         assert_eq!(settle(0.010, pace), (1.0, 0));
         let (scale, changes) = settle(0.050, pace);
-        // 12 ms + 50 ms × 0.49 misses 33 ms by a tenth; × 0.3025 keeps it.
+        // 12 ms + 50 ms × 0.49 exceeds 33 ms by a tenth. With × 0.3025 it does not.
         assert!(scale <= 0.7 && changes < 30, "{scale}, {changes} changes");
         assert_eq!(settle(1.0, pace).0, 0.55);
     }

@@ -1,4 +1,5 @@
-//! The few widgets that egui has not: keys to press, icons, meters. Each senses and names itself before it paints.
+//! Widgets that egui lacks: keys to press, icons, meters. Each handles input and sets its accessible name before it
+//! paints.
 
 use super::commands::DeskCommand;
 use super::style::{Palette, RADIUS, semibold};
@@ -8,7 +9,7 @@ use egui::{
     StrokeKind, Ui, Vec2, WidgetInfo, pos2, vec2,
 };
 
-/// A picture on a small button, painted rather than written, so that it is there in every font.
+/// An icon on a small button. It is painted rather than written, so that it does not depend on a font.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Icon {
     /// A triangle.
@@ -17,7 +18,7 @@ pub(super) enum Icon {
     Pause,
     /// A bar and a triangle, pointing back.
     StepBack,
-    /// A triangle and a bar, pointing on.
+    /// A triangle and a bar, pointing forward.
     StepForward,
     /// A ring with an arrowhead.
     Loop,
@@ -62,7 +63,7 @@ impl Icon {
     }
 }
 
-/// A square button with a picture, for a command. `on` marks a switch that is on.
+/// A square icon button for a command. `on` marks a switch that is on.
 pub(super) fn icon_button(ui: &mut Ui, command: DeskCommand, icon: Icon, name: &str, on: bool, enabled: bool) -> bool {
     let sense = if enabled { Sense::click() } else { Sense::hover() };
     let (rect, response) = ui.allocate_exact_size(Vec2::splat(30.0), sense);
@@ -81,7 +82,7 @@ pub(super) fn icon_button(ui: &mut Ui, command: DeskCommand, icon: Icon, name: &
     tip(response, command).clicked() && enabled
 }
 
-/// One of several choices in a strip. `name` is what a screen reader says.
+/// One of several options in a strip. `name` is the text for screen readers.
 pub(super) fn segment(ui: &mut Ui, salt: (&str, usize), rect: Rect, text: &str, name: &str, chosen: bool) -> Response {
     let palette = Palette::of(ui.ctx());
     let response = ui.interact(rect, ui.scope_id().with(salt), Sense::click());
@@ -96,7 +97,7 @@ pub(super) fn segment(ui: &mut Ui, salt: (&str, usize), rect: Rect, text: &str, 
     response
 }
 
-/// Gives a scroll area's vertical bar a name, where it has a bar.
+/// Names a scroll area's vertical bar, if it has one.
 pub(super) fn name_scroll_bar<R>(ui: &Ui, scrolled: &ScrollAreaOutput<R>, name: &str) {
     if scrolled.content_size.y > scrolled.inner_rect.height() {
         // egui gives the bar of axis 1 this id, but no name.
@@ -105,7 +106,7 @@ pub(super) fn name_scroll_bar<R>(ui: &Ui, scrolled: &ScrollAreaOutput<R>, name: 
     }
 }
 
-/// Adds a command's tooltip and key to whatever gives it.
+/// Adds a command's tooltip and key to the widget that gives it.
 pub(super) fn tip(response: Response, command: DeskCommand) -> Response {
     let (spec, key) = (command.spec(), command.key_text());
     if key.is_empty() {
@@ -115,7 +116,7 @@ pub(super) fn tip(response: Response, command: DeskCommand) -> Response {
     }
 }
 
-/// A large button that answers: its key as a key cap, its label, its colour.
+/// A large answer button, with its key, its label and its colour.
 pub(super) fn answer_button(
     ui: &mut Ui,
     rect: Rect,
@@ -130,7 +131,7 @@ pub(super) fn answer_button(
     let palette = Palette::of(ui.ctx());
     let hot = enabled && (response.hovered() || response.is_pointer_button_down_on());
     let ink = if enabled { palette.text } else { palette.muted.gamma_multiply(0.6) };
-    // An outline at rest; a fill only under the pointer.
+    // An outline at rest, and a fill only under the pointer.
     let fill = match color {
         Some(color) if hot => mix(palette.ground, color, 0.3),
         None if hot => palette.control,
@@ -148,7 +149,7 @@ pub(super) fn answer_button(
     let label = ui.painter().layout_no_wrap(spec.label.to_owned(), font, ink);
     let cap_side = 22.0;
     let total = cap_side + 9.0 + label.size().x;
-    // The right answer carries its key on the right, as the hand has it.
+    // The right answer shows its key on the right, as the arrow keys lie.
     let mirrored = command == DeskCommand::PickRight;
     let left = rect.center().x - total * 0.5;
     let (cap_x, label_x) = if mirrored { (left + total - cap_side, left) } else { (left, left + cap_side + 9.0) };
@@ -171,7 +172,7 @@ pub(super) fn key_cap(ui: &Ui, rect: Rect, text: &str, ink: Color32) {
     ui.painter().text(rect.center(), Align2::CENTER_CENTER, text, FontId::new(12.5, semibold()), ink);
 }
 
-/// A wide button in the accent colour (or, at rest, in a control's): the one main thing to do in its card.
+/// A wide button for the main action of its card: in the accent colour, or only an outline if not `filled`.
 pub(super) fn main_button(ui: &mut Ui, label: &str, filled: bool) -> Response {
     let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 32.0), Sense::click());
     response.widget_info(|| WidgetInfo::labeled(Role::Button, true, label));
@@ -188,7 +189,8 @@ pub(super) fn main_button(ui: &mut Ui, label: &str, filled: bool) -> Response {
     response
 }
 
-/// A thin bar that fills up; `mark` puts a notch where it should be by now. Both in 0..=1. `value` is what a screen reader says.
+/// A thin progress bar. `mark` puts a notch at the expected progress. `fraction` and `mark` are in 0..=1. `value` is
+/// the text for screen readers.
 pub(super) fn meter(
     ui: &mut Ui,
     name: &str,
@@ -216,7 +218,7 @@ pub(super) fn meter(
     response
 }
 
-/// A small rounded word on a picture or a bar.
+/// A small rounded label on a picture or a bar.
 pub(super) fn chip(painter: &egui::Painter, at: Pos2, anchor: Align2, text: &str, fill: Color32, ink: Color32) -> Rect {
     let galley = painter.layout_no_wrap(text.to_owned(), FontId::new(11.5, FontFamily::Proportional), ink);
     let rect = anchor.anchor_size(at, galley.size() + vec2(14.0, 7.0));
@@ -225,7 +227,8 @@ pub(super) fn chip(painter: &egui::Painter, at: Pos2, anchor: Align2, text: &str
     rect
 }
 
-/// Covers the corners of a picture with the ground, so that they look round. The line about the picture softens the edge.
+/// Covers the corners of a picture with the background, so that they look round. The line around the picture softens
+/// the edge.
 pub(super) fn round_corners(painter: &egui::Painter, rect: Rect, radius: f32, ground: Color32) {
     const STEPS: u32 = 8;
     let mut mesh = egui::Mesh::default();
@@ -249,7 +252,7 @@ pub(super) fn round_corners(painter: &egui::Painter, rect: Rect, radius: f32, gr
     painter.add(mesh);
 }
 
-/// The ring about whatever has the keyboard's focus.
+/// The ring around the widget that has the keyboard's focus.
 pub(super) fn focus_ring(ui: &Ui, response: &Response, rect: Rect) {
     if response.has_focus() {
         let palette = Palette::of(ui.ctx());
@@ -260,12 +263,12 @@ pub(super) fn focus_ring(ui: &Ui, response: &Response, rect: Rect) {
     }
 }
 
-/// `share` of `b` in `a`, by the stored values.
+/// Mixes `share` of `b` into `a`, by the stored values.
 pub(super) fn mix(a: Color32, b: Color32, share: f32) -> Color32 {
     a.lerp_to_gamma(b, share)
 }
 
-/// A count as one says it: 950, 12.3k, 4.56M, 20M.
+/// A count in short: 950, 12.3k, 4.56M, 20M.
 pub(super) fn count(n: f64) -> String {
     let (scaled, unit) = match n.abs() {
         m if m >= 1e9 => (n / 1e9, "G"),
@@ -277,7 +280,7 @@ pub(super) fn count(n: f64) -> String {
     format!("{}{unit}", digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// A number of unknown size with about three digits that matter.
+/// A number of unknown size with about three significant digits.
 pub(super) fn number(x: f64) -> String {
     match x.abs() {
         m if m >= 1e4 => count(x),
@@ -289,7 +292,7 @@ pub(super) fn number(x: f64) -> String {
     }
 }
 
-/// A stretch of time as one says it.
+/// A duration in short: 90 s, 5 min, 2 h 05 min.
 pub(super) fn duration(seconds: f64) -> String {
     match seconds.max(0.0).ceil() as u64 {
         s @ 0..=90 => format!("{s} s"),

@@ -343,7 +343,7 @@ impl PreferenceLearner {
         self.unwatched = 0;
         let spread =
             scores.map_or_else(|| self.reward.ensemble_std(&rollout.obs, applied_actions), Scores::ensemble_std);
-        let ratio = self.monitor.look(spread);
+        let ratio = self.monitor.observe(spread);
         let alarm = self.monitor.alarm().is_some();
         if let (true, Some((labels, _))) = (alarm, self.fitted) {
             self.urgent = self.urgent.max(labels + handful);

@@ -1,6 +1,7 @@
-//! [`Arrays`] as a safetensors file in memory: a JSON header with names, shapes and metadata, then the numbers, little-endian.
+//! [`Arrays`] as a safetensors file in memory: a JSON header with names, shapes and metadata,
+//! then the numbers, little-endian.
 //!
-//! The format has no checksum, so our own files carry one in their metadata: see [`encode`].
+//! The format has no checksum, so Flipside's own files carry one in their metadata: see [`encode`].
 
 use flipside_core::{Array, ArrayData, Arrays, fnv1a, fnv1a_on, one_line};
 use safetensors::SafeTensorError;
@@ -10,8 +11,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Display;
 
-/// The one metadata entry of our own files. One, because the crate writes several in random order, and equal content should give
-/// equal bytes.
+/// The only metadata entry of Flipside's own files. There is only one, because the safetensors crate writes several in
+/// random order, and equal content should give equal bytes.
 const ENTRY: &str = "flipside";
 
 /// What that entry holds, as JSON.
@@ -23,14 +24,14 @@ struct Sealed {
     checksum: String,
 }
 
-/// The file's bytes for these arrays and this header, sealed with a checksum that [`decode`] verifies.
+/// The bytes of a file with these arrays, this header and a checksum that [`decode`] verifies.
 pub(super) fn encode(header: &str, arrays: &Arrays) -> Result<Vec<u8>, String> {
     let sealed = Sealed { header: header.to_owned(), checksum: checksum(header, arrays) };
     let entry = serde_json::to_string(&sealed).map_err(|e| e.to_string())?;
     encode_plain(HashMap::from([(ENTRY.to_owned(), entry)]), arrays)
 }
 
-/// The header and the arrays, bit for bit as [`encode`] was given them, or what is wrong with the bytes.
+/// The header and the arrays, bit for bit as they were given to [`encode`], or what is wrong with the bytes.
 pub(super) fn decode(bytes: &[u8]) -> Result<(String, Arrays), String> {
     let (mut metadata, arrays) = decode_plain(bytes)?;
     let entry = metadata.remove(ENTRY).ok_or("it is a safetensors file of another program")?;
@@ -42,7 +43,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(String, Arrays), String> {
     }
 }
 
-/// A safetensors file with this metadata.
+/// A safetensors file with these arrays and this metadata, without a checksum.
 pub(super) fn encode_plain<'a, S: AsRef<str> + Ord + Display>(
     metadata: HashMap<String, String>,
     arrays: impl IntoIterator<Item = (S, &'a Array)>,
@@ -50,7 +51,7 @@ pub(super) fn encode_plain<'a, S: AsRef<str> + Ord + Display>(
     serialize(arrays.into_iter().map(|(name, array)| (name, Viewed(array))), Some(metadata)).map_err(|e| e.to_string())
 }
 
-/// Any safetensors file of the number types that [`ArrayData`] knows.
+/// Reads any safetensors file whose number types [`ArrayData`] has.
 pub(super) fn decode_plain(bytes: &[u8]) -> Result<(HashMap<String, String>, Arrays), String> {
     // Names are whatever the file says.
     let refused = |e: SafeTensorError| one_line(&e.to_string());
@@ -76,7 +77,7 @@ pub(super) fn decode_plain(bytes: &[u8]) -> Result<(HashMap<String, String>, Arr
     Ok((metadata.metadata().clone().unwrap_or_default(), arrays))
 }
 
-/// The numbers as they lie in the file.
+/// The numbers as the bytes that the file holds.
 fn bytes(array: &Array) -> Vec<u8> {
     fn flat<const N: usize, T: Copy>(numbers: &[T], bytes: fn(T) -> [u8; N]) -> Vec<u8> {
         numbers.iter().flat_map(|&x| bytes(x)).collect()
@@ -90,7 +91,8 @@ fn bytes(array: &Array) -> Vec<u8> {
     }
 }
 
-/// A hash over the header and every array's name, type, shape and numbers, each part at a place that the parts before it fix.
+/// A hash over the header and every array's name, type, shape and numbers. Each part is hashed after its length, so
+/// that different contents never hash the same bytes.
 fn checksum(header: &str, arrays: &Arrays) -> String {
     let sized = |hash: u64, bytes: &[u8]| fnv1a_on(fnv1a_on(hash, &(bytes.len() as u64).to_le_bytes()), bytes);
     let mut hash = sized(fnv1a(b""), header.as_bytes());
@@ -102,7 +104,7 @@ fn checksum(header: &str, arrays: &Arrays) -> String {
     format!("{hash:016x}")
 }
 
-/// An array in safetensors' eyes.
+/// An array as safetensors views it.
 struct Viewed<'a>(&'a Array);
 
 impl View for Viewed<'_> {
@@ -137,7 +139,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
     use proptest::test_runner::RngSeed;
 
-    /// Every number type, a scalar, an empty array, and the numbers that are easily lost.
+    /// Every number type, a scalar, an empty array, and numbers that are easily lost.
     pub fn awkward() -> Arrays {
         Arrays::from([
             ("actor.0.weight".to_owned(), Array::f32(&[2, 3], vec![1.5, -0.0, f32::NAN, f32::INFINITY, 1e-45, -3.0])),
@@ -167,7 +169,7 @@ pub(super) mod tests {
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x10;
-            // Padding at the header's end and the like may change without harm; then the content must be the same.
+            // Padding, such as at the header's end, may change without harm. Then the content must be the same.
             if let Ok((header, arrays)) = decode(&bytes) {
                 assert_eq!(encode(&header, &arrays).unwrap(), whole, "byte {at}");
             }
@@ -217,8 +219,8 @@ pub(super) mod tests {
     }
 
     /// `tests/golden/python.safetensors` was written by Python's safetensors 0.8 with numpy 2.4:
-    /// `save_file({"f": arange(6, dtype=f4).reshape(2, 3) / 4, "d": array([1e-300, -0.5]), "u": array([2**64 - 1, 7], u8),
-    /// "i": array(-5)}, path, {"made_by": "numpy"})`
+    /// `save_file({"f": arange(6, dtype=f4).reshape(2, 3) / 4, "d": array([1e-300, -0.5]),
+    /// "u": array([2**64 - 1, 7], u8), "i": array(-5)}, path, {"made_by": "numpy"})`
     #[test]
     fn reads_what_pythons_safetensors_writes() {
         let (metadata, arrays) = decode_plain(include_bytes!("../../tests/golden/python.safetensors")).unwrap();

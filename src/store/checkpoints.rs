@@ -1,4 +1,4 @@
-//! Checkpoints: the trained numbers, from which a run goes on.
+//! Checkpoints: the state of training from which a run continues.
 
 use super::session::CHECKPOINTS;
 use super::{Session, StoreError, arrays_file, disk};
@@ -8,60 +8,61 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The version of [`CheckpointHeader`] and of the arrays' layout around it that this program writes.
+/// The version that this program writes, of [`CheckpointHeader`] and of the layout of the arrays.
 const VERSION: u32 = 1;
 
-/// How many unnamed checkpoints stay: the newest, and the one before for the case that it is damaged.
+/// How many unnamed checkpoints are kept: the newest, and the one before it in case the newest is damaged.
 const KEPT: usize = 2;
 
-/// Tries at reading, where the writing process replaces the files between our listing and our reading.
+/// Attempts at reading. The writing process may replace the files between listing and reading them.
 const TRIES: usize = 5;
 
-/// What a checkpoint is, beside its arrays; JSON in the file's metadata.
+/// What a checkpoint holds besides its arrays. It is JSON in the file's metadata.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointHeader {
-    /// The layout's version; the store sets it when it saves.
+    /// The layout's version. The store sets it when it saves.
     pub version: u32,
     /// What the arrays are, e.g. `run`.
     pub what: String,
-    /// Env steps of training in it.
+    /// Env steps of training done when it was saved.
     pub env_steps: u64,
-    /// Whatever else the writer needs to go on and that is not an array.
+    /// Whatever else the writer needs to continue and that is not an array.
     #[serde(default)]
     pub more: serde_json::Map<String, serde_json::Value>,
 }
 
 impl CheckpointHeader {
-    /// A header with nothing more in it.
+    /// A header without further entries.
     pub fn new(what: &str, env_steps: u64) -> CheckpointHeader {
         CheckpointHeader { version: VERSION, what: what.to_owned(), env_steps, more: serde_json::Map::new() }
     }
 }
 
-/// A checkpoint as it was read.
+/// A checkpoint as it was read from disk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// What it is.
+    /// Its header.
     pub header: CheckpointHeader,
-    /// The numbers, bit for bit as they were saved.
+    /// The arrays, bit for bit as they were saved.
     pub arrays: Arrays,
-    /// Where it lies.
+    /// Its file.
     pub path: PathBuf,
-    /// A sentence for the person where a newer checkpoint was damaged and this one stands in for it.
+    /// A sentence for the person, if a newer checkpoint was damaged and this one replaces it.
     pub warning: Option<String>,
 }
 
 impl Session {
-    /// Saves a checkpoint, whole or not at all; it is on disk when this returns. The one before it is kept, older ones go.
+    /// Saves a checkpoint completely or not at all. It is on disk when this returns. The one before it is kept, older
+    /// ones are deleted.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`]; the earlier checkpoints are untouched then.
+    /// [`StoreError::DiskFull`]; the earlier checkpoints are then unchanged.
     pub fn save_checkpoint(&mut self, header: &CheckpointHeader, arrays: &Arrays) -> Result<PathBuf, StoreError> {
         let numbers = self.numbers()?;
         let number = numbers.last().map_or(1, |n| n + 1);
         let path = self.numbered(number);
         self.save_at(&path, header, arrays)?;
-        // A damaged one does not count as kept, or the last sound one would be dropped for it.
+        // A damaged checkpoint does not count as kept. Otherwise the last sound one would be deleted for it.
         let sound = numbers.iter().rev().filter(|n| !self.damaged.contains(n));
         if let Some(&oldest) = sound.take(KEPT - 1).last() {
             for &old in numbers.iter().filter(|&&n| n < oldest) {
@@ -72,11 +73,11 @@ impl Session {
         Ok(path)
     }
 
-    /// The newest sound checkpoint; `None` where none was ever saved.
+    /// The newest sound checkpoint; `None` if none was ever saved.
     ///
     /// # Errors
-    /// [`StoreError::DamagedCheckpoint`] where there are some but none is whole; [`StoreError::Newer`] where the newest was written
-    /// by a newer program, which is not the same as damage: falling back would throw its training away.
+    /// [`StoreError::DamagedCheckpoint`] if there are some but all are damaged; [`StoreError::Newer`] if the newest was
+    /// written by a newer program. That is not damage, and falling back to an older one would lose its training.
     pub fn load_checkpoint(&mut self) -> Result<Option<Checkpoint>, StoreError> {
         let mut newest_damage: Option<(PathBuf, String)> = None;
         let mut tries = TRIES;
@@ -115,8 +116,8 @@ impl Session {
         }
     }
 
-    /// Saves a snapshot under a name, e.g. `initial` for the untrained policy. It stays, unless the same name is saved again.
-    /// A name is of `a`–`z`, `0`–`9`, `-` and `_`, and does not begin with `checkpoint`.
+    /// Saves a checkpoint under a name, e.g. `initial` for the untrained policy. It stays until the same name is saved
+    /// again. A name consists of `a`–`z`, `0`–`9`, `-` and `_`, and does not begin with `checkpoint`.
     pub fn save_named(
         &mut self,
         name: &str,
@@ -128,7 +129,7 @@ impl Session {
         Ok(path)
     }
 
-    /// The snapshot of this name; `None` where there is none.
+    /// The checkpoint of this name; `None` if there is none.
     ///
     /// # Errors
     /// [`StoreError::DamagedCheckpoint`], [`StoreError::Newer`].
@@ -155,13 +156,13 @@ impl Session {
         disk::write_whole(path, &arrays_file::encode(&header, arrays).map_err(unsound)?)
     }
 
-    /// The numbers of the unnamed checkpoints, rising.
+    /// The numbers of the unnamed checkpoints, ascending.
     fn numbers(&self) -> Result<Vec<u64>, StoreError> {
         let folder = self.folder().join(CHECKPOINTS);
         let failed = |e| StoreError::io(&folder, e);
         let mut numbers = Vec::new();
         match fs::read_dir(&folder) {
-            // A session that was copied without its checkpoints can be trained afresh.
+            // A session that was copied without its checkpoints can be trained from the start.
             Err(e) if e.kind() == ErrorKind::NotFound && self.must_be_writable().is_ok() => {
                 fs::create_dir_all(&folder).map_err(failed)?;
             }
@@ -212,7 +213,7 @@ fn read(path: &Path) -> Result<Read, StoreError> {
         Ok(sound) => sound,
         Err(reason) => return Ok(Read::Damaged(reason)),
     };
-    // The version first: a newer header need not fit ours.
+    // Read the version first, because a newer header may have other fields.
     #[derive(Deserialize)]
     struct Version {
         version: u32,

@@ -1,5 +1,5 @@
-//! Clips and pairs: what was shown. A clip's frames are one blob of little-endian f32, and a checksum over the whole row tells
-//! damage when it is read.
+//! Clips and pairs: what was shown. A clip's frames are one blob of little-endian f32. A checksum over the whole row
+//! reveals damage when the row is read.
 
 use super::{Session, StoreError};
 use flipside_core::{Clip, Frames, ItemId, Pair, PairId, Pose, fnv1a, fnv1a_on};
@@ -15,17 +15,19 @@ impl Session {
     /// Stores a clip. Storing the same clip again changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Unsound`] where its sizes or numbers are not sound; [`StoreError::NumberTaken`] where another clip has its id.
+    /// [`StoreError::Unsound`] if its sizes contradict each other or a number is not finite;
+    /// [`StoreError::NumberTaken`] if another clip has its id.
     pub fn put_clip(&mut self, clip: &Clip) -> Result<(), StoreError> {
         let row = ClipRow::new(clip)?;
         self.transact(|transaction| row.insert(transaction))
     }
 
-    /// Stores a pair and its two clips, `[left, right]`, all or nothing. Clips that are stored already stay.
+    /// Stores a pair and its two clips, `[left, right]`, all or nothing. Clips that are already stored stay as they
+    /// are.
     ///
     /// # Errors
-    /// As [`Session::put_clip`]; [`StoreError::Unsound`] where the clips are not the pair's; [`StoreError::NumberTaken`] where
-    /// another pair has its id.
+    /// As [`Session::put_clip`]; [`StoreError::Unsound`] if the clips are not the pair's, or the session holds texts;
+    /// [`StoreError::NumberTaken`] if another pair has its id.
     pub fn put_pair(&mut self, pair: &Pair, clips: [&Clip; 2]) -> Result<(), StoreError> {
         if clips.map(|c| c.id) != pair.items {
             return Err(StoreError::Unsound {
@@ -52,10 +54,10 @@ impl Session {
         })
     }
 
-    /// The clip of this id.
+    /// The clip with this id.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchClip`]; [`StoreError::DamagedClip`] where its row does not match its checksum.
+    /// [`StoreError::NoSuchClip`]; [`StoreError::DamagedClip`] if its row does not match its checksum.
     pub fn clip(&self, id: ItemId) -> Result<Clip, StoreError> {
         let row = self
             .sql(|db| {
@@ -73,7 +75,7 @@ impl Session {
         })
     }
 
-    /// The pair of this id, or `None`.
+    /// The pair with this id, or `None`.
     pub fn pair(&self, id: PairId) -> Result<Option<Pair>, StoreError> {
         self.sql(|db| db.prepare_cached("SELECT * FROM pairs WHERE id = ?1")?.query_row([id.0], read_pair).optional())
     }
@@ -83,7 +85,8 @@ impl Session {
         self.sql(|db| db.prepare_cached("SELECT * FROM pairs ORDER BY id")?.query_map([], read_pair)?.collect())
     }
 
-    /// The pairs without a standing judgement, in order: never answered, or every answer taken back.
+    /// The pairs without a standing judgement, in order: those never answered, and those whose answers were all taken
+    /// back.
     pub fn unanswered(&self) -> Result<Vec<Pair>, StoreError> {
         const UNANSWERED: &str = "
             SELECT * FROM pairs WHERE NOT EXISTS (
@@ -93,7 +96,7 @@ impl Session {
         self.sql(|db| db.prepare_cached(UNANSWERED)?.query_map([], read_pair)?.collect())
     }
 
-    /// The lowest number above every stored clip's or completion's; 1 in a new session.
+    /// The lowest id above those of all stored clips or completions; 1 in a new session.
     pub fn next_item_id(&self) -> Result<ItemId, StoreError> {
         const CLIPS: &str = "SELECT coalesce(max(id), 0) + 1 FROM clips";
         const COMPLETIONS: &str = "SELECT coalesce(max(id), 0) + 1 FROM completions";
@@ -101,12 +104,12 @@ impl Session {
         self.sql(|db| db.query_row(ask, [], |row| row.get(0))).map(ItemId)
     }
 
-    /// The lowest number above every stored pair's; 1 in a new session.
+    /// The lowest id above those of all stored pairs; 1 in a new session.
     pub fn next_pair_id(&self) -> Result<PairId, StoreError> {
         self.sql(|db| db.query_row("SELECT coalesce(max(id), 0) + 1 FROM pairs", [], |row| row.get(0))).map(PairId)
     }
 
-    /// Runs `work` in one transaction: committed and synced when this returns `Ok`, undone otherwise.
+    /// Runs `work` in one transaction: committed and synced if this returns `Ok`, rolled back otherwise.
     pub(super) fn transact<T>(
         &mut self,
         work: impl FnOnce(&Transaction) -> Result<T, Refused>,
@@ -126,7 +129,7 @@ impl Session {
     }
 }
 
-/// Why a transaction was given up: SQLite refused, or we did.
+/// Why a transaction was rolled back: SQLite refused, or the store did.
 pub(super) enum Refused {
     Sql(rusqlite::Error),
     Here(StoreError),
@@ -138,7 +141,7 @@ impl From<rusqlite::Error> for Refused {
     }
 }
 
-/// A clip as its row holds it.
+/// A clip as a database row.
 struct ClipRow {
     id: u64,
     task: String,
@@ -179,7 +182,8 @@ impl ClipRow {
         Ok(row)
     }
 
-    /// What `checksum` must be: the hash over everything else, each part at a place that the parts before it fix.
+    /// The correct value of `checksum`: a hash over everything else. The position of each part follows from the parts
+    /// before it, so different rows never hash the same bytes.
     fn sum(&self) -> i64 {
         let mut hash = fnv1a(&self.id.to_le_bytes());
         hash = fnv1a_on(hash, &(self.task.len() as u64).to_le_bytes());
@@ -189,7 +193,7 @@ impl ClipRow {
         for size in self.sizes {
             hash = fnv1a_on(hash, &size.to_le_bytes());
         }
-        // SQLite's integers are signed; the bits are what counts.
+        // SQLite's integers are signed, and only the bits matter.
         fnv1a_on(hash, &self.frames).cast_signed()
     }
 
@@ -239,7 +243,7 @@ impl ClipRow {
         if self.sum() != self.checksum {
             return Err("its bytes do not match its checksum".to_owned());
         }
-        // The checksum matched, so these are the sizes that were written; sums over them cannot overflow.
+        // The checksum matched, so these are the sizes that were written. Arithmetic with them cannot overflow.
         let [steps, bodies, obs_dim, act_dim] = self.sizes.map(|n| n as usize);
         let row_len = bodies * POSE + obs_dim + act_dim + 1;
         if self.frames.len() != 4 * steps * row_len {
@@ -265,7 +269,7 @@ impl ClipRow {
     }
 }
 
-/// Adds a pair whose items are there and whose id is free.
+/// Inserts a pair whose items are stored and whose id is free.
 pub(super) fn insert_pair(transaction: &Transaction, pair: &Pair) -> Result<(), Refused> {
     transaction.prepare_cached("INSERT INTO pairs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute((
         pair.id.0,
@@ -297,12 +301,12 @@ fn pair_sum(pair: &Pair) -> rusqlite::Result<i64> {
     Ok(fnv1a(text.as_bytes()).cast_signed())
 }
 
-/// The error for a row that was read but cannot be what was written; becomes [`StoreError::Damaged`].
+/// The error for a row that cannot be what was written. It becomes [`StoreError::Damaged`].
 pub(super) fn damaged(reason: String) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Null, reason.into())
 }
 
-/// A plain enum's name in the database, the same as in its JSON.
+/// The name of a plain enum's value in the database, the same as in its JSON.
 pub(super) fn word<T: Serialize>(value: &T) -> rusqlite::Result<String> {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => Ok(word),
@@ -310,26 +314,27 @@ pub(super) fn word<T: Serialize>(value: &T) -> rusqlite::Result<String> {
     }
 }
 
-/// The plain enum that a column names.
+/// The plain enum's value that a column names.
 pub(super) fn from_word<T: DeserializeOwned>(row: &Row, column: &str) -> rusqlite::Result<T> {
     let word: String = row.get(column)?;
     serde_json::from_value(serde_json::Value::String(word)).map_err(|e| damaged(format!("{column}: {e}")))
 }
 
-/// Clips, pairs and a session to try things on, for this room's tests.
+/// Clips, pairs and a session for the store's tests.
 #[cfg(test)]
 pub(super) mod fixtures {
     use super::*;
     use crate::settings::RunSettings;
     use flipside_core::PairReason;
 
-    /// A clip of small random sizes with awkward numbers in it, the same for the same id.
+    /// A clip of small random sizes with awkward numbers in it. The same id gives the same clip.
     pub fn clip(id: u64) -> Clip {
         use rand::Rng;
         let mut stream = flipside_core::Seed(id).stream("clip");
         let [steps, bodies, obs_dim, act_dim] = std::array::from_fn(|_| 1 + (stream.next_u64() % 7) as usize);
         let mut numbers = |n: usize| -> Vec<f32> {
-            // Random bits: subnormals, huge numbers and negative zeros among them; only infinities and NaN are replaced.
+            // Random bits, among them subnormals, huge numbers and negative zeros. Only infinities and NaN are
+            // replaced.
             (0..n).map(|_| f32::from_bits(stream.next_u32())).map(|x| if x.is_finite() { x } else { -0.0 }).collect()
         };
         let poses = bytemuck::cast_slice(&numbers(steps * bodies * POSE)).to_vec();
@@ -344,7 +349,7 @@ pub(super) mod fixtures {
         Pair { id: PairId(id), items: [ItemId(2 * id), ItemId(2 * id + 1)], reason, asked_at: 2048 * id }
     }
 
-    /// A new session in a folder that lives as long as the first value.
+    /// A new session in a folder that exists as long as the first value.
     pub fn session() -> (tempfile::TempDir, Session) {
         let folder = tempfile::tempdir().unwrap();
         let session = Session::create(&folder.path().join("s"), &RunSettings::default()).unwrap();
@@ -374,7 +379,7 @@ mod tests {
         for id in 0..40 {
             let (there, expected) = (session.clip(ItemId(id)).unwrap(), clip(id));
             assert_eq!(there, expected);
-            // == holds 0.0 and -0.0 for equal; the bits must be.
+            // == treats 0.0 and -0.0 as equal, but the bits must be equal too.
             let bits = |c: &Clip| c.frames.obs.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&there), bits(&expected));
         }
@@ -388,7 +393,7 @@ mod tests {
         let (_folder, mut session) = session();
         put_pair(&mut session, 0);
         put_pair(&mut session, 0); // the same again changes nothing
-        // Its right clip's number is taken by another clip, so neither the left clip nor the pair may be there afterwards.
+        // Another clip has the right clip's id, so neither the left clip nor the pair may be stored afterwards.
         let mut impostor = clip(1);
         impostor.dt = 0.5;
         let crooked = Pair { items: [ItemId(7), ItemId(1)], ..pair(3) };

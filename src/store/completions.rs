@@ -1,4 +1,4 @@
-//! Completions: what a session in text mode shows in the place of clips. A row is the completion as JSON with a checksum.
+//! Completions: what a text-mode session shows in place of clips. A row is the completion as JSON, with a checksum.
 
 use super::clips::{Refused, insert_pair};
 use super::{Session, StoreError};
@@ -7,11 +7,12 @@ use rusqlite::{OptionalExtension, Transaction};
 use std::sync::Arc;
 
 impl Session {
-    /// Stores a pair and its two items, `[left, right]`, all or nothing. Items that are stored already stay.
+    /// Stores a pair and its two items, `[left, right]`, all or nothing. Items that are already stored stay as they
+    /// are.
     ///
     /// # Errors
-    /// [`StoreError::Unsound`] where an item's numbers are not sound, or the items are not the pair's or not this session's kind;
-    /// [`StoreError::NumberTaken`] where another pair or item has its id.
+    /// [`StoreError::Unsound`] if an item's numbers are not sound, the items are not the pair's, or they are not of
+    /// this session's kind; [`StoreError::NumberTaken`] if another pair or item has its id.
     pub fn put_items(&mut self, pair: &Pair, items: &[Item; 2]) -> Result<(), StoreError> {
         if let Some([left, right]) = both_clips(items) {
             return self.put_pair(pair, [left, right]);
@@ -40,10 +41,10 @@ impl Session {
         })
     }
 
-    /// The clip or completion of this id.
+    /// The clip or completion with this id.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchClip`]; [`StoreError::DamagedClip`] where its row does not match its checksum.
+    /// [`StoreError::NoSuchClip`]; [`StoreError::DamagedClip`] if its row does not match its checksum.
     pub fn item(&self, id: ItemId) -> Result<Item, StoreError> {
         if !self.holds_texts() {
             return Ok(Item::Clip(Arc::new(self.clip(id)?)));
@@ -62,7 +63,7 @@ impl Session {
         Ok(Item::Completion(Arc::new(completion)))
     }
 
-    /// Whether this is a session in text mode.
+    /// Whether this is a text-mode session.
     pub fn holds_texts(&self) -> bool {
         self.settings().text.is_some()
     }
@@ -77,7 +78,7 @@ fn row(completion: &Completion) -> Result<String, StoreError> {
 }
 
 fn sum(json: &str) -> i64 {
-    // SQLite's integers are signed; the bits are what counts.
+    // SQLite's integers are signed, and only the bits matter.
     fnv1a(json.as_bytes()).cast_signed()
 }
 
@@ -154,7 +155,7 @@ mod tests {
         unsound.pieces.pop();
         assert!(refused(&mut session, pair(2), [Item::Completion(Arc::new(unsound)), items(2)[1].clone()]));
         assert!(session.item(ItemId(4)).is_err());
-        // Damage is told, and never read as another text.
+        // Damage must be reported, and never read as another text.
         let db = rusqlite::Connection::open(path.join("session.db")).unwrap();
         db.execute("UPDATE completions SET json = replace(json, 'kettle', 'teapot') WHERE id = 2", []).unwrap();
         assert!(matches!(session.item(ItemId(2)), Err(StoreError::DamagedClip { .. })));

@@ -1,18 +1,19 @@
-//! The three promises that files can keep: one writer at a time, whole or not at all, and still there after a power cut.
+//! Three guarantees for files: one writer at a time, complete or not at all, and still there after a power cut.
 
 use super::StoreError;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-/// The file that the writing process holds a lock on.
+/// The file that the writing process locks.
 pub(super) const LOCK: &str = "session.lock";
 
-/// The ending of files that are not whole yet.
+/// The extension of files that are not complete yet.
 pub(super) const PARTIAL: &str = "partial";
 
-/// Locks the session for writing until the returned file is dropped or the process dies: the lock is the system's, so a dead process
-/// leaves none behind. The file's text, our process id, only serves the other side's error message.
+/// Locks the session for writing until the returned file is dropped or the process dies. The operating system holds the
+/// lock, so a dead process leaves none behind. The file holds this process's id, for the error message of another
+/// process.
 pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK);
     let failed = |e| StoreError::io(&path, e);
@@ -20,7 +21,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {
-            // A full disk may refuse these few bytes; the lock holds without them.
+            // A full disk may refuse these few bytes. The lock holds without them.
             let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
             Ok(file)
         }
@@ -33,13 +34,13 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Writes a whole file or nothing: into a file beside it, synced, renamed over `path`, and the folder synced. On an error what was at
-/// `path` before is untouched, and the space that was taken is given back.
+/// Writes a complete file or nothing: into a file beside it, synced, renamed to `path`, and the folder synced. On an
+/// error, what was at `path` before is unchanged, and the space that was taken is freed.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     write_whole_with(path, |file| file.write_all(bytes).map_err(StoreError::Export))
 }
 
-/// [`write_whole`] for what is written piece by piece; `fill`'s value is returned.
+/// [`write_whole`] for content that is written piece by piece. Returns the value of `fill`.
 pub(super) fn write_whole_with<T>(
     path: &Path,
     fill: impl FnOnce(&mut File) -> Result<T, StoreError>,
@@ -49,7 +50,7 @@ pub(super) fn write_whole_with<T>(
     let write = || -> Result<T, StoreError> {
         let mut file = File::create(&beside).map_err(failed)?;
         let value = fill(&mut file).map_err(|error| match error {
-            // Here it is known which file it was.
+            // Only here is the file's path known.
             StoreError::Export(error) => failed(error),
             other => other,
         })?;
@@ -63,7 +64,7 @@ pub(super) fn write_whole_with<T>(
     Ok(value)
 }
 
-/// Where `path` is written before it is whole.
+/// Where `path` is written until it is complete.
 pub(super) fn partial(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -71,11 +72,11 @@ pub(super) fn partial(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes the names in a folder (new files, renames) outlast a power cut.
+/// Makes the names in a folder (new files, renames) survive a power cut.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     // The parent of a bare file name is "", which means the current folder.
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    // Windows has no such thing, and does not let a folder be opened as a file.
+    // Windows has no such call, and does not let a folder be opened as a file.
     if cfg!(unix) {
         File::open(folder).and_then(|f| f.sync_all()).map_err(|e| StoreError::io(folder, e))?;
     }

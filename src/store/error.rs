@@ -5,19 +5,19 @@ use rusqlite::ErrorCode;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Everything that reading or writing a session can run into.
+/// All errors of reading and writing a session.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The folder has no session database, or one of another program.
     #[error("{} holds no session; give the folder of one, or start a new one with `flipside train`", .0.display())]
     NotASession(PathBuf),
-    /// A new session was to be made where one lies already.
+    /// A new session was to be created where there is one already.
     #[error("{} already holds a session; open that one, or name a new folder", .0.display())]
     AlreadyASession(PathBuf),
-    /// A new session was to be made in a folder that holds other things.
+    /// A new session was to be created in a folder that holds other things.
     #[error("{} holds other files; name a new or an empty folder for the session", .0.display())]
     NotEmpty(PathBuf),
-    /// Another process writes this session.
+    /// Another process has this session open for writing.
     #[error(
         "{} is open in another Flipside{}; close it there, or wait until it has finished",
         folder.display(),
@@ -26,7 +26,7 @@ pub enum StoreError {
     InUse {
         /// The session.
         folder: PathBuf,
-        /// Who has it, if it said so.
+        /// The process that has it open, if known.
         process: Option<u32>,
     },
     /// The format is newer than this program.
@@ -43,7 +43,7 @@ pub enum StoreError {
         /// The newest format this program reads.
         known: u32,
     },
-    /// The database is not whole.
+    /// The database is damaged.
     #[error(
         "the database {} is damaged ({reason}); restore the session from a copy or start a new one, nothing in it was changed",
         path.display()
@@ -54,7 +54,7 @@ pub enum StoreError {
         /// What was found.
         reason: String,
     },
-    /// One clip is not whole; the rest of the session is not touched by that.
+    /// One clip is damaged. The rest of the session is not affected.
     #[error(
         "clip {} in {} is damaged ({reason}); the other clips can still be used, restore the session from a copy to get it back",
         id.0, folder.display()
@@ -67,7 +67,7 @@ pub enum StoreError {
         /// What was found.
         reason: String,
     },
-    /// No checkpoint is whole.
+    /// Every checkpoint is damaged.
     #[error(
         "{} is damaged ({reason}) and no earlier checkpoint is whole; the judgements are: move that file away to train afresh \
          from them",
@@ -82,17 +82,17 @@ pub enum StoreError {
     /// There is no such folder.
     #[error("{} is no folder; give the folder of a model, with config.json and model.safetensors in it", .0.display())]
     NoModelFolder(PathBuf),
-    /// A model without weights.
+    /// A model's folder without weights.
     #[error("{} holds no weights; put model.safetensors, or its shards and model.safetensors.index.json, there", .0.display())]
     NoWeights(PathBuf),
-    /// Weights that only a program could read.
+    /// Pickled weights, which cannot be read without running the program in them.
     #[error(
         "{} is pickled, and reading it would run whatever is in it; save the model again as safetensors \
          (save_pretrained with safe_serialization=True)",
         .0.display()
     )]
     Pickled(PathBuf),
-    /// A model's file is not whole.
+    /// A model's file is damaged.
     #[error("{} cannot be read ({reason}); fetch that file again, nothing in it was changed", path.display())]
     DamagedModel {
         /// The file.
@@ -100,21 +100,21 @@ pub enum StoreError {
         /// What was found.
         reason: String,
     },
-    /// A model was to be written where other things lie.
+    /// A model was to be written into a folder that holds other files.
     #[error("{} holds other files; name a new or an empty folder for the model", .0.display())]
     ModelFolderTaken(PathBuf),
-    /// There was no room to write.
+    /// The disk is full.
     #[error(
         "the disk is full, so {} could not be written; free some space there and try again, what was saved before is whole",
         .0.display()
     )]
     DiskFull(PathBuf),
-    /// The folder or its disk does not let us write.
+    /// The folder or its disk cannot be written.
     #[error("{} cannot be written ({reason}); make it writable, or copy the session to a folder that is", path.display())]
     ReadOnly {
         /// What was to be written.
         path: PathBuf,
-        /// The system's words.
+        /// The system's message.
         reason: String,
     },
     /// No such clip.
@@ -126,21 +126,21 @@ pub enum StoreError {
     /// No such judgement.
     #[error("there is no judgement {} in this session; take one from its log", .0.0)]
     NoSuchJudgement(JudgementId),
-    /// The judgement was taken back before.
+    /// The judgement was already taken back.
     #[error("judgement {} was taken back before; take back another one", .0.0)]
     AlreadyRetracted(JudgementId),
-    /// Another clip or pair of that number is there already.
+    /// Another clip, completion or pair already has this id.
     #[error("{what} {id} is in the session already and differs; take the next free number for a new one")]
     NumberTaken {
-        /// `clip` or `pair`.
+        /// `clip`, `completion` or `pair`.
         what: &'static str,
-        /// The number.
+        /// The id.
         id: u64,
     },
     /// What was to be stored contradicts itself.
     #[error("{what} cannot be stored: {reason}; this is a mistake in Flipside, please report it with these words")]
     Unsound {
-        /// What was handed in.
+        /// What was to be stored.
         what: String,
         /// What is wrong with it.
         reason: String,
@@ -148,30 +148,30 @@ pub enum StoreError {
     /// An export's writer failed.
     #[error("the export could not be written ({0}); check the place that it goes to and export again")]
     Export(#[source] io::Error),
-    /// Any other trouble with a file.
+    /// Any other error with a file.
     #[error("{} could not be read or written ({source}); check the disk and try again", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// Any other trouble with the database.
+    /// Any other error with the database.
     #[error("the database {} refused ({source}); try again, and report it if it stays", path.display())]
     Database {
         /// The database.
         path: PathBuf,
-        /// SQLite's words.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
 }
 
 impl StoreError {
-    /// What an I/O error on `path` means to a person.
+    /// Turns an I/O error on `path` into what it means to a person.
     pub(super) fn io(path: &Path, source: io::Error) -> StoreError {
         let path = path.to_owned();
         match source.kind() {
-            // A file may reach the size that the system or a quota allows before the disk is full: the same to a person.
+            // A file can reach a limit of the system or a quota before the disk is full. To a person, that is the same.
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 StoreError::DiskFull(path)
             }
@@ -182,7 +182,8 @@ impl StoreError {
         }
     }
 
-    /// What SQLite's error on the database at `path` means to a person. `system` is the system's error behind it, where there is one.
+    /// Turns SQLite's error on the database at `path` into what it means to a person. `system` is the system's error
+    /// behind it, if there is one.
     pub(super) fn database(path: &Path, source: rusqlite::Error, system: Option<io::Error>) -> StoreError {
         let path = path.to_owned();
         match &source {

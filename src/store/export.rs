@@ -1,4 +1,4 @@
-//! What leaves a session for other programs: the labels as JSON lines, the policy as a plain safetensors file.
+//! What other programs get from a session: the labels as JSON lines, the policy as a plain safetensors file.
 
 use super::{Session, StoreError, arrays_file, disk};
 use flipside_core::{Array, ArrayData, Arrays, Choice, Clip, PairReason, both_completions};
@@ -8,16 +8,16 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// The version of the policy file's layout, in its metadata.
+/// The version of the policy file's layout, stored in its metadata.
 const POLICY_FORMAT: u32 = 1;
 
-/// Whether an export of labels carries what was seen, or only names it.
+/// Whether an export of labels contains what was shown, or only the clips' ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LabelFrames {
     /// Observations and actions of both clips: enough to train a reward model elsewhere.
     #[default]
     With,
-    /// The clips' numbers alone.
+    /// The clips' ids, without observations and actions.
     Without,
 }
 
@@ -39,7 +39,7 @@ struct Label<'a> {
     right: Side<'a>,
 }
 
-/// One of its two clips.
+/// One of the two clips of a label.
 #[derive(Serialize)]
 struct Side<'a> {
     clip: u64,
@@ -54,17 +54,22 @@ struct Side<'a> {
 }
 
 impl Session {
-    /// Writes the standing judgements to `path`, one JSON object a line, oldest first, whole or not at all. Returns how many.
+    /// Writes the standing judgements to `path`, one JSON object per line, oldest first, completely or not at all.
+    /// Returns how many.
     ///
     /// ```text
-    /// {"judgement": 4, "pair": 7, "task": "hopper", "choice": "left" | "right" | "tie" | "skip", "target": 1 | 0 | 0.5 | null,
-    ///  "teacher": "person", "at_ms": Unix ms, "thinking_ms": 1830, "reason": "random" | "disagreement" | "repeat", "asked_at": env steps,
-    ///  "left":  {"clip": 14, "recorded_at": env steps, "dt": seconds a step, "steps": T, "task_return": the task's own,
+    /// {"judgement": 4, "pair": 7, "task": "hopper",
+    ///  "choice": "left" | "right" | "much-left" | "much-right" | "tie" | "skip", "target": 1 | 0 | 0.5 | null,
+    ///  "teacher": "person", "at_ms": Unix ms, "thinking_ms": 1830,
+    ///  "reason": "random" | "disagreement" | "repeat" | "past", "asked_at": env steps,
+    ///  "left":  {"clip": 14, "recorded_at": env steps, "dt": seconds per step, "steps": T,
+    ///            "task_return": sum of the task reward,
     ///            "obs": [T rows of O numbers], "actions": [T rows of A numbers]},
     ///  "right": {…}}
     /// ```
-    /// `target` is the probability that left is better. `obs` are raw, not normalised; `actions` as the robot received them. With
-    /// [`LabelFrames::Without`] both are left out.
+    /// `target` is the probability that left is better. `obs` are raw, not normalised. `actions` are as the robot
+    /// received them. [`LabelFrames::Without`] leaves both out. A text-mode session writes the texts instead: `prompt`,
+    /// `left` and `right`, with `chosen` and `rejected` if one is better.
     pub fn export_labels(&self, path: &Path, frames: LabelFrames) -> Result<usize, StoreError> {
         disk::write_whole_with(path, |file: &mut File| {
             let mut out = BufWriter::new(file);
@@ -74,7 +79,7 @@ impl Session {
         })
     }
 
-    /// [`Session::export_labels`] into any writer.
+    /// [`Session::export_labels`] to any writer.
     pub fn write_labels(&self, mut out: impl Write, frames: LabelFrames) -> Result<usize, StoreError> {
         if self.holds_texts() {
             return self.write_text_labels(out);
@@ -106,14 +111,14 @@ impl Session {
 }
 
 impl Session {
-    /// The standing judgements of texts. A line that decides names its `chosen` and `rejected`, so that a reward model can be taught from the
-    /// file here and elsewhere; a tie has neither.
+    /// Writes the standing judgements of texts. A line with a preference has a `chosen` and a `rejected` text, so that
+    /// a reward model can be trained on the file, here and elsewhere. A tie or a skip has neither.
     fn write_text_labels(&self, mut out: impl Write) -> Result<usize, StoreError> {
         let standing = self.standing()?;
         for judgement in &standing {
             let pair = self.pair(judgement.pair)?.ok_or(StoreError::NoSuchPair(judgement.pair))?;
             let items = [self.item(pair.items[0])?, self.item(pair.items[1])?];
-            // A session of texts holds nothing else.
+            // A text-mode session holds nothing else.
             let Some([left, right]) = both_completions(&items) else { continue };
             let order = match judgement.choice {
                 Choice::Left | Choice::MuchLeft => Some([left, right]),
@@ -163,7 +168,7 @@ struct TextLabel<'a> {
 
 fn side(clip: &Clip, frames: LabelFrames) -> Side<'_> {
     let f = &clip.frames;
-    // A stored clip is sound, so there are exactly `steps` rows; `chunks` would refuse rows of no numbers.
+    // A stored clip is sound, so it has exactly `steps` rows. `chunks` would panic on rows without numbers.
     fn rows(numbers: &[f32], steps: usize) -> Vec<&[f32]> {
         let width = numbers.len() / steps.max(1);
         (0..steps).map(|t| &numbers[t * width..(t + 1) * width]).collect()
@@ -180,12 +185,12 @@ fn side(clip: &Clip, frames: LabelFrames) -> Side<'_> {
     }
 }
 
-/// What an exported policy needs to be told beside its numbers; goes into the file's metadata under these names.
+/// What an exported policy needs besides its arrays. It is stored in the file's metadata under these names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyMetadata {
     /// The task's name.
     pub task: String,
-    /// Env steps of training in it.
+    /// Env steps that it was trained for.
     pub env_steps: u64,
     /// The run's seed.
     pub seed: u64,
@@ -195,20 +200,23 @@ pub struct PolicyMetadata {
     pub obs_clip: f64,
 }
 
-/// Writes a policy to `path` as safetensors, whole or not at all, for other programs to run. With x the raw observation:
+/// Writes a policy to `path` as safetensors, completely or not at all, for other programs to run. With x the raw
+/// observation:
 ///
 /// ```text
 /// h = clip((x − obs_mean) / sqrt(obs_var + obs_epsilon), ±obs_clip)
 /// h = tanh(actor.N.weight · h + actor.N.bias)   for each layer N but the last, which has no tanh
-/// action = last h (the mean of a normal distribution with standard deviation exp(log_std)), clipped to the action space
+/// action = last h, clipped to the action space
 /// ```
 ///
-/// `arrays` must hold `actor.N.weight` `[out, in]` and `actor.N.bias` `[out]` for N = 0, 1, …, `log_std` `[A]`, `obs_mean` and `obs_var`
-/// `[O]`; all of them f32 or f64, written as f32. Other arrays are left out. The metadata has the fields of [`PolicyMetadata`] and
-/// `format`, `obs_dim`, `act_dim` and `activation`.
+/// The last h is the mean of a normal distribution with standard deviation exp(log_std).
+///
+/// `arrays` must hold `actor.N.weight` `[out, in]` and `actor.N.bias` `[out]` for N = 0, 1, …, and `log_std` `[A]`,
+/// `obs_mean` `[O]` and `obs_var` `[O]`. All are f32 or f64 and are written as f32. Other arrays are left out. The
+/// metadata has the fields of [`PolicyMetadata`] and `format`, `obs_dim`, `act_dim` and `activation`.
 ///
 /// # Errors
-/// [`StoreError::Unsound`] names the array that is missing or of the wrong shape.
+/// [`StoreError::Unsound`] names the array that is missing, of the wrong type or shape, or not finite.
 pub fn export_policy(path: &Path, arrays: &Arrays, metadata: &PolicyMetadata) -> Result<(), StoreError> {
     let unsound = |reason: String| StoreError::Unsound { what: "the policy".to_owned(), reason };
     let (policy, obs_dim, act_dim) = policy_arrays(arrays).map_err(unsound)?;
@@ -227,7 +235,7 @@ pub fn export_policy(path: &Path, arrays: &Arrays, metadata: &PolicyMetadata) ->
     disk::write_whole(path, &arrays_file::encode_plain(entries, &policy).map_err(unsound)?)
 }
 
-/// The policy's arrays as f32, checked to be one network, with O and A; or what is wrong.
+/// The policy's arrays as f32, checked to be one network, with O and A; or what is wrong with them.
 fn policy_arrays(arrays: &Arrays) -> Result<(Arrays, usize, usize), String> {
     let mut policy = Arrays::new();
     let mut take = |name: &str, shape: &dyn Fn(&[usize]) -> bool, expected: String| -> Result<Vec<usize>, String> {

@@ -7,12 +7,12 @@ use flipside_core::{Choice, Judgement, JudgementId, LogEntry, PairId, fnv1a, fnv
 use rusqlite::{OptionalExtension, Row, Transaction};
 
 impl Session {
-    /// Appends an answer to the log. When this returns `Ok`, it is on disk: nothing may be shown as answered before.
-    /// `teacher` is `person` or the simulated teacher's name, `at_ms` is Unix time, `thinking_ms` runs from the pair's showing.
-    /// Answering a pair twice is allowed (two teachers may differ); the log keeps both.
+    /// Appends an answer to the log. It is on disk when this returns `Ok`. Nothing may be shown as answered before
+    /// that. `teacher` is `person` or the simulated teacher's name, `at_ms` is Unix time, and `thinking_ms` counts from
+    /// showing the pair. A pair may be answered twice, because two teachers may differ. The log keeps both answers.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchPair`], [`StoreError::DiskFull`]; the log has not changed then.
+    /// [`StoreError::NoSuchPair`], [`StoreError::DiskFull`]; the log is then unchanged.
     pub fn record_judgement(
         &mut self,
         pair: PairId,
@@ -35,10 +35,12 @@ impl Session {
         })
     }
 
-    /// Appends a retraction of an earlier judgement, on disk when this returns `Ok`; that judgement, as it was, is returned.
+    /// Appends a retraction of an earlier judgement. It is on disk when this returns `Ok`. Returns the retracted
+    /// judgement.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchJudgement`], [`StoreError::AlreadyRetracted`], [`StoreError::DiskFull`]; the log has not changed then.
+    /// [`StoreError::NoSuchJudgement`], [`StoreError::AlreadyRetracted`], [`StoreError::DiskFull`]; the log is then
+    /// unchanged.
     pub fn retract(&mut self, judgement: JudgementId, at_ms: i64) -> Result<Judgement, StoreError> {
         self.transact(|transaction| {
             let judged = transaction
@@ -60,7 +62,7 @@ impl Session {
     /// The whole log, oldest first.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where an entry was changed or is missing, the newest ones included.
+    /// [`StoreError::Damaged`] if an entry was changed or is missing, even one of the newest.
     pub fn log(&self) -> Result<Vec<LogEntry>, StoreError> {
         self.sql(|db| {
             let mut statement = db.prepare_cached("SELECT * FROM log ORDER BY entry")?;
@@ -69,7 +71,7 @@ impl Session {
             while let Some(row) = rows.next()? {
                 let entry = match row.get::<_, String>("kind")?.as_str() {
                     "judged" => LogEntry::Judged(read_judgement(row)?),
-                    // The table's CHECK leaves no third kind.
+                    // The table's CHECK allows no third kind.
                     _ => {
                         LogEntry::Retracted { judgement: JudgementId(row.get("judgement")?), at_ms: row.get("at_ms")? }
                     }
@@ -92,7 +94,7 @@ impl Session {
         })
     }
 
-    /// The judgements that stand after all retractions, oldest first.
+    /// The judgements that were not retracted, oldest first.
     pub fn standing(&self) -> Result<Vec<Judgement>, StoreError> {
         Ok(standing(&self.log()?).into_iter().cloned().collect())
     }
@@ -101,7 +103,7 @@ impl Session {
 /// The chain's value before the first entry.
 const START: i64 = 0;
 
-/// The chain's value after `entry`: a hash over the value before and all that the entry says.
+/// The chain's value after `entry`: a hash over the value before it and all fields of the entry.
 fn link(before: i64, entry: &LogEntry) -> rusqlite::Result<i64> {
     let text = match entry {
         LogEntry::Judged(j) => {
@@ -113,7 +115,7 @@ fn link(before: i64, entry: &LogEntry) -> rusqlite::Result<i64> {
     Ok(fnv1a_on(fnv1a(&before.to_le_bytes()), text.as_bytes()).cast_signed())
 }
 
-/// Writes an entry at the log's end.
+/// Appends an entry to the log.
 fn append(transaction: &Transaction, entry: &LogEntry) -> rusqlite::Result<()> {
     let before = transaction
         .prepare_cached("SELECT chain FROM log ORDER BY entry DESC LIMIT 1")?
@@ -153,7 +155,7 @@ mod tests {
     use rand::Rng;
     use std::collections::BTreeSet;
 
-    /// A few hundred random answers and retractions, held against a plain list of them.
+    /// A few hundred random answers and retractions, compared with a plain list of them.
     #[test]
     fn the_log_is_what_was_done_and_unanswered_follows_from_it() {
         let (_folder, mut session) = session();
@@ -198,7 +200,7 @@ mod tests {
         let judgement = session.record_judgement(PairId(0), Choice::Left, "person", 7, 800).unwrap();
         assert_eq!(session.retract(judgement.id, 8).unwrap(), judgement);
         assert!(matches!(session.retract(judgement.id, 9), Err(StoreError::AlreadyRetracted(_))));
-        // A retracted judgement's number is not used again.
+        // The id of a retracted judgement is not used again.
         assert!(session.record_judgement(PairId(0), Choice::Left, "person", 10, 800).unwrap().id > judgement.id);
         assert_eq!(session.log().unwrap().len(), 3);
     }
@@ -222,7 +224,7 @@ mod tests {
         for at_ms in 0..4 {
             session.record_judgement(PairId(0), Choice::Left, "person", at_ms, 800).unwrap();
         }
-        // As a fault of the disk would, past the triggers.
+        // Without the triggers, as when the disk is at fault.
         session.db.execute_batch("DROP TRIGGER log_is_never_changed; DROP TRIGGER log_is_never_cut").unwrap();
         for damage in [
             "UPDATE log SET choice = 'right' WHERE entry = 2",
@@ -240,7 +242,8 @@ mod tests {
         }
     }
 
-    /// A session of version 0.1.0 has no head. It opens, and the loss of its newest entry shows from then on.
+    /// A session of version 0.1.0 has no head. It can be opened, and from then on the loss of its newest entry is
+    /// noticed.
     #[test]
     fn a_session_without_a_head_gets_one() {
         let (_folder, mut session) = session();

@@ -1,24 +1,24 @@
-//! What a graphics driver compiled, kept between runs: a file a driver in the folder of what can be made again.
+//! Shaders compiled by graphics drivers, cached between runs: one file per driver in the cache folder.
 
 use super::{StoreError, disk};
 use flipside_core::fnv1a;
 use std::fs;
 use std::path::Path;
 
-/// Bytes of the checksum that a file begins with: a driver trusts what it is given.
+/// Bytes of the checksum at the start of a file. It is checked because a driver trusts the bytes it is given.
 const CHECKSUM: usize = 8;
 
-/// What was kept under this name; None where nothing was, or where the file is damaged.
+/// The shaders cached under this name; `None` if there are none or the file is damaged.
 pub fn read_shaders(folder: &Path, name: &str) -> Option<Vec<u8>> {
     let bytes = fs::read(folder.join(name)).ok()?;
     let (checksum, kept) = bytes.split_at_checked(CHECKSUM)?;
     (checksum == fnv1a(kept).to_le_bytes()).then(|| kept.to_vec())
 }
 
-/// Keeps it, and makes the folder where there is none.
+/// Caches the shaders under this name. Creates the folder if there is none.
 ///
 /// # Errors
-/// [`StoreError::Io`] where the system refuses.
+/// [`StoreError::Io`] if the system refuses.
 pub fn keep_shaders(folder: &Path, name: &str, kept: &[u8]) -> Result<(), StoreError> {
     fs::create_dir_all(folder).map_err(|error| StoreError::io(folder, error))?;
     disk::write_whole(&folder.join(name), &[&fnv1a(kept).to_le_bytes(), kept].concat())

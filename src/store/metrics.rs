@@ -16,13 +16,13 @@ pub struct Metric {
 }
 
 impl Session {
-    /// Appends a batch, all or nothing.
+    /// Appends a batch of metrics, all or nothing.
     pub fn put_metrics(&mut self, batch: &[Metric]) -> Result<(), StoreError> {
         self.transact(|transaction| {
             let mut insert = transaction
                 .prepare_cached("INSERT INTO metrics (env_steps, name, value, at_ms) VALUES (?1, ?2, ?3, ?4)")?;
             for metric in batch {
-                // SQLite keeps NaN as NULL.
+                // SQLite stores NaN as NULL.
                 insert.execute((metric.env_steps, &metric.name, metric.value, metric.at_ms))?;
             }
             Ok(())
@@ -47,7 +47,8 @@ impl Session {
         })
     }
 
-    /// Drops the metrics measured after `env_steps`. A run that goes on from a checkpoint of that many steps measures them again.
+    /// Deletes the metrics measured after `env_steps`. A run that continues from a checkpoint at that step measures
+    /// them again.
     pub fn drop_metrics_after(&mut self, env_steps: u64) -> Result<(), StoreError> {
         self.must_be_writable()?;
         self.sql(|db| db.execute("DELETE FROM metrics WHERE env_steps > ?1", [env_steps])).map(drop)

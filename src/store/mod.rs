@@ -5,18 +5,18 @@
 //!   session.db                      SQLite: settings, clips (or completions), pairs, the log of judgements, metrics
 //!   session.lock                    locked by the process that writes the session; never by a dead one
 //!   checkpoints/
-//!     checkpoint-00000041.safetensors   weights, optimiser, normalisers, random streams; the last two are kept
-//!     initial.safetensors               snapshots with a name are kept for ever
+//!     checkpoint-00000041.safetensors   weights, optimiser, normalisers, random streams; the newest two are kept
+//!     initial.safetensors               checkpoints with a name are kept for ever
 //! ```
 //!
-//! Language models are folders of their own, as Hugging Face keeps them: [`ModelFolder`].
+//! Language models have folders of their own, in Hugging Face's layout: [`ModelFolder`].
 //!
-//! What holds, whatever happens to the process or the power:
+//! Whatever happens to the process or the power:
 //! - A judgement that [`Session::record_judgement`] returned is on disk. Undo appends a retraction; the log only grows.
-//! - A checkpoint appears whole or not at all: it is written beside, synced and renamed.
+//! - A checkpoint appears complete or not at all: it is written beside, synced and renamed.
 //! - What cannot be read (newer, damaged, not a session) is refused in one sentence, and nothing in it is changed.
 //!
-//! The rest of the program hands values in and takes values out; no other room knows of these files.
+//! The rest of the program passes values in and gets values back. No other module knows of these files.
 
 mod arrays_file;
 mod checkpoints;

@@ -1,7 +1,7 @@
-//! Language models as Hugging Face keeps them: a folder with `config.json`, the tokenizer's files and weights as safetensors, in one file or
-//! in shards with an index. Adapters in PEFT's format are such folders too.
+//! Language models in Hugging Face's layout: a folder with `config.json`, the tokenizer's files, and weights as
+//! safetensors, in one file or in shards with an index. Adapters in PEFT's format are such folders too.
 //!
-//! Pickled weights (`.bin`, `.pt`) are never opened: reading one runs whatever program is in it.
+//! Pickled weights (`.bin`, `.pt`) are never opened, because reading one runs whatever program is in it.
 
 use super::{StoreError, arrays_file, disk};
 use flipside_core::{Array, Arrays};
@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The texts of a model's folder that are read, and written if there.
+/// The text files of a model's folder that are read, and written if present.
 const TEXTS: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -25,33 +25,34 @@ const TEXTS: &[&str] = &[
 /// A model's weights in one file.
 const WHOLE: &str = "model.safetensors";
 
-/// What lies in which shard.
+/// The index: which array is in which shard.
 const INDEX: &str = "model.safetensors.index.json";
 
 /// An adapter's weights.
 const ADAPTER: &str = "adapter_model.safetensors";
 
-/// Endings of files that are programs as much as data.
+/// Extensions of pickled files, which contain programs as well as data.
 const PICKLED: &[&str] = &["bin", "pt", "pth", "ckpt", "pkl", "pickle"];
 
-/// Bytes a shard that weights are split at where nothing else is asked for: 5 GB, as Hugging Face splits them.
+/// Default size of a shard in bytes: 5 GB, as Hugging Face splits weights.
 pub const SHARD: usize = 5_000_000_000;
 
 /// A model's folder in memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelFolder {
-    /// The texts by their file's name, `config.json` and the like.
+    /// The text files by name, such as `config.json`.
     pub texts: BTreeMap<String, String>,
-    /// The weights by the names that they have in the files.
+    /// The weights, by their names in the files.
     pub weights: Arrays,
 }
 
 impl ModelFolder {
-    /// Reads a folder: every text that it has of those that matter, and all weights, sharded or not.
+    /// Reads a folder: the text files in it that matter, and all weights, sharded or not.
     ///
     /// # Errors
     ///
-    /// No such folder; no safetensors in it, pickled weights among them; a shard that is missing, damaged or not named plainly.
+    /// There is no such folder; it has no safetensors, or only pickled weights; a shard is missing, damaged or not
+    /// named plainly.
     pub fn read(folder: &Path) -> Result<ModelFolder, StoreError> {
         let texts = read_texts(folder)?;
         let mut weights = Arrays::new();
@@ -80,21 +81,22 @@ impl ModelFolder {
         })
     }
 
-    /// The texts alone: enough for the tokenizer.
+    /// The text files only: enough for the tokenizer.
     ///
     /// # Errors
     ///
-    /// No such folder.
+    /// There is no such folder.
     pub fn read_texts(folder: &Path) -> Result<BTreeMap<String, String>, StoreError> {
         read_texts(folder)
     }
 
-    /// Writes the folder, whole or not at all: beside, synced and renamed. Weights of more than `shard` bytes are split into files of at
-    /// most so many with an index beside them; a single array that is larger has a file of its own. An adapter is never split.
+    /// Writes the folder, completely or not at all: beside, synced and renamed. Weights of more than `shard` bytes are
+    /// split into files of at most that size, with an index. A single array that is larger gets its own file. An
+    /// adapter is never split.
     ///
     /// # Errors
     ///
-    /// A folder that is there and not empty, or a disk that refuses.
+    /// The folder exists and is not empty, or the disk refuses.
     pub fn write(&self, folder: &Path, shard: usize) -> Result<(), StoreError> {
         let failed = |error| StoreError::io(folder, error);
         match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
@@ -106,13 +108,13 @@ impl ModelFolder {
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(failed)?;
         let beside = disk::partial(folder);
-        // What a run that died has left: it is ours, by its ending.
+        // A run that died has left it. Its extension shows that it is ours.
         if beside.is_dir() {
             fs::remove_dir_all(&beside).map_err(failed)?;
         }
         fs::create_dir(&beside).map_err(failed)?;
         let written = self.fill(&beside, shard).and_then(|()| {
-            // A rename replaces an empty folder on Unix; elsewhere it has to go first.
+            // On Unix a rename replaces an empty folder. Elsewhere the folder has to be removed first.
             if cfg!(not(unix)) && folder.is_dir() {
                 fs::remove_dir(folder).map_err(failed)?;
             }
@@ -122,11 +124,12 @@ impl ModelFolder {
         written.inspect_err(|_| drop(fs::remove_dir_all(&beside)))
     }
 
-    /// [`ModelFolder::write`] in the place of a folder that is there, such as one that a killed run has left. Only for folders of our own.
+    /// [`ModelFolder::write`] in place of an existing folder, such as one that a killed run has left. Only for
+    /// Flipside's own folders.
     ///
     /// # Errors
     ///
-    /// A disk that refuses.
+    /// The disk refuses.
     pub fn replace(&self, folder: &Path, shard: usize) -> Result<(), StoreError> {
         if folder.is_dir() {
             fs::remove_dir_all(folder).map_err(|error| StoreError::io(folder, error))?;
@@ -161,11 +164,11 @@ impl ModelFolder {
     }
 }
 
-/// A text file.
+/// Reads a text file.
 ///
 /// # Errors
 ///
-/// A file that is not there, or not UTF-8.
+/// The file does not exist, or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, StoreError> {
     fs::read_to_string(path).map_err(|error| StoreError::io(path, error))
 }
@@ -174,7 +177,7 @@ pub fn read_text(path: &Path) -> Result<String, StoreError> {
 ///
 /// # Errors
 ///
-/// A disk that refuses.
+/// The disk refuses.
 pub fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
     disk::write_whole(path, text.as_bytes())
 }
@@ -214,7 +217,7 @@ fn write_weights(path: &Path, names: &[&String], weights: &Arrays) -> Result<(),
     disk::write_whole(path, &bytes)
 }
 
-/// The shards that an index names, each with its arrays.
+/// The shards that an index names, each with the names of its arrays.
 fn shards(path: &Path, index: &str) -> Result<BTreeMap<String, BTreeSet<String>>, StoreError> {
     let damaged = |reason: String| StoreError::DamagedModel { path: path.to_owned(), reason };
     let index: Value = serde_json::from_str(index).map_err(|error| damaged(error.to_string()))?;
@@ -232,7 +235,7 @@ fn shards(path: &Path, index: &str) -> Result<BTreeMap<String, BTreeSet<String>>
     Ok(shards)
 }
 
-/// The names of the arrays, file by file, in their order.
+/// The names of the arrays of each file, in order.
 fn split(weights: &Arrays, most: usize) -> Vec<Vec<&String>> {
     let mut parts: Vec<Vec<&String>> = vec![Vec::new()];
     let mut room = most;
@@ -251,7 +254,7 @@ fn split(weights: &Arrays, most: usize) -> Vec<Vec<&String>> {
     parts
 }
 
-/// A file of pickled weights in this folder.
+/// A file of pickled weights in this folder, if there is one.
 fn pickled(folder: &Path) -> Result<Option<PathBuf>, StoreError> {
     let failed = |error| StoreError::io(folder, error);
     let mut found = Vec::new();
@@ -264,7 +267,7 @@ fn pickled(folder: &Path) -> Result<Option<PathBuf>, StoreError> {
     Ok(found.into_iter().min())
 }
 
-/// Whether this names a file in a folder, and no way out of it.
+/// Whether this names a file in a folder and does not lead out of it.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(one)), None) if one == name)

@@ -1,4 +1,4 @@
-//! NumPy's `.npz` files, for programs that drive Flipside from outside.
+//! NumPy's `.npz` files, for programs that use Flipside from outside.
 
 mod read;
 
@@ -23,10 +23,11 @@ pub enum Values<'a> {
     Bool(&'a [bool]),
 }
 
-/// Writes named arrays with their shapes to `path`, row-major and compressed, whole or not at all, for `numpy.load`.
+/// Writes named arrays with their shapes to `path`, row-major and compressed, completely or not at all, for
+/// `numpy.load`.
 ///
 /// # Errors
-/// [`StoreError::Unsound`] where a shape does not fit its numbers; [`StoreError::DiskFull`] and the like.
+/// [`StoreError::Unsound`] if a shape does not fit its numbers; [`StoreError::DiskFull`] and the like.
 pub fn write(path: &Path, arrays: &[(&str, &[usize], Values)]) -> Result<(), StoreError> {
     for (name, shape, values) in arrays {
         let there = match values {
@@ -42,7 +43,7 @@ pub fn write(path: &Path, arrays: &[(&str, &[usize], Values)]) -> Result<(), Sto
             });
         }
     }
-    // Packed in memory and then written: the zip crate hides the system's error and prints when it is dropped after one.
+    // Packed in memory first, because the zip crate hides the system's error, and prints when it is dropped after one.
     let pack = || -> io::Result<Vec<u8>> {
         let mut npz = NpzWriter::new(Cursor::new(Vec::new()));
         for (name, shape, values) in arrays {
@@ -77,9 +78,9 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    /// Written by numpy 2.4's `savez` and `savez_compressed`: qpos = (arange(6).reshape(2, 3) − 2.5) / 7 as float64, qvel = its double
-    /// as float32 in column-major order, ctrl = arange(24).reshape(2, 4, 3) as big-endian float64, flags bool [1, 2], empty [0, 3],
-    /// whole = arange(3) as int64.
+    /// Written by numpy 2.4's `savez` and `savez_compressed`: qpos = (arange(6).reshape(2, 3) − 2.5) / 7 as float64,
+    /// qvel = its double as float32 in column-major order, ctrl = arange(24).reshape(2, 4, 3) as big-endian float64,
+    /// flags bool [1, 2], empty [0, 3], whole = arange(3) as int64.
     fn golden(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
     }
@@ -129,7 +130,8 @@ mod tests {
         let whole = std::fs::read(golden("numpy.npz")).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         assert!(matches!(read(&path, &wanted), Err(NpzError::NotNpz { .. })));
-        // One flipped bit in the first array's numbers (its local header and .npy header take the first 190 bytes or so).
+        // One flipped bit in the first array's numbers (its local header and .npy header take the first 190 bytes or
+        // so).
         let mut flipped = whole.clone();
         flipped[200] ^= 1;
         std::fs::write(&path, &flipped).unwrap();

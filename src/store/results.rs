@@ -1,4 +1,4 @@
-//! Results of a long benchmark, a line each, so that one that is cut off goes on where it was.
+//! Results of a long benchmark, one per line, so that an interrupted run continues where it stopped.
 
 use super::StoreError;
 use serde::Serialize;
@@ -7,7 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-/// Adds a result to the file, which is made with its folder if need be; it is on disk when this returns.
+/// Appends a result to the file. Creates the file and its folder if needed. The result is on disk when this returns.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -22,7 +22,7 @@ pub fn append_result(path: &Path, result: &impl Serialize) -> Result<(), StoreEr
     file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
 }
 
-/// The results in the file, none where there is no file. A line that is not whole, since its run was cut off, is left out.
+/// The results in the file; none if there is no file. An incomplete line, left by an interrupted run, is skipped.
 ///
 /// # Errors
 /// The file cannot be read.

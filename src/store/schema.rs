@@ -1,4 +1,4 @@
-//! The database's form: its tables, the numbers in its header that tell what it is, and how a connection to it is made.
+//! The database: its tables, the numbers in its header that identify it, and how it is opened.
 
 use super::StoreError;
 use super::clips::damaged;
@@ -14,14 +14,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The database's file name in the session's folder.
 pub(super) const DATABASE: &str = "session.db";
 
-/// The formats that this program writes, in the header's `user_version`: of a session with clips, and of one with texts. A change that an
-/// older program would misread takes the next number that is free.
+/// The formats that this program writes, stored in the header's `user_version`: that of a session with clips, and that
+/// of a session with texts. A change that an older program would misread takes the next free number.
 const FORMATS: [u32; 2] = [1, 2];
 
-/// The header's `application_id`, "Flip": tells a session from any other SQLite file.
+/// The header's `application_id`, "Flip". It distinguishes a session from any other SQLite file.
 const APPLICATION: u32 = u32::from_be_bytes(*b"Flip");
 
-/// What both kinds of session begin with.
+/// The first tables of both kinds of session.
 const SETTINGS: &str = "
     -- The run's settings as JSON: one row. checksum: FNV-1a of json.
     CREATE TABLE settings (one INTEGER PRIMARY KEY CHECK (one = 1), json TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
@@ -54,7 +54,7 @@ const COMPLETIONS: &str = "
     CREATE TABLE completions (id INTEGER PRIMARY KEY, json TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
 ";
 
-/// Pairs of items, which lie in the table that stands for `ITEMS`, what was said of them, and curves.
+/// Pairs of items, judgements and learning curves. The name of the items' table replaces `ITEMS`.
 const PAIRS: &str = "
     -- left and right as shown. checksum: as for clips.
     CREATE TABLE pairs (
@@ -100,9 +100,10 @@ const PAIRS: &str = "
     CREATE INDEX metrics_by_env_steps ON metrics (env_steps);
 ";
 
-/// Keeps the log's length and the newest entry's chain in the table meta, as `log_head`: `LENGTH CHAIN`. It is a trigger, so that the head
-/// also follows what a program writes that does not know of it. Entries are numbered from 1 and never deleted, so the newest entry's
-/// number is the log's length. Sessions of version 0.1.0 get it when they are first opened for writing.
+/// A trigger that keeps the log's length and the newest entry's chain in the table meta, as `log_head`: `LENGTH CHAIN`.
+/// As a trigger, it also follows what a program writes that does not know of the head. Entries are numbered from 1 and
+/// never deleted, so the newest entry's number is the log's length. Sessions of version 0.1.0 get the trigger when they
+/// are first opened for writing.
 const HEAD: &str = "
     CREATE TRIGGER log_head_follows AFTER INSERT ON log BEGIN
         INSERT OR REPLACE INTO meta (name, value) VALUES ('log_head', NEW.entry || ' ' || NEW.chain);
@@ -111,7 +112,8 @@ const HEAD: &str = "
         SELECT 'log_head', entry || ' ' || chain FROM (SELECT entry, chain FROM log UNION ALL SELECT 0, 0) ORDER BY entry DESC LIMIT 1;
 ";
 
-/// The log's length and its newest entry's chain, as [`HEAD`] keeps them; `None` in a session that was never written since there is a head.
+/// The log's length and its newest entry's chain, as [`HEAD`] keeps them; `None` in a session that was last written
+/// before there was a head.
 pub(super) fn log_head(db: &Connection) -> rusqlite::Result<Option<(u64, i64)>> {
     let kept: Option<String> =
         db.query_row("SELECT value FROM meta WHERE name = 'log_head'", [], |row| row.get(0)).optional()?;
@@ -120,7 +122,8 @@ pub(super) fn log_head(db: &Connection) -> rusqlite::Result<Option<(u64, i64)>> 
     parsed.map(Some).ok_or_else(|| damaged(format!("the log's head cannot be read: `{kept}`")))
 }
 
-/// Writes a new, complete database at `path`, closed again. The caller renames it into place, so that a session is never half made.
+/// Writes a new, complete database at `path` and closes it. The caller renames it into place, so that a session is
+/// never half created.
 pub(super) fn write_new(path: &Path, settings: &RunSettings) -> Result<(), StoreError> {
     let db = Connection::open(path).map_err(|e| StoreError::database(path, e, None))?;
     let write = || -> rusqlite::Result<()> {
@@ -142,14 +145,14 @@ pub(super) fn write_new(path: &Path, settings: &RunSettings) -> Result<(), Store
         }
         put_settings(&db, settings)?;
         transaction.commit()?;
-        // Kept in the header, so it holds for every later connection.
+        // Stored in the header, so it holds for every later connection.
         db.pragma_update(None, "journal_mode", "WAL")
     };
     write().map_err(|e| refusal(&db, path, e))?;
     db.close().map_err(|(db, e)| refusal(&db, path, e))
 }
 
-/// Writes the settings' one row.
+/// Writes the single row of settings.
 pub(super) fn put_settings(db: &Connection, settings: &RunSettings) -> rusqlite::Result<()> {
     let json = serde_json::to_string(settings).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
     db.execute(
@@ -159,7 +162,7 @@ pub(super) fn put_settings(db: &Connection, settings: &RunSettings) -> rusqlite:
     Ok(())
 }
 
-/// Reads the settings' one row.
+/// Reads the single row of settings.
 pub(super) fn read_settings(db: &Connection) -> rusqlite::Result<RunSettings> {
     let (json, checksum): (String, i64) =
         db.query_row("SELECT json, checksum FROM settings", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -173,7 +176,8 @@ fn settings_sum(json: &str) -> i64 {
     fnv1a(json.as_bytes()).cast_signed()
 }
 
-/// Looks at the database's header without touching anything: that it is there, ours, and not newer than this program.
+/// Checks the database's header without changing anything: that it exists, is Flipside's, and is not newer than this
+/// program.
 pub(super) fn inspect(folder: &Path) -> Result<(), StoreError> {
     let path = folder.join(DATABASE);
     let mut header = [0_u8; 100];
@@ -207,19 +211,20 @@ fn check_format(folder: &Path, found: u32) -> Result<(), StoreError> {
     }
 }
 
-/// Connects to an inspected database for writing, checks that it is whole, and makes every commit durable.
+/// Opens an inspected database for writing, checks that it is sound, and makes every commit durable.
 pub(super) fn connect(folder: &Path) -> Result<Connection, StoreError> {
     let path = folder.join(DATABASE);
     let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|e| StoreError::database(&path, e, None))?;
-    // Until it is found whole and ours, closing must not move the write-ahead log into it: nothing may change.
+    // Until the database is found to be sound and ours, nothing may change. So closing must not move the write-ahead
+    // log into it.
     let set = |merge: bool| db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !merge);
     set(false).map_err(|e| refusal(&db, &path, e))?;
     check_whole(&db, folder)?;
     let tune = || -> rusqlite::Result<()> {
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;
-        // Apple's fsync leaves the data in the drive's cache unless asked twice; elsewhere these do nothing.
+        // Apple's fsync alone leaves the data in the drive's cache. On other systems these settings do nothing.
         db.pragma_update(None, "fullfsync", true)?;
         db.pragma_update(None, "checkpoint_fullfsync", true)?;
         keep_head(&db)?;
@@ -229,7 +234,7 @@ pub(super) fn connect(folder: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-/// Gives a session of version 0.1.0 the trigger that keeps the log's head.
+/// Adds the trigger that keeps the log's head to a session of version 0.1.0.
 fn keep_head(db: &Connection) -> rusqlite::Result<()> {
     const ASK: &str = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = 'log_head_follows'";
     if db.prepare(ASK)?.exists([])? {
@@ -240,7 +245,7 @@ fn keep_head(db: &Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Connects to an inspected database for reading alone, beside a writer or on a disk that cannot be written.
+/// Opens an inspected database for reading only, beside a writer or on a disk that cannot be written.
 pub(super) fn connect_to_read(folder: &Path) -> Result<Connection, StoreError> {
     let path = folder.join(DATABASE);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -253,7 +258,8 @@ pub(super) fn connect_to_read(folder: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::database(&path, rusqlite::Error::InvalidPath(path.clone()), None));
     };
     match open(name, flags) {
-        // Where the log's index can be neither found nor made, a database that was closed well is read as it stands.
+        // If the write-ahead log's index can be neither found nor created, a database that was closed properly is read
+        // as it is.
         Err(StoreError::ReadOnly { .. } | StoreError::Database { .. } | StoreError::Io { .. }) if !has_log(&path) => {
             let escaped = name.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
             open(&format!("file:{escaped}?immutable=1"), flags | OpenFlags::SQLITE_OPEN_URI)
@@ -262,19 +268,19 @@ pub(super) fn connect_to_read(folder: &Path) -> Result<Connection, StoreError> {
     }
 }
 
-/// Whether commits wait in a write-ahead log beside the database.
+/// Whether commits are waiting in a write-ahead log beside the database.
 fn has_log(database: &Path) -> bool {
     let mut name = database.as_os_str().to_owned();
     name.push("-wal");
     std::fs::metadata(name).is_ok_and(|log| log.len() > 0)
 }
 
-/// Refuses a database whose pages contradict each other, or that a newer program began to write (its format may still be in the
-/// write-ahead log, where [`inspect`] does not look).
+/// Refuses a database whose pages contradict each other, or that a newer program has begun to write. Its format may
+/// still be only in the write-ahead log, which [`inspect`] does not read.
 fn check_whole(db: &Connection, folder: &Path) -> Result<(), StoreError> {
     let path = folder.join(DATABASE);
     let ask = || -> rusqlite::Result<(u32, String)> {
-        // A reader may hold a lock for a moment; wait for it rather than fail.
+        // A reader may hold a lock for a moment. Wait for it rather than fail.
         db.busy_timeout(Duration::from_secs(10))?;
         let format = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let verdict = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -288,7 +294,7 @@ fn check_whole(db: &Connection, folder: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// The typed error for what SQLite refused on this connection, the system's own error included.
+/// The typed error for what SQLite refused on this connection, including the system's own error.
 pub(super) fn refusal(db: &Connection, path: &Path, error: rusqlite::Error) -> StoreError {
     // SAFETY: the handle is valid for as long as `db` is borrowed, and the call only reads a number from it.
     let errno = unsafe { ffi::sqlite3_system_errno(db.handle()) };

@@ -1,5 +1,5 @@
-//! Opening and making sessions. What can be done with an open one stands in the files beside: clips, judgements, metrics,
-//! checkpoints, exports.
+//! Opening and creating sessions. What an open session can do is in the files beside this one: clips, judgements,
+//! metrics, checkpoints, exports.
 
 use super::schema::{self, DATABASE};
 use super::{StoreError, disk};
@@ -10,34 +10,36 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The checkpoints' folder in the session's folder.
+/// The folder of the checkpoints, in the session's folder.
 pub(super) const CHECKPOINTS: &str = "checkpoints";
 
-/// An open session. It belongs to one thread at a time (`Send`, not `Sync`), and while it is open for writing no other process can
-/// open it so. Dropping it closes it; everything acknowledged is on disk already.
+/// An open session. It belongs to one thread at a time (`Send`, not `Sync`). While it is open for writing, no other
+/// process can open it for writing. Dropping it closes it. Everything acknowledged is on disk already.
 #[derive(Debug)]
 pub struct Session {
     folder: PathBuf,
     settings: RunSettings,
     pub(super) db: Connection,
-    /// Checkpoints that [`Session::load_checkpoint`] found damaged: they do not count as kept ones.
+    /// Checkpoints that [`Session::load_checkpoint`] found damaged. They do not count as kept.
     pub(super) damaged: BTreeSet<u64>,
-    /// `None` when opened to read. Last, because fields are dropped in this order and the database must be closed under the lock.
+    /// `None` if opened for reading. It is the last field because fields are dropped in this order, and the database
+    /// must be closed under the lock.
     lock: Option<File>,
 }
 
 impl Session {
-    /// Makes a new session in `folder`, which is made if need be and must hold nothing else, and opens it for writing.
+    /// Creates a new session in `folder` and opens it for writing. The folder is created if needed, and must hold
+    /// nothing else.
     ///
     /// # Errors
     /// [`StoreError::AlreadyASession`], [`StoreError::NotEmpty`], [`StoreError::InUse`], [`StoreError::DiskFull`],
-    /// [`StoreError::ReadOnly`]. A folder in which this failed, or was killed, can be given again.
+    /// [`StoreError::ReadOnly`]. After a failure or a kill, the same folder can be given again.
     pub fn create(folder: &Path, settings: &RunSettings) -> Result<Session, StoreError> {
         let failed = |e| StoreError::io(folder, e);
         fs::create_dir_all(folder).map_err(failed)?;
         refuse_foreign_files(folder)?;
         let lock = disk::lock(folder)?;
-        // Again, now that nobody else can be making one.
+        // Again, now that no other process can be creating one.
         refuse_foreign_files(folder)?;
 
         fs::create_dir_all(folder.join(CHECKPOINTS)).map_err(failed)?;
@@ -54,8 +56,8 @@ impl Session {
     /// Opens the session in `folder` for writing.
     ///
     /// # Errors
-    /// [`StoreError::NotASession`], [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::InUse`], [`StoreError::ReadOnly`],
-    /// [`StoreError::DiskFull`]; nothing in the session has changed then.
+    /// [`StoreError::NotASession`], [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::InUse`],
+    /// [`StoreError::ReadOnly`], [`StoreError::DiskFull`]; the session is then unchanged.
     pub fn open(folder: &Path) -> Result<Session, StoreError> {
         schema::inspect(folder)?;
         let lock = disk::lock(folder)?;
@@ -64,8 +66,8 @@ impl Session {
         Ok(session)
     }
 
-    /// Opens the session in `folder` for reading alone, also while another process writes it, or on a disk that cannot be written.
-    /// What would write then returns [`StoreError::ReadOnly`].
+    /// Opens the session in `folder` for reading only, even while another process writes it, or on a disk that cannot
+    /// be written. Methods that write then return [`StoreError::ReadOnly`].
     ///
     /// # Errors
     /// As [`Session::open`], but never [`StoreError::InUse`].
@@ -82,17 +84,17 @@ impl Session {
         Ok(session)
     }
 
-    /// Where the session lies.
+    /// The session's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The run's settings, with [`RunSettings::folder`] naming this session's folder.
+    /// The run's settings. [`RunSettings::folder`] is this session's folder.
     pub fn settings(&self) -> &RunSettings {
         &self.settings
     }
 
-    /// Replaces the settings, so that reopening goes on with these.
+    /// Replaces the settings. The session continues with these when it is opened again.
     pub fn put_settings(&mut self, settings: &RunSettings) -> Result<(), StoreError> {
         self.must_be_writable()?;
         self.sql(|db| schema::put_settings(db, settings))?;
@@ -100,12 +102,12 @@ impl Session {
         Ok(())
     }
 
-    /// A single remembered fact, by name: `created_at_ms`, `created_by`, or what [`Session::put_meta`] wrote.
+    /// A single stored fact, by name: `created_at_ms`, `created_by`, or what [`Session::put_meta`] wrote.
     pub fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {
         self.sql(|db| db.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional())
     }
 
-    /// Remembers a single fact, replacing an earlier one of that name.
+    /// Stores a single fact, replacing an earlier one of that name.
     pub fn put_meta(&mut self, name: &str, value: &str) -> Result<(), StoreError> {
         self.must_be_writable()?;
         const PUT: &str = "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2";
@@ -117,12 +119,12 @@ impl Session {
         self.folder.join(DATABASE)
     }
 
-    /// Runs `work` on the connection; what SQLite refuses becomes a sentence.
+    /// Runs `work` on the connection. An error of SQLite becomes a [`StoreError`].
     pub(super) fn sql<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         work(&self.db).map_err(|e| schema::refusal(&self.db, &self.database(), e))
     }
 
-    /// Refuses to write where the session was opened to read.
+    /// Refuses to write if the session was opened for reading.
     pub(super) fn must_be_writable(&self) -> Result<(), StoreError> {
         match self.lock {
             Some(_) => Ok(()),
@@ -134,10 +136,10 @@ impl Session {
     }
 }
 
-/// The sessions right below `root`, the latest written first. A `root` that does not exist holds none.
+/// The sessions directly below `root`, the most recently written first. A `root` that does not exist holds none.
 ///
 /// # Errors
-/// [`StoreError::Io`] where `root` cannot be listed.
+/// [`StoreError::Io`] if `root` cannot be listed.
 pub fn sessions_in(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(root) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -148,7 +150,7 @@ pub fn sessions_in(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
         let folder = entry.map_err(|e| StoreError::io(root, e))?.path();
         let changed = |name: &str| fs::metadata(folder.join(name)).and_then(|m| m.modified());
         if let Ok(database) = changed(DATABASE) {
-            // Commits go to the log first, so it may be the younger one.
+            // Commits go to the write-ahead log first, so it may be newer than the database.
             let latest = changed("session.db-wal").map_or(database, |log| log.max(database));
             sessions.push((latest, folder));
         }
@@ -157,7 +159,7 @@ pub fn sessions_in(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(sessions.into_iter().rev().map(|(_, folder)| folder).collect())
 }
 
-/// Allows an empty folder, and what an interrupted [`Session::create`] leaves.
+/// Accepts an empty folder, and what an interrupted [`Session::create`] leaves.
 fn refuse_foreign_files(folder: &Path) -> Result<(), StoreError> {
     let failed = |e| StoreError::io(folder, e);
     if folder.join(DATABASE).exists() {
@@ -175,7 +177,7 @@ fn refuse_foreign_files(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Removes what a killed process left half written: no one can be writing it, for we hold the lock.
+/// Removes what a killed process left half written. No process can be writing it, because this one holds the lock.
 fn remove_partials(folder: &Path) -> Result<(), StoreError> {
     let failed = |e| StoreError::io(folder, e);
     let entries = match fs::read_dir(folder) {

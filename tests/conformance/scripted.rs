@@ -4,7 +4,7 @@
 use flipside_core::{Pose, Seed};
 use flipside_envs::gym::{Autoreset, Task, VectorEnv};
 use flipside_envs::physics::{Backend, Contact, Model, PhysicsError, Quantity};
-use flipside_envs::tasks::{self, TaskSpec};
+use flipside_envs::tasks::TaskSpec;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -268,86 +268,5 @@ fn a_step_allocates_nothing() {
         }
         assert_eq!(ALLOCATIONS.with(Cell::get) - start, 0, "{mode:?}");
         assert!(ended > 20, "{ended}");
-    }
-}
-
-/// Physics that takes no time: every world stays as it is.
-struct Still {
-    model: Arc<Model>,
-    qpos: Vec<f64>,
-    qvel: Vec<f64>,
-}
-
-impl Backend for Still {
-    fn name(&self) -> &'static str {
-        "still"
-    }
-
-    fn model(&self) -> &Model {
-        &self.model
-    }
-
-    fn worlds(&self) -> usize {
-        self.qpos.len() / self.model.nq()
-    }
-
-    fn set_state(&mut self, _: usize, _: &[f64], _: &[f64]) {}
-
-    fn qpos(&self) -> &[f64] {
-        &self.qpos
-    }
-
-    fn qvel(&self) -> &[f64] {
-        &self.qvel
-    }
-
-    fn step(&mut self, _: &[f64], _: usize) -> Result<(), PhysicsError> {
-        Ok(())
-    }
-
-    fn body_poses(&self, _: usize, out: &mut [Pose]) {
-        out.fill(Pose::IDENTITY);
-    }
-
-    fn contacts(&self, _: usize, out: &mut Vec<Contact>) {
-        out.clear();
-    }
-
-    fn need(&mut self, _: &[Quantity]) -> Result<(), PhysicsError> {
-        Ok(())
-    }
-
-    fn derived(&self, _: usize, _: Quantity, out: &mut [f64]) {
-        out.fill(0.125);
-    }
-
-    fn frozen(&self, _: usize) -> bool {
-        false
-    }
-
-    fn diverged(&self) -> u64 {
-        0
-    }
-}
-
-/// Prints what an env step costs beside its physics: clipping, reward, observation and books of one world, nanoseconds.
-#[test]
-#[ignore = "a measurement, not a verdict"]
-fn nanoseconds_a_judgement() {
-    for entry in tasks::Folders::default().list() {
-        let task = Task::load(&entry.name).unwrap();
-        let (model, worlds) = (task.model().clone(), 512);
-        let still = Still { qpos: model.qpos0().repeat(worlds), qvel: vec![0.0; worlds * model.nv()], model };
-        let mut env = VectorEnv::new(Arc::new(task), Box::new(still), Autoreset::SameStep).unwrap();
-        env.reset(0);
-        let actions = vec![0.1; worlds * env.task().act_dim()];
-        let steps = 200;
-        let quickest = (0..10).map(|_| {
-            let start = std::time::Instant::now();
-            (0..steps).for_each(|_| assert!(env.step(&actions).is_ok()));
-            start.elapsed()
-        });
-        let seconds = quickest.min().unwrap().as_secs_f64();
-        println!("{}: {:.0} ns", entry.name, 1e9 * seconds / (steps * worlds) as f64);
     }
 }

@@ -1,5 +1,5 @@
-//! Named arrays: how weights, optimiser state, normalisers and random streams travel between the rooms that compute them and
-//! the room that writes them, without either knowing the other.
+//! Named arrays: weights, optimiser state, normalisers and random streams, in the form in which the code that computes
+//! them hands them to the code that stores them. Neither depends on the other.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ pub enum ArrayData {
     F32(Vec<f32>),
     /// 64-bit floats.
     F64(Vec<f64>),
-    /// 16-bit brain floats as their bits: the upper half of an f32.
+    /// 16-bit brain floats (bfloat16) as bits: the upper half of an f32.
     Bf16(Vec<u16>),
-    /// 16-bit IEEE floats as their bits.
+    /// 16-bit IEEE floats as bits.
     F16(Vec<u16>),
     /// 64-bit signed integers.
     I64(Vec<i64>),
@@ -54,7 +54,7 @@ impl ArrayData {
         self.len() * width
     }
 
-    /// Whether there are none.
+    /// Whether there are no numbers.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,15 +1,15 @@
-//! One hash for all that must be recognised again: seeds by name, and bytes on disk by their checksum.
+//! One hash for two purposes: naming seed streams, and checksums of bytes on disk.
 
-/// Where an FNV-1a hash starts.
+/// The initial state of FNV-1a.
 const START: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// The 64-bit FNV-1a hash (Fowler, Noll and Vo) of `bytes`. Every step is a bijection of the state, so any single changed byte
-/// changes the hash; it guards against damage, not against malice.
+/// The 64-bit FNV-1a hash (Fowler, Noll and Vo) of `bytes`. Every step is a bijection of the state, so any single
+/// changed byte changes the hash. It detects damage, not tampering.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     fnv1a_on(START, bytes)
 }
 
-/// The hash of what gave `hash` followed by `bytes`: long data is hashed piece by piece.
+/// Continues `hash` with `bytes`, so that long data can be hashed piece by piece.
 pub fn fnv1a_on(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
 }

@@ -1,14 +1,15 @@
-//! A clip: a second or two of a robot moving, as numbers. Camera, speed and film come from these, so no pixels are stored.
+//! A clip: one or two seconds of a robot moving, as numbers. It is drawn from any camera and at any speed, so no pixels
+//! are stored.
 
 use super::{ItemId, Pose};
 use serde::{Deserialize, Serialize};
 
-/// A stretch of one world's trajectory, one row a env step.
+/// Part of one world's trajectory, one row per env step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Frames {
-    /// Env steps in the stretch, T.
+    /// Number of env steps, T.
     pub steps: usize,
-    /// Bodies of the scene, B, the world included.
+    /// Number of bodies of the scene, B, including the world.
     pub bodies: usize,
     /// Observation size, O.
     pub obs_dim: usize,
@@ -20,8 +21,8 @@ pub struct Frames {
     pub obs: Vec<f32>,
     /// `[T, A]`: the action as the robot received it (clipped to the action space).
     pub actions: Vec<f32>,
-    /// `[T]`: the task's own reward, or what its file's `[[teacher]]` pays in its place. For simulated teachers alone; the policy and the reward
-    /// model never see it.
+    /// `[T]`: the task's own reward, or what the `[[teacher]]` terms of the task's file pay instead. Only simulated
+    /// teachers use it. The policy and the reward model never see it.
     pub task_reward: Vec<f32>,
 }
 
@@ -31,12 +32,12 @@ impl Frames {
         &self.poses[t * self.bodies..(t + 1) * self.bodies]
     }
 
-    /// The sum of the task's own reward: what a simulated teacher judges by.
+    /// The sum of [`Frames::task_reward`]: what a simulated teacher judges by.
     pub fn task_return(&self) -> f64 {
         self.task_reward.iter().map(|&r| f64::from(r)).sum()
     }
 
-    /// Whether every vector has the length that the sizes promise and every number is finite.
+    /// Whether every vector has the length that the sizes imply, and every number is finite.
     pub fn is_sound(&self) -> bool {
         let t = self.steps;
         self.poses.len() == t * self.bodies
@@ -48,7 +49,7 @@ impl Frames {
     }
 }
 
-/// Frames with a name, a clock and a date: what is shown, judged and kept.
+/// Frames with an id, a timestep and an age: what is shown, judged and stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Clip {
     /// Unique within the session.
@@ -57,14 +58,14 @@ pub struct Clip {
     pub task: String,
     /// Simulated seconds between two frames.
     pub dt: f32,
-    /// Env steps of training done when it was recorded: how old it is.
+    /// Env steps of training done when it was recorded: its age.
     pub recorded_at: u64,
     /// What happened.
     pub frames: Frames,
 }
 
 impl Clip {
-    /// Simulated seconds.
+    /// Length in simulated seconds.
     pub fn duration(&self) -> f32 {
         self.frames.steps as f32 * self.dt
     }

@@ -1,9 +1,10 @@
-//! A completion: what a language model made of a prompt. In text mode it is what is shown, judged and kept, as a clip is elsewhere.
+//! A completion: what a language model wrote for a prompt. Text mode shows, judges and stores completions; robot mode,
+//! clips.
 
 use super::ItemId;
 use serde::{Deserialize, Serialize};
 
-/// A prompt, the tokens that a model wrote behind it, and what is known of each.
+/// A prompt, the tokens that a model generated for it, and what is known of each token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// Unique within the session.
@@ -12,23 +13,24 @@ pub struct Completion {
     pub prompt: String,
     /// The prompt's tokens.
     pub prompt_tokens: Vec<u32>,
-    /// The tokens that were written, the one that ended it included.
+    /// The generated tokens, including the one that ended the text.
     pub tokens: Vec<u32>,
-    /// What each token adds to the text, `[tokens]`. A character that several tokens make up stands with the last of them; special tokens
-    /// add nothing.
+    /// The text that each token adds, `[tokens]`. A character made of several tokens is listed with the last of them.
+    /// Special tokens add nothing.
     pub pieces: Vec<String>,
-    /// log π − log π_ref of each token, nats, `[tokens]`: how much likelier it became by teaching.
+    /// log π − log π_ref of each token, nats, `[tokens]`: how much likelier training made it.
     pub log_ratios: Vec<f32>,
-    /// Whether it came to an end, rather than being cut.
+    /// Whether the model ended the text, rather than it being cut.
     pub stopped: bool,
-    /// Steps of training done when it was written: how old it is.
+    /// Steps of training done when it was generated: its age.
     pub recorded_at: u64,
-    /// Its score by the grammar that made the data, where that is known. For simulated teachers and evaluation alone.
+    /// Its gold score: the score under the grammar that made the data, where that is known. Only simulated teachers and
+    /// evaluation use it.
     pub gold: Option<f64>,
 }
 
 impl Completion {
-    /// The text that was written.
+    /// The generated text.
     pub fn text(&self) -> String {
         self.pieces.concat()
     }

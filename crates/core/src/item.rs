@@ -1,9 +1,9 @@
-//! What a pair is made of: clips of a robot, or completions of a language model.
+//! What a pair consists of: clips of a robot, or completions of a language model.
 
 use super::{Clip, Completion, ItemId};
 use std::sync::Arc;
 
-/// One of the two things that are compared.
+/// One of the two things in a pair.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
     /// A robot moving.
@@ -13,7 +13,7 @@ pub enum Item {
 }
 
 impl Item {
-    /// Its name within the session.
+    /// Its id, unique within the session.
     pub fn id(&self) -> ItemId {
         match self {
             Item::Clip(clip) => clip.id,
@@ -46,12 +46,12 @@ impl Item {
     }
 }
 
-/// Both of a pair, if they are clips.
+/// Both items of a pair, if they are clips.
 pub fn both_clips(items: &[Item; 2]) -> Option<[&Arc<Clip>; 2]> {
     Some([items[0].clip()?, items[1].clip()?])
 }
 
-/// Both of a pair, if they are completions.
+/// Both items of a pair, if they are completions.
 pub fn both_completions(items: &[Item; 2]) -> Option<[&Arc<Completion>; 2]> {
     Some([items[0].completion()?, items[1].completion()?])
 }

@@ -3,15 +3,15 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What can be judged: a clip, or in text mode a completion. Unique within a session.
+/// The id of an item: of a clip or, in text mode, of a completion. Unique within a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ItemId(pub u64);
 
-/// One question. Unique within a session.
+/// The id of a pair. Unique within a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PairId(pub u64);
 
-/// One answer. Unique within a session, increasing in the order of the answers.
+/// The id of a judgement. Unique within a session, increasing in the order of the answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JudgementId(pub u64);
 
@@ -23,16 +23,17 @@ pub enum PairReason {
     Random,
     /// The reward model's members disagree on it.
     Disagreement,
-    /// It was answered before, with its sides changed: the two answers tell how steady the judge is.
+    /// It was answered before and is asked again with its sides swapped. The two answers show how consistent the
+    /// teacher is.
     Repeat,
-    /// A recent clip beside one that was judged before: what was learnt of each time's clips is held against the other's.
+    /// A recent clip beside one that was judged before. The answer puts clips of different times in one order.
     Past,
 }
 
 /// Two items side by side, in the order in which they are shown (which is shuffled when the pair is made).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
-    /// The question's name.
+    /// The pair's id.
     pub id: PairId,
     /// `[left, right]`, as shown.
     pub items: [ItemId; 2],
@@ -71,12 +72,12 @@ impl Choice {
         }
     }
 
-    /// Whether one item is much the better.
+    /// Whether one item is much better.
     pub fn is_much(self) -> bool {
         matches!(self, Choice::MuchLeft | Choice::MuchRight)
     }
 
-    /// The same item, as much the better; a tie and a skip are what they were.
+    /// The same item as much better. A tie and a skip stay as they are.
     pub fn much(self) -> Choice {
         match self {
             Choice::Left => Choice::MuchLeft,
@@ -86,20 +87,20 @@ impl Choice {
     }
 }
 
-/// A choice, by whom and when.
+/// An answer to a pair: the choice, who made it, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judgement {
-    /// The answer's name.
+    /// The judgement's id.
     pub id: JudgementId,
-    /// The question.
+    /// The pair.
     pub pair: PairId,
-    /// The answer.
+    /// The choice.
     pub choice: Choice,
     /// `person`, or the simulated teacher's name.
     pub teacher: String,
     /// Unix time in milliseconds.
     pub at_ms: i64,
-    /// From the pair's showing to the answer, milliseconds.
+    /// Time from showing the pair to the answer, milliseconds.
     pub thinking_ms: u32,
 }
 
@@ -111,14 +112,14 @@ pub enum LogEntry {
     Judged(Judgement),
     /// An earlier answer was taken back.
     Retracted {
-        /// Which one.
+        /// The judgement.
         judgement: JudgementId,
         /// Unix time in milliseconds.
         at_ms: i64,
     },
 }
 
-/// The judgements that stand after all retractions, oldest first.
+/// The judgements that were not retracted, oldest first.
 pub fn standing<'a>(log: impl IntoIterator<Item = &'a LogEntry>) -> Vec<&'a Judgement> {
     let mut stands = BTreeMap::new();
     for entry in log {

@@ -1,4 +1,4 @@
-//! Plain data shared by every room: no behaviour beyond what the data itself implies, no files, no tensors.
+//! Plain data shared by every crate: no behaviour beyond what the data itself implies, no files, no tensors.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 

@@ -1,4 +1,4 @@
-//! What a robot looks like, apart from any physics engine or renderer: bodies, the geoms on them, and poses.
+//! What a robot looks like, independent of physics engine and renderer: bodies, the geoms on them, and poses.
 
 use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ impl Pose {
     pub const IDENTITY: Pose = Pose { position: [0.0; 3], rotation: [1.0, 0.0, 0.0, 0.0] };
 }
 
-/// The shapes that MJCF's geoms have; lengths in metres, the long axis along local z, as in MuJoCo.
+/// The shapes of MJCF geoms. Lengths are in metres, the long axis is along local z, as in MuJoCo.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Shape {
     /// An infinite ground plane, normal along local z.
@@ -51,9 +51,10 @@ pub enum Shape {
     Mesh {
         /// Index into [`Scene::meshes`].
         mesh: usize,
-        /// Metres: of a box about the geom's origin that holds all of it.
+        /// Metres: half sizes of a box around the geom's origin that contains the mesh.
         half_extents: [f32; 3],
-        /// Metres: half sizes of the box, also about the origin, that stands for it where shadows are computed. None: it casts none.
+        /// Metres: half sizes of the box, also around the geom's origin, that replaces the mesh in shadow computation.
+        /// `None`: it casts no shadow.
         shadow: Option<[f32; 3]>,
     },
 }
@@ -61,9 +62,9 @@ pub enum Shape {
 /// A surface of triangles.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TriangleMesh {
-    /// Metres, in the frame of the geom that has it.
+    /// Metres, in the frame of the geom that uses the mesh.
     pub vertices: Vec<[f32; 3]>,
-    /// Three indices into `vertices` each.
+    /// Three indices into `vertices` per triangle.
     pub faces: Vec<[u32; 3]>,
 }
 
@@ -76,13 +77,13 @@ pub struct Geom {
     pub body: usize,
     /// Its shape.
     pub shape: Shape,
-    /// Its place in the body's frame.
+    /// Its pose in the body's frame.
     pub pose: Pose,
     /// Colour, linear alpha, each in 0..=1.
     pub rgba: [f32; 4],
 }
 
-/// All that a renderer needs to know of a robot before the poses come.
+/// All that a renderer needs to know of a robot before it gets poses.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
     /// Body names in MuJoCo's order; body 0 is the world.
@@ -94,6 +95,6 @@ pub struct Scene {
     pub meshes: Vec<TriangleMesh>,
     /// The body that a camera follows: the first one that moves.
     pub focus: usize,
-    /// Whether it moves along the floor alone, as a fish in a shallow pond: then it is seen best from above.
+    /// Whether the robot moves only along the floor, as a swimmer does. Such a robot is best seen from above.
     pub lies_flat: bool,
 }

@@ -1,7 +1,8 @@
-//! Named seed streams: every random number in Flipside comes from one of these, so that one seed gives one run.
+//! Named seed streams. Every random number in Flipside comes from one of these, so the same seed gives the same run.
 //!
-//! A [`Seed`] names a run; [`Seed::stream`] derives an independent [`Stream`] for each use ("policy", "reset", "pairs"), and
-//! [`Seed::world`] the seed of one world of a batch. A stream can be saved and restored bit for bit, because it is plain data.
+//! A [`Seed`] names a run. [`Seed::stream`] derives an independent [`Stream`] for each use ("policy", "reset",
+//! "pairs"), and [`Seed::world`] the seed of one world of a batch. A stream is plain data, so it can be saved and
+//! restored bit for bit.
 
 use super::fnv1a;
 use rand::TryRng;
@@ -25,8 +26,8 @@ impl Seed {
         }
     }
 
-    /// The seed of world `index` of a batch: seed + index, Gymnasium's convention, so that a world's numbers do not depend on
-    /// how many worlds run beside it.
+    /// The seed of world `index` of a batch: seed + index, as in Gymnasium. A world's random numbers thus do not depend
+    /// on how many worlds run beside it.
     pub fn world(self, index: usize) -> Seed {
         Seed(self.0.wrapping_add(index as u64))
     }
@@ -39,12 +40,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The four words that are the whole state: what a checkpoint keeps.
+    /// The four words of the whole state. A checkpoint saves them.
     pub fn state(&self) -> [u64; 4] {
         self.state
     }
 
-    /// The stream that continues from a saved state. An all-zero state would repeat for ever, so it is replaced by seed 0's.
+    /// The stream that continues from a saved state. An all-zero state would never change, so the stream of seed 0
+    /// replaces it.
     pub fn from_state(state: [u64; 4]) -> Stream {
         match state {
             [0, 0, 0, 0] => Seed(0).stream(""),

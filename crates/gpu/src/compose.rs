@@ -1,4 +1,5 @@
-//! From several WGSL files to one shader: naga_oil composes them, with sizes filled in and what there is no use for left out.
+//! Composes several WGSL files into one shader with naga_oil: sizes are substituted, and code for absent features is
+//! left out.
 
 use naga_oil::compose::{
     ComposableModuleDescriptor, Composer, ComposerError, NagaModuleDescriptor, ShaderDefValue, ShaderLanguage,
@@ -7,20 +8,20 @@ use std::collections::HashMap;
 use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
 use wgpu::naga::{AddressSpace, Module, TypeInner};
 
-/// A file of WGSL: its path, and what stands in it.
+/// A WGSL file: its path and its contents.
 pub type Source = (&'static str, &'static str);
 
-/// What is filled into the files: `#{NAME}` for a size, `#ifdef NAME` for a feature.
+/// Definitions for the files: `#{NAME}` for a size, `#ifdef NAME` for a feature.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Definitions(HashMap<String, ShaderDefValue>);
 
 impl Definitions {
-    /// A whole number.
+    /// Defines a size, a whole number.
     pub fn size(&mut self, name: &str, n: usize) {
         self.0.insert(name.to_owned(), ShaderDefValue::UInt(n as u32));
     }
 
-    /// Whether something is there.
+    /// Defines a feature if `has` is true.
     pub fn feature(&mut self, name: &str, has: bool) {
         if has {
             self.0.insert(name.to_owned(), ShaderDefValue::Bool(true));
@@ -28,9 +29,11 @@ impl Definitions {
     }
 }
 
-/// The shader of `entry` with the modules that it imports, each of which comes after those that it imports itself. Validated.
+/// The validated shader of `entry` with the modules that it imports. A module must come after those that it imports
+/// itself.
 ///
-/// Panics where the files do not go together. They are compiled in, and tests compose all of them; what is filled in are whole numbers.
+/// Panics if the files do not compose. They are compiled into the program, tests compose all of them, and only whole
+/// numbers are substituted.
 pub fn compose(modules: &[Source], entry: Source, definitions: &Definitions) -> Module {
     let mut composer = Composer::default();
     let made = modules.iter().try_for_each(|(file_path, source)| {
@@ -52,7 +55,7 @@ pub fn compose(modules: &[Source], entry: Source, definitions: &Definitions) -> 
     shader.unwrap_or_else(|error: Box<ComposerError>| panic!("{}", error.emit_to_string(&composer)))
 }
 
-/// The bindings of a bind group that the first entry point of a composed shader uses: those that its kernel has.
+/// The bindings of a bind group that the first entry point of a composed shader uses. Its kernel has exactly these.
 pub fn bound(shader: &Module, group: u32) -> Vec<u32> {
     let Ok(info) = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(shader) else { return vec![] };
     let uses = info.get_entry_point(0);
@@ -61,8 +64,8 @@ pub fn bound(shader: &Module, group: u32) -> Vec<u32> {
     bindings.map(|binding| binding.binding).collect()
 }
 
-/// The members' names and offsets, and the size, of a struct of a composed shader, whose names carry their module's; None where it has no
-/// such struct.
+/// The names and offsets of the members of a struct of a composed shader, and the struct's size in bytes. `name` is the
+/// name without the module's suffix. None if there is no such struct.
 pub fn reflected(shader: &Module, name: &str) -> Option<(Vec<(String, usize)>, usize)> {
     let plain = |name: &str| name.split("X_naga_oil_mod_X").next().unwrap_or_default().to_owned();
     shader.types.iter().find_map(|(_, ty)| match (&ty.name, &ty.inner) {
@@ -74,10 +77,10 @@ pub fn reflected(shader: &Module, name: &str) -> Option<(Vec<(String, usize)>, u
     })
 }
 
-/// Bytes that the threads of a workgroup of a composed shader share.
+/// Bytes of workgroup memory of a composed shader.
 pub fn shared(shader: &Module) -> u64 {
     let of_workgroups = shader.global_variables.iter().filter(|(_, global)| global.space == AddressSpace::WorkGroup);
     let sizes = of_workgroups.map(|(_, global)| shader.types[global.ty].inner.size(shader.to_ctx()));
-    // As drivers lay them out.
+    // Drivers align each variable to 16 bytes.
     sizes.map(|size| u64::from(size.next_multiple_of(16))).sum()
 }

@@ -1,11 +1,12 @@
-//! A graphics device that computes: found, opened and asked what it can do, never assumed to be there.
+//! A graphics device for computation. It is never assumed to exist: it is searched for, opened, and asked for its
+//! limits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use wgpu::naga::Module;
 
-/// What can go wrong with a graphics device. The sentence says what to do; the backend lanes needs none.
+/// Errors of a graphics device. Each message says what to do; the backend `lanes` needs no device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// There is neither a GPU nor a software driver.
@@ -14,12 +15,12 @@ pub enum DeviceError {
          `sudo apt-get install mesa-vulkan-drivers` on Debian and Ubuntu), or use --backend lanes"
     )]
     NoAdapter(String),
-    /// The adapter gave no device.
+    /// The adapter did not give a device.
     #[error("the adapter {adapter} gave no device ({why}): update its driver, or use --backend lanes")]
     NoDevice {
-        /// Its name.
+        /// The adapter's name.
         adapter: String,
-        /// What it said.
+        /// Its message.
         why: String,
     },
     /// The batch does not fit the adapter's limits.
@@ -27,81 +28,81 @@ pub enum DeviceError {
         "the adapter {adapter} allows {has} bytes of {what}, and this batch takes {needs}: ask for fewer worlds, or use --backend lanes"
     )]
     Limit {
-        /// Its name.
+        /// The adapter's name.
         adapter: String,
-        /// What of.
+        /// Which buffer.
         what: &'static str,
-        /// How much the batch takes.
+        /// Bytes that the batch needs.
         needs: u64,
-        /// How much the adapter allows.
+        /// Bytes that the adapter allows.
         has: u64,
     },
-    /// The threads of a workgroup cannot share what a kernel has them share.
+    /// A kernel needs more workgroup memory, or more threads, than the adapter has.
     #[error(
         "the adapter {adapter} lets {threads} threads of a workgroup share {has} bytes at most, and this robot's take {needs}: use \
          --threads-per-world 1"
     )]
     Shared {
-        /// Its name.
+        /// The adapter's name.
         adapter: String,
         /// Threads of the workgroup.
         threads: usize,
-        /// How much they share.
+        /// Bytes that they share.
         needs: u64,
-        /// How much the adapter allows; none where it allows fewer threads.
+        /// Bytes that the adapter allows; 0 if it does not allow that many threads.
         has: u64,
     },
-    /// The device has no memory left.
+    /// The device is out of memory.
     #[error(
         "the adapter {adapter} has no memory left: ask for fewer worlds, close other programs, or use --backend lanes"
     )]
     OutOfMemory {
-        /// Its name.
+        /// The adapter's name.
         adapter: String,
     },
-    /// The device went away while it worked.
+    /// The device was lost while it worked.
     #[error(
         "the adapter {adapter} was lost ({why}): use --backend lanes, or start again when the driver has recovered"
     )]
     Lost {
-        /// Its name.
+        /// The adapter's name.
         adapter: String,
-        /// What the driver said.
+        /// The driver's message.
         why: String,
     },
-    /// The driver refused something that it ought to do.
+    /// The driver refused something that it should support.
     #[error(
         "the driver of the adapter {adapter} refused the physics shaders ({why}): update it, or use --backend lanes"
     )]
     Refused {
-        /// Its name.
+        /// The adapter's name.
         adapter: String,
-        /// What it said.
+        /// Its message.
         why: String,
     },
 }
 
-/// Longer than any dispatch takes, the first included, in which a software driver compiles the shader. A device that has not answered by
-/// then is taken for lost.
+/// A device that has not answered by then counts as lost. This is longer than any dispatch takes, including the first
+/// one, in which a software driver compiles the shader.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Whether shaders check their indices. Ours are held to stay inside by tests that run them checked.
+/// Whether shaders check array indices. Tests run our shaders with checks, to show that they need none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checks {
-    /// Every index is brought inside its array.
+    /// Every index is clamped to its array.
     On,
-    /// None.
+    /// No checks.
     Off,
 }
 
-/// What a buffer is for.
+/// The purpose of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// Constants that every thread reads at the same place.
+    /// Constants that all threads read at the same index.
     Uniform,
-    /// What shaders read and write, and the host uploads and copies.
+    /// Read and written by shaders; uploaded and copied by the host.
     Storage,
-    /// What the host reads.
+    /// Read by the host.
     Readback,
 }
 
@@ -112,15 +113,15 @@ pub struct Device {
     queue: wgpu::Queue,
     /// The adapter's name, e.g. `llvmpipe (LLVM 15.0.6, 256 bits)`.
     pub adapter: String,
-    /// Whether a processor computes in a GPU's place.
+    /// Whether this is a software driver, which computes on the CPU.
     pub software: bool,
-    /// The name of its driver's kept shaders, and the shaders, where the driver lets them be kept.
+    /// The name of the driver's pipeline cache, if it supports one, and the cache, if it is in use.
     cache: Option<(String, Option<wgpu::PipelineCache>)>,
-    /// The first thing that went wrong outside of an error scope.
+    /// The first error outside of an error scope.
     fault: Arc<Mutex<Option<DeviceError>>>,
 }
 
-/// Numbers on the device. A clone is the same buffer.
+/// A buffer in device memory. A clone is the same buffer.
 #[derive(Clone, Debug)]
 pub struct Buffer(wgpu::Buffer);
 
@@ -135,43 +136,44 @@ pub struct Kernel {
 #[derive(Clone, Debug)]
 pub struct Bindings(wgpu::BindGroup);
 
-/// What dispatches of one kernel were told, with the bindings that tell it them: the same few words come again and again.
+/// Caches the small argument buffers of one kernel and their bind groups, by their bytes. The same few arguments recur
+/// in every rollout.
 #[derive(Default)]
 pub struct UniformCache(HashMap<Vec<u8>, Bindings>);
 
 impl UniformCache {
-    /// Bind group 1 of the kernel, a small buffer that holds these words.
+    /// Bind group 1 of the kernel: a small buffer with these bytes.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
     pub fn bind(&mut self, device: &Device, kernel: &Kernel, words: &[u8]) -> Result<Bindings, DeviceError> {
-        if let Some(told) = self.0.get(words) {
-            return Ok(told.clone());
+        if let Some(bindings) = self.0.get(words) {
+            return Ok(bindings.clone());
         }
         let buffer = device.buffer("batch", words.len() as u64, Use::Storage)?;
         device.upload(&buffer, 0, words);
-        let told = device.bind(kernel, 1, &[(0, &buffer)])?;
-        self.0.insert(words.to_vec(), told.clone());
-        Ok(told)
+        let bindings = device.bind(kernel, 1, &[(0, &buffer)])?;
+        self.0.insert(words.to_vec(), bindings.clone());
+        Ok(bindings)
     }
 }
 
-/// Work to be submitted together. What it lists runs in order, each as if after all before it.
+/// Work to be submitted together. Its commands take effect in the order in which they were recorded.
 pub struct Commands {
     encoder: wgpu::CommandEncoder,
     timer: Option<Timer>,
 }
 
-/// Timestamps at the beginning and end of the first kernels that are run.
+/// Timestamps at the beginning and end of the first `most` kernel runs.
 struct Timer {
     queries: wgpu::QuerySet,
     most: u32,
-    /// Of those timed.
+    /// Names of the timed kernels, one per run.
     names: Vec<String>,
 }
 
 impl Commands {
-    /// Runs a kernel with `groups` workgroups, its bind groups from 0 on being `bindings`.
+    /// Runs a kernel with `groups` workgroups. `bindings` are its bind groups from 0 on.
     pub fn run(&mut self, kernel: &Kernel, bindings: &[&Bindings], groups: usize) {
         let timestamp_writes =
             self.timer.as_mut().filter(|timer| (timer.names.len() as u32) < timer.most).map(|timer| {
@@ -188,7 +190,7 @@ impl Commands {
         for (index, bindings) in (0..).zip(bindings) {
             pass.set_bind_group(index, &bindings.0, &[]);
         }
-        // A batch is cut before it has more workgroups than a dispatch may have.
+        // Callers split a batch before it exceeds the number of workgroups of a dispatch.
         pass.dispatch_workgroups(groups as u32, 1, 1);
     }
 
@@ -201,7 +203,7 @@ impl Commands {
 }
 
 impl Device {
-    /// Opens the best adapter there is, a software one if need be, with all that it allows.
+    /// Opens the best adapter, a software one if there is no other, with its highest limits.
     pub fn open() -> Result<Device, DeviceError> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
         let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions {
@@ -232,30 +234,32 @@ impl Device {
         Ok(Device { device, queue, adapter: name, software: device_type == wgpu::DeviceType::Cpu, cache, fault })
     }
 
-    /// The name under which what this device compiles can be kept between runs; None where its driver gives none.
+    /// The name under which compiled shaders of this device can be saved between runs; None if its driver supports no
+    /// cache.
     pub fn keeps_as(&self) -> Option<&str> {
         self.cache.as_ref().map(|(name, _)| name.as_str())
     }
 
-    /// Compiles from now on with what [`Device::kept`] gave under the same name, if anything, and keeps what it compiles.
+    /// Uses a pipeline cache from now on. `kept` is what [`Device::kept`] gave under the same name, if anything.
     ///
     /// # Errors
     /// [`DeviceError`].
     pub fn keep(&mut self, kept: Option<&[u8]>) -> Result<(), DeviceError> {
         let Some((name, _)) = &self.cache else { return Ok(()) };
         let descriptor = wgpu::PipelineCacheDescriptor { label: None, data: kept, fallback: true };
-        // SAFETY: the bytes are those that the same driver gave, as their name and the checksum of their file say; wgpu looks at their header.
+        // SAFETY: the same driver gave these bytes, as their name and the checksum of their file show. wgpu checks
+        // their header.
         let cache = self.make(|device| unsafe { device.create_pipeline_cache(&descriptor) })?;
         self.cache = Some((name.clone(), Some(cache)));
         Ok(())
     }
 
-    /// What was compiled since [`Device::keep`], and before it.
+    /// The contents of the pipeline cache: shaders given to [`Device::keep`], and those compiled since.
     pub fn kept(&self) -> Option<Vec<u8>> {
         self.cache.as_ref().and_then(|(_, cache)| cache.as_ref()?.get_data())
     }
 
-    /// What went wrong since the device was opened, if anything.
+    /// The first error since the device was opened, if any.
     pub fn check(&self) -> Result<(), DeviceError> {
         match &*self.fault.lock().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
@@ -263,7 +267,7 @@ impl Device {
         }
     }
 
-    /// Makes something and says what the device has against it.
+    /// Creates something on the device and reports the device's error, if any.
     fn make<T>(&self, something: impl FnOnce(&wgpu::Device) -> T) -> Result<T, DeviceError> {
         let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
         let scopes = filters.map(|filter| self.device.push_error_scope(filter));
@@ -275,7 +279,7 @@ impl Device {
         }
     }
 
-    /// A buffer of at least `bytes` bytes of something, all zero.
+    /// A buffer of at least `bytes` bytes, all zero. `what` names it in error messages.
     ///
     /// # Errors
     /// [`DeviceError::Limit`] and [`DeviceError::OutOfMemory`].
@@ -300,12 +304,12 @@ impl Device {
         self.make(|device| Buffer(device.create_buffer(&descriptor)))
     }
 
-    /// Writes `bytes` to `at` in a buffer, before all that is submitted after.
+    /// Writes `bytes` to a buffer at offset `at`, before anything that is submitted later.
     pub fn upload(&self, buffer: &Buffer, at: u64, bytes: &[u8]) {
         self.queue.write_buffer(&buffer.0, at, bytes);
     }
 
-    /// Compiles an entry point of a shader of ours.
+    /// Compiles an entry point of one of our shaders.
     ///
     /// # Errors
     /// [`DeviceError::Refused`].
@@ -317,7 +321,7 @@ impl Device {
         self.make(|device| {
             let source = wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(shader));
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source };
-            // SAFETY: the shader is ours, its loops end, and the tests that run it checked give the same numbers.
+            // SAFETY: the shader is ours, its loops end, and tests with index checks give the same numbers.
             let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
             let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(name),
@@ -325,8 +329,9 @@ impl Device {
                 module: &module,
                 entry_point: Some(entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
-                    // What a team of threads shares has zeros that are read and never written, such as the world's centre of mass and the empty half of
-                    // the mass matrix. Left to chance, a NaN there spoils every contact with the floor.
+                    // Some workgroup memory is read without being written and must be zero, such as the world's centre
+                    // of mass and the empty half of the mass matrix. A NaN there would spoil every contact with the
+                    // floor.
                     zero_initialize_workgroup_memory: true,
                     ..wgpu::PipelineCompilationOptions::default()
                 },
@@ -336,10 +341,10 @@ impl Device {
         })
     }
 
-    /// The buffers that a kernel finds in one of its bind groups, by their bindings.
+    /// A bind group of a kernel: buffers by their binding numbers.
     ///
     /// # Errors
-    /// [`DeviceError::Refused`] where the kernel has others.
+    /// [`DeviceError::Refused`] if the kernel has other bindings.
     pub fn bind(&self, kernel: &Kernel, group: u32, buffers: &[(u32, &Buffer)]) -> Result<Bindings, DeviceError> {
         let entries: Vec<_> = buffers
             .iter()
@@ -354,14 +359,14 @@ impl Device {
         })
     }
 
-    /// Commands to be filled and submitted.
+    /// An empty list of commands.
     pub fn commands(&self) -> Commands {
         let encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         Commands { encoder, timer: None }
     }
 
-    /// Runs what `list` lists and says how long each kernel took altogether, in the order of their first runs; None where the adapter keeps no time.
-    /// Of more than `most` runs the first are timed.
+    /// Runs the commands that `list` records and returns the total time of each kernel, in the order of first runs.
+    /// None if the adapter has no timestamps. Only the first `most` runs are timed.
     ///
     /// # Errors
     /// [`DeviceError`].
@@ -404,20 +409,21 @@ impl Device {
         Ok(Some(sums))
     }
 
-    /// Has the device begin with what was listed.
+    /// Submits the commands; the device starts to run them.
     pub fn submit(&self, commands: Commands) {
         self.queue.submit([commands.encoder.finish()]);
     }
 
-    /// How many workgroups one dispatch may have whose threads share `bytes` each, if they may take `most` bytes together; one at least.
+    /// The number of workgroups that one dispatch may have if each needs `bytes` of a buffer of at most `most` bytes;
+    /// at least one.
     pub fn most_at_once(&self, bytes: u64, most: u64) -> usize {
         let limits = self.device.limits();
-        let room = most.min(limits.max_buffer_size).min(limits.max_storage_buffer_binding_size);
-        let groups = (room / bytes.max(1)).clamp(1, u64::from(limits.max_compute_workgroups_per_dimension));
+        let available = most.min(limits.max_buffer_size).min(limits.max_storage_buffer_binding_size);
+        let groups = (available / bytes.max(1)).clamp(1, u64::from(limits.max_compute_workgroups_per_dimension));
         groups as usize
     }
 
-    /// Whether so many threads of a workgroup may share so many bytes.
+    /// Checks that `threads` threads of a workgroup may share `needs` bytes.
     ///
     /// # Errors
     /// [`DeviceError::Shared`].
@@ -431,7 +437,7 @@ impl Device {
         Err(DeviceError::Shared { adapter: self.adapter.clone(), threads, needs, has })
     }
 
-    /// Waits for all that was submitted.
+    /// Waits until all submitted work is done.
     pub fn wait(&self) -> Result<(), DeviceError> {
         self.device
             .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(TIMEOUT) })
@@ -439,13 +445,13 @@ impl Device {
         self.check()
     }
 
-    /// The first `bytes` bytes of a buffer that can be mapped, once all that was submitted is done.
+    /// Waits until all submitted work is done, then passes the first `bytes` bytes of a readback buffer to `take`.
     pub fn read(&self, buffer: &Buffer, bytes: u64, take: impl FnOnce(&[u8])) -> Result<(), DeviceError> {
         let lost =
             |error: &dyn std::fmt::Display| DeviceError::Lost { adapter: self.adapter.clone(), why: error.to_string() };
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         buffer.0.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
-            // The receiver lives until the end of this function, or nobody cares for the answer any more.
+            // Sending fails only if this function has already returned with an error.
             let _ = sender.send(result);
         });
         self.wait()?;
@@ -468,8 +474,8 @@ fn sort(adapter: &str, error: wgpu::Error) -> DeviceError {
 mod tests {
     use super::*;
 
-    /// What an adapter cannot hold is refused before anything is asked of it, what a driver has against something comes back as an error, after
-    /// which the device goes on, and a device that went away is an error, too.
+    /// A buffer beyond the adapter's limits is refused before it is created. An error of the driver is returned, and
+    /// the device still works afterwards. A lost device is an error, too.
     #[test]
     fn what_goes_wrong_is_an_error() {
         let device = Device::open().unwrap();

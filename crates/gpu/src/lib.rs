@@ -1,7 +1,8 @@
-//! A graphics device that computes: found, opened, asked what it can do, and given work. Nothing here knows what is computed.
+//! A graphics device for computation: finds and opens it, reads its limits, and submits work to it. Nothing here
+//! depends on what is computed.
 //!
-//! The rooms that compute on a device (physics its steps, gym its rewards, learn its actions, preference its scores) hold their own kernels and buffers,
-//! and hand each other the buffers; no other room names wgpu for this.
+//! The modules that compute on a device (physics: steps; gym: rewards; learn: actions; preference: scores) own their
+//! kernels and buffers, and share buffers with each other. For computation, no other module uses wgpu directly.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -15,10 +16,10 @@ pub use device::{Bindings, Buffer, Checks, Commands, Device, DeviceError, Kernel
 pub use rollout::{ActsOnDevice, RolloutLayout, RolloutPlaces};
 pub use submission_sizer::SubmissionSizer;
 
-/// Turns of its loops that a thread may take in one dispatch: the software driver llvmpipe leaves every loop after 65,535.
+/// Loop iterations that a thread may make in one dispatch. The software driver llvmpipe leaves every loop after 65,535.
 pub const MOST_TURNS: usize = 60_000;
 
-/// Random numbers for shaders, which other files import as `random`.
+/// Random numbers for shaders; other files import it as `random`.
 pub const RANDOM: Source = ("shaders/compute/random.wgsl", include_str!("../../../shaders/compute/random.wgsl"));
 
 /// A shader, composed and validated.

@@ -1,24 +1,26 @@
-//! Where a rollout's numbers lie in the one buffer that the kernels of several rooms write it into, and what acts in it.
+//! The layout of a rollout in the one buffer that the kernels of several modules write to, and the interface of the
+//! policy that acts in it.
 
 use super::{Commands, DeviceError};
 use std::ops::Range;
 
-/// Who acts: lists what writes the actions of some worlds into the rollout and, clipped, into the controls.
+/// A policy on the device. It records the commands that write the actions of some worlds into the rollout and, clipped,
+/// into the controls.
 pub trait ActsOnDevice {
-    /// Lists the beginning of a rollout.
+    /// Records the start of a rollout.
     ///
     /// # Errors
-    /// Those of the device.
+    /// The device's errors.
     fn rewind(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError>;
 
-    /// Lists one step.
+    /// Records one env step.
     ///
     /// # Errors
-    /// Those of the device.
+    /// The device's errors.
     fn act(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError>;
 }
 
-/// T steps of N worlds with O numbers an observation and A an action.
+/// T steps of N worlds, with O numbers per observation and A per action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RolloutLayout {
     /// T.
@@ -31,39 +33,39 @@ pub struct RolloutLayout {
     pub act_dim: usize,
     /// Numbers of a world's state.
     pub state_dim: usize,
-    /// Worlds whose states are kept, the first ones.
+    /// Number of worlds whose states are recorded; these are the first ones.
     pub trailed: usize,
-    /// Truncated episodes a world whose last observation is kept.
+    /// Truncated episodes per world whose last observation can be recorded.
     pub ends: usize,
 }
 
-/// First indices of the kinds of numbers, and how many there are in all.
+/// First index of each part of the buffer, and the total length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RolloutPlaces {
     /// `[T, N, O]`.
     pub obs: usize,
     /// `[T, N, A]`.
     pub actions: usize,
-    /// `[T, N]`, and so are those after it.
+    /// `[T, N]`, as are the next three.
     pub log_probs: usize,
     /// Rewards.
     pub rewards: usize,
-    /// What simulated teachers judge by.
+    /// Teacher rewards, by which simulated teachers judge.
     pub teacher_rewards: usize,
-    /// Sums of 1 for terminated, 2 for truncated, 4 for diverged, and 8 where the last observation is kept.
+    /// Sums of 1 for terminated, 2 for truncated, 4 for diverged, and 8 if the last observation was recorded.
     pub flags: usize,
-    /// `[ends, N, O]`: last observations.
+    /// `[ends, N, O]`: last observations of truncated episodes.
     pub finals: usize,
-    /// `[N, O]`: what is acted on next.
+    /// `[N, O]`: the present observations, for which the next actions are chosen.
     pub now: usize,
-    /// `[T + 1, trailed, states]`: states before the steps.
+    /// `[T + 1, trailed, state_dim]`: states before each step, and after the last.
     pub trail: usize,
-    /// Numbers in all.
+    /// Length of the buffer in numbers.
     pub len: usize,
 }
 
 impl RolloutLayout {
-    /// Where everything lies.
+    /// The index of each part.
     pub fn places(&self) -> RolloutPlaces {
         let mut len = 0;
         let mut next = |numbers: usize| {

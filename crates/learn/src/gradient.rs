@@ -281,46 +281,4 @@ mod tests {
             }
         }
     }
-
-    /// `cargo test --release --lib nanoseconds_a_sample -- --ignored --nocapture`
-    #[test]
-    #[ignore = "a measurement, not a verdict"]
-    fn nanoseconds_a_sample() {
-        #[derive(Clone)]
-        struct Timed<'a>(&'a Network, &'a Loss<'a>, Part<'a>);
-        impl Job for Timed<'_> {
-            type Output = f64;
-            #[inline(always)]
-            fn run<L: Lanes>(self) -> f64 {
-                let (mut tape, packed) = (Tape::new(self.0.layout()), self.0.dense());
-                let mut best = f64::MAX;
-                for _ in 0..300 {
-                    let started = std::time::Instant::now();
-                    let Timed(network, objective, part) = self;
-                    Take { tape: &mut tape, network, packed: &packed, objective, part }.run::<L>();
-                    best = best.min(started.elapsed().as_secs_f64());
-                }
-                best * 1e9 / self.2.samples.len() as f64
-            }
-        }
-        let mut stream = Seed(9).stream("speed");
-        for sizes in [&[11, 64, 64, 3][..], &[11, 64, 64, 1], &[348, 64, 64, 17], &[348, 256, 256, 17]] {
-            let network = Network::new(sizes, 1.0, &vec![0.0; sizes[3]], &mut stream);
-            let n = 2048;
-            let mut draw = |n: usize| (0..n).map(|_| stream.random_range(-1.0..1.0)).collect::<Vec<f32>>();
-            let (obs, actions, others) = (draw(n * padded(sizes[0])), draw(n * sizes[3]), draw(n));
-            let order: Vec<u32> = draw(128).iter().map(|x| ((x + 1.0) * 1023.9) as u32).collect();
-            let objective = match sizes[3] {
-                1 => Loss::Value(ClippedValue { old_values: &others, returns: &others, clip: 0.0 }),
-                _ => Loss::Policy(ClippedPolicy {
-                    actions: &actions,
-                    old_log_probs: &others,
-                    advantages: &others,
-                    clip: 0.2,
-                }),
-            };
-            let part = Part { obs: &obs, samples: &order, weight: 0.1 };
-            println!("{sizes:?}: {:.1?}", run_in_all(Timed(&network, &objective, part)));
-        }
-    }
 }

@@ -12,6 +12,7 @@ mod adam;
 mod arrays;
 mod decode_batch;
 mod dense;
+#[cfg(feature = "gpu")]
 mod device_network;
 mod devices;
 mod error;
@@ -27,6 +28,7 @@ mod nearest;
 mod network;
 mod norm;
 mod objective;
+#[cfg(feature = "gpu")]
 mod on_device;
 mod policy;
 mod ppo;
@@ -39,6 +41,7 @@ pub use adam::{Adam, clip_by_global_norm, global_norm};
 pub use arrays::Reader;
 pub use decode_batch::{DecodeBatch, Past, attend, exponentials};
 pub use dense::{Dense, Layer};
+#[cfg(feature = "gpu")]
 pub use device_network::{DeviceLayer, DeviceLayers, NETWORK, columns};
 pub use devices::{CudaLibrary, cuda_devices, cuda_library};
 pub use error::LearnError;
@@ -50,6 +53,7 @@ pub use nearest::neighbour_distances;
 pub use network::{Network, orthogonal};
 pub use norm::{RewardScale, RunningNorm, whiten};
 pub use objective::{clipped_objective, clipped_value_loss, explained_variance};
+#[cfg(feature = "gpu")]
 pub use on_device::{Acting, DeviceActor};
 pub use policy::Policy;
 pub use ppo::{Ppo, UpdateStats};

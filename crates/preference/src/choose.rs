@@ -1,6 +1,6 @@
-//! Which pairs to ask: those that rank highest (see [`super::rank_pairs`]), mixed with random ones.
+//! Chooses which pairs to ask: those with the highest rank (see [`super::rank_pairs`]), mixed with random ones.
 
-use super::{ClipPool, similarity::apart};
+use super::{ClipPool, similarity::distances};
 use flipside_core::settings::LabelSettings;
 use flipside_core::{Clip, Frames, ItemId, PairReason, Stream};
 use rand::{
@@ -10,7 +10,7 @@ use rand::{
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Says of each pair how much it is worth asking: any scale, larger is more.
+/// Rates how much it is worth to ask each pair, on any scale; larger is better.
 pub type Rank<'a> = &'a mut dyn FnMut(&[(&Frames, &Frames)]) -> Vec<f32>;
 
 /// The pairs that were asked before, whichever side each item was on.
@@ -18,7 +18,7 @@ pub type Rank<'a> = &'a mut dyn FnMut(&[(&Frames, &Frames)]) -> Vec<f32>;
 pub struct AskedPairs(HashSet<[ItemId; 2]>);
 
 impl AskedPairs {
-    /// Notes a pair; false where it was known.
+    /// Adds a pair; false if it was already there.
     pub fn insert(&mut self, a: ItemId, b: ItemId) -> bool {
         self.0.insert([a.min(b), a.max(b)])
     }
@@ -29,26 +29,26 @@ impl AskedPairs {
     }
 }
 
-/// A pair to ask, as places in the pool.
+/// A pair to ask, as indices into the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChosenPair {
     /// The clip shown on the left.
     pub left: usize,
     /// The clip shown on the right.
     pub right: usize,
-    /// Why this pair.
+    /// Why it was chosen.
     pub reason: PairReason,
 }
 
-/// Chooses up to `count` pairs of the pool that were not asked before and do not show the same moment of the same
-/// world; fewer where the pool has no more. The sides are shuffled.
+/// Chooses up to `count` pairs from the pool that were not asked before and whose clips do not overlap in time in the
+/// same world. Returns fewer if the pool has no more. Left and right are assigned at random.
 ///
-/// [`LabelSettings::candidates`] pairs are drawn for each pair wanted, and the share [`LabelSettings::alike_share`] of
-/// them that look most alike is put aside, as far as enough are left. A share [`LabelSettings::random_share`] of the
-/// choice is taken from them as drawn, the rest by falling `rank`; all at random without a `rank`, that
-/// is before the reward model's first fit. Within one call a clip comes twice only where the candidates leave no
-/// choice, so that one odd clip cannot fill the queue. The chosen pairs are not noted in `asked`: a pair that is thrown
-/// away before it is shown may come again.
+/// [`LabelSettings::candidates`] candidate pairs are drawn for each pair wanted. The share
+/// [`LabelSettings::alike_share`] of them whose clips are most similar is removed, as long as enough remain. A share
+/// [`LabelSettings::random_share`] of the result is chosen at random, the rest by highest `rank`. Without `rank`, as
+/// before the reward model's first fit, all are random. Within one call a clip is used twice only if the candidates
+/// leave no choice, so that one unusual clip cannot fill the queue. The chosen pairs are not added to `asked`: a pair
+/// that is discarded before it is shown may be chosen again.
 pub fn choose_pairs(
     pool: &ClipPool,
     count: usize,
@@ -67,7 +67,7 @@ pub fn choose_pairs(
         let pairs: Vec<_> = candidates.iter().map(|&[a, b]| (frames(a), frames(b))).collect();
         rank(&pairs)
     });
-    // Best last, so that `rposition` finds it. A NaN ranks below everything.
+    // The best is last, for `rposition`. A NaN ranks below everything.
     let mut ranked: Vec<usize> = (0..candidates.len()).collect();
     if let Some(ranks) = &ranks {
         let rank = |i: usize| if ranks[i].is_nan() { f32::NEG_INFINITY } else { ranks[i] };
@@ -76,13 +76,13 @@ pub fn choose_pairs(
 
     let mut chosen: Vec<ChosenPair> = Vec::new();
     while chosen.len() < count && !ranked.is_empty() {
-        // Drawn whether needed or not: the stream's use does not depend on whether the model was fitted.
+        // Always drawn, so that the use of the stream does not depend on whether the model was fitted.
         let at_random = stream.random_bool(settings.random_share.clamp(0.0, 1.0)) || ranks.is_none();
         let fresh = |&i: &usize| {
             candidates[i].iter().all(|clip| chosen.iter().all(|pair| pair.left != *clip && pair.right != *clip))
         };
         let place = if at_random {
-            // Candidates are in the random order of their drawing: the lowest index is a random one.
+            // The candidates are in random order, so the lowest index is a random one.
             let first = |keep: &dyn Fn(&usize) -> bool| {
                 ranked.iter().enumerate().filter(|(_, i)| keep(i)).min_by_key(|(_, i)| **i).map(|(place, _)| place)
             };
@@ -99,8 +99,9 @@ pub fn choose_pairs(
     chosen
 }
 
-/// Chooses up to `count` pairs of a recent clip and one of `past`, which were judged before, each the best by `rank` of as many drawn as
-/// [`LabelSettings::candidates`] says, or with the probability [`LabelSettings::random_share`] the first of them. The sides are shuffled.
+/// Chooses up to `count` pairs of a recent clip and a clip of `past`, i.e. one that was judged before. Each pair is the
+/// best by `rank` of [`LabelSettings::candidates`] candidates, or, with probability [`LabelSettings::random_share`], a
+/// random one. Left and right are assigned at random.
 pub fn choose_past_pairs(
     pool: &ClipPool,
     past: &[Arc<Clip>],
@@ -134,36 +135,37 @@ pub fn choose_past_pairs(
     chosen
 }
 
-/// The candidates, in their order, without the share of them whose clips look most alike; never fewer than `count` where there were as many.
+/// The candidates in their order, without the share of them whose clips are most similar. At least `count` remain if
+/// there were that many.
 fn without_alike(pool: &ClipPool, candidates: Vec<[usize; 2]>, count: usize, share: f64) -> Vec<[usize; 2]> {
-    let aside = (share.clamp(0.0, 1.0) * candidates.len() as f64) as usize;
-    let aside = aside.min(candidates.len().saturating_sub(count));
-    if aside == 0 {
+    let removed = (share.clamp(0.0, 1.0) * candidates.len() as f64) as usize;
+    let removed = removed.min(candidates.len().saturating_sub(count));
+    if removed == 0 {
         return candidates;
     }
-    let apart = apart(pool, &candidates);
+    let distances = distances(pool, &candidates);
     let mut order: Vec<usize> = (0..candidates.len()).collect();
-    order.sort_by(|&a, &b| apart[a].total_cmp(&apart[b]));
-    let mut kept = order.split_off(aside);
-    kept.sort_unstable();
-    kept.into_iter().map(|i| candidates[i]).collect()
+    order.sort_by(|&a, &b| distances[a].total_cmp(&distances[b]));
+    let mut remaining = order.split_off(removed);
+    remaining.sort_unstable();
+    remaining.into_iter().map(|i| candidates[i]).collect()
 }
 
-/// Up to `count` different askable pairs of the pool, in random order.
+/// Draws up to `count` different pairs of the pool that may be asked, in random order.
 fn draw(pool: &ClipPool, count: usize, asked: &AskedPairs, stream: &mut Stream) -> Vec<[usize; 2]> {
     let n = pool.len();
     let askable =
         |a: usize, b: usize| !pool.share_a_moment(a, b) && !asked.contains(pool.get(a).clip.id, pool.get(b).clip.id);
     let all = n * n.saturating_sub(1) / 2;
     if all <= count.saturating_mul(8) {
-        // Few: list them all, so that the last askable pair is found too.
+        // Few pairs: list them all, so that even the last one that may be asked is found.
         let mut pairs: Vec<[usize; 2]> =
             (1..n).flat_map(|b| (0..b).map(move |a| [a, b])).filter(|&[a, b]| askable(a, b)).collect();
         pairs.shuffle(stream);
         pairs.truncate(count);
         return pairs;
     }
-    // Many: draw with rejection. Asked pairs are a sliver of so many, so the bound on tries is hardly ever met.
+    // Many pairs: draw with rejection. Few of them were asked, so the bound on attempts is hardly ever reached.
     let mut seen = HashSet::new();
     let mut pairs = Vec::with_capacity(count);
     for _ in 0..count.saturating_mul(20) {
@@ -184,7 +186,7 @@ mod tests {
     use crate::Origin;
     use flipside_core::Seed;
 
-    /// A pool of one-step clips whose observation is their number; `origin` places each.
+    /// A pool of one-step clips. Clip i has the observation i and the origin `origin(i)`.
     fn pool(clips: usize, origin: impl Fn(usize) -> Origin) -> ClipPool {
         let mut pool = ClipPool::new(clips);
         for i in 0..clips {
@@ -200,7 +202,7 @@ mod tests {
         Origin { world: 0, start: 10 * i as u64 }
     }
 
-    /// Disagreement grows with the distance of the two clips' numbers.
+    /// A rank that grows with the difference of the two clips' observations.
     fn distance(pairs: &[(&Frames, &Frames)]) -> Vec<f32> {
         pairs.iter().map(|(a, b)| (a.obs[0] - b.obs[0]).abs()).collect()
     }
@@ -215,7 +217,7 @@ mod tests {
 
     #[test]
     fn every_askable_pair_comes_once_and_no_other() {
-        // World 0 shows 0 and 1 at the same time; (2, 3) was asked before, the other way round.
+        // Clips 0 and 1 overlap in world 0; (2, 3) was asked before, with its sides swapped.
         let pool = pool(5, |i| Origin { world: usize::from(i > 1), start: if i == 1 { 0 } else { i as u64 } });
         let mut asked = AskedPairs::default();
         asked.insert(ItemId(3), ItemId(2));
@@ -246,19 +248,19 @@ mod tests {
         }
         let share = far[1].len() as f64 / 600.0;
         assert!((share - 0.3).abs() < 0.06, "random share {share}");
-        // The mean distance of two random clips of 100 is a third of 100; the top of twenty candidates is far above.
+        // Two random clips of 100 have a mean distance of 100/3; the best of twenty candidates is far above that.
         let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
         assert!(mean(&far[0]) > 60.0 && (mean(&far[1]) - 33.3).abs() < 6.0, "{} {}", mean(&far[0]), mean(&far[1]));
         assert!((220..380).contains(&flipped), "sides are not shuffled: {flipped} of 600");
-        // Without a model everything is random.
+        // Without a rank all pairs are random.
         let chosen = choose_pairs(&pool, 20, &asked, None, &settings, &mut stream);
         assert!(chosen.len() == 20 && chosen.iter().all(|pair| pair.reason == PairReason::Random));
         let clips: HashSet<usize> = chosen.iter().flat_map(|pair| [pair.left, pair.right]).collect();
         assert_eq!(clips.len(), 40, "a clip came twice although there are enough");
     }
 
-    /// Half of the clips do one thing and half another: with most of the candidates put aside, each pair shows both. Where there are no other
-    /// pairs, alike ones are asked all the same.
+    /// Half of the clips show one movement, half another. With most of the candidates removed, each pair shows both
+    /// movements. If there are no other pairs, similar ones are asked nevertheless.
     #[test]
     fn pairs_that_look_alike_are_put_aside() {
         let kind = |i: usize| i % 2 * 100 + i / 2;
@@ -277,7 +279,8 @@ mod tests {
         assert_eq!(few.len(), 40 * 39 / 2);
     }
 
-    /// Each shows one clip of the pool and one that was judged before, no pair comes twice, and the members' disagreement has its say.
+    /// Each pair has one clip from the pool and one that was judged before, no pair comes twice, and pairs of high rank
+    /// are preferred.
     #[test]
     fn the_past_is_held_against_the_present() {
         let pool = pool(30, apart);
@@ -295,7 +298,7 @@ mod tests {
                 far += (left.frames.obs[0] - right.frames.obs[0]).abs() / 120.0;
             }
         }
-        // A random number of thirty and one of the first twenty lie 10.6 apart.
+        // A random number below 30 and one below 20 differ by 10.6 on average.
         assert!(far > 16.0, "{far}");
         let none = choose_past_pairs(&pool, &[], 3, &asked, &mut distance, &settings, &mut stream);
         assert!(none.is_empty());

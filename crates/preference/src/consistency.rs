@@ -1,12 +1,13 @@
-//! How steady a judge is: the same pair, asked again with its sides changed, should get the same answer.
+//! How consistent a teacher is: the same pair, asked again with its sides swapped, should get the same answer.
 
 use flipside_core::{Choice, ItemId};
 use std::collections::HashMap;
 
-/// Of the answers to a pair that had been answered before, the share that says the same as the one before it, whichever
-/// side each item was on, and out of how many; `None` where nothing was answered twice. “Cannot tell” is no answer.
+/// The share of repeated answers that agree with the previous answer to the same pair, and the number of repeated
+/// answers; `None` if no pair was answered twice. It does not matter which side each item was on. A skip (“cannot
+/// tell”) does not count.
 ///
-/// `answers` are what was shown left and right and what was said, oldest first.
+/// `answers` are the items shown left and right, and the answer, oldest first.
 pub fn consistency(answers: impl IntoIterator<Item = ([ItemId; 2], Choice)>) -> Option<(f64, usize)> {
     let mut last: HashMap<[ItemId; 2], f32> = HashMap::new();
     let (mut same, mut count) = (0_usize, 0_usize);
@@ -31,7 +32,7 @@ mod tests {
         assert_eq!(consistency([ask(1, 2, Choice::Left), ask(3, 4, Choice::Left)]), None);
         let steady = [ask(1, 2, Choice::Left), ask(2, 1, Choice::Right), ask(1, 2, Choice::Left)];
         assert_eq!(consistency(steady), Some((1.0, 2)));
-        // Someone who always says “left” is steady on no pair whose sides change.
+        // A teacher who always answers “left” is never consistent when the sides are swapped.
         let lazy = [ask(1, 2, Choice::Left), ask(2, 1, Choice::Left), ask(2, 1, Choice::Left)];
         assert_eq!(consistency(lazy), Some((0.5, 2)));
         let skips = [ask(1, 2, Choice::Tie), ask(2, 1, Choice::Skip), ask(2, 1, Choice::Tie)];

@@ -1,22 +1,22 @@
-//! The judgements that the reward model disputes: slips of the finger, changes of mind, or what the model has not
-//! understood.
+//! The judgements that the reward model disputes: slips, changes of mind, or answers that the model has not learnt to
+//! explain.
 
 use super::{Comparison, RewardModel};
 use flipside_learn::surprise;
 
-/// A judgement, by its place in the list that was asked about, and how much it surprises the model.
+/// A judgement, by its index in the given list, and how much it surprises the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Disputed {
-    /// Its place.
+    /// Its index.
     pub index: usize,
-    /// The probability that the model gave to the left clip.
+    /// The model's probability that the left clip is preferred.
     pub left: f64,
     /// Nats; see [`surprise`].
     pub surprise: f64,
 }
 
-/// All these judgements, the most surprising first. Members that trained on a judgement have half learnt to excuse it,
-/// so only those that did not are asked, where there are any.
+/// All these judgements, the most surprising first. Members that trained on a judgement have already fitted it, at
+/// least in part, so its probability comes from the members that did not, if there are any.
 pub fn disputed(model: &RewardModel, comparisons: &[Comparison]) -> Vec<Disputed> {
     let pairs: Vec<_> = comparisons.iter().map(|c| (c.left, c.right)).collect();
     let members = model.probabilities(&pairs, usize::MAX);

@@ -1,33 +1,35 @@
-//! A few small networks of one shape, computed together: one batched matrix product a layer instead of one a member.
+//! Several small networks of the same shape, computed together: one batched matrix product per layer instead of one per
+//! member.
 
 use flipside_core::{Array, Arrays, Stream};
 use flipside_learn::{LearnError, Reader, orthogonal};
 use tch::{Kind, Tensor};
 
-/// `members` networks with two hidden layers of leaky rectifiers (slope 0.01 below 0) and one output each.
+/// `members` networks, each with two hidden layers of leaky rectifiers (slope 0.01 below 0) and one output.
 ///
-/// All numbers live in one tensor `[members, K]`, so that one optimiser step covers them, and a member is one row.
+/// All parameters are in one tensor `[members, K]`, one row per member, so that one optimiser step covers them.
 #[derive(Debug)]
 pub(super) struct Ensemble {
     members: usize,
-    /// What the products of every two inputs are multiplied with before the networks see them, too; or 0.
+    /// Factor of the products of every two inputs, which are further inputs; 0 for none.
     pub products: f64,
-    /// Widths: inputs and products, hidden, hidden, 1.
+    /// Widths: inputs with products, hidden, hidden, 1.
     sizes: [usize; 4],
     parameters: Tensor,
 }
 
 impl Ensemble {
-    /// Orthogonal weights, scaled so that inputs of variance 1 give hidden units of variance about 1 before the
-    /// rectifier, and a head of half that length; biases 0. Where `products` is not 0 the networks see those of every
-    /// two inputs (and each one's square), too, times that.
+    /// Networks with orthogonal weights and biases of 0. The weights are scaled so that inputs of variance 1 give
+    /// hidden units of variance about 1 before the rectifier; the head has gain 0.5. If `products` is not 0, the
+    /// products of every two inputs, squares included, are further inputs, multiplied by `products`.
     pub fn new(members: usize, inputs: usize, products: f64, hidden: usize, stream: &mut Stream) -> Ensemble {
         let features = inputs + if products == 0.0 { 0 } else { inputs * (inputs + 1) / 2 };
         let sizes = [features, hidden, hidden, 1];
         let mut numbers = Vec::new();
         for _ in 0..members {
             for (layer, pair) in sizes.windows(2).enumerate() {
-                // Orthogonal rows keep lengths: what is spread over more units than it came from must grow by as much.
+                // An orthogonal map keeps the length of its input, so a layer with more outputs than inputs needs a
+                // gain to keep the variance of each unit.
                 let spread = (pair[1] as f64 / pair[0] as f64).max(1.0).sqrt();
                 let gain = if layer + 2 == sizes.len() { 0.5 } else { spread };
                 numbers.extend(orthogonal(pair[0], pair[1], gain, stream));
@@ -37,7 +39,7 @@ impl Ensemble {
         Ensemble { members, products, sizes, parameters: parameters(members, &numbers) }
     }
 
-    /// `[members, K]`: a leaf that gradients are taken for.
+    /// `[members, K]`: a leaf tensor that requires gradients.
     pub fn parameters(&self) -> &Tensor {
         &self.parameters
     }
@@ -47,8 +49,8 @@ impl Ensemble {
         &mut self.parameters
     }
 
-    /// What each member says of each row: `[N, inputs]` shared by all members, or `[members, N, inputs]` with rows of
-    /// their own, → `[members, N]`.
+    /// Each member's output at each row, `[members, N]`. The rows are `[N, inputs]`, shared by all members, or
+    /// `[members, N, inputs]`.
     pub fn forward(&self, rows: &Tensor) -> Tensor {
         let members = self.members as i64;
         let rows = if self.products == 0.0 { rows.shallow_clone() } else { with_products(rows, self.products) };
@@ -65,7 +67,7 @@ impl Ensemble {
         x.squeeze_dim(-1)
     }
 
-    /// Σ w² over each member's weights, biases apart: `[members]`.
+    /// Σ w² over each member's weights, without the biases: `[members]`.
     pub fn squared_weights(&self) -> Tensor {
         let squares = self
             .layers()
@@ -94,7 +96,7 @@ impl Ensemble {
         }
     }
 
-    /// The ensemble that [`Ensemble::to_arrays`] saved, of this one's sizes.
+    /// The ensemble that [`Ensemble::to_arrays`] saved. Its sizes must be those of this one.
     pub fn restored(&self, arrays: Reader) -> Result<Ensemble, LearnError> {
         let mut parts = Vec::new();
         for (n, pair) in self.sizes.windows(2).enumerate() {
@@ -108,12 +110,12 @@ impl Ensemble {
     }
 }
 
-/// `[members, K]`, a leaf that gradients are taken for.
+/// `[members, K]`, a leaf tensor that requires gradients.
 fn parameters(members: usize, numbers: &[f32]) -> Tensor {
     Tensor::from_slice(numbers).view([members as i64, -1]).set_requires_grad(true)
 }
 
-/// The last dimension's numbers, then the products of every two of them, squares included, times `scale`.
+/// Appends to the last dimension the products of every two of its numbers, squares included, times `scale`.
 fn with_products(rows: &Tensor, scale: f64) -> Tensor {
     let inputs = rows.size().last().copied().unwrap_or(0);
     let products = (0..inputs).map(|i| rows.narrow(-1, i, inputs - i) * (rows.narrow(-1, i, 1) * scale));

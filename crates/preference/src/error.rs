@@ -1,33 +1,33 @@
-//! What can go wrong when a reward is learnt.
+//! Errors of the reward model.
 
 use flipside_learn::LearnError;
 
-/// Why a reward model refused or stopped. After any of these the model is as it was before the call.
+/// Why a reward model refused or stopped. After any of these errors the model is as it was before the call.
 #[derive(Debug, thiserror::Error)]
 pub enum PreferenceError {
-    /// The caller's cancel said so.
+    /// The caller's `cancel` returned true.
     #[error("the fit was cancelled")]
     Cancelled,
-    /// Nothing to learn from.
+    /// There is nothing to learn from.
     #[error("there are no comparisons to learn from")]
     NoComparisons,
-    /// A number that must be finite is not; training on would spread it through the networks.
+    /// A number is NaN or infinite. Training on would spread it through the networks.
     #[error("{what} is not finite")]
     NotFinite {
-        /// Which number, e.g. `the reward model's loss in round 3`.
+        /// Which number, e.g. `the reward model's loss`.
         what: String,
     },
-    /// Sizes that do not fit together.
+    /// A size is not the expected one.
     #[error("{what}: expected {expected}, got {got}")]
     Size {
-        /// Which sizes.
+        /// Which size.
         what: String,
-        /// What would fit.
+        /// The expected size.
         expected: usize,
-        /// What came.
+        /// The size found.
         got: usize,
     },
-    /// Saved arrays that are not this model's.
+    /// The saved arrays do not belong to this model.
     #[error(transparent)]
     Arrays(#[from] LearnError),
 }

@@ -1,18 +1,20 @@
-//! Fitting the reward model to the judgements that stand.
+//! Fits the reward model to all valid judgements.
 //!
 //! Each member trains on its own bag of the comparisons, by Adam on the Bradley–Terry loss with weight decay. The 1/e
-//! of the comparisons outside a member's bag hold it to account, in three ways: its weight decay is adapted so that
-//! held-out loss / training loss stays between 1.1 and 1.5 (Christiano et al. 2017), the state with the lowest held-out
-//! loss is the one that is kept, and the agreement that is reported counts only the votes of members that never saw the
-//! comparison. That report errs by a hair to the good side, for the choice of the best round looks at the same
-//! comparisons; but no weight was ever moved by them.
+//! of the comparisons outside a member's bag are its held-out comparisons. They have three uses:
 //!
-//! Two ways of making more of few comparisons are from SURF (Park et al. 2022): a gradient step may look at a window of
-//! each clip only, and pairs that nobody judged may be learnt from where the model is already sure of their answer.
-//! “Much better” is a margin inside the likelihood, as in Llama 2 (Touvron et al. 2023, equation 2).
+//! - The member's weight decay is adapted so that held-out loss / training loss stays between 1.1 and 1.5 (Christiano
+//!   et al. 2017).
+//! - The member's final weights are those of the round with the lowest held-out loss.
+//! - The reported agreement counts only the votes of members that never trained on the comparison. It is slightly
+//!   optimistic, since the best round was chosen by the same comparisons, but no gradient came from them.
+//!
+//! Two methods that make more of few comparisons are from SURF (Park et al. 2022): a gradient step may see only a
+//! window of each clip, and unjudged pairs whose answer the model is sure of may serve as labels. “Much better” is a
+//! margin inside the likelihood, as in Llama 2 (Touvron et al. 2023, equation 2).
 
 use super::ensemble::numbers;
-use super::gaussian_process::{Pairs, Said};
+use super::gaussian_process::{Observations, Pairs};
 use super::reward_model::ClipTable;
 use super::{PreferenceError, RewardModel};
 use flipside_core::settings::RewardModelSettings;
@@ -22,34 +24,34 @@ use rand::{RngExt, seq::SliceRandom};
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
-/// A judgement as the reward model takes it.
+/// A judgement as a training example of the reward model.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison<'a> {
-    /// The pair's id. It decides, for good, which members train on the comparison and which are held to account by it.
+    /// The pair's id. It decides for good which members train on the comparison and for which it is held out.
     pub id: u64,
     /// The clip that was shown on the left.
     pub left: &'a Frames,
     /// The clip that was shown on the right.
     pub right: &'a Frames,
-    /// The probability that the left one is better, by the judge: 1, 0, or ½ for a tie.
+    /// The teacher's answer as the probability that left is better: 1, 0, or ½ for a tie.
     pub target: f32,
     /// Whether the better one is much better.
     pub much: bool,
 }
 
 impl<'a> Comparison<'a> {
-    /// The comparison that an answer makes; `None` for a skip, which teaches nothing.
+    /// The comparison for an answer; `None` for a skip, which says nothing.
     pub fn new(id: u64, left: &'a Frames, right: &'a Frames, choice: Choice) -> Option<Comparison<'a>> {
         choice.target().map(|target| Comparison { id, left, right, target, much: choice.is_much() })
     }
 
-    /// Whether the judge preferred one side.
+    /// Whether the teacher preferred one side.
     fn is_decided(&self) -> bool {
         self.target != 0.5
     }
 
-    /// What R_left − R_right is lessened by before the likelihood sees it: a clip that is much better must be ahead by `margin` to be as likely
-    /// preferred as one that is merely better is without.
+    /// What is subtracted from R_left − R_right before the likelihood sees it. A clip that is much better must be
+    /// further ahead by `margin` for the same likelihood.
     fn margin(&self, margin: f64) -> f32 {
         if self.much { margin as f32 * (2.0 * self.target - 1.0) } else { 0.0 }
     }
@@ -60,56 +62,58 @@ impl<'a> Comparison<'a> {
 pub struct FitReport {
     /// Mean loss of the members on their own bags, nats, without weight decay.
     pub train_loss: f64,
-    /// Mean loss of the members on what is outside their bags, nats; `None` where nothing is.
+    /// Mean loss of the members on comparisons outside their bags, nats; `None` if there are none. For a Gaussian
+    /// process, the loss of the leave-one-out predictions.
     pub held_out_loss: Option<f64>,
-    /// Share of the comparisons, ties excluded, whose answer the members that never trained on it get right by their
-    /// mean vote; `None` where there is no such comparison. Of a Gaussian process, whose scales are learnt from all of
-    /// them, the share that the others foresee: it errs to the good side.
+    /// Share of the comparisons, ties excluded, that are predicted correctly by the mean vote of the members that never
+    /// trained on them; `None` if there is no such comparison. For a Gaussian process, the share that the leave-one-out
+    /// predictions get right; it is optimistic, since the scales are learnt from all comparisons.
     pub held_out_agreement: Option<f64>,
-    /// How many comparisons that share is out of.
+    /// Number of comparisons that the share is computed over.
     pub held_out: usize,
-    /// Rounds that were run.
+    /// Rounds run; for a Gaussian process, steps of evidence maximisation.
     pub rounds: usize,
-    /// Mean weight decay of the members after adapting it; 0 of a Gaussian process, which has none.
+    /// Mean weight decay of the members after it was adapted; 0 for a Gaussian process, which has none.
     pub l2: f64,
 }
 
-/// Fewest held-out comparisons of a member for which its held-out loss means more than its training loss.
+/// With fewer held-out comparisons than this, a member's best round is chosen by its training loss, and its weight
+/// decay is not adapted.
 const FEWEST_HELD_OUT: usize = 5;
 
-/// Between which bounds weight decay is adapted.
+/// Bounds of the adapted weight decay.
 const L2_BOUNDS: [f64; 2] = [1e-6, 1e-1];
-/// By which factor it changes in a round.
+/// Factor by which the weight decay changes in a round.
 const L2_FACTOR: f64 = 1.2;
 
-/// A pair that nobody judged.
+/// A pair without a judgement.
 pub type Unjudged<'a> = [&'a Frames; 2];
 
-/// By how much the returns of two clips of the usual length differ where the networks' outputs differ by 1 throughout.
+/// How much the returns of two clips of mean length differ if the networks' outputs differ by 1 at every step.
 const LOGITS: f64 = 4.0;
 
-/// What was said of each comparison.
+/// The answer to each comparison.
 struct Answers {
     targets: Vec<f32>,
     /// See [`Comparison::margin`].
     margins: Vec<f32>,
 }
 
-/// One member's view of the comparisons.
+/// One member's bootstrap sample of the comparisons.
 struct Bag {
-    /// Places of the comparisons to train on, as often as they are in the bag.
+    /// Indices of the comparisons to train on, each as often as it is in the bag.
     inside: Vec<usize>,
-    /// Places of the comparisons that the member is held to account by.
+    /// Indices of the held-out comparisons.
     outside: Vec<usize>,
-    /// How far the present shuffle of `inside` was used.
+    /// How many of `inside` were used since the last shuffle.
     used: usize,
 }
 
-/// Pairs that nobody judged, as places in the table, and what the model is sure enough of to learn from.
+/// Unjudged pairs, as indices into the clip table, and those of them that the model is sure enough of to learn from.
 #[derive(Default)]
 struct Guesses {
     sides: Vec<[usize; 2]>,
-    /// Places in `sides`, with the target that the model gives them.
+    /// Indices into `sides`, with the target that the model gives them.
     sure: Vec<(usize, f32)>,
 }
 
@@ -117,12 +121,12 @@ struct Guesses {
 struct Losses {
     inside: Option<f64>,
     outside: Option<f64>,
-    /// Whether enough comparisons are outside for their loss to decide.
+    /// Whether enough comparisons are outside for their loss to choose the best round.
     trusted: bool,
 }
 
 impl Losses {
-    /// What the best round is chosen by: the lower the better.
+    /// The loss that chooses the best round; lower is better.
     fn score(&self) -> f64 {
         let held_out = self.outside.filter(|_| self.trusted);
         held_out.or(self.inside).or(self.outside).unwrap_or(f64::INFINITY)
@@ -130,11 +134,12 @@ impl Losses {
 }
 
 impl RewardModel {
-    /// Learns from all comparisons, starting from the present weights. `cancel` is asked before every gradient step.
-    /// `unjudged` are recent pairs without an answer, for [`guess_above`](flipside_core::settings::RewardModelSettings::guess_above).
+    /// Learns from all comparisons, starting from the present weights. `cancel` is called before every gradient step.
+    /// `unjudged` are recent pairs without an answer, for
+    /// [`guess_above`](flipside_core::settings::RewardModelSettings::guess_above).
     ///
-    /// On an error, a cancel included, the model is as before. The normalisation of the output is left as it is: call
-    /// [`RewardModel::renormalise`] before the new reward is used.
+    /// After an error, cancellation included, the model is unchanged. The fit does not update the normalisation of the
+    /// output: call [`RewardModel::renormalise`] before using the new reward.
     pub fn fit(
         &mut self,
         comparisons: &[Comparison],
@@ -157,7 +162,7 @@ impl RewardModel {
         unjudged: &[Unjudged],
         cancel: &mut dyn FnMut() -> bool,
     ) -> Result<FitReport, PreferenceError> {
-        // A model that has learnt nothing is sure of nothing.
+        // Before the first fit the model's guesses mean nothing.
         let unjudged = if self.fits > 0 && self.settings.guess_above < 1.0 { unjudged } else { &[] };
         let clips = comparisons.iter().flat_map(|c| [c.left, c.right]).chain(unjudged.iter().copied().flatten());
         let (table, input) = ClipTable::with_own_statistics(clips, self);
@@ -208,7 +213,7 @@ impl RewardModel {
         let losses = self.losses(&table, &sides, &answers, &bags)?;
         let (held_out_agreement, held_out) = self.agreement(&table, &sides, comparisons, &bags);
         Ok(FitReport {
-            // Every comparison is inside or outside a bag, so with no training loss there is a held-out one.
+            // Every comparison is inside or outside of each bag: without a training loss there is a held-out loss.
             train_loss: mean(losses.iter().filter_map(|l| l.inside)).unwrap_or(f64::NAN),
             held_out_loss: mean(losses.iter().filter_map(|l| l.outside)),
             held_out_agreement,
@@ -218,7 +223,8 @@ impl RewardModel {
         })
     }
 
-    /// Conditions the Gaussian process on the comparisons. None is outside: what the others foresee of each is known in closed form.
+    /// Conditions the Gaussian process on the comparisons. It trains on all of them, since leave-one-out predictions
+    /// have a closed form.
     fn condition(
         &mut self,
         table: &ClipTable,
@@ -230,33 +236,34 @@ impl RewardModel {
         let Some(process) = &mut self.process else { unreachable!("there is one, as the caller saw") };
         let count = self.settings.rows.min(table.longest()).max(1);
         let clips: Vec<usize> = (0..table.places.len()).collect();
-        let (rows, weights) = table.look(&clips, count, None);
-        // A clip's sum is that over the rows looked at, times their weight.
+        let (rows, weights) = table.sample_features(&clips, count, None);
+        // A clip's sum is its mean over the sampled rows, times their number and weight.
         let weights = weights.to_kind(Kind::Double) * (count as f64 * self.unit);
         let double = |numbers: &[f32]| Tensor::from_slice(numbers).to_kind(Kind::Double);
         let [targets, margins] = [&answers.targets, &answers.margins].map(|numbers| double(numbers));
         let pairs = Pairs { rows: &rows, count, weights: &weights, sides };
         let RewardModelSettings { error_rate, learns_errors, .. } = self.settings;
-        let said = Said { targets: &targets, margins: &margins, error_rate, learns_errors };
-        let learnt = process.condition(&pairs, &said, self.fits > 0, cancel)?;
+        let observations = Observations { targets: &targets, margins: &margins, error_rate, learns_errors };
+        let posterior = process.condition(&pairs, &observations, self.fits > 0, cancel)?;
         self.fits += 1;
         let error_rate = self.error_rate();
         let loss = |differences: &[f64]| {
             let ahead = Tensor::from_slice(differences) - &margins;
             f64::try_from(preference_loss(&ahead, &targets, error_rate).mean(Kind::Double)).unwrap_or(f64::NAN)
         };
-        // A pair that was asked twice foresees itself.
+        // The other answer to a pair that was asked twice would predict this one, so only pairs asked once count.
         let mut seen: HashMap<u64, usize> = HashMap::new();
         comparisons.iter().for_each(|c| *seen.entry(c.id).or_default() += 1);
-        let once = comparisons.iter().zip(&learnt.foreseen).filter(|(c, _)| c.is_decided() && seen[&c.id] == 1);
+        let predictions = comparisons.iter().zip(&posterior.loo_predictions);
+        let once = predictions.filter(|(c, _)| c.is_decided() && seen[&c.id] == 1);
         let right: Vec<f64> =
             once.map(|(c, ahead)| if (*ahead > 0.0) == (c.target > 0.5) { 1.0 } else { 0.0 }).collect();
         Ok(FitReport {
-            train_loss: loss(&learnt.differences),
-            held_out_loss: (comparisons.len() > 1).then(|| loss(&learnt.foreseen)),
+            train_loss: loss(&posterior.differences),
+            held_out_loss: (comparisons.len() > 1).then(|| loss(&posterior.loo_predictions)),
             held_out_agreement: mean(right.iter().copied()),
             held_out: right.len(),
-            rounds: learnt.climbed,
+            rounds: posterior.evidence_steps,
             l2: 0.0,
         })
     }
@@ -273,7 +280,7 @@ impl RewardModel {
         bag
     }
 
-    /// One step of every member on a minibatch of its own. A member with an empty bag gets a batch of weight 0.
+    /// One gradient step of every member, each on its own minibatch. A member with an empty bag gets weights of 0.
     fn gradient_step(
         &mut self,
         table: &ClipTable,
@@ -298,7 +305,7 @@ impl RewardModel {
                 margins.push(given.margins[place.unwrap_or(0)]);
                 shares.push(if place.is_some() { 1.0 / batch as f32 } else { 0.0 });
             }
-            // As many guesses as answers, where there are any.
+            // As many guesses as answers, if there are any guesses.
             for _ in 0..if guesses.sure.is_empty() { 0 } else { batch } {
                 let (place, target) = guesses.sure[self.stream.random_range(0..guesses.sure.len())];
                 clips.extend(guesses.sides[place]);
@@ -311,7 +318,7 @@ impl RewardModel {
             crop if crop < 1.0 => self.stream.random_range(crop.max(0.1)..=1.0),
             _ => 1.0,
         };
-        let (rows, weights) = table.look(&clips, count, Some((&mut self.stream, window)));
+        let (rows, weights) = table.sample_features(&clips, count, Some((&mut self.stream, window)));
         let inputs = rows.size()[1];
         let returns = self.returns_of(&rows.view([members, -1, inputs]), &weights.view([members, -1]), count);
         let returns = returns.view([members, -1, 2]);
@@ -320,14 +327,14 @@ impl RewardModel {
         let targets = Tensor::from_slice(&targets).view([members, -1]);
         let shares = Tensor::from_slice(&shares).view([members, -1]);
         let decay: Vec<f32> = self.l2.iter().map(|&l2| l2 as f32).collect();
-        // A sum over members: none of a member's numbers appears in another's terms, so each gets its own gradient.
+        // The members share no parameters, so the gradient of the sum is each member's own gradient.
         let loss = (preference_loss(&difference, &targets, self.settings.error_rate) * shares).sum(None)
             + (self.ensemble.squared_weights() * Tensor::from_slice(&decay)).sum(None);
         let gradients = Tensor::run_backward(&[loss], &[self.ensemble.parameters()], false, false);
         self.adam.step(&mut [self.ensemble.parameters_mut()], &gradients, self.settings.learning_rate);
     }
 
-    /// The unjudged pairs that the members' mean probability decides, and how.
+    /// The unjudged pairs that the members' mean probability is sure of, with the target that it gives them.
     fn sure(&self, table: &ClipTable, sides: &[[usize; 2]]) -> Vec<(usize, f32)> {
         if sides.is_empty() {
             return Vec::new();
@@ -338,7 +345,7 @@ impl RewardModel {
         left.into_iter().enumerate().filter_map(|(place, left)| Some((place, decided(left)?))).collect()
     }
 
-    /// Each member's mean loss inside and outside its bag, looking at the same env steps every time.
+    /// Each member's mean loss inside and outside its bag, over the same env steps every time.
     fn losses(
         &self,
         table: &ClipTable,
@@ -364,7 +371,7 @@ impl RewardModel {
         Ok(bags.iter().enumerate().map(member).collect())
     }
 
-    /// More weight decay for a member that overfits, less for one that does not.
+    /// Raises the weight decay of members that overfit and lowers that of members that underfit.
     fn adapt_l2(&mut self, losses: &[Losses]) {
         for (l2, losses) in self.l2.iter_mut().zip(losses) {
             let (Some(inside), Some(outside), true) = (losses.inside, losses.outside, losses.trusted) else { continue };
@@ -378,8 +385,8 @@ impl RewardModel {
         }
     }
 
-    /// The share of decided comparisons that those members get right by their mean vote that never trained on it, and
-    /// out of how many.
+    /// The share of decided comparisons that are predicted correctly by the mean vote of the members that never trained
+    /// on them, and the number of such comparisons.
     fn agreement(
         &self,
         table: &ClipTable,
@@ -404,7 +411,7 @@ impl RewardModel {
         (mean(right.iter().copied()), right.len())
     }
 
-    /// A copy of one member's row of weights.
+    /// A copy of one member's weights, `[K]`.
     fn weights(&self, member: usize) -> Tensor {
         self.ensemble.parameters().detach().get(member as i64).copy()
     }

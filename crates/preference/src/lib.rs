@@ -1,9 +1,9 @@
-//! From clips to a reward: which stretches are cut, which pairs are asked and when, simulated teachers, and the
-//! Bradley–Terry reward model that judgements are turned into.
+//! From clips to a reward: cutting clips, choosing which pairs to ask and when, simulated teachers, and the
+//! Bradley–Terry reward model that is fitted to judgements.
 //!
-//! The way of the data: [`Recorder`] → [`ClipPool`] → [`choose_pairs`], paced by [`LabelSchedule`] → a judgement, by a
-//! person or by a [`SimulatedTeacher`] → [`Comparison`] → [`RewardModel::fit`] → [`RewardModel::rewards`], which pay
-//! the policy. The likelihood ([`preference_loss`]) is the same for robots and for text.
+//! Data flow: [`Recorder`] → [`ClipPool`] → [`choose_pairs`], paced by [`LabelSchedule`] → a judgement by a person or
+//! by a [`SimulatedTeacher`] → [`Comparison`] → [`RewardModel::fit`] → [`RewardModel::rewards`], the policy's reward.
+//! The likelihood ([`preference_loss`](flipside_learn::preference_loss)) is the same for robots and for text.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -16,6 +16,7 @@ mod fit;
 mod gaussian_process;
 mod monitor;
 mod novelty;
+#[cfg(feature = "gpu")]
 mod on_device;
 mod pool;
 mod rank;
@@ -32,6 +33,7 @@ pub use error::PreferenceError;
 pub use fit::{Comparison, FitReport, Unjudged};
 pub use monitor::{Alarm, Monitor};
 pub use novelty::{Novelty, state_entropy};
+#[cfg(feature = "gpu")]
 pub use on_device::{DeviceScorer, Scores};
 pub use pool::{ClipPool, Origin, PoolEntry};
 pub use rank::rank_pairs;

@@ -1,11 +1,12 @@
-//! Whether the learnt reward can still be trusted. A policy that is paid by a model finds what the model gets wrong; before the robot looks
-//! odd, one of three signs shows:
+//! Detects when the learned reward can no longer be trusted. A policy that is optimised against a reward model finds
+//! the model's errors. Before the robot's behaviour looks wrong, one of three signs shows:
 //!
-//! - **fresh answers** contradict the model: what was predicted of a judgement before anything was learnt from it is no longer right;
-//! - **held-out answers** contradict it: the members do not agree with labels that they never trained on;
-//! - the **members part**: about what the policy does now they differ more than about what was judged.
+//! - **Fresh answers** contradict the model: its predictions of judgements that it has not yet learnt from are wrong.
+//! - **Held-out answers** contradict it: members do not agree with labels that they never trained on.
+//! - The **members diverge**: their standard deviation is larger on the policy's present behaviour than on judged
+//!   clips.
 //!
-//! Any of them raises an [`Alarm`]. Nothing here changes the reward: it asks for labels.
+//! Each of them raises an [`Alarm`]. The monitor does not change the reward; it asks for labels.
 
 use super::{Comparison, RewardModel};
 use flipside_core::settings::MonitorSettings;
@@ -15,16 +16,16 @@ use std::collections::VecDeque;
 /// Why the reward should not be trusted, and by how much.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Alarm {
-    /// This share of the latest fresh judgements was predicted.
+    /// This share of the most recent fresh judgements was predicted correctly.
     Fresh(f64),
-    /// This share of held-out judgements is predicted.
+    /// This share of the held-out judgements is predicted correctly.
     HeldOut(f64),
-    /// The members' spread on what the policy does, over that on what was judged.
+    /// The ensemble standard deviation on the policy's behaviour, divided by that on the judged clips.
     Spread(f64),
 }
 
 impl Alarm {
-    /// One sentence for the person who teaches, with what to do.
+    /// One sentence for the teacher that says what to do.
     pub fn sentence(self) -> String {
         match self {
             Alarm::Fresh(share) => format!(
@@ -42,29 +43,29 @@ impl Alarm {
     }
 }
 
-/// What was seen of the signs lately.
+/// The recent values of the three signs.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     settings: MonitorSettings,
-    /// Whether each of the latest decided judgements was predicted before it was learnt from.
+    /// Whether each of the most recent decided judgements was predicted correctly before it was learnt from.
     fresh: VecDeque<bool>,
-    /// The newest comparison that was looked at; a pair that is asked again keeps its old name and is no news.
+    /// The highest comparison id seen. A pair that is asked again keeps its id and does not count as fresh.
     newest: Option<u64>,
     held_out: Option<(f64, usize)>,
-    /// Mean spread of the members on the clips that were judged.
+    /// Mean ensemble standard deviation on the judged clips.
     judged_spread: f64,
-    /// The latest ratios of the policy's spread to it.
+    /// The most recent ratios of the policy's ensemble standard deviation to it.
     ratios: VecDeque<f64>,
 }
 
-/// Fewest judgements that say anything.
+/// With fewer judgements than this, a share says nothing.
 const FEWEST: usize = 10;
 
-/// Looks at the policy over which the spread is averaged, since a single rollout wavers.
-const LOOKS: usize = 8;
+/// Rollouts over which the ratio of standard deviations is averaged, since that of a single rollout is noisy.
+const RATIOS: usize = 8;
 
 impl Monitor {
-    /// Nothing seen yet.
+    /// A monitor that has seen nothing yet.
     pub fn new(settings: MonitorSettings) -> Monitor {
         Monitor {
             settings,
@@ -76,8 +77,8 @@ impl Monitor {
         }
     }
 
-    /// Takes in what a fitted model says of the judgements that came since, before it learns from them. `comparisons` are all that stand, oldest
-    /// first.
+    /// Records whether the model predicts the judgements that came in since the last call. Call it before the model
+    /// learns from them. `comparisons` are all valid judgements, oldest first.
     pub fn foresee(&mut self, model: &RewardModel, comparisons: &[Comparison]) {
         let newest = self.newest;
         for comparison in comparisons.iter().filter(|c| newest.is_none_or(|newest| c.id > newest)) {
@@ -92,8 +93,8 @@ impl Monitor {
         self.newest = comparisons.iter().map(|c| c.id).max().max(newest);
     }
 
-    /// Takes in how a fit went: the share of held-out judgements that are predicted, out of how many, and how far the members now differ about
-    /// what was judged.
+    /// Records the result of a fit. `held_out` is the share of held-out judgements that are predicted correctly, and
+    /// their number. The ensemble standard deviation on the judged clips is computed here.
     pub fn fitted(&mut self, model: &RewardModel, comparisons: &[Comparison], held_out: Option<(f64, usize)>) {
         self.held_out = held_out;
         let rows = |c: &Comparison| [c.left, c.right].map(|clip| model.ensemble_std(&clip.obs, &clip.actions));
@@ -102,23 +103,25 @@ impl Monitor {
         self.ratios.clear();
     }
 
-    /// Takes in how far the members differ about what the policy does now, and returns that over the same of what was judged.
-    pub fn look(&mut self, spread: f64) -> f64 {
+    /// Records the ensemble standard deviation on the policy's present behaviour. Returns its ratio to that on the
+    /// judged clips.
+    pub fn observe(&mut self, spread: f64) -> f64 {
         let ratio = if self.judged_spread > 0.0 { spread / self.judged_spread } else { 1.0 };
         self.ratios.push_back(ratio);
-        if self.ratios.len() > LOOKS {
+        if self.ratios.len() > RATIOS {
             self.ratios.pop_front();
         }
         ratio
     }
 
-    /// The share of the latest judgements that was predicted before it was learnt from; `None` before there are enough.
+    /// The share of the most recent judgements that was predicted correctly before it was learnt from; `None` while
+    /// there are too few.
     pub fn foreseen(&self) -> Option<f64> {
         let right = self.fresh.iter().filter(|&&right| right).count();
         (self.fresh.len() >= FEWEST).then(|| right as f64 / self.fresh.len() as f64)
     }
 
-    /// All that was seen, for a checkpoint.
+    /// The whole state, for a checkpoint.
     pub fn to_arrays(&self) -> Arrays {
         let mut arrays = Arrays::new();
         arrays.insert("fresh".into(), Array::u64(self.fresh.iter().map(|&right| u64::from(right)).collect()));
@@ -131,7 +134,7 @@ impl Monitor {
         arrays
     }
 
-    /// Takes over what [`Monitor::to_arrays`] gave; what is missing or of another shape is as if not seen.
+    /// Loads what [`Monitor::to_arrays`] gave. Arrays that are missing or have another shape count as not seen.
     pub fn load_arrays(&mut self, arrays: &Arrays) {
         let words = |name: &str| arrays.get(name).and_then(Array::as_u64).unwrap_or_default();
         let numbers = |name: &str| arrays.get(name).and_then(Array::as_f64).unwrap_or_default();
@@ -145,10 +148,10 @@ impl Monitor {
         self.judged_spread = numbers("judged_spread").first().copied().unwrap_or_default();
     }
 
-    /// The most serious sign, if there is one.
+    /// The most serious alarm, if there is one.
     pub fn alarm(&self) -> Option<Alarm> {
         let ratio = self.ratios.iter().sum::<f64>() / self.ratios.len().max(1) as f64;
-        let spread = (self.ratios.len() == LOOKS && ratio > self.settings.spread).then_some(Alarm::Spread(ratio));
+        let spread = (self.ratios.len() == RATIOS && ratio > self.settings.spread).then_some(Alarm::Spread(ratio));
         let fresh = self.foreseen().filter(|&share| share < self.settings.foreseen).map(Alarm::Fresh);
         let held_out = self.held_out.filter(|&(share, count)| count >= FEWEST && share < self.settings.held_out);
         fresh.or(held_out.map(|(share, _)| Alarm::HeldOut(share))).or(spread)
@@ -162,7 +165,7 @@ mod tests {
     use flipside_core::{Frames, Seed, Stream};
     use rand_distr::{Distribution, StandardNormal};
 
-    /// Steps around a place, whose reward is their first number.
+    /// A clip whose observations scatter around `place` in their first number. Every step's reward is `place`.
     fn clip(place: f32, stream: &mut Stream) -> Frames {
         let mut frames = Frames { steps: 25, obs_dim: 2, act_dim: 1, ..Frames::default() };
         for _ in 0..frames.steps {
@@ -192,7 +195,7 @@ mod tests {
         places.into_iter().map(|place| clip(place, stream)).collect()
     }
 
-    /// A model that was taught well raises none; then every sign is given by itself.
+    /// A well-fitted model raises no alarm, and each sign on its own raises its alarm.
     #[test]
     fn each_sign_raises_its_alarm_and_a_good_model_none() {
         let mut stream = Seed(2).stream("clips");
@@ -207,26 +210,26 @@ mod tests {
         model.renormalise(&all(|f| &f.obs), &all(|f| &f.actions)).unwrap();
         monitor.fitted(&model, &lessons, report.held_out_agreement.map(|share| (share, report.held_out)));
         assert_eq!(monitor.foreseen(), None, "nothing was foreseen by a model that had learnt nothing");
-        let look = |monitor: &mut Monitor, place: f32, stream: &mut Stream| {
-            for _ in 0..LOOKS {
+        let observe = |monitor: &mut Monitor, place: f32, stream: &mut Stream| {
+            for _ in 0..RATIOS {
                 let now = clip(place, stream);
-                monitor.look(model.ensemble_std(&now.obs, &now.actions));
+                monitor.observe(model.ensemble_std(&now.obs, &now.actions));
             }
         };
-        look(&mut monitor, 0.5, &mut stream);
+        observe(&mut monitor, 0.5, &mut stream);
         let good = |choices: &[Frames], turned: bool| {
             let mut monitor = monitor.clone();
             monitor.foresee(&model, &compare(1_000, choices, turned));
             monitor.alarm()
         };
         assert_eq!(good(&fresh, false), None);
-        // A teacher who now wants the opposite.
+        // The teacher now wants the opposite.
         assert!(matches!(good(&fresh, true), Some(Alarm::Fresh(share)) if share < 0.3), "{:?}", good(&fresh, true));
         let mut wrong = monitor.clone();
         wrong.fitted(&model, &lessons, Some((0.5, 30)));
         assert_eq!(wrong.alarm(), Some(Alarm::HeldOut(0.5)));
         let mut far = monitor.clone();
-        look(&mut far, 4.0, &mut stream);
+        observe(&mut far, 4.0, &mut stream);
         assert!(matches!(far.alarm(), Some(Alarm::Spread(_))), "{:?}, {:?}", far.alarm(), far.ratios);
         assert!(far.alarm().unwrap().sentence().contains("never judged"));
         let mut again = Monitor::new(MonitorSettings::default());

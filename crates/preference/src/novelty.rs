@@ -1,9 +1,9 @@
-//! Exploring before anybody has judged: the policy is paid for states that are far from those it saw lately, so that the first pairs already
-//! differ.
+//! Exploration before the first judgement: the policy is rewarded for states that are far from recent ones, so that the
+//! first pairs already differ.
 //!
-//! Paying ln(1 + distance to the k-th nearest neighbour) raises the entropy of the states that are visited, of which that distance is an
-//! estimate (Lee et al. 2021, "PEBBLE", section 4.1, after Liu and Abbeel 2021). States are observations, each number in units of its own
-//! standard deviation so far.
+//! The reward is ln(1 + distance to the k-th nearest neighbour). It raises the entropy of the visited states, which can
+//! be estimated from that distance (Lee et al. 2021, "PEBBLE", section 4.1, after Liu and Abbeel 2021). States are
+//! observations, each number in units of its own standard deviation so far.
 
 use super::PreferenceError;
 use flipside_core::settings::ExploreSettings;
@@ -11,25 +11,25 @@ use flipside_core::{Array, Arrays, Stream};
 use flipside_learn::{Reader, RunningNorm, neighbour_distances};
 use rand::RngExt;
 
-/// What was seen lately, and how far from it a state lies.
+/// The novelty bonus: a memory of recent states, and the distance of a state from them.
 #[derive(Clone, Debug)]
 pub struct Novelty {
     neighbour: usize,
     memory: usize,
     width: usize,
     norm: RunningNorm,
-    /// States that were kept, raw, `[≤ memory, O]`: a ring once it is full.
+    /// Stored states, not normalised, `[≤ memory, O]`; a ring buffer once it is full.
     seen: Vec<f32>,
-    /// The next place of the ring to be overwritten.
+    /// The next row of the ring buffer to be overwritten.
     next: usize,
     stream: Stream,
 }
 
-/// The states of a rollout that are kept, as a share of the memory: it reaches back over this many rollouts.
+/// Number of rollouts that the memory reaches back. Each rollout fills this fraction of it.
 const ROLLOUTS: usize = 16;
 
 impl Novelty {
-    /// Nothing seen yet, for observations of `obs_dim` numbers; `stream` decides which states are kept.
+    /// An empty memory for observations of `obs_dim` numbers. `stream` draws which states are stored.
     pub fn new(obs_dim: usize, settings: &ExploreSettings, stream: Stream) -> Novelty {
         Novelty {
             neighbour: settings.neighbour.max(1),
@@ -42,8 +42,8 @@ impl Novelty {
         }
     }
 
-    /// The reward of a rollout's states, `[n, O]` → `[n]`: ln(1 + d), with d the distance to the k-th nearest of the states kept. Some of these
-    /// states are kept from now on, and are compared with already here.
+    /// The reward of a rollout's states, `[n, O]` → `[n]`: ln(1 + d), with d the distance to the k-th nearest stored
+    /// state. Some of the rollout's states are stored first, so that they already count here.
     pub fn rewards(&mut self, obs: &[f32]) -> Vec<f32> {
         self.norm.absorb(obs);
         self.keep(obs);
@@ -51,7 +51,7 @@ impl Novelty {
         neighbour_distances(&states, &seen, self.width, self.neighbour).into_iter().map(f32::ln_1p).collect()
     }
 
-    /// The entropy of the states kept, nats, in units of their standard deviations; see [`state_entropy`].
+    /// The entropy of the stored states in nats, after normalisation; see [`state_entropy`].
     pub fn entropy(&self) -> f64 {
         state_entropy(&self.norm.normalise(&self.seen), self.width, self.neighbour)
     }
@@ -70,7 +70,7 @@ impl Novelty {
         }
     }
 
-    /// Everything that a resumed run needs to go on bit for bit.
+    /// Everything that a resumed run needs to continue bit for bit.
     pub fn to_arrays(&self) -> Arrays {
         let mut arrays = Arrays::new();
         self.norm.to_arrays("norm", &mut arrays);
@@ -80,7 +80,7 @@ impl Novelty {
         arrays
     }
 
-    /// Takes over what [`Novelty::to_arrays`] gave, of one with the same sizes. On an error nothing has changed.
+    /// Loads what [`Novelty::to_arrays`] gave for the same sizes. After an error nothing has changed.
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), PreferenceError> {
         let reader = Reader(arrays);
         let norm = RunningNorm::from_arrays("norm", self.width, reader)?;
@@ -93,8 +93,9 @@ impl Novelty {
     }
 }
 
-/// The entropy in nats of the distribution that these samples, `[n, width]`, were drawn from: ψ(n) − ψ(k) + ln V + width · mean ln d, with d each
-/// sample's distance to its k-th nearest neighbour among the others and V the volume of the unit ball (Kozachenko and Leonenko 1987).
+/// The entropy in nats of the distribution that these samples, `[n, width]`, were drawn from (Kozachenko and Leonenko
+/// 1987): ψ(n) − ψ(k) + ln V + width · mean ln d. V is the volume of the unit ball, and d each sample's distance to its
+/// k-th nearest neighbour among the others.
 pub fn state_entropy(samples: &[f32], width: usize, k: usize) -> f64 {
     let n = samples.len() / width.max(1);
     // Every sample is its own nearest neighbour, at distance 0.
@@ -104,7 +105,7 @@ pub fn state_entropy(samples: &[f32], width: usize, k: usize) -> f64 {
     digamma(n as f64) - digamma(k as f64) + log_volume + width as f64 * logs.sum::<f64>() / n as f64
 }
 
-/// ψ(x) for x > 0, by its recurrence up to where the asymptotic series holds to 1e-10.
+/// ψ(x) for x > 0, by its recurrence up to x = 10, where the asymptotic series is accurate to 1e-10.
 fn digamma(mut x: f64) -> f64 {
     let mut below = 0.0;
     while x < 10.0 {
@@ -138,7 +139,7 @@ mod tests {
         (0..n).flat_map(|_| scales.iter().map(&mut draw).collect::<Vec<_>>()).collect()
     }
 
-    /// A normal distribution has ½ Σ ln(2πe σ²) nats, a box the logarithm of its volume.
+    /// The entropy of a normal distribution is ½ Σ ln(2πe σ²), that of a box the logarithm of its volume.
     #[test]
     fn the_estimate_is_the_closed_form() {
         let mut stream = Seed(5).stream("samples");
@@ -154,7 +155,7 @@ mod tests {
         assert!((found - 4.0_f64.ln()).abs() < 0.08, "a box of 4: {found}");
     }
 
-    /// A place where nobody has been pays more than one that is often visited, whatever the units, and less once it is known.
+    /// A new state pays more than one that is visited often, whatever the units, and less once it is known.
     #[test]
     fn the_unseen_pays_until_it_is_seen() {
         let settings = ExploreSettings::default();

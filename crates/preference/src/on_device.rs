@@ -1,4 +1,5 @@
-//! The reward model on the graphics device: it scores a rollout that lies there, and the host receives the scores.
+//! The reward model on the graphics device: it scores a rollout that is in device memory, and the host reads the
+//! scores.
 
 use super::RewardModel;
 use super::ensemble::numbers;
@@ -11,24 +12,24 @@ use flipside_gpu::{
 use flipside_learn::{DeviceLayers, Layer, NETWORK, columns};
 use std::time::Instant;
 
-/// What models of every kind share, and what computes networks and a Gaussian process.
+/// The shader code shared by all kinds of models, and the entry points for networks and for a Gaussian process.
 const SCORE: Source = ("shaders/preference/score.wgsl", include_str!("../../../shaders/preference/score.wgsl"));
 const ENSEMBLE: Source =
     ("shaders/preference/ensemble.wgsl", include_str!("../../../shaders/preference/ensemble.wgsl"));
 const PROCESS: Source = ("shaders/preference/process.wgsl", include_str!("../../../shaders/preference/process.wgsl"));
 
-/// Threads of a workgroup, an env step each.
+/// Threads of a workgroup; each scores one env step.
 const LANES: usize = 32;
-/// Bytes of the room of one dispatch, at most: enough to keep a large GPU busy.
-const ROOM: u64 = 128 << 20;
-/// Env steps of the first dispatch, whose speed is not known.
+/// Upper limit of the scratch memory of one dispatch, bytes: enough to keep a large GPU busy.
+const MAX_SCRATCH: u64 = 128 << 20;
+/// Env steps of the first dispatch, when the device's speed is not known yet.
 const FIRST_DISPATCH: usize = 4096;
 
 /// A reward model on a graphics device, bound to the rollout that it scores.
 pub struct DeviceScorer {
     device: Device,
     layout: RolloutLayout,
-    /// What the actuators clip to, `[A]`.
+    /// The range that the actuators clip to, `[A]`.
     range: Vec<[f32; 2]>,
     kernel: Kernel,
     bindings: Bindings,
@@ -38,27 +39,27 @@ pub struct DeviceScorer {
     readback: Buffer,
     uniforms: UniformCache,
     sizer: SubmissionSizer,
-    /// What the device's copy of the model holds.
+    /// The bytes of the device's copy of the model: table and weights.
     packed: [Vec<u8>; 2],
 }
 
-/// What a reward model says of a rollout, `[T, N]` each.
+/// The scores of a rollout, `[T, N]` each.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
-    /// As [`RewardModel::rewards`] gives them.
+    /// Rewards as from [`RewardModel::rewards`].
     pub rewards: Vec<f32>,
     /// Standard deviations between the members.
     pub deviations: Vec<f32>,
 }
 
 impl Scores {
-    /// As [`RewardModel::spread`] gives it.
+    /// Like [`RewardModel::ensemble_std`].
     pub fn ensemble_std(&self) -> f64 {
         self.deviations.iter().map(|x| f64::from(*x)).sum::<f64>() / self.deviations.len().max(1) as f64
     }
 }
 
-/// One number that the model sees.
+/// One input of the model; the layout of the shader's `Input`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 struct Input {
@@ -69,7 +70,7 @@ struct Input {
     high: f32,
 }
 
-/// One dispatch.
+/// The arguments of one dispatch; the layout of the shader's `Batch`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 struct Batch {
@@ -83,8 +84,9 @@ struct Batch {
 }
 
 impl DeviceScorer {
-    /// A scorer of rollouts of this layout in the buffer `rollout`, for models of the shape of `model`; `range` is what the actuators clip to,
-    /// `[A]`. None for one so large that a software driver would not get to its end.
+    /// A scorer of rollouts with this layout in the buffer `rollout`, for models of the shape of `model`. `range` is
+    /// what the actuators clip to, `[A]`. None if the model needs more than [`MOST_TURNS`] loop iterations, which a
+    /// software driver would not finish.
     ///
     /// # Errors
     /// [`DeviceError`].
@@ -105,13 +107,13 @@ impl DeviceScorer {
         let packed = packed(model, &range);
         let samples = layout.steps * layout.worlds;
         let row = 16 * sizes.row() as u64;
-        let most = LANES * device.most_at_once(LANES as u64 * row, ROOM);
+        let most = LANES * device.most_at_once(LANES as u64 * row, MAX_SCRATCH);
         let [table, weights] = &packed;
         let table = device.buffer("reward model", table.len() as u64, Use::Storage)?;
         let weights = device.buffer("reward weights", weights.len() as u64, Use::Storage)?;
         let scores = device.buffer("scores", 8 * samples as u64, Use::Storage)?;
-        let room = device.buffer("reward activations", row * samples.min(most) as u64, Use::Storage)?;
-        let all = [(0, &table), (1, &weights), (2, rollout), (3, &scores), (5, &room)];
+        let scratch = device.buffer("reward activations", row * samples.min(most) as u64, Use::Storage)?;
+        let all = [(0, &table), (1, &weights), (2, rollout), (3, &scores), (5, &scratch)];
         Ok(Some(DeviceScorer {
             bindings: device.bind(&kernel, 0, &all)?,
             readback: device.buffer("scores", 8 * samples as u64, Use::Readback)?,
@@ -128,7 +130,8 @@ impl DeviceScorer {
         }))
     }
 
-    /// What this model, which has the shape of the first, says of the rollout as it lies there. Submits a fraction of a second at a time.
+    /// Scores the rollout as it is in device memory. `model` must have the shape of the one given to
+    /// [`DeviceScorer::new`]. Work is submitted in parts of a fraction of a second.
     ///
     /// # Errors
     /// [`DeviceError`].
@@ -159,16 +162,16 @@ impl DeviceScorer {
         Ok(scores)
     }
 
-    /// Scores some env steps; with the last ones, what all of them are is left to be read.
+    /// Scores the env steps `first..end`. After the last ones, copies all scores into the readback buffer.
     fn dispatch(&mut self, first: usize, end: usize) -> Result<(), DeviceError> {
         let (places, samples) = (self.layout.places(), self.layout.steps * self.layout.worlds);
         let [first_word, end_word, all, obs, actions] =
             [first, end, samples, places.obs, places.actions].map(|n| n as u32);
         let batch =
             Batch { first: first_word, end: end_word, samples: all, obs, actions, zero: 0, broken: f32::NAN.to_bits() };
-        let told = self.uniforms.bind(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
+        let batch = self.uniforms.bind(&self.device, &self.kernel, bytemuck::bytes_of(&batch))?;
         let mut commands = self.device.commands();
-        commands.run(&self.kernel, &[&self.bindings, &told], (end - first).div_ceil(LANES));
+        commands.run(&self.kernel, &[&self.bindings, &batch], (end - first).div_ceil(LANES));
         if end == samples {
             commands.copy(&self.scores, &self.readback, 0, 8 * samples as u64);
         }
@@ -180,11 +183,12 @@ impl DeviceScorer {
 /// The shape of a model.
 struct Sizes {
     inputs: usize,
-    /// Every two inputs', or squares alone.
+    /// Products of every two inputs, or the squares alone.
     products: usize,
-    /// Waves of a Gaussian process; of networks there are none.
+    /// Waves of a Gaussian process; 0 for networks.
     waves: usize,
-    /// Inputs and outputs of each layer: those of all networks, member after member, or the two of a Gaussian process.
+    /// Inputs and outputs of each layer: the layers of all networks, member after member, or the two of a Gaussian
+    /// process.
     layers: Vec<[usize; 2]>,
     members: usize,
 }
@@ -205,18 +209,18 @@ impl Sizes {
         self.waves + self.inputs + self.products
     }
 
-    /// Numbers of the widest layer that are not inputs of the first.
+    /// Outputs of the widest layer.
     fn widest(&self) -> usize {
         self.layers.iter().map(|[_, outputs]| *outputs).max().unwrap_or(1)
     }
 
-    /// Vectors of four that an env step takes in the room.
+    /// Scratch memory of one env step, in vectors of four.
     fn row(&self) -> usize {
         let after = if self.waves > 0 { columns(self.members) } else { 2 * columns(self.widest()) };
         columns(self.features()) + after
     }
 
-    /// Turns of its loops that a thread takes.
+    /// Loop iterations of one thread.
     fn turns(&self) -> usize {
         let layers: usize =
             self.layers.iter().map(|[inputs, outputs]| columns(*outputs) * (inputs / 4 + inputs % 4 + 1) + 1).sum();
@@ -244,7 +248,7 @@ impl Sizes {
     }
 }
 
-/// The table that shaders/preference/score.wgsl calls `Scorer`, and its layers' numbers.
+/// The bytes of `Scorer` in shaders/preference/score.wgsl, and the bytes of the layers' weights and biases.
 fn packed(model: &RewardModel, range: &[[f32; 2]]) -> [Vec<u8>; 2] {
     let layers = DeviceLayers::new(&layers(model));
     let mut bytes = bytemuck::cast_slice(&layers.rows).to_vec();
@@ -260,13 +264,13 @@ fn packed(model: &RewardModel, range: &[[f32; 2]]) -> [Vec<u8>; 2] {
     for [mean, deviation] in &model.output {
         bytes.extend_from_slice(bytemuck::bytes_of(&[*mean as f32, (1.0 / deviation) as f32]));
     }
-    // A process has its factors in the weights.
+    // A process has the factors of its products in its weights.
     let products = if model.process.is_some() { 1.0 } else { model.ensemble.products as f32 };
     bytes.extend_from_slice(bytemuck::bytes_of(&[products, INPUT_BOUND]));
     [bytes, bytemuck::cast_slice(&layers.numbers).to_vec()]
 }
 
-/// Those of the networks, member after member, or of the Gaussian process.
+/// The layers of the networks, member after member, or of the Gaussian process.
 fn layers(model: &RewardModel) -> Vec<Layer> {
     if let Some(process) = &model.process {
         return process.layers().to_vec();
@@ -304,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_model_lies_as_the_shader_reads_it() {
-        // Layers of 16 bytes, five inputs of 20, filled up to a multiple of 8, and the members' outputs of 8.
+        // Layers of 16 bytes, five inputs of 20 bytes, padded to a multiple of 8, and the members' outputs of 8 bytes.
         let check = |kind: RewardModelKind, at: [usize; 5], bytes: [usize; 2]| {
             let settings =
                 RewardModelSettings { kind, unseen: vec![1, 3], products: 0.5, ..RewardModelSettings::default() };
@@ -330,7 +334,7 @@ mod tests {
         check(RewardModelKind::GaussianProcess, [0, 32, 136, 200, 204], [208, 16 * (6 * 96 + (384 + 20 + 1) * 2)]);
     }
 
-    /// A model that a software driver does not compute in one go is left to the host.
+    /// A model that a software driver cannot compute in one dispatch stays on the host.
     #[test]
     fn what_is_too_large_is_seen() {
         let of = |inputs: usize, settings: RewardModelSettings| {
@@ -349,14 +353,14 @@ mod tests {
         RolloutLayout { steps, worlds: WORLDS, obs_dim, act_dim: 2, state_dim: 0, trailed: 0, ends: 0 }
     }
 
-    /// What a reward model that was taught by judgements of a rollout says of it on the device is what it says on the host, and so is by how much its
-    /// members differ; also after it was taught again, and where a number is none.
+    /// A reward model that was fitted to judgements of a rollout gives it the same rewards and the same ensemble
+    /// standard deviation on the device as on the host, also after another fit and with a NaN in the rollout.
     fn scores_alike(name: &str, obs_dim: usize, settings: RewardModelSettings) {
         let (layout, n) = (layout(STEPS, obs_dim), STEPS * WORLDS);
         let (places, a) = (layout.places(), layout.act_dim);
         let mut stream = Seed(3).stream("rollout");
         let mut normal = || -> f32 { StandardNormal.sample(&mut stream) };
-        // A world is about a place of its own.
+        // Each world's observations scatter around their own mean.
         let about: Vec<f32> = (0..WORLDS * obs_dim).map(|_| 1.0 + 2.0 * normal()).collect();
         let mut obs: Vec<f32> = (0..n * obs_dim).map(|i| about[i % about.len()] + normal()).collect();
         let actions: Vec<f32> = (0..n * a).map(|_| normal()).collect();
@@ -390,7 +394,7 @@ mod tests {
                 model.fit(&comparisons, &[], &mut || false).unwrap();
                 model.renormalise(&obs, &played).unwrap();
             } else {
-                // In the middle of a rollout, among what this reward sees.
+                // A NaN in the middle of the rollout, in a number that this reward sees.
                 obs[7 * obs_dim] = f32::NAN;
                 let at = 4 * (places.obs + 7 * obs_dim) as u64;
                 device.upload(&rollout, at, bytemuck::bytes_of(&f32::NAN));

@@ -1,4 +1,4 @@
-//! The clips that pairs are chosen among: the most recent ones.
+//! The recent clips that pairs are chosen from.
 
 use flipside_core::{Clip, Stream};
 use rand::RngExt;
@@ -15,8 +15,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether a clip of `steps` env steps from here shares a moment of the same world with one of `other_steps` from
-    /// `other`.
+    /// Whether a clip of `steps` env steps that starts here overlaps, in the same world, with one of `other_steps` that
+    /// starts at `other`.
     pub fn overlaps(self, steps: usize, other: Origin, other_steps: usize) -> bool {
         self.world == other.world
             && self.start < other.start + other_steps as u64
@@ -33,7 +33,7 @@ pub struct PoolEntry {
     pub origin: Origin,
 }
 
-/// A bounded pool: a new clip pushes the oldest out.
+/// A bounded pool: if it is full, a new clip replaces the oldest.
 #[derive(Clone, Debug)]
 pub struct ClipPool {
     capacity: usize,
@@ -46,7 +46,7 @@ impl ClipPool {
         ClipPool { capacity: capacity.max(2), entries: VecDeque::new() }
     }
 
-    /// Adds a clip; returns the one it pushed out, if the pool was full.
+    /// Adds a clip; returns the one that it replaced, if the pool was full.
     pub fn push(&mut self, clip: Arc<Clip>, origin: Origin) -> Option<Arc<Clip>> {
         let evicted = (self.entries.len() == self.capacity).then(|| self.entries.pop_front()).flatten();
         self.entries.push_back(PoolEntry { clip, origin });
@@ -63,12 +63,12 @@ impl ClipPool {
         self.entries.is_empty()
     }
 
-    /// A clip by its place, 0 the oldest. Panics where `index` is not below [`ClipPool::len`], like a slice.
+    /// A clip by its index; 0 is the oldest. Panics, like a slice, if `index` is not below [`ClipPool::len`].
     pub fn get(&self, index: usize) -> &PoolEntry {
         &self.entries[index]
     }
 
-    /// A clip drawn at random, if there is one.
+    /// A random clip, if there is one.
     pub fn any(&self, stream: &mut Stream) -> Option<&PoolEntry> {
         (!self.is_empty()).then(|| self.get(stream.random_range(0..self.len())))
     }
@@ -78,12 +78,12 @@ impl ClipPool {
         self.entries.iter()
     }
 
-    /// Drops every clip, e.g. those of the untrained policy once it is trained.
+    /// Drops all clips, e.g. those of the untrained policy once training has begun.
     pub fn clear(&mut self) {
         self.entries.clear();
     }
 
-    /// Whether two clips of the pool show the same moment of the same world, or are one and the same.
+    /// Whether two clips of the pool overlap in time in the same world, or are the same clip.
     pub fn share_a_moment(&self, a: usize, b: usize) -> bool {
         let (a, b) = (self.get(a), self.get(b));
         a.clip.id == b.clip.id || a.origin.overlaps(a.clip.frames.steps, b.origin, b.clip.frames.steps)

@@ -1,10 +1,11 @@
-//! How much each pair is worth asking.
+//! Ranks pairs by how much it is worth to ask them.
 
 use super::RewardModel;
 use flipside_core::Frames;
 use flipside_core::settings::PairChoice;
 
-/// The worth of each candidate pair by this choice, any scale, larger is more. `known` are the pairs that were judged.
+/// Rates each candidate pair by the method `choice`, on any scale; larger is better. `known` are the pairs that were
+/// judged.
 pub fn rank_pairs(
     model: &RewardModel,
     choice: PairChoice,
@@ -12,33 +13,33 @@ pub fn rank_pairs(
     known: &[(&Frames, &Frames)],
 ) -> Vec<f32> {
     let features = |pair: &(&Frames, &Frames)| [model.features(pair.0), model.features(pair.1)];
-    let spread = |pairs: &[(&Frames, &Frames)]| {
+    let coverage = |pairs: &[(&Frames, &Frames)]| {
         k_centre(&pairs.iter().map(features).collect::<Vec<_>>(), &known.iter().map(features).collect::<Vec<_>>())
     };
     match choice {
         PairChoice::Disagreement => model.disagreement(pairs),
         PairChoice::Entropy => model.predictive_entropy(pairs),
-        PairChoice::Coverage => spread(pairs),
+        PairChoice::Coverage => coverage(pairs),
         PairChoice::DisagreementCoverage => {
             let mut ranks = model.disagreement(pairs);
             let mut order: Vec<usize> = (0..pairs.len()).collect();
             order.sort_by(|&a, &b| ranks[b].total_cmp(&ranks[a]));
             order.truncate(pairs.len().div_ceil(3));
             let chosen: Vec<_> = order.iter().map(|&i| pairs[i]).collect();
-            // A variance of probabilities is ¼ at most, so that all of these stand above the rest.
-            order.iter().zip(spread(&chosen)).for_each(|(&i, rank)| ranks[i] = 1.0 + rank);
+            // A variance of probabilities is at most ¼, so all of these rank above the rest.
+            order.iter().zip(coverage(&chosen)).for_each(|(&i, rank)| ranks[i] = 1.0 + rank);
             ranks
         }
     }
 }
 
-/// A pair as what its two clips look like.
-type Look = [Vec<f32>; 2];
+/// The features of a pair's two clips.
+type PairFeatures = [Vec<f32>; 2];
 
-/// The greedy order of k-centre (Sener and Savarese 2018) as ranks: next is always the pair that lies farthest from all that are known or
-/// chosen before it. Ranks fall from the number of pairs to 1.
-fn k_centre(pairs: &[Look], known: &[Look]) -> Vec<f32> {
-    let nearest = |pair: &Look| known.iter().map(|other| distance(pair, other)).fold(f32::INFINITY, f32::min);
+/// The greedy k-centre order (Sener and Savarese 2018) as ranks: the next pair is always the one farthest from all that
+/// are known or already chosen. Ranks fall from the number of pairs to 1.
+fn k_centre(pairs: &[PairFeatures], known: &[PairFeatures]) -> Vec<f32> {
+    let nearest = |pair: &PairFeatures| known.iter().map(|other| distance(pair, other)).fold(f32::INFINITY, f32::min);
     let mut nearest: Vec<f32> = pairs.iter().map(nearest).collect();
     let mut ranks = vec![0.0; pairs.len()];
     for rank in (1..=pairs.len()).rev() {
@@ -52,8 +53,8 @@ fn k_centre(pairs: &[Look], known: &[Look]) -> Vec<f32> {
     ranks
 }
 
-/// Squared distance of two pairs, whichever side their clips are on.
-fn distance(a: &Look, b: &Look) -> f32 {
+/// Squared distance of two pairs, the smaller one of both assignments of sides.
+fn distance(a: &PairFeatures, b: &PairFeatures) -> f32 {
     let apart = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| (x - y) * (x - y)).sum::<f32>();
     let straight = apart(&a[0], &b[0]) + apart(&a[1], &b[1]);
     straight.min(apart(&a[0], &b[1]) + apart(&a[1], &b[0]))
@@ -63,8 +64,8 @@ fn distance(a: &Look, b: &Look) -> f32 {
 mod tests {
     use super::*;
 
-    /// Pairs on a line. With (0, 0) known, first the farthest comes, then whatever halves the greatest gap; a pair with its sides changed is
-    /// the same pair.
+    /// Pairs on a line, (0, 0) known: the farthest is chosen first, then the one in the middle of the largest gap. A
+    /// pair with its sides swapped counts as the same pair.
     #[test]
     fn k_centre_covers_before_it_refines() {
         let pair = |x: f32, y: f32| [vec![x], vec![y]];

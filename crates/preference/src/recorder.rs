@@ -1,7 +1,7 @@
 //! Cuts clips out of running worlds, one env step at a time.
 //!
-//! A clip never crosses an episode's boundary: what the viewer sees is one unbroken movement, and no reset leaks into a
-//! judgement. Where clips start is drawn from a stream, so that they fall on all phases of an episode.
+//! A clip never crosses an episode's boundary: the teacher sees one unbroken movement without a reset. Clips start at
+//! random times, so that they cover all phases of an episode.
 
 use super::Origin;
 use flipside_core::{Frames, Pose, Stream};
@@ -10,36 +10,36 @@ use rand::RngExt;
 /// One env step of one world, as [`Recorder::push`] takes it.
 #[derive(Clone, Copy, Debug)]
 pub struct StepRecord<'a> {
-    /// `[B]`: where each body was when the action was chosen. May be empty while [`Recorder::is_recording`] says no.
+    /// `[B]`: the pose of each body when the action was chosen. May be empty while [`Recorder::is_recording`] is false.
     pub poses: &'a [Pose],
-    /// `[O]`: the raw observation that the action was chosen on.
+    /// `[O]`: the raw observation for which the action was chosen.
     pub obs: &'a [f32],
     /// `[A]`: the action as the robot received it.
     pub action: &'a [f32],
-    /// What simulated teachers judge the step by: the task's own reward, or its file's `[[teacher]]`.
+    /// The step's reward for simulated teachers: the task's own reward, or the `[[teacher]]` terms of its file.
     pub task_reward: f32,
-    /// Whether the episode ended with this step, by termination or truncation alike.
+    /// Whether the episode ended with this step, terminated or truncated.
     pub done: bool,
 }
 
-/// A finished stretch and where it came from.
+/// A finished clip and where it came from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cut {
     /// Which world and when.
     pub origin: Origin,
-    /// What happened, exactly the recorder's number of steps long.
+    /// The clip's frames, exactly [`Recorder::steps`] env steps.
     pub frames: Frames,
 }
 
-/// What one recorded world is doing.
+/// The state of one recorded world.
 #[derive(Clone, Debug)]
 struct Slot {
     world: usize,
-    /// Env steps seen since the recorder was made.
+    /// Env steps since the recorder was created.
     clock: u64,
     /// Env steps since the episode began.
     elapsed: usize,
-    /// Env steps to let pass before the clip begins; `None` where no whole clip fits in this episode any more.
+    /// Env steps until the next clip begins; `None` if no whole clip fits into the rest of this episode.
     gap: Option<usize>,
     /// The clip so far.
     frames: Frames,
@@ -55,8 +55,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder of `worlds` (their indices in the batch), all at the start of an episode. Clips are `steps` env steps
-    /// long, or `horizon` where an episode is shorter than that; `stream` decides where they begin.
+    /// A recorder of `worlds` (indices in the batch), all at the start of an episode. Clips are `steps` env steps long,
+    /// or `horizon` if episodes are shorter than that. `stream` draws where they begin.
     pub fn new(worlds: &[usize], steps: usize, horizon: usize, stream: Stream) -> Recorder {
         let slots = worlds
             .iter()
@@ -73,17 +73,17 @@ impl Recorder {
         self.steps
     }
 
-    /// The recorded worlds' indices in the batch, one a slot.
+    /// The recorded worlds' indices in the batch, one per slot.
     pub fn worlds(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
         self.slots.iter().map(|slot| slot.world)
     }
 
-    /// Whether the next step of this slot becomes part of a clip, so that its poses are needed.
+    /// Whether the next step of this slot will be part of a clip, so that its poses are needed.
     pub fn is_recording(&self, slot: usize) -> bool {
         self.slots[slot].gap == Some(0)
     }
 
-    /// Takes the next env step of a slot's world; returns the clip that it completes, if it completes one.
+    /// Records the next env step of a slot's world. Returns a clip if the step completes one.
     pub fn push(&mut self, slot: usize, step: StepRecord) -> Option<Cut> {
         let now = &mut self.slots[slot];
         let mut cut = None;
@@ -117,8 +117,8 @@ impl Recorder {
         cut
     }
 
-    /// Drops every clip in flight: all worlds begin a new episode with the next step. Every other slot begins a clip at once, so that the
-    /// first question need not wait.
+    /// Drops every unfinished clip: all worlds begin a new episode with the next step. Every other slot begins a clip
+    /// at once, so that the first query is ready soon.
     pub fn restart(&mut self) {
         for slot in 0..self.slots.len() {
             self.slots[slot].elapsed = 0;
@@ -130,24 +130,25 @@ impl Recorder {
         }
     }
 
-    /// The stream's state, for a checkpoint. Clips in flight are not part of it: a reopened run starts new episodes.
+    /// The stream, for a checkpoint. Unfinished clips are not saved: a reopened run starts new episodes.
     pub fn stream(&self) -> &Stream {
         &self.stream
     }
 
-    /// Goes on from a saved stream, as if just made: every world begins a new episode with the next step.
+    /// Continues from a saved stream. As after [`Recorder::restart`], every world begins a new episode with the next
+    /// step.
     pub fn resume(&mut self, stream: Stream) {
         self.stream = stream;
         self.restart();
     }
 
-    /// How long a slot waits before its next clip: uniform over up to one clip's length, but never so long that the
-    /// clip would not fit in what a full-length episode has left.
+    /// Draws how long a slot waits before its next clip: uniformly from 0 to one clip's length, but never so long that
+    /// the clip would not fit into the rest of a full-length episode.
     fn draw_gap(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
         slot.gap = (slot.elapsed + self.steps <= self.horizon).then(|| {
-            let room = self.horizon - slot.elapsed - self.steps;
-            self.stream.random_range(0..=room.min(self.steps))
+            let longest = self.horizon - slot.elapsed - self.steps;
+            self.stream.random_range(0..=longest.min(self.steps))
         });
     }
 }
@@ -157,8 +158,8 @@ mod tests {
     use super::*;
     use flipside_core::Seed;
 
-    /// Feeds `count` steps of `worlds` with episodes that end at random and no later than `horizon`. Each observation
-    /// is (world, episode, step in the episode), so that a clip tells where it came from.
+    /// Records `count` steps of every world. Episodes end at random, at the latest after `horizon` steps. Each
+    /// observation is (world, episode, step in the episode), so that a clip shows where it came from.
     fn record(recorder: &mut Recorder, count: usize, horizon: usize, end_chance: f64, dones: &mut Stream) -> Vec<Cut> {
         let worlds: Vec<usize> = recorder.worlds().collect();
         let mut at = vec![(0_u32, 0_u32); worlds.len()];
@@ -215,7 +216,7 @@ mod tests {
         let mut seen = [false; 41];
         cuts.iter().for_each(|cut| seen[cut.frames.obs[2] as usize] = true);
         assert!(seen.iter().all(|&s| s), "some phase of the episode is never shown: {seen:?}");
-        // An episode shorter than the asked clip gives the whole episode.
+        // If the episode is shorter than the requested clip, the clip is the whole episode.
         let mut recorder = Recorder::new(&[0], 30, 12, Seed(5).stream("clips"));
         let cuts = record(&mut recorder, 120, 12, 0.0, &mut Seed(5).stream("dones"));
         assert_eq!(cuts.iter().map(|cut| cut.frames.steps).collect::<Vec<_>>(), [12; 10]);

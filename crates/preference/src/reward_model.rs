@@ -1,14 +1,14 @@
-//! The reward that judgements imply, a function of (observation, action): an ensemble of small networks, after Christiano et al. (2017), or
-//! draws of a Gaussian process (`gaussian_process.rs`).
+//! The reward model: a function of (observation, action) that is fitted to judgements. It is an ensemble of small
+//! networks, after Christiano et al. (2017), or draws of a Gaussian process (`gaussian_process.rs`).
 //!
-//! A clip's return under a member is the sum of what the member says of its env steps; the likelihood of a judgement is
-//! Bradley–Terry on two such returns (`likelihood.rs`), and `fit.rs` maximises it. The policy is paid the mean of the
-//! members, each normalised first to mean 0 and standard deviation 1 over what the policy does now, for only
-//! differences of reward mean anything.
+//! A clip's return under a member is the sum of the member's output over its env steps. The likelihood of a judgement
+//! is Bradley–Terry on two such returns (`preference_loss`), and `fit.rs` maximises it. The policy's reward is the mean
+//! of the members. Each is first normalised to mean 0 and standard deviation 1 over the policy's recent env steps,
+//! since only differences of reward mean anything.
 
 use super::ensemble::{Ensemble, numbers};
 use super::gaussian_process::GaussianProcess;
-use super::similarity::look;
+use super::similarity::moments;
 use super::{Comparison, PreferenceError};
 use flipside_core::settings::{RewardModelKind, RewardModelSettings};
 use flipside_core::{Array, Arrays, Frames, Seed, Stream};
@@ -18,46 +18,46 @@ use rand::RngExt;
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
-/// Rows that [`RewardModel::rewards`] computes at a time: their hidden units stay in the cache.
+/// Rows that [`RewardModel::rewards`] computes at a time. Their hidden units fit into the cache.
 const CHUNK: usize = 1024;
 
-/// Normalised inputs are held within ± this. What lies further out was hardly judged, so a reward must not grow with
-/// it.
+/// Normalised inputs are clipped to ± this. States further out were hardly ever judged, so the reward must not grow
+/// there.
 pub(super) const INPUT_BOUND: f32 = 5.0;
 
-/// Draws of a Gaussian process: four and their mirror images.
+/// Draws of a Gaussian process: four, and their mirror images.
 const DRAWS: usize = 8;
 
-/// A column that varies less than this (in its own unit: m, rad, m/s …) is taken to vary by this, so that noise is not
-/// blown up.
+/// Lower bound of an input's standard deviation, in the input's unit (m, rad, m/s …). Without it, noise in an almost
+/// constant input would be amplified.
 const LEAST_SPREAD: f64 = 1e-2;
 
-/// An ensemble reward model. Fitting, scoring and choosing pairs go through here; the same calls after the same seed
-/// give the same numbers.
+/// A reward model: fitted to comparisons, it gives rewards and says how uncertain it is about pairs. The same seed and
+/// the same calls give the same numbers.
 #[derive(Debug)]
 pub struct RewardModel {
     pub(super) settings: RewardModelSettings,
     pub(super) obs_dim: usize,
     act_dim: usize,
-    /// The numbers of an observation that the networks see.
+    /// Indices of the observation's numbers that are inputs.
     pub(super) seen: Vec<usize>,
     pub(super) ensemble: Ensemble,
     pub(super) adam: Adam,
-    /// What stands in the networks' place, where the settings say so; they are then idle.
+    /// Replaces the networks if the settings say so; the networks are then unused.
     pub(super) process: Option<GaussianProcess>,
-    /// Seeds the bags: which comparison trains which member.
+    /// Seeds the bags: which member trains on which comparison.
     bags: Seed,
-    /// Draws minibatches and the env steps looked at.
+    /// Draws minibatches and the env steps sampled from clips.
     pub(super) stream: Stream,
     pub(super) input: InputNorm,
     /// Each member's output over recent policy data: `[mean, standard deviation]`.
     pub(super) output: Vec<[f64; 2]>,
     /// Each member's weight decay, as adapted so far.
     pub(super) l2: Vec<f64>,
-    /// What a network's output of 1 adds to a return at each env step; set by the first fit from the clips' length, so
-    /// that learning goes at the same pace whatever the task's time step.
+    /// What an output of 1 adds to a clip's return at each env step. The first fit sets it from the clips' mean length,
+    /// so that learning is equally fast for every task's time step.
     pub(super) unit: f64,
-    /// Fits that came to an end.
+    /// Completed fits.
     pub(super) fits: u64,
 }
 
@@ -102,28 +102,29 @@ impl RewardModel {
         self.output.len()
     }
 
-    /// The share of answers that are taken for random: what the settings say, or what a Gaussian process has learnt.
+    /// The label-noise rate: the share of answers assumed to be random. From the settings, or learnt by a Gaussian
+    /// process.
     pub fn error_rate(&self) -> f64 {
         let believed = self.settings.error_rate;
         self.process.as_ref().map_or(believed, |process| process.error_rate(believed))
     }
 
-    /// Whether a fit has come to an end: before that the rewards are those of random networks.
+    /// Whether a fit was completed. Before that, the rewards are those of random networks.
     pub fn is_fitted(&self) -> bool {
         self.fits > 0
     }
 
-    /// The reward of each of `n` env steps: `obs` is `[n, O]`, `actions` `[n, A]` (as the robot received them), the
-    /// answer `[n]`. The mean of the members, each normalised by the last [`RewardModel::renormalise`]. A NaN in a row
-    /// comes out as a NaN.
+    /// The reward of each of `n` env steps, `[n]`: the mean of the members, each normalised by the last
+    /// [`RewardModel::renormalise`]. `obs` is `[n, O]`, `actions` `[n, A]` as the robot received them. A row with a NaN
+    /// gives a NaN.
     pub fn rewards(&self, obs: &[f32], actions: &[f32], n: usize) -> Vec<f32> {
         assert_eq!((obs.len(), actions.len()), (n * self.obs_dim, n * self.act_dim), "sizes of obs and actions");
         self.votes(obs, actions).into_iter().map(|[mean, _]| mean as f32).collect()
     }
 
-    /// Sets each member's mean to 0 and standard deviation to 1 over these env steps, `[n, O]` and `[n, A]`: those of
-    /// the recent policy. Call it after a fit, before the new reward is used; until the next call the statistics stand
-    /// still, so that one rollout is scored by one reward.
+    /// Normalises each member to mean 0 and standard deviation 1 over these env steps of the recent policy, `[n, O]`
+    /// and `[n, A]`. Call it after a fit, before using the new reward. The statistics stay fixed until the next call,
+    /// so that the whole rollout is scored by the same reward.
     pub fn renormalise(&mut self, obs: &[f32], actions: &[f32]) -> Result<(), PreferenceError> {
         let n = obs.len() / self.obs_dim.max(1);
         size("the actions beside the observations", n * self.act_dim, actions.len())?;
@@ -131,7 +132,7 @@ impl RewardModel {
             return Ok(());
         }
         if self.fits == 0 {
-            // Nothing was judged yet, so this is the best guess at the inputs' range.
+            // No clips were judged yet, so these steps give the best estimate of the inputs' range.
             let input = InputNorm::of(&self.join(obs, actions));
             finite(&input.mean, "the observations' mean")?;
             self.input = input;
@@ -140,7 +141,7 @@ impl RewardModel {
         self.each_chunk(obs, actions, |member, _, outputs| statistics[member].absorb(outputs));
         let mut output: Vec<[f64; 2]> = statistics.iter().map(|s| [s.mean()[0], s.var()[0].sqrt().max(1e-8)]).collect();
         if self.process.is_some() {
-            // Draws are about one function: what makes them of one size is its standard deviation, not theirs.
+            // The draws scatter around one function, so they share one scale: the standard deviation of their mean.
             let deviation = self.mean_deviation(obs, actions);
             output.iter_mut().for_each(|of| of[1] = deviation);
         }
@@ -152,8 +153,8 @@ impl RewardModel {
         }
     }
 
-    /// The probability, by the mean of the members, that a judge prefers `left`; the rate of random answers is part of
-    /// it, so it never reaches 0 or 1.
+    /// The members' mean probability that a teacher prefers `left`. It includes the label-noise rate, so it never
+    /// reaches 0 or 1 unless that rate is 0.
     pub fn predict(&self, left: &Frames, right: &Frames) -> f64 {
         let members = self.probabilities(&[(left, right)], usize::MAX);
         members.iter().map(|p| f64::from(p[0])).sum::<f64>() / members.len() as f64
@@ -171,8 +172,8 @@ impl RewardModel {
         (0..pairs.len()).map(variance).collect()
     }
 
-    /// How open each pair's answer is: the entropy in nats of the members' mean probability that `left` is preferred, at
-    /// most ln 2.
+    /// The predictive entropy of each pair's answer: the entropy in nats of the members' mean probability that `left`
+    /// is preferred, at most ln 2.
     pub fn predictive_entropy(&self, pairs: &[(&Frames, &Frames)]) -> Vec<f32> {
         let members = self.probabilities(pairs, self.settings.rows);
         let entropy = |i: usize| {
@@ -182,14 +183,14 @@ impl RewardModel {
         (0..pairs.len()).map(entropy).collect()
     }
 
-    /// How far the members differ about these env steps, `[n, O]` and `[n, A]`: the mean over the steps of the standard
-    /// deviation between the members' rewards, each normalised as in [`RewardModel::rewards`]. 0 where there are none.
+    /// The ensemble standard deviation at these env steps, `[n, O]` and `[n, A]`: the standard deviation between the
+    /// members' rewards, normalised as in [`RewardModel::rewards`], averaged over the steps. 0 if there are none.
     pub fn ensemble_std(&self, obs: &[f32], actions: &[f32]) -> f64 {
         let votes = self.votes(obs, actions);
         votes.iter().map(|[_, deviation]| deviation).sum::<f64>() / votes.len().max(1) as f64
     }
 
-    /// Mean and standard deviation over the members of the reward of each env step, each member normalised.
+    /// Mean and standard deviation over the members' normalised rewards, of each env step.
     fn votes(&self, obs: &[f32], actions: &[f32]) -> Vec<[f64; 2]> {
         let mut sums = vec![[0.0_f64; 2]; obs.len() / self.obs_dim.max(1)];
         self.each_chunk(obs, actions, |member, start, outputs| {
@@ -204,25 +205,24 @@ impl RewardModel {
         let members = self.members() as f64;
         for [sum, squares] in &mut sums {
             *sum /= members;
-            // `max` would turn a NaN into 0.
+            // Not `max`, which would turn a NaN into 0.
             let variance = *squares / members - *sum * *sum;
             *squares = if variance < 0.0 { 0.0 } else { variance.sqrt() };
         }
         sums
     }
 
-    /// What a clip looks like to the networks: mean and standard deviation of each of their inputs, which are
-    /// normalised over the clips judged so far.
+    /// Features of a clip: the mean, then the standard deviation, of each input of the networks. Inputs are normalised
+    /// over the clips judged so far.
     pub(super) fn features(&self, clip: &Frames) -> Vec<f32> {
         let mut rows = self.join(&clip.obs, &clip.actions).numbers;
         self.input.apply(&mut rows);
-        look(&rows, self.input.mean.len())
+        moments(&rows, self.input.mean.len())
     }
 
-    /// How often a comparison of this id is in a member's bag: Poisson(1), as in a bootstrap of many (Oza and Russell
-    /// 2001), and a function of seed, member and id alone. A comparison therefore stays in or out of a bag for good:
-    /// what a member was never trained on by an earlier fit it is not trained on by a later one, and that is 1/e of
-    /// all, as in the paper.
+    /// How often the comparison with this id is in a member's bag: Poisson(1) distributed, the limit of the bootstrap
+    /// (Oza and Russell 2001). It depends on seed, member and id only, so a comparison stays inside or outside a bag in
+    /// all fits. 1/e of the comparisons are held out, as in Christiano et al. (2017).
     pub(super) fn bag_count(&self, member: usize, id: u64) -> usize {
         let draw: f64 = self.bags.stream(&format!("bag/{member}/{id}")).random();
         let (mut term, mut total, mut count) = ((-1.0_f64).exp(), (-1.0_f64).exp(), 0);
@@ -234,8 +234,8 @@ impl RewardModel {
         count
     }
 
-    /// Each member's probability that the left clip of each pair is preferred, `[members][pairs]`, looking at up to
-    /// `rows` env steps of each clip.
+    /// Each member's probability that the left clip of each pair is preferred, `[members][pairs]`, from up to `rows`
+    /// env steps of each clip.
     pub(super) fn probabilities(&self, pairs: &[(&Frames, &Frames)], rows: usize) -> Vec<Vec<f32>> {
         if pairs.is_empty() {
             return vec![Vec::new(); self.members()];
@@ -251,7 +251,7 @@ impl RewardModel {
         (0..self.members()).map(|m| flat[m * pairs.len()..(m + 1) * pairs.len()].to_vec()).collect()
     }
 
-    /// Everything that a resumed run needs to go on bit for bit.
+    /// Everything that a resumed run needs to continue bit for bit.
     pub fn to_arrays(&self) -> Arrays {
         let mut arrays = Arrays::new();
         self.ensemble.to_arrays(&mut arrays);
@@ -271,13 +271,13 @@ impl RewardModel {
         arrays
     }
 
-    /// Whether these arrays are of a model that is made of the same, networks or a Gaussian process.
+    /// Whether these arrays are of a model of the same kind: networks or a Gaussian process.
     pub fn is_kind_of(&self, arrays: &Arrays) -> bool {
         self.process.is_some() == GaussianProcess::is_in(arrays)
     }
 
-    /// Takes over what [`RewardModel::to_arrays`] gave, for a model of the same sizes. Refuses arrays that are missing
-    /// or of other shapes, and is then unchanged.
+    /// Loads what [`RewardModel::to_arrays`] gave for a model of the same sizes. Refuses arrays that are missing or
+    /// have other shapes; the model is then unchanged.
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), PreferenceError> {
         let members = self.members();
         let inputs = self.input.mean.len();
@@ -316,7 +316,7 @@ impl RewardModel {
         Ok(())
     }
 
-    /// A copy that can be trained while this one stays as it is.
+    /// A copy that can be trained while this one stays unchanged.
     pub(super) fn copy(&self) -> Result<RewardModel, PreferenceError> {
         let mut copy = RewardModel::new(self.obs_dim, self.act_dim, self.settings.clone(), Seed(0));
         copy.load_arrays(&self.to_arrays())?;
@@ -339,7 +339,7 @@ impl RewardModel {
         Ok(())
     }
 
-    /// The standard deviation over these env steps of the members' mean.
+    /// The standard deviation, over these env steps, of the members' mean.
     fn mean_deviation(&self, obs: &[f32], actions: &[f32]) -> f64 {
         let mut sums = vec![0.0_f32; obs.len() / self.obs_dim.max(1)];
         self.each_chunk(obs, actions, |_, start, outputs| {
@@ -350,7 +350,7 @@ impl RewardModel {
         (statistics.var()[0].sqrt() / self.members() as f64).max(1e-8)
     }
 
-    /// What each member says of each normalised row: `[N, inputs]` → `[members, N]`.
+    /// Each member's output at each normalised row: `[N, inputs]` → `[members, N]`.
     fn forward(&self, rows: &Tensor) -> Tensor {
         match &self.process {
             Some(process) => process.forward(rows),
@@ -372,7 +372,7 @@ impl RewardModel {
         }
     }
 
-    /// `[n, O]` and `[n, A]` side by side, as the networks take them.
+    /// `[n, O]` and `[n, A]` side by side, without the numbers that are not inputs.
     fn join(&self, obs: &[f32], actions: &[f32]) -> Rows {
         let width = self.input.mean.len();
         let mut numbers = Vec::with_capacity(obs.len() / self.obs_dim.max(1) * width);
@@ -392,7 +392,7 @@ pub(super) struct Rows {
     numbers: Vec<f32>,
 }
 
-/// (x − mean) · scale of every input, held within ±[`INPUT_BOUND`].
+/// Maps every input to (x − mean) · scale, clipped to ±[`INPUT_BOUND`].
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct InputNorm {
     pub mean: Vec<f32>,
@@ -421,9 +421,9 @@ impl InputNorm {
     }
 }
 
-/// Different clips, laid out once for many looks at some of their env steps.
+/// Distinct clips, laid out once so that some of their env steps can be sampled many times.
 pub(super) struct ClipTable {
-    /// Each clip's place, by its address.
+    /// Each clip's index, by its address.
     pub places: HashMap<*const Frames, usize>,
     /// Each clip's first row and number of rows.
     spans: Vec<[usize; 2]>,
@@ -432,13 +432,13 @@ pub(super) struct ClipTable {
 }
 
 impl ClipTable {
-    /// The different ones among these clips, as `model` sees them.
+    /// A table of the distinct ones among these clips, as inputs of `model`.
     pub fn new<'a>(clips: impl IntoIterator<Item = &'a Frames>, model: &RewardModel) -> ClipTable {
         let (raw, places, spans) = ClipTable::gather(clips, model);
         ClipTable::normalised(raw, places, spans, &model.input)
     }
 
-    /// The same, with the input statistics of these very clips, which it returns.
+    /// The same, normalised with the input statistics of these clips, which it returns.
     pub fn with_own_statistics<'a>(
         clips: impl IntoIterator<Item = &'a Frames>,
         model: &RewardModel,
@@ -486,10 +486,17 @@ impl ClipTable {
         self.spans.iter().map(|&[_, steps]| steps as f64).sum::<f64>() / self.spans.len().max(1) as f64
     }
 
-    /// Looks at `count` env steps of each of these clips, one out of each of `count` equal stretches: the middle one,
-    /// or with `jitter` one drawn at random from a window of each clip, a share of it as wide as told. Returns the rows, `[clips · count, inputs]`, and by how much a clip's sum over them
-    /// must be multiplied to stand for the sum over the whole clip, `[clips]`.
-    pub fn look(&self, clips: &[usize], count: usize, mut jitter: Option<(&mut Stream, f64)>) -> (Tensor, Tensor) {
+    /// Samples `count` env steps of each of these clips, one from each of `count` equal stretches: the middle one.
+    /// With `jitter` they are drawn at random from a window of the clip, whose length is the given share of the clip's.
+    ///
+    /// Returns the rows, `[clips · count, inputs]`, and the factor that turns a clip's sum over them into an estimate
+    /// of its sum over the whole clip, `[clips]`.
+    pub fn sample_features(
+        &self,
+        clips: &[usize],
+        count: usize,
+        mut jitter: Option<(&mut Stream, f64)>,
+    ) -> (Tensor, Tensor) {
         let (mut index, mut weights) = (Vec::with_capacity(clips.len() * count), Vec::with_capacity(clips.len()));
         for &clip in clips {
             let [start, steps] = self.spans[clip];
@@ -515,7 +522,7 @@ impl ClipTable {
         let per_chunk = (CHUNK / count).max(1);
         let parts: Vec<Tensor> = tch::no_grad(|| {
             let part = |clips: &[usize]| {
-                let (rows, weights) = self.look(clips, count, None);
+                let (rows, weights) = self.sample_features(clips, count, None);
                 model.returns_of(&rows, &weights, count)
             };
             clips.chunks(per_chunk).map(part).collect()
@@ -525,8 +532,8 @@ impl ClipTable {
 }
 
 impl RewardModel {
-    /// Returns from looked-at rows: `rows` `[clips · count, inputs]` (or `[members, clips · count, inputs]`), `weights`
-    /// `[clips]` (or `[members, clips]`) → `[members, clips]`.
+    /// Returns of clips from sampled rows: `rows` `[clips · count, inputs]` (or `[members, clips · count, inputs]`),
+    /// `weights` `[clips]` (or `[members, clips]`) → `[members, clips]`.
     pub(super) fn returns_of(&self, rows: &Tensor, weights: &Tensor, count: usize) -> Tensor {
         let outputs = self.forward(rows).view([self.members() as i64, -1, count as i64]);
         outputs.sum_dim_intlist([2_i64].as_slice(), false, Kind::Float) * weights * self.unit

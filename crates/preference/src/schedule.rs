@@ -1,12 +1,13 @@
-//! When labels are wanted: many early, on what the policy does first, then fewer and fewer.
+//! The label schedule: labels are requested at a falling rate, many of them early.
 
 use flipside_core::settings::LabelSettings;
 
-/// The plan of how many labels should stand after how many env steps.
+/// How many labels are wanted after how many env steps.
 ///
-/// A share of the plan is wanted before training, on the untrained policy; the rest at a rate ∝ 1/(T + T₀) (Christiano
-/// et al. 2017, appendix A), scaled so that the plan is spent by [`LabelSettings::spent_by`] of the planned steps. The
-/// rate's integral is ln(1 + T/T₀), which makes [`LabelSchedule::wanted`] a closed form with no state to save.
+/// A share of the labels is wanted before training, on the untrained policy. The rest follows at a rate ∝ 1/(T + T₀)
+/// (Christiano et al. 2017, appendix A), scaled so that all labels are wanted by [`LabelSettings::spent_by`] of the
+/// planned steps. The rate's integral is ln(1 + T/T₀), so [`LabelSchedule::wanted`] has a closed form and no state to
+/// save.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelSchedule {
     labels: usize,
@@ -34,8 +35,8 @@ impl LabelSchedule {
         self.untrained
     }
 
-    /// How many labels should stand after `env_steps` of training. Never falls; 0 steps want
-    /// [`LabelSchedule::untrained`], and from the end on all of them.
+    /// Labels wanted after `env_steps` of training. This never falls. It is [`LabelSchedule::untrained`] at 0 steps,
+    /// and all labels from the schedule's end on.
     pub fn wanted(&self, env_steps: u64) -> usize {
         let time = env_steps as f64;
         if time >= self.end {
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_rate_falls_as_the_paper_says() {
-        // With T₀ = S/10 the rate at T = .1 S is half that at 0, and at .9 S a tenth.
+        // With T₀ = S/10, the rate at T = 0.1 S is half that at 0, and at 0.9 S it is a tenth.
         let schedule =
             LabelSchedule::new(1_000_000, 1_000_000, &LabelSettings { anneal: 0.1, ..LabelSettings::default() });
         let rate = |at: u64| (schedule.wanted(at + 2_000) - schedule.wanted(at)) as f64;

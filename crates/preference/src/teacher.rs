@@ -1,19 +1,19 @@
-//! Simulated teachers: they judge by the task's true return, so that the loop can be tried, tested and measured without
-//! a person.
+//! Simulated teachers: they judge by the task's true return, so that learning from judgements can be tested and
+//! measured without a person.
 //!
-//! They look at [`Frames::task_return`] alone, never at the learnt reward: a teacher that judged by what it had taught
+//! They use [`Frames::task_return`] only, never the learned reward: a teacher that judged by the reward that it taught
 //! would agree with every mistake.
 
 use flipside_core::settings::{TeacherKind, TeacherNoise};
 use flipside_core::{Choice, Frames, Stream};
 use rand::RngExt;
 
-/// What a teacher is used to: means over the pairs that were judged lately.
+/// Means over the recently judged pairs, by which a teacher's thresholds are scaled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunningReturnStats {
-    /// Of their clips' true returns.
+    /// Mean of the clips' true returns.
     pub mean_return: f64,
-    /// Of how far the two returns of a pair lie apart.
+    /// Mean absolute difference of the two returns of a pair.
     pub difference: f64,
 }
 
@@ -22,17 +22,17 @@ pub struct RunningReturnStats {
 pub struct SimulatedTeacher {
     name: &'static str,
     noise: TeacherNoise,
-    /// Of the clips that it saw lately.
+    /// Statistics of the recently judged pairs.
     usual: Option<RunningReturnStats>,
     stream: Stream,
 }
 
 impl SimulatedTeacher {
-    /// Returns that differ by less than this share of the larger one are a tie: below it lies the rounding of
-    /// single-precision rewards.
+    /// Returns that differ by less than this share of the larger one are a tie: smaller differences may be rounding
+    /// errors of single-precision rewards.
     pub const TIE: f64 = 1e-5;
 
-    /// The teacher of this kind, with `stream` for its mistakes; `None` for a person.
+    /// A teacher of this kind, whose random choices come from `stream`; `None` for a person.
     pub fn new(kind: TeacherKind, stream: Stream) -> Option<SimulatedTeacher> {
         let (name, noise) = match kind {
             TeacherKind::Person => return None,
@@ -43,20 +43,21 @@ impl SimulatedTeacher {
         Some(SimulatedTeacher { name, noise, usual: None, stream })
     }
 
-    /// The same teacher, told what was judged lately: what its thresholds are measured by. Without it none is applied.
+    /// The same teacher with statistics of the recently judged pairs, which scale its thresholds. Without statistics no
+    /// threshold is applied.
     pub fn with_return_stats(self, usual: Option<RunningReturnStats>) -> SimulatedTeacher {
         SimulatedTeacher { usual, ..self }
     }
 
-    /// What a judgement names it by.
+    /// The name under which its judgements are recorded.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Prefers the clip with the higher true return, as far as its habits let it, and calls equal returns a tie. The
-    /// order of the habits is BPref's: skip, equal, myopic, noisy, mistaken.
+    /// Prefers the clip with the higher true return, subject to the teacher's noise; equal returns are a tie. The kinds
+    /// of noise are applied in BPref's order: skip, equal, myopic, noisy, mistaken.
     pub fn judge(&mut self, left: &Frames, right: &Frames) -> Choice {
-        // Drawn for every answer, so that the stream's place depends on their number alone.
+        // Always drawn, so that the stream's position depends only on the number of answers.
         let [skip, pick]: [f64; 2] = std::array::from_fn(|_| self.stream.random());
         let TeacherNoise { beta, mistakes, skips, skip_below, gamma, equal_within, much_above } = self.noise;
         if skip < skips {
@@ -86,13 +87,13 @@ impl SimulatedTeacher {
         if self.usual.is_some_and(much) { choice.much() } else { choice }
     }
 
-    /// The stream's state, for a checkpoint.
+    /// The stream, for a checkpoint.
     pub fn stream(&self) -> &Stream {
         &self.stream
     }
 }
 
-/// Σ γ^(T − 1 − t) r_t: a return in which the last step counts most.
+/// Σ γ^(T − 1 − t) r_t: a return that weights recent steps most.
 fn recency_return(clip: &Frames, gamma: f64) -> f64 {
     clip.task_reward.iter().fold(0.0, |sum, &reward| gamma * sum + f64::from(reward))
 }
@@ -133,7 +134,7 @@ mod tests {
         let mut mistaken = teacher(kind);
         let answers: Vec<Choice> = (0..10_000).map(|_| mistaken.judge(&good, &bad)).collect();
         let wrong = answers.iter().filter(|&&c| c == Choice::Right).count();
-        // 1000 ± 4 standard deviations of a binomial with n = 10 000, p = .1.
+        // 1000 ± 4 standard deviations of a binomial with n = 10 000, p = 0.1.
         assert!((880..1120).contains(&wrong), "{wrong} of 10 000");
         let mut first = teacher(kind);
         answers[..5_000].iter().for_each(|&c| assert_eq!(first.judge(&good, &bad), c));
@@ -157,7 +158,7 @@ mod tests {
         assert_eq!(judge(None, 100.0, 0.0), Choice::Left);
     }
 
-    /// How often a teacher with these habits gives each answer to one pair: left, right, tie, skip.
+    /// How often a teacher with this noise gives each answer to one pair: left, right, tie, skip.
     fn shares(noise: TeacherNoise, usual: Option<f64>, left: &[f32], right: &[f32]) -> [f64; 4] {
         let usual = usual.map(|mean_return| RunningReturnStats { mean_return, difference: 1.0 });
         let mut teacher = teacher(TeacherKind::Fallible(noise)).with_return_stats(usual);
@@ -175,7 +176,7 @@ mod tests {
         counts
     }
 
-    /// Every teacher of BPref against its formula. Four standard deviations of a share of 20 000 are .0141 at most.
+    /// Every teacher of BPref against its formula. Four standard deviations of a share of 20 000 are at most 0.0141.
     #[test]
     fn each_habit_answers_by_its_formula() {
         const ALWAYS_LEFT: [f64; 4] = [1.0, 0.0, 0.0, 0.0];
@@ -184,9 +185,10 @@ mod tests {
         let one_above: (&[f32], &[f32]) = (&[1.0, 1.0], &[0.5, 0.5]);
         let sigma = |x: f64| 1.0 / (1.0 + (-x).exp());
         let both = TeacherNoise { beta: Some(2.0), mistakes: 0.3, skips: 0.25, ..TeacherNoise::NONE };
-        // σ(2) turned round three times in ten, of the three quarters that are answered.
+        // Three quarters are answered; of those, three tenths of the answers with σ(2 · 1) are reversed.
         let left = 0.75 * (0.7 * sigma(2.0) + 0.3 * (1.0 - sigma(2.0)));
-        // The last step counts most: 1 + .9 · 0 beats 0 + .9 · 1, and by .9² · 1.2 = .972 it loses less than with 1.2.
+        // The last step counts most: the left return is 1; the right one is 1.2 without discount, but 0.9² · 1.2 =
+        // 0.972 with it.
         let late: (&[f32], &[f32]) = (&[0.0, 0.0, 1.0], &[1.2, 0.0, 0.0]);
         let cases = [
             ("oracle", TeacherNoise::NONE, None, one_above, ALWAYS_LEFT),

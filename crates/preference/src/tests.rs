@@ -1,4 +1,4 @@
-//! The reward model as a whole, on made-up clips whose true reward is known.
+//! The whole reward model, on made-up clips with a known true reward.
 
 use super::*;
 use flipside_core::settings::{RewardModelKind, RewardModelSettings, TeacherKind};
@@ -9,7 +9,7 @@ use rand_distr::{Distribution, StandardNormal};
 const OBS: usize = 6;
 const ACT: usize = 2;
 
-/// A clip of a random walk around a random place; the true reward is quadratic in the observation and linear in the
+/// A clip of a random walk around a random place. The true reward is quadratic in the observation and linear in the
 /// action.
 fn clip(steps: usize, stream: &mut Stream) -> Frames {
     let mut normal = || -> f32 { StandardNormal.sample(stream) };
@@ -19,7 +19,7 @@ fn clip(steps: usize, stream: &mut Stream) -> Frames {
     for _ in 0..steps {
         let action: [f32; ACT] = std::array::from_fn(|_| (0.5 * normal()).clamp(-1.0, 1.0));
         let reward = at[0] - 0.5 * at[1] - 0.5 * (at[2] - 0.5).powi(2) + 0.3 * action[0];
-        // The observations have very different scales and offsets, as a robot's do.
+        // The observations have very different scales and offsets, like a robot's.
         let scales = [1.0, 10.0, 0.1, 1.0, 1.0, 3.0];
         frames.obs.extend(at.iter().zip(scales).map(|(x, scale)| (x + 2.0) * scale));
         frames.actions.extend(action);
@@ -34,7 +34,7 @@ fn clips(count: usize, steps: usize, seed: u64) -> Vec<Frames> {
     (0..count).map(|_| clip(steps, &mut stream)).collect()
 }
 
-/// Judgements of the clips, two and two.
+/// Judgements of consecutive pairs of clips.
 fn judge(clips: &[Frames], kind: TeacherKind) -> Vec<Comparison<'_>> {
     let mut teacher = SimulatedTeacher::new(kind, Seed(3).stream("teacher")).unwrap();
     let compare = |(i, pair): (usize, &'_ [Frames])| (i as u64, teacher.judge(&pair[0], &pair[1]));
@@ -56,7 +56,7 @@ fn fit(model: &mut RewardModel, comparisons: &[Comparison]) -> FitReport {
     model.fit(comparisons, &[], &mut || false).unwrap()
 }
 
-/// The share of these pairs whose better side the model names.
+/// The share of consecutive pairs whose better side the model predicts.
 fn accuracy(model: &RewardModel, clips: &[Frames]) -> f64 {
     let comparisons = judge(clips, TeacherKind::Oracle);
     let right = comparisons.iter().filter(|c| (model.predict(c.left, c.right) > 0.5) == (c.target > 0.5)).count();
@@ -70,26 +70,25 @@ fn learns_a_reward_from_comparisons() {
         let clips = clips(400, 40, 1);
         let comparisons = judge(&clips, kind);
         let mut model = model(0);
-        // As in a session: early labels first, then all.
+        // As in a session: a fit to the early labels, then one to all.
         fit(&mut model, &comparisons[..50]);
         let report = fit(&mut model, &comparisons);
         let got = accuracy(&model, &fresh);
         assert!(got >= least, "{kind:?}: {got} of fresh pairs are right; {report:?}");
-        // What the report claims without fresh labels must be near the truth. The claim is made by one or two members,
-        // the truth is about all three; and a teacher who errs on 1 in 10 agrees with a perfect model on .9 of the
-        // pairs, so with one of accuracy a on .9 a + .1 (1 − a). Three standard deviations of 150 votes are .1.
+        // The reported agreement must be near the accuracy on fresh pairs, although it is the vote of one or two
+        // members instead of three. A teacher that errs on 1 in 10 pairs agrees with a model of accuracy a on 0.9 a +
+        // 0.1 (1 − a) of them. Three standard deviations of 150 votes are 0.1.
         let rate = if let TeacherKind::Mistaken { rate } = kind { rate } else { 0.0 };
         let claimed = report.held_out_agreement.unwrap();
         let expected = got * (1.0 - rate) + (1.0 - got) * rate;
         assert!((claimed - expected).abs() < 0.1, "claimed {claimed}, expected {expected}");
-        // Some member never saw 1 − (1 − 1/e)³ = 3 in 4 of the comparisons.
+        // A comparison is held out from at least one of three members with probability 1 − (1 − 1/e)³ = 3/4.
         assert!((130..170).contains(&report.held_out), "{report:?}");
         assert!(report.held_out_loss.unwrap() > report.train_loss && report.train_loss > 0.05, "{report:?}");
     }
 }
 
-/// A window of each clip stands for the whole, and what the model is sure of is learnt from as if it had been said: neither may unlearn the
-/// reward.
+/// Training on windows of clips, and on pairs whose answer the model is sure of, must not make the reward much worse.
 #[test]
 fn windows_and_guesses_keep_the_reward() {
     let (clips, fresh) = (clips(160, 40, 21), clips(400, 40, 22));
@@ -111,7 +110,7 @@ fn windows_and_guesses_keep_the_reward() {
     assert!(least > 0.75 && got > least, "{got} of fresh pairs are right, {least} asked");
 }
 
-/// What the reward is said not to see moves it neither in a fit nor afterwards.
+/// Numbers that are not inputs of the reward model change neither a fit nor its rewards.
 #[test]
 fn what_is_unseen_does_not_count() {
     let clips = clips(80, 40, 41);
@@ -134,7 +133,8 @@ fn what_is_unseen_does_not_count() {
     assert_ne!(rewards(&seeing, &clips[0]), rewards(&seeing, &changed[0]));
 }
 
-/// A teacher reward that is a product (turning, times being high) is learnt better from few judgements by networks that are shown a little of the products.
+/// A teacher reward that is a product (say pitch rate times height) is learnt better from few judgements by networks
+/// with products among their inputs.
 #[test]
 fn products_are_learnt_from_few_judgements() {
     let made = |count: usize, seed: u64| {
@@ -153,7 +153,7 @@ fn products_are_learnt_from_few_judgements() {
         for _ in 0..3 {
             fit(&mut model, &comparisons);
         }
-        // What is saved is what is scored by.
+        // The saved arrays restore the same model.
         let mut back = RewardModel::new(OBS, ACT, settings, Seed(seed + 1));
         back.load_arrays(&model.to_arrays()).unwrap();
         let got = accuracy(&model, &fresh);
@@ -166,7 +166,7 @@ fn products_are_learnt_from_few_judgements() {
 
 #[test]
 fn agreement_claims_nothing_where_there_is_nothing_to_learn() {
-    // Answers by a coin: members may fit their own bags, but what they never saw they cannot agree with.
+    // Answers from a coin: members may fit their own bags, but cannot predict held-out answers.
     let clips = clips(600, 25, 5);
     let mut coin = Seed(8).stream("coin");
     let mut comparisons = judge(&clips, TeacherKind::Oracle);
@@ -197,8 +197,8 @@ fn ties_pull_rewards_together_and_skips_are_dropped() {
     assert_eq!((report.held_out_agreement, report.held_out), (None, 0), "ties decide nothing");
 }
 
-/// Two answers of three for the left clip put it ahead by ln 2. Where all of them say “much”, by the Δ at which the likelihood's slope is 0: with
-/// a margin of 1, 2 σ(1 − Δ) = σ(1 + Δ).
+/// If two answers of three prefer the left clip, its return is ahead by ln 2. If all of them say “much better”, it is
+/// ahead by the Δ at which the likelihood's slope is 0: with a margin of 1, 2 σ(1 − Δ) = σ(1 + Δ).
 #[test]
 fn much_better_is_further_ahead() {
     let clips = clips(2, 40, 12);
@@ -242,7 +242,7 @@ fn rewards_have_mean_0_and_deviation_1_and_are_the_mean_of_normalised_members() 
     let together = model.rewards(&obs, &actions, n);
     let mut sum = vec![0.0; n];
     for m in 0..3 {
-        // One member alone: the same model with the other members' rows replaced by its own.
+        // One member alone: the same model with all members' parameters replaced by this member's.
         let mut arrays = model.to_arrays();
         for (name, array) in &mut arrays {
             if name.starts_with("layer") || name == "output" {
@@ -263,7 +263,7 @@ fn rewards_have_mean_0_and_deviation_1_and_are_the_mean_of_normalised_members() 
     for (together, sum) in together.iter().zip(sum) {
         assert!((together - sum / 3.0).abs() < 1e-4, "{together} {}", sum / 3.0);
     }
-    // Rows are independent of each other: any part of a rollout is scored as within the whole.
+    // Rows are independent of each other: a part of a rollout gets the same rewards as within the whole.
     assert_eq!(model.rewards(&obs[..7 * OBS], &actions[..7 * ACT], 7), together[..7]);
 }
 
@@ -279,14 +279,14 @@ fn goes_on_bit_for_bit_from_saved_arrays() {
     resumed.load_arrays(&straight.to_arrays()).unwrap();
     assert_eq!(fit(&mut straight, &comparisons), fit(&mut resumed, &comparisons));
     assert_eq!(straight.to_arrays(), resumed.to_arrays());
-    // The same calls after the same seed give the same numbers; after another seed they do not.
+    // The same seed and calls give the same numbers; another seed gives others.
     let mut again = RewardModel::new(OBS, ACT, settings.clone(), Seed(6));
     fit(&mut again, &comparisons[..40]);
     again.renormalise(&clips[0].obs, &clips[0].actions).unwrap();
     fit(&mut again, &comparisons);
     assert_eq!(straight.to_arrays(), again.to_arrays());
     assert_ne!(RewardModel::new(OBS, ACT, settings.clone(), Seed(7)).to_arrays(), again.to_arrays());
-    // Arrays that are missing or of another model are refused by name, and nothing changes.
+    // Arrays that are missing or belong to another model are refused by name, and nothing changes.
     let before = again.to_arrays();
     let mut broken = before.clone();
     broken.remove("adam.0.m");
@@ -318,7 +318,7 @@ fn a_failed_fit_changes_nothing() {
     assert!(matches!(poisoned, Err(PreferenceError::NotFinite { .. })), "{poisoned:?}");
     assert!(matches!(model.renormalise(&clips[3].obs, &clips[3].actions), Err(PreferenceError::NotFinite { .. })));
     assert_eq!(before, model.to_arrays());
-    // Weights that blow up on the way are noticed, too.
+    // Weights that diverge during the fit are also refused.
     let settings = RewardModelSettings { learning_rate: 1e30, ..networks() };
     let mut wild = RewardModel::new(OBS, ACT, settings, Seed(7));
     let before = wild.to_arrays();
@@ -342,7 +342,7 @@ fn disagreement_is_high_where_members_differ_and_disputes_rank_the_wrong_answer_
     assert!(model.disagreement(&[]).is_empty());
     assert_eq!(disagreement[0], 0.0, "no member prefers a clip to itself");
     assert!(disagreement[1..].iter().all(|&d| (0.0..=0.25).contains(&d)));
-    // The pair on which the members' own probabilities lie furthest apart ranks above those on which they are alike.
+    // The pair on which the members' probabilities differ most ranks above those on which they are similar.
     let members = model.probabilities(&pairs, 40);
     let range = |i: usize| {
         let of = members.iter().map(|p| p[i]);
@@ -353,7 +353,7 @@ fn disagreement_is_high_where_members_differ_and_disputes_rank_the_wrong_answer_
     for i in (0..pairs.len()).filter(|&i| range(i) < 0.5 * range(widest)) {
         assert!(disagreement[widest] > disagreement[i]);
     }
-    // Flip the answer that the model is surest of: that is then the one it disputes.
+    // Reverse the answer that the model is surest of. That is then the one that it disputes.
     let gap = |c: &Comparison| (c.left.task_return() - c.right.task_return()).abs();
     let sure = (0..comparisons.len()).max_by(|&a, &b| gap(&comparisons[a]).total_cmp(&gap(&comparisons[b]))).unwrap();
     comparisons[sure].target = 1.0 - comparisons[sure].target;
@@ -362,8 +362,8 @@ fn disagreement_is_high_where_members_differ_and_disputes_rank_the_wrong_answer_
     assert!(disputed[..3].iter().any(|d| d.index == sure), "{sure} not in {:?}", &disputed[..3]);
 }
 
-/// From as many judgements a Gaussian process learns more of a teacher reward than networks do; what it says to foresee of a judgement that it was not
-/// taught, it does.
+/// From the same judgements a Gaussian process learns a teacher reward better than networks do, and its reported
+/// leave-one-out agreement is near its accuracy on fresh pairs.
 #[test]
 fn a_gaussian_process_learns_from_few_judgements() {
     let (few, fresh) = (clips(160, 40, 31), clips(600, 40, 32));
@@ -377,13 +377,13 @@ fn a_gaussian_process_learns_from_few_judgements() {
         (accuracy(&model, &fresh), report.held_out_agreement.unwrap())
     };
     let (ensemble, _) = learnt(RewardModelKind::Networks);
-    let (process, foreseen) = learnt(RewardModelKind::GaussianProcess);
+    let (process, claimed) = learnt(RewardModelKind::GaussianProcess);
     assert!(process > ensemble + 0.04 && process > 0.9, "{process} of fresh pairs, networks {ensemble}");
-    assert!((process - foreseen).abs() < 0.08, "{foreseen} is foreseen, {process} of fresh pairs is right");
+    assert!((process - claimed).abs() < 0.08, "claimed {claimed}, but {process} of fresh pairs are right");
 }
 
-/// What is unseen does not count, ties say that two are alike, “much better” says that they are far apart, and what is saved goes on bit for bit: of
-/// a Gaussian process, too.
+/// The properties of the networks hold for a Gaussian process, too: numbers that are not inputs do not count, ties make
+/// returns equal, “much better” puts them further apart, and a saved model continues bit for bit.
 #[test]
 fn a_gaussian_process_keeps_the_laws() {
     let made = clips(80, 30, 33);
@@ -411,7 +411,7 @@ fn a_gaussian_process_keeps_the_laws() {
     assert!(matches!(straight.fit(&comparisons, &[], &mut || true), Err(PreferenceError::Cancelled)));
     assert_eq!(straight.to_arrays(), before);
 
-    // The same pairs, all of them ties; or each better one much better.
+    // The same pairs with only ties, or with every answer “much better”.
     let ties: Vec<Comparison> = comparisons.iter().map(|c| Comparison { target: 0.5, ..*c }).collect();
     let much: Vec<Comparison> = comparisons.iter().map(|c| Comparison { much: true, ..*c }).collect();
     let sure = |taught: &[Comparison]| {

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-/// Storage buffers that the shaders of the physics and the tasks read and write.
+/// Storage buffers that a shader of the physics or the tasks can need.
 const STORAGE_BUFFERS: u32 = 8;
 
-/// An adapter that could draw.
+/// One graphics adapter.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AdapterLine {
     /// The adapter's own name, e.g. `llvmpipe (LLVM 15.0.6, 256 bits)`.
@@ -16,17 +16,17 @@ pub struct AdapterLine {
     pub api: String,
     /// The driver and its version.
     pub driver: String,
-    /// Whether it computes, so that `--backend shader` can use it.
+    /// Whether it supports the compute shaders of `--backend shader`.
     pub computes: bool,
-    /// Bytes of one buffer that a shader can see, at most.
+    /// The largest buffer that a shader can access, bytes.
     pub largest_buffer: u64,
-    /// Whether it can time the parts of a computation.
+    /// Whether it supports timestamp queries, which time the parts of a computation.
     pub times: bool,
-    /// Whether compiled shaders can be kept between runs by the program.
+    /// Whether the program can cache compiled shaders between runs.
     pub keeps_shaders: bool,
 }
 
-/// Every adapter that wgpu finds, in its order.
+/// Every adapter that wgpu finds, in wgpu's order.
 pub fn adapters() -> Vec<AdapterLine> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let line = |adapter: wgpu::Adapter| {

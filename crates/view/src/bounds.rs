@@ -1,15 +1,15 @@
-//! How much room a robot takes up.
+//! The axis-aligned box around a robot.
 
 use flipside_core::{Geom, Pose, Scene, Shape};
 use glam::{Quat, Vec3};
 
-/// The transform of a pose.
+/// A pose as rotation and translation.
 pub(super) fn placed(pose: &Pose) -> (Quat, Vec3) {
     let [w, x, y, z] = pose.rotation;
     (Quat::from_xyzw(x, y, z, w).normalize(), Vec3::from(pose.position))
 }
 
-/// Where a geom is in the world, given its body's pose.
+/// The world transform of a geom, given its body's pose.
 pub(super) fn in_world(geom: &Geom, body: &Pose) -> (Quat, Vec3) {
     let (body_rotation, body_position) = placed(body);
     let (rotation, position) = placed(&geom.pose);
@@ -18,16 +18,16 @@ pub(super) fn in_world(geom: &Geom, body: &Pose) -> (Quat, Vec3) {
 
 /// An axis-aligned box in the world, metres.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct Aabb {
     pub low: Vec3,
     pub high: Vec3,
-    /// Farthest that any geom's centre lies from the x–z plane through the first one.
+    /// The largest distance of any geom's centre from the x–z plane through the first geom's centre, metres.
     off_plane: f32,
 }
 
-impl Bounds {
-    /// Of all geoms on bodies that move (those after body 0). A scene without any has the bounds of a unit cube at the origin.
-    pub fn of_robot(scene: &Scene, poses: &[Pose]) -> Bounds {
+impl Aabb {
+    /// The box around all geoms on moving bodies (those after body 0). Without any, a unit cube at the origin.
+    pub fn of_robot(scene: &Scene, poses: &[Pose]) -> Aabb {
         let moving = scene.geoms.iter().filter(|g| g.body > 0);
         let mut plane = None;
         let mut all = moving
@@ -35,13 +35,13 @@ impl Bounds {
                 let (rotation, centre) = in_world(geom, poses.get(geom.body)?);
                 let extent = extent(&geom.shape, rotation)?;
                 let off_plane = (centre.y - *plane.get_or_insert(centre.y)).abs();
-                Some(Bounds { low: centre - extent, high: centre + extent, off_plane })
+                Some(Aabb { low: centre - extent, high: centre + extent, off_plane })
             })
             .collect::<Vec<_>>();
         if all.is_empty() {
-            all.push(Bounds { low: Vec3::splat(-0.5), high: Vec3::splat(0.5), off_plane: 0.0 });
+            all.push(Aabb { low: Vec3::splat(-0.5), high: Vec3::splat(0.5), off_plane: 0.0 });
         }
-        all.into_iter().fold(Bounds { low: Vec3::INFINITY, high: Vec3::NEG_INFINITY, off_plane: 0.0 }, |a, b| Bounds {
+        all.into_iter().fold(Aabb { low: Vec3::INFINITY, high: Vec3::NEG_INFINITY, off_plane: 0.0 }, |a, b| Aabb {
             low: a.low.min(b.low),
             high: a.high.max(b.high),
             off_plane: a.off_plane.max(b.off_plane),
@@ -56,13 +56,13 @@ impl Bounds {
         0.5 * (self.low + self.high)
     }
 
-    /// Whether every geom's centre lies in one plane of constant y: the robots that walk in the x–z plane do.
+    /// Whether all geom centres lie in one plane of constant y, as in robots that walk in the x–z plane.
     pub fn is_planar(&self) -> bool {
         self.off_plane < 0.02
     }
 }
 
-/// Half the size of the axis-aligned box about a shape turned by `rotation`; `None` for a plane.
+/// Half the size of the axis-aligned box around a shape turned by `rotation`; `None` for a plane.
 pub(super) fn extent(shape: &Shape, rotation: Quat) -> Option<Vec3> {
     let axis = (rotation * Vec3::Z).abs();
     Some(match *shape {

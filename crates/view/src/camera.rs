@@ -1,26 +1,28 @@
-//! Where one looks from: an orbit about a point that follows the robot.
+//! The camera: an orbit around a point that follows the robot.
 
-use super::bounds::Bounds;
+use super::bounds::Aabb;
 use flipside_core::{Clip, Pose, Scene};
 use glam::{Mat4, Vec2, Vec3, Vec4};
 use std::f32::consts::{FRAC_PI_2, PI};
 
-/// Moments of a clip that are looked at to learn how much room it needs.
+/// Frames of a clip that are sampled to find its bounds.
 const MOMENTS: usize = 12;
-/// Nearest thing drawn, metres from the eye.
+/// Distance of the near plane from the eye, metres.
 pub(super) const NEAR: f32 = 0.02;
 /// Radians of orbit for one point of pointer travel.
 const RADIANS_PER_POINT: f32 = 0.008;
-/// Lowest and highest the eye goes about the target: never below the floor, never quite overhead, where yaw would lose its meaning.
+/// Lowest and highest pitch, radians: never below the floor, and never quite overhead, where yaw would lose its
+/// meaning.
 const PITCH: [f32; 2] = [0.02, 1.5];
-/// Nearest and farthest, metres.
+/// Smallest and largest distance, metres.
 const DISTANCE: [f32; 2] = [0.3, 60.0];
 
-/// An orbit camera. Its angles and distance are the person's; its target is set anew for every picture from
-/// [`Track`](super::Track), so that two cameras with the same angles see two clips in the same way.
+/// An orbit camera. The person sets its angles and distance. [`Track`](super::Track) sets its target for every picture,
+/// so that two cameras with the same angles show two clips in the same way.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Camera {
-    /// Radians about z, from +x towards +y, of the eye as seen from the target: −π/2 looks along +y, with +x to the right.
+    /// Radians about z, from +x towards +y, of the eye as seen from the target: −π/2 looks along +y, with +x to the
+    /// right.
     pub yaw: f32,
     /// Radians above the horizontal of the eye as seen from the target.
     pub pitch: f32,
@@ -28,49 +30,50 @@ pub struct Camera {
     pub distance: f32,
     /// Field of view across the picture's shorter side, radians.
     pub field_of_view: f32,
-    /// The point that is looked at, world frame, metres.
+    /// The point that the camera looks at, world frame, metres.
     pub target: [f32; 3],
 }
 
-/// The room that clips take in pictures which follow their robots along the floor, and not up and down.
+/// The space that robots take up in pictures that follow them along the floor, but not up and down.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Room {
-    /// Lowest and highest that anything of a robot comes, metres.
+pub struct Bounds {
+    /// Lowest and highest z of any part of a robot, metres.
     heights: [f32; 2],
-    /// The most that one takes along the floor at any moment, metres.
+    /// The largest extent of a robot along the floor at any moment, metres.
     width: f32,
 }
 
-impl Room {
-    /// Of the robot of `scene` in all these clips; `None` if they have no frames.
-    pub fn of<'a>(scene: &Scene, clips: impl IntoIterator<Item = &'a Clip>) -> Option<Room> {
+impl Bounds {
+    /// The bounds of the robot of `scene` in all these clips; `None` if they have no frames.
+    pub fn of<'a>(scene: &Scene, clips: impl IntoIterator<Item = &'a Clip>) -> Option<Bounds> {
         let moments = clips.into_iter().filter(|clip| clip.frames.steps > 0).flat_map(|clip| {
             let last = clip.frames.steps - 1;
             (0..MOMENTS).map(move |i| clip.frames.poses_at(last * i / (MOMENTS - 1)))
         });
-        let rooms = moments.map(|poses| {
-            let bounds = Bounds::of_robot(scene, poses);
-            Room { heights: [bounds.low.z, bounds.high.z], width: bounds.size().truncate().length() }
+        let bounds = moments.map(|poses| {
+            let aabb = Aabb::of_robot(scene, poses);
+            Bounds { heights: [aabb.low.z, aabb.high.z], width: aabb.size().truncate().length() }
         });
-        rooms.reduce(Room::and)
+        bounds.reduce(Bounds::and)
     }
 
-    /// Room for both.
-    pub fn and(self, other: Room) -> Room {
+    /// The bounds that contain both.
+    pub fn and(self, other: Bounds) -> Bounds {
         let ([a, b], [c, d]) = (self.heights, other.heights);
-        Room { heights: [a.min(c), b.max(d)], width: self.width.max(other.width) }
+        Bounds { heights: [a.min(c), b.max(d)], width: self.width.max(other.width) }
     }
 }
 
 impl Camera {
-    /// A camera that shows the whole robot of `scene` in `poses` (`[bodies]`) with some room to move in: a planar robot, which
-    /// moves in the x–z plane, from the side; one that lies flat from high above; any other from front right and above.
+    /// A camera that shows the whole robot of `scene` in `poses` (`[bodies]`) with some margin. A planar robot, which
+    /// moves in the x–z plane, is seen from the side; one that lies flat, from high above; any other, from the front
+    /// right and above.
     pub fn framing(scene: &Scene, poses: &[Pose]) -> Camera {
-        let bounds = Bounds::of_robot(scene, poses);
+        let aabb = Aabb::of_robot(scene, poses);
         let field_of_view = 32_f32.to_radians();
         let (yaw, pitch) = if scene.lies_flat {
             (-FRAC_PI_2 + 10_f32.to_radians(), 55_f32.to_radians())
-        } else if bounds.is_planar() {
+        } else if aabb.is_planar() {
             (-FRAC_PI_2 + 10_f32.to_radians(), 9_f32.to_radians())
         } else {
             (-60_f32.to_radians(), 17_f32.to_radians())
@@ -78,33 +81,34 @@ impl Camera {
         Camera {
             yaw,
             pitch,
-            distance: distance(0.5 * bounds.size().length(), field_of_view),
+            distance: distance(0.5 * aabb.size().length(), field_of_view),
             field_of_view,
-            target: bounds.centre().to_array(),
+            target: aabb.centre().to_array(),
         }
     }
 
-    /// A camera that shows the robot of `scene` at every moment of all these clips, standing, fallen or in the air, once it is
-    /// [aimed](super::Track::aim): framed as at the first moment, with room for all of them. `None` if the clips have no frames.
+    /// A camera that shows the robot of `scene` at every moment of all these clips, standing, fallen or in the air,
+    /// once it is [aimed](super::Track::aim). Its angles are those of [`Camera::framing`] at the first moment. `None`
+    /// if the clips have no frames.
     pub fn showing<'a>(scene: &Scene, clips: impl IntoIterator<Item = &'a Clip> + Clone) -> Option<Camera> {
         let first = clips.clone().into_iter().find(|clip| clip.frames.steps > 0)?;
-        Some(Camera::framing(scene, first.frames.poses_at(0)).holding(Room::of(scene, clips)?))
+        Some(Camera::framing(scene, first.frames.poses_at(0)).holding(Bounds::of(scene, clips)?))
     }
 
-    /// The same camera as high and as far away as shows all of `room`.
-    pub fn holding(self, room: Room) -> Camera {
-        let [low, high] = room.heights;
+    /// The same camera at the height and distance that show all of `bounds`.
+    pub fn holding(self, bounds: Bounds) -> Camera {
+        let [low, high] = bounds.heights;
         let [x, y, _] = self.target;
-        let radius = (0.5 * (high - low)).hypot(0.5 * room.width);
+        let radius = (0.5 * (high - low)).hypot(0.5 * bounds.width);
         Camera { distance: distance(radius, self.field_of_view), target: [x, y, 0.5 * (low + high)], ..self }
     }
 
-    /// The same camera on another point.
+    /// The same camera with another target.
     pub fn following(self, target: [f32; 3]) -> Camera {
         Camera { target, ..self }
     }
 
-    /// Turns about the target by a drag of `(dx, dy)` points, as if one held the floor.
+    /// Turns around the target by a drag of `(dx, dy)` points, as if the pointer held the floor.
     pub fn orbit(&mut self, dx: f32, dy: f32) {
         let yaw = self.yaw - dx * RADIANS_PER_POINT;
         self.yaw = (yaw + PI).rem_euclid(2.0 * PI) - PI;
@@ -123,8 +127,8 @@ impl Camera {
         (Vec3::from(self.target) - self.forward() * self.distance).to_array()
     }
 
-    /// Where a point of the world falls in a picture of `size` pixels: x to the right and y down from the top left corner. `None`
-    /// if it lies behind the eye.
+    /// The place of a world point in a picture of `size` pixels: x to the right and y down from the top left corner.
+    /// `None` if the point is behind the eye.
     pub fn project(&self, point: [f32; 3], size: [u32; 2]) -> Option<[f32; 2]> {
         let clip = self.world_to_clip(size) * Vec3::from(point).extend(1.0);
         (clip.w > NEAR).then(|| {
@@ -133,7 +137,8 @@ impl Camera {
         })
     }
 
-    /// The unit direction of the ray from the eye through a place in a picture of `size` pixels: [`Camera::project`] backwards.
+    /// The unit direction of the ray from the eye through a place in a picture of `size` pixels: the inverse of
+    /// [`Camera::project`].
     pub fn ray(&self, pixel: [f32; 2], size: [u32; 2]) -> [f32; 3] {
         let [right, up, forward] = self.ray_basis(size);
         let x = 2.0 * pixel[0] / size[0] as f32 - 1.0;
@@ -184,7 +189,7 @@ impl Camera {
     }
 }
 
-/// From how far away a ball of this radius, or one of a size to look at, fills most of the picture.
+/// The distance from which a ball of this radius fills most of the picture. A radius below 0.4 m counts as 0.4 m.
 fn distance(radius: f32, field_of_view: f32) -> f32 {
     (1.1 * radius.max(0.4) / (0.5 * field_of_view).sin()).clamp(DISTANCE[0], DISTANCE[1])
 }
@@ -233,7 +238,7 @@ mod tests {
         assert!((camera.distance - before.distance).abs() < 1e-5);
     }
 
-    /// A swimmer that turns across keeps its length in the picture.
+    /// A swimmer that turns sideways must not look much shorter.
     #[test]
     fn a_robot_that_lies_flat_is_seen_from_above() {
         let (scene, poses) = samples::robot("swimmer");

@@ -1,4 +1,4 @@
-//! Learning curves as a picture that could stand in a paper.
+//! Learning curves as charts that are fit for a paper.
 
 use super::Picture;
 use super::film::{self, FilmError};
@@ -9,10 +9,10 @@ use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
-/// One curve: its name, and its points as `[x, y]` with x never falling.
+/// One curve: its name, and its points as `[x, y]` with non-decreasing x.
 #[derive(Clone, Copy, Debug)]
 pub struct Series<'a> {
-    /// Shown beside the curve where there are several.
+    /// Shown in the legend if there are several curves.
     pub name: &'a str,
     /// What was measured, unsmoothed. Points that are not finite are left out.
     pub points: &'a [[f64; 2]],
@@ -34,17 +34,17 @@ pub enum ChartError {
 
 /// Pixels of the picture.
 const SIZE: (u32, u32) = (1200, 750);
-/// The chart is drawn this many times larger and averaged down: even lines, and letters that sit where they should.
+/// The chart is drawn this many times larger and averaged down, for even lines and well-placed letters.
 const FINE: u32 = 3;
 /// Standard deviation of the smoothing, as a share of the width of the chart.
 const BLUR: f64 = 0.02;
-/// Points of a curve that are drawn: more would lie within a pixel of each other.
+/// The most points that are drawn of a curve. More would lie within a pixel of each other.
 const DRAWN: usize = 800;
 
 static INK: RGBColor = RGBColor(34, 40, 49);
 static QUIET: RGBColor = RGBColor(108, 117, 128);
 const GRID: RGBColor = RGBColor(232, 235, 239);
-/// After Okabe and Ito (2008): told apart by colour-blind eyes too.
+/// After Okabe and Ito (2008), so that colour-blind people can tell them apart.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -54,7 +54,7 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(148, 110, 20),
 ];
 
-/// A chart of `series` as a PNG file: each curve as it was measured, faint, and smoothed over it, strong.
+/// A chart of `series` as a PNG file. Each curve is drawn faintly as measured, and strongly as smoothed.
 pub fn curve_png(path: &Path, title: &str, x_label: &str, y_label: &str, series: &[Series]) -> Result<(), ChartError> {
     Ok(film::png(path, &curve(title, x_label, y_label, series)?)?)
 }
@@ -145,7 +145,7 @@ fn draw(
     }
     for (i, (_, points)) in curves.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
-        // Smooth first, thin out after: the other way round, what is left would be chance.
+        // Smooth before thinning. The other way round, chance would decide which points the smoothed curve follows.
         let strong = thinned(&smoothed(points, BLUR * (x_high - x_low)), DRAWN);
         chart.draw_series(LineSeries::new(pairs(&strong), colour.stroke_width(px(3))))?;
         if let Some(&[x, y]) = strong.last() {
@@ -156,16 +156,16 @@ fn draw(
     Ok(())
 }
 
-/// Each point's y replaced by the value there of the straight line that fits all points best, weighted by a Gaussian of standard
-/// deviation `deviation` in x about it (local linear regression; Cleveland 1979). Unlike a mean it does not bend where a rising curve
-/// begins or ends.
+/// Smooths by local linear regression (Cleveland 1979). Each y becomes the value at x of the straight line that fits
+/// all points best, under Gaussian weights around x with standard deviation `deviation`, in units of x. Unlike a moving
+/// average, the result does not bend at the ends of a rising curve.
 pub fn smoothed(points: &[[f64; 2]], deviation: f64) -> Vec<[f64; 2]> {
     points
         .iter()
         .map(|&[x, y]| {
             let start = points.partition_point(|p| p[0] < x - 3.0 * deviation);
             let end = points.partition_point(|p| p[0] <= x + 3.0 * deviation);
-            // Moments of the offsets u from x, in deviations, and of the values, relative to y.
+            // Moments of the offsets u from x, in units of `deviation`, and of the values relative to y.
             let (mut s0, mut s1, mut s2, mut t0, mut t1) = (0.0, 0.0, 0.0, 0.0, 0.0);
             for p in &points[start..end] {
                 let (u, v) = ((p[0] - x) / deviation, p[1] - y);
@@ -183,8 +183,8 @@ pub fn smoothed(points: &[[f64; 2]], deviation: f64) -> Vec<[f64; 2]> {
         .collect()
 }
 
-/// At most about `most` of the points, always with the first and the last: of each stretch of them, the lowest and the highest, so
-/// that no peak is lost.
+/// Thins the points to at most about `most`. It keeps the first, the last, and the lowest and highest of each stretch,
+/// so that no peak is lost.
 pub fn thinned(points: &[[f64; 2]], most: usize) -> Vec<[f64; 2]> {
     if points.len() <= most.max(4) {
         return points.to_vec();
@@ -207,14 +207,14 @@ fn range(values: impl Iterator<Item = f64>) -> [f64; 2] {
     values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], v| [low.min(v), high.max(v)])
 }
 
-/// A range with a share added to each end, and never empty.
+/// A range extended at each end by a share of its width, and never empty.
 fn widened([low, high]: [f64; 2], share: f64) -> [f64; 2] {
     let span = if high > low { high - low } else { low.abs().max(1.0) };
     let high = if high > low { high } else { low + span };
     [low - share * span, high + share * span]
 }
 
-/// A tick's number as briefly as it can be said: 0, 250, 1.5k, 2M.
+/// A tick's number in short: 0, 250, 1.5k, 2M.
 pub fn short(value: f64) -> String {
     let (scale, unit) = match value.abs() {
         a if a >= 999_500_000.0 => (1e9, "G"),
@@ -282,7 +282,8 @@ mod tests {
 
     #[test]
     fn a_curve_is_where_its_axes_say() {
-        // A step from the bottom to the top at half the width: the strong colour fills the lower left and the upper right.
+        // A step from the bottom to the top at half the width. The strong colour fills the lower left and the upper
+        // right.
         let points = (0..=100).map(|i| [f64::from(i), if i < 50 { 0.0 } else { 1000.0 }]).collect::<Vec<_>>();
         let picture = curve("A step", "x", "y", &[Series { name: "step", points: &points }]).unwrap();
         let strong = |x0: u32, x1: u32, y0: u32, y1: u32| {

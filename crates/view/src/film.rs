@@ -1,4 +1,4 @@
-//! Films and pictures as files: GIF, MP4 and PNG. The one place in this room that writes any.
+//! Films and pictures as files: GIF, MP4 and PNG. No other module of this crate writes files.
 
 use super::quantise::Palette;
 use super::text::Words;
@@ -44,15 +44,16 @@ pub enum FilmError {
 pub struct Style {
     /// Pixels of one panel.
     pub panel: [u32; 2],
-    /// Hundredths of a second from one frame to the next, a GIF's unit; 4 is 25 frames a second. Browsers do not honour less than 2.
+    /// Hundredths of a second per frame, a GIF's unit: 4 is 25 frames a second. Browsers ignore values below 2.
     pub delay: u16,
     /// Simulated seconds that pass in one second of film.
     pub speed: f32,
-    /// Hundredths of a second that the last frame stays before the film begins again.
+    /// Hundredths of a second that the last frame stays before the film repeats.
     pub pause: u16,
     /// Colours and light.
     pub look: Look,
-    /// From where; `None` shows the whole robot at every moment. It moves along with the robot, at the height of its target.
+    /// The camera; `None` shows the whole robot at every moment. The camera moves along with the robot and keeps the
+    /// height of its target.
     pub camera: Option<Camera>,
 }
 
@@ -62,7 +63,7 @@ impl Default for Style {
     }
 }
 
-/// One clip of a film, with a word about it.
+/// One clip of a film, with its caption.
 #[derive(Clone, Copy, Debug)]
 pub struct Panel<'a> {
     /// Shown at the top left; may be empty.
@@ -82,8 +83,8 @@ pub fn side_by_side(path: &Path, scene: &Scene, panels: [(&str, &Clip); 2]) -> R
     write(path, scene, &panels, &Style { panel: [400, 340], ..Style::default() })
 }
 
-/// A film of `panels` of one scene, side by side on one clock: an MP4 where the file's name ends in `.mp4`, a looping GIF otherwise. It lasts as
-/// long as the longest clip; a shorter one stays at its last frame.
+/// A film of `panels` of one scene, side by side on one clock: an MP4 if the file's name ends in `.mp4`, otherwise a
+/// looping GIF. It lasts as long as the longest clip. A shorter clip stays at its last frame.
 pub fn write(path: &Path, scene: &Scene, panels: &[Panel], style: &Style) -> Result<(), FilmError> {
     let mut strip = Strip::new(scene, panels, style)?;
     let is_mp4 = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("mp4"));
@@ -105,8 +106,8 @@ pub fn png(path: &Path, picture: &Picture) -> Result<(), FilmError> {
     })
 }
 
-/// Makes the file that `fill` writes; the outer error of that is about drawing, the inner about writing. Until it is whole it has another name, so that
-/// a full disk leaves what stood there before, and no half of a film.
+/// Creates a file that `fill` writes. The outer error of `fill` is about drawing, the inner one about writing. The file
+/// has another name until it is complete, so a full disk leaves the earlier file as it was and no partial film.
 fn whole(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<io::Result<()>, FilmError>,
@@ -118,7 +119,7 @@ fn whole(
         fill(&mut out)?.and_then(|()| out.flush()).and_then(|()| std::fs::rename(&beside, path)).map_err(at)
     });
     if made.is_err() {
-        // Of a file that could not be made there is nothing to take away.
+        // If the file could not be created, there is nothing to remove.
         std::fs::remove_file(&beside).ok();
     }
     made
@@ -137,7 +138,7 @@ struct Strip<'a> {
     panels: &'a [Panel<'a>],
     captions: Vec<Words>,
     tracks: Vec<Track>,
-    /// Whether the way that the robots have come is worth a word.
+    /// Whether the robots move far enough for the distance to be shown.
     travels: bool,
     style: &'a Style,
     camera: Camera,
@@ -153,7 +154,7 @@ impl<'a> Strip<'a> {
         let camera = camera.ok_or_else(|| FilmError::NoFrames { task: "nothing".into() })?;
         let tracks = panels.iter().map(|panel| Track::of(scene, panel.clip)).collect::<Vec<_>>();
         let longest = panels.iter().map(|panel| panel.clip.duration()).fold(0.0, f32::max);
-        // The last frame stands at or after the end of the longest clip's last step.
+        // The last frame ends at or after the end of the longest clip.
         let frames = (longest / seconds_a_frame(style)).ceil().max(1.0) as usize;
         let captions = panels.iter().map(|panel| Words::new(panel.caption, CAPTION)).collect();
         let travels = tracks.iter().any(|track| track.advance(longest).abs() > 1.0);
@@ -167,16 +168,16 @@ impl<'a> Strip<'a> {
         [panels * width + (panels - 1) * GAP, height]
     }
 
-    /// The film as MP4 to `out`. The outer error is about drawing, the inner about writing.
+    /// The film as MP4 to `out`. The outer error is about drawing, the inner one about writing.
     fn encode_mp4(&mut self, out: &mut impl Write) -> Result<Result<(), io::Error>, FilmError> {
         let rate = 100.0 / f32::from(self.style.delay.max(1));
-        // There is no loop in the format, so the last picture stays as so many frames.
+        // The format has no loop, so the last picture is repeated for the pause.
         let stays = usize::from(self.style.pause / self.style.delay.max(1));
         let last = self.frames - 1;
         mp4::write(out, self.size(), rate, self.frames + stays, |i| self.picture(i.min(last)))
     }
 
-    /// The film as GIF to `out`. The outer error is about drawing, the inner about writing.
+    /// The film as GIF to `out`. The outer error is about drawing, the inner one about writing.
     fn encode_gif(&mut self, out: &mut impl Write) -> Result<Result<(), io::Error>, FilmError> {
         let [width, height] = self.size();
         let (Ok(gif_width), Ok(gif_height)) = (u16::try_from(width), u16::try_from(height)) else {
@@ -265,7 +266,7 @@ mod tests {
     use super::*;
     use crate::samples;
 
-    /// Frames of a GIF: delay in hundredths and what the whole picture shows then, as RGBA.
+    /// The frames of a GIF: the delay in hundredths of a second, and the whole picture that is then shown, as RGBA.
     fn decoded(path: &Path) -> (u32, u32, Vec<(u16, Vec<u8>)>) {
         let mut options = gif::DecodeOptions::new();
         options.set_color_output(gif::ColorOutput::RGBA);
@@ -296,7 +297,7 @@ mod tests {
         write(&path, &scene, &panels, &style).unwrap();
         let (width, height, frames) = decoded(&path);
         assert_eq!((width, height), (2 * 160 + GAP, 120));
-        // One second at 25 frames a second, the last of which stays.
+        // One second at 25 frames a second. The last frame stays for the pause.
         assert_eq!(frames.len(), 25);
         assert!(frames[..24].iter().all(|(delay, _)| *delay == 4));
         assert_eq!(frames[24].0, 60);
@@ -308,14 +309,14 @@ mod tests {
         }
     }
 
-    /// The decoder is OpenH264's own, and the boxes are searched for their marks: an independent player is not at hand in a test.
+    /// The decoder is OpenH264's own, and the boxes are found by their names, because a test has no independent player.
     #[test]
     fn an_mp4_holds_the_film() {
         let (scene, _) = samples::hopper();
         let clip = samples::hop(1.5, 50);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("film.MP4");
-        // An odd height: its last row is left out.
+        // The height is odd, so the last row is left out.
         let style = Style { panel: [160, 121], pause: 8, ..Style::default() };
         let panels = [Panel { caption: "moving", clip: &clip }];
         write(&path, &scene, &panels, &style).unwrap();
@@ -323,11 +324,12 @@ mod tests {
         assert_eq!(&bytes[4..8], b"ftyp");
         let at = |mark: &[u8]| bytes.windows(mark.len()).position(|window| window == mark).unwrap();
         let word = |from: usize| u32::from_be_bytes(bytes[from..from + 4].try_into().unwrap());
-        // The samples' sizes follow the mark of their table, version, one size for all (0) and their number.
+        // The sample sizes follow the table's name, its version, one size for all (0) and the number of samples.
         let sizes = at(b"stsz") + 4;
         assert_eq!((word(sizes + 4), word(sizes + 8)), (0, 25 + 2));
         let mut data = at(b"mdat") + 4;
-        // Parameters come in a box of their own: length of the first set, the set, number and length of the other.
+        // The parameter sets have their own box: the first set's length, the set, then the number and length of the
+        // second.
         let set = at(b"avcC") + 4 + 6;
         let length = |from: usize| usize::from(u16::from_be_bytes([bytes[from], bytes[from + 1]]));
         let (first, other) = (set + 2, set + 2 + length(set) + 1);
@@ -382,7 +384,7 @@ mod tests {
         assert!(empty.to_string().contains("hopper has no frames"), "{empty}");
         let nowhere = film(&folder.path().join("no/such/a.gif"), &scene, &samples::hop(1.0, 2)).unwrap_err();
         assert!(nowhere.to_string().contains("a.gif could not be written"), "{nowhere}");
-        // What stood there before is left as it was, and nothing beside it.
+        // The earlier file is as it was, and there is no other file beside it.
         let path = folder.path().join("wide.gif");
         std::fs::write(&path, "before").unwrap();
         let wide = Style { panel: [70_000, 10], ..Style::default() };

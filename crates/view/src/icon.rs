@@ -1,5 +1,5 @@
-//! The program's icon, drawn by its own renderer: one hop, half by day and half by night. `assets/icon.png` is what this draws; set
-//! `FLIPSIDE_BLESS=1` to write it anew.
+//! The program's icon, drawn by its own renderer: one hop, half by day and half by night. `assets/icon.png` is what
+//! this draws. Set `FLIPSIDE_BLESS=1` to write it again.
 
 use super::samples::{geom, plane, pose};
 use super::{Camera, Look, Offscreen, Picture, film};
@@ -12,7 +12,7 @@ const SIDE: u32 = 256;
 /// Drawn this many times larger and averaged down.
 const FINE: u32 = 4;
 
-/// A stout one-legged robot at the height of its hop.
+/// A stout one-legged robot at the top of its hop.
 fn hop() -> (Scene, Vec<Pose>) {
     let joints = [(0.06, 1.30), (-0.12, 0.86), (0.22, 0.56), (-0.04, 0.27), (0.26, 0.20)];
     let joints = joints.map(|(x, z)| Vec3::new(x, 0.0, z));

@@ -1,11 +1,11 @@
-//! The plain data that shaders/scene/scene.wgsl reads: same names, same order, padded as WGSL pads. A test compares the two through
-//! naga's reflection.
+//! The plain data that shaders/scene/scene.wgsl reads: same names, same order, padded as WGSL pads. A test compares the
+//! two through naga's reflection.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Most capsules and balls that cast a shadow in one picture; further ones are drawn but cast none.
+/// The most capsules and balls that cast a shadow in one picture. Further ones are drawn but cast none.
 pub(super) const CAPSULES: usize = 40;
-/// Most boxes and cylinders that cast a shadow in one picture; further ones are drawn but cast none.
+/// The most boxes and cylinders that cast a shadow in one picture. Further ones are drawn but cast none.
 pub(super) const BOXES: usize = 16;
 
 #[repr(C)]
@@ -84,10 +84,10 @@ pub(super) struct Solid {
 }
 
 impl Solid {
-    /// A corner of a mesh's triangle, beside the solid.
+    /// Location 6: a corner of a mesh's triangle, per vertex.
     pub const CORNER: [wgpu::VertexAttribute; 1] = wgpu::vertex_attr_array![6 => Float32x3];
 
-    /// Locations 0 to 5.
+    /// Locations 0 to 5: the solid, per instance.
     pub const ATTRIBUTES: [wgpu::VertexAttribute; 6] = wgpu::vertex_attr_array![0 => Float32x4, 1 => Float32x4, 2 => Float32x3, 3 => Uint32, 4 => Float32x3, 5 => Float32];
 }
 

@@ -1,8 +1,9 @@
 //! From poses to pixels, on screen and off.
 //!
-//! [`Renderer`] draws a [`Scene`](flipside_core::Scene) into any wgpu texture; [`Offscreen`] brings a device of its own and gives the
-//! pixels back. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it and [`Track`] where the camera
-//! looks then, both as functions of the moment alone. [`film`] writes GIFs, MP4s and PNGs, [`chart`] draws learning curves. Nothing here knows of windows or of learning.
+//! [`Renderer`] draws a [`Scene`](flipside_core::Scene) into any wgpu texture. [`Offscreen`] has a device of its own
+//! and returns the pixels. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it, and
+//! [`Track`] the camera's target. Both depend on the moment alone. [`film`] writes GIFs, MP4s and PNGs, and [`chart`]
+//! draws learning curves. Nothing here depends on windows or on learning.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -28,7 +29,7 @@ mod tests;
 mod text;
 
 pub use adapters::{AdapterLine, adapters};
-pub use camera::{Camera, Room};
+pub use camera::{Bounds, Camera};
 pub use look::Look;
 pub use motion::{Track, interpolate};
 pub use offscreen::{Offscreen, OffscreenError, Picture};

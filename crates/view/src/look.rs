@@ -1,6 +1,6 @@
-//! Colours and light: everything about a picture that is taste.
+//! Colours and light: the part of a picture that is a matter of taste.
 
-/// A palette and its light. Colours are sRGB as a designer writes them, 0..=1; light is linear.
+/// A palette and its light. Colours are sRGB, 0..=1; light is linear.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
     /// The sky overhead.
@@ -15,19 +15,19 @@ pub struct Look {
     pub line: [f32; 3],
     /// Width of those lines, metres.
     pub line_width: f32,
-    /// Distance at which the floor is half horizon, metres.
+    /// Distance at which the floor has faded halfway into the horizon, metres.
     pub fade: f32,
-    /// Towards the sun; any length.
+    /// Direction to the sun, of any length.
     pub sun_direction: [f32; 3],
     /// Tangent of the sun's angular radius: 0.0047 is the real sun, more is softer.
     pub sun_spread: f32,
-    /// Light of the sun, linear; with the light of the sky it should come to about 1 on the floor.
+    /// Sunlight, linear. Together with the light of the sky, it should come to about 1 on the floor.
     pub sun: [f32; 3],
     /// Light from above, linear.
     pub sky_light: [f32; 3],
     /// Light from below, linear.
     pub floor_light: [f32; 3],
-    /// Strength of the bright edge against the background.
+    /// Strength of the bright edge that sets solids off from the background.
     pub rim: f32,
     /// Strength of the highlight.
     pub shine: f32,
@@ -72,7 +72,7 @@ impl Look {
 }
 
 impl Look {
-    /// A colour for words over the sky, sRGB bytes: dark on a light sky and light on a dark one.
+    /// A colour for text over the sky, sRGB bytes: dark on a light sky and light on a dark one.
     pub(super) fn ink(&self) -> [u8; 3] {
         if self.zenith.iter().sum::<f32>() > 1.5 { [38, 44, 54] } else { [226, 231, 240] }
     }

@@ -1,17 +1,18 @@
-//! Poses and the camera's target at any moment of a clip, as functions of the moment alone: scrubbing back shows the same picture.
+//! Poses and the camera's target at any moment of a clip, as functions of the moment alone, so that scrubbing back
+//! shows the same picture.
 
 use super::Camera;
-use super::bounds::{Bounds, placed};
+use super::bounds::{Aabb, placed};
 use flipside_core::{Clip, Frames, Pose, Scene};
 use glam::Vec2;
 
-/// Standard deviation, in seconds, of the blur over the robot's path: enough to take the judder of each stride out, little enough to
-/// keep the robot in the middle.
+/// Standard deviation of the blur over the robot's path, seconds: enough to remove the judder of each stride, and
+/// little enough to keep the robot in the middle.
 const BLUR: f32 = 0.12;
 
-/// The poses `seconds` after the first frame, `[B]`: positions on the straight line between the two nearest frames, rotations along
-/// the shorter arc between them. Before the first and after the last frame time stands still. `dt` is the seconds between frames.
-/// Empty if there are no frames.
+/// The poses `seconds` after the first frame, `[B]`. Positions are interpolated along the straight line between the two
+/// nearest frames, rotations along the shorter arc. Moments before the first frame or after the last one get the poses
+/// of that frame. `dt` is the seconds between frames. Empty if there are no frames.
 pub fn interpolate(frames: &Frames, dt: f32, seconds: f32) -> Vec<Pose> {
     let Some(last) = frames.steps.checked_sub(1) else { return Vec::new() };
     let at = (seconds / dt).clamp(0.0, last as f32);
@@ -34,29 +35,29 @@ pub fn interpolate(frames: &Frames, dt: f32, seconds: f32) -> Vec<Pose> {
         .collect()
 }
 
-/// The way along the floor that the middle of a robot takes through a clip: what a camera follows.
+/// The path of a robot's middle along the floor: what a camera follows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Track {
-    /// `[T]`: (x, y) of the middle of the box about all that moves.
+    /// `[T]`: (x, y) of the middle of the box around everything that moves.
     middles: Vec<Vec2>,
     dt: f32,
 }
 
 impl Track {
-    /// Of the robot of `scene` in `clip`.
+    /// The track of the robot of `scene` in `clip`.
     pub fn of(scene: &Scene, clip: &Clip) -> Track {
         let frames = &clip.frames;
-        let middle = |t| Bounds::of_robot(scene, frames.poses_at(t)).centre().truncate();
+        let middle = |t| Aabb::of_robot(scene, frames.poses_at(t)).centre().truncate();
         Track { middles: (0..frames.steps).map(middle).collect(), dt: clip.dt }
     }
 
-    /// `camera` moved along to where the robot is `seconds` into the clip, at the height that it looks at now.
+    /// `camera` moved to where the robot is `seconds` into the clip. The target keeps its height.
     pub fn aim(&self, camera: Camera, seconds: f32) -> Camera {
         let Vec2 { x, y } = self.blurred(seconds);
         camera.following([x, y, camera.target[2]])
     }
 
-    /// How far along +x the robot has come `seconds` into the clip, metres.
+    /// How far the robot has moved along +x `seconds` into the clip, metres.
     pub fn advance(&self, seconds: f32) -> f32 {
         let Some(last) = self.middles.len().checked_sub(1) else { return 0.0 };
         let at = (seconds / self.dt).clamp(0.0, last as f32);
@@ -65,8 +66,8 @@ impl Track {
         a.lerp(b, at - before as f32).x - self.middles[0].x
     }
 
-    /// The path blurred by a Gaussian. Past either end of the clip it goes on as its mirror image about the end point, so that the
-    /// camera of a robot that runs does not brake there.
+    /// The path blurred by a Gaussian. Past either end of the clip it continues as its mirror image about the end
+    /// point, so that the camera of a running robot does not brake there.
     fn blurred(&self, seconds: f32) -> Vec2 {
         let Some(last) = self.middles.len().checked_sub(1) else { return Vec2::ZERO };
         let last = last as isize;
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
     use glam::Quat;
 
-    /// One body besides the world: runs along x at 2 m/s, hops, turns about y at 3 rad/s.
+    /// One body besides the world. It runs along x at 2 m/s, hops, and turns about y at 3 rad/s.
     fn running(steps: usize, dt: f32) -> Frames {
         let poses = (0..steps)
             .flat_map(|t| {
@@ -117,7 +118,7 @@ mod tests {
             let body = interpolate(&frames, 0.02, seconds)[1];
             assert!((body.position[0] - 2.0 * seconds).abs() < 1e-5);
             let (w, y) = ((1.5 * seconds).cos(), (1.5 * seconds).sin());
-            // q and −q are one rotation.
+            // q and −q are the same rotation.
             assert!(((body.rotation[0] * w + body.rotation[2] * y).abs() - 1.0).abs() < 1e-5);
         }
         assert_eq!(interpolate(&frames, 0.02, -1.0), frames.poses_at(0));
@@ -131,7 +132,7 @@ mod tests {
         let clip = samples::hop(2.0, 100);
         let track = Track::of(&scene, &clip);
         let camera = Camera::showing(&scene, [&clip]).unwrap();
-        // The hopper's middle sways about the point that moves at 2 m/s.
+        // The hopper's middle sways around a point that moves at 2 m/s.
         let start = camera.target[0];
         for seconds in [0.0, 0.3, 1.0, 1.7, 1.98] {
             let aimed = track.aim(camera, seconds);
@@ -139,7 +140,7 @@ mod tests {
             assert_eq!(aimed.target[2], camera.target[2]);
             assert!((track.advance(seconds) - 2.0 * seconds).abs() < 0.1);
         }
-        // As a function of the moment alone.
+        // The camera depends on the moment alone.
         assert_eq!(track.aim(camera, 0.7), track.aim(track.aim(camera, 1.9), 0.7));
     }
 }

@@ -1,4 +1,4 @@
-//! A film as MP4: H.264 by OpenH264 in the boxes that phones, browsers and slides take.
+//! A film as MP4: H.264 by OpenH264, in the container that phones, browsers and slides accept.
 
 use super::Picture;
 use muxide::api::{MuxerBuilder, MuxerError, VideoCodec};
@@ -7,11 +7,11 @@ use openh264::encoder::{Encoder, EncoderConfig, FrameRate, FrameType, IntraFrame
 use openh264::formats::{RgbaSliceU8, YUVBuffer};
 use std::io::{self, Write};
 
-/// Frames from one that stands by itself to the next, so that a player can jump.
+/// Frames from one key frame to the next. A player can jump to a key frame.
 const KEY_EVERY: u32 = 50;
 
-/// Writes `frames` pictures of `size`, `rate` of them a second, to `out`. An odd last row or column is left out, as the format's colours come for
-/// two by two pixels. The outer error is about drawing, the inner about writing.
+/// Writes `frames` pictures of `size` to `out`, `rate` of them a second. An odd last row or column is left out, because
+/// the format stores one colour for two by two pixels. The outer error is about drawing, the inner one about writing.
 pub(super) fn write<E>(
     out: impl Write,
     size: [u32; 2],
@@ -21,7 +21,7 @@ pub(super) fn write<E>(
 ) -> Result<Result<(), io::Error>, E> {
     let [width, height] = size.map(|side| side & !1);
     let config = EncoderConfig::new()
-        // What is drawn here is flat and takes few bits, so that there is nothing to control.
+        // The pictures are flat and take few bits, so the rate needs no control.
         .rate_control_mode(RateControlMode::Off)
         .max_frame_rate(FrameRate::from_hz(rate))
         .skip_frames(false)
@@ -57,7 +57,7 @@ fn cropped(picture: Picture, [width, height]: [u32; 2]) -> Vec<u8> {
     rows.flat_map(|row| &row[..4 * width as usize]).copied().collect()
 }
 
-/// What the system said, where it was the system.
+/// The system's own error, if there is one.
 fn plain(error: MuxerError) -> io::Error {
     match error {
         MuxerError::Io(error) => error,

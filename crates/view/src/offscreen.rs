@@ -1,4 +1,4 @@
-//! Pictures without a window: a device of our own, and pixels back in memory.
+//! Pictures without a window: drawn on a device of its own and read back to memory.
 
 use super::{Camera, Look, Renderer};
 use flipside_core::{Pose, Scene};
@@ -17,7 +17,7 @@ pub enum OffscreenError {
     NoDevice {
         /// The adapter's name.
         driver: String,
-        /// What it said.
+        /// The driver's error.
         source: wgpu::RequestDeviceError,
     },
     /// A size of zero, or larger than the device can draw.
@@ -55,7 +55,7 @@ impl Picture {
     }
 }
 
-/// A device without a window that draws one scene.
+/// A device that draws one scene without a window.
 pub struct Offscreen {
     device: wgpu::Device,
     queue: wgpu::Queue,
@@ -64,7 +64,7 @@ pub struct Offscreen {
     canvas: Option<Canvas>,
 }
 
-/// What one size of picture is drawn on and read back through.
+/// The texture and the readback buffer for one size of picture.
 struct Canvas {
     size: [u32; 2],
     texture: wgpu::Texture,
@@ -77,7 +77,7 @@ struct Canvas {
 const FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba8Unorm;
 
 impl Offscreen {
-    /// A device on the best adapter there is, a software one if need be.
+    /// A device on the best adapter available, or on a software one if there is no other.
     pub fn new(scene: &Scene) -> Result<Offscreen, OffscreenError> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
         let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions {
@@ -106,7 +106,7 @@ impl Offscreen {
         self.renderer.set_scene(scene);
     }
 
-    /// One picture of `size` pixels of `poses` (`[bodies]`).
+    /// Draws `poses` (`[bodies]`) as one picture of `size` pixels.
     pub fn render(
         &mut self,
         size: [u32; 2],
@@ -175,7 +175,7 @@ impl Canvas {
     fn read(&self, device: &wgpu::Device) -> Result<Picture, OffscreenError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         self.readback.map_async(wgpu::MapMode::Read, .., move |result| {
-            // The receiver lives until the end of this function, or nobody cares for the answer any more.
+            // The receiver lives until the end of this function. If it is gone, nobody needs the answer.
             let _ = sender.send(result);
         });
         let lost = |error: &dyn std::fmt::Display| OffscreenError::Lost(error.to_string());

@@ -1,18 +1,19 @@
-//! From true colour to a palette of 256, one for a whole film, so that nothing flickers from frame to frame.
+//! Reduces true colour to a palette of 256. One palette serves a whole film, so that nothing flickers from frame to
+//! frame.
 
 use super::Picture;
 use std::collections::HashMap;
 
-/// Colours of a palette that pictures use; the one left of a GIF's 256 means "as before".
+/// Colours of a palette that pictures use. The last one of a GIF's 256 means "as before".
 const COLOURS: usize = 255;
 
-/// A film's palette, and the colours whose nearest entry is known already.
+/// A film's palette, with a cache of each colour's nearest entry.
 pub(super) struct Palette {
     colours: Vec<[u8; 3]>,
     nearest: HashMap<[u8; 3], u8>,
 }
 
-/// A colour and how many pixels have it.
+/// A colour and its weight, which grows with the number of pixels that have it.
 #[derive(Clone, Copy)]
 struct Counted {
     rgb: [u8; 3],
@@ -20,8 +21,9 @@ struct Counted {
 }
 
 impl Palette {
-    /// The palette that suits `pictures`: starting from one set of all colours, the set with the greatest squared error is cut at its
-    /// mean, across the channel in which it varies most, until there are enough (after Wu 1992); each becomes its mean.
+    /// The palette for `pictures` (after Wu 1992). It starts with one set of all colours. The set with the greatest
+    /// squared error is cut at its mean, across the channel in which it varies most, until there are enough sets. Each
+    /// entry is a set's mean.
     pub fn of(pictures: &[Picture]) -> Palette {
         let mut counts: HashMap<[u8; 3], u32> = HashMap::new();
         for pixel in pictures.iter().flat_map(|picture| picture.rgba.chunks_exact(4)) {
@@ -29,10 +31,10 @@ impl Palette {
         }
         let mut all = counts
             .into_iter()
-            // The square root lets a small robot have its share of colours beside a large floor.
+            // The square root gives a small robot its share of the colours beside a large floor.
             .map(|(rgb, pixels)| Counted { rgb, pixels: f64::from(pixels).sqrt() })
             .collect::<Vec<_>>();
-        // A map has no order of its own; the same film must get the same palette.
+        // A hash map has no fixed order, and the same film must get the same palette.
         all.sort_by_key(|counted| counted.rgb);
         let mut sets = vec![Set::new(all)];
         while sets.len() < COLOURS {
@@ -49,20 +51,23 @@ impl Palette {
         Palette { colours, nearest: HashMap::new() }
     }
 
-    /// Red, green and blue of every entry, as a GIF stores them, the unused one included.
+    /// Red, green and blue of every entry, as a GIF stores them, including the unused one.
     pub fn bytes(&self) -> Vec<u8> {
         [self.colours.concat(), vec![0; 3]].concat()
     }
 
-    /// The index that no colour has, for pixels that stay as they were.
+    /// The index that no colour has. It marks pixels that stay as they were.
     pub fn unchanged(&self) -> u8 {
         // At most 255 colours, so this fits.
         self.colours.len() as u8
     }
 
-    /// Every pixel as the index of an entry that looks the same, given the indices `before` that are on show, if any: the nearest one, or
-    /// rather the one on show or the one just used where either is within [`SAME`], because runs of one index are what GIF packs well.
-    /// Gives what to write, where [`Palette::unchanged`] leaves a pixel as it is, and what is then on show.
+    /// The palette index of every pixel. `before` holds the indices on show, if any. A pixel takes the index that was
+    /// just used, else the one on show, if that one is within [`SAME`] of its colour. Otherwise it takes the nearest.
+    /// GIF compresses runs of one index well.
+    ///
+    /// Returns the indices to write, where [`Palette::unchanged`] leaves a pixel as it is, and the indices that are
+    /// then on show.
     pub fn indices(&mut self, picture: &Picture, before: Option<&[u8]>) -> (Vec<u8>, Vec<u8>) {
         let pixels = picture.rgba.len() / 4;
         let (mut written, mut shown) = (Vec::with_capacity(pixels), Vec::with_capacity(pixels));
@@ -95,7 +100,7 @@ impl Palette {
     }
 }
 
-/// Squared distance in sRGB bytes up to which two colours pass for one: two in each channel.
+/// Squared distance in sRGB bytes up to which two colours count as the same: two in each channel.
 const SAME: u32 = 12;
 
 fn distance(a: [u8; 3], b: [u8; 3]) -> u32 {
@@ -125,7 +130,7 @@ impl Set {
         if self.members.len() < 2 { 0.0 } else { self.errors.iter().sum() }
     }
 
-    /// Two sets, neither empty: with an error above 0 there are colours on both sides of the mean.
+    /// Cuts the set in two. Neither part is empty: with an error above 0, there are colours on both sides of the mean.
     fn cut(self) -> (Set, Set) {
         let across = (0..3).max_by(|&a, &b| self.errors[a].total_cmp(&self.errors[b])).unwrap_or(0);
         let (low, high) = self.members.into_iter().partition(|m| f64::from(m.rgb[across]) <= self.mean[across]);
@@ -160,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_gradient_is_off_by_little_more_than_its_steps() {
-        // 4096 colours on a line in colour space, in 255 entries: steps of 1, 0.4 and 1 between neighbours.
+        // 4096 colours on a line in colour space, in 255 entries: steps of 1, 0.4 and 1 between neighbouring entries.
         let picture = picture((0..4096_u32).map(|i| [(i / 16) as u8, 100 + (i / 40) as u8, (255 - i / 16) as u8]));
         let mut palette = Palette::of(std::slice::from_ref(&picture));
         let bytes = palette.bytes();

@@ -1,4 +1,4 @@
-//! From a scene, poses, a camera and a look to pixels in a texture.
+//! Draws a scene in given poses, with a camera and a look, into a texture.
 
 use super::bounds::{extent, in_world};
 use super::camera::{Camera, NEAR};
@@ -10,29 +10,31 @@ use glam::{Quat, Vec2, Vec3};
 use std::ops::Range;
 use wgpu::util::DeviceExt;
 
-/// The shader, whole.
+/// The complete shader.
 pub(super) const SHADER: &str = include_str!("../../../shaders/scene/scene.wgsl");
 
 const DEPTH_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Depth32Float;
-/// How far the floor reaches from the eye, metres; the look's fade has long turned it into horizon there.
+/// How far the floor reaches from the eye, metres. There it has long faded into the horizon.
 const FLOOR_REACH: f32 = 400.0;
-/// Share of its distance by which each solid of a scene is drawn nearer than the one before: 0.1 mm at 4 m.
+/// Each solid of a scene is drawn nearer than the one before it by this share of its distance (0.1 mm at 4 m), so that
+/// coincident surfaces do not speckle.
 const DEPTH_STEP: f32 = 2.5e-5;
-/// Textures kept between pictures: one set for each size that is on show.
+/// Depth textures cached between pictures, one for each size on show.
 const KEPT_SIZES: usize = 4;
 
-/// Draws one scene in any poses. Solids are opaque, whatever their alpha. It keeps nothing of a picture, so one renderer may draw many pictures into one encoder.
+/// Draws one scene in any poses. Solids are opaque, whatever their alpha. The renderer keeps no state of a picture, so
+/// it can record many pictures into one encoder.
 pub struct Renderer {
     format: wgpu::TextureFormat,
     pipelines: Pipelines,
     layout: wgpu::BindGroupLayout,
-    /// Every geom but planes.
+    /// All geoms except planes.
     solids: Vec<Geom>,
-    /// The corners of all meshes' triangles, one after another.
+    /// The corners of the triangles of all meshes, one mesh after another.
     corners: Vec<[f32; 3]>,
-    /// Each mesh's stretch of `corners`.
+    /// Each mesh's range in `corners`.
     meshes: Vec<Range<u32>>,
-    /// `corners` on the device, once a picture needed them.
+    /// `corners` on the device, from the first picture that needs them.
     corner_buffer: Option<wgpu::Buffer>,
     floor_z: f32,
     /// Depth textures by size, most recently used last.
@@ -48,30 +50,30 @@ struct Pipelines {
     mesh: wgpu::RenderPipeline,
 }
 
-/// The shader's ways to meet a solid.
+/// The shader's ways to draw a solid.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Capsule,
     Cylinder,
     Box,
-    /// Triangles, by the mesh's index.
+    /// The triangles of the mesh with this index.
     Mesh(usize),
 }
 
-/// What a pipeline is given to draw.
+/// The vertex data of a pipeline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drawn {
-    /// Nothing: it knows its own corners.
+    /// None: the shader knows its corners.
     Alone,
-    /// Solids, by the boxes about them.
+    /// Solids, each drawn through a box around it.
     InABox,
     /// Solids, by their triangles.
     AsTriangles,
 }
 
 impl Renderer {
-    /// A renderer of `scene` for targets of `format`. For an sRGB format the hardware encodes; for any other the shader does, so
-    /// that the stored bytes are sRGB either way.
+    /// A renderer of `scene` for targets of `format`. The stored bytes are always sRGB: for an sRGB format the hardware
+    /// encodes, for any other the shader does.
     pub fn new(device: &wgpu::Device, format: wgpu::TextureFormat, scene: &Scene) -> Renderer {
         let layout = bind_group_layout(device);
         let mut renderer = Renderer {
@@ -89,7 +91,7 @@ impl Renderer {
         renderer
     }
 
-    /// Draws another scene from now on.
+    /// Switches to another scene.
     pub fn set_scene(&mut self, scene: &Scene) {
         self.floor_z = floor_height(scene);
         self.solids = scene.geoms.iter().filter(|geom| geom.shape != Shape::Plane).cloned().collect();
@@ -104,8 +106,9 @@ impl Renderer {
         }
     }
 
-    /// Records one picture of `poses` (`[bodies]`, of the scene given; a geom whose body has no pose is left out) into `encoder`.
-    /// It covers all of `target`, which must be of the renderer's format and `size` pixels large.
+    /// Records one picture of `poses` (`[bodies]`, of the present scene) into `encoder`. A geom whose body has no pose
+    /// is left out. The picture covers all of `target`, which must have the renderer's format and a size of `size`
+    /// pixels.
     #[allow(clippy::too_many_arguments)]
     pub fn render(
         &mut self,
@@ -119,7 +122,8 @@ impl Renderer {
     ) {
         let staged = self.stage(camera, poses, look);
         let globals = self.globals(size, camera, look, &staged);
-        // Fresh small buffers for every picture: nothing is overwritten that an earlier picture of the same submission still reads.
+        // Every picture gets new small buffers, because an earlier picture of the same submission may still read its
+        // own.
         let buffer = |label, contents: &[u8], usage| {
             device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label: Some(label), contents, usage })
         };
@@ -188,7 +192,7 @@ impl Renderer {
         }
     }
 
-    /// Solids, farthest first, and casters in the world.
+    /// Solids, farthest first, and shadow casters, in world coordinates.
     fn stage(&self, camera: &Camera, poses: &[Pose], look: &Look) -> Staged {
         let eye = Vec3::from(camera.eye());
         let mut placed = self
@@ -197,7 +201,7 @@ impl Renderer {
             .enumerate()
             .filter_map(|(rank, geom)| Some((rank, geom, in_world(geom, poses.get(geom.body)?))))
             .collect::<Vec<_>>();
-        // An outline is blended over what is already there, so that must be what lies behind it.
+        // An outline is blended over what is already drawn, so what lies behind it must be drawn first.
         placed.sort_by(|(_, _, (_, a)), (_, _, (_, b))| b.distance_squared(eye).total_cmp(&a.distance_squared(eye)));
 
         let mut casters = Box::new(Casters::zeroed());
@@ -246,7 +250,7 @@ impl Renderer {
                 _ => runs.push((kind, index..index + 1)),
             }
             let [red, green, blue, _] = geom.rgba;
-            // As the shader counts casters: capsules first, then boxes.
+            // The shader numbers the casters: capsules first, then boxes.
             let own = match owner {
                 Owner::Capsule(at) => at,
                 Owner::Box(at) => capsules + at,
@@ -318,20 +322,20 @@ impl Renderer {
     }
 }
 
-/// A scene in its poses, as the shader takes it.
+/// A scene in given poses, in the form that the shader takes.
 struct Staged {
     /// Farthest first.
     solids: Vec<Solid>,
-    /// Stretches of `solids` of one kind, in their order.
+    /// Ranges of `solids` of one kind, in order.
     runs: Vec<(Kind, Range<u32>)>,
     casters: Box<Casters>,
     capsules: u32,
     boxes: u32,
-    /// The rectangle of floor that shadows may fall on: low and high corner.
+    /// The rectangle of floor that shadows can fall on: low and high corner.
     patch: Option<[Vec2; 2]>,
 }
 
-/// Which caster a solid is.
+/// The caster that stands for a solid.
 enum Owner {
     Capsule(usize),
     Box(usize),
@@ -344,8 +348,8 @@ enum Caster {
     None,
 }
 
-/// What stands for a solid when shadows are computed: a long cylinder is taken for the capsule inside it, a flat one for the box of
-/// the same base area, a mesh for the box that its geom names.
+/// The shape that stands for a solid when shadows are computed. A long cylinder becomes the capsule inside it, a flat
+/// one the box with the same base area, and a mesh the box that its geom names.
 fn caster(shape: &Shape, rotation: Quat, centre: Vec3) -> Caster {
     let capsule = |radius: f32, half_length: f32| {
         let half_axis = rotation * Vec3::Z * half_length;
@@ -383,8 +387,9 @@ fn caster(shape: &Shape, rotation: Quat, centre: Vec3) -> Caster {
     }
 }
 
-/// The rectangle of floor that a solid darkens, by its shadow (the sun may come from below it at any height between its lowest and
-/// highest point) or by hiding the sky, whose share the shader drops where it is below 4 %: farther than 3.1 radii.
+/// The rectangle of floor that a solid darkens, by its shadow or by hiding the sky. The shadow lies between those of
+/// its lowest and highest points. The shader drops the hidden share of the sky below 4 %, which is farther than 3.1
+/// radii.
 fn shaded_floor(centre: Vec3, extent: Vec3, floor_z: f32, sun: Vec3, sun_spread: f32) -> [Vec2; 2] {
     let near_sky = Vec2::splat(3.1 * extent.min_element());
     let (mut low, mut high) = ((centre - extent).truncate() - near_sky, (centre + extent).truncate() + near_sky);
@@ -398,13 +403,13 @@ fn shaded_floor(centre: Vec3, extent: Vec3, floor_z: f32, sun: Vec3, sun_spread:
     [low, high]
 }
 
-/// The sun must stand above the horizon for its shadows to have an end.
+/// The direction to the sun. It is kept above the horizon, so that shadows have an end.
 fn sun_direction(look: &Look) -> Vec3 {
     let direction = Vec3::from(look.sun_direction).normalize_or(Vec3::Z);
     Vec3::new(direction.x, direction.y, direction.z.max(0.2)).normalize()
 }
 
-/// The height of the scene's first plane. A scene without one (a cart on a rail) gets a floor that nothing can reach: below its
+/// The height of the scene's first plane. A scene without one (a cart on a rail) gets a floor out of reach: below its
 /// fixed geoms by the longest reach of a moving one.
 fn floor_height(scene: &Scene) -> f32 {
     if let Some(plane) = scene.geoms.iter().find(|g| g.shape == Shape::Plane) {
@@ -473,7 +478,7 @@ impl Pipelines {
                     buffers,
                 },
                 primitive: if drawn == Drawn::InABox {
-                    // The far sides of the box: each pixel once, and also from within.
+                    // The far sides of the box cover each pixel once, also when the eye is inside the box.
                     wgpu::PrimitiveState {
                         topology: wgpu::PrimitiveTopology::TriangleStrip,
                         cull_mode: Some(wgpu::Face::Front),

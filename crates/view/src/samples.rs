@@ -1,4 +1,4 @@
-//! Scenes and motions for this room's own tests.
+//! Scenes and motions for this crate's tests.
 
 use flipside_core::{Clip, Frames, Geom, ItemId, Pose, Scene, Shape};
 use glam::{Quat, Vec3};
@@ -75,7 +75,7 @@ pub fn hop(speed: f32, steps: usize) -> Clip {
     }
 }
 
-/// Four legs, a ball for a torso, and beside it a box and a cylinder: every shape there is.
+/// A four-legged robot with a ball for a torso, and beside it a box, a cylinder and a disc: every shape except a mesh.
 pub fn zoo() -> (Scene, Vec<Pose>) {
     let teal = [0.16, 0.55, 0.62, 1.0];
     let mut geoms = vec![plane(), geom("torso", 1, Shape::Sphere { radius: 0.25 }, teal)];
@@ -113,7 +113,7 @@ pub fn zoo() -> (Scene, Vec<Pose>) {
     )
 }
 
-/// A robot that is shipped, as it stands before its first step.
+/// A robot that is shipped with the program, as it stands before its first step.
 pub fn robot(task: &str) -> (Scene, Vec<Pose>) {
     let path = format!("{}/../../envs/{task}.xml", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap();
@@ -124,18 +124,4 @@ pub fn robot(task: &str) -> (Scene, Vec<Pose>) {
         .map(|(position, rotation)| pose(position.as_vec3(), rotation.as_quat()))
         .collect();
     (model.scene(), poses)
-}
-
-/// Bodies of meshes that have just fallen onto a floor and a height field.
-pub fn meshes() -> (Scene, Vec<Pose>) {
-    let folder = format!("{}/../../tests/data/meshes", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(format!("{folder}/meshes.xml")).unwrap();
-    let file = |path: &str| std::fs::read(format!("{folder}/{path}")).map_err(|error| error.to_string());
-    let model = flipside_envs::physics::Model::from_mjcf_with(&text, "meshes.xml", &file).unwrap();
-    let scene = model.scene();
-    let mut backend = flipside_envs::physics::backend("rapier", Default::default(), model.into(), 1, Some(1)).unwrap();
-    backend.step(&[], 500).unwrap();
-    let mut poses = vec![Pose::IDENTITY; scene.bodies.len()];
-    backend.body_poses(0, &mut poses);
-    (scene, poses)
 }

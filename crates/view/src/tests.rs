@@ -1,15 +1,14 @@
-//! Pictures checked against what the camera's projection, and not the shader, says they must show.
+//! Checks pictures against the camera's projection, and not against the shader.
 
 use super::bounds::in_world;
 use super::samples::{geom, plane, pose};
 use super::*;
 use flipside_core::{Geom, Pose, Scene, Shape, TriangleMesh};
 use glam::{Quat, Vec3};
-use std::time::Instant;
 
 const SIZE: [u32; 2] = [240, 180];
 
-/// No light at all on black solids, and one flat colour all around them: a silhouette.
+/// No light on black solids, and one flat colour around them: a silhouette.
 const SILHOUETTE: Look = Look {
     zenith: [0.8; 3],
     horizon: [0.8; 3],
@@ -40,7 +39,7 @@ fn blackened(scene: &Scene) -> Scene {
     Scene { geoms, ..scene.clone() }
 }
 
-/// Signed distance from a shape to a point in its own frame, the textbook way.
+/// Signed distance from a shape to a point in the shape's own frame, by the textbook formulas.
 fn distance(shape: &Shape, p: Vec3) -> f32 {
     let outside = |q: Vec3| q.max(Vec3::ZERO).length() + q.max_element().min(0.0);
     match *shape {
@@ -57,7 +56,8 @@ fn distance(shape: &Shape, p: Vec3) -> f32 {
     }
 }
 
-/// The nearest that a ray comes to any solid of the scene, metres, found by marching: 0 if it hits one.
+/// The smallest distance between a ray and any solid of the scene, metres, found by ray marching: 0 if the ray hits
+/// one.
 fn miss(scene: &Scene, poses: &[Pose], origin: Vec3, ray: Vec3) -> f32 {
     let solids = scene.geoms.iter().filter(|g| g.shape != Shape::Plane);
     solids
@@ -78,7 +78,7 @@ fn miss(scene: &Scene, poses: &[Pose], origin: Vec3, ray: Vec3) -> f32 {
         .fold(f32::INFINITY, f32::min)
 }
 
-/// The pixels' middles, with column and row.
+/// The pixels: column, row and middle.
 fn pixels() -> impl Iterator<Item = (u32, u32, [f32; 2])> {
     (0..SIZE[1]).flat_map(|y| (0..SIZE[0]).map(move |x| (x, y, [x as f32 + 0.5, y as f32 + 0.5])))
 }
@@ -111,7 +111,7 @@ fn a_red_ball_is_where_the_camera_projects_it() {
 #[test]
 fn every_shape_covers_the_pixels_whose_rays_meet_it() {
     let (zoo, poses) = samples::zoo();
-    // Without a plane the floor is far enough below to be hardly shaded.
+    // Without a plane, the floor is so far below that it is hardly shaded.
     let geoms = zoo.geoms.iter().filter(|g| g.shape != Shape::Plane).cloned().collect();
     let black = blackened(&Scene { geoms, ..zoo.clone() });
     let mut offscreen = Offscreen::new(&black).unwrap();
@@ -127,13 +127,14 @@ fn every_shape_covers_the_pixels_whose_rays_meet_it() {
             let dark = picture.rgb(x, y)[0];
             hits += u32::from(missed_by == 0.0);
             partly += u32::from((20..180).contains(&dark));
-            // Two hundredths of a metre are more than a pixel here; nearer than that the pixel may be partly covered.
+            // 0.02 m is more than a pixel here. Nearer than that, the pixel may be partly covered.
             if missed_by > 0.02 {
                 assert!(dark > 150, "({x}, {y}) is {dark} though its ray misses by {missed_by} m");
             }
             lost += u32::from(missed_by == 0.0 && dark > 120);
         }
-        // Solids are sorted by their middles; where surfaces lie the other way round, the outline of one can hide the other.
+        // Solids are sorted by their middles. Where their surfaces lie in the other order, the outline of one can hide
+        // the other.
         assert!(lost * 500 < hits, "{lost} pixels of {hits} are light though their rays hit");
         assert!(hits > 2000 && partly > 100 && partly < hits / 4, "{hits} hits, {partly} pixels partly covered");
     }
@@ -149,10 +150,10 @@ fn an_upright_capsule_is_as_wide_as_its_projection() {
     for distance in [2.0_f32, 3.3, 5.1] {
         let camera = Camera { pitch: 0.0, distance, target: [0.0, 0.0, 2.0], ..Camera::framing(&black, &poses) };
         let picture = offscreen.render(SIZE, &camera, &poses, &SILHOUETTE).unwrap();
-        // In the middle row, the share of each pixel that is black.
+        // The share of each pixel in the middle row that is black.
         let around = f32::from(picture.rgb(0, SIZE[1] / 2)[0]);
         let wide: f32 = (0..SIZE[0]).map(|x| 1.0 - f32::from(picture.rgb(x, SIZE[1] / 2)[0]) / around).sum();
-        // The tangents to a circle from outside: sine radius / distance.
+        // The tangent from a point to a circle: its sine is radius / distance.
         let tangent = radius / (distance * distance - radius * radius).sqrt();
         let exact = 2.0 * tangent / (2.0 * (0.5 * camera.field_of_view).tan()) * SIZE[1] as f32;
         assert!((wide - exact).abs() < 0.1, "{wide} pixels for {exact} at {distance} m");
@@ -211,7 +212,8 @@ fn shadows_fall_where_the_sun_is_hidden() {
             continue;
         }
         let floor = eye - ray * (eye.z / ray.z);
-        // Above a centimetre the shader's offset from the surface no longer matters; edges within a pixel are not judged.
+        // From 0.01 m above the floor, the shader's offset from the surface no longer matters. Edges within a pixel are
+        // not checked.
         let missed_by = miss(&zoo, &poses, floor + 0.01 * Vec3::Z, sun);
         let dark = picture.rgb(x, y)[0] < 60;
         if missed_by == 0.0 {
@@ -257,94 +259,6 @@ fn impossible_sizes_are_refused() {
     assert!(error.to_string().contains("0 × 10"), "{error}");
 }
 
-/// Writes pictures to look at into the folder named by `FLIPSIDE_PICTURES`.
-#[test]
-#[ignore = "for the eye, not for a verdict"]
-fn pictures_to_look_at() {
-    let Some(folder) = std::env::var_os("FLIPSIDE_PICTURES").map(std::path::PathBuf::from) else { return };
-    let mut scenes = vec![("zoo".to_string(), samples::zoo()), ("meshes".to_string(), samples::meshes())];
-    for task in flipside_envs::tasks::Folders::default().list() {
-        scenes.push((task.name.clone(), samples::robot(&task.name)));
-    }
-    for (name, (scene, poses)) in scenes {
-        let mut offscreen = Offscreen::new(&scene).unwrap();
-        let camera = Camera::framing(&scene, &poses);
-        for (theme, look) in [("light", Look::LIGHT), ("dark", Look::DARK)] {
-            let picture = offscreen.render([500, 400], &camera, &poses, &look).unwrap();
-            film::png(&folder.join(format!("{name}-{theme}.png")), &picture).unwrap();
-        }
-    }
-    let (scene, _) = samples::hopper();
-    let (before, after) = (samples::hop(0.3, 150), samples::hop(1.5, 150));
-    film::side_by_side(&folder.join("film.gif"), &scene, [("untrained", &before), ("after 40 s", &after)]).unwrap();
-
-    let mut noise = flipside_core::Seed(3).stream("noise");
-    let mut curve = |top: f64| {
-        (0..600)
-            .map(|i| {
-                let x = f64::from(i) * 2000.0;
-                let spread: f64 = rand::RngExt::random_range(&mut noise, -1.0..1.0);
-                [x, top * (1.0 - (-x / 4e5).exp()) * (1.0 + 0.25 * spread) + 40.0 * spread]
-            })
-            .collect::<Vec<_>>()
-    };
-    let (first, second) = (curve(1800.0), curve(1100.0));
-    let series =
-        [chart::Series { name: "preferences", points: &first }, chart::Series { name: "true reward", points: &second }];
-    chart::curve_png(&folder.join("curve.png"), "hopper from 160 judgements", "env steps", "return", &series).unwrap();
-    chart::curve_png(&folder.join("curve-1.png"), "hopper from 160 judgements", "env steps", "return", &series[..1])
-        .unwrap();
-}
-
-/// Prints milliseconds a picture on this machine's adapter at the size that the desk shows, drawing alone: the quickest of many,
-/// which other work on the machine disturbs least, and the middle one.
-#[test]
-#[ignore = "a measurement, not a verdict"]
-fn milliseconds_a_picture() {
-    let empty = (Scene { geoms: vec![samples::plane()], ..samples::hopper().0 }, samples::hopper().1);
-    for (name, (scene, poses)) in [("floor", empty), ("hopper", samples::hopper()), ("zoo", samples::zoo())] {
-        let (adapter, [least, middle]) = measure(&scene, &poses, 300);
-        println!("{name}, 500 × 400: {least:.2} ms, median {middle:.2} ms on {adapter}");
-    }
-}
-
-fn measure(scene: &Scene, poses: &[Pose], pictures: usize) -> (String, [f64; 2]) {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
-    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
-    let format = wgpu::TextureFormat::Rgba8Unorm;
-    let target = device.create_texture(&wgpu::TextureDescriptor {
-        label: None,
-        size: wgpu::Extent3d { width: 500, height: 400, depth_or_array_layers: 1 },
-        mip_level_count: 1,
-        sample_count: 1,
-        dimension: wgpu::TextureDimension::D2,
-        format,
-        usage: wgpu::TextureUsages::RENDER_ATTACHMENT,
-        view_formats: &[],
-    });
-    let view = target.create_view(&wgpu::TextureViewDescriptor::default());
-    let mut renderer = Renderer::new(&device, format, scene);
-    let mut camera = Camera::framing(scene, poses);
-    let mut draw = || {
-        camera.orbit(0.5, 0.0);
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        renderer.render(&device, &mut encoder, &view, [500, 400], &camera, poses, &Look::LIGHT);
-        queue.submit([encoder.finish()]);
-        device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-    };
-    (0..5).for_each(|_| draw());
-    let mut times = (0..pictures)
-        .map(|_| {
-            let start = Instant::now();
-            draw();
-            start.elapsed().as_secs_f64() * 1000.0
-        })
-        .collect::<Vec<_>>();
-    times.sort_by(f64::total_cmp);
-    (adapter.get_info().name, [times[0], times[times.len() / 2]])
-}
-
 /// The surface of a box, its faces cut into triangles.
 fn box_mesh([x, y, z]: [f32; 3]) -> TriangleMesh {
     let sign = |bit: u32, size: f32| if bit == 0 { -size } else { size };
@@ -361,7 +275,7 @@ fn a_box_made_of_triangles_looks_like_a_box() {
     let colour = [0.85, 0.3, 0.3, 1.0];
     let ball = geom("ball", 2, Shape::Sphere { radius: 0.12 }, colour);
     let of_box = scene(vec![plane(), geom("box", 1, Shape::Box { half_extents }, colour), ball.clone()]);
-    // Another mesh comes first, so that a wrong stretch of corners would show.
+    // Another mesh comes first, so that a wrong range of corners would show.
     let mesh = Shape::Mesh { mesh: 1, half_extents, shadow: Some(half_extents) };
     let of_mesh = Scene {
         meshes: vec![box_mesh([1.0; 3]), box_mesh(half_extents)],

@@ -1,4 +1,4 @@
-//! Words in pictures, in the fonts that are shipped in assets/fonts.
+//! Text in pictures, in the fonts that are shipped in assets/fonts.
 
 use super::Picture;
 use plotters::prelude::*;
@@ -14,15 +14,16 @@ pub(super) fn font(size: u32, style: FontStyle) -> FontDesc<'static> {
     ONCE.call_once(|| {
         let regular = include_bytes!("../../../assets/fonts/Lato-Regular.ttf");
         let bold = include_bytes!("../../../assets/fonts/Lato-Bold.ttf");
-        // Both are shipped with the program and read by a test; a file that cannot be read would only leave a picture without words.
+        // Both files are shipped with the program, and a test reads them. If one could not be read, pictures would only
+        // lack text.
         let _ = register_font(TYPEFACE, FontStyle::Normal, regular);
         let _ = register_font(TYPEFACE, FontStyle::Bold, bold);
     });
-    // Not `FontDesc::style`: that changes the style's name and keeps the letters.
+    // Not `FontDesc::style`, which changes the style's name but not the glyphs.
     FontDesc::new(TYPEFACE.into(), f64::from(size), style)
 }
 
-/// A line of words as coverage, to be laid over a picture.
+/// A line of text as coverage, to be drawn over a picture.
 pub(super) struct Words {
     width: u32,
     height: u32,
@@ -31,8 +32,8 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// `text` in bold letters, `size` pixels to the em. Drawn four times as large and averaged down, since plotters sets each glyph on
-    /// a whole pixel.
+    /// `text` in bold, `size` pixels to the em. It is drawn four times as large and averaged down, because plotters
+    /// places each glyph on a whole pixel.
     pub fn new(text: &str, size: u32) -> Words {
         const FINE: u32 = 4;
         let font = font(FINE * size, FontStyle::Bold);
@@ -43,7 +44,7 @@ impl Words {
         {
             let area = BitMapBackend::with_buffer(&mut buffer, fine).into_drawing_area();
             let style = TextStyle::from(font).color(&WHITE);
-            // A glyph that cannot be drawn leaves a gap; a caption is not worth a failed film.
+            // A glyph that cannot be drawn leaves a gap. A caption is not worth failing a film for.
             let _ = area.draw(&Text::new(text.to_string(), (FINE as i32, (FINE * size / 3) as i32), style));
         }
         let coverage = averaged(&buffer, fine, FINE).chunks(3).map(|rgb| rgb[0]).collect();
@@ -55,7 +56,8 @@ impl Words {
         self.width
     }
 
-    /// Lays the words over `picture` in `colour`, their top left corner at `(left, top)`; what does not fit is cut off.
+    /// Draws the text over `picture` in `colour`, with its top left corner at `(left, top)`. What does not fit is cut
+    /// off.
     pub fn lay_over(&self, picture: &mut Picture, left: u32, top: u32, colour: [u8; 3]) {
         for y in 0..self.height.min(picture.height.saturating_sub(top)) {
             for x in 0..self.width.min(picture.width.saturating_sub(left)) {

@@ -9,12 +9,12 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// One axis of the shape that is expected of an array.
+/// One axis of an array's expected shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Axis {
-    /// Any length, but the same wherever this letter stands: `Free("N")`.
+    /// Any length, but the same wherever this letter occurs: `Free("N")`.
     Free(&'static str),
-    /// Just this length: `Exactly("nq", 6)`.
+    /// Exactly this length: `Exactly("nq", 6)`.
     Exactly(&'static str, usize),
 }
 
@@ -23,7 +23,7 @@ pub enum Axis {
 pub struct NpzArray {
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its numbers, row-major; float32 is widened.
+    /// Its numbers, row-major. float32 is widened to float64.
     pub values: Vec<f64>,
 }
 
@@ -35,10 +35,10 @@ pub enum NpzError {
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is not an npz file, or not a whole one.
+    /// It is not an npz file, or not a complete one.
     #[error("{} is not a whole .npz file ({reason}); write it again with numpy.savez", path.display())]
     NotNpz {
         /// The file.
@@ -46,7 +46,7 @@ pub enum NpzError {
         /// What was found.
         reason: String,
     },
-    /// An array is not there.
+    /// An array is missing.
     #[error(
         "{} has no array {name}; add one of shape {expected}, float64 or float32 (there are: {})",
         path.display(), there.join(", ")
@@ -58,7 +58,7 @@ pub enum NpzError {
         name: String,
         /// Its shape, in words.
         expected: String,
-        /// The arrays that are there.
+        /// The arrays that the file has.
         there: Vec<String>,
     },
     /// An array has numbers of another type.
@@ -90,9 +90,9 @@ pub enum NpzError {
     },
 }
 
-/// Reads the named arrays, in this order, of float64 or float32 in either byte and memory order, compressed or not, as `numpy.savez`
-/// and `numpy.savez_compressed` write them. Arrays that are not named are not looked at. A [`Axis::Free`] letter is bound by the first
-/// array that has it.
+/// Reads the named arrays, in this order. They may be float64 or float32, in either byte order and memory order,
+/// compressed or not, as `numpy.savez` and `numpy.savez_compressed` write them. Other arrays are not read. The first
+/// array with an [`Axis::Free`] letter fixes that letter's length.
 pub fn read(path: &Path, wanted: &[(&str, &[Axis])]) -> Result<Vec<NpzArray>, NpzError> {
     let file = File::open(path).map_err(|source| NpzError::Io { path: path.to_owned(), source })?;
     read_from(BufReader::new(file), path, wanted)
@@ -168,7 +168,7 @@ fn header(entry: &mut impl Read) -> io::Result<Vec<u8>> {
     }
 }
 
-/// What each free letter stands for, and in which array it was met first.
+/// The length that each free letter stands for, and the array that fixed it.
 type Bound = BTreeMap<&'static str, (usize, String)>;
 
 fn read_array(
@@ -216,7 +216,7 @@ fn read_array(
         _ => npy.into_vec::<f64>(),
     }
     .map_err(broken)?;
-    // Only reading to the end makes the archive compare the entry's CRC.
+    // The archive compares the entry's CRC only when it is read to the end.
     io::copy(&mut entry, &mut io::sink()).map_err(broken)?;
 
     for (axis, &n) in axes.iter().zip(&shape) {
@@ -237,10 +237,10 @@ fn fits(shape: &[u64], axes: &[Axis], bound: &Bound) -> bool {
         })
 }
 
-/// The numbers of a column-major array, row-major.
+/// The numbers of a column-major array in row-major order.
 fn to_row_major(shape: &[usize], values: &[f64]) -> Vec<f64> {
     let at = |mut row_major: usize| {
-        // The last axis runs fastest in the row-major index, the first in the column-major one.
+        // The last axis varies fastest in the row-major index, the first axis in the column-major one.
         let mut index = vec![0; shape.len()];
         for (i, &n) in index.iter_mut().zip(shape).rev() {
             *i = row_major % n;

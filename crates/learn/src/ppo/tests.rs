@@ -363,35 +363,3 @@ fn refitting_moves_the_critic_alone_to_the_new_reward() {
     let changed = changed(&before, &ppo);
     assert!(changed.iter().all(|n| n.contains("critic") || n.starts_with("reward_scale")), "{changed:?}");
 }
-
-/// `cargo test --release --lib microseconds_an_env_step -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement, not a verdict"]
-fn microseconds_an_env_step() {
-    let mut stream = Seed(0).stream("speed");
-    for (samples, minibatch) in [(2048, 256), (8192, 256), (8192, 1024), (8192, 4096)] {
-        let settings = PpoSettings { worlds: 64, horizon: samples / 64, minibatch, target_kl: 0.0, ..small() };
-        let mut ppo = Ppo::new(11, 3, settings, Seed(0)).unwrap();
-        let mut rollout = Rollout::new(64);
-        let mut obs = vec![0.0; 64 * 11];
-        for _ in 0..samples / 64 {
-            obs.iter_mut().for_each(|x| *x = stream.random_range(-1.0..1.0));
-            let actions = ppo.act(&obs, 64);
-            let rewards: Vec<f32> = (0..64).map(|_| stream.random_range(-1.0..1.0)).collect();
-            let flags = [false; 64];
-            let transition = Transition { rewards: &rewards, terminated: &flags, truncated: &flags, final_obs: &obs };
-            rollout.record(&obs, &actions, transition);
-        }
-        ppo.close(&mut rollout, &obs);
-        let mut best = |threads: usize| {
-            ppo.threads = threads;
-            let mut time = || {
-                let started = Instant::now();
-                ppo.update(&rollout, &mut never).unwrap();
-                started.elapsed().as_secs_f64() * 1e6 / samples as f64
-            };
-            (0..400_000 / samples).map(|_| time()).fold(f64::MAX, f64::min)
-        };
-        println!("{samples} samples in {minibatch}s: {:.2} on one thread, {:.2} on two", best(1), best(2));
-    }
-}

@@ -1,11 +1,13 @@
-//! What a Gaussian process learns from made-up judgements, against fits without a judgement and closed forms.
+//! A Gaussian process on made-up judgements, compared with fits that leave a judgement out and with closed forms.
 
+use super::evidence::{LOG_RELEVANCE_BOUNDS, OTHER_LOG_RELEVANCE, SINGLE_INPUT_LOG_RELEVANCE};
 use super::*;
 
 const INPUTS: usize = 5;
 const ROWS: usize = 12;
 
-/// Clips of rows about random places, and pairs of them that are judged by a teacher reward for the third input times the first.
+/// Clips whose rows scatter around random places, and pairs of them. The teacher's reward is the third input times the
+/// first.
 struct Made {
     rows: Tensor,
     weights: Tensor,
@@ -44,11 +46,11 @@ impl Made {
         Pairs { rows: &self.rows, count: ROWS, weights: &self.weights, sides: &self.sides }
     }
 
-    fn said(&self) -> Said<'_> {
-        Said { targets: &self.targets, margins: &self.margins, error_rate: 0.05, learns_errors: false }
+    fn observations(&self) -> Observations<'_> {
+        Observations { targets: &self.targets, margins: &self.margins, error_rate: 0.05, learns_errors: false }
     }
 
-    /// Without one of the pairs.
+    /// The same without one of the pairs.
     fn without(&self, left_out: usize) -> Made {
         let kept: Vec<usize> = (0..self.sides.len()).filter(|&pair| pair != left_out).collect();
         let index = Tensor::from_slice(&kept.iter().map(|&pair| pair as i64).collect::<Vec<i64>>());
@@ -63,9 +65,9 @@ impl Made {
 }
 
 impl GaussianProcess {
-    /// Differences and covariance of these pairs.
+    /// Differences of features, `[n, features]`, and their prior covariance, `[n, n]`.
     fn covariance(&self, pairs: &Pairs) -> (Tensor, Tensor) {
-        let (relevance, variances) = self.read(&Tensor::from_slice(&self.scales));
+        let (relevance, variances) = self.relevance_and_variances(&Tensor::from_slice(&self.scales));
         let differences = self.differences(pairs, &relevance);
         let covariance = (&differences * variances).matmul(&differences.tr());
         (differences, covariance)
@@ -74,7 +76,7 @@ impl GaussianProcess {
     /// ln of the marginal likelihood.
     fn evidence(&self, made: &Made) -> f64 {
         let (_, covariance) = self.covariance(&made.pairs());
-        Mode::find(&covariance, &made.said(), None).unwrap().evidence(&made.said())
+        Mode::find(&covariance, &made.observations(), None).unwrap().evidence(&made.observations())
     }
 }
 
@@ -82,41 +84,45 @@ fn process(members: usize) -> GaussianProcess {
     GaussianProcess::new(members, INPUTS, &mut Seed(7).stream("features"))
 }
 
-/// Climbing makes the answers likelier, and finds the two inputs that they are about.
+/// Evidence maximisation makes the answers more likely, and finds the two inputs that they are about.
 #[test]
 fn what_matters_is_learnt() {
     let made = Made::new(60);
     let mut process = process(2);
     let before = process.evidence(&made);
-    process.climb(&made.pairs(), &made.said(), 40, &mut || false).unwrap();
+    process.maximize_evidence(&made.pairs(), &made.observations(), 40, &mut || false).unwrap();
     let after = process.evidence(&made);
     assert!(after > before + 3.0, "{before} {after}");
     let relevance = &process.scales[..INPUTS];
     let least = relevance[0].min(relevance[2]);
     assert!([1, 3, 4].iter().all(|&i| relevance[i] < least - 1.0), "{relevance:?}");
-    assert!(matches!(process.climb(&made.pairs(), &made.said(), 40, &mut || true), Err(PreferenceError::Cancelled)));
+    assert!(matches!(
+        process.maximize_evidence(&made.pairs(), &made.observations(), 40, &mut || true),
+        Err(PreferenceError::Cancelled)
+    ));
 }
 
-/// What faded while there were few answers is found again when there are more, and sooner than by climbing on from there.
+/// An input that lost its relevance while there were few answers regains it when there are more, and a restart finds it
+/// sooner than continued maximisation does.
 #[test]
 fn what_has_faded_comes_back() {
     let made = Made::new(60);
-    let relevance = |begun_with: usize| {
+    let relevance = |judgements_at_restart: usize| {
         let mut process = process(2);
-        process.scales[0] = RELEVANCE_BOUNDS[0];
-        process.begun_with = begun_with;
+        process.scales[0] = LOG_RELEVANCE_BOUNDS[0];
+        process.judgements_at_restart = judgements_at_restart;
         for _ in 0..3 {
-            process.condition(&made.pairs(), &made.said(), true, &mut || false).unwrap();
+            process.condition(&made.pairs(), &made.observations(), true, &mut || false).unwrap();
         }
-        (process.scales[0], process.begun_with)
+        (process.scales[0], process.judgements_at_restart)
     };
-    let (on, anew) = (relevance(50), relevance(20));
-    assert!(anew.0 > on.0 + 1.0, "{on:?} {anew:?}");
-    assert!(on.1 == 50 && anew.1 == 60, "{on:?} {anew:?}");
+    let (continued, restarted) = (relevance(50), relevance(20));
+    assert!(restarted.0 > continued.0 + 1.0, "{continued:?} {restarted:?}");
+    assert!(continued.1 == 50 && restarted.1 == 60, "{continued:?} {restarted:?}");
 }
 
-/// Where one answer in four is wrong, the input that they are about is still the one that explains most by itself, whether the teacher reward is for more of
-/// it or for some of it; and it is what matters in the end.
+/// One answer in four is wrong, and the teacher's reward rises with one input or falls with its square. That input
+/// still explains most on its own, and it has the highest relevance in the end.
 #[test]
 fn one_input_is_found_among_wrong_answers() {
     for squared in [false, true] {
@@ -124,52 +130,57 @@ fn one_input_is_found_among_wrong_answers() {
         let teacher_rewards =
             made.pairs().contrast(&if squared { -made.rows.square() } else { made.rows.shallow_clone() });
         let right: Vec<bool> = doubles(&teacher_rewards.select(1, 3)).into_iter().map(|ahead| ahead > 0.0).collect();
-        let said: Vec<f64> =
+        let targets: Vec<f64> =
             right.iter().enumerate().map(|(pair, right)| f64::from(u8::from(*right != (pair % 4 == 0)))).collect();
-        made.targets = Tensor::from_slice(&said);
-        let (mut process, said) = (process(2), Said { error_rate: 0.1, learns_errors: true, ..made.said() });
-        let found = process.beginning_with_one(&made.pairs(), &said, &mut || false).unwrap();
-        assert!((0..INPUTS).all(|i| found[i] == if i == 3 { FOREMOST } else { OTHERS }), "{found:?}");
-        process.climb_anew(&made.pairs(), &said, &mut || false).unwrap();
+        made.targets = Tensor::from_slice(&targets);
+        let mut process = process(2);
+        let observations = Observations { error_rate: 0.1, learns_errors: true, ..made.observations() };
+        let found = process.single_input_initialisation(&made.pairs(), &observations, &mut || false).unwrap();
+        let expected = |i: usize| if i == 3 { SINGLE_INPUT_LOG_RELEVANCE } else { OTHER_LOG_RELEVANCE };
+        assert!((0..INPUTS).all(|i| found[i] == expected(i)), "{found:?}");
+        process.restart(&made.pairs(), &observations, &mut || false).unwrap();
         let relevance = &process.scales[..INPUTS];
         assert!([0, 1, 2, 4].iter().all(|&i| relevance[i] < relevance[3] - 1.0), "{relevance:?}");
     }
 }
 
-/// At the mode the prior's pull equals the answers', and what the others foresee of a judgement is what a fit without it says.
+/// At the mode the gradients of prior and likelihood cancel, and the leave-one-out prediction of a judgement is what a
+/// fit without it predicts.
 #[test]
-fn foreseen_is_what_a_fit_without_it_says() {
+fn loo_predictions_are_those_of_fits_without_the_judgement() {
     let made = Made::new(40);
     let mut process = process(2);
-    let learnt = process.condition(&made.pairs(), &made.said(), true, &mut || false).unwrap();
+    let learnt = process.condition(&made.pairs(), &made.observations(), true, &mut || false).unwrap();
     let (differences, covariance) = process.covariance(&made.pairs());
-    let mode = Mode::find(&covariance, &made.said(), None).unwrap();
+    let mode = Mode::find(&covariance, &made.observations(), None).unwrap();
     let apart = (covariance.mv(&mode.slope) - &mode.value).abs().max() / mode.value.abs().max();
     assert!(f64::try_from(&apart).unwrap() < 5e-3, "{apart}");
     let (mut errors, mut sizes) = (0.0, 0.0);
     for pair in 0..40 {
         let less = made.without(pair);
         let (others, covariance) = process.covariance(&less.pairs());
-        let mode = Mode::find(&covariance, &less.said(), None).unwrap();
-        let (_, variances) = process.read(&Tensor::from_slice(&process.scales));
+        let mode = Mode::find(&covariance, &less.observations(), None).unwrap();
+        let (_, variances) = process.relevance_and_variances(&Tensor::from_slice(&process.scales));
         let row = differences.get(pair as i64);
         let expected = f64::try_from((&row * variances).dot(&others.tr().mv(&mode.slope))).unwrap();
-        errors += (learnt.foreseen[pair] - expected).powi(2);
+        errors += (learnt.loo_predictions[pair] - expected).powi(2);
         sizes += expected.powi(2);
     }
     assert!(errors < 0.02 * sizes, "{errors} of {sizes}");
 }
 
-/// How often a judge answers at random is learnt: more seldom than was believed where all answers are right, and not where one in four is wrong.
+/// The label-noise rate is learnt: it falls below its prior value if all answers are right, and not if one in four is
+/// wrong.
 #[test]
 fn random_answers_are_noticed() {
     let learnt = |every: usize| {
         let mut made = Made::new(150);
         let wrong: Vec<f64> = (0..150).map(|pair| f64::from(u8::from(pair % every == 0))).collect();
         made.targets = (&made.targets - Tensor::from_slice(&wrong)).abs();
-        let (mut process, said) = (process(2), Said { error_rate: 0.1, learns_errors: true, ..made.said() });
+        let mut process = process(2);
+        let observations = Observations { error_rate: 0.1, learns_errors: true, ..made.observations() };
         for again in [false, true, true, true] {
-            process.condition(&made.pairs(), &said, again, &mut || false).unwrap();
+            process.condition(&made.pairs(), &observations, again, &mut || false).unwrap();
         }
         process.error_rate(0.1)
     };
@@ -177,14 +188,14 @@ fn random_answers_are_noticed() {
     assert!(steady < 0.06 && careless > 3.0 * steady, "{steady} {careless}");
 }
 
-/// Draws are about the mean as widely as the posterior is: k − kᵀ (K + W⁻¹)⁻¹ k.
+/// The draws have the posterior's variance around the mean: k − kᵀ (K + W⁻¹)⁻¹ k.
 #[test]
 fn draws_vary_as_the_posterior_does() {
     let made = Made::new(30);
     let mut process = process(2000);
-    let learnt = process.condition(&made.pairs(), &made.said(), true, &mut || false).unwrap();
+    let learnt = process.condition(&made.pairs(), &made.observations(), true, &mut || false).unwrap();
     let (differences, covariance) = process.covariance(&made.pairs());
-    let mode = Mode::find(&covariance, &made.said(), None).unwrap();
+    let mode = Mode::find(&covariance, &made.observations(), None).unwrap();
     let drawn = differences.matmul(&process.weights.to_kind(Kind::Double));
     let mean = doubles(&drawn.mean_dim([1_i64].as_slice(), false, Kind::Double));
     let variance = doubles(&drawn.var_dim([1_i64].as_slice(), false, false));
