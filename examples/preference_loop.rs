@@ -6,7 +6,7 @@
 //! The program's loop, `src/lab/driver.rs`, does more: a schedule of labels, ranked pairs, monitoring, checkpoints.
 
 use flipside_core::settings::{LabelSettings, PpoSettings, RewardModelSettings, TeacherKind};
-use flipside_core::{Choice, Clip, ItemId, Pose, Seed};
+use flipside_core::{Choice, Clip, Frames, ItemId, Pose, Seed};
 use flipside_envs::physics::{self, Precision};
 use flipside_envs::{Autoreset, Task, VectorEnv};
 use flipside_learn::{Ppo, Rollout, Transition};
@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
         if update % UPDATES_A_FIT == 0 {
             // Ask: pairs that the reward model's members disagree on, at random before the first fit.
-            let mut rank = |pairs: &[_]| reward_model.disagreement(pairs);
+            let mut rank = |pairs: &[(&Frames, &Frames)]| reward_model.disagreement(pairs);
             let rank: Option<flipside_preference::Rank> = if judged.is_empty() { None } else { Some(&mut rank) };
             let settings = LabelSettings::default();
             for pair in choose_pairs(&pool, PAIRS_A_FIT, &asked, rank, &settings, &mut pair_stream) {

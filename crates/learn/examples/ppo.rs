@@ -22,9 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let mut obs = envs.reset(seed.0).to_vec();
     let mut rollout = Rollout::new(NUM_ENVS);
+    let mut returns = Vec::new();
     for update in 1..=UPDATES {
         rollout.clear();
-        let mut returns = Vec::new();
         for _ in 0..NUM_STEPS {
             let actions = ppo.act(&obs, NUM_ENVS);
             let step = envs.step(&actions.actions)?;
@@ -42,12 +42,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // An update may be cancelled between two minibatches; nothing has changed then.
         let stats = ppo.update(&rollout, &mut || false)?;
         if update % 10 == 0 {
-            let mean = returns.iter().sum::<f64>() / returns.len() as f64;
-            let ended = returns.len();
+            let last: &[f64] = &returns[returns.len().saturating_sub(20)..];
             println!(
-                "{:6} env steps, {:4.1} s: {ended} episodes ended, mean return {mean:.0}; KL {:.3}, entropy {:.2} nats",
+                "{:6} env steps, {:4.1} s: mean return of the last {} episodes {:.0}; KL {:.3}, entropy {:.2} nats",
                 ppo.env_steps(),
                 started.elapsed().as_secs_f64(),
+                last.len(),
+                last.iter().sum::<f64>() / last.len() as f64,
                 stats.approx_kl,
                 stats.entropy
             );

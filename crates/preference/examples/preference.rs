@@ -3,6 +3,8 @@
 
 use flipside_core::settings::{LabelSettings, RewardModelSettings, TeacherKind};
 use flipside_core::{Clip, ItemId, Pose, Seed};
+use flipside_envs::physics::{self, Precision};
+use flipside_envs::{Autoreset, MakeError, Task, VectorEnv};
 use flipside_preference::{
     AskedPairs, ClipPool, Comparison, Recorder, RewardModel, SimulatedTeacher, StepRecord, choose_pairs,
 };
@@ -58,19 +60,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Steps hoppers with random actions and cuts clips out of what they do.
-fn record(seed: Seed) -> Result<ClipPool, flipside_envs::MakeError> {
-    let mut envs = flipside_envs::make_vec("Hopper-v5", NUM_ENVS)?;
+fn record(seed: Seed) -> Result<ClipPool, MakeError> {
     // Episodes of one length: a robot that fell goes on, so that what it does on the floor can be judged, too.
-    let task = Arc::new(envs.task().fixed_horizon());
+    let task = Arc::new(Task::load("hopper")?.fixed_horizon());
     let (space, dt, horizon) = (task.action_space(), task.dt() as f32, task.horizon() as usize);
-    let backend = flipside_envs::physics::backend(
-        "lanes",
-        flipside_envs::physics::Precision::F32,
-        task.model().clone(),
-        NUM_ENVS,
-        None,
-    )?;
-    envs = flipside_envs::VectorEnv::new(task.clone(), backend, flipside_envs::Autoreset::SameStep)?;
+    let backend = physics::backend("lanes", Precision::F32, task.model().clone(), NUM_ENVS, None)?;
+    let mut envs = VectorEnv::new(task.clone(), backend, Autoreset::SameStep)?;
     let worlds: Vec<usize> = (0..NUM_ENVS).collect();
     let mut recorder = Recorder::new(&worlds, CLIP_STEPS, horizon, seed.stream("recorder"));
     let mut pool = ClipPool::new(1000);

@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for prompt in ["Review of the blue kettle:", "Review of the old bicycle:"] {
         let tokens = tokenizer.encode(prompt, false)?;
         let sampling = Sampling { temperature: 0.7, stop: stop.clone(), seed: 1, ..Sampling::default() };
-        for completion in generate(&model, &[&tokens], &sampling, true, &mut |_, _| true) {
+        for completion in generate(&model, &[&tokens[..]], &sampling, true, &mut |_, _| true) {
             let text = tokenizer.decode(&completion.tokens, true)?;
             println!("{prompt}{text}\n    gold score {:.2}", grammar::score(prompt, &text));
         }

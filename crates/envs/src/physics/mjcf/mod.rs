@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_whatever_it_quotes() {
-        assert_eq!(refused("<mujoco\n>\n<a\n"), "robot.xml:2: not well-formed XML: unexpected end of stream");
+        let error = refused("<mujoco\n>\n<a\n");
+        assert!(error.contains("not well-formed XML") && !error.contains('\n'), "{error}");
         let error = refused("<mujoco><worldbody><geom type=\"&#10;x\"/></worldbody></mujoco>");
         assert!(error.contains("type=\"\\nx\"") && !error.contains('\n'), "{error}");
         let error = refused("<mujoco model=\"&#10;x\"/>");
