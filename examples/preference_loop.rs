@@ -1,5 +1,6 @@
-//! The whole loop in one file, without session, threads or window: hoppers act, clips are cut, an oracle chooses between two of them, a
-//! reward model learns from its choices, and PPO follows the reward model. The task's own reward reaches the oracle and one printed figure.
+//! The whole loop in one file, without session, threads or window: hoppers act, clips are cut, an oracle chooses
+//! between two of them, a reward model learns from its choices, and PPO follows the reward model. The task's own reward
+//! reaches the oracle and one printed figure.
 //!
 //! `cargo run --release --example preference_loop` (about a minute on two cores)
 //!

@@ -1,4 +1,5 @@
-//! A robot's MJCF text. What follows a zero byte is the content of every file that the text asks for: meshes and height fields.
+//! A robot's MJCF text. What follows a zero byte is the content of every file that the text asks for: meshes and height
+//! fields.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! What the fuzz targets share. Each of them hands arbitrary bytes to a reader of the program. The reader must return a value or an
-//! error of one sentence: no panic, no endless loop, no memory beyond what the bytes can stand for.
+//! What the fuzz targets share. Each of them hands arbitrary bytes to a reader of the program. The reader must return a
+//! value or an error of one sentence: no panic, no endless loop, no memory beyond what the bytes can stand for.
 
 use std::fmt::Display;
 

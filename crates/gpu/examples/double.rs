@@ -1,19 +1,9 @@
 //! Opens the best graphics adapter, a software one if need be, and doubles a thousand numbers on it:
 //! `cargo run --release -p flipside-gpu --example double`
 
-use flipside_gpu::{Checks, Definitions, Device, DeviceError, Use, compose};
+use flipside_gpu::{Checks, Definitions, Device, DeviceError, Source, Use, compose};
 
-/// `#{COUNT}` is filled in when the shader is composed.
-const SHADER: &str = "
-    @group(0) @binding(0) var<storage, read_write> numbers: array<f32>;
-
-    @compute @workgroup_size(64)
-    fn double(@builtin(global_invocation_id) id: vec3<u32>) {
-        if id.x < #{COUNT}u {
-            numbers[id.x] = 2.0 * numbers[id.x];
-        }
-    }
-";
+const DOUBLE: Source = ("shaders/compute/double.wgsl", include_str!("../../../shaders/compute/double.wgsl"));
 
 fn main() -> Result<(), DeviceError> {
     let device = match Device::open() {
@@ -27,9 +17,7 @@ fn main() -> Result<(), DeviceError> {
 
     let numbers: Vec<f32> = (0..1000).map(|i| i as f32).collect();
     let bytes = 4 * numbers.len() as u64;
-    let mut definitions = Definitions::default();
-    definitions.size("COUNT", numbers.len());
-    let shader = compose(&[], ("double.wgsl", SHADER), &definitions);
+    let shader = compose(&[], DOUBLE, &Definitions::default());
     let kernel = device.kernel("double", shader, "double", Checks::On)?;
 
     let storage = device.buffer("numbers", bytes, Use::Storage)?;

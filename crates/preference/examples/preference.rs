@@ -1,5 +1,6 @@
-//! From clips to a reward: clips of hoppers that act at random, pairs of them, the answers of an oracle, a reward model, and how often it
-//! agrees with the oracle on pairs that it never saw. `cargo run --release -p flipside-preference --example preference`
+//! From clips to a reward: clips of hoppers that act at random, pairs of them, the answers of an oracle, a reward
+//! model, and how often it agrees with the oracle on pairs that it never saw. `cargo run --release -p
+//! flipside-preference --example preference`
 
 use flipside_core::settings::{LabelSettings, RewardModelSettings, TeacherKind};
 use flipside_core::{Clip, ItemId, Pose, Seed};

@@ -7,7 +7,8 @@ use flipside_core::{Array, ArrayData, Arrays};
 use tch::{Device, Kind, Tensor};
 
 impl Transformer {
-    /// A model of a folder's weights; see [`Transformer::from_tensors`]. Arrays of other names are left alone, a score head among them.
+    /// A model of a folder's weights; see [`Transformer::from_tensors`]. Arrays of other names are left alone, a score
+    /// head among them.
     ///
     /// # Errors
     ///

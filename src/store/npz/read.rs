@@ -129,8 +129,8 @@ const MOST_HEADER: usize = 10_000;
 /// Brackets within brackets in an array's header, at most. NumPy needs two, a structured type a few more.
 const DEEPEST_HEADER: usize = 16;
 
-/// The beginning of an array, up to its numbers, where it is one that can be parsed: the parser behind npyz calls itself for every bracket,
-/// and multiplies the axes without looking.
+/// The beginning of an array, up to its numbers, where it is one that can be parsed: the parser behind npyz calls
+/// itself for every bracket, and multiplies the axes without looking.
 fn header(entry: &mut impl Read) -> io::Result<Vec<u8>> {
     let refuse = |reason: &str| Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     let mut bytes = vec![0; 10];
@@ -185,8 +185,8 @@ fn read_array(
     let broken =
         |e: io::Error| NpzError::NotNpz { path: path.clone(), reason: one_line(&format!("array {name}: {e}")) };
 
-    // The entry's own size is known before its numbers are read, and what the file can hold at all before that, so a false shape or
-    // size cannot make us reserve memory for it.
+    // The entry's own size is known before its numbers are read, and what the file can hold at all before that, so a
+    // false shape or size cannot make us reserve memory for it.
     let Ok(entry) = archive.zip_archive().by_name(&npyz::npz::file_name_from_array_name(&name)) else {
         return Err(NpzError::Missing { path, name, expected, there });
     };
@@ -296,7 +296,8 @@ mod tests {
         assert_eq!(to_row_major(&[2, 3, 4], &column_major), (0..24).map(f64::from).collect::<Vec<_>>());
     }
 
-    /// An archive whose one entry, `qpos`, has this header and no numbers, and says of itself that it has so many bytes.
+    /// An archive whose one entry, `qpos`, has this header and no numbers, and says of itself that it has so many
+    /// bytes.
     fn archive(header: &str, claims: u32) -> Vec<u8> {
         let mut entry = b"\x93NUMPY\x01\0".to_vec();
         entry.extend((header.len() as u16).to_le_bytes());

@@ -1,10 +1,10 @@
-//! From the text of an MJCF file to a [`Model`], in three passes: [`schema`] refuses whatever lies outside the supported subset, with
-//! its line; the crate mjcf-rs resolves default classes, poses and units; [`compile`] computes what MuJoCo's compiler computes, with
-//! [`assets`] for meshes and height fields.
+//! From the text of an MJCF file to a [`Model`], in three passes: [`schema`] refuses whatever lies outside the
+//! supported subset, with its line; the crate mjcf-rs resolves default classes, poses and units; [`compile`] computes
+//! what MuJoCo's compiler computes, with [`assets`] for meshes and height fields.
 //!
-//! The first pass exists because a robot that silently lost a joint's stiffness would still move, only wrongly: mjcf-rs skips what
-//! it does not know, and some of what it skips (contact parameters, for one) belongs to the model. Those attributes the first
-//! pass reads itself.
+//! The first pass exists because a robot that silently lost a joint's stiffness would still move, only wrongly: mjcf-rs
+//! skips what it does not know, and some of what it skips (contact parameters, for one) belongs to the model. Those
+//! attributes the first pass reads itself.
 
 mod assets;
 mod compile;
@@ -33,10 +33,11 @@ pub(super) type Complaint = (u32, String);
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
 
 impl Model {
-    /// Reads a robot that is one file. `file_name` is only for error messages: no file is opened, and a text that asks for another file is
-    /// refused.
+    /// Reads a robot that is one file. `file_name` is only for error messages: no file is opened, and a text that asks
+    /// for another file is refused.
     ///
-    /// The supported subset of MJCF is listed in `envs/README.md`. Anything else is an error that names its line and what was expected.
+    /// The supported subset of MJCF is listed in `envs/README.md`. Anything else is an error that names its line and
+    /// what was expected.
     pub fn from_mjcf(text: &str, file_name: &str) -> Result<Model, ModelError> {
         Model::from_mjcf_with(text, file_name, &|_| {
             Err("expected none: this robot is read without its folder".to_owned())
@@ -65,10 +66,12 @@ fn read(text: &str, files: Files) -> Result<Model, Complaint> {
     compile::compile(&source, &parsed, meshes, hfields)
 }
 
-/// Elements within elements, at most. The parsers behind this one call themselves for each of them, and a robot needs a dozen.
+/// Elements within elements, at most. The parsers behind this one call themselves for each of them, and a robot needs a
+/// dozen.
 const DEEPEST: usize = 200;
 
-/// Refuses elements that lie so deep in others that a parser's stack would not hold them. What is no XML is left to the parser.
+/// Refuses elements that lie so deep in others that a parser's stack would not hold them. What is no XML is left to the
+/// parser.
 fn check_depth(text: &str) -> Result<(), Complaint> {
     let (mut rest, mut depth) = (text, 0_usize);
     while let Some(start) = rest.find('<') {

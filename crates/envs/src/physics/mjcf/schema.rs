@@ -29,7 +29,8 @@ struct Element {
     children: &'static [&'static Element],
 }
 
-/// Elements about looks, memory and bookkeeping: nothing in a step depends on them, so they may stand in the file, whatever is in them.
+/// Elements about looks, memory and bookkeeping: nothing in a step depends on them, so they may stand in the file,
+/// whatever is in them.
 const WITHOUT_PHYSICS: &[&str] = &["visual", "statistic", "size", "custom", "camera", "light"];
 
 /// The same in `<asset>`.
