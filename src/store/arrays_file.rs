@@ -3,7 +3,8 @@
 //!
 //! The format has no checksum, so Flipside's own files carry one in their metadata: see [`encode`].
 
-use flipside_core::{Array, ArrayData, Arrays, fnv1a, fnv1a_on};
+use flipside_core::{Array, ArrayData, Arrays, fnv1a, fnv1a_on, one_line};
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, View, serialize};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -34,7 +35,8 @@ pub(super) fn encode(header: &str, arrays: &Arrays) -> Result<Vec<u8>, String> {
 pub(super) fn decode(bytes: &[u8]) -> Result<(String, Arrays), String> {
     let (mut metadata, arrays) = decode_plain(bytes)?;
     let entry = metadata.remove(ENTRY).ok_or("it is a safetensors file of another program")?;
-    let sealed: Sealed = serde_json::from_str(&entry).map_err(|e| format!("its metadata cannot be read: {e}"))?;
+    let sealed: Sealed =
+        serde_json::from_str(&entry).map_err(|e| one_line(&format!("its metadata cannot be read: {e}")))?;
     match checksum(&sealed.header, &arrays) == sealed.checksum {
         true => Ok((sealed.header, arrays)),
         false => Err("its numbers do not match its checksum".to_owned()),
@@ -51,8 +53,10 @@ pub(super) fn encode_plain<'a, S: AsRef<str> + Ord + Display>(
 
 /// Reads any safetensors file whose number types [`ArrayData`] has.
 pub(super) fn decode_plain(bytes: &[u8]) -> Result<(HashMap<String, String>, Arrays), String> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    // Names are whatever the file says.
+    let refused = |e: SafeTensorError| one_line(&e.to_string());
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(refused)?;
+    let file = SafeTensors::deserialize(bytes).map_err(refused)?;
     let mut arrays = Arrays::new();
     for (name, tensor) in file.iter() {
         fn numbers<const N: usize, T>(bytes: &[u8], number: fn([u8; N]) -> T) -> Vec<T> {
@@ -66,7 +70,7 @@ pub(super) fn decode_plain(bytes: &[u8]) -> Result<(HashMap<String, String>, Arr
             Dtype::F16 => ArrayData::F16(numbers(bytes, u16::from_le_bytes)),
             Dtype::I64 => ArrayData::I64(numbers(bytes, i64::from_le_bytes)),
             Dtype::U64 => ArrayData::U64(numbers(bytes, u64::from_le_bytes)),
-            other => return Err(format!("array {name} has numbers of type {other:?}")),
+            other => return Err(format!("array {} has numbers of type {other:?}", one_line(name))),
         };
         arrays.insert(name.to_owned(), Array { shape: tensor.shape().to_vec(), data });
     }
@@ -131,6 +135,9 @@ impl View for Viewed<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     /// Every number type, a scalar, an empty array, and numbers that are easily lost.
     pub fn awkward() -> Arrays {
@@ -167,6 +174,47 @@ pub(super) mod tests {
                 assert_eq!(encode(&header, &arrays).unwrap(), whole, "byte {at}");
             }
             decode(&whole[..at]).unwrap_err();
+        }
+    }
+
+    /// An array of any type, of up to three axes, with any bits.
+    fn any_array() -> impl Strategy<Value = Array> {
+        let bits = vec(0..4_usize, 0..4).prop_flat_map(|shape| {
+            let count: usize = shape.iter().product();
+            (Just(shape), vec(any::<u64>(), count), 0..6)
+        });
+        bits.prop_map(|(shape, bits, kind)| {
+            let data = match kind {
+                0 => ArrayData::F32(bits.iter().map(|&bits| f32::from_bits(bits as u32)).collect()),
+                1 => ArrayData::F64(bits.iter().map(|&bits| f64::from_bits(bits)).collect()),
+                2 => ArrayData::Bf16(bits.iter().map(|&bits| bits as u16).collect()),
+                3 => ArrayData::F16(bits.iter().map(|&bits| bits as u16).collect()),
+                4 => ArrayData::I64(bits.iter().map(|&bits| bits as i64).collect()),
+                _ => ArrayData::U64(bits),
+            };
+            Array { shape, data }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 500,
+            rng_seed: RngSeed::Fixed(1),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn any_arrays_come_back_bit_for_bit(
+            header in any::<String>(),
+            given in btree_map("[a-zäß0-9._\"\\\\\n-]{0,12}", any_array(), 0..6),
+        ) {
+            let (read, arrays) = decode(&encode(&header, &given).unwrap()).unwrap();
+            prop_assert_eq!(read, header);
+            let parts = |arrays: &Arrays| -> Vec<_> {
+                arrays.iter().map(|(name, array)| (name.clone(), array.shape.clone(), bytes(array))).collect()
+            };
+            prop_assert_eq!(parts(&arrays), parts(&given));
         }
     }
 

@@ -1,31 +1,14 @@
 //! NumPy's `.npz` files, for programs that use Flipside from outside.
 
+mod read;
+
+pub use read::{Axis, NpzArray, NpzError, read};
+
 use super::{StoreError, disk};
-use npyz::npz::{NpzArchive, NpzWriter};
-use npyz::{AutoSerialize, DType, NpyFile, Order, Serialize, WriterBuilder};
-use std::collections::BTreeMap;
-use std::fmt;
-use std::fs::File;
-use std::io::{self, BufReader, Cursor};
-use std::path::{Path, PathBuf};
-
-/// One axis of an array's expected shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Axis {
-    /// Any length, but the same wherever this letter occurs: `Free("N")`.
-    Free(&'static str),
-    /// Exactly this length: `Exactly("nq", 6)`.
-    Exactly(&'static str, usize),
-}
-
-/// An array as it was read.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NpzArray {
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its numbers, row-major. float32 is widened to float64.
-    pub values: Vec<f64>,
-}
+use npyz::npz::NpzWriter;
+use npyz::{AutoSerialize, Serialize, WriterBuilder};
+use std::io::{self, Cursor};
+use std::path::Path;
 
 /// Numbers to be written.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,191 +21,6 @@ pub enum Values<'a> {
     I64(&'a [i64]),
     /// As bool.
     Bool(&'a [bool]),
-}
-
-/// Why a file could not be read as expected; one sentence each.
-#[derive(Debug, thiserror::Error)]
-pub enum NpzError {
-    /// The file cannot be opened or read.
-    #[error("{} could not be read ({source}); check its name and the rights on it", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// It is not an npz file, or not a complete one.
-    #[error("{} is not a whole .npz file ({reason}); write it again with numpy.savez", path.display())]
-    NotNpz {
-        /// The file.
-        path: PathBuf,
-        /// What was found.
-        reason: String,
-    },
-    /// An array is missing.
-    #[error(
-        "{} has no array {name}; add one of shape {expected}, float64 or float32 (there are: {})",
-        path.display(), there.join(", ")
-    )]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// The array.
-        name: String,
-        /// Its shape, in words.
-        expected: String,
-        /// The arrays that the file has.
-        there: Vec<String>,
-    },
-    /// An array has numbers of another type.
-    #[error(
-        "array {name} in {} has numbers of type {found}; save it as float64 or float32, of shape {expected}",
-        path.display()
-    )]
-    Type {
-        /// The file.
-        path: PathBuf,
-        /// The array.
-        name: String,
-        /// NumPy's name of the type that was found.
-        found: String,
-        /// The expected shape, in words.
-        expected: String,
-    },
-    /// An array has another shape.
-    #[error("array {name} in {} has shape {found:?}; it must be {expected}", path.display())]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// The array.
-        name: String,
-        /// Its shape.
-        found: Vec<u64>,
-        /// The expected shape, in words.
-        expected: String,
-    },
-}
-
-/// Reads the named arrays, in this order. They may be float64 or float32, in either byte order and memory order,
-/// compressed or not, as `numpy.savez` and `numpy.savez_compressed` write them. Other arrays are not read. The first
-/// array with an [`Axis::Free`] letter fixes that letter's length.
-pub fn read(path: &Path, wanted: &[(&str, &[Axis])]) -> Result<Vec<NpzArray>, NpzError> {
-    let file = File::open(path).map_err(|source| NpzError::Io { path: path.to_owned(), source })?;
-    let not_npz = |e: io::Error| NpzError::NotNpz { path: path.to_owned(), reason: e.to_string() };
-    let mut archive = NpzArchive::new(BufReader::new(file)).map_err(not_npz)?;
-    let mut bound = BTreeMap::new();
-    let mut arrays = Vec::with_capacity(wanted.len());
-    for (name, axes) in wanted {
-        arrays.push(read_array(path, &mut archive, name, axes, &mut bound)?);
-    }
-    Ok(arrays)
-}
-
-/// The length that each free letter stands for, and the array that fixed it.
-type Bound = BTreeMap<&'static str, (usize, String)>;
-
-fn read_array(
-    path: &Path,
-    archive: &mut NpzArchive<BufReader<File>>,
-    name: &str,
-    axes: &[Axis],
-    bound: &mut Bound,
-) -> Result<NpzArray, NpzError> {
-    let expected = Expected { axes, bound }.to_string();
-    let (path, name) = (path.to_owned(), name.to_owned());
-    let there: Vec<String> = archive.array_names().map(str::to_owned).collect();
-    let broken = |e: io::Error| NpzError::NotNpz { path: path.clone(), reason: format!("array {name}: {e}") };
-
-    // The entry's own size is known before its numbers are read, so a false shape cannot make the program reserve
-    // memory for it.
-    let Ok(entry) = archive.zip_archive().by_name(&npyz::npz::file_name_from_array_name(&name)) else {
-        return Err(NpzError::Missing { path, name, expected, there });
-    };
-    let size = entry.size();
-    let mut entry = BufReader::new(entry);
-    let npy = NpyFile::new(&mut entry).map_err(broken)?;
-    let shape = npy.shape().to_vec();
-    if !fits(&shape, axes, bound) {
-        return Err(NpzError::Shape { path, name, found: shape, expected });
-    }
-    let width = match npy.dtype() {
-        DType::Plain(t) if t.type_char().to_str() == "f" && matches!(t.size_field(), 4 | 8) => t.size_field(),
-        other => return Err(NpzError::Type { path, name, found: other.descr(), expected }),
-    };
-    let bytes = shape.iter().try_fold(width, |bytes, &n| bytes.checked_mul(n));
-    if bytes.is_none_or(|bytes| bytes > size) {
-        return Err(broken(io::Error::other(format!("its shape is {shape:?} but it has only {size} bytes"))));
-    }
-    let fortran = npy.order() == Order::Fortran;
-    let values: Vec<f64> = match width {
-        4 => npy.into_vec::<f32>().map(|v| v.into_iter().map(f64::from).collect()),
-        _ => npy.into_vec::<f64>(),
-    }
-    .map_err(broken)?;
-    // The archive compares the entry's CRC only when it is read to the end.
-    io::copy(&mut entry, &mut io::sink()).map_err(broken)?;
-
-    for (axis, &n) in axes.iter().zip(&shape) {
-        if let Axis::Free(letter) = axis {
-            bound.entry(letter).or_insert((n as usize, name.clone()));
-        }
-    }
-    let shape: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
-    let values = if fortran { to_row_major(&shape, &values) } else { values };
-    Ok(NpzArray { shape, values })
-}
-
-fn fits(shape: &[u64], axes: &[Axis], bound: &Bound) -> bool {
-    shape.len() == axes.len()
-        && shape.iter().zip(axes).all(|(&n, axis)| match axis {
-            Axis::Free(letter) => bound.get(letter).is_none_or(|(there, _)| *there as u64 == n),
-            Axis::Exactly(_, exactly) => *exactly as u64 == n,
-        })
-}
-
-/// The numbers of a column-major array in row-major order.
-fn to_row_major(shape: &[usize], values: &[f64]) -> Vec<f64> {
-    let at = |mut row_major: usize| {
-        // The last axis varies fastest in the row-major index, the first axis in the column-major one.
-        let mut index = vec![0; shape.len()];
-        for (i, &n) in index.iter_mut().zip(shape).rev() {
-            *i = row_major % n;
-            row_major /= n;
-        }
-        index.iter().zip(shape).rev().fold(0, |column_major, (&i, &n)| column_major * n + i)
-    };
-    (0..values.len()).map(|i| values[at(i)]).collect()
-}
-
-/// A shape in words: `[N, nq] with N = 5 (as in qpos), nq = 6`.
-struct Expected<'a> {
-    axes: &'a [Axis],
-    bound: &'a Bound,
-}
-
-impl fmt::Display for Expected<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let letters: Vec<&str> = self
-            .axes
-            .iter()
-            .map(|axis| match axis {
-                Axis::Free(letter) | Axis::Exactly(letter, _) => *letter,
-            })
-            .collect();
-        write!(f, "[{}]", letters.join(", "))?;
-        let known: Vec<String> = (self.axes.iter())
-            .filter_map(|axis| match axis {
-                Axis::Exactly(letter, n) => Some(format!("{letter} = {n}")),
-                Axis::Free(letter) => {
-                    self.bound.get(letter).map(|(n, array)| format!("{letter} = {n} (as in {array})"))
-                }
-            })
-            .collect();
-        match known.is_empty() {
-            true => Ok(()),
-            false => write!(f, " with {}", known.join(", ")),
-        }
-    }
 }
 
 /// Writes named arrays with their shapes to `path`, row-major and compressed, completely or not at all, for
@@ -278,6 +76,7 @@ fn write_array<T: AutoSerialize + Serialize + Copy>(
 mod tests {
     use super::Axis::{Exactly, Free};
     use super::*;
+    use std::path::PathBuf;
 
     /// Written by numpy 2.4's `savez` and `savez_compressed`: qpos = (arange(6).reshape(2, 3) − 2.5) / 7 as float64,
     /// qvel = its double as float32 in column-major order, ctrl = arange(24).reshape(2, 4, 3) as big-endian float64,
@@ -303,14 +102,6 @@ mod tests {
             assert_eq!(arrays[2], NpzArray { shape: vec![2, 4, 3], values: (0..24).map(f64::from).collect() });
             assert_eq!(arrays[3], NpzArray { shape: vec![0, 3], values: vec![] });
         }
-    }
-
-    #[test]
-    fn column_major_arrays_of_three_axes_are_turned() {
-        // numpy: arange(24).reshape(2, 3, 4).ravel("F")
-        let column_major =
-            [0, 12, 4, 16, 8, 20, 1, 13, 5, 17, 9, 21, 2, 14, 6, 18, 10, 22, 3, 15, 7, 19, 11, 23].map(f64::from);
-        assert_eq!(to_row_major(&[2, 3, 4], &column_major), (0..24).map(f64::from).collect::<Vec<_>>());
     }
 
     #[test]

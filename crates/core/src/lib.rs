@@ -8,6 +8,7 @@ mod clip;
 mod completion;
 mod item;
 mod judgement;
+mod one_line;
 mod scene;
 mod seed;
 pub mod settings;
@@ -20,6 +21,12 @@ pub use clip::{Clip, Frames};
 pub use completion::Completion;
 pub use item::{Item, both_clips, both_completions};
 pub use judgement::{Choice, ItemId, Judgement, JudgementId, LogEntry, Pair, PairId, PairReason, standing};
+pub use one_line::one_line;
 pub use scene::{Geom, Pose, Scene, Shape, TriangleMesh};
 pub use seed::{Seed, Stream};
 pub use threads::{Threads, cores};
+
+/// The page of this crate, whose program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

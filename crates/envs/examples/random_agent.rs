@@ -1,4 +1,5 @@
-//! Steps 64 hoppers with random actions, and prints the episodes that ended: `cargo run --release -p flipside-envs --example random_agent`.
+//! Steps 64 hoppers with random actions, and prints the episodes that ended: `cargo run --release -p flipside-envs
+//! --example random_agent`.
 
 use flipside_core::Seed;
 

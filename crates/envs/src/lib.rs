@@ -35,3 +35,8 @@ pub mod tasks;
 
 pub use gym::{Autoreset, Env, EnvError, EnvStep, Step, Task, TaskError, VectorEnv};
 pub use make::{MakeError, MakeOptions, make, make_vec, make_vec_with};
+
+/// The page of this crate, whose program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -24,3 +24,8 @@ pub const RANDOM: Source = ("shaders/compute/random.wgsl", include_str!("../../.
 
 /// A shader, composed and validated.
 pub use wgpu::naga::Module;
+
+/// The page of this crate, whose program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

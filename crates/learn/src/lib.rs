@@ -58,3 +58,8 @@ pub use policy::Policy;
 pub use ppo::{Ppo, UpdateStats};
 pub use rollout::{Actions, Rollout, Transition};
 pub use threads::OneThread;
+
+/// The page of this crate, whose program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

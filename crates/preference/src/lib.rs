@@ -44,3 +44,8 @@ pub use teacher::{RunningReturnStats, SimulatedTeacher};
 
 #[cfg(test)]
 mod tests;
+
+/// The page of this crate, whose program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,6 +2,7 @@
 
 use super::data::{DataError, Message};
 use super::tokenizer::Tokenizer;
+use flipside_core::one_line;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, context};
@@ -24,7 +25,7 @@ pub fn render(tokenizer: &Tokenizer, messages: &[Message], add_generation_prompt
         return Ok(text);
     };
     // The settings and functions are those of `transformers.PreTrainedTokenizerBase.apply_chat_template`.
-    let refused = |error: Error| DataError::Template(error.detail().map_or(error.to_string(), str::to_owned));
+    let refused = |error: Error| DataError::Template(one_line(error.detail().unwrap_or(&error.to_string())));
     let mut jinja = Environment::new();
     jinja.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(refused)?);
     jinja.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);

@@ -18,6 +18,7 @@
 //! number; the caller decides whether reading continues.
 
 use super::tokenizer::{Tokenizer, TokenizerError};
+use flipside_core::one_line;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -173,7 +174,7 @@ pub fn read_lines(text: &str, on_bad: BadLines) -> Result<Dataset, DataError> {
         match read_line(line) {
             Ok(example) => dataset.examples.push(example),
             Err(reason) => {
-                let bad = BadLine { line: number + 1, reason };
+                let bad = BadLine { line: number + 1, reason: one_line(&reason) };
                 match on_bad {
                     BadLines::Stop => return Err(DataError::Bad(bad)),
                     BadLines::Skip => dataset.bad.push(bad),

@@ -42,3 +42,8 @@ pub use hidden::Hidden;
 pub use ppo::{Episode, Reference, ScoreFn, TextPpo, TextPpoStats};
 pub use reward::{TextComparison, TextReward, TextRewardStats};
 pub use supervised::{Supervised, SupervisedStats};
+
+/// The page of this crate, whose program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,7 +6,7 @@ use super::error::ModelError;
 use super::model::{Lora, Transformer};
 use super::weights;
 use flipside_core::settings::LoraSettings;
-use flipside_core::{Array, Arrays};
+use flipside_core::{Array, Arrays, one_line};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
@@ -97,7 +97,8 @@ impl Transformer {
     /// superfluous or of the wrong shape. The error names the cause, and the model is unchanged.
     pub fn attach_peft(&mut self, config: &str, arrays: &Arrays) -> Result<(), ModelError> {
         let (mut settings, target_modules) = read(config)?;
-        let refuse = |what: String| Err(ModelError::Adapter(what));
+        // Names are whatever the files say.
+        let refuse = |what: String| Err(ModelError::Adapter(one_line(&what)));
         let chosen: Vec<bool> = self.linears().iter().map(|map| target_modules.covers(&map.name)).collect();
         if !chosen.contains(&true) {
             return refuse(format!("its target_modules match no module of this model: {}", target_modules.listed()));

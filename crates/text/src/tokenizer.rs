@@ -5,6 +5,7 @@
 //! `tokenizers`, the code behind Python's package of that name. What is added here is what often goes wrong around it:
 //! which token ends a text (EOS), which one pads (never EOS), and incomplete characters while a text streams.
 
+use flipside_core::one_line;
 use serde_json::{Map, Value, json};
 use std::str::FromStr;
 use tokenizers::models::TrainerWrapper;
@@ -88,16 +89,18 @@ impl Tokenizer {
     /// A text that is not a tokenizer, BPE dropout, a special token that the vocabulary lacks.
     pub fn from_json(tokenizer: &str, config: Option<&str>) -> Result<Tokenizer, TokenizerError> {
         let mut inner = tokenizers::Tokenizer::from_str(tokenizer)
-            .map_err(|error| TokenizerError::NotATokenizer(error.to_string()))?;
+            .map_err(|error| TokenizerError::NotATokenizer(one_line(&error.to_string())))?;
         if let ModelWrapper::BPE(bpe) = inner.get_model()
             && let Some(dropout) = bpe.dropout.filter(|&share| share > 0.0)
         {
             return Err(TokenizerError::Dropout(f64::from(dropout)));
         }
-        inner.with_truncation(None).map_err(|error| TokenizerError::NotATokenizer(error.to_string()))?;
+        inner.with_truncation(None).map_err(|error| TokenizerError::NotATokenizer(one_line(&error.to_string())))?;
         inner.with_padding(None);
         let config: Map<String, Value> = match config {
-            Some(text) => serde_json::from_str(text).map_err(|error| TokenizerError::NotAConfig(error.to_string()))?,
+            Some(text) => {
+                serde_json::from_str(text).map_err(|error| TokenizerError::NotAConfig(one_line(&error.to_string())))?
+            }
             None => Map::new(),
         };
         Tokenizer::with_config(inner, Some(tokenizer.to_owned()), config)
@@ -139,7 +142,7 @@ impl Tokenizer {
         if vocabulary < least {
             return Err(TokenizerError::TooSmall { asked: vocabulary, least });
         }
-        let failed = |error: tokenizers::Error| TokenizerError::Failed(error.to_string());
+        let failed = |error: tokenizers::Error| TokenizerError::Failed(one_line(&error.to_string()));
         let mut inner = tokenizers::Tokenizer::new(BPE::default());
         inner.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
         inner.with_decoder(Some(ByteLevel::default()));
@@ -174,8 +177,10 @@ impl Tokenizer {
     ///
     /// A text with a part that has no token, if the tokenizer has no unknown token either.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encoding =
-            self.inner.encode_fast(text, special).map_err(|error| TokenizerError::Failed(error.to_string()))?;
+        let encoding = self
+            .inner
+            .encode_fast(text, special)
+            .map_err(|error| TokenizerError::Failed(one_line(&error.to_string())))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -185,7 +190,7 @@ impl Tokenizer {
     ///
     /// A decoder that does not fit the tokens.
     pub fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
-        self.inner.decode(tokens, skip_special).map_err(|error| TokenizerError::Failed(error.to_string()))
+        self.inner.decode(tokens, skip_special).map_err(|error| TokenizerError::Failed(one_line(&error.to_string())))
     }
 
     /// The token's own name, such as `Ġthe` for " the"; `None` for an unknown id.
@@ -229,7 +234,7 @@ impl Tokenizer {
         if let Some(pad) = self.pad {
             return Ok(pad);
         }
-        let failed = |error: tokenizers::Error| TokenizerError::Failed(error.to_string());
+        let failed = |error: tokenizers::Error| TokenizerError::Failed(one_line(&error.to_string()));
         self.inner.add_special_tokens([AddedToken::from(PAD, true)]).map_err(failed)?;
         let pad = self.inner.token_to_id(PAD).ok_or_else(|| TokenizerError::Failed(format!("{PAD} was not added")))?;
         self.source = None;
@@ -245,7 +250,7 @@ impl Tokenizer {
     pub fn to_json(&self) -> Result<String, TokenizerError> {
         match &self.source {
             Some(text) => Ok(text.clone()),
-            None => self.inner.to_string(true).map_err(|error| TokenizerError::Failed(error.to_string())),
+            None => self.inner.to_string(true).map_err(|error| TokenizerError::Failed(one_line(&error.to_string()))),
         }
     }
 

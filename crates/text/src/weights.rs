@@ -29,16 +29,18 @@ impl Transformer {
     }
 }
 
-/// The tensor of an array of floats; `None` for integers.
+/// The tensor of an array of floats; `None` for integers, and for a shape that libtorch cannot have.
 pub fn tensor(array: &Array) -> Option<Tensor> {
-    let shape: Vec<i64> = array.shape.iter().map(|&n| n as i64).collect();
-    Some(match &array.data {
-        ArrayData::F32(numbers) => Tensor::from_slice(numbers).reshape(shape),
-        ArrayData::F64(numbers) => Tensor::from_slice(numbers).to_kind(Kind::Float).reshape(shape),
-        ArrayData::Bf16(bits) => Tensor::from_data_size(bytemuck::cast_slice(bits), &shape, Kind::BFloat16),
-        ArrayData::F16(bits) => Tensor::from_data_size(bytemuck::cast_slice(bits), &shape, Kind::Half),
+    // An empty array may claim any length along its other axes.
+    let shape: Vec<i64> = array.shape.iter().map(|&n| i64::try_from(n).ok()).collect::<Option<_>>()?;
+    match &array.data {
+        ArrayData::F32(numbers) => Tensor::from_slice(numbers).f_reshape(shape),
+        ArrayData::F64(numbers) => Tensor::from_slice(numbers).to_kind(Kind::Float).f_reshape(shape),
+        ArrayData::Bf16(bits) => Tensor::f_from_data_size(bytemuck::cast_slice(bits), &shape, Kind::BFloat16),
+        ArrayData::F16(bits) => Tensor::f_from_data_size(bytemuck::cast_slice(bits), &shape, Kind::Half),
         ArrayData::I64(_) | ArrayData::U64(_) => return None,
-    })
+    }
+    .ok()
 }
 
 /// Arrays of these tensors: bf16 stays bf16, everything else becomes f32.

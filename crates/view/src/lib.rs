@@ -34,3 +34,8 @@ pub use look::Look;
 pub use motion::{Track, interpolate};
 pub use offscreen::{Offscreen, OffscreenError, Picture};
 pub use renderer::Renderer;
+
+/// The page of this crate, whose program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -70,6 +70,7 @@ impl Inertia {
     }
 
     /// The same thing seen from a frame in which its own frame has this place.
+    #[cfg(any(test, feature = "rapier"))]
     pub fn moved(&self, pos: DVec3, quat: DQuat) -> Inertia {
         Inertia { pos: pos + quat * self.pos, quat: quat * self.quat, ..*self }
     }

@@ -3,7 +3,7 @@
 
 use super::principal_axes::principal_axes;
 use flipside_core::TriangleMesh;
-use glam::{DMat3, DQuat, DVec3, Vec3};
+use glam::{DMat3, DQuat, DVec3};
 use std::collections::{HashMap, HashSet};
 
 /// A closed or open surface of triangles, and the solid that it stands for.
@@ -40,9 +40,6 @@ pub enum MeshInertia {
     /// The convex hull.
     Convex,
 }
-
-/// Less volume than this share of the cube of its largest size is no solid.
-const FLAT: f64 = 1e-9;
 
 impl Mesh {
     /// Compiles a surface; one without faces is the convex hull of its vertices.
@@ -175,7 +172,10 @@ fn hull(_: &[DVec3]) -> Result<Vec<[u32; 3]>, String> {
 /// The convex hull's triangles, as indices into the vertices.
 #[cfg(feature = "rapier")]
 fn hull(vertices: &[DVec3]) -> Result<Vec<[u32; 3]>, String> {
+    use glam::Vec3;
     use rapier3d::parry::transformation::try_convex_hull;
+    /// Less volume than this share of the cube of its largest size is no solid.
+    const FLAT: f64 = 1e-9;
     let flat =
         || "all of it lies in a plane, which has no convex hull; expected a solid, or a geom of type box".to_owned();
     let low = vertices.iter().fold(DVec3::INFINITY, |low, vertex| low.min(*vertex));

@@ -6,6 +6,7 @@
 //! tasks. This file checks all that can be checked without the robot; joint and body names are checked when the task meets its model
 //! ([`crate::gym::Task::new`]), and both report file, line and what was expected.
 
+use flipside_core::one_line;
 use flipside_core::settings::{
     ExploreSettings, LabelSettings, MonitorSettings, PpoSettings, RewardModelSettings, earlier_names,
 };
@@ -39,7 +40,7 @@ impl Origin {
     /// An error at a place of the text (a byte range, as [`Spanned::span`] gives it).
     pub fn error(&self, place: Range<usize>, message: impl Into<String>) -> SpecError {
         let line = 1 + self.text.bytes().take(place.start).filter(|&b| b == b'\n').count();
-        SpecError { file: self.file.clone(), line, message: message.into() }
+        SpecError { file: self.file.clone(), line, message: one_line(&message.into()) }
     }
 
     /// The text as TOML.
@@ -356,7 +357,8 @@ impl TaskSpec {
     /// # Errors
     /// As [`TaskSpec::parse`]'s.
     pub fn with(&self, assignments: &str) -> Result<TaskSpec, SpecError> {
-        let asked = Origin { file: format!("`{assignments}`"), text: assignments.replace(';', "\n").into() };
+        let asked =
+            Origin { file: format!("`{}`", one_line(assignments)), text: assignments.replace(';', "\n").into() };
         self.changed(asked.read()?, assignments)
     }
 
@@ -376,7 +378,7 @@ impl TaskSpec {
         overlay(&mut whole, changes);
         // Lines are those of the text that comes of both, which nobody has seen.
         let parsed = TaskSpec::parse(&whole.to_string(), &self.name, &self.origin.file);
-        parsed.map_err(|error| SpecError { file: format!("{} with `{said}`", error.file), ..error })
+        parsed.map_err(|error| SpecError { file: format!("{} with `{}`", error.file, one_line(said)), ..error })
     }
 
     /// The file as a table.

@@ -1,8 +1,9 @@
 //! Tests against Python's `tokenizers` on golden strings, and properties that hold for any text.
 
 use super::*;
-use flipside_core::Seed;
-use rand::RngExt;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use std::sync::LazyLock;
 
 /// Written by `tests/golden/text/make.py`.
 fn golden() -> Value {
@@ -22,18 +23,17 @@ fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// A random text: letters, spaces, combining marks, rare Unicode planes, and strings that a tokenizer treats specially.
-fn any_text(stream: &mut flipside_core::Stream) -> String {
-    let piece = |stream: &mut flipside_core::Stream| match stream.random_range(0..7) {
-        0 => ["'s", "'ll", "  ", "\n\n", "\t", "<|end|>", "<|en", "\u{fffd}", "e\u{301}"][stream.random_range(0..9)]
-            .to_owned(),
-        1 => char::from(stream.random_range(0..128_u8)).to_string(),
-        2 | 3 => char::from(stream.random_range(b'a'..=b'z')).to_string(),
-        4 => " ".to_owned(),
-        _ => char::from_u32(stream.random_range(0..0x11_0000)).map_or(String::new(), String::from),
-    };
-    let length = stream.random_range(0..40);
-    (0..length).map(|_| piece(stream)).collect()
+/// Any text: letters, spaces, marks, rare planes, what a tokenizer treats in its own way.
+fn any_text() -> impl Strategy<Value = String> {
+    let special = ["'s", "'ll", "  ", "\n\n", "\t", "<|end|>", "<|en", "\u{fffd}", "e\u{301}"];
+    let piece = prop_oneof![
+        prop::sample::select(special.map(str::to_owned).to_vec()),
+        prop::char::range('\0', '\u{7f}').prop_map(String::from),
+        prop::char::range('a', 'z').prop_map(String::from),
+        Just(" ".to_owned()),
+        prop::char::range('\0', char::MAX).prop_map(String::from),
+    ];
+    prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
 #[test]
@@ -64,25 +64,36 @@ fn training_merges_as_pythons_tokenizers_do() {
     assert_eq!(trained(480).to_json().unwrap(), trained(480).to_json().unwrap());
 }
 
-#[test]
-fn any_text_decodes_to_the_same_bytes() {
+/// A tokenizer that was trained here, and the same one from its files.
+static TRAINED: LazyLock<[Tokenizer; 2]> = LazyLock::new(|| {
     let tokenizer = trained(400);
-    let again = Tokenizer::from_json(&tokenizer.to_json().unwrap(), Some(&tokenizer.config_json())).unwrap();
-    let mut stream = Seed(5).stream("texts");
-    for _ in 0..3_000 {
-        let text = any_text(&mut stream);
+    let read = Tokenizer::from_json(&tokenizer.to_json().unwrap(), Some(&tokenizer.config_json())).unwrap();
+    [tokenizer, read]
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 3000,
+        rng_seed: RngSeed::Fixed(5),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_text_comes_back_to_the_byte(text in any_text()) {
+        let [tokenizer, again] = &*TRAINED;
         let tokens = tokenizer.encode(&text, false).unwrap();
-        assert_eq!(tokenizer.decode(&tokens, false).unwrap(), text);
-        assert_eq!(again.encode(&text, false).unwrap(), tokens);
-        // The same text, decoded token by token: half a character never appears.
-        let mut decoder = again.stream();
-        let mut streamed = String::new();
+        prop_assert_eq!(&tokenizer.decode(&tokens, false).unwrap(), &text);
+        prop_assert_eq!(&again.encode(&text, false).unwrap(), &tokens);
+        // The same text, piece by piece; whoever listens never sees half a character.
+        let mut listener = again.stream();
+        let mut heard = String::new();
         for &token in &tokens {
-            streamed.push_str(&decoder.push(token).unwrap());
-            assert!(text.contains('\u{fffd}') || !streamed.contains('\u{fffd}'), "{text:?}: {streamed:?}");
+            heard.push_str(&listener.push(token).unwrap());
+            prop_assert!(text.contains('\u{fffd}') || !heard.contains('\u{fffd}'), "{:?}", heard);
         }
-        streamed.push_str(&decoder.finish().unwrap());
-        assert_eq!(streamed, again.decode(&tokens, true).unwrap(), "{text:?}");
+        heard.push_str(&listener.finish().unwrap());
+        prop_assert_eq!(heard, again.decode(&tokens, true).unwrap());
     }
 }
 

@@ -29,7 +29,8 @@ struct Element {
     children: &'static [&'static Element],
 }
 
-/// Elements about looks, memory and bookkeeping: nothing in a step depends on them, so they may stand in the file, whatever is in them.
+/// Elements about looks, memory and bookkeeping: nothing in a step depends on them, so they may stand in the file,
+/// whatever is in them.
 const WITHOUT_PHYSICS: &[&str] = &["visual", "statistic", "size", "custom", "camera", "light"];
 
 /// The same in `<asset>`.
@@ -372,10 +373,12 @@ impl<'a> Source<'a> {
     fn value(&self, element: &Element, attribute: Attribute<'a, 'a>, value: Value) -> Result<(), Complaint> {
         let text = attribute.value();
         let expected = match value {
-            Text => return Ok(()),
+            // Names stand in messages later on.
+            Text if !text.contains(char::is_control) => return Ok(()),
+            Text => "text without control characters".to_owned(),
             OneOf(words) if words.contains(&text) => return Ok(()),
             OneOf(words) => format!("one of {}", words.join(", ")),
-            Whole if text.trim().parse::<i32>().is_ok() => return Ok(()),
+            Whole if text.trim_ascii().parse::<i32>().is_ok() => return Ok(()),
             Whole => "a whole number".to_owned(),
             Numbers(least, most) => {
                 let parsed: Option<Vec<f64>> = text.split_ascii_whitespace().map(|word| word.parse().ok()).collect();
@@ -413,6 +416,11 @@ impl<'a> Source<'a> {
         };
         if parent.is_none() && name != MAIN {
             let message = format!("the outermost <default> has class=\"{name}\"; expected \"main\" or none");
+            return Err((line(self.document, node), message));
+        }
+        // A class in itself would be looked through for ever.
+        if self.classes.get(name).is_some_and(|known| known.parent != parent) {
+            let message = format!("the class \"{name}\" was defined before, in another class; expected a new name");
             return Err((line(self.document, node), message));
         }
         let class = self.classes.entry(name).or_default();
