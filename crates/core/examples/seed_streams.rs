@@ -15,7 +15,7 @@ fn main() {
     let saved = noise.state();
     let next: [u32; 3] = std::array::from_fn(|_| noise.random());
     let mut restored = Stream::from_state(saved);
-    assert_eq!(next, std::array::from_fn(|_| restored.random()));
+    assert_eq!(next, std::array::from_fn(|_| restored.random::<u32>()));
     println!("the next three draws, before and after a restart: {next:?}");
 
     // A world's seed depends on its number alone, not on how many worlds run beside it.

@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let examples: Vec<Example> = reviews.iter().map(example).collect::<Result<_, _>>()?;
     let optimiser = OptimiserSettings { learning_rate: 2e-3, ..OptimiserSettings::default() };
-    let settings = SupervisedSettings { batch: 16, optimiser, ..SupervisedSettings::default() };
+    let settings = SupervisedSettings { batch_size: 16, optimiser, ..SupervisedSettings::default() };
     let mut training = Supervised::new(model, &settings, seed)?;
     training.plan(STEPS);
     for step in 1..=STEPS {
