@@ -5,7 +5,7 @@ fn asked(text: &str) -> Asked {
     Asked::assignments(text).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// What becomes of a session when a person asks for this.
+/// The settings of a session that is reopened with these, or the reason why they are refused.
 fn again(stored: &RunSettings, asks: &str) -> Result<RunSettings, String> {
     let opener = RunSettings { asked: asked(asks), ..stored.clone() };
     go_on(stored, &opener, None).map_err(|error| error.to_string())
@@ -20,7 +20,8 @@ fn stored(run: RunSettings, set: &str) -> RunSettings {
 fn a_robots_session_says_what_differs_and_takes_a_longer_plan() {
     let session = stored(RunSettings::of_control(ControlRun::of("hopper")), "ppo.horizon = 128; teacher = oracle");
     assert_eq!(again(&session, ""), Ok(session.clone()));
-    // Under any of the task's names; what was set, what the file says and what is the default are all what the session has.
+    // The session has all of these, under any of the task's names: some were set, some are from the file, some are
+    // defaults.
     let same =
         "task = Hopper-v5; ppo.horizon = 128; ppo.gamma = 0.99; labels.lead = 1; env_steps = 2e6; horizon = 1000";
     assert_eq!(again(&session, same), Ok(session.clone()));
