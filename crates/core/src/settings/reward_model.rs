@@ -278,8 +278,8 @@ pub struct RewardModelSettings {
     /// gradient step draws one env step from each. Neighbouring env steps of a robot are nearly alike, so this costs
     /// little precision and saves most of the time.
     pub rows: usize,
-    /// Most rounds of one fit. After each round the held-out loss is computed. Each member ends the fit with its best
-    /// state.
+    /// Maximum number of rounds in one fit. After each round the held-out loss is computed. Each member ends the fit
+    /// with its best state.
     pub rounds: usize,
     /// Gradient steps in one round. The number is fixed, so that the time of a fit hardly depends on the number of
     /// labels.

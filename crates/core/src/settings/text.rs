@@ -232,7 +232,7 @@ pub struct TextPpoSettings {
     pub vf_coef: f64,
     /// Temperature, above 0: the logits are divided by it, both in sampling and in scoring.
     pub temperature: f64,
-    /// Most tokens of a completion; at least 1. A completion that has not ended by then is cut.
+    /// Maximum number of tokens in a completion; at least 1. A completion that has not ended by then is cut.
     pub max_new_tokens: usize,
     /// What is subtracted from the reward of a completion without an end-of-sequence token, in units of the reward; 0
     /// or more.
