@@ -214,15 +214,14 @@ impl ExploreSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MonitorSettings {
-    /// Number of latest judgements that `monitor.min_recent_agreement` is about; fewer than 10 count as 10.
+    /// Number of latest judgements that `monitor.min_recent_agreement` is computed from; fewer than 10 count as 10.
     pub window: usize,
-    /// Alarm if the reward model predicted a smaller share than this of the latest judgements before it learned from
-    /// them, 0 to 1. `monitor.window` says how many. Queries are chosen to be hard, so the default is close to a coin
-    /// toss.
+    /// Alarm if the reward model correctly predicted less than this share of the latest `monitor.window` judgements,
+    /// before it learned from them; 0 to 1. Queries are chosen to be hard, so the default is close to a coin toss.
     #[serde(alias = "foreseen")]
     #[schemars(extend("aliases" = ["foreseen"]))]
     pub min_recent_agreement: f64,
-    /// Alarm if the reward model agrees with a smaller share than this of the held-out judgements, 0 to 1.
+    /// Alarm if the reward model agrees with less than this share of the held-out judgements, 0 to 1.
     #[serde(alias = "held_out")]
     #[schemars(extend("aliases" = ["held_out"]))]
     pub min_held_out_agreement: f64,
@@ -252,8 +251,9 @@ pub struct RewardModelSettings {
     pub hidden: usize,
     /// Whether the reward may depend on the action. If it may not, a torque that no viewer can see cannot be rewarded.
     pub sees_actions: bool,
-    /// Indices of observation entries, counted from 0, that the reward does not depend on. The reward model then cannot
-    /// take something for the reason of a judgement that the judgement is not about, and fewer judgements are enough.
+    /// Indices of observation entries, counted from 0, that the reward does not depend on. List those that judgements
+    /// are not about: the reward model then cannot take them for the reason of a judgement, and fewer judgements are
+    /// enough.
     #[serde(alias = "unseen")]
     #[schemars(extend("aliases" = ["unseen"]))]
     pub ignored_inputs: Vec<usize>,
@@ -284,14 +284,14 @@ pub struct RewardModelSettings {
     /// Gradient steps in one round. The number is fixed, so that the time of a fit hardly depends on the number of
     /// labels.
     pub round_steps: usize,
-    /// Rounds without a better held-out loss of any member after which a fit stops.
+    /// A fit stops after this many rounds without a better held-out loss of any member.
     pub patience: usize,
     /// Smallest share of a clip that one gradient step uses, 0 to 1. Each gradient step draws a window length from this
     /// share to the whole clip, and a window position for each clip. The window stands for the whole clip. 1 turns
     /// cropping off.
     pub crop: f64,
-    /// Pseudo-labels: pairs that nobody judged are also learned from if the members' mean probability of one answer is
-    /// above this, 0.5 to 1. 1 turns pseudo-labels off.
+    /// Threshold for pseudo-labels: the reward model also learns from a pair that nobody judged if the members' mean
+    /// probability of one answer is above this, 0.5 to 1. 1 turns pseudo-labels off.
     #[serde(alias = "guess_above")]
     #[schemars(extend("aliases" = ["guess_above"]))]
     pub pseudo_label_threshold: f64,

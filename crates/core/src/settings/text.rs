@@ -195,8 +195,8 @@ pub struct TextPpoSettings {
     #[serde(alias = "batch")]
     #[schemars(extend("aliases" = ["batch"]))]
     pub batch_size: usize,
-    /// Episodes in one gradient step, from 1 to `text.ppo.batch_size`. If only `text.ppo.batch_size` is set, to less
-    /// than this, this becomes as small.
+    /// Episodes in one gradient step, from 1 to `text.ppo.batch_size`. If `text.ppo.batch_size` is set to less and this
+    /// is not set, this is lowered to it.
     #[serde(alias = "minibatch")]
     #[schemars(extend("aliases" = ["minibatch"]))]
     pub minibatch_size: usize,
