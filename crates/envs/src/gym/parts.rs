@@ -52,7 +52,8 @@ pub(super) struct Bound {
 }
 
 impl Term {
-    /// What it adds to the reward of the env step of `dt` seconds that led to `state`; `before` is what was remembered of its signal.
+    /// What it adds to the reward of the env step of `dt` seconds that led to `state`; `before` is what was remembered
+    /// of its signal.
     pub fn pay(&self, before: f64, state: &State, healthy: bool, dt: f64) -> f64 {
         if !self.when.iter().all(|bound| bound.hold(state)) {
             return 0.0;
