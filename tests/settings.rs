@@ -41,7 +41,7 @@ fn what_is_set_reaches_the_trainer_and_stays_with_the_session() {
     assert_eq!(json(&flipside(&[&go_on[..], &["--steps", "704"]].concat()))["env_steps"], 704);
 
     let other = refusal(&flipside(&[&go_on[..], &["--seed", "3", "--set", "ppo.horizon = 32"]].concat()));
-    assert!(other.contains("`ppo.horizon` is 16 there, and 32 is asked for; `seed` is 0 there, and 3"), "{other}");
+    assert!(other.contains("`ppo.num_steps` is 16 there, and 32 is asked for; `seed` is 0 there, and 3"), "{other}");
     let both = refusal(&flipside(&["train", "hopper", "--labels", "10", "--set", "num_labels = 20"]));
     assert_eq!(both, "flipside: --labels sets `num_labels` to 10, and --set to 20; leave one of them out");
     let range = refusal(&flipside(&["train", "hopper", "--set", "ppo.gamma = 2"]));

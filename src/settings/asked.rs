@@ -272,7 +272,7 @@ impl RunSettings {
             Mode::Text(_) => {
                 let mut run: TextRun = read(&tree, "text")?;
                 // A smaller batch lowers the minibatch size, too, unless a minibatch size was asked for.
-                if asked.get("text.ppo.minibatch").is_none() {
+                if asked.get("text.ppo.minibatch_size").is_none() {
                     run.ppo.minibatch_size = run.ppo.minibatch_size.min(run.ppo.batch_size);
                 }
                 Mode::Text(run)
@@ -347,7 +347,7 @@ mod tests {
                 back.set(&setting.name, was).unwrap_or_else(|why| panic!("{why}"));
                 let back = run.with(&back).unwrap();
                 // A smaller batch has lowered the minibatch size, and a table keeps what was added to it.
-                if setting.name != "text.ppo.batch" && !setting.default.is_object() {
+                if setting.name != "text.ppo.batch_size" && !setting.default.is_object() {
                     assert_eq!(RunSettings { asked: Asked::default(), ..back }, *base, "{}", setting.name);
                 }
             }
@@ -372,6 +372,10 @@ mod tests {
             RunSettings::of_text(TextRun::default()).with(&asked("text.lora.rank = 4; text.ppo.batch = 8")).unwrap();
         let run = run.text().unwrap();
         assert_eq!((run.lora.as_ref().unwrap().rank, run.ppo.minibatch_size), (4, 8));
+        // A minibatch size that was asked for stays, so that one beyond the batch is refused.
+        let asked_for = asked("text.ppo.minibatch = 12; text.ppo.batch_size = 8");
+        let run = RunSettings::of_text(TextRun::default()).with(&asked_for);
+        assert!(run.map_or(true, |run| run.text().unwrap().ppo.check().is_err()));
         let noisy = RunSettings::default().with(&asked("teacher = noisy; teacher.beta = 2")).unwrap();
         assert_eq!(find(&noisy.tree(), "teacher.beta"), Some(&json!(2.0)));
     }
@@ -383,11 +387,11 @@ mod tests {
             Asked::assignments(text).and_then(|asked| run.with(&asked)).map(|_| text.to_owned()).unwrap_err()
         };
         for (text, sentence) in [
-            ("ppo.horizon = four", "`ppo.horizon` is \"four\"; expected a whole number"),
-            ("ppo.horizon = -4", "`ppo.horizon` is -4; expected a whole number"),
+            ("ppo.num_steps = four", "`ppo.num_steps` is \"four\"; expected a whole number"),
+            ("ppo.num_steps = -4", "`ppo.num_steps` is -4; expected a whole number"),
             ("ppo.hidden = [64, 0.5]", "`ppo.hidden[1]` is 0.5; expected a whole number"),
-            ("labels.lead = inf", "`labels.lead` is inf; expected a finite number"),
-            ("labels.keeps_best = 1", "`labels.keeps_best` is 1; expected true or false"),
+            ("labels.max_lead = inf", "`labels.max_lead` is inf; expected a finite number"),
+            ("labels.select_best_policy = 1", "`labels.select_best_policy` is 1; expected true or false"),
             (
                 "labels.choice = random",
                 "`labels.choice` is \"random\"; expected one of disagreement, entropy, coverage, disagreement-coverage",

@@ -30,10 +30,10 @@ fn a_robots_session_says_what_differs_and_takes_a_longer_plan() {
     assert_eq!((longer.labels, longer.env_steps, longer.answer_seconds), (300, 3_000_000, 2.0));
     assert_eq!((longer.teacher, &longer.mode), (TeacherKind::named("hasty").unwrap(), &session.mode));
 
-    let refusal = again(&session, "ppo.horizon = 64; seed = 3; num_labels = 100; task = walker2d").unwrap_err();
+    let refusal = again(&session, "ppo.num_steps = 64; seed = 3; num_labels = 100; task = walker2d").unwrap_err();
     assert_eq!(
         refusal,
-        "The session in /sessions/one has other settings: `num_labels` is 200 there, and 100 is asked for; `ppo.horizon` is 128 there, and 64 is \
+        "The session in /sessions/one has other settings: `num_labels` is 200 there, and 100 is asked for; `ppo.num_steps` is 128 there, and 64 is \
          asked for; `seed` is 0 there, and 3 is asked for; `task` is \"hopper\" there, and \"walker2d\" is asked for. Leave them out to go on with \
          what it has, or name another folder for a new one."
     );
@@ -53,7 +53,7 @@ fn stages_of_text_that_have_not_begun_take_what_they_are_told() {
     assert_eq!(again(&session, "text.supervised_steps = 900").unwrap().text().unwrap().supervised_steps, 900);
 
     for (asks, name) in [
-        ("text.until = ppo; text.supervised.batch = 8", "text.supervised.batch"),
+        ("text.until = ppo; text.supervised.batch_size = 8", "text.supervised.batch_size"),
         ("text.until = base", "text.until"),
         ("text.model = elsewhere", "text.model"),
         ("text.lora.rank = 4", "text.lora.rank"),

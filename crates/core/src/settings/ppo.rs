@@ -160,9 +160,10 @@ mod tests {
     fn a_table_overrides_only_what_it_names() {
         let read = |text: &str| toml::from_str::<PpoSettings>(text);
         assert_eq!(read("").unwrap(), PpoSettings::default());
-        let some = read("worlds = 32\nhidden = [32]").unwrap();
+        let some = read("num_envs = 32\nhidden = [32]").unwrap();
+        assert_eq!(read("worlds = 32\nhidden = [32]").unwrap(), some, "the name of version 0.1.0");
         assert_eq!(some, PpoSettings { num_envs: 32, hidden: vec![32], ..PpoSettings::default() });
-        assert!(read("wolrds = 32").unwrap_err().to_string().contains("wolrds"));
+        assert!(read("num_evns = 32").unwrap_err().to_string().contains("num_evns"));
     }
 
     #[test]
@@ -170,9 +171,9 @@ mod tests {
         let default = PpoSettings::default;
         default().check().unwrap();
         for (settings, wanted) in [
-            (PpoSettings { num_envs: 0, ..default() }, "ppo.worlds must be at least 1"),
+            (PpoSettings { num_envs: 0, ..default() }, "ppo.num_envs must be at least 1"),
             (PpoSettings { gamma: 1.5, ..default() }, "ppo.gamma must be a number from 0 to 1, not 1.5"),
-            (PpoSettings { clip_coef: 0.0, ..default() }, "ppo.clip must be a number above 0, not 0"),
+            (PpoSettings { clip_coef: 0.0, ..default() }, "ppo.clip_coef must be a number above 0, not 0"),
             (
                 PpoSettings { learning_rate: f64::NAN, ..default() },
                 "ppo.learning_rate must be a number above 0, not NaN",

@@ -307,10 +307,10 @@ impl TextPpoSettings {
 
 fn parts(room: &str, batch: usize, parts: usize) -> Result<(), String> {
     match (batch, parts) {
-        (0, _) => Err(format!("{room}.batch must be at least 1")),
-        (batch, parts) if parts == 0 || parts > batch => {
-            Err(format!("{room}.accumulate must be from 1 to the {batch} examples of a gradient step, not {parts}"))
-        }
+        (0, _) => Err(format!("{room}.batch_size must be at least 1")),
+        (batch, parts) if parts == 0 || parts > batch => Err(format!(
+            "{room}.gradient_accumulation_steps must be from 1 to the {batch} examples of a gradient step, not {parts}"
+        )),
         _ => Ok(()),
     }
 }
@@ -357,13 +357,16 @@ mod tests {
         TextRewardSettings::default().check().unwrap();
         let ppo = TextPpoSettings::default;
         for (settings, wanted) in [
-            (TextPpoSettings { minibatch_size: 65, ..ppo() }, "text.ppo.minibatch must be at most text.ppo.batch, 64"),
+            (
+                TextPpoSettings { minibatch_size: 65, ..ppo() },
+                "text.ppo.minibatch_size must be at most text.ppo.batch_size, 64",
+            ),
             (
                 TextPpoSettings { gradient_accumulation_steps: 17, ..ppo() },
-                "text.ppo.accumulate must be from 1 to the 16 examples of a gradient step, not 17",
+                "text.ppo.gradient_accumulation_steps must be from 1 to the 16 examples of a gradient step, not 17",
             ),
             (TextPpoSettings { temperature: 0.0, ..ppo() }, "text.ppo.temperature must be a number above 0, not 0"),
-            (TextPpoSettings { gae_lambda: 2.0, ..ppo() }, "text.ppo.lambda must be a number from 0 to 1, not 2"),
+            (TextPpoSettings { gae_lambda: 2.0, ..ppo() }, "text.ppo.gae_lambda must be a number from 0 to 1, not 2"),
         ] {
             assert_eq!(settings.check().unwrap_err(), wanted);
         }
