@@ -289,7 +289,7 @@ impl TextPpoSettings {
             }
         }
         if self.minibatch_size > self.batch_size {
-            return Err(format!("{room}.minibatch must be at most {room}.batch, {}", self.batch_size));
+            return Err(format!("{room}.minibatch_size must be at most {room}.batch_size, {}", self.batch_size));
         }
         within(room, "gamma", self.gamma, 0.0, 1.0)?;
         within(room, "gae_lambda", self.gae_lambda, 0.0, 1.0)?;
