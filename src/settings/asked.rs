@@ -321,6 +321,7 @@ mod tests {
                 _ if setting.name.starts_with("teacher.") || setting.name == "text.lora" => continue,
                 (Some(choice), ..) => json!(choice.word),
                 (_, Value::Bool(truth), _) => json!(!truth),
+                (.., "list of texts") => json!(["one", "two"]),
                 (_, Value::Array(_), _) => json!([3, 4]),
                 (_, Value::Object(_), _) => json!({ "head": 0.25 }),
                 (_, _, "text, or none" | "text") => json!("another"),
