@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn overrides_of_the_tasks_file_are_stored() {
-        let overrides: toml::Table = "ppo.horizon = 128\nppo.gamma = 1.0\nlabels.choice = 'entropy'".parse().unwrap();
+        let overrides: toml::Table = "ppo.num_steps = 128\nppo.gamma = 1.0\nlabels.choice = 'entropy'".parse().unwrap();
         let settings = RunSettings::of_control(ControlRun { overrides, ..ControlRun::default() });
         let json = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<RunSettings>(&json).unwrap(), settings);
