@@ -1,6 +1,6 @@
-//! The program Flipside: the desk, the command line, and the lab behind both, over the crates of this workspace.
+//! The program Flipside: the desk, the command line, and the lab behind both, built on the crates of this workspace.
 //!
-//! `ARCHITECTURE.md` is the map. What others can use alone lies in `crates/`.
+//! `ARCHITECTURE.md` is the map. The parts that others can use alone are in `crates/`.
 
 pub mod settings;
 

@@ -1,4 +1,4 @@
-//! The binary: parse, run, exit code. Everything else is in the library.
+//! The binary: it only returns the exit code of the command line. Everything else is in the library.
 
 use std::process::ExitCode;
 

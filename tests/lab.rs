@@ -1,4 +1,5 @@
-//! The whole training loop through the lab's own door: commands in, events and snapshots out, and what is on disk afterwards.
+//! The whole training loop through the lab's public interface: commands in, events and snapshots out, and what is on
+//! disk afterwards.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -30,7 +31,7 @@ fn open(settings: RunSettings) -> Lab {
     Lab::open(settings, Arc::new(|| {})).expect("the lab opens")
 }
 
-/// Waits until `found` gives something, and fails with the last picture if it never does.
+/// Waits until `found` returns a value. Fails with the last snapshot if it never does.
 fn until<T>(lab: &Lab, what: &str, mut found: impl FnMut(&Snapshot, &[Event]) -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -48,7 +49,7 @@ fn until<T>(lab: &Lab, what: &str, mut found: impl FnMut(&Snapshot, &[Event]) ->
     }
 }
 
-/// Answers the pair on show and waits for the receipt.
+/// Answers the pair on show and waits until the answer is confirmed.
 fn answer(lab: &Lab, pair: flipside_core::PairId, choice: Choice) {
     assert!(lab.send(Command::Judge { pair, choice, thinking_ms: 1200 }));
     until(lab, "the receipt", |_, events| {
@@ -79,7 +80,8 @@ fn a_simulated_teacher_spends_its_labels_and_the_same_seed_gives_the_same_run() 
     assert!(first.2.curves.iter().any(|c| c.name == "agreement" && !c.points.is_empty()));
 }
 
-/// A simulated teacher with a person's clock is shown one pair after another while training goes on, and stops where its plan ends.
+/// A simulated teacher with a thinking time is shown one pair after another while training continues. It stops after
+/// the planned number of answers.
 #[test]
 fn a_teacher_takes_its_time_while_training_goes_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -90,7 +92,7 @@ fn a_teacher_takes_its_time_while_training_goes_on() {
     until(&lab, "the last answer", |s, _| (s.labels == 15 && s.pair.is_none()).then_some(()));
     let more = until(&lab, "training after it", |s, _| (s.env_steps > steps + 20_000).then_some(s.labels));
     assert_eq!(more, 15);
-    // Nobody answers for it.
+    // Nobody else may answer for it.
     lab.send(Command::Judge { pair: flipside_core::PairId(1), choice: Choice::Left, thinking_ms: 1 });
     until(&lab, "the refusal", |_, e| e.iter().any(|e| matches!(e, Event::Refused(_))).then_some(()));
     drop(lab);
@@ -115,10 +117,10 @@ fn a_person_picks_ties_skips_and_takes_back_and_all_of_it_survives_reopening() {
         shown.push(pair.id);
         answer(&lab, pair.id, choice);
     }
-    // An answer to a pair that is gone is refused, not counted.
+    // An answer to a pair that is no longer on show is refused and does not count.
     lab.send(Command::Judge { pair: shown[0], choice: Choice::Left, thinking_ms: 1 });
     until(&lab, "the refusal", |_, e| e.iter().any(|e| matches!(e, Event::Refused(_))).then_some(()));
-    // Undo shows the pair again; the answer is then given differently.
+    // Undo shows the pair again, and the second answer differs.
     lab.send(Command::Undo);
     until(&lab, "the pair again", |s, _| s.pair.clone().filter(|p| p.id == shown[3]));
     answer(&lab, shown[3], Choice::Right);
@@ -156,7 +158,7 @@ fn pausing_saves_and_reopening_goes_on_from_there() {
     drop(lab);
     assert_eq!(SavedPolicy::load(&path).unwrap().env_steps, saved);
 
-    // Its policy can be told to act while the physics is measured, on its own task whatever the plan says.
+    // Its policy can act while physics speed is measured. It uses the session's own task, whatever the plan says.
     let plan = Plan {
         task: "ant".to_owned(),
         backend: "lanes".to_owned(),
@@ -176,7 +178,8 @@ fn pausing_saves_and_reopening_goes_on_from_there() {
     assert!(first > saved && first < saved + 100_000, "went on from {saved} at {first}");
 }
 
-/// Whoever opens a session again whose plan is done sees how far it came, and goes on judging its policy, which learns no more.
+/// A finished session that is reopened shows how far it came. A person can continue to answer pairs of its policy,
+/// which learns no more.
 #[test]
 fn a_finished_session_asks_on_when_it_is_reopened() {
     let folder = tempfile::tempdir().unwrap();

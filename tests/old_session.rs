@@ -1,7 +1,8 @@
-//! A session and a task file of version 0.1.0, with the settings' names of then, are read, measured and continued.
+//! A session and a task file of version 0.1.0, with that version's names of settings, are read, evaluated and
+//! continued.
 //!
-//! `tests/data/session-0.1.0` was made with that version by `flipside train balance --teacher hasty --labels 8 --steps 8000 --seed 5
-//! --session balance`, with `FLIPSIDE_ENVS` naming its folder `envs`.
+//! `tests/data/session-0.1.0` was made by version 0.1.0 with `flipside train balance --teacher hasty --labels 8 --steps
+//! 8000 --seed 5 --session balance`, where `FLIPSIDE_ENVS` named the folder `envs` in it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-/// What the program prints as its last line; where that is no JSON, null.
+/// The last line that the program prints, as JSON; null if it is not JSON.
 fn flipside(tasks: &Path, words: &[&str]) -> Value {
     let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
     let done = program.args(words).env("FLIPSIDE_ENVS", tasks).output().unwrap();

@@ -1,4 +1,5 @@
-//! Settings through the program's own door: given by name, kept by the session, and listed in the reference.
+//! Settings through the program's command line: they are given by name, kept by the session, and listed in the
+//! reference.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -15,7 +16,7 @@ fn json(output: &Output) -> serde_json::Value {
     serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap()
 }
 
-/// What it says when it refuses.
+/// The error message of a run that fails.
 fn refusal(output: &Output) -> String {
     assert!(!output.status.success());
     String::from_utf8_lossy(&output.stderr).trim().to_owned()
@@ -30,17 +31,17 @@ fn what_is_set_reaches_the_trainer_and_stays_with_the_session() {
     let (session, file) = (session.to_str().unwrap(), file.to_str().unwrap());
     let first =
         ["train", "--config", file, "--set", "ppo.horizon = 16", "--steps", "640", "--session", session, "--json"];
-    // Rollouts of 4 worlds and 16 steps end at 640; those of the task's file are of 2,048.
+    // Rollouts of 4 worlds and 16 steps end exactly at 640 env steps. The rollouts of the task's file have 2,048.
     assert_eq!(json(&flipside(&first))["env_steps"], 640);
-    // With nothing said, and with the same said again, it has its plan behind it.
+    // Without settings, and with the same settings again, the plan is already done.
     let go_on = ["train", "--session", session, "--json"];
     assert_eq!(json(&flipside(&go_on))["env_steps"], 640);
     assert_eq!(json(&flipside(&first))["env_steps"], 640);
-    // More of the same, still in rollouts of 64.
+    // A longer plan continues with the same rollouts of 64.
     assert_eq!(json(&flipside(&[&go_on[..], &["--steps", "704"]].concat()))["env_steps"], 704);
 
     let other = refusal(&flipside(&[&go_on[..], &["--seed", "3", "--set", "ppo.horizon = 32"]].concat()));
-    assert!(other.contains("`ppo.horizon` is 16 there, and 32 is asked for; `seed` is 0 there, and 3"), "{other}");
+    assert!(other.contains("`ppo.num_steps` is 16 there, and 32 is asked for; `seed` is 0 there, and 3"), "{other}");
     let both = refusal(&flipside(&["train", "hopper", "--labels", "10", "--set", "num_labels = 20"]));
     assert_eq!(both, "flipside: --labels sets `num_labels` to 10, and --set to 20; leave one of them out");
     let range = refusal(&flipside(&["train", "hopper", "--set", "ppo.gamma = 2"]));

@@ -1,4 +1,5 @@
-//! A session in text mode, from judgements to PPO: interrupted in any way, its curves and answers are those of an undisturbed run.
+//! A session in text mode, from judgements to PPO: however it is interrupted, its curves and answers are those of an
+//! undisturbed run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A model with random weights that knows the grammar's words, in a folder.
+/// Writes a model folder with random weights and a tokenizer for the grammar's words.
 fn small_model(root: &Path) -> PathBuf {
     let (texts, words, folder) = (root.join("texts.jsonl"), root.join("words"), root.join("model"));
     let noise = Noise::default();
@@ -33,7 +34,7 @@ fn small_model(root: &Path) -> PathBuf {
     folder
 }
 
-/// 40 noisy answers, 10 steps of the reward model, 6 updates.
+/// 40 noisy answers, 10 steps of the reward model, 6 PPO updates.
 fn settings(model: &Path, session: &Path) -> RunSettings {
     let mut run = TextRun {
         model: Some(model.to_owned()),
@@ -52,7 +53,8 @@ fn settings(model: &Path, session: &Path) -> RunSettings {
     }
 }
 
-/// Runs the lab until it has finished, or has done so many steps; it then saves and closes. Whether it has finished.
+/// Runs the lab until it has finished or has done `steps` steps; then it saves and closes. Returns whether it has
+/// finished.
 fn run(settings: &RunSettings, steps: u64) -> bool {
     let lab = Lab::open(settings.clone(), Arc::new(|| {})).unwrap();
     let began = Instant::now();
@@ -95,11 +97,11 @@ fn an_interrupted_run_is_the_undisturbed_one() {
     assert_eq!(expected.1.len(), 40);
     let names = ["reward_loss", "reward", "gold", "reference_kl", "beta"];
     assert!(names.iter().all(|name| expected.0.iter().any(|(_, known, _)| known == name)), "{:?}", expected.0);
-    // The first update meets the reference itself.
+    // In the first update the policy still equals the reference.
     let kl = expected.0.iter().find(|(_, name, _)| name == "reference_kl").unwrap().2;
     assert!(kl.abs() < 1e-4, "{kl}");
 
-    // Closed and opened again: within the reward model, at its end, and within PPO.
+    // Closed and reopened during the reward model's training, at its end, and during PPO.
     let cut = root.path().join("cut");
     for steps in [4, 10, 13] {
         assert!(!run(&settings(&model, &cut), steps));
@@ -107,7 +109,7 @@ fn an_interrupted_run_is_the_undisturbed_one() {
     assert!(run(&settings(&model, &cut), u64::MAX));
     assert_eq!(told(&cut), expected);
 
-    // Each stage has left a model that can be read, and they can be measured.
+    // Each pipeline stage has written a model that can be read.
     for stage in [TextStage::Reward, TextStage::Ppo] {
         ModelFolder::read(&cut.join("models").join(stage.name())).unwrap();
     }
@@ -127,7 +129,7 @@ fn kill_9_changes_no_answer_and_no_point_of_a_curve() {
     assert!(start(&whole).wait().unwrap().success());
     let killed = root.path().join("killed");
     let answers = |folder: &Path| Session::open_to_read(folder).and_then(|s| s.log()).map_or(0, |log| log.len());
-    // A kill within a handful of answers, one within the next, and one while the reward model learns.
+    // One kill within a handful of answers, one within the next handful, and one while the reward model is trained.
     for at in [5, 40, 70] {
         let mut child = start(&killed);
         let began = Instant::now();
@@ -143,7 +145,7 @@ fn kill_9_changes_no_answer_and_no_point_of_a_curve() {
     assert!(measure_text(&whole, 4, 1).is_err(), "a run on a given model keeps no supervised one to compare with");
 }
 
-/// The whole chain, from a tokenizer to PPO, with the built-in grammar and a model of a few thousand numbers.
+/// The whole pipeline, from a tokenizer to PPO, with the built-in grammar and a model of a few thousand parameters.
 fn small_chain(session: &Path, seed: u64) -> RunSettings {
     let mut run = TextRun {
         shape: TextShape { vocabulary: 300, context: 120, width: 16, layers: 2, heads: 2 },
@@ -172,7 +174,7 @@ fn twenty_kills_at_random_leave_the_curves_of_an_undisturbed_run() {
         let root = tempfile::tempdir().unwrap();
         let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
         assert!(run(&small_chain(&whole, seed), u64::MAX));
-        // The session's settings are written when it is opened; the program goes on with them.
+        // The session's settings are written when it is opened, and the program continues with them.
         run(&small_chain(&killed, seed), 0);
         let start = || {
             let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
@@ -193,7 +195,7 @@ fn twenty_kills_at_random_leave_the_curves_of_an_undisturbed_run() {
         loop {
             let mut child = start();
             let began = Instant::now();
-            // A point or an answer or none further than it was, and then at any moment.
+            // Waits for 0 to 2 more points or answers, then kills at a random moment.
             let wanted = points() + draws.random_range(0..3);
             while points() < wanted && child.try_wait().unwrap().is_none() {
                 assert!(began.elapsed() < PATIENCE);
@@ -235,7 +237,7 @@ fn no_seed_breaks_down_or_collapses() {
             (run_of.ppo.max_new_tokens, run_of.ppo.batch_size, run_of.ppo.minibatch_size) = (48, 32, 8);
             run_of.ppo.optimiser.learning_rate = 5e-4;
             change(run_of);
-            // A number that is not finite would be an event, on which this panics.
+            // A number that is not finite would cause an event, and `run` would panic.
             assert!(run(&settings, u64::MAX));
             let curve = |wanted: &str| -> Vec<f64> {
                 told(&folder).0.into_iter().filter(|(_, name, _)| name == wanted).map(|(.., value)| value).collect()
@@ -244,7 +246,8 @@ fn no_seed_breaks_down_or_collapses() {
             let ends = |name: &str| (mean(&curve(name)[..4]), mean(&curve(name)[22..]));
             let (gold, entropy, kl) = (ends("gold"), ends("entropy"), ends("reference_kl"));
             println!("{name} {seed}: gold {gold:.2?}, entropy {entropy:.2?}, KL {:.2}", kl.1);
-            // Collapse: the same few words whatever the prompt, far from the reference, or nothing of what was wanted.
+            // Collapse means the same few words for every prompt, a policy far from the reference, or a lower gold
+            // score.
             assert!(entropy.1 > 0.2 * entropy.0 && kl.1 < 3.0 * 6.0 && gold.1 > gold.0 - 0.5, "{name} {seed}");
             gains.push(gold.1 - gold.0);
         }

@@ -1,4 +1,4 @@
-//! What can be typed. What it means is in `settings`; each verb's struct turns itself into those.
+//! The arguments of the command line. Each verb's struct turns itself into settings.
 
 use crate::lab::{self, Precision, ThreadsPerWorld};
 use crate::settings::folders::task_folders;
@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Teach a robot by choosing between two clips. Without a command, opens the desk.
+/// Teach a robot by choosing between two clips. Without a command, the desk opens.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -17,21 +17,21 @@ pub struct Arguments {
     pub desk: DeskArguments,
     #[command(subcommand)]
     pub verb: Option<Verb>,
-    /// Say more on stderr.
+    /// Print more messages to stderr.
     #[arg(long, short, global = true)]
     pub verbose: bool,
 }
 
-/// What the desk opens with.
+/// The arguments of the desk.
 #[derive(Args, Debug, Default)]
 pub struct DeskArguments {
-    /// Task to teach, by its file's name or Gymnasium's.
+    /// Task to teach, by the name of its file or by its Gymnasium id.
     #[arg(long)]
     pub task: Option<String>,
-    /// Session folder to go on with, or to make.
+    /// Session folder to continue or to create.
     #[arg(long, value_name = "DIR")]
     pub session: Option<PathBuf>,
-    /// Seed of every random stream; 0 if not given.
+    /// Seed of all random streams. Default: 0.
     #[arg(long)]
     pub seed: Option<u64>,
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub struct DeskArguments {
 }
 
 impl DeskArguments {
-    /// The run that a person at the desk teaches.
+    /// The run that a person teaches at the desk.
     pub fn settings(&self) -> Result<RunSettings, String> {
         let typed =
             [("--task", "task", self.task.clone().map(Value::from)), ("--seed", "seed", self.seed.map(Value::from))];
@@ -65,18 +65,18 @@ impl DeskArguments {
 /// Any setting of a run, by its name.
 #[derive(Args, Debug, Default)]
 pub struct SettingsArguments {
-    /// Setting of the run by its name, as `flipside settings` lists them; several with `;` between them or several
-    /// times, and the last one counts.
+    /// Setting of the run by its name, as listed by `flipside settings`. May be given several times, or with several
+    /// settings separated by `;`; the last value of a setting counts.
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
-    /// TOML file of settings, under the same names. What is typed beside it wins over it.
+    /// TOML file of settings, with the same names. Settings on the command line win over the file.
     #[arg(long, value_name = "RUN.toml")]
     pub config: Option<PathBuf>,
 }
 
 impl SettingsArguments {
-    /// What was asked for: the file, `--set` over it, and over both the options `typed`, each with the setting that it
-    /// is short for. An option that contradicts a `--set` is refused.
+    /// The settings that were asked for: those of the file, then `--set`, then the options `typed`; the later one wins.
+    /// Each option comes with the setting that it is short for. An option that contradicts a `--set` is refused.
     pub fn asked<'a>(
         &self,
         typed: impl IntoIterator<Item = (&'a str, &'a str, Option<Value>)>,
@@ -100,8 +100,8 @@ impl SettingsArguments {
     }
 }
 
-/// Settings whose number of env steps is what the task's file plans, where nobody asked for another. What is wrong with
-/// the file is said when the run opens it.
+/// The settings with the number of env steps that the task's file plans, unless another number was asked for. Errors in
+/// the task's file are reported later, when the run opens it.
 pub(super) fn planned_by(settings: RunSettings, planned: impl Fn(Option<TaskSpec>) -> u64) -> RunSettings {
     let Some(run) = settings.control().filter(|_| settings.asked.get("env_steps").is_none()) else { return settings };
     let spec = task_folders().load(&run.task).ok().and_then(|files| files.spec.overridden(&run.overrides).ok());
@@ -113,33 +113,33 @@ pub(super) fn planned_by(settings: RunSettings, planned: impl Fn(Option<TaskSpec
 pub enum Verb {
     /// Train a policy without a window.
     Train(Train),
-    /// Measure a session's policy on the task's own reward.
+    /// Evaluate a session's policy on the task's own reward.
     Eval(Eval),
-    /// Step given states under given controls and write what happens.
+    /// Step given states with given controls and write the results.
     Rollout(Rollout),
-    /// Film what a session's policy does.
+    /// Film a session's policy.
     Film(Film),
     /// Write labels or the policy in open formats.
     Export(Export),
-    /// Measure speed on this machine.
+    /// Measure speed and learning on this machine.
     #[command(subcommand)]
     Bench(Bench),
-    /// The whole loop without a window, with a simulated teacher: session, films and curve.
+    /// Run the whole loop with a simulated teacher and without a window. Leaves a session, a film and a learning curve.
     Demo(Demo),
-    /// Text mode: language models taught by comparing what they write.
+    /// Train language models by comparing what they write (text mode).
     #[command(subcommand)]
     Text(super::text::Text),
-    /// List settings, what they mean, and their values where nobody gives others.
+    /// List settings with their meaning and default.
     Settings(ListSettings),
     /// List the tasks.
     Tasks {
-        /// One JSON object on stdout.
+        /// Print one JSON object to stdout.
         #[arg(long)]
         json: bool,
     },
-    /// List the devices that can compute and draw here.
+    /// List the devices for computing and drawing on this machine.
     Devices {
-        /// One JSON object on stdout.
+        /// Print one JSON object to stdout.
         #[arg(long)]
         json: bool,
     },
@@ -150,41 +150,41 @@ pub enum Verb {
 
 #[derive(Args, Debug)]
 pub struct ListSettings {
-    /// Name or table to list, such as `text.ppo`; all settings if not given.
+    /// Setting or table to list, such as `text.ppo`. Default: all settings.
     pub path: Option<String>,
-    /// One JSON object on stdout.
+    /// Print one JSON object to stdout.
     #[arg(long, conflicts_with = "markdown")]
     pub json: bool,
-    /// The page docs/reference/settings.md.
+    /// Print the page docs/reference/settings.md.
     #[arg(long, conflicts_with = "path")]
     pub markdown: bool,
 }
 
-/// Where the reward comes from.
+/// What the policy is trained on.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Reward {
     /// The task's own reward.
     True,
-    /// A reward model learnt from judgements.
+    /// A reward model that is learned from judgements.
     Preferences,
 }
 
-/// Who answers, without a window: the perfect teacher, or one with a habit of those of BPref (Lee et al. 2021).
+/// Who answers without a window: the oracle, or a teacher with one of the kinds of noise of BPref (Lee et al. 2021).
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Teacher {
-    /// Judges by the task's true return, never errs.
+    /// Judges by the task's true return and never errs.
     Oracle,
     /// Prefers the better clip with probability σ(β · difference of returns).
     Noisy,
-    /// An answer is turned round at the mistake rate.
+    /// Flips its answer at the mistake rate.
     Mistaken,
     /// Cannot tell two clips apart that are both hopeless.
     Skipping,
     /// Judges a clip by its end.
     Myopic,
-    /// Calls it a tie where the returns are nearly equal.
+    /// Answers with a tie if the returns are nearly equal.
     Equal,
-    /// Never errs, and says where one clip is much better.
+    /// Never errs, and says when one clip is much better.
     Graded,
     /// Errs and skips at random, like a person who clicks fast.
     Hasty,
@@ -192,50 +192,50 @@ pub enum Teacher {
 
 #[derive(Args, Debug)]
 pub struct Train {
-    /// Task, by its file's name or Gymnasium's; may be left out where a session is gone on with.
+    /// Task, by the name of its file or by its Gymnasium id. May be left out to continue a session.
     pub task: Option<String>,
-    /// What the policy is trained on; preferences if not given.
+    /// What the policy is trained on. Default: preferences.
     #[arg(long, value_enum)]
     pub reward: Option<Reward>,
-    /// Who answers the pairs; oracle if not given.
+    /// Who answers the queries. Default: oracle.
     #[arg(long, value_enum)]
     pub teacher: Option<Teacher>,
-    /// How often the teacher errs, 0 to 1; .1 for `mistaken` and `hasty` if not given.
+    /// Probability that the teacher flips an answer, 0 to 1. Default: 0.1 for `mistaken` and `hasty`, otherwise 0.
     #[arg(long, value_name = "P", value_parser = share)]
     pub mistake_rate: Option<f64>,
-    /// How often the teacher cannot tell, 0 to 1; .1 for `hasty` if not given.
+    /// Probability that the teacher cannot tell, 0 to 1. Default: 0.1 for `hasty`, otherwise 0.
     #[arg(long, value_name = "P", value_parser = share)]
     pub skip_rate: Option<f64>,
-    /// The noisy teacher's β; 1 if not given.
+    /// β of the noisy teacher. Default: 1.
     #[arg(long)]
     pub beta: Option<f64>,
-    /// Seconds that the teacher takes for an answer, while training goes on; 0, the default, answers at once.
+    /// Seconds that the teacher takes for an answer while training goes on. Default: 0, which answers at once.
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub answer_seconds: Option<f64>,
-    /// Judgements to ask for; 200 if not given.
+    /// Number of judgements to ask for. Default: 200.
     #[arg(long)]
     pub labels: Option<usize>,
-    /// Env steps to train for, over all worlds; what the task's file says, or 1_000_000, if not given.
+    /// Env steps to train for, over all worlds. Default: as in the task's file, or 1_000_000.
     #[arg(long, value_parser = count)]
     pub steps: Option<u64>,
-    /// Physics backend; lanes if not given.
+    /// Physics backend. Default: lanes.
     #[arg(long)]
     pub backend: Option<String>,
-    /// Seed of every random stream; 0 if not given.
+    /// Seed of all random streams. Default: 0.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Session folder; one that exists is gone on with.
+    /// Session folder to create, or to continue if it exists.
     #[arg(long, value_name = "DIR")]
     pub session: Option<PathBuf>,
     #[command(flatten)]
     pub more: SettingsArguments,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
 
 impl Train {
-    /// The run that these words ask for.
+    /// The run that these arguments ask for.
     pub fn settings(&self) -> Result<RunSettings, String> {
         let reward = self.reward.map(|reward| match reward {
             Reward::True => "true",
@@ -266,7 +266,7 @@ impl Train {
 }
 
 impl Teacher {
-    /// The teacher of this name, with what was said of its habits in place of the usual.
+    /// The teacher of this name. Values that are given replace the usual ones of that teacher.
     pub fn kind(self, mistake_rate: Option<f64>, skip_rate: Option<f64>, beta: Option<f64>) -> TeacherKind {
         let usual = match self {
             Teacher::Oracle => TeacherNoise::NONE,
@@ -298,31 +298,31 @@ impl Teacher {
 pub struct Eval {
     /// Session folder.
     pub session: PathBuf,
-    /// Episodes to run.
+    /// Number of episodes.
     #[arg(long, default_value_t = 20)]
     pub episodes: usize,
-    /// Seed of the episodes' starts.
+    /// Seed of the episodes' initial states.
     #[arg(long, default_value_t = 1000)]
     pub seed: u64,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Args, Debug)]
 pub struct Rollout {
-    /// Task, by its file's name or Gymnasium's.
+    /// Task, by the name of its file or by its Gymnasium id.
     pub task: String,
-    /// Arrays qpos [N,nq], qvel [N,nv], ctrl [N,T,nu].
+    /// File of arrays to read: qpos [N,nq], qvel [N,nv], ctrl [N,T,nu].
     #[arg(long, value_name = "IN.npz")]
     pub input: PathBuf,
-    /// Arrays qpos, qvel, obs, reward, terminated, each [N,T,…].
+    /// File of arrays to write: qpos, qvel, obs, reward, terminated, each [N,T,…].
     #[arg(long, value_name = "OUT.npz")]
     pub output: PathBuf,
     /// Physics backend.
     #[arg(long, default_value = "lanes")]
     pub backend: String,
-    /// Number type of the lanes backend: f32, or f64 for reference.
+    /// Number type of the backend `lanes`: f32, or f64 for reference.
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
 }
@@ -331,34 +331,34 @@ pub struct Rollout {
 pub struct Film {
     /// Session folder.
     pub session: PathBuf,
-    /// The film to write: a name that ends in .mp4 makes an MP4, any other a GIF.
+    /// Film to write. A name that ends in .mp4 makes an MP4, any other a GIF.
     #[arg(long, value_name = "CLIP.gif")]
     pub output: PathBuf,
-    /// Simulated seconds.
+    /// Length in simulated seconds.
     #[arg(long, default_value_t = 6.0)]
     pub seconds: f32,
-    /// Seed of the start.
+    /// Seed of the initial state.
     #[arg(long, default_value_t = 1000)]
     pub seed: u64,
 }
 
-/// What to write.
+/// What to export.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ExportWhat {
-    /// JSON lines, one standing judgement each, with its clips.
+    /// Every valid judgement with its clips, as JSON lines.
     Labels,
-    /// Safetensors: actor.N.weight, actor.N.bias, log_std, obs_mean, obs_var.
+    /// The policy, as safetensors: actor.N.weight, actor.N.bias, log_std, obs_mean, obs_var.
     Policy,
 }
 
 #[derive(Args, Debug)]
 pub struct Export {
-    /// What to write.
+    /// What to export.
     #[arg(value_enum)]
     pub what: ExportWhat,
     /// Session folder.
     pub session: PathBuf,
-    /// The file to write.
+    /// File to write.
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
 }
@@ -366,64 +366,64 @@ pub struct Export {
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// Env steps a second of the physics alone, under random actions or a policy's.
+    /// Env steps per second of physics alone, with actions that are random or from a session's policy.
     Physics(BenchPhysics),
-    /// Env steps a second of PPO, learning included.
+    /// Env steps per second of PPO, including learning.
     Ppo(BenchPpo),
-    /// How soon PPO reaches each task's target return, over several seeds: a table.
+    /// How soon PPO reaches each task's target return, as a table over several seeds.
     Learning(BenchLearning),
-    /// How well judgements of simulated teachers teach: a table over tasks, teachers, numbers of labels and seeds. One
-    /// that is cut off goes on.
+    /// How well a policy learns from judgements of simulated teachers, as a table over tasks, teachers, numbers of
+    /// labels and seeds. A benchmark that was interrupted continues.
     Preferences(BenchPreferences),
-    /// Frames a second and the time from a click to the next pair, in a real window with training on.
+    /// Frames per second, and the time from a click to the next pair, in a real window while training runs.
     Desk(BenchDesk),
-    /// Tokens a second of text mode: writing completions, and a gradient step of PPO on them.
+    /// Tokens per second in text mode, for writing completions and for a gradient step of PPO on them.
     Text(BenchText),
 }
 
 #[derive(Args, Debug)]
 pub struct BenchText {
-    /// Model folder; a GPT-2 of 124 M random weights if not given.
+    /// Model folder. Default: a GPT-2 with 124 M random weights.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// What weights and activations are made of: f32, or bf16.
+    /// Number type of weights and activations: f32 or bf16.
     #[arg(long, default_value = "f32")]
     pub precision: TextPrecision,
-    /// Texts side by side.
+    /// Texts in a batch.
     #[arg(long, default_value_t = 16)]
     pub batch: usize,
-    /// Tokens of a prompt.
+    /// Tokens in a prompt.
     #[arg(long, default_value_t = 64)]
     pub prompt: usize,
-    /// Tokens of a completion.
+    /// Tokens in a completion.
     #[arg(long, default_value_t = 24)]
     pub new: usize,
-    /// Measurements, of which the median counts.
+    /// Number of measurements. The median is reported.
     #[arg(long, default_value_t = 3)]
     pub repeats: usize,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Args, Debug)]
 pub struct BenchTask {
-    /// Task, by its file's name or Gymnasium's.
+    /// Task, by the name of its file or by its Gymnasium id.
     #[arg(long, default_value = "hopper")]
     pub task: String,
     /// Physics backend.
     #[arg(long, default_value = "lanes")]
     pub backend: String,
-    /// Physics threads; all cores if not given.
+    /// Number of physics threads. Default: one per core.
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Worlds in the batch.
+    /// Number of worlds in the batch.
     #[arg(long)]
     pub worlds: Option<usize>,
-    /// Seconds to measure.
+    /// Duration of the measurement in seconds.
     #[arg(long, default_value_t = 10.0)]
     pub seconds: f64,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
@@ -440,98 +440,98 @@ pub struct BenchPpo {
 pub struct BenchPhysics {
     #[command(flatten)]
     pub task: BenchTask,
-    /// Number type of the lanes backend: f32, or f64 for reference.
+    /// Number type of the backend `lanes`: f32, or f64 for reference.
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
-    /// Threads that step one world on the graphics device, 1 or 32; several are measured one after another. What suits
-    /// robot and adapter if not given.
+    /// GPU threads that step one world, 1 or 32. Several values are measured one after another. Default: what suits the
+    /// robot and the GPU.
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub threads_per_world: Vec<ThreadsPerWorld>,
-    /// Session whose policy acts, on its own task, in place of chance.
+    /// Session whose policy acts, on the session's task, instead of random actions.
     #[arg(long, value_name = "DIR", conflicts_with = "task")]
     pub session: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
 pub struct BenchLearning {
-    /// Task, by its file's name or Gymnasium's; every task with a [benchmark] if not given.
+    /// Task, by the name of its file or by its Gymnasium id. Default: every task with a [benchmark] table.
     #[arg(long)]
     pub task: Option<String>,
     /// Physics backend.
     #[arg(long, default_value = "lanes")]
     pub backend: String,
-    /// Runs a task.
+    /// Number of seeds, with one run each per task.
     #[arg(long, default_value_t = 5)]
     pub seeds: u64,
-    /// Env steps a run; what the task's file plans if not given.
+    /// Env steps of a run. Default: as in the task's file.
     #[arg(long)]
     pub steps: Option<u64>,
     #[command(flatten)]
     pub more: SettingsArguments,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Args, Debug)]
 pub struct BenchPreferences {
-    /// Tasks, by their files' names or Gymnasium's.
+    /// Tasks, by the names of their files or by their Gymnasium ids.
     #[arg(long, value_delimiter = ',', default_value = "hopper_backflip")]
     pub tasks: Vec<String>,
-    /// Teachers; `true` is PPO on the task's own reward, to compare with.
+    /// Teachers. `true` is PPO on the task's own reward, for comparison.
     #[arg(long, value_delimiter = ',', default_value = "oracle")]
     pub teachers: Vec<String>,
-    /// How often the teachers `mistaken` and `hasty` err, 0 to 1; .1 if not given.
+    /// Probability that the teachers `mistaken` and `hasty` flip an answer, 0 to 1. Default: 0.1.
     #[arg(long, value_name = "P", value_parser = share)]
     pub mistake_rate: Option<f64>,
     /// Seconds that a teacher takes for an answer; 0 answers at once.
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = seconds)]
     pub answer_seconds: f64,
-    /// Share of the env steps by which all labels are given, 0 to 1; the rest shows what a reward that learns no more
-    /// leads to. Not with `--answer-seconds`, where the clock says when they are given.
+    /// Share of the env steps by which all labels are given, 0 to 1. The remaining steps show what a reward model leads
+    /// to that learns no more. Not with `--answer-seconds`, where the clock decides when labels are given.
     #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "answer_seconds")]
     pub labels_by: Option<f64>,
     /// Numbers of labels.
     #[arg(long, value_delimiter = ',', default_value = "50,200")]
     pub labels: Vec<usize>,
-    /// Settings to try beside those of the task's file, each in runs of its own: TOML, with `;` between several, such
-    /// as 'labels.random_share = 1; reward_model.kind = "networks"'.
+    /// Settings to compare with those of the task's file. Each `--set` gets its own runs. TOML, with several settings
+    /// separated by `;`, such as 'labels.random_share = 1; reward_model.kind = "networks"'.
     #[arg(long, value_name = "TOML")]
     pub set: Vec<String>,
-    /// TOML file of settings that hold in every run, under the names of the task's file.
+    /// TOML file of settings for every run, with the names of the task's file.
     #[arg(long, value_name = "RUN.toml")]
     pub config: Option<PathBuf>,
-    /// Runs of each.
+    /// Number of seeds, with one run each per combination.
     #[arg(long, default_value_t = 5)]
     pub seeds: u64,
-    /// Env steps a run; what the task's file says if not given.
+    /// Env steps of a run. Default: as in the task's file.
     #[arg(long, value_parser = count)]
     pub steps: Option<u64>,
-    /// Runs side by side; as many as there are cores if not given.
+    /// Number of runs at the same time. Default: one per core.
     #[arg(long)]
     pub jobs: Option<usize>,
     /// Physics backend.
     #[arg(long, default_value = "lanes")]
     pub backend: String,
-    /// Folder for results and curves; what lies there is not run again.
+    /// Folder for results and learning curves. Runs whose results are there are not repeated.
     #[arg(long, value_name = "DIR", default_value = "preferences")]
     pub output: PathBuf,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
 
 impl BenchPreferences {
-    /// The teachers by name, `None` for the task's own reward.
+    /// The teachers by name; `None` for the task's own reward.
     ///
     /// # Errors
-    /// A name that is none.
+    /// A name that no teacher has.
     pub fn teachers(&self) -> Result<Vec<(String, Option<TeacherKind>)>, String> {
         let teacher = |name: &String| match name.as_str() {
             "true" => Ok((name.clone(), None)),
             _ => {
                 let teacher = Teacher::from_str(name, true)?;
-                // The perfect teacher stays so, whatever rate the others have.
+                // The mistake rate changes only the teachers that make mistakes; the oracle stays perfect.
                 let rate = self.mistake_rate.filter(|_| matches!(teacher, Teacher::Mistaken | Teacher::Hasty));
                 let name = rate.map_or(name.clone(), |rate| format!("{name} {rate}"));
                 Ok((name, Some(teacher.kind(rate, None, None))))
@@ -543,42 +543,42 @@ impl BenchPreferences {
 
 #[derive(Args, Debug)]
 pub struct BenchDesk {
-    /// Task, by its file's name or Gymnasium's.
+    /// Task, by the name of its file or by its Gymnasium id.
     #[arg(long, default_value = "hopper")]
     pub task: String,
-    /// Seconds to measure.
+    /// Duration of the measurement in seconds.
     #[arg(long, default_value_t = 30.0)]
     pub seconds: f64,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Args, Debug)]
 pub struct Demo {
-    /// Task, by its file's name or Gymnasium's; half_cheetah if not given.
+    /// Task, by the name of its file or by its Gymnasium id. Default: half_cheetah.
     #[arg(long)]
     pub task: Option<String>,
-    /// Seed of every random stream; 0 if not given.
+    /// Seed of all random streams. Default: 0.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Session folder to make.
+    /// Session folder to create.
     #[arg(long, value_name = "DIR")]
     pub session: Option<PathBuf>,
     #[command(flatten)]
     pub more: SettingsArguments,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
 
 impl Demo {
-    /// Judgements of the simulated teacher.
+    /// Number of judgements of the simulated teacher.
     const LABELS: usize = 120;
-    /// Env steps: what two cores do in well under five minutes.
+    /// Number of env steps. Two cores need well under five minutes for them.
     const ENV_STEPS: u64 = 1_000_000;
 
-    /// The run that these words ask for.
+    /// The run that these arguments ask for.
     pub fn settings(&self) -> Result<RunSettings, String> {
         let asked = self.more.asked([
             ("--task", "task", self.task.clone().map(Value::from)),
@@ -609,7 +609,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A whole number that may be written 1_000_000 or 1e6.
+/// Parses a whole number, which may be written 1_000_000 or 1e6.
 fn count(text: &str) -> Result<u64, String> {
     let plain = text.replace('_', "");
     plain

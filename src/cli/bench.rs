@@ -1,4 +1,4 @@
-//! The verb that measures. Figures go to stdout with what they were measured on.
+//! The verb that measures. Results go to stdout, together with the machine that they were measured on.
 
 use super::arguments::{
     Bench, BenchDesk, BenchLearning, BenchPpo, BenchPreferences, BenchTask, BenchText, DeskArguments, SettingsArguments,
@@ -47,12 +47,12 @@ pub fn bench(what: &Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is set in place of what the tasks' files say.
+/// The settings that override the tasks' files.
 fn overrides(settings: &SettingsArguments) -> anyhow::Result<toml::Table> {
     settings.asked([]).and_then(|asked| asked.only_overrides()).map_err(anyhow::Error::msg)
 }
 
-/// Every seed's line on stderr as it ends, then the table.
+/// Prints a line to stderr for every finished seed, then the table.
 fn learning_table(arguments: &BenchLearning) -> anyhow::Result<()> {
     let plan = LearningPlan {
         task: arguments.task.clone(),
@@ -97,7 +97,7 @@ fn learning_table(arguments: &BenchLearning) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every run's line on stderr as it ends, then the table, and the curves of each task as a picture.
+/// Prints a line to stderr for every finished run, then the table, and draws the learning curves of each task.
 fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
     let plan = PreferencePlan {
         tasks: arguments.tasks.clone(),
@@ -180,7 +180,7 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What tells runs from others of their task.
+/// What distinguishes a run from others of the same task.
 fn run_name(teacher: &str, labels: usize, set: &str) -> String {
     let set = if set.is_empty() { String::new() } else { format!(", {set}") };
     format!("{teacher}, {labels} labels{set}")
@@ -199,7 +199,7 @@ fn plan(arguments: &BenchTask, precision: Precision) -> Plan {
     }
 }
 
-/// One measurement, or several ways to do the same.
+/// Reports one measurement, or several ways of doing the same.
 fn speed(what: &str, found: &[Speed], as_json: bool) {
     let all = match found {
         [one] => json!(one),
@@ -244,7 +244,7 @@ fn lines(what: &str, speed: &Speed) {
     }
 }
 
-/// Tokens a second, and the parts of the time that they come from.
+/// Reports tokens per second and the times behind them.
 fn text(arguments: &BenchText) -> anyhow::Result<()> {
     let found = text_speed(&TextSpeedPlan {
         model: arguments.model.clone(),
@@ -265,7 +265,7 @@ fn text(arguments: &BenchText) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the real desk, lets it answer by itself while training goes on, and says how it felt.
+/// Opens the real desk, which answers by itself while training goes on, and reports frame rate and response times.
 fn desk(arguments: &BenchDesk) -> anyhow::Result<()> {
     let desk = DeskArguments { task: Some(arguments.task.clone()), ..DeskArguments::default() };
     let plan = ProbePlan { seconds: arguments.seconds, ..ProbePlan::default() };

@@ -1,4 +1,5 @@
-//! The whole loop without a window: a simulated teacher answers, a robot learns, and what came of it is left as a film, a curve and a session.
+//! The whole loop without a window: a simulated teacher answers, a robot learns, and a film, a learning curve and a
+//! session remain.
 
 use super::arguments::Demo;
 use super::run::{clip_of, report, watch};
@@ -9,10 +10,10 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Episodes behind each of the two returns that are compared.
+/// Episodes for each of the two returns that are compared.
 const EPISODES: usize = 20;
 
-/// Simulated seconds of the film.
+/// Length of the film in simulated seconds.
 const SECONDS: f32 = 5.0;
 
 pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
@@ -47,7 +48,7 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
     .with_context(|| format!("could not draw {}", png.display()))?;
 
     let seconds = started.elapsed().as_secs_f64();
-    // A robot that stands still earns about nothing, and nothing has no multiples.
+    // A robot that stands still has a return of about 0, for which a ratio means nothing.
     let ratio = (before.mean_return > 1.0).then(|| after.mean_return / before.mean_return);
     report(
         arguments.json,
@@ -72,7 +73,7 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the run was for, as it was never shown to the policy.
+/// The true return of training episodes, which the policy never sees.
 fn curves(done: &Snapshot) -> Vec<chart::Series<'_>> {
     let drawn = done.curves.iter().filter(|curve| curve.name == "true_return");
     drawn.map(|curve| chart::Series { name: "true return", points: &curve.points }).collect()

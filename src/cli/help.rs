@@ -1,4 +1,4 @@
-//! The command line as a page of Markdown, from what clap knows.
+//! Writes the command line's help as a page of Markdown, from clap's definitions.
 
 use super::arguments::Arguments;
 use clap::builder::StyledStr;
@@ -71,7 +71,7 @@ fn meaning(arg: &Arg) -> String {
     text + &words.concat()
 }
 
-/// A help text in a line, with a full stop at its end.
+/// A help text on one line, with a full stop at its end.
 fn plain(text: Option<&StyledStr>) -> String {
     let text = text.map(StyledStr::to_string).unwrap_or_default().replace('\n', " ").replace('|', "\\|");
     if text.is_empty() || text.ends_with('.') { text } else { text + "." }

@@ -1,6 +1,7 @@
-//! The same lab without a window: parse the command line, run, and turn the outcome into one sentence and an exit code.
+//! The lab without a window: parses the command line, runs the verb, and reports the outcome as one sentence and an
+//! exit code.
 //!
-//! Logs go to stderr. With `--json` the last line of stdout is one JSON object and nothing else is printed there.
+//! Logs go to stderr. With `--json` the last line of stdout is one JSON object, and nothing else is printed there.
 
 mod arguments;
 mod bench;
@@ -14,12 +15,12 @@ use arguments::{Arguments, Verb};
 use clap::Parser;
 use std::process::ExitCode;
 
-/// Runs the program: the desk without arguments, or the verb that was typed.
+/// Runs the program: the verb that was typed, or the desk if there is none.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     env_logger::Builder::new()
         .filter_level(if arguments.verbose { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
-        // Chatter of the graphics stack is not the reader's business unless asked for.
+        // Messages of the graphics libraries are only shown if asked for.
         .parse_env("FLIPSIDE_LOG")
         .init();
     match perform(arguments) {

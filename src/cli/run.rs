@@ -1,4 +1,4 @@
-//! What each verb does.
+//! The verbs that train, evaluate, film, export and list.
 
 use super::arguments::{DeskArguments, Eval, Export, ExportWhat, Film, Rollout, Train};
 use crate::app::{DeskOptions, ProbePlan, TaskChoice};
@@ -11,16 +11,17 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a terminal's progress is drawn.
+/// How often the progress bar is redrawn.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Opens the desk, on a session of one's own or the one that was named.
+/// Opens the desk on the session that was named, or on a new one.
 pub fn desk(arguments: &DeskArguments) -> anyhow::Result<()> {
     crate::app::run(desk_options(arguments, None)?)?;
     Ok(())
 }
 
-/// The desk over the real lab: it learns of tasks and opens runs without knowing what is behind them.
+/// The options of the desk with the real lab. The desk gets the list of tasks and a function that opens runs; it does
+/// not know the code behind them.
 pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) -> anyhow::Result<DeskOptions> {
     let tasks = lab::tasks().into_iter().filter(|task| task.fault.is_none());
     Ok(DeskOptions {
@@ -33,7 +34,7 @@ pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) 
     })
 }
 
-/// Trains without a window, to the end of the plan.
+/// Trains without a window until the plan is done.
 pub fn train(arguments: &Train) -> anyhow::Result<()> {
     let settings = arguments.settings().map_err(anyhow::Error::msg)?;
     if settings.reward() == RewardSource::Preferences && settings.labels == 0 {
@@ -75,11 +76,12 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Follows a lab to the end of its plan with a progress bar on stderr. A fault is an error; the session stays as saved.
+/// Follows a lab until its plan is done, with a progress bar on stderr. A failure of the lab is an error; the session
+/// stays as it was saved.
 pub(super) fn watch(lab: &Lab, what: &str) -> anyhow::Result<Arc<Snapshot>> {
     let bar = ProgressBar::new(1).with_style(
         ProgressStyle::with_template("{prefix:>9} {bar:32} {percent:>3} %  {msg}  {eta} left")
-            // The template above is constant and valid; the default style is only a type's way of saying so.
+            // The template above is constant and valid. The default style is only needed by the type.
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     bar.set_prefix(what.to_owned());
@@ -102,7 +104,7 @@ pub(super) fn watch(lab: &Lab, what: &str) -> anyhow::Result<Arc<Snapshot>> {
         if let Some(end) = end {
             break end.map(|()| lab.snapshot());
         }
-        // A simulated teacher answers in a while.
+        // A simulated teacher will answer; a person cannot answer here.
         if snapshot.phase == Phase::Waiting && snapshot.teacher == TeacherKind::Person {
             bail!("the run waits for a person's answers; open it in the desk, or name a simulated teacher");
         }
@@ -126,7 +128,7 @@ fn progress(s: &Snapshot) -> String {
     words.join("  ")
 }
 
-/// Measures the policy of a session.
+/// Evaluates the policy of a session.
 pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
     let saved = SavedPolicy::load(&arguments.session)?;
     let evaluation =
@@ -161,7 +163,7 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Films the policy of a session from a fresh start.
+/// Films the policy of a session from a new initial state.
 pub fn film(arguments: &Film) -> anyhow::Result<()> {
     let saved = SavedPolicy::load(&arguments.session)?;
     let frames =
@@ -183,7 +185,7 @@ pub(super) fn clip_of(saved: &SavedPolicy, frames: flipside_core::Frames) -> Cli
     }
 }
 
-/// Steps given states under given controls.
+/// Steps given states with given controls.
 pub fn rollout(arguments: &Rollout) -> anyhow::Result<()> {
     lab::replay(&arguments.task, &arguments.backend, arguments.precision, &arguments.input, &arguments.output)?;
     println!("{}", arguments.output.display());
@@ -220,7 +222,7 @@ pub fn tasks(as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lists what can compute and draw here.
+/// Lists the devices for computing and drawing.
 pub fn devices(as_json: bool) -> anyhow::Result<()> {
     let adapters = flipside_view::adapters();
     let (libtorch, cuda) = lab::libtorch_devices();
@@ -252,7 +254,7 @@ pub fn devices(as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One JSON object on stdout's last line, or words for a person.
+/// Prints one JSON object as the last line of stdout, or text for a person.
 pub(super) fn report(as_json: bool, value: Value, words: impl FnOnce()) {
     if as_json {
         println!("{value}");

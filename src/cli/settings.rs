@@ -6,7 +6,7 @@ use crate::settings::names::{self, Setting};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-/// Columns of a terminal that meanings are broken to.
+/// Width in columns to which meanings are wrapped on a terminal.
 const COLUMNS: usize = 100;
 
 /// Lists settings.
@@ -22,7 +22,7 @@ pub fn settings(arguments: &ListSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A setting as a terminal shows it.
+/// A setting as it is shown on a terminal.
 fn words(setting: &Setting) -> String {
     let mut text = format!("{} = {}  ({})\n", setting.name, default(setting), setting.kind);
     text += &broken(&setting.meaning, 4);
@@ -32,7 +32,7 @@ fn words(setting: &Setting) -> String {
     text
 }
 
-/// A text in lines of [`COLUMNS`], each set in.
+/// A text wrapped to [`COLUMNS`], with every line indented.
 fn broken(text: &str, indent: usize) -> String {
     let mut lines = String::new();
     let mut line = String::new();

@@ -1,4 +1,4 @@
-//! Text mode's verbs.
+//! The verbs of text mode.
 
 use super::arguments::SettingsArguments;
 use super::run::{report, watch};
@@ -15,42 +15,42 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What to do in text mode.
+/// The verbs of text mode.
 #[derive(Debug, Subcommand)]
 pub enum Text {
-    /// Train a byte-level BPE tokenizer, on a data file or on the built-in grammar.
+    /// Train a byte-level BPE tokenizer on a data file or on the built-in grammar.
     Tokenizer(TokenizerArguments),
-    /// Write the built-in grammar's data as JSON lines: no download needed.
+    /// Write the built-in grammar's data as JSON lines. Needs no download.
     Examples(ExamplesArguments),
-    /// Train a small base model from nothing, on documents.
+    /// Train a small base model from scratch on documents.
     Base(StageArguments),
-    /// Supervised fine-tuning on prompts with completions.
+    /// Fine-tune a supervised model (SFT) on prompts with completions.
     Sft(StageArguments),
-    /// Train a reward model, from judged pairs of a file or a simulated teacher's answers.
+    /// Train a reward model on judged pairs from a file or on a simulated teacher's answers.
     Reward(StageArguments),
-    /// PPO against a reward model; with a new session and no model, the whole chain.
+    /// Train a policy with PPO against a reward model. With a new session and no model, all pipeline stages run.
     Ppo(StageArguments),
-    /// Answer prompts.
+    /// Write completions for prompts.
     Generate(GenerateArguments),
-    /// Score a data file: likelihood, or which of two a reward model prefers; or measure a session's models by the gold
-    /// score.
+    /// Score a data file, or evaluate a session's models by the gold score. A data file is scored by likelihood, or by
+    /// a reward model's accuracy on its pairs.
     Eval(EvalArguments),
-    /// Add an adapter to a model's weights.
+    /// Merge an adapter into a model's weights.
     Merge(FolderArguments),
-    /// Write a model again, in another precision or in shards.
+    /// Write a model in another precision or in shards.
     Export(FolderArguments),
 }
 
 /// A model's folder and how it is read.
 #[derive(Args, Debug)]
 pub struct ModelArguments {
-    /// Model folder, as Hugging Face keeps them: config.json, tokenizer.json, safetensors.
+    /// Model folder in Hugging Face's format: config.json, tokenizer.json, safetensors.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Adapter folder in PEFT's format.
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// What weights and activations are made of: f32, or bf16.
+    /// Number type of weights and activations: f32 or bf16.
     #[arg(long, default_value = "f32")]
     pub precision: TextPrecision,
 }
@@ -63,61 +63,62 @@ impl ModelArguments {
 
 #[derive(Args, Debug)]
 pub struct StageArguments {
-    /// Model folder to begin with; what the session has, or the built-in model, if not given.
+    /// Folder of the model to start from. Default: the session's model, or the built-in model.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// JSON lines to learn from (of ppo: prompts); the built-in grammar's if not given.
+    /// JSON lines to learn from (for ppo: prompts). Default: those of the built-in grammar.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Finished reward model's folder, for ppo.
+    /// Folder of a finished reward model, for ppo.
     #[arg(long, value_name = "DIR")]
     pub reward: Option<PathBuf>,
-    /// Report lines that cannot be read, and go on without them.
+    /// Report lines that cannot be read and continue without them.
     #[arg(long)]
     pub skip_bad_lines: bool,
-    /// Gradient steps (of ppo: updates); the built-in plan's if not given.
+    /// Gradient steps (for ppo: updates). Default: as in the built-in plan.
     #[arg(long)]
     pub steps: Option<u64>,
-    /// Examples a gradient step (of ppo: episodes an update).
+    /// Examples in one gradient step (for ppo: episodes in one update).
     #[arg(long)]
     pub batch: Option<usize>,
     /// Adam's step size.
     #[arg(long)]
     pub learning_rate: Option<f64>,
-    /// Low-rank adapters in place of all weights: r=16,alpha=32,targets=all or targets=q_proj+v_proj.
+    /// Train low-rank adapters instead of all weights: r=16,alpha=32,targets=all or targets=q_proj+v_proj.
     #[arg(long, value_name = "r=R,…")]
     pub lora: Option<LoraSettings>,
-    /// Blocks, counted from the embedding, that stay as they are; 0 if not given.
+    /// Number of blocks, counted from the embedding, that are not trained. Default: 0.
     #[arg(long)]
     pub freeze: Option<usize>,
-    /// Compute blocks again for their gradients rather than keep what those need: less memory, a third more time.
+    /// Compute blocks again in the backward pass instead of keeping what the gradients need. Takes less memory and a
+    /// third more time.
     #[arg(long)]
     pub gradient_checkpointing: bool,
-    /// What weights and activations are made of: f32, which is the default, or bf16 with f32 master weights.
+    /// Number type of weights and activations: f32, or bf16 with f32 master weights. Default: f32.
     #[arg(long)]
     pub precision: Option<TextPrecision>,
-    /// Judgements that the simulated teacher gives; 500 if not given.
+    /// Number of judgements of the simulated teacher. Default: 500.
     #[arg(long)]
     pub labels: Option<usize>,
-    /// Share of its answers that are turned round, .05 if not given; it is also unsure where two scores lie close. 0:
-    /// it never errs.
+    /// Share of the teacher's answers that is flipped, 0 to 1. Default: 0.05. The teacher is also unsure where two gold
+    /// scores are close. With 0 it never errs.
     #[arg(long, value_name = "P", value_parser = super::arguments::share)]
     pub mistake_rate: Option<f64>,
-    /// Tokens of a completion, at most.
+    /// Maximum number of tokens in a completion.
     #[arg(long)]
     pub max_new_tokens: Option<usize>,
-    /// Seed of every random stream; 0 if not given.
+    /// Seed of all random streams. Default: 0.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Session folder; one that exists is gone on with, after a kill too.
+    /// Session folder to create, or to continue if it exists, even after the program was killed.
     #[arg(long, value_name = "DIR")]
     pub session: Option<PathBuf>,
     #[command(flatten)]
     pub more: SettingsArguments,
-    /// Folder to copy the finished model (with --lora the adapter) to.
+    /// Folder to copy the finished model to (with --lora: the adapter).
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
@@ -126,31 +127,31 @@ pub struct StageArguments {
 pub struct GenerateArguments {
     #[command(flatten)]
     pub model: ModelArguments,
-    /// Prompt to answer; may be given several times.
+    /// Prompt to complete. May be given several times.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// JSON lines with prompts.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Report lines that cannot be read, and go on without them.
+    /// Report lines that cannot be read and continue without them.
     #[arg(long)]
     pub skip_bad_lines: bool,
-    /// Tokens of a completion, at most.
+    /// Maximum number of tokens in a completion.
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
-    /// What divides the logits; 0 takes the likeliest token every time.
+    /// Temperature: the logits are divided by it. 0 always takes the likeliest token.
     #[arg(long, default_value_t = 1.0)]
     pub temperature: f64,
-    /// Draw from so many of the likeliest tokens; 0 for all.
+    /// Sample from this many of the likeliest tokens; 0 for all.
     #[arg(long, default_value_t = 0)]
     pub top_k: usize,
-    /// Draw from the likeliest tokens that together have this probability.
+    /// Sample from the likeliest tokens that together have this probability, 0 to 1.
     #[arg(long, default_value_t = 1.0, value_parser = super::arguments::share)]
     pub top_p: f64,
-    /// Seed of every draw.
+    /// Seed of all random streams.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
@@ -166,25 +167,25 @@ pub struct EvalArguments {
     /// JSON lines to score.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Session whose supervised model, reward model and policy are measured by the gold score instead.
+    /// Session to evaluate instead: its supervised model, reward model and policy, by the gold score.
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     pub session: Option<PathBuf>,
-    /// Prompts to answer, of a session.
+    /// Number of prompts to answer, for a session.
     #[arg(long, default_value_t = 300)]
     pub prompts: usize,
-    /// What weights and activations are made of: f32, or bf16.
+    /// Number type of weights and activations: f32 or bf16.
     #[arg(long, default_value = "f32")]
     pub precision: TextPrecision,
-    /// Report lines that cannot be read, and go on without them.
+    /// Report lines that cannot be read and continue without them.
     #[arg(long)]
     pub skip_bad_lines: bool,
-    /// Arrays to write: every token's log-probability, or every pair's rewards.
+    /// File of arrays to write: the log-probability of every token, or the two rewards of every pair.
     #[arg(long, value_name = "OUT.npz")]
     pub logprobs: Option<PathBuf>,
-    /// Seed of a session's prompts and draws.
+    /// Seed of a session's prompts and samples.
     #[arg(long, default_value_t = 1000)]
     pub seed: u64,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
@@ -196,17 +197,17 @@ pub struct FolderArguments {
     /// Folder to write.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Bytes a file of weights, of export.
+    /// Maximum size of a file of weights in bytes, for export.
     #[arg(long)]
     pub shard: Option<usize>,
 }
 
 #[derive(Args, Debug)]
 pub struct TokenizerArguments {
-    /// JSON lines to train on; the built-in grammar if not given.
+    /// JSON lines to train on. Default: the built-in grammar.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Report lines that cannot be read, and go on without them.
+    /// Report lines that cannot be read and continue without them.
     #[arg(long)]
     pub skip_bad_lines: bool,
     /// Tokens in the vocabulary, at least 258.
@@ -218,50 +219,50 @@ pub struct TokenizerArguments {
     /// Folder to write tokenizer.json and tokenizer_config.json to.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Which of the grammar's data sets.
+/// The data sets of the built-in grammar.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Kind {
-    /// {"text"}, for a base model.
+    /// Documents for a base model: {"text"}.
     Documents,
-    /// {"prompt", "completion"}, for supervised learning.
+    /// Demonstrations for a supervised model: {"prompt", "completion"}.
     Reviews,
-    /// {"prompt"}, to be answered.
+    /// Prompts to answer: {"prompt"}.
     Prompts,
-    /// {"prompt", "chosen", "rejected"}, judged by a simulated teacher.
+    /// Pairs that a simulated teacher has judged: {"prompt", "chosen", "rejected"}.
     Pairs,
 }
 
 #[derive(Args, Debug)]
 pub struct ExamplesArguments {
-    /// Which data set.
+    /// Data set to write.
     #[arg(value_enum)]
     pub kind: Kind,
-    /// Lines to write.
+    /// Number of lines.
     #[arg(long, default_value_t = 1000)]
     pub count: usize,
-    /// Seed of every random stream.
+    /// Seed of all random streams.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// How far apart two gold scores must be for the better one to win with probability 0.73; 0: it always wins.
+    /// Difference of two gold scores at which the better one wins with probability 0.73. With 0 it always wins.
     #[arg(long, default_value_t = Noise::default().doubt)]
     pub doubt: f64,
-    /// How often the teacher's answer is turned round, 0 to 1.
+    /// Probability that the teacher's answer is then flipped, 0 to 1.
     #[arg(long, default_value_t = Noise::default().mistakes, value_parser = super::arguments::share)]
     pub mistake_rate: f64,
     /// File to write.
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
-    /// One JSON object as the last line of stdout.
+    /// Print one JSON object as the last line of stdout.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn text(what: &Text) -> anyhow::Result<()> {
     match what {
         Text::Tokenizer(arguments) => tokenizer(arguments),
@@ -289,7 +290,7 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
 }
 
 impl StageArguments {
-    /// The run that these words ask for, to the end of this stage.
+    /// The run that these arguments ask for, up to the end of this stage.
     fn settings(&self, until: TextStage) -> Result<RunSettings, String> {
         let (table, data, steps) = match until {
             TextStage::Base => ("base", "documents", "base_steps"),
@@ -332,8 +333,8 @@ impl StageArguments {
         if let Mode::Text(run) = &mut settings.mode
             && asked.get("text.from").is_none()
         {
-            // A model that is given has everything before this stage behind it; but PPO has to learn a reward first,
-            // unless that is given too.
+            // A model that is given has already been through all stages before this one. But PPO has to train a reward
+            // model first, unless that is given, too.
             run.from = match &run.model {
                 None => TextStage::Base,
                 Some(_) if until == TextStage::Ppo && run.reward_model.is_none() => TextStage::Reward,
@@ -392,12 +393,12 @@ fn generate(arguments: &GenerateArguments) -> anyhow::Result<()> {
         top_p: arguments.top_p,
         seed: arguments.seed,
     };
-    // One text streams as it is written; several would run into each other.
+    // A single completion is printed as it is written. Several would be mixed up.
     let streams = !arguments.json && plan.data.is_none() && plan.prompts.len() == 1;
     let written = generate_text(&arguments.model.model(), &plan, &mut |_, piece| {
         if streams {
             print!("{piece}");
-            // A terminal that is gone is told by the last line.
+            // If the terminal is gone, the last line reports the error.
             let _ = std::io::stdout().flush();
         }
     })?;

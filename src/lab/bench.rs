@@ -1,4 +1,4 @@
-//! How fast this machine is: physics alone, and the whole of PPO. No session, no disk.
+//! Measures how fast this machine is: physics alone, and all of PPO. There is no session and no disk.
 
 use super::driver::Driver;
 use super::on_device::OnDevice;
@@ -25,72 +25,76 @@ pub struct Plan {
     pub task: String,
     /// The physics backend's name.
     pub backend: String,
-    /// The lanes backend's number type, for the physics alone; training has f32.
+    /// The lanes backend's number type, for physics alone; training uses f32.
     pub precision: Precision,
     /// Physics threads; `None` for all cores.
     pub threads: Option<usize>,
-    /// Threads that step one world, for the backend shader's physics alone; `None` for what suits robot and adapter.
+    /// Threads that step one world, for physics on the backend `shader`; `None` uses what suits the robot and the
+    /// adapter.
     pub threads_per_world: Option<ThreadsPerWorld>,
-    /// What counts in place of what the task's file says, for PPO alone.
+    /// Settings that replace those of the task's file, for PPO alone.
     pub overrides: toml::Table,
     /// Worlds in the batch; `None` for the default.
     pub worlds: Option<usize>,
-    /// Measured time, after a warm-up.
+    /// Time to measure, after a warm-up.
     pub duration: Duration,
 }
 
-/// What came out.
+/// What was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Speed {
     /// The task's name.
     pub task: String,
     /// The physics backend's name.
     pub backend: String,
-    /// Env steps a second, over all worlds: the median of the measured windows.
+    /// Env steps per second, summed over all worlds: the median of the measured windows.
     pub env_steps_per_s: f64,
     /// The slowest and the fastest window.
     pub range: [f64; 2],
-    /// From the start to the end of the first step of the batch, in seconds: finding a device and compiling included.
+    /// Seconds from the start to the end of the first step of the batch, including finding a device and compiling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_step_s: Option<f64>,
-    /// Env steps a second of whole rollouts that stay on a graphics device: a policy that acts, the physics, reward and resets.
+    /// Env steps per second of whole rollouts that stay on a GPU: a policy that acts, physics, reward and resets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout_steps_per_s: Option<f64>,
-    /// Worlds that the next two are about: those that are submitted together, which is fewer than the batch has where a step of it takes long.
+    /// Number of worlds that the next two values are about: those that are submitted together. That is less than the
+    /// batch if a step of the batch takes long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_worlds: Option<usize>,
-    /// Seconds of each kernel in one env step there, where the adapter keeps time.
+    /// Seconds of each kernel in one env step of these worlds, if the adapter has timestamps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_s: Option<BTreeMap<String, f64>>,
-    /// Seconds of each stage of the physics in such an env step, as a kernel of its own: together they take longer than the physics' kernel, which
-    /// does them all, by what it costs to begin a dispatch.
+    /// Seconds of each stage of the physics in such an env step, measured as a kernel of its own. Their sum exceeds the
+    /// time of the physics kernel, which does all stages at once, by the cost of starting the dispatches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stages: Option<BTreeMap<String, f64>>,
-    /// Threads that step one world there.
+    /// Threads that step one world on the GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads_per_world: Option<usize>,
-    /// Bytes of a world's workspace: of the device's memory where one thread steps it, of what a workgroup shares where a team does.
+    /// Bytes of a world's workspace. It is in the device's memory if one thread steps the world, and in a workgroup's
+    /// shared memory if a team of threads does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace_bytes: Option<u64>,
-    /// What one env step of one world costs there, roughly: floating-point operations, and bytes of the device's memory. A device that computes P
-    /// operations and moves B bytes a second makes min(P / operations, B / bytes) env steps at best: an estimate, and measured nowhere.
+    /// A rough estimate of what one env step of one world costs on the GPU: floating-point operations, and bytes of the
+    /// device's memory. A device that computes P operations and moves B bytes per second makes at most min(P /
+    /// operations, B / bytes) env steps per second. This is not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimated_operations_and_bytes: Option<[f64; 2]>,
     /// Worlds in the batch.
     pub worlds: usize,
-    /// Physics threads.
+    /// How far accelerations were from the optimum of the constraint problem, if the backend can tell.
     pub threads: usize,
     /// How far accelerations were from the optimum of the constraint problem, where the backend can tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_residual: Option<f64>,
-    /// The graphics adapter, where the physics runs on one.
+    /// The graphics adapter, if the physics runs on one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
-    /// The processor.
+    /// The processor's name.
     pub device: String,
 }
 
-/// The measured time is cut into this many windows, whose median is the figure.
+/// The measured time is divided into this many windows; their median is the result.
 const WINDOWS: u32 = 5;
 
 impl Plan {
@@ -103,7 +107,8 @@ impl Plan {
     }
 }
 
-/// Env steps a second under uniformly random actions, observation, reward and resets included, choosing actions left out.
+/// Env steps per second under uniformly random actions. This includes observation, reward and resets, but not the
+/// choice of actions.
 ///
 /// # Errors
 ///
@@ -120,8 +125,8 @@ pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
     })
 }
 
-/// As [`physics()`], but the policy of the session in `folder` acts, by its mean action, on the session's task with its terminations;
-/// [`Plan::task`] is not read.
+/// Like [`physics()`], but the policy of the session in `folder` acts, by its mean action. It runs on the session's
+/// task with its terminations; [`Plan::task`] is not read.
 ///
 /// # Errors
 ///
@@ -134,7 +139,7 @@ pub fn physics_of_session(plan: &Plan, folder: &Path) -> Result<Speed, LabError>
     physics_under(&plan, &task, |obs, worlds, actions| *actions = policy.act_mean(obs, worlds))
 }
 
-/// Env steps a second under the actions that `choose` writes for the observations `[worlds, O]`.
+/// Env steps per second under the actions that `choose` writes for the observations `[worlds, O]`.
 fn physics_under(
     plan: &Plan,
     task: &Arc<Task>,
@@ -165,11 +170,11 @@ fn physics_under(
     if plan.backend == physics::SHADER { rollouts(plan, task, speed) } else { Ok(speed) }
 }
 
-/// Adds what rollouts on a graphics device make, under an untrained policy.
+/// Adds the speed of rollouts on a GPU, under an untrained policy.
 fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabError> {
     const STEPS: usize = 16;
     let worlds = speed.worlds;
-    // On a slow device a rollout is shorter, so that the measured time is about what was asked for.
+    // On a slow device the rollout is shorter, so that measuring takes about as long as was asked for.
     let batches = speed.env_steps_per_s * plan.window().as_secs_f64() / worlds as f64;
     let steps = (batches as usize).clamp(1, STEPS);
     let policy = Ppo::new(task.obs_dim(), task.act_dim(), task.spec().ppo(), Seed(0))?.policy();
@@ -195,7 +200,7 @@ fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabErr
     })
 }
 
-/// Env steps a second of PPO on the task's own reward, collecting and learning included.
+/// Env steps per second of PPO on the task's own reward, including collecting and learning.
 ///
 /// # Errors
 ///
@@ -215,19 +220,19 @@ pub fn ppo(plan: &Plan) -> Result<Speed, LabError> {
     let mut driver = Driver::new(Box::new(trainer), &settings);
     measure(plan, worlds, || {
         let (started, before) = (Instant::now(), driver.training.learner.env_steps());
-        // Nobody is asked, so nobody keeps time.
+        // Nobody is asked, so the time does not matter.
         driver.step(&|| Duration::ZERO, &mut || false)?;
         Ok(Round { env_steps: driver.training.learner.env_steps() - before, time: started.elapsed() })
     })
 }
 
-/// Some env steps and the time that counts for them.
+/// A number of env steps and the time that they took.
 struct Round {
     env_steps: u64,
     time: Duration,
 }
 
-/// Runs `round` for a warm-up of one window and then for the plan's time.
+/// Runs `round` for one window of warm-up and then for the plan's time.
 fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, LabError>) -> Result<Speed, LabError> {
     let window = plan.window();
     let mut rates = Vec::new();
@@ -240,7 +245,7 @@ fn measure(plan: &Plan, worlds: usize, mut round: impl FnMut() -> Result<Round, 
         }
         rates.push(steps as f64 / time.as_secs_f64());
     }
-    // The first window warms caches and threads up.
+    // The first window warms up caches and threads.
     rates.remove(0);
     rates.sort_by(f64::total_cmp);
     Ok(Speed {
@@ -278,7 +283,7 @@ pub fn instruction_sets() -> Vec<&'static str> {
     found.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
 }
 
-/// The processor's name and cores, for a figure to stand beside.
+/// The processor's name and cores, to report with a figure.
 pub fn processor() -> String {
     #[cfg(target_arch = "x86_64")]
     let name = brand().unwrap_or_else(|| "x86-64".to_owned());
@@ -321,7 +326,7 @@ mod tests {
             worlds: None,
             duration: Duration::from_secs(50),
         };
-        // Rounds that say they took ten seconds, one a window; the first is the warm-up.
+        // Each round claims to have taken ten seconds, so each fills a window; the first is the warm-up.
         let mut env_steps = [1, 100, 500, 300, 200, 400].into_iter();
         let started = Instant::now();
         let speed =

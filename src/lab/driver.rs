@@ -1,16 +1,16 @@
-//! The loop of a run, written once: collect experience, ask about it, take the answers, fit the reward, improve the
-//! policy.
+//! The loop of a run, written once: collect experience, ask about it, take the answers, fit the reward model, improve
+//! the policy.
 //!
-//! There are no threads, no files and no clock here. Time and answers are handed in, and each step says whether
-//! training goes on, waits or has finished. The loop has two halves:
+//! There are no threads, no files and no clock here. Time and answers are passed in, and each step says whether
+//! training continues, waits or has finished. The loop has two halves:
 //!
-//! - [`Training`] owns whatever learns. It knows how many pairs are due, when waiting pairs are stale, and when
+//! - [`Training`] owns everything that learns. It knows how many pairs are due, when waiting pairs are stale, and when
 //!   training should wait for answers.
-//! - [`Questions`] owns the pairs that wait, the answers that stand, and the time of a simulated teacher's next answer.
+//! - [`Questions`] owns the waiting pairs, the standing answers, and the time of a simulated teacher's next answer.
 //!
-//! Between them lies a [`Desk`]. In a session the halves are on two threads, so that a person's pick never waits for
-//! training: the worker drives the first, the ledger the second. A [`Driver`] has both in one place, for benchmarks and
-//! tests: what they measure is the loop of a session.
+//! A [`QuestionQueue`] connects them. In a session the halves run on two threads, so that a person's answer never waits
+//! for training: the worker drives the first, the ledger the second. A [`Driver`] holds both, for benchmarks and tests,
+//! so that they measure the same loop as a session.
 
 use super::LabError;
 use super::questions::{Answers, Offered, PAIRS_READY, Questions, Unrecorded};
@@ -19,24 +19,24 @@ use crate::settings::RunSettings;
 use flipside_core::PairId;
 use std::time::Duration;
 
-/// Where pairs are brought and answers are found.
-pub(super) trait Desk {
-    /// The time by the clock that simulated teachers keep.
+/// Takes pairs from training and returns the answers to them.
+pub(super) trait QuestionQueue {
+    /// The current time on the clock that simulated teachers use.
     fn now(&self) -> Duration;
 
-    /// How the answers stand now.
+    /// The answers as they stand now.
     fn answers(&mut self) -> Result<Answers, LabError>;
 
-    /// Brings pairs worth asking, best first. A teacher that answers at once has answered them when this returns.
+    /// Adds pairs worth asking, best first. A teacher that answers at once has answered them when this returns.
     fn offer(&mut self, pairs: Vec<Offered>, env_steps: u64) -> Result<(), LabError>;
 }
 
 /// What training should do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Go on.
+    /// Train for another round.
     Train,
-    /// Rest until there is another answer: training may not outrun the judgement that it lives on.
+    /// Wait for another answer: training may not run too far ahead of the judgements that its reward is learned from.
     Wait,
     /// Nothing: the plan is done.
     Finish,
@@ -44,11 +44,11 @@ pub(super) enum Next {
 
 /// The half of the loop that learns.
 pub(super) struct Training<C: ?Sized> {
-    /// Whatever learns.
+    /// What learns.
     pub learner: Box<C>,
     /// When pairs were last offered.
     offered: Option<Duration>,
-    /// The version of the labels, and the steps done when they came to it.
+    /// The latest version of the labels, and how many steps were done when it was first seen.
     answered: Option<(u64, u64)>,
 }
 
@@ -57,7 +57,7 @@ impl<C: TrainingLoop + ?Sized> Training<C> {
         Training { learner, offered: None, answered: None }
     }
 
-    /// What to do next, as the answers stand.
+    /// What to do next, given the answers.
     pub fn next(&mut self, answers: &Answers) -> Next {
         let steps = self.learner.steps();
         let since = match self.answered {
@@ -76,23 +76,32 @@ impl<C: TrainingLoop + ?Sized> Training<C> {
         if waits { Next::Wait } else { Next::Train }
     }
 
-    /// One round: collects experience, asks about it where that is due, and learns from both. Returns points of
+    /// One round: collects experience, asks about it if questions are due, and learns from both. Returns points of
     /// learning curves.
-    pub fn train(&mut self, desk: &mut dyn Desk, cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
+    pub fn train(
+        &mut self,
+        queue: &mut dyn QuestionQueue,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Values, LabError> {
         self.learner.collect(cancelled)?;
-        self.ask(desk, cancelled)?;
-        let labels = desk.answers()?.labels;
+        self.ask(queue, cancelled)?;
+        let labels = queue.answers()?.labels;
         self.learner.learn(&labels, cancelled)
     }
 
-    /// Offers pairs where they are wanted: whoever takes time always has some waiting, of what the policy did lately;
-    /// who answers at once is asked what the schedule wants by now. Returns whether there was anything to offer.
-    pub fn ask(&mut self, desk: &mut dyn Desk, cancelled: &mut dyn FnMut() -> bool) -> Result<bool, LabError> {
-        let answers = desk.answers()?;
+    /// Offers pairs if they are needed. A teacher that takes time always has some waiting, from the policy's recent
+    /// behaviour. A teacher that answers at once is asked as many as the schedule wants by now. Returns whether any
+    /// pairs were offered.
+    pub fn ask(
+        &mut self,
+        queue: &mut dyn QuestionQueue,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, LabError> {
+        let answers = queue.answers()?;
         self.learner.set_teacher(answers.teacher);
         let standing = answers.labels.len();
         let count = if answers.asks_in_time {
-            let age = |at| desk.now().saturating_sub(at);
+            let age = |at| queue.now().saturating_sub(at);
             let stale = self.offered.is_none_or(|at| age(at) > self.learner.stale_after());
             if answers.run_short() || stale { PAIRS_READY + 1 } else { 0 }
         } else {
@@ -105,8 +114,8 @@ impl<C: TrainingLoop + ?Sized> Training<C> {
         if pairs.is_empty() {
             return Ok(false);
         }
-        self.offered = Some(desk.now());
-        desk.offer(pairs, self.learner.steps())?;
+        self.offered = Some(queue.now());
+        queue.offer(pairs, self.learner.steps())?;
         Ok(true)
     }
 }
@@ -115,7 +124,7 @@ impl<C: TrainingLoop + ?Sized> Training<C> {
 pub(super) enum Step {
     /// One round of training.
     Trained,
-    /// Nothing: training waits for an answer, which a simulated teacher gives at this time.
+    /// Nothing: training waits for an answer. This is the time at which a simulated teacher gives it.
     Waits(Option<Duration>),
     /// Nothing: the plan is done.
     Finished,
@@ -129,7 +138,7 @@ pub(super) struct Driver<C: ?Sized> {
 }
 
 impl<C: TrainingLoop + ?Sized> Driver<C> {
-    /// A run that begins.
+    /// A new run.
     pub fn new(learner: Box<C>, settings: &RunSettings) -> Driver<C> {
         Driver {
             training: Training::new(learner),
@@ -138,18 +147,18 @@ impl<C: TrainingLoop + ?Sized> Driver<C> {
         }
     }
 
-    /// Takes the answers that are due, and trains for one round unless training is done or has to wait. `clock` says
-    /// how long the run has gone on.
+    /// Takes the answers that are due. Then trains for one round, unless training is finished or has to wait. `clock`
+    /// returns how long the run has lasted.
     pub fn step(
         &mut self,
         clock: &dyn Fn() -> Duration,
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Step, LabError> {
         let Driver { training, questions, record } = self;
-        let mut desk = Here { questions, record, clock };
-        Ok(match training.next(&desk.answers()?) {
+        let mut queue = Here { questions, record, clock };
+        Ok(match training.next(&queue.answers()?) {
             Next::Train => {
-                training.train(&mut desk, cancelled)?;
+                training.train(&mut queue, cancelled)?;
                 Step::Trained
             }
             Next::Wait => Step::Waits(questions.next_answer_at()),
@@ -158,14 +167,14 @@ impl<C: TrainingLoop + ?Sized> Driver<C> {
     }
 }
 
-/// A desk without a thread of its own: what is due is answered when training looks.
+/// A queue without a thread of its own: answers that are due are given when training asks for them.
 struct Here<'a> {
     questions: &'a mut Questions,
     record: &'a mut Unrecorded,
     clock: &'a dyn Fn() -> Duration,
 }
 
-impl Desk for Here<'_> {
+impl QuestionQueue for Here<'_> {
     fn now(&self) -> Duration {
         (self.clock)()
     }

@@ -1,4 +1,4 @@
-//! What can stop a lab from opening. What goes wrong later is an [`super::Event`].
+//! Errors that can stop a lab from opening. Later faults are [`super::Event`]s.
 
 use thiserror::Error;
 
@@ -11,7 +11,7 @@ pub enum LabError {
     /// A file of arrays.
     #[error(transparent)]
     Npz(#[from] crate::store::npz::NpzError),
-    /// Where sessions lie.
+    /// Where sessions are stored.
     #[error(transparent)]
     Folders(#[from] crate::settings::folders::FolderError),
     /// The task or its robot.
@@ -41,10 +41,10 @@ pub enum LabError {
     /// A language model.
     #[error(transparent)]
     Model(#[from] flipside_text::ModelError),
-    /// What a run in text mode is given does not go together; the sentence says what to do.
+    /// The inputs of a run in text mode do not fit together; the sentence says what to do.
     #[error("{0}")]
     Text(String),
-    /// Settings that do not go together, or not with the session; the sentence says which.
+    /// Settings that do not fit together or do not fit the session; the sentence says which.
     #[error("{0}")]
     Settings(String),
     /// The session holds no policy yet.
@@ -53,13 +53,13 @@ pub enum LabError {
     /// A checkpoint that another task or version wrote.
     #[error("The checkpoint lacks `{0}`; it was written by another version, so begin a new session.")]
     Incomplete(String),
-    /// A task that is not benchmarked.
+    /// A task without a benchmark.
     #[error("The file of the task `{0}` has no [benchmark]; add one with `env_steps`, `target_return` and `within_s`.")]
     NoBenchmark(String),
     /// Somebody asked to stop.
     #[error("The step was cancelled.")]
     Cancelled,
-    /// The system gave no thread.
+    /// The system could not start a thread.
     #[error("A thread could not be started ({0}); close other programs and try again.")]
     Thread(std::io::Error),
 }

@@ -1,4 +1,5 @@
-//! What a finished policy does: its true return over many episodes, and its frames for a film. No tensors: the network's plain arrays suffice.
+//! What a finished policy does: its true return over many episodes, and its frames for a film. It needs no tensors: the
+//! network's plain arrays are enough.
 
 use super::{LabError, task_of};
 use crate::settings::RunSettings;
@@ -12,20 +13,20 @@ use std::sync::Arc;
 
 /// A session's policy, read without opening the session for writing.
 pub struct SavedPolicy {
-    /// The run that it comes from.
+    /// The settings of the run that it comes from.
     pub settings: RunSettings,
-    /// The task as the run plays it.
+    /// The task as the run uses it.
     pub task: Arc<Task>,
     /// The policy at the last checkpoint.
     pub policy: Policy,
     /// The policy before any training.
     pub untrained: Option<Policy>,
-    /// Env steps of training behind `policy`.
+    /// Env steps that `policy` was trained for.
     pub env_steps: u64,
 }
 
 impl SavedPolicy {
-    /// Reads the newest sound checkpoint of the session in `folder`.
+    /// Reads the newest intact checkpoint of the session in `folder`.
     ///
     /// # Errors
     ///
@@ -52,7 +53,7 @@ impl SavedPolicy {
     }
 }
 
-/// The task's own return of a deterministic policy.
+/// The true return of a deterministic policy.
 #[derive(Clone, Debug, Serialize)]
 pub struct Evaluation {
     /// Mean over the episodes.
@@ -61,23 +62,24 @@ pub struct Evaluation {
     pub std_return: f64,
     /// Mean length in env steps.
     pub mean_length: f64,
-    /// Each episode's return, in the order of their seeds.
+    /// The return of each episode, in the order of their seeds.
     pub returns: Vec<f64>,
-    /// Landed flips, where the task's file says what they are.
+    /// Landed flips, if the task's file defines them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub landed_flips_per_10s: Option<LandedFlips>,
 }
 
-/// Landed flips in ten simulated seconds, by [`FlipCounter`], which looks at pitch, height and contacts and at no reward.
+/// Landed flips in ten simulated seconds, counted by [`FlipCounter`], which uses pitch, height and contacts but no
+/// reward.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LandedFlips {
     /// Mean over the episodes.
     pub mean: f64,
-    /// Each episode's, in the order of their seeds.
+    /// The value of each episode, in the order of their seeds.
     pub per_episode: Vec<f64>,
 }
 
-/// Runs `episodes` episodes side by side, episode i from seed + i, with the policy's mean action.
+/// Runs `episodes` episodes in parallel with the policy's mean action. Episode i has the seed `seed + i`.
 ///
 /// # Errors
 ///
@@ -126,8 +128,8 @@ pub fn evaluate(
     })
 }
 
-/// What the policy sees and does without exploring, `[n, O]` and `[n, A]` (as the robot receives them): of so many episodes side by side, from `seed`
-/// on, every `stride`th env step.
+/// Observations `[n, O]` and actions `[n, A]` (as the robot receives them) of the policy without exploration. They come
+/// from every `stride`th env step of `episodes` episodes that run in parallel, with seeds from `seed` on.
 ///
 /// # Errors
 ///
@@ -154,7 +156,8 @@ pub(super) fn sample_rows(
     Ok((seen, done))
 }
 
-/// Frames of one world under the policy's mean action, from a fresh reset, until `seconds` have passed or the episode ends.
+/// Frames of one world under the policy's mean action, from a fresh reset until `seconds` have passed or the episode
+/// ends.
 ///
 /// # Errors
 ///

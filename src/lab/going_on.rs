@@ -1,5 +1,5 @@
-//! Going on with a session: it keeps its settings. What a person asks for must be what it has, or something that a run
-//! may change on its way.
+//! Resuming a session. It keeps its settings. Every setting that a person asks for must equal the session's own, or be
+//! one that a run may change.
 
 use super::opening::{load_task, name_to_keep};
 use super::{LabError, text};
@@ -8,7 +8,7 @@ use crate::settings::{Asked, ControlRun, Mode, RunSettings, TeacherKind, TextRun
 use flipside_core::Arrays;
 use serde_json::{Map, Value};
 
-/// The settings that hold: those that are `stored`, with what `opener` asks for where that may change. `arrays` are
+/// The settings in force: the `stored` ones, with those that `opener` asks for where they may change. `arrays` are
 /// those of the latest checkpoint.
 ///
 /// # Errors
@@ -52,8 +52,8 @@ pub(super) fn go_on(
         )));
     }
     let mut settings = stored.with(&taken).map_err(LabError::Settings)?;
-    // Where nobody said who answers: a person, where one sits at the desk, and nobody who would have to, where there is
-    // none.
+    // If no teacher was asked for, the way of opening decides: a person answers if one sits at the desk; otherwise the
+    // teacher must be one that needs nobody.
     let person = |settings: &RunSettings| settings.teacher == TeacherKind::Person;
     if opener.asked.get("teacher").is_none() && person(stored) != person(opener) {
         settings.teacher = opener.teacher;
@@ -65,7 +65,7 @@ pub(super) fn go_on(
     Ok(settings)
 }
 
-/// The values that a run has, those of its task's file included.
+/// All values of a run, including those of its task's file.
 fn in_force(settings: &RunSettings) -> Result<Map<String, Value>, LabError> {
     let mut tree = settings.tree();
     if let Mode::Control(run) = &settings.mode {
@@ -82,15 +82,15 @@ fn in_force(settings: &RunSettings) -> Result<Map<String, Value>, LabError> {
             ("reward_model", serde_json::to_value(spec.reward_model())),
             ("monitor", serde_json::to_value(&spec.monitor)),
         ];
-        // Plain structs always have a JSON.
+        // Plain structs can always be written as JSON.
         tree.extend(tables.into_iter().map(|(name, table)| (name.to_owned(), table.unwrap_or_default())));
         tree.insert("terminate_when_unhealthy".to_owned(), spec.terminate_when_unhealthy.into());
     }
     Ok(tree)
 }
 
-/// Whether two values of a setting mean the same. Of a teacher only what was asked for is compared, and tasks have
-/// several names.
+/// Whether two values of a setting mean the same. Of a teacher, only the parts that were asked for are compared. A task
+/// may be given by any of its names.
 fn same(name: &str, had: &Value, asked: &Value) -> bool {
     match (name, had, asked) {
         ("teacher", Value::Object(had), Value::Object(asked)) => {
@@ -103,7 +103,7 @@ fn same(name: &str, had: &Value, asked: &Value) -> bool {
     }
 }
 
-/// Whether a robot's run may have another value from now on.
+/// Whether a robot's run may change this setting to the asked value.
 fn may_change(name: &str, had: &Value, asked: &Value) -> bool {
     match name {
         "teacher" | "answer_seconds" => true,
@@ -112,8 +112,8 @@ fn may_change(name: &str, had: &Value, asked: &Value) -> bool {
     }
 }
 
-/// Whether a run in text mode may have another value from now on: stages that have not begun may have what they like.
-/// `reached` is the stage of the latest checkpoint, and whether it has been finished.
+/// Whether a run in text mode may change this setting to the asked value. Pipeline stages after `run.until` may have
+/// any settings. `reached` is the stage of the latest checkpoint, and whether it has been finished.
 fn text_may_change(
     run: &TextRun,
     reached: Option<(TextStage, bool)>,
@@ -144,7 +144,7 @@ fn text_may_change(
     }
 }
 
-/// The stage that a setting is of.
+/// The pipeline stage that a setting belongs to.
 fn stage_of(name: &str) -> Option<TextStage> {
     let mut parts = name.split('.').skip(1);
     match parts.next()? {

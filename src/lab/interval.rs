@@ -1,26 +1,27 @@
-//! How a benchmark's few seeds are summed up: the interquartile mean and a bootstrap interval around it (Agarwal et al. 2021, "Deep reinforcement
-//! learning at the edge of the statistical precipice").
+//! Summarises the few seeds of a benchmark: the interquartile mean and a bootstrap interval around it (Agarwal et al.
+//! 2021, "Deep reinforcement learning at the edge of the statistical precipice").
 
 use flipside_core::Stream;
 use rand::RngExt;
 use serde::Serialize;
 
-/// A mean and how far it can be trusted.
+/// A mean and its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
     /// The interquartile mean: the mean of the middle half.
     pub iqm: f64,
-    /// Between these it lies in 95 of 100 resamplings of the runs.
+    /// The lower end of the interval. In 95 of 100 resamplings of the runs, the interquartile mean lies between `low`
+    /// and `high`.
     pub low: f64,
     /// See `low`.
     pub high: f64,
 }
 
-/// Resamplings behind an interval.
+/// Number of resamplings for an interval.
 const RESAMPLINGS: usize = 2_000;
 
 impl Interval {
-    /// Of these runs, one or more; resampled from `stream`.
+    /// The interval of one or more runs, resampled from `stream`; `None` if there are none.
     pub fn of(runs: &[f64], stream: &mut Stream) -> Option<Interval> {
         if runs.is_empty() {
             return None;
@@ -34,7 +35,7 @@ impl Interval {
     }
 }
 
-/// The mean without a quarter of the numbers at either end; a number that the cut goes through counts in part.
+/// The mean without the lowest and the highest quarter of the numbers. A number that a cut goes through counts in part.
 fn interquartile_mean(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     let n = numbers.len() as f64;
@@ -53,11 +54,12 @@ mod tests {
     fn outliers_do_not_move_the_mean_and_parts_count_as_parts() {
         assert_eq!(interquartile_mean(vec![3.0]), 3.0);
         assert_eq!(interquartile_mean(vec![-1e9, 1.0, 2.0, 1e9]), 1.5);
-        // Of five, the middle 2.5: the third whole, the second and fourth by three quarters.
+        // The middle 2.5 of five numbers: the third counts fully, the second and the fourth by three quarters.
         assert_eq!(interquartile_mean(vec![9.0, 1.0, 2.0, 4.0, 0.0]), (0.75 * 1.0 + 2.0 + 0.75 * 4.0) / 2.5);
     }
 
-    /// Of normal runs the interval holds the truth about as often as it says; a bootstrap of 20 runs is known to be a little narrow.
+    /// For normally distributed runs, the interval contains the true mean about as often as it claims. A bootstrap of
+    /// 20 runs is known to be a little narrow.
     #[test]
     fn the_interval_holds_the_truth_as_often_as_it_says() {
         let mut stream = Seed(1).stream("runs");

@@ -1,5 +1,5 @@
-//! How soon PPO learns each task: several seeds of the run that a task's file plans, each timed until its policy's return first reaches the
-//! task's target. No session, no disk; evaluations do not count as time.
+//! Measures how fast PPO learns each task: several seeds of the run that the task's file plans, each timed until its
+//! policy's return first reaches the task's target. There is no session and no disk. Evaluations do not count as time.
 
 use super::bench::processor;
 use super::driver::{Driver, Step};
@@ -21,11 +21,11 @@ pub struct LearningPlan {
     pub task: Option<String>,
     /// The physics backend's name.
     pub backend: String,
-    /// Runs a task, with the seeds 0, 1, 2, …
+    /// Runs of each task, with the seeds 0, 1, 2, …
     pub seeds: u64,
-    /// Env steps a run; `None` for what the task's file plans.
+    /// Env steps of a run; `None` uses the number in the task's file.
     pub env_steps: Option<u64>,
-    /// What counts in place of what the tasks' files say.
+    /// Settings that replace those of the tasks' files.
     pub overrides: toml::Table,
     /// Episodes of the evaluation at the end of a run.
     pub episodes: usize,
@@ -36,9 +36,10 @@ pub struct LearningPlan {
 pub struct LearningRun {
     /// Its seed.
     pub seed: u64,
-    /// Seconds of training until an evaluation of the deterministic policy first reached the target; none if none did.
+    /// Seconds of training until an evaluation of the deterministic policy first reached the target; `None` if none
+    /// did.
     pub seconds_to_target: Option<f64>,
-    /// Seconds of training in all.
+    /// Total seconds of training.
     pub seconds: f64,
     /// Env steps of training.
     pub env_steps: u64,
@@ -53,7 +54,7 @@ pub struct Learning {
     pub task: String,
     /// The return to reach.
     pub target_return: f64,
-    /// The time in which the mean over the seeds is meant to have reached it, seconds.
+    /// The time within which the mean over the seeds should have reached it, seconds.
     pub within_s: f64,
     /// Each seed's run.
     pub runs: Vec<LearningRun>,
@@ -61,19 +62,19 @@ pub struct Learning {
     pub mean_return: f64,
     /// See `mean_return`.
     pub std_return: f64,
-    /// Mean seconds to the target, over the runs that reached it.
+    /// The processor's name.
     pub mean_seconds_to_target: Option<f64>,
-    /// The processor.
+    /// Number of cores in use.
     pub device: String,
     /// Cores in use.
     pub threads: usize,
 }
 
-/// Evaluations in the course of a run, and their episodes.
+/// Evaluations during a run, and the episodes of each.
 const LOOKS: u64 = 60;
 const LOOK_EPISODES: usize = 20;
 
-/// Runs one task's or all tasks' seeds, telling `done` after each run.
+/// Runs the seeds of one task or of all tasks, and calls `done` after each run.
 ///
 /// # Errors
 ///
@@ -126,7 +127,7 @@ fn one(settings: &RunSettings, task: &Arc<Task>, target: f64, episodes: usize) -
     let trainer = Trainer::new(settings, task.clone(), ItemId(1), None, None)?;
     let mut driver = Driver::new(Box::new(trainer), settings);
     let (mut next_look, mut seconds_to_target) = (0, None);
-    // Nobody is asked, so nobody keeps time.
+    // Nobody is asked, so the time does not matter.
     while let Step::Trained = driver.step(&|| Duration::ZERO, &mut || false)? {
         let trainer = &driver.training.learner;
         if seconds_to_target.is_none() && trainer.env_steps() >= next_look {

@@ -1,5 +1,6 @@
-//! The judging thread. It owns the session on disk and the [questions](super::questions), and nothing else: a pick is
-//! answered in milliseconds, whatever the worker is computing. A judgement is on disk before the next pair shows.
+//! The ledger thread. It owns the session on disk and the [questions](super::questions), and nothing else, so it
+//! responds to an answer within milliseconds, whatever the worker is computing. A judgement is on disk before the next
+//! pair is shown.
 
 use super::questions::{Answer, Offered, Question, Questions, Record};
 use super::shared_requests::{Label, SharedRequests};
@@ -14,19 +15,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What reaches the ledger, from either side.
+/// What the desk, the command line and the worker send to the ledger.
 pub(super) enum Message {
-    /// From the desk or the terminal.
+    /// From the desk or the command line.
     Command(Command),
-    /// Pairs worth asking, best first. They replace those that wait and were never shown.
+    /// Pairs worth asking, best first. They replace waiting pairs that were never shown.
     Offer { pairs: Vec<Offered>, env_steps: u64 },
     /// Points of learning curves.
     Metrics { env_steps: u64, values: Vec<(&'static str, f64)> },
-    /// Weights and everything else that a resumed run needs. `name` keeps it beside the rolling checkpoints.
+    /// Weights and everything else that a resumed run needs. A checkpoint with a `name` is stored beside the rolling
+    /// ones.
     Checkpoint { env_steps: u64, arrays: Arrays, name: Option<&'static str> },
     /// The worker paused itself.
     Fault(String),
-    /// The worker has ended; so does the ledger.
+    /// The worker has ended, so the ledger ends too.
     Closed,
 }
 
@@ -35,15 +37,15 @@ pub(super) struct Ledger {
     publisher: Arc<SnapshotPublisher>,
     control: Arc<SharedRequests>,
     questions: Questions,
-    /// The version of the labels that the desk has seen.
+    /// The version of the labels that was last published.
     published: Option<u64>,
-    /// When the person's recent answers came, for the rate.
+    /// When the person's recent answers came; gives the answers per minute.
     recent: VecDeque<Duration>,
     curves: Vec<Curve>,
     published_curves: Instant,
 }
 
-/// The session as a [`Record`], at a certain time since it was opened.
+/// The session as a [`Record`], at a given time since it was opened.
 struct OnDisk<'a> {
     session: &'a mut Session,
     now: Duration,
@@ -66,11 +68,11 @@ impl Record for OnDisk<'_> {
     }
 }
 
-/// Answers a minute are counted over this long.
+/// Answers per minute are counted over this long.
 const RATE_WINDOW: Duration = Duration::from_secs(180);
 
 impl Ledger {
-    /// Takes the session over; what stands in it already becomes the first labels.
+    /// Takes over the session; the judgements that stand in it become the first labels.
     pub fn new(
         session: Session,
         publisher: Arc<SnapshotPublisher>,
@@ -81,7 +83,7 @@ impl Ledger {
         let mut labels = Vec::new();
         let mut answered = Vec::new();
         for judgement in session.standing()? {
-            // The database holds a judgement to a pair that exists.
+            // The database holds judgements only of pairs that exist.
             let Some(pair) = session.pair(judgement.pair)? else { continue };
             let mut item = |id: ItemId| -> Result<Item, StoreError> {
                 Ok(match cache.get(&id) {
@@ -124,8 +126,8 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Serves until the worker has closed, or nobody can send any more. Meanwhile a teacher that thinks answers in its
-    /// own time.
+    /// Runs until the worker has closed or there are no senders left. Meanwhile a simulated teacher with a thinking
+    /// time answers when its answers are due.
     pub fn run(mut self, inbox: &Receiver<Message>) {
         let opened = Instant::now();
         loop {
@@ -142,18 +144,18 @@ impl Ledger {
             }
         }
         self.publisher.update(|s| s.curves = Arc::new(self.curves.clone()));
-        // The session is closed before the last word, so that whoever hears it may open the folder.
+        // The session is closed before the last event, so that whoever receives it may open the folder.
         let Ledger { session, publisher, .. } = self;
         drop(session);
         publisher.say(Event::Closed);
     }
 
-    /// When a teacher that thinks gives its next answer, from the opening of the session.
+    /// When a simulated teacher with a thinking time gives its next answer, since the session was opened.
     pub fn next_answer_at(&self) -> Option<Duration> {
         self.questions.next_answer_at()
     }
 
-    /// Does what a message says, `now` after the session was opened.
+    /// Handles a message, `now` after the session was opened.
     pub fn take(&mut self, message: Message, now: Duration) {
         match message {
             Message::Command(command) => self.obey(command, now),
@@ -172,7 +174,7 @@ impl Ledger {
         }
     }
 
-    /// Has a teacher that thinks answer what is due by `now`.
+    /// Lets a simulated teacher with a thinking time give the answers that are due by `now`.
     pub fn advance(&mut self, now: Duration) {
         let Ledger { session, questions, .. } = self;
         match questions.advance(now, &mut OnDisk { session, now }) {
@@ -213,7 +215,7 @@ impl Ledger {
                 if let Ok(Err(error)) = kept {
                     return self.disk_fault(&error);
                 }
-                // What waits was written for the old prompts.
+                // The waiting pairs were written for the old prompts.
                 self.questions.drop_unseen();
                 self.control.change(|w| w.prompts = Some(prompts));
                 self.publish(now);
@@ -238,7 +240,7 @@ impl Ledger {
             Ok(false) => self
                 .publisher
                 .say(Event::Refused("That pair is no longer on show; the answer was not counted.".to_owned())),
-            // The pair stays on show: nothing that was not written counts as answered.
+            // The pair stays on show: an answer that was not written does not count.
             Err(error) => self.publisher.say(Event::Refused(format!("The answer was not saved: {error}"))),
         }
     }
@@ -282,7 +284,7 @@ impl Ledger {
         self.settle(judgement);
     }
 
-    /// Takes an answer off the list of disputed ones.
+    /// Removes a judgement from the list of disputed ones.
     fn settle(&self, judgement: JudgementId) {
         self.publisher.update(|s| Arc::make_mut(&mut s.disputed).retain(|disputed| disputed.judgement != judgement));
     }
@@ -310,7 +312,7 @@ impl Ledger {
         self.control.change(|w| w.offers_done += 1);
     }
 
-    /// Shows the desk and the worker how questions and answers stand.
+    /// Publishes questions and answers to the desk and the worker.
     fn publish(&mut self, now: Duration) {
         let answers = self.questions.answers();
         let labels = &answers.labels;
@@ -352,7 +354,7 @@ impl Ledger {
                 curve.points.push([env_steps as f64, *value]);
             }
         }
-        // A copy of every curve a few times a second would cost more than it tells.
+        // Copying every curve several times a second would cost more than it is worth.
         if self.published_curves.elapsed() > Duration::from_millis(500) {
             self.published_curves = Instant::now();
             self.publisher.update(|s| s.curves = Arc::new(self.curves.clone()));
@@ -372,7 +374,7 @@ impl Ledger {
         }
     }
 
-    /// The session cannot be written: say so once and rest, so that no training is done that would be lost.
+    /// The session cannot be written: reports it once and stops training, because its results would be lost.
     fn disk_fault(&mut self, error: &StoreError) {
         let why = format!("Training rests because the session could not be written: {error}");
         let told = self.control.look().disk_fault.is_some();

@@ -1,15 +1,16 @@
-//! Memory that a step of a language model frees and the next one wants again.
+//! Reuse of the memory that one step of a language model frees and the next one allocates.
 
-/// Free memory at the end of the heap that is not given back to the system: the most that the call takes, 2 GiB.
+/// Free memory at the end of the heap that is not returned to the system: the largest value that the call takes, 2 GiB.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT: libc::c_int = libc::c_int::MAX;
 
-/// Lets the process keep what it frees, for as long as it lives, and share it between the threads that are started from now on. By itself the C
-/// library hands a tensor of some megabytes back to the system and takes it anew, page by page, again and again in every step; where the
-/// system is slow to find pages, that is a good part of a step of GPT-2. Elsewhere than on Linux nothing changes.
+/// Makes the process keep the memory that it frees and share it between all threads started from now on. By default the
+/// C library returns a tensor of several megabytes to the system and allocates it again, page by page, many times in
+/// every step. On systems that are slow to provide pages, that is a large part of a GPT-2 step. This works on Linux
+/// with glibc; elsewhere nothing changes.
 pub(super) fn keep_what_is_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // An arena of a thread's own holds 64 MiB at most, and maps what is larger.
+    // Other arenas than the main one hold at most 64 MiB each and map larger blocks, so there is only one arena.
     for (dial, value) in [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, KEPT)] {
         // SAFETY: mallopt takes two integers and may be called at any time.
         if unsafe { libc::mallopt(dial, value) } == 0 {

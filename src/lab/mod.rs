@@ -1,15 +1,16 @@
-//! The running session: the only room that wires the others. The desk and the command line speak to it in [`Command`]s and hear from it in
-//! [`Event`]s and [`Snapshot`]s; no tensor, GPU buffer or physics handle crosses that line.
+//! The running session: the only module that wires the others. The desk and the command line send it [`Command`]s and
+//! receive [`Event`]s and [`Snapshot`]s. No tensor, GPU buffer or physics handle crosses that line.
 //!
 //! Two named threads run behind a [`Lab`]:
 //!
-//! - the **ledger** owns the session on disk and the pair on show. A pick is committed and answered with the next pair in milliseconds,
-//!   whatever else is going on.
-//! - the **worker** owns every tensor and every world. It steps, fits the reward, improves the policy, and offers pairs. It looks at the
-//!   ledger's wishes between minibatches.
+//! - the **ledger** owns the session on disk and the pair on show. It saves a judgement and shows the next pair within
+//!   milliseconds, whatever the worker is doing.
+//! - the **worker** owns every tensor and every world. It steps the worlds, fits the reward model, improves the policy
+//!   and proposes pairs. It checks for the ledger's request to quit between minibatches, and reads the other requests
+//!   once a round. It waits for answers when the schedule says so.
 //!
-//! The order of their work is the [`driver`]'s. It has no thread, file or clock of its own, so that benchmarks and tests
-//! drive the same loop.
+//! The [`driver`] decides the order of the work. It has no thread, file or clock of its own, so that benchmarks and
+//! tests drive the same loop.
 
 mod arrays;
 pub mod bench;
@@ -72,10 +73,11 @@ use trainer::Trainer;
 use training_loop::TrainingLoop;
 use worker::Worker;
 
-/// Commands and worker's messages that may wait for the ledger. A person cannot fill it; a worker that does waits for the disk.
+/// How many commands and messages of the worker may wait for the ledger. A person cannot fill this queue. A worker that
+/// fills it waits for the disk.
 const INBOX: usize = 64;
 
-/// A session that is open and running. Dropping it saves and closes.
+/// An open, running session. Dropping it saves and closes the session.
 pub struct Lab {
     publisher: Arc<SnapshotPublisher>,
     inbox: SyncSender<Message>,
@@ -83,15 +85,16 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Opens the session in `settings.folder`, or makes one, and starts training.
+    /// Opens the session in `settings.folder`, or creates one, and starts training.
     ///
-    /// A folder that already holds a session goes on where its last checkpoint stands, with the settings it was made with and what `settings.asked` may change of them.
-    /// `repaint` is called
-    /// from the lab's threads whenever there is something new to see.
+    /// An existing session continues from its last checkpoint with the settings it was created with. `settings.asked`
+    /// may change some of them. The lab's threads call `repaint` whenever there is something new to show.
     ///
     /// # Errors
     ///
-    /// A session that has other settings than were asked for, an unknown task or backend, a wrong robot or task file, a session that cannot be read, written or locked, or that a newer version wrote.
+    /// - The session's settings differ from those asked for.
+    /// - The task or the backend is unknown, or the robot's or the task's file is wrong.
+    /// - The session cannot be read, written or locked, or a newer version wrote it.
     pub fn open(settings: RunSettings, repaint: Arc<dyn Fn() + Send + Sync>) -> Result<Lab, LabError> {
         let Opened { mut session, settings, checkpoint } = open_session(settings)?;
         if let Some(warning) = checkpoint.as_ref().and_then(|loaded| loaded.warning.as_ref()) {
@@ -114,7 +117,7 @@ impl Lab {
             build.map_err(LabError::Thread)?.join().unwrap_or_else(|panic| resume_unwind(panic))
         })?;
         if checkpoint.is_some() {
-            // What was measured after the checkpoint will be measured again.
+            // Whatever was measured after the checkpoint will be measured again.
             session.drop_metrics_after(training_loop.steps())?;
         }
         let mut first = first_snapshot(&settings, scene, session.folder());
@@ -137,7 +140,7 @@ impl Lab {
                         ));
                         publisher.say(Event::Closed);
                     }
-                    // Without a ledger nothing can be kept, so the worker ends too.
+                    // Without a ledger nothing can be saved, so the worker ends too.
                     control.change(|w| w.quit = true);
                 }
             })?,
@@ -163,16 +166,16 @@ impl Link for Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // A full inbox empties while we wait; a closed one means that the ledger is gone already.
+        // A full inbox empties while this waits. A closed one means that the ledger has already ended.
         let _ = self.inbox.send(Message::Command(Command::Quit));
         for thread in self.threads.drain(..) {
-            // A thread that panicked has said so already.
+            // A thread that panicked has already reported it.
             let _ = thread.join();
         }
     }
 }
 
-/// The training loop of a run's mode, gone on with where there is a checkpoint, and what its robot looks like.
+/// The training loop of a run's mode, resumed from the checkpoint if there is one, and the scene that shows its robot.
 fn training_loop_of(
     settings: &RunSettings,
     folder: &Path,
@@ -198,10 +201,10 @@ fn training_loop_of(
     }
 }
 
-/// The name under which a session keeps the prompts that the person chose, as JSON.
+/// The key under which a session stores the prompts that the person chose, as JSON.
 const PROMPTS: &str = "prompts";
 
-/// The name under which a session keeps which disputed judgements the person lets stand, as JSON.
+/// The key under which a session stores which disputed judgements the person has confirmed, as JSON.
 const KEPT: &str = "kept";
 
 fn first_snapshot(settings: &RunSettings, scene: Scene, folder: &Path) -> Snapshot {

@@ -1,4 +1,4 @@
-//! What the command line asks of the rooms apart from a running session: lists, replays and exports.
+//! Work for the command line on sessions that are not running: lists, replays and exports.
 
 use super::{LabError, SavedPolicy};
 use crate::settings::folders::task_folders;
@@ -10,24 +10,24 @@ use flipside_learn::{CudaLibrary, Policy, cuda_devices, cuda_library};
 use serde::Serialize;
 use std::path::Path;
 
-/// A task as a list shows it.
+/// A task, as shown in a list.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskLine {
     /// Its file's name.
     pub name: String,
     /// Gymnasium's id, if it has one.
     pub gymnasium: Option<String>,
-    /// Its name in a picker.
+    /// Its title in the desk's list of tasks.
     pub title: String,
-    /// One sentence.
+    /// A description in one sentence.
     pub description: String,
-    /// Env steps of a run of it that begins at the desk.
+    /// Env steps of a run of this task that is started at the desk.
     pub desk_steps: u64,
-    /// Why it cannot be used, if it cannot.
+    /// Why it cannot be used; `None` if it can.
     pub fault: Option<String>,
 }
 
-/// Every task that can be named, in the names' order; one with a wrong file says so.
+/// All tasks that can be named, sorted by name. A task with a wrong file has its `fault` set.
 pub fn tasks() -> Vec<TaskLine> {
     task_folders()
         .list()
@@ -43,11 +43,11 @@ pub fn tasks() -> Vec<TaskLine> {
         .collect()
 }
 
-/// Worlds that a replay steps side by side.
+/// Worlds that a replay steps in parallel.
 const REPLAY_WORLDS: usize = 64;
 
-/// Reads qpos `[N, nq]`, qvel `[N, nv]` and ctrl `[N, T, nu]` from an npz file, steps each state under its controls, and writes qpos, qvel,
-/// obs, reward and terminated, `[N, T, …]`, to another. Nothing is reset in between.
+/// Reads qpos `[N, nq]`, qvel `[N, nv]` and ctrl `[N, T, nu]` from an npz file, steps each state under its controls,
+/// and writes qpos, qvel, obs, reward and terminated, `[N, T, …]`, to another. Nothing is reset in between.
 ///
 /// # Errors
 ///
@@ -83,7 +83,8 @@ pub fn replay(task: &str, backend: &str, precision: Precision, input: &Path, out
     Ok(())
 }
 
-/// Writes the standing judgements of a session as JSON lines, with their clips' observations and actions. Returns how many.
+/// Writes the standing judgements of a session as JSON lines, with their clips' observations and actions. Returns their
+/// number.
 ///
 /// # Errors
 ///
@@ -110,7 +111,7 @@ pub fn export_policy_of(folder: &Path, output: &Path) -> Result<(), LabError> {
     Ok(())
 }
 
-/// What libtorch can compute on, in words, and how many CUDA devices it sees.
+/// A description of the devices that libtorch can compute on, and the number of CUDA devices.
 pub fn libtorch_devices() -> (String, usize) {
     let devices = cuda_devices();
     let words = match (cuda_library(), devices) {

@@ -1,4 +1,4 @@
-//! Worlds, policy and reward model together on one graphics device: rollouts that never leave it until they are whole.
+//! Worlds, policy and reward model together on one GPU. A rollout stays there until it is complete.
 
 use super::LabError;
 use crate::settings::folders::cache_folder;
@@ -15,28 +15,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-/// While a rollout is waited for, whether it is still wanted is asked so often.
+/// While waiting for a rollout, cancellation is checked this often.
 const ASKED_EVERY: Duration = Duration::from_millis(20);
 
-/// A task's worlds, the policy that acts in them, and what scores what they do.
+/// A task's worlds, the policy that acts in them, and the reward model that scores the rollouts.
 pub(super) struct OnDevice {
     pub env: DeviceEnv,
     pub actor: DeviceActor,
     device: Device,
     checks: Checks,
-    /// Made when it is first asked; None where the device leaves the reward model to the host.
+    /// Built when it is first needed. The inner `None` means that the reward model does not fit the GPU and the host
+    /// scores.
     scorer: Option<Option<DeviceScorer>>,
     readback: DeviceRollout,
-    /// What became of the rollout that was stepped through ahead of time, until it is asked for.
+    /// The outcome of a rollout that was collected ahead of time, until it is fetched.
     ahead: Option<Result<(), LabError>>,
 }
 
 impl OnDevice {
-    /// `worlds` worlds on the best adapter there is, in rollouts of `steps` env steps; states of the first `trailed` are kept. They want a
-    /// reset before the first.
+    /// Puts `worlds` worlds on the best adapter there is, for rollouts of `steps` env steps. The states of the first
+    /// `trailed` worlds are recorded. The worlds must be reset before the first rollout.
     ///
     /// # Errors
-    /// No adapter, one that cannot hold this, or a robot that the shaders do not cover.
+    /// No adapter, one that cannot hold this, or a robot that the shaders do not support.
     pub fn new(
         task: &Arc<Task>,
         policy: &Policy,
@@ -59,7 +60,8 @@ impl OnDevice {
         Ok(OnDevice { env, actor, device, checks, scorer: None, readback: DeviceRollout::default(), ahead: None })
     }
 
-    /// Every world begins an episode, their ends spread over the horizon. What was stepped through ahead of time is forgotten.
+    /// Starts an episode in every world, with their ends spread over the horizon. A rollout that was collected ahead of
+    /// time is discarded.
     ///
     /// # Errors
     /// Those of the device.
@@ -68,9 +70,9 @@ impl OnDevice {
         self.env.reset(seed, true)
     }
 
-    /// Steps every world through one rollout of this policy while `work` is done, and keeps it for the next [`OnDevice::collect`]. Returns, with what
-    /// the work gave, when both are done or `cancelled`, which is asked here now and then and handed to the work, says so. What either of
-    /// them makes does not depend on how long the other takes.
+    /// Steps every world through one rollout of this policy while `work` runs, and stores the rollout for the next
+    /// [`OnDevice::collect`]. Returns the result of `work` when both are done or `cancelled` returns true. `cancelled`
+    /// is checked here now and then, and is passed to `work`. Neither result depends on how long the other takes.
     pub fn collect_beside<T>(
         &mut self,
         policy: &Policy,
@@ -87,13 +89,13 @@ impl OnDevice {
         let (worked, ahead) = std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(1);
             let collect = move || {
-                // The receiver waits for this, or has panicked.
+                // The receiver waits for this, or its thread has panicked.
                 let _ = sender.send(device.bring(policy, Acting::Sampling, &mut || stop.load(Ordering::Relaxed)));
             };
             let begun = std::thread::Builder::new().name("rollout".to_owned()).spawn_scoped(scope, collect);
             let worked = work(&mut asked);
             if begun.is_err() {
-                // Without a thread it is collected when it is asked for.
+                // If no thread could be started, the rollout is collected when it is fetched.
                 return (worked, None);
             }
             loop {
@@ -107,11 +109,11 @@ impl OnDevice {
         worked
     }
 
-    /// Steps every world through one rollout of this policy, and gives it to the learner's `rollout`, values left out; where one was stepped through
-    /// ahead of time, that one.
+    /// Steps every world through one rollout of this policy and copies it into `rollout`, without values. If a rollout
+    /// was collected ahead of time, that one is copied instead.
     ///
     /// # Errors
-    /// Those of the device, and [`LabError::Cancelled`] where `cancelled`, which is asked now and then, says so.
+    /// Those of the device, and [`LabError::Cancelled`] if `cancelled`, which is checked now and then, returns true.
     pub fn collect(
         &mut self,
         policy: &Policy,
@@ -140,7 +142,8 @@ impl OnDevice {
             rollout.truncated.push(flags & 2 != 0);
             if flags & 2 != 0 {
                 let world = i % layout.worlds;
-                // Where an episode more was cut than there is room for, the observation before its end stands for the last.
+                // The buffer holds a limited number of final observations. For further truncated episodes, the
+                // observation before the end replaces the final one.
                 let at = match flags & 8 {
                     0 => places.obs + i * o,
                     _ => places.finals + (ends[world] * layout.worlds + world) * o,
@@ -160,8 +163,8 @@ impl OnDevice {
         }
     }
 
-    /// What a reward model, always of the same shape, says of the last rollout, which still lies on the device; None for one that is too large
-    /// for it.
+    /// A reward model's scores of the last rollout, which is still on the GPU; `None` if the model is too large for it.
+    /// The model must have the same shape in every call.
     ///
     /// # Errors
     /// Those of the device.
@@ -181,37 +184,39 @@ impl OnDevice {
         self.readback.part(layout.places().now, layout.worlds * layout.obs_dim)
     }
 
-    /// qpos and qvel of the world before a step of the last rollout, and after the last one where `step` is T; for worlds whose states are kept.
+    /// qpos and qvel of a world before a step of the last rollout, or after the last step if `step` is T. Only for
+    /// worlds whose states are recorded.
     pub fn state(&self, step: usize, world: usize) -> (&[f32], &[f32]) {
         let layout = self.env.layout();
         let at = layout.places().trail + (step * layout.trailed + world) * layout.state_dim;
         self.readback.part(at, layout.state_dim).split_at(self.env.task().model().nq())
     }
 
-    /// What simulated teachers judge the last rollout by, `[T, N]`.
+    /// `[T, N]`: the teacher rewards of the last rollout, by which simulated teachers judge.
     pub fn teacher_rewards(&self) -> &[f32] {
         let layout = self.env.layout();
         self.readback.part(layout.places().teacher_rewards, layout.steps * layout.worlds)
     }
 }
 
-/// Actions as the robot receives them, `[n, A]`: clipped to what its actuators take.
+/// `[n, A]`: actions as the robot receives them, clipped to the range of its actuators.
 pub(super) fn applied_actions<'a>(task: &'a Task, actions: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
     let range = task.model().ctrl_range().iter().cycle();
     actions.iter().zip(range).map(|(x, [low, high])| x.clamp(*low as f32, *high as f32))
 }
 
-/// Folder and name of what the driver compiled; None where nothing is kept: checked shaders are for tests, which leave nothing behind.
+/// Folder and file name for the driver's compiled shaders; `None` if they are not cached. Shaders with checks are for
+/// tests, which leave no files behind.
 fn place(device: &Device, checks: Checks) -> Option<(PathBuf, String)> {
     let folder = cache_folder().filter(|_| checks == Checks::Off).map(|folder| folder.join("shaders"));
     folder.zip(device.keeps_as().map(str::to_owned))
 }
 
-/// Keeps what the driver compiled for the next run, where it is not what `kept` holds already.
+/// Caches the driver's compiled shaders for the next run, if they differ from `kept`.
 fn keep(device: &Device, checks: Checks, kept: Option<Vec<u8>>) {
     let compiled = device.kept().filter(|compiled| kept.as_ref() != Some(compiled));
     if let Some(((folder, name), compiled)) = place(device, checks).zip(compiled) {
-        // What is not kept is compiled again.
+        // Shaders that could not be cached are compiled again.
         if let Err(error) = keep_shaders(&folder, &name, &compiled) {
             log::debug!("{error}");
         }
@@ -236,12 +241,12 @@ mod tests {
         errors.fold(0.0, |most, x| if x <= most { most } else { x })
     }
 
-    /// The same actions from the same states: observation, reward, teacher reward and ends of the processor's environment, step by step, with episodes that
-    /// end in both ways.
+    /// Given the same actions and states, the GPU agrees with the CPU's environment at every step: observation, reward,
+    /// teacher reward and episode ends. Episodes terminate as well as truncate.
     fn agrees(name: &str, horizon: u32, steps: usize, threads: ThreadsPerWorld) {
         let mut task = Task::load(name).unwrap();
         if name == "hopper_backflip" {
-            // With a term that is paid under conditions, which no file has.
+            // This adds a term that is paid only under conditions, which no task file has.
             let text = concat!(
                 include_str!("../../envs/hopper_backflip.toml"),
                 include_str!("../../tests/data/choosy_teacher.toml")
@@ -287,7 +292,8 @@ mod tests {
                     }
                     finals += 1;
                 }
-                // Where the two drew other beginnings, or drifted apart, the processor's world is set to the device's.
+                // If the two drew different initial states or have drifted apart, the CPU's world is set to the GPU's
+                // state.
                 *begins = ends.0 || ends.1 || rollout.terminated[i] || rollout.truncated[i];
                 ended += usize::from(*begins);
             }
@@ -311,7 +317,8 @@ mod tests {
         };
     }
 
-    // Between them: both ways to share a workgroup, frames, boxes to draw from, forces of constraints and contacts, inertias, teacher rewards, dot products and conditions.
+    // Together these cover both ways to share a workgroup, frames, initial states drawn from boxes, forces of
+    // constraints and contacts, inertias, teacher rewards, dot products and conditions.
     agree!(
         hopper 12 30 One,
         hopper_backflip 6 10 One,
@@ -322,7 +329,8 @@ mod tests {
         humanoid 3 4 One,
     );
 
-    /// Log-densities are the closed form's for the actions drawn, the draws are standard normal numbers, and the means are the network's.
+    /// Log-densities match the closed form for the actions drawn, the draws are standard normal, and the means are the
+    /// network's.
     #[test]
     fn a_policy_on_the_device_is_the_processors() {
         let task = Arc::new(Task::load("inverted_pendulum").unwrap());
@@ -344,7 +352,7 @@ mod tests {
         let moment = |power: i32| z.iter().map(|z| z.powi(power)).sum::<f64>() / n as f64;
         let error = 5.0 / (n as f64).sqrt();
         assert!(moment(1).abs() < error && (moment(2) - 1.0).abs() < 1.5 * error, "{} {}", moment(1), moment(2));
-        // Other numbers in the next rollout, and the same in the same one again.
+        // The next rollout has different draws; repeating the same rollout gives the same ones.
         let first = rollout.clone();
         device.collect(&policy, Acting::Sampling, &mut rollout, &mut || false).unwrap();
         assert_ne!(first.actions, rollout.actions);
@@ -354,7 +362,8 @@ mod tests {
         assert_eq!(first, rollout);
     }
 
-    /// What is collected beside some work is what is collected without it, however long the work takes. What is cancelled is not kept.
+    /// A rollout collected during some work equals the one collected without it, however long the work takes. A
+    /// cancelled rollout is discarded.
     #[test]
     fn a_rollout_beside_work_is_the_one_without() {
         let task = Arc::new(Task::load("inverted_pendulum").unwrap());
@@ -388,14 +397,15 @@ mod tests {
         assert_eq!(beside(|| (), false), alone);
         assert_eq!(beside(|| std::thread::sleep(Duration::from_millis(300)), false), alone);
         assert_eq!(beside(|| (), true).len(), 3);
-        // A rollout that nobody took is forgotten where episodes begin anew.
+        // A rollout that nobody fetched is discarded when new episodes begin.
         device.collect_beside(&policy, &mut || false, |_| ());
         device.begin(3).unwrap();
         assert!(device.ahead.is_none());
     }
 
-    /// A fixed policy's mean return on the device and on the processor, which draw other beginnings, differ by less than their confidence allows. A
-    /// thousand episodes, since a hundred hide a difference of half a standard deviation; 99.9 %, since the seed is one of many.
+    /// A fixed policy's mean returns on the GPU and on the CPU differ by less than their confidence interval allows;
+    /// the two draw different initial states. It takes a thousand episodes, because a hundred would hide a difference
+    /// of half a standard deviation. The confidence is 99.9 %, because the seed is one of many.
     #[test]
     fn returns_on_the_device_are_the_processors() {
         let task = Arc::new(Task::load("inverted_pendulum").unwrap().with_horizon(60));

@@ -1,4 +1,4 @@
-//! From settings to what they name: a session that is made or gone on with, and the task that a run plays.
+//! Turns settings into what they name: a session that is created or resumed, and the task that a run uses.
 
 use super::{LabError, going_on};
 use crate::settings::folders::{new_session_folder, task_folders};
@@ -9,15 +9,15 @@ use flipside_envs::physics::{self, PhysicsError, Precision};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A session that is open, the settings that hold, and where it stands if it has been trained.
+/// An open session, the settings in force, and its checkpoint if it has been trained.
 pub(super) struct Opened {
     pub session: Session,
     pub settings: RunSettings,
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// The session that `settings` ask for: a new one, or the one in their folder, which keeps its own settings but for
-/// what was asked for and may change.
+/// The session that `settings` ask for: a new one, or the existing one in their folder. An existing session keeps its
+/// own settings, except for those that were asked for and may change.
 pub(super) fn open_session(asked: RunSettings) -> Result<Opened, LabError> {
     let folder = match asked.folder.clone() {
         Some(folder) => folder,
@@ -50,7 +50,8 @@ pub fn is_session(folder: &Path) -> bool {
     !matches!(Session::open_to_read(folder), Err(StoreError::NotASession(_)))
 }
 
-/// Refuses a new run that cannot be. Its task then has its file's name, whatever it was called.
+/// Refuses a new run that cannot work. In the returned mode the task has the name under which a session
+/// stores it.
 fn check_new(asked: &RunSettings) -> Result<Mode, LabError> {
     match &asked.mode {
         Mode::Text(run) => {
@@ -64,25 +65,25 @@ fn check_new(asked: &RunSettings) -> Result<Mode, LabError> {
     }
 }
 
-/// What a session calls a task, however it was called: a task among the known ones by its file's name, any other by the
-/// path of its file from the root.
+/// The name under which a session stores a task, whichever of its names was given. A known task is stored by its file's
+/// name, any other by the absolute path of its file.
 pub(super) fn name_to_keep(asked: &str, task: &Task) -> String {
     let path = Path::new(asked);
     let whole = path.extension().filter(|end| *end == "toml").and_then(|_| std::path::absolute(path).ok());
     whole.map_or_else(|| task.name().to_owned(), |path| path.display().to_string())
 }
 
-/// The task that a new run names, on a backend that holds its robot.
+/// The task that a new run names. Refuses a backend that cannot simulate its robot.
 fn playable(run: &ControlRun) -> Result<Task, LabError> {
     let task = load_task(run)?;
     match physics::backend(&run.backend, Precision::default(), task.model().clone(), 1, Some(1)) {
-        // The run goes on without a graphics device.
+        // A missing GPU is no error: the run then uses the CPU.
         Ok(_) | Err(PhysicsError::Device(_)) => Ok(task),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The task of a run: its file, with the run's overrides in the place of what they name.
+/// The task of a run: its file, with the run's overrides applied.
 pub(super) fn load_task(run: &ControlRun) -> Result<Task, LabError> {
     let task = Task::load_from(&task_folders(), &run.task)?;
     if run.overrides.is_empty() {
@@ -92,14 +93,14 @@ pub(super) fn load_task(run: &ControlRun) -> Result<Task, LabError> {
     Ok(Task::new(spec, task.model().clone())?)
 }
 
-/// What is set of a robot's run.
+/// The settings of a robot's run.
 pub(super) fn control_of(settings: &RunSettings) -> Result<&ControlRun, LabError> {
     let no_robot = || LabError::Settings("The run teaches a language model, which has no task.".to_owned());
     settings.control().ok_or_else(no_robot)
 }
 
-/// The task as this run plays it: without termination and with a fixed horizon where judgement is the reward, because
-/// an episode's end would tell the policy what the reward model has not.
+/// The task as this run uses it. If the reward is learned from judgements, episodes have a fixed length and never
+/// terminate: the end of an episode would tell the policy something that the reward model has not.
 pub(crate) fn task_of(settings: &RunSettings) -> Result<Arc<Task>, LabError> {
     let run = control_of(settings)?;
     let task = load_task(run)?;

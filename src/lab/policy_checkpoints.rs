@@ -1,8 +1,9 @@
 //! The policies that a run may end with.
 //!
-//! A policy whose reward is being learnt does not only get better, and one that began again from nothing may come to less than the one before it.
-//! Which of them did best is known when the last answer is in: so a run puts some aside on its way, each with what it does when it does
-//! not explore, and keeps in the end the one that the reward as it then stands says most good of.
+//! A policy whose reward is still being learned does not improve steadily, and one that started again from scratch may
+//! end up worse than the one before it. Which policy is best is only known after the last answer. A run therefore saves
+//! policies on the way, each with a sample of its behaviour without exploration. At the end it takes the policy with
+//! the highest mean reward under the final reward model.
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
@@ -13,38 +14,39 @@ use flipside_learn::Policy;
 use flipside_preference::RewardModel;
 use std::sync::Arc;
 
-/// Candidates from the run's last policy are put aside so often in the course of a run.
+/// The run's last policy is saved each time this fraction, 1 in `LOOKS`, of the planned env steps has passed.
 const LOOKS: u64 = 40;
 
-/// Episodes that show what a candidate does, and of how many env steps one is remembered. All candidates begin theirs in the same states.
+/// The number of episodes that sample a policy's behaviour, and the stride: one env step in `STRIDE` is stored. All
+/// policies start their episodes in the same states.
 const EPISODES: usize = 8;
 const STRIDE: usize = 4;
 const SEED: u64 = 3_000;
 
-/// A policy that was put aside.
+/// A saved policy.
 #[derive(Clone, Debug, PartialEq)]
 struct Candidate {
-    /// Env steps of the run behind it.
+    /// Env steps of the run when it was saved.
     env_steps: u64,
-    /// The learner as it stood.
+    /// The learner's state when it was saved.
     learner: Arrays,
-    /// `[n, O]` and `[n, A]`: what it sees and does.
+    /// `[n, O]` and `[n, A]`: the observations and actions of the sample.
     obs: Vec<f32>,
     actions: Vec<f32>,
 }
 
-/// All that were put aside.
+/// All saved policies.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct PolicyCheckpoints(Vec<Candidate>);
 
 impl PolicyCheckpoints {
-    /// Whether it is time for another one of a policy that is at work till the end of the run, `planned` env steps.
+    /// Whether the run's last policy should be saved again. `planned` is the number of env steps in the whole run.
     pub fn is_due(&self, env_steps: u64, planned: u64) -> bool {
         let last = self.0.last().map_or(0, |candidate| candidate.env_steps);
         env_steps >= last + planned / LOOKS
     }
 
-    /// Puts the policy aside, `learner` being all of it.
+    /// Saves a policy. `learner` is the complete state of its learner.
     ///
     /// # Errors
     /// An unknown backend.
@@ -61,14 +63,15 @@ impl PolicyCheckpoints {
         Ok(())
     }
 
-    /// The learner that `reward` says most good of, and the env steps behind it. None where there are none.
+    /// The learner whose policy has the highest mean reward under `reward`, and the env steps at which it was saved;
+    /// `None` if there are none.
     pub fn best(&self, reward: &RewardModel, act_dim: usize) -> Option<(u64, &Arrays)> {
         let mean = |candidate: &Candidate| {
             let n = candidate.actions.len() / act_dim.max(1);
             let rewards = reward.rewards(&candidate.obs, &candidate.actions, n);
             rewards.iter().map(|&reward| f64::from(reward)).sum::<f64>() / n.max(1) as f64
         };
-        // A robot that came out of its bounds has a NaN for its mean, which is never the best.
+        // A robot that left its bounds has a mean of NaN, and is never the best.
         let means = self.0.iter().map(|candidate| (mean(candidate), candidate)).filter(|(mean, _)| mean.is_finite());
         let best = means.max_by(|(a, _), (b, _)| a.total_cmp(b));
         best.map(|(_, candidate)| (candidate.env_steps, &candidate.learner))
@@ -85,7 +88,7 @@ impl PolicyCheckpoints {
         arrays
     }
 
-    /// What [`PolicyCheckpoints::to_arrays`] gave; none from a run that began before there were any.
+    /// Restores what [`PolicyCheckpoints::to_arrays`] returned; empty for a run that began before this was saved.
     pub fn from_arrays(arrays: &Arrays) -> Result<PolicyCheckpoints, LabError> {
         if arrays.is_empty() {
             return Ok(PolicyCheckpoints::default());

@@ -1,5 +1,6 @@
-//! What a run from preferences has beside its policy: the clips, the questions about them, the reward that is learnt from the answers, and the watch
-//! over it. The task's own reward comes in as what simulated teachers judge by and stays inside the clips.
+//! What a run that learns from preferences has besides its policy: the clips, the questions about them, the reward
+//! model fitted to the answers, and the monitor of that reward model. The task's own reward enters only as the teacher
+//! reward: simulated teachers judge by it, and it is stored in the clips.
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
@@ -21,34 +22,38 @@ use rand::{RngExt, seq::IndexedRandom};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Judgements before the first fit: with fewer, the held-out share is empty and the members agree by accident.
+/// Judgements before the first fit. With fewer, the held-out share is empty and the ensemble members agree by accident.
 const FIRST_FIT: usize = 10;
 
-/// Clips in the pool before the first pairs are proposed, so that the first question has some choice behind it.
+/// Clips in the pool before the first pairs are proposed, so that the first question is chosen from several.
 const FIRST_CLIPS: usize = 4;
 
-/// Clips in the pool before a simulated teacher, whom nobody waits for, is asked, and before an untrained policy may rest.
+/// Clips in the pool before a simulated teacher that answers at once is asked, and before an untrained policy may stop
+/// collecting.
 const ENOUGH_CLIPS: usize = 32;
 
-/// Disputed judgements that are listed, at most, and from which surprise on, nats: the model gave the answer less than .3.
+/// At most `DISPUTED` disputed judgements are listed, and only those with a surprise of more than `SURPRISE` nats: the
+/// model gave the answer a probability below 0.3.
 const DISPUTED: usize = 8;
 const SURPRISE: f64 = 1.2;
 
-/// The monitor looks at one rollout in so many: looking costs as much as paying it.
+/// The monitor evaluates one rollout in this many: that costs as much as computing the rollout's rewards.
 const WATCH_EVERY: usize = 8;
 
-/// A refit waits until the labels have grown by this share: a fit costs time that stepping could use.
+/// A refit waits until the number of labels has changed by more than one in `REFIT_SHARE`: a fit costs time that could
+/// be spent on stepping.
 const REFIT_SHARE: usize = 25;
 
-/// Unjudged pairs of the pool that a fit may guess about: each clip with so many of those that follow it.
+/// A fit may guess labels for unjudged pairs of the pool: each clip is paired with this many of the clips that follow
+/// it.
 const GUESS_STRIDES: usize = 3;
 
-/// Judgements before a pair is asked again: nobody should remember the first time.
+/// Judgements before a pair is asked again, so that nobody remembers the first time.
 const FIRST_REPEAT: usize = 20;
 
-/// What only a run from preferences has.
+/// What only a run that learns from preferences has.
 pub(super) struct PreferenceLearner {
-    /// See [`RewardModelSettings::centre_rewards`](crate::settings::RewardModelSettings::centred).
+    /// See [`RewardModelSettings::centre_rewards`](crate::settings::RewardModelSettings::centre_rewards).
     centred: bool,
     reward: RewardModel,
     settings: LabelSettings,
@@ -56,43 +61,43 @@ pub(super) struct PreferenceLearner {
     recorder: Recorder,
     pool: ClipPool,
     asked: AskedPairs,
-    /// Draws candidate pairs and shuffles sides.
+    /// Random stream that draws candidate pairs and shuffles their sides.
     pairs: Stream,
     next_item: u64,
-    /// The labels of the last fit: how many, and the newest.
+    /// The labels of the last fit: their number, and the newest.
     fitted: Option<(usize, Option<JudgementId>)>,
     agreement: Option<f64>,
-    /// `[N]`: the learned return of each world's running episode.
+    /// `[N]`: the learned return of each world's current episode.
     running: Vec<f64>,
     poses: Vec<Pose>,
-    /// What the policy is paid for before there is a reward …
+    /// The novelty bonus, which is the policy's reward before there is a reward model.
     novelty: Novelty,
-    /// … how much …
+    /// How much novelty is paid, and for how long.
     explore: ExploreSettings,
-    /// … and until so many env steps.
+    /// The number of env steps after which exploring ends.
     explores_until: u64,
-    /// Whether the learned reward can be trusted.
+    /// Watches whether the learned reward can be trusted.
     monitor: Monitor,
-    /// Rollouts since the monitor looked at one.
+    /// Rollouts since the monitor last evaluated one.
     unwatched: usize,
-    /// What the last fit contradicts.
+    /// The judgements that the last fit contradicts.
     disputed: Vec<DisputedView>,
-    /// Pairs that were asked, for choosing ones that are unlike them, and for asking some again.
+    /// The judged pairs: new ones are chosen to be unlike them, and some of them are asked again.
     known: Vec<[Arc<Clip>; 2]>,
-    /// Those that were asked again.
+    /// The pairs that were asked again.
     repeated: AskedPairs,
-    /// Labels that an alarm asks for, whatever the schedule says.
+    /// The number of labels that an alarm demands, whatever the schedule says.
     urgent: usize,
 }
 
 /// One env step of N worlds, as the recorder sees it.
 #[derive(Clone, Copy)]
 pub(super) struct Taken<'a> {
-    /// `[N, O]`: what was acted on.
+    /// `[N, O]`: the observations that the actions were chosen on.
     pub obs: &'a [f32],
-    /// `[N, A]`, as the robot received them.
+    /// `[N, A]`: the actions as the robot received them.
     pub actions: &'a [f32],
-    /// `[N]`: what a simulated teacher judges it by.
+    /// `[N]`: the teacher rewards, by which a simulated teacher judges.
     pub teacher_rewards: &'a [f32],
     pub terminated: &'a [bool],
     pub truncated: &'a [bool],
@@ -137,24 +142,26 @@ impl PreferenceLearner {
         })
     }
 
-    /// Whether there is a reward.
+    /// Whether a reward model has been fitted.
     pub fn has_reward(&self) -> bool {
         self.fitted.is_some()
     }
 
-    /// Whether there are clips enough to ask about.
+    /// Whether there are enough clips to ask about.
     pub fn can_ask(&self) -> bool {
         self.pool.len() >= FIRST_CLIPS
     }
 
-    /// Whether the pool shows what the policy does at its full breadth.
+    /// Whether the pool holds enough clips to show the full range of what the policy does.
     pub fn has_choice(&self) -> bool {
         self.pool.len() >= ENOUGH_CLIPS
     }
 
-    /// Judgements that the schedule would like to have after so many env steps, or an alarm, out of `planned`.
+    /// Judgements that the schedule or an alarm wants after `env_steps`. `planned` is the number of judgements in the
+    /// plan.
     pub fn labels_wanted(&self, env_steps: u64, planned: usize) -> usize {
-        // Labels are for what the policy does once it has a reward: exploring does not use the plan up.
+        // Labels are for what the policy does once it has a reward, so env steps of exploring do not count for the
+        // schedule.
         let trained = env_steps.saturating_sub(self.explores_until);
         self.schedule.wanted(trained).max(self.urgent.min(planned))
     }
@@ -164,34 +171,34 @@ impl PreferenceLearner {
         self.monitor.alarm()
     }
 
-    /// The judgements that the reward model contradicts most, as of its last fit, the worst first.
+    /// The judgements that the reward model contradicted most at its last fit, the worst first.
     pub fn disputed(&self) -> &[DisputedView] {
         &self.disputed
     }
 
-    /// Share of held-out judgements that the reward model gets right.
+    /// Held-out agreement: the share of held-out judgements that the reward model predicts.
     pub fn agreement(&self) -> Option<f64> {
         self.agreement
     }
 
-    /// Pays for unusual states alone, and returns the entropy of the states.
+    /// Makes the novelty bonus the only reward of a rollout. Returns the entropy of the states.
     pub fn explore(&mut self, rollout: &mut Rollout) -> f64 {
         rollout.rewards = self.novelty.rewards(&rollout.obs);
         self.novelty.entropy()
     }
 
-    /// All worlds begin new episodes.
+    /// Starts new episodes in all worlds.
     pub fn begin_again(&mut self) {
         self.recorder.restart();
         self.running.fill(0.0);
     }
 
-    /// Whether the policy is still to be paid for unusual states, before anything was learnt from labels.
+    /// Whether the policy is still paid for novelty alone, because no reward model has been fitted yet.
     pub fn explores(&self, env_steps: u64) -> bool {
         self.fitted.is_none() && env_steps < self.explores_until
     }
 
-    /// Notes where the bodies are, in the worlds that are being recorded.
+    /// Records the bodies' poses in the worlds that are being recorded.
     pub fn before_step(&mut self, poses_of: &dyn Fn(usize, &mut [Pose])) {
         let bodies = self.poses.len() / self.recorder.worlds().count().max(1);
         for (slot, world) in self.recorder.worlds().enumerate() {
@@ -201,7 +208,7 @@ impl PreferenceLearner {
         }
     }
 
-    /// Hands the step to the recorder; clips that it completes join the pool.
+    /// Passes the step to the recorder. Clips that it completes are added to the pool.
     pub fn after_step(&mut self, step: Taken, task: &Task, env_steps: u64) {
         let (bodies, o, a) = (task.model().nbody(), task.obs_dim(), task.act_dim());
         let worlds: Vec<usize> = self.recorder.worlds().collect();
@@ -230,12 +237,12 @@ impl PreferenceLearner {
     pub fn propose(&mut self, count: usize) -> Vec<Offered> {
         let again = self.repeats(count);
         let PreferenceLearner { pool, asked, reward, settings, pairs, fitted, known, monitor, .. } = self;
-        // What is still in the pool is not past.
+        // Clips that are still in the pool do not count as past.
         let oldest = pool.iter().next().map_or(0, |entry| entry.clip.recorded_at);
         let past = known.iter().flatten().filter(|clip| settings.past_clip_share > 0.0 && clip.recorded_at < oldest);
         let past: Vec<Arc<Clip>> = past.cloned().collect();
         let known: Vec<_> = known.iter().map(|[left, right]| (&left.frames, &right.frames)).collect();
-        // While the reward cannot be trusted, every question goes where the members disagree.
+        // While the reward cannot be trusted, every question is chosen by the model and none at random.
         let random_share = if monitor.alarm().is_some() { 0.0 } else { settings.random_share };
         let settings = &LabelSettings { random_share, ..settings.clone() };
         let count = count - again.len();
@@ -259,7 +266,8 @@ impl PreferenceLearner {
         offered
     }
 
-    /// Out of `count` questions the share that repeats an answered pair, sides changed. No pair is repeated twice.
+    /// Draws which of `count` questions repeat an answered pair, and returns those pairs with their sides swapped. No
+    /// pair is repeated twice.
     fn repeats(&mut self, count: usize) -> Vec<Offered> {
         let share = self.settings.repeat_share.clamp(0.0, 1.0);
         if share == 0.0 || self.known.len() < FIRST_REPEAT {
@@ -276,13 +284,14 @@ impl PreferenceLearner {
         chosen.into_iter().map(again).collect()
     }
 
-    /// The reward as it stands.
+    /// The current reward model.
     pub fn reward(&self) -> &RewardModel {
         &self.reward
     }
 
-    /// Puts the learned reward in the place of the task's own, and returns the mean learned return of the episodes that ended, if any did.
-    /// `scores` are the reward model's, where they are known already.
+    /// Replaces the rewards of a rollout with the learned reward. Returns the mean learned return of the episodes that
+    /// ended, or `None` if none did. Before the first fit all rewards are 0. `scores` are the reward model's scores, if
+    /// they have been computed already.
     pub fn score(&mut self, rollout: &mut Rollout, applied_actions: &[f32], scores: Option<&Scores>) -> Option<f64> {
         if self.fitted.is_none() {
             rollout.rewards.fill(0.0);
@@ -304,7 +313,8 @@ impl PreferenceLearner {
         (!ended.is_empty()).then(|| ended.iter().sum::<f64>() / ended.len() as f64)
     }
 
-    /// Adds what is left of the bonus for unusual states, that far into the run.
+    /// Adds the novelty bonus, whose weight falls with `progress`, the share of the current policy's env steps that are
+    /// done.
     pub fn pay_novelty(&mut self, rollout: &mut Rollout, progress: f64) {
         let ExploreSettings { bonus, bonus_until, .. } = self.explore;
         let weight = bonus * (1.0 - progress / bonus_until.max(f64::MIN_POSITIVE)).max(0.0);
@@ -314,13 +324,13 @@ impl PreferenceLearner {
         }
     }
 
-    /// The rewards of a rollout by the reward model as it stands.
+    /// Computes the rewards of a rollout again, with the current reward model.
     pub fn rescore(&self, rollout: &mut Rollout, applied_actions: &[f32]) {
         rollout.rewards = self.reward.rewards(&rollout.obs, applied_actions, rollout.samples());
         self.centre(&mut rollout.rewards);
     }
 
-    /// Takes the mean off the rewards of a rollout, where that is asked for.
+    /// Subtracts the mean from the rewards of a rollout, if the settings ask for that.
     fn centre(&self, rewards: &mut [f32]) {
         if self.centred {
             let mean = rewards.iter().map(|&reward| f64::from(reward)).sum::<f64>() / rewards.len().max(1) as f64;
@@ -328,7 +338,8 @@ impl PreferenceLearner {
         }
     }
 
-    /// Lets the monitor look at what the policy does, now and then. An alarm asks for a handful of labels more than have been learnt from.
+    /// Has the monitor evaluate a rollout of the policy now and then. An alarm demands a handful of labels more than
+    /// the last fit had.
     pub fn watch(
         &mut self,
         rollout: &Rollout,
@@ -356,7 +367,7 @@ impl PreferenceLearner {
         match self.fitted {
             _ if labels.len() < FIRST_FIT.min(self.schedule.untrained().max(1)) => false,
             None => true,
-            // An answer taken back counts like one given.
+            // A retracted answer counts as a change, like a new one.
             Some((count, newest)) => {
                 (count, newest) != state && labels.len().abs_diff(count).max(1) > labels.len() / REFIT_SHARE
             }
@@ -364,7 +375,8 @@ impl PreferenceLearner {
     }
 
     pub fn fit(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
-        // A pair that was asked again keeps its first name: a member that must not learn from it must not do so the second time either.
+        // A pair that was asked again keeps the number of its first question. An ensemble member for which the first
+        // answer is held out then does not learn from the second answer either.
         let mut names: HashMap<[ItemId; 2], u64> = HashMap::new();
         let repeated = &mut self.repeated;
         let (decided, comparisons): (Vec<&Label>, Vec<Comparison>) = labels
@@ -373,7 +385,8 @@ impl PreferenceLearner {
                 let [left, right] = both_clips(&label.items)?;
                 let name = *names.entry([left.id.min(right.id), left.id.max(right.id)]).or_insert(label.pair.0);
                 if name != label.pair.0 {
-                    // Known from the labels, so that a run that is opened again repeats no pair a second time.
+                    // This is derived from the labels, so that a run that is reopened does not repeat a pair a second
+                    // time.
                     repeated.insert(left.id, right.id);
                 }
                 Some((label, Comparison::new(name, &left.frames, &right.frames, label.choice)?))
@@ -381,14 +394,16 @@ impl PreferenceLearner {
             .unzip();
         self.monitor.foresee(&self.reward, &comparisons);
         let newest: Vec<&Frames> = self.pool.iter().map(|entry| &entry.clip.frames).collect();
-        // Neighbours in the pool are of different worlds, mostly; whatever they are, nobody was asked.
+        // Neighbours in the pool mostly come from different worlds. In any case they are treated as pairs that nobody
+        // was asked about.
         let unjudged: Vec<Unjudged> = (1..=GUESS_STRIDES)
             .flat_map(|stride| newest.iter().zip(newest.iter().skip(stride)).map(|(a, b)| [*a, *b]))
             .collect();
         let report = self.reward.fit(&comparisons, &unjudged, cancelled)?;
         self.known =
             labels.iter().filter_map(|label| both_clips(&label.items)).map(|clips| clips.map(Arc::clone)).collect();
-        // The pool shows whole clips of what the policy did lately; one rollout is too short to tell the reward's mean and spread by.
+        // The pool shows whole clips of what the policy did recently. One rollout is too short to estimate the mean and
+        // the standard deviation of the reward.
         let recent = |part: fn(&Frames) -> &Vec<f32>| -> Vec<f32> {
             self.pool.iter().flat_map(|entry| part(&entry.clip.frames)).copied().collect()
         };
@@ -401,7 +416,7 @@ impl PreferenceLearner {
             .take(DISPUTED)
             .map(|found| {
                 let label = decided[found.index];
-                // Why it was asked is no part of a label, and of no matter here.
+                // A label does not say why its pair was asked, and here it does not matter.
                 let pair = PairView { id: label.pair, items: label.items.clone(), reason: PairReason::Disagreement };
                 DisputedView { judgement: label.judgement, pair, choice: label.choice, left: found.left }
             })
@@ -416,7 +431,7 @@ impl PreferenceLearner {
         Ok(values)
     }
 
-    /// All that a resumed run needs, but for clips: it records new ones.
+    /// Everything that a resumed run needs, except clips: it records new ones.
     pub fn to_arrays(&self) -> Arrays {
         let mut arrays = prefixed(self.reward.to_arrays(), "reward/");
         arrays.insert("trainer/pairs".to_owned(), Array::u64(self.pairs.state().to_vec()));
@@ -430,21 +445,21 @@ impl PreferenceLearner {
         arrays
     }
 
-    /// Goes on from what [`PreferenceLearner::to_arrays`] gave.
+    /// Restores what [`PreferenceLearner::to_arrays`] returned.
     pub fn load(&mut self, arrays: &Arrays) -> Result<(), LabError> {
         let stream = |name: &str| {
             let state: [u64; 4] = words(arrays, name)?.try_into().map_err(|_| LabError::Incomplete(name.to_owned()))?;
             Ok::<_, LabError>(Stream::from_state(state))
         };
         let reward = unprefixed(arrays, "reward/");
-        // A run that began with another kind of reward model learns this one from the same answers.
+        // A run that began with another kind of reward model fits this one to the same answers.
         let same = self.reward.is_kind_of(&reward);
         if same {
             self.reward.load_arrays(&reward)?;
         }
         self.pairs = stream("trainer/pairs")?;
         let novelty = unprefixed(arrays, "novelty/");
-        // Runs that began before there was exploring have none of it.
+        // Checkpoints from before exploring existed hold no novelty.
         if !novelty.is_empty() {
             self.novelty.load_arrays(&novelty)?;
         }
@@ -454,14 +469,14 @@ impl PreferenceLearner {
             &[count, newest] if same => Some((count as usize, (newest > 0).then_some(JudgementId(newest)))),
             _ => None,
         };
-        // Runs that began before it was saved know it after their next fit.
+        // Checkpoints from before the agreement was saved get it at their next fit.
         let agreement = arrays.get("trainer/agreement").and_then(Array::as_f64);
         self.agreement = agreement.filter(|_| same).and_then(|share| share.first().copied());
         Ok(())
     }
 }
 
-/// What tells one set of labels from another: how many stand, and the newest.
+/// Tells two sets of labels apart: their number, and the newest.
 fn fit_state(labels: &[Label]) -> (usize, Option<JudgementId>) {
     (labels.len(), labels.last().map(|l| l.judgement))
 }

@@ -1,7 +1,7 @@
-//! How well judgements teach: tasks × teachers × numbers of labels × seeds, each a whole run with a simulated teacher,
-//! and an evaluation that no reward model has a say in. A run is a session without its disk: both drive the same
-//! [loop](super::driver). Runs go side by side, one a core. Each that ends is written down at once, so that a benchmark
-//! that is cut off goes on where it was.
+//! Measures how well a policy learns from judgements: tasks × teachers × numbers of labels × seeds. Each is a whole run
+//! with a simulated teacher, followed by an evaluation by the true return, which no reward model enters. A run is a
+//! session without its disk: both drive the same [loop](super::driver). Runs execute in parallel, one on each core. The
+//! result of each run is written as soon as it ends, so that an interrupted benchmark resumes where it stopped.
 
 use super::driver::{Driver, Step};
 use super::evaluate::evaluate;
@@ -24,36 +24,38 @@ use std::time::{Duration, Instant};
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct PreferencePlan {
-    /// Tasks' names.
+    /// The tasks' names.
     pub tasks: Vec<String>,
-    /// Teachers, by what the table calls them; `None` for PPO on the task's own reward, without labels, to compare with.
+    /// Teachers, with their names in the table. `None` is PPO on the task's own reward, without labels, for comparison.
     pub teachers: Vec<(String, Option<TeacherKind>)>,
     /// Numbers of labels.
     pub labels: Vec<usize>,
-    /// What counts in every run in place of what the tasks' files say.
+    /// Settings that replace those of the tasks' files in every run.
     pub overrides: toml::Table,
-    /// What is tried beside the settings of the tasks' files, each as [`TaskSpec::with`](crate::settings::TaskSpec::with) takes it.
+    /// Settings to compare with those of the tasks' files, each as [`TaskSpec::with`](crate::settings::TaskSpec::with)
+    /// takes it.
     pub sets: Vec<String>,
-    /// Runs of each, with the seeds 0, 1, 2, …
+    /// Runs of each combination, with the seeds 0, 1, 2, …
     pub seeds: u64,
-    /// Env steps a run; `None` for what the task's file says.
+    /// Env steps of a run; `None` uses the number in the task's file.
     pub env_steps: Option<u64>,
-    /// Seconds that a teacher takes for an answer; 0 answers at once.
+    /// Seconds that a teacher needs for an answer; 0 answers at once.
     pub answer_seconds: f64,
-    /// The share of the env steps by which all labels are given, in place of the task's own: what follows is paid by a reward that learns no more.
+    /// The share of the env steps by which all labels are given; replaces the task's own. After that the reward model
+    /// learns no more, and the policy is trained on it as it is.
     pub labels_by: Option<f64>,
-    /// Where results are written down, a JSON object a line, and looked for first.
+    /// The file of results, one JSON object per line. Results found there are not computed again.
     pub results: PathBuf,
-    /// Runs side by side.
+    /// Runs that execute in parallel.
     pub jobs: usize,
     /// The physics backend's name.
     pub backend: String,
 }
 
-/// One run, as it is written down.
+/// The result of one run, as it is saved.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct PreferenceRun {
-    /// What was run: a result counts for a plan with these very words.
+    /// What was run. A result is used for a plan only if these values are identical.
     pub task: String,
     /// See `task`.
     pub teacher: String,
@@ -68,27 +70,27 @@ pub struct PreferenceRun {
     /// See `task`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels_by: Option<f64>,
-    /// See `task`; empty where it is the file's.
+    /// See `task`; empty if the file's settings were used.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub set: String,
     /// Labels that were given.
     pub given: usize,
-    /// Seconds of wall time, evaluations and waiting for answers included.
+    /// Seconds of wall time, including evaluations and waiting for answers.
     pub seconds: f64,
     /// The deterministic policy's mean true return at the end, over fixed-length episodes.
     pub mean_return: f64,
-    /// Its landed flips in 10 s, mean over episodes; `None` where the task knows none.
+    /// Its landed flips in 10 s, mean over episodes; `None` if the task does not define flips.
     pub landed_flips_per_10s: Option<f64>,
     /// Seconds until an evaluation first had three landed flips in 10 s, or `None`.
     pub seconds_to_three_flips: Option<f64>,
     /// Held-out agreement of the reward model at the end.
     pub agreement: Option<f64>,
-    /// `[env steps, mean true return]` of evaluations on the way.
+    /// `[env steps, mean true return]` of evaluations during the run.
     pub curve: Vec<[f64; 2]>,
-    /// `[env steps, landed flips in 10 s]` of the same evaluations; empty where the task knows none.
+    /// `[env steps, landed flips in 10 s]` of the same evaluations; empty if the task does not define flips.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flips: Vec<[f64; 2]>,
-    /// Between which env steps there was an alarm about the reward.
+    /// The intervals of env steps during which there was an alarm about the reward.
     #[serde(default)]
     pub alarms: Vec<[u64; 2]>,
 }
@@ -102,10 +104,10 @@ pub struct PreferenceRow {
     pub teacher: String,
     /// See `task`.
     pub labels: usize,
-    /// See `task`; empty where it is the file's.
+    /// See `task`; empty if the file's settings were used.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub set: String,
-    /// How many runs.
+    /// Number of runs.
     pub runs: usize,
     /// The return at the end.
     pub mean_return: Interval,
@@ -113,7 +115,7 @@ pub struct PreferenceRow {
     pub landed_flips_per_10s: Option<Interval>,
     /// Share of the runs with three landed flips in 10 s or more.
     pub three_flips: Option<f64>,
-    /// What became of it after the last label, where the labels ended early.
+    /// What happened after the last label, if the labels ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub afterwards: Option<Afterwards>,
     /// Mean wall time of a run, seconds.
@@ -122,47 +124,50 @@ pub struct PreferenceRow {
     pub curve: Vec<[f64; 2]>,
 }
 
-/// Whether the true return was kept, and whether an alarm said so where it was not, in the time after the labels ended.
+/// Whether runs kept their true return after the labels ended, and whether an alarm warned of it if they did not.
 #[derive(Clone, Debug, Serialize)]
 pub struct Afterwards {
-    /// The return at the end over that at the end of the labels.
+    /// The return at the end divided by the return when the labels ended.
     pub kept: Interval,
-    /// Share of the runs whose return at the end is at least [`KEPT`] of that, or had an alarm before it first fell below.
+    /// Share of the runs whose final return is at least [`KEPT`] of the return when the labels ended, or that had an
+    /// alarm before the return first fell below that level.
     pub kept_or_warned: f64,
-    /// Share of the runs whose return never fell below that, and yet had an alarm.
+    /// Share of the runs that had an alarm although their return never fell below that level.
     pub false_alarms: f64,
 }
 
 /// The share of its return that a run must keep.
 const KEPT: f64 = 0.9;
 
-/// Evaluations on the way, and their episodes; episodes of the one at the end.
+/// The number of evaluations during a run, the episodes of each, and the episodes of the final evaluation.
 const LOOKS: u64 = 20;
 const LOOK_EPISODES: usize = 8;
 const EPISODES: usize = 20;
 
-/// Landed flips in 10 s that count as having learnt it.
+/// Landed flips in 10 s from which a policy counts as having learned them.
 pub const FLIPS_LEARNT: f64 = 3.0;
 
-/// Runs what is not in the results yet, telling `done` of every run that ends, and returns the table of all that the plan asks for.
+/// Runs whatever is not in the results yet, calls `done` after every run, and returns the table of everything that the
+/// plan asks for.
 ///
 /// # Errors
 ///
-/// An unknown task or backend, training that fails, results that cannot be read or written. Runs that had ended are kept.
+/// An unknown task or backend, training that fails, results that cannot be read or written. Results of runs that had
+/// ended are saved.
 pub fn preferences(
     plan: &PreferencePlan,
     done: &(dyn Fn(&PreferenceRun) + Sync),
 ) -> Result<Vec<PreferenceRow>, LabError> {
     let mut wanted = Vec::new();
     let sets: Vec<&str> = [""].into_iter().chain(plan.sets.iter().map(String::as_str)).collect();
-    // Seeds outermost: what is cut off has a few seeds of everything.
+    // The seeds are the outer loop, so that an interrupted benchmark has a few seeds of everything.
     for seed in 0..plan.seeds {
         for (task, set) in plan.tasks.iter().flat_map(|task| sets.iter().map(move |set| (task, *set))) {
             let mut overrides = plan.overrides.clone();
             overlay(&mut overrides, Asked::of_the_task(set).map_err(LabError::Settings)?);
             let run = ControlRun { overrides, ..ControlRun::of(task) };
             let task = load_task(&run)?;
-            // Runs of one folder are told apart by what was set.
+            // The name of the settings tells runs with the same results file apart.
             let set = [plan.overrides.to_string().trim().replace('\n', "; "), set.to_owned()];
             let set = set.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
             let env_steps = plan.env_steps.unwrap_or_else(|| task.spec().env_steps());
@@ -192,7 +197,7 @@ pub fn preferences(
     let known: Vec<PreferenceRun> = read_results(&plan.results)?;
     let queue: VecDeque<Job> = wanted.iter().filter(|job| !known.iter().any(|run| job.is(run))).cloned().collect();
     let state = Mutex::new((queue, known, None));
-    // Each change is whole, so a poisoned lock holds whole values.
+    // Every change leaves whole values, so a poisoned lock still holds whole values.
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
     let work = || {
         loop {
@@ -223,10 +228,10 @@ pub fn preferences(
 
 #[derive(Clone)]
 struct Job {
-    /// What the table calls its teacher.
+    /// The teacher's name in the table.
     name: String,
     labels_by: Option<f64>,
-    /// What is set over the task's file.
+    /// Settings that replace those of the task's file.
     set: String,
     settings: RunSettings,
 }
@@ -260,12 +265,13 @@ impl Job {
         self.train().map(|(run, _)| run)
     }
 
-    /// The run, and all that it has come to.
+    /// The result of the run, and the driver with everything that it produced.
     fn train(&self) -> Result<(PreferenceRun, Driver<Trainer>), LabError> {
-        // As the worker of a session: how many threads add up a sum of tensors decides its last bits.
+        // One thread, as in a session's worker: the number of threads that sum a tensor decides the last bits of the
+        // sum.
         let _one_thread = OneThread::new();
         let (settings, mut time) = (&self.settings, RunTime::start());
-        // With the task's own reward, too, so that both are measured by the same.
+        // A run on the task's own reward also uses this task, so that all runs are evaluated on the same one.
         let loaded = load_task(control_of(settings)?)?;
         let mut spec = loaded.spec().clone();
         spec.labels.schedule_end = self.labels_by.unwrap_or(spec.labels.schedule_end);
@@ -285,7 +291,7 @@ impl Job {
                     time.wait_until(at);
                     continue;
                 }
-                // Nobody else would answer.
+                // Nobody else could answer.
                 Step::Waits(None) | Step::Finished => break,
             }
             let trainer = &driver.training.learner;
@@ -335,12 +341,12 @@ impl Job {
     }
 }
 
-/// How long a run has gone on.
+/// How long a run has lasted.
 struct RunTime {
     started: Instant,
-    /// What evaluations took.
+    /// Time that evaluations took.
     evaluated: Duration,
-    /// What waiting for answers would have taken: nobody sits it out.
+    /// Time that waiting for answers would have taken: the benchmark does not actually wait.
     waited: Duration,
 }
 
@@ -349,12 +355,12 @@ impl RunTime {
         RunTime { started: Instant::now(), evaluated: Duration::ZERO, waited: Duration::ZERO }
     }
 
-    /// The time that a session has gone on that has come this far: evaluations do not hold it up.
+    /// How long a session would have run to come this far. Evaluations do not count.
     fn of_training(&self) -> Duration {
         self.in_all() - self.evaluated
     }
 
-    /// The time with evaluations.
+    /// The time including evaluations.
     fn in_all(&self) -> Duration {
         self.started.elapsed() + self.waited
     }
@@ -379,7 +385,7 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
             })
         };
         let runs: Vec<&PreferenceRun> = known.iter().filter(same).collect();
-        // The intervals are the same however the table is made.
+        // The intervals are the same, whatever else is in the table.
         let mut stream = Seed(0).stream("bootstrap");
         let mut interval = |numbers: Vec<f64>| Interval::of(&numbers, &mut stream);
         let Some(mean_return) = interval(runs.iter().map(|run| run.mean_return).collect()) else { continue };
@@ -410,7 +416,8 @@ fn table(wanted: &[Job], known: &[PreferenceRun]) -> Vec<PreferenceRow> {
 }
 
 impl Afterwards {
-    /// Of runs whose labels ended at the share `by` of their steps; `None` where they were not looked at before that.
+    /// Evaluates runs whose labels ended at the share `by` of their env steps; `None` if a run was not evaluated before
+    /// that.
     fn of(
         runs: &[&PreferenceRun],
         by: f64,
@@ -422,7 +429,7 @@ impl Afterwards {
             let (before, after): (Vec<[f64; 2]>, Vec<[f64; 2]>) =
                 run.curve.iter().partition(|[steps, _]| *steps <= end);
             let peak = before.last()?[1];
-            // A return below 0 that is kept must not be further below.
+            // A negative return is kept if it does not fall further below 0 than this.
             let enough = |value: f64| value >= peak - (1.0 - KEPT) * peak.abs();
             let fell = after.iter().find(|[_, value]| !enough(*value)).map(|[steps, _]| *steps);
             let warned = |until: f64| {
@@ -445,7 +452,7 @@ mod tests {
     use crate::store::Session;
     use flipside_core::{Choice, Item};
 
-    /// The figures that are published are those of the program that a person runs.
+    /// Published figures are those of the program that a person runs.
     #[test]
     fn a_row_is_the_session_that_the_same_settings_and_seed_give_bit_for_bit() {
         let settings = RunSettings {
@@ -491,7 +498,7 @@ mod tests {
         assert_eq!(found.mean_return.to_bits(), row.mean_return.to_bits());
     }
 
-    /// A run of 1,000 env steps whose labels ended at 500, with these looks and alarms, and what it returned in the end.
+    /// A run of 1,000 env steps whose labels ended at 500, with the given evaluations, alarms and final return.
     fn run(looks: [f64; 4], alarms: &[[u64; 2]], mean_return: f64) -> PreferenceRun {
         PreferenceRun {
             task: "t".to_owned(),
@@ -514,7 +521,8 @@ mod tests {
         }
     }
 
-    /// The return at the last label is 100, or −100: nine tenths of it must be kept, or an alarm stand before it first fell.
+    /// The return at the last label is 100, or −100. Nine tenths of it must be kept, or an alarm must be active before
+    /// it first falls below that.
     #[test]
     fn what_is_lost_after_the_last_label_must_be_warned_of() {
         let kept_or_warned_or_wrong = |run: &PreferenceRun| {

@@ -1,11 +1,12 @@
-//! Who goes first when cores are few: the window and the ledger, then training.
+//! Thread priorities for machines with few cores: the window and the ledger go before training.
 
-/// How nice a thread that trains is to the others, on Unix's scale from 0 to 19.
+/// The niceness of training threads. On Unix, 0 is the normal priority and 19 the lowest.
 #[cfg(target_os = "linux")]
 const NICENESS: libc::c_int = 10;
 
-/// Lowers the priority of the calling thread and of every thread that it starts from now on, where the system can (Linux keeps it a thread).
-/// On an idle machine nothing changes; on two busy cores a click is answered before the next minibatch.
+/// Lowers the priority of the calling thread and of every thread that it starts from now on. This works only on Linux,
+/// which has a priority per thread. An idle machine is not affected. On two busy cores, a click is answered before the
+/// next minibatch.
 pub(super) fn yield_to_the_window() {
     #[cfg(target_os = "linux")]
     // SAFETY: setpriority takes three integers and touches no memory of ours; on Linux, 0 names the calling thread.

@@ -1,9 +1,9 @@
-//! What is asked and what was answered: the question on show, those that wait behind it, the answers that stand, and
-//! when a simulated teacher's next answer is due.
+//! Questions and answers: the question on show, the questions that wait behind it, the standing answers, and when a
+//! simulated teacher's next answer is due.
 //!
-//! This half of the [driver](super::driver) has no threads, no files and no clock. Time is handed in, and what must not
-//! be lost goes to a [`Record`] before it counts. The ledger hands in its session and the time of day; a benchmark
-//! hands in [`Unrecorded`].
+//! This half of the [driver](super::driver) has no threads, no files and no clock. Time is passed in. Whatever must not
+//! be lost is written to a [`Record`] before it counts. The ledger passes in its session and the current time; a
+//! benchmark passes in [`Unrecorded`].
 
 use super::shared_requests::Label;
 use super::vocabulary::PairView;
@@ -16,13 +16,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Pairs that should wait, the one on show among them: a burst of quick answers must not outrun one round of training.
+/// How many pairs should be ready, including the one on show. This must be enough for a burst of quick answers during
+/// one round of training.
 pub(super) const PAIRS_READY: usize = 12;
 
-/// An answer that could not be kept is tried again after this long.
+/// A simulated teacher's answer that could not be saved is tried again after this long.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// A pair that training proposes, sides already shuffled.
+/// A pair that training proposes, with its sides already shuffled.
 pub(super) struct Offered {
     pub items: [Item; 2],
     pub reason: PairReason,
@@ -33,7 +34,7 @@ pub(super) struct Offered {
 pub(super) struct Question {
     pub pair: Pair,
     pub items: [Item; 2],
-    /// Whether the record holds it yet.
+    /// Whether it has been written to the record.
     pub stored: bool,
 }
 
@@ -43,30 +44,30 @@ impl Question {
     }
 }
 
-/// An answer, as a record keeps it.
+/// An answer, as a record stores it.
 pub(super) struct Answer<'a> {
     pub pair: PairId,
     pub choice: Choice,
     /// `person`, or the simulated teacher's name.
     pub teacher: &'a str,
-    /// When it was given, by the clock that is handed in.
+    /// When it was given, on the caller's clock.
     pub at: Duration,
     pub thinking_ms: u32,
 }
 
-/// Keeps what must not be lost. What it refuses did not happen.
+/// Stores what must not be lost. If it returns an error, the change did not happen.
 pub(super) trait Record {
-    /// Keeps a question, before anyone can have answered it.
+    /// Stores a question, before anyone can have answered it.
     fn put_question(&mut self, pair: &Pair, items: &[Item; 2]) -> Result<(), StoreError>;
 
-    /// Appends an answer; returns its name.
+    /// Appends an answer and returns its ID.
     fn put_answer(&mut self, answer: Answer) -> Result<JudgementId, StoreError>;
 
     /// Appends that an answer was taken back.
     fn retract(&mut self, judgement: JudgementId) -> Result<(), StoreError>;
 }
 
-/// A record that keeps nothing and names answers as a new session does: 1, 2, 3, …
+/// A record that stores nothing and numbers answers as a new session does: 1, 2, 3, …
 #[derive(Default)]
 pub(super) struct Unrecorded {
     answers: u64,
@@ -92,19 +93,19 @@ impl Record for Unrecorded {
 pub(super) struct Answers {
     /// Who answers.
     pub teacher: TeacherKind,
-    /// Whether whoever answers takes time for it, so that pairs should wait ready while training goes on: a person, or
-    /// a simulated teacher with the clock of one, until it has given what was planned.
+    /// Whether pairs should be ready while training continues, because the teacher takes time to answer. That is a
+    /// person, or a simulated teacher with a thinking time until it has given all planned answers.
     pub asks_in_time: bool,
-    /// Pairs that are on show or wait.
+    /// The number of pairs on show or waiting.
     pub pairs_ready: usize,
     /// Every standing judgement, skips included, oldest first.
     pub labels: Arc<Vec<Label>>,
-    /// Changes whenever `labels` does.
+    /// Changes whenever `labels` changes.
     pub labels_version: u64,
 }
 
 impl Answers {
-    /// Whether more pairs should wait than do.
+    /// Whether fewer pairs are ready than there should be.
     pub fn run_short(&self) -> bool {
         self.asks_in_time && self.pairs_ready < PAIRS_READY
     }
@@ -113,29 +114,29 @@ impl Answers {
 /// The questions of a run and their answers.
 pub(super) struct Questions {
     seed: Seed,
-    /// Whether they are about texts.
+    /// Whether the items are texts.
     of_texts: bool,
     teacher: TeacherKind,
-    /// How long a simulated teacher thinks; zero answers with the offer.
+    /// A simulated teacher's thinking time. With zero it answers as soon as a pair is offered.
     thinking: Duration,
-    /// Judgements planned, after which a teacher that thinks has done its part.
+    /// Judgements planned. A simulated teacher with a thinking time stops after these.
     planned: usize,
     shown: Option<Question>,
-    /// When a teacher that thinks will answer the question on show.
+    /// When a simulated teacher with a thinking time will answer the question on show.
     answer_at: Duration,
-    /// Questions behind it, the next one first.
+    /// Questions that wait behind the one on show, the next one first.
     waiting: VecDeque<Question>,
     next_pair: u64,
     labels: Arc<Vec<Label>>,
     labels_version: u64,
-    /// Standing judgements of the person, newest last: what undo takes back.
+    /// Standing judgements of the person, newest last. Undo takes these back.
     answered: Vec<(JudgementId, Question)>,
     /// The latest question that a simulated teacher answered, and its answer.
     taught: Option<(Question, Choice)>,
 }
 
 impl Questions {
-    /// Those of a run that begins: `next_pair` is the first number that no pair of the record has.
+    /// The questions of a new run. `next_pair` is the first number that no pair in the record has.
     pub fn new(settings: &RunSettings, next_pair: PairId) -> Questions {
         let of_texts = settings.text().is_some();
         Questions {
@@ -155,7 +156,7 @@ impl Questions {
         }
     }
 
-    /// As they stood when the run was closed: every standing judgement, and those of the person among them with their
+    /// Restores the questions of a run that was closed: every standing judgement, and the person's own with their
     /// questions.
     pub fn go_on_from(self, labels: Vec<Label>, answered: Vec<(JudgementId, Question)>) -> Questions {
         Questions { labels: Arc::new(labels), labels_version: 1, answered, ..self }
@@ -166,7 +167,7 @@ impl Questions {
         self.shown.as_ref()
     }
 
-    /// How many wait behind it.
+    /// How many questions wait behind the one on show.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -186,7 +187,7 @@ impl Questions {
         self.teacher
     }
 
-    /// What training needs to know.
+    /// What training needs to know of questions and answers.
     pub fn answers(&self) -> Answers {
         Answers {
             teacher: self.teacher,
@@ -197,12 +198,12 @@ impl Questions {
         }
     }
 
-    /// When the next answer of a simulated teacher is due; `None` while nothing is asked of one that thinks.
+    /// When a simulated teacher's next answer is due; `None` if no question is on show to one with a thinking time.
     pub fn next_answer_at(&self) -> Option<Duration> {
         (self.thinks() && self.shown.is_some()).then_some(self.answer_at)
     }
 
-    /// Whether a simulated teacher answers who takes its time.
+    /// Whether the teacher is a simulated one with a thinking time.
     fn thinks(&self) -> bool {
         self.teacher != TeacherKind::Person && !self.thinking.is_zero()
     }
@@ -211,8 +212,9 @@ impl Questions {
         self.teacher == TeacherKind::Person || (self.thinks() && self.labels.len() < self.planned)
     }
 
-    /// Has a simulated teacher that thinks answer whatever is due by `now`, each question at its own time: it sees the
-    /// next one when it has answered the last, however seldom anyone looks. Returns whether there was anything.
+    /// Has a simulated teacher with a thinking time give every answer that is due by `now`, each at its own time: it
+    /// sees the next question as soon as it has answered the last, however rarely this is called. Returns whether any
+    /// answer was due.
     pub fn advance(&mut self, now: Duration, record: &mut dyn Record) -> Result<bool, StoreError> {
         let mut any = false;
         while let Some(at) = self.next_answer_at().filter(|at| *at <= now) {
@@ -234,7 +236,7 @@ impl Questions {
         Ok(any)
     }
 
-    /// Takes pairs worth asking, best first. They replace those that wait and were never shown. A teacher that answers
+    /// Takes pairs worth asking, best first. They replace waiting pairs that were never shown. A teacher that answers
     /// at once has answered them when this returns.
     pub fn offer(
         &mut self,
@@ -246,7 +248,7 @@ impl Questions {
         self.advance(now, record)?;
         let questions: Vec<Question> = pairs.into_iter().map(|offered| self.question(offered, env_steps)).collect();
         if self.asks_in_time() {
-            // An earlier pair that undo pushed back was seen already and keeps its place in front.
+            // A stored question has been seen before: undo pushed it back. It keeps its place in front.
             self.waiting.retain(|question| question.stored);
             self.waiting.extend(questions);
             if self.shown.is_none() {
@@ -269,8 +271,8 @@ impl Questions {
         Question { pair, items: offered.items, stored: false }
     }
 
-    /// Takes a person's answer to the question on show; false where `pair` is not the one. [`Questions::show_next`]
-    /// then shows the next.
+    /// Takes a person's answer to the question on show; false if `pair` is not on show. [`Questions::show_next`] then
+    /// shows the next question.
     pub fn answer(
         &mut self,
         (pair, choice): (PairId, Choice),
@@ -285,7 +287,7 @@ impl Questions {
                 self.answered.push((judgement, question));
                 Ok(true)
             }
-            // It stays on show: nothing that was not kept counts as answered.
+            // The question stays on show: an answer that was not saved does not count.
             Err(error) => {
                 self.shown = Some(question);
                 Err(error)
@@ -293,7 +295,7 @@ impl Questions {
         }
     }
 
-    /// Takes the person's latest answer back and shows its question again; `None` where there is none.
+    /// Takes the person's latest answer back and shows its question again; `None` if there is none.
     pub fn undo(&mut self, now: Duration, record: &mut dyn Record) -> Result<Option<PairId>, StoreError> {
         let Some((judgement, question)) = self.answered.last().cloned() else { return Ok(None) };
         record.retract(judgement)?;
@@ -307,7 +309,7 @@ impl Questions {
         Ok(Some(pair))
     }
 
-    /// Takes an answer back for good; the pair that it was about, or `None` where it does not stand.
+    /// Takes an answer back for good. Returns the pair that it was about, or `None` if it does not stand.
     pub fn retract(&mut self, judgement: JudgementId, record: &mut dyn Record) -> Result<Option<PairId>, StoreError> {
         let Some(label) = self.labels.iter().find(|label| label.judgement == judgement) else { return Ok(None) };
         let pair = label.pair;
@@ -322,7 +324,7 @@ impl Questions {
         self.labels_version += 1;
     }
 
-    /// Has someone else answer from now on.
+    /// Sets who answers from now on.
     pub fn set_teacher(
         &mut self,
         teacher: TeacherKind,
@@ -335,7 +337,7 @@ impl Questions {
         self.teacher = teacher;
         self.taught = None;
         if teacher != TeacherKind::Person {
-            // What the person did not answer is not answered on their behalf; training offers afresh.
+            // Questions that the person left open are not answered on their behalf. Training offers new ones.
             self.shown = None;
             self.waiting.clear();
         } else if self.shown.is_none() {
@@ -344,7 +346,7 @@ impl Questions {
         Ok(())
     }
 
-    /// Lets go of the questions that nobody has seen.
+    /// Drops the questions that nobody has seen.
     pub fn drop_unseen(&mut self) {
         self.waiting.retain(|question| question.stored);
     }
@@ -357,7 +359,7 @@ impl Questions {
         }
     }
 
-    /// Puts a question on show. The record has it before anyone can have answered it.
+    /// Puts a question on show. It is written to the record before anyone can have answered it.
     fn show(&mut self, mut question: Question, now: Duration, record: &mut dyn Record) -> Result<(), StoreError> {
         if !question.stored
             && let Err(error) = record.put_question(&question.pair, &question.items)
@@ -371,11 +373,11 @@ impl Questions {
         Ok(())
     }
 
-    /// Has the simulated teacher judge a question that the record holds; what it says is kept like a person's word.
+    /// Has the simulated teacher answer a question that is in the record. Its answer is stored like a person's.
     fn answer_for(&mut self, question: &Question, at: Duration, record: &mut dyn Record) -> Result<(), StoreError> {
-        // One stream a question: the answers are the same however the run was cut into sessions. Of texts it is named
-        // by the answer's place, as the pair is chosen by it: a pair that was stored and not answered when the process
-        // died keeps its own number.
+        // There is one random stream per question, so the answers are the same however the run was split into sessions.
+        // For texts the stream is named by the position of the answer, which also determines the pair. The pair's
+        // number would not do: a pair that was stored but not answered when the process died keeps that number.
         let number = if self.of_texts { self.labels.len() as u64 } else { question.pair.id.0 };
         let stream = self.seed.stream(&format!("teacher/{number}"));
         let usual = return_stats(&self.labels);
@@ -386,7 +388,7 @@ impl Questions {
         Ok(())
     }
 
-    /// Keeps the answer, then counts it.
+    /// Saves the answer, then counts it.
     fn commit(
         &mut self,
         question: &Question,
@@ -401,8 +403,8 @@ impl Questions {
     }
 }
 
-/// What a simulated teacher says of a pair, and its name: by the task's true return of clips, by the gold score of
-/// texts. `None` for a person, and for texts whose score nobody knows.
+/// A simulated teacher's answer to a pair, and the teacher's name. It judges clips by their teacher reward and texts by
+/// their gold score. `None` for a person, and for texts whose gold score is unknown.
 pub(super) fn simulated(
     teacher: TeacherKind,
     stream: Stream,
@@ -419,7 +421,7 @@ pub(super) fn simulated(
     Some((GoldTeacher::new(noise, stream).judge(left, right), GoldTeacher::NAME))
 }
 
-/// What the latest judgements were about, as many as a teacher remembers.
+/// Return statistics of the latest judgements, as many as a simulated teacher remembers.
 pub(super) fn return_stats(labels: &[Label]) -> Option<RunningReturnStats> {
     const REMEMBERED: usize = 20;
     let latest = &labels[labels.len().saturating_sub(REMEMBERED)..];
@@ -436,7 +438,7 @@ pub(super) fn return_stats(labels: &[Label]) -> Option<RunningReturnStats> {
     (!returns.is_empty()).then(usual)
 }
 
-/// How a simulated teacher of texts errs; `None` for a person.
+/// The noise of a simulated teacher of texts; `None` for a person.
 pub(super) fn text_noise(teacher: TeacherKind) -> Option<Noise> {
     match teacher {
         TeacherKind::Person => None,

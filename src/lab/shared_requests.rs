@@ -1,10 +1,11 @@
-//! What the ledger wants of the worker, as one small shared value: the worker looks at it between minibatches and never waits for a queue.
+//! What the ledger asks of the worker, as one small shared value instead of a queue. The worker checks `quit` between
+//! minibatches and reads the other requests once a round.
 
 use super::questions::Answers;
 use flipside_core::{Choice, Item, JudgementId, PairId};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A standing judgement with what it is about.
+/// A standing judgement with the items that it is about.
 #[derive(Clone, Debug)]
 pub(super) struct Label {
     pub judgement: JudgementId,
@@ -13,10 +14,10 @@ pub(super) struct Label {
     pub choice: Choice,
 }
 
-/// The wishes as they stand.
+/// The current requests.
 #[derive(Clone, Default)]
 pub(super) struct WorkerRequests {
-    /// Train (true) or rest (false).
+    /// Whether to train (true) or rest (false).
     pub run: bool,
     /// Save and end.
     pub quit: bool,
@@ -30,15 +31,15 @@ pub(super) struct WorkerRequests {
     pub prompts: Option<Vec<String>>,
     /// Who answers, and what was answered.
     pub answers: Answers,
-    /// Offers of pairs that the ledger has dealt with, counted; a simulated teacher has answered them by then.
+    /// How many offers of pairs the ledger has processed. A teacher that answers at once has answered them by then.
     pub offers_done: u64,
-    /// Judgements that stand whatever the reward model says of them.
+    /// Judgements that the person has confirmed, whatever the reward model says of them.
     pub kept: Arc<Vec<JudgementId>>,
-    /// Writing to the session failed; training must not outrun what can be kept.
+    /// Writing to the session failed. Training stops, because its results could not be saved.
     pub disk_fault: Option<String>,
 }
 
-/// [`WorkerRequests`] behind a lock, with a bell.
+/// [`WorkerRequests`] behind a lock, with a condition variable that signals changes.
 pub(super) struct SharedRequests {
     requests: Mutex<WorkerRequests>,
     changed: Condvar,
@@ -62,13 +63,13 @@ impl SharedRequests {
         self.lock().quit
     }
 
-    /// Waits until `ready` holds, then returns the wishes.
+    /// Waits until `ready` holds, then returns the requests.
     pub fn wait_until(&self, ready: impl Fn(&WorkerRequests) -> bool) -> WorkerRequests {
         let guard = self.changed.wait_while(self.lock(), |w| !ready(w)).unwrap_or_else(PoisonError::into_inner);
         guard.clone()
     }
 
-    /// Takes a one-time wish: returns it as it stood, and clears it.
+    /// Takes a one-time request: returns its value and clears it.
     pub fn take<T: Default>(&self, field: impl FnOnce(&mut WorkerRequests) -> &mut T) -> T {
         std::mem::take(field(&mut self.lock()))
     }

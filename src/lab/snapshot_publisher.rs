@@ -1,11 +1,12 @@
-//! The latest picture of the run, written by the lab's threads and read by whoever drives it. Latest value wins: a slow reader never
-//! holds a writer up and never sees a queue.
+//! The latest snapshot of the run. The lab's threads write it, and the lab's user reads it. Only the latest value is
+//! stored: a slow reader neither delays a writer nor accumulates a queue.
 
 use super::{Event, Snapshot};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Events are rare (a person's picks, checkpoints, faults), so this is hours of them for a window that never looks.
+/// Capacity for events. They are rare (a person's answers, checkpoints, faults), so this is enough for hours even if
+/// the window never reads them.
 const EVENTS: usize = 4096;
 
 /// The lab's side of what its user sees.
@@ -22,7 +23,7 @@ impl SnapshotPublisher {
         SnapshotPublisher { snapshot: Mutex::new(Arc::new(first)), events, outbox: Mutex::new(outbox), repaint }
     }
 
-    /// Changes the picture and wakes the reader.
+    /// Changes the snapshot and wakes the reader.
     pub fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         {
             let mut guard = lock(&self.snapshot);
@@ -33,9 +34,9 @@ impl SnapshotPublisher {
         (self.repaint)();
     }
 
-    /// Says that something happened. Waits only if the reader has ignored thousands of events.
+    /// Publishes an event. Waits only if the reader has ignored thousands of events.
     pub fn say(&self, event: Event) {
-        // The receiver lives as long as the board itself, so the channel cannot be closed.
+        // The receiver lives as long as the publisher, so the channel cannot be closed.
         let _ = self.events.send(event);
         (self.repaint)();
     }
@@ -49,7 +50,7 @@ impl SnapshotPublisher {
     }
 }
 
-/// A panic while the lock was held leaves a picture that is at worst stale, so it is still worth showing.
+/// A panic while the lock was held leaves a snapshot that is at worst stale, so it is still worth showing.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
-//! The training loop itself, free of threads and disk: step the worlds, ask for judgement, fit the reward, improve the policy.
+//! The training loop of a robot's run, without threads or disk: step the worlds, ask for judgements, fit the reward
+//! model, improve the policy.
 //!
-//! With [`RewardSource::Preferences`] the policy's reward is the reward model's alone. The task's own reward is carried beside it for
-//! simulated teachers and for the curve that says whether it worked; nothing here feeds it to the policy.
+//! With [`RewardSource::Preferences`] the policy's reward comes from the reward model alone. The task's own reward is
+//! recorded beside it for simulated teachers and for the curve of true returns; it never reaches the policy.
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
@@ -25,7 +26,7 @@ use rand::RngExt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What the person is told of a fresh start.
+/// What the person is told when the policy starts again from scratch.
 const BEGINS_AGAIN: &str =
     "The policy begins again from nothing, paid by what the answers taught so far; all of them still count.";
 
@@ -34,33 +35,34 @@ pub(super) struct Trainer {
     settings: RunSettings,
     task: Arc<Task>,
     env: VectorEnv,
-    /// Where worlds and policy are on a graphics device; `env` then only waits for it to fail.
+    /// Set while worlds and policy are on a GPU. `env` is then idle, and takes over if the GPU fails.
     device: Option<OnDevice>,
     ppo: Ppo,
     rollout: Rollout,
-    /// `[N, O]`: what the next actions are chosen on.
+    /// `[N, O]`: the observations that the next actions are chosen on.
     obs: Vec<f32>,
     actions: Actions,
     /// `[T·N, A]`: the rollout's actions as the robot received them.
     applied_actions: Vec<f32>,
     preference_learner: Option<PreferenceLearner>,
-    /// What the run may end with.
+    /// The policies that the run may end with.
     checkpoints: PolicyCheckpoints,
     env_steps: u64,
-    /// The task's own return of the episodes that ended in the latest rollout.
+    /// The true returns of the episodes that ended in the latest rollout.
     true_returns: Vec<f64>,
-    /// `[N]`: the task's own return of each running episode on the device.
+    /// `[N]`: the true return so far of each current episode on the GPU.
     totals: Vec<f64>,
-    /// Whether the device's worlds have begun their episodes.
+    /// Whether the worlds on the GPU have begun their episodes.
     begun: bool,
-    /// Physics threads, where they were given.
+    /// Physics threads, if a number was given.
     threads: Option<usize>,
-    /// What the person should be told once.
+    /// A warning that the person should be shown once.
     warning: Option<String>,
 }
 
 impl Trainer {
-    /// A fresh trainer. `next_item` is the first clip's name that the session has not used; `worlds` and `threads` override the defaults.
+    /// A new trainer. `next_item` is the first clip ID that the session has not used. `worlds` and `threads` override
+    /// the defaults.
     pub fn new(
         settings: &RunSettings,
         task: Arc<Task>,
@@ -70,8 +72,9 @@ impl Trainer {
     ) -> Result<Trainer, LabError> {
         let seed = Seed(settings.seed);
         let labels = task.spec().labels.clone();
-        // What the policy trains in is shorter than what it is judged by: a robot that has fallen teaches nothing for the rest of an episode
-        // that may not end. Time is not in the observation and the value bootstraps, so a shorter horizon gives nothing away.
+        // Training episodes are shorter than the episodes that the policy is evaluated on: once a robot has fallen, the
+        // rest of an episode that cannot terminate teaches nothing. Time is not in the observation and the value is
+        // bootstrapped at truncation, so a shorter horizon reveals nothing.
         let training = match settings.reward() {
             RewardSource::True => task.clone(),
             RewardSource::Preferences => Arc::new(task.with_horizon(labels.episode_steps(task.dt()) as u32)),
@@ -123,7 +126,7 @@ impl Trainer {
         })
     }
 
-    /// Env steps done, over all worlds.
+    /// Env steps done, summed over all worlds.
     pub fn env_steps(&self) -> u64 {
         self.env_steps
     }
@@ -133,17 +136,17 @@ impl Trainer {
         self.settings.env_steps
     }
 
-    /// Whether the plan is done.
+    /// Whether all planned env steps are done.
     pub fn finished(&self) -> bool {
         self.env_steps >= self.settings.env_steps
     }
 
-    /// Worlds side by side.
+    /// Number of worlds.
     pub fn worlds(&self) -> usize {
         self.env.worlds()
     }
 
-    /// Whether judgement is the reward.
+    /// Whether the reward is learned from preferences.
     pub fn learns_from_preferences(&self) -> bool {
         self.preference_learner.is_some()
     }
@@ -153,22 +156,22 @@ impl Trainer {
         self.preference_learner.as_ref().is_none_or(PreferenceLearner::has_reward)
     }
 
-    /// Whether the policy is still to be paid for unusual states, before anything was learnt from labels.
+    /// Whether the policy is still paid for novelty alone, because no reward model has been fitted yet.
     pub fn explores(&self) -> bool {
         self.preference_learner.as_ref().is_some_and(|p| p.explores(self.env_steps))
     }
 
-    /// Whether there are clips enough to ask about.
+    /// Whether there are enough clips to ask about.
     pub fn can_ask(&self) -> bool {
         self.preference_learner.as_ref().is_some_and(PreferenceLearner::can_ask)
     }
 
-    /// Whether the pool shows what the policy does at its full breadth.
+    /// Whether the pool holds enough clips to show the full range of what the policy does.
     pub fn has_choice(&self) -> bool {
         self.preference_learner.as_ref().is_some_and(PreferenceLearner::has_choice)
     }
 
-    /// Judgements that the schedule would like to have by now, or an alarm.
+    /// Judgements that the schedule or an alarm wants by now.
     pub fn labels_wanted(&self) -> usize {
         let wanted = |preference_learner: &PreferenceLearner| {
             preference_learner.labels_wanted(self.env_steps, self.settings.labels)
@@ -184,7 +187,7 @@ impl Trainer {
             && self.labels_wanted() as f64 > labels as f64 + lead * self.settings.labels as f64
     }
 
-    /// How many questions are asked at a time where nobody waits for them: each handful is followed by a fit.
+    /// How many questions are asked at a time of a teacher that answers at once. A fit follows each such handful.
     fn handful(&self) -> usize {
         (self.settings.labels / 40).clamp(1, 10)
     }
@@ -194,24 +197,25 @@ impl Trainer {
         self.preference_learner.as_ref().and_then(PreferenceLearner::alarm)
     }
 
-    /// The judgements that the reward model contradicts most, as of its last fit, the worst first.
+    /// The judgements that the reward model contradicted most at its last fit, the worst first.
     pub fn disputed(&self) -> &[DisputedView] {
         self.preference_learner.as_ref().map_or(&[], PreferenceLearner::disputed)
     }
 
-    /// Share of held-out judgements that the reward model gets right.
+    /// Held-out agreement: the share of held-out judgements that the reward model predicts.
     pub fn agreement(&self) -> Option<f64> {
         self.preference_learner.as_ref().and_then(PreferenceLearner::agreement)
     }
 
-    /// How many pairs a simulated teacher should be asked now, `labels` judgements standing: whole handfuls.
+    /// How many pairs a simulated teacher should be asked now. `labels` is the number of standing judgements. Small
+    /// numbers wait until there is a handful.
     pub fn labels_due(&self, labels: usize) -> usize {
         let due = self.labels_wanted().saturating_sub(labels);
         let last = self.labels_wanted() >= self.settings.labels;
         if self.has_choice() && (due >= self.handful() || last || labels == 0) { due } else { 0 }
     }
 
-    /// Up to `count` pairs worth asking, sides shuffled; none while there are too few clips.
+    /// Up to `count` pairs worth asking, with their sides shuffled; none while there are too few clips.
     pub fn propose(&mut self, count: usize) -> Vec<Offered> {
         let enough = self.can_ask();
         match &mut self.preference_learner {
@@ -220,7 +224,8 @@ impl Trainer {
         }
     }
 
-    /// Steps every world through one rollout of the present policy. `cancelled` is asked at every env step; a rollout that it ends is not kept.
+    /// Steps every world through one rollout of the current policy. `cancelled` is checked at every env step; a
+    /// cancelled rollout is discarded.
     pub fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         if let Some(mut device) = self.device.take() {
             match self.collect_on(&mut device, cancelled) {
@@ -275,7 +280,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Lets the present policy act until there are clips enough to ask about. Its env steps teach nothing and do not count.
+    /// Runs the current policy until there are enough clips to ask about. Nothing learns from these env steps, and they
+    /// do not count.
     pub fn gather(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         let env_steps = self.env_steps;
         let mut done = Ok(());
@@ -286,7 +292,7 @@ impl Trainer {
         done
     }
 
-    /// As [`Trainer::collect`], with worlds and policy on a graphics device.
+    /// Like [`Trainer::collect`], with worlds and policy on a GPU.
     fn collect_on(&mut self, device: &mut OnDevice, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         if !std::mem::replace(&mut self.begun, true) {
             device.begin(self.settings.seed.wrapping_add(self.env_steps))?;
@@ -326,7 +332,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Goes on with the worlds that waited for the graphics device to fail.
+    /// Continues with the idle worlds on the CPU after the GPU has failed.
     fn lose_device(&mut self, error: &DeviceError) {
         self.device = None;
         self.warning = Some(sentence(error));
@@ -335,7 +341,7 @@ impl Trainer {
         }
     }
 
-    /// What the learned reward says of the latest rollout, where that lies on a graphics device.
+    /// The reward model's scores of the latest rollout, if the rollout is on a GPU.
     fn scores(&mut self) -> Option<Scores> {
         let preference_learner =
             self.preference_learner.as_ref().filter(|preference_learner| preference_learner.has_reward())?;
@@ -346,7 +352,7 @@ impl Trainer {
         })
     }
 
-    /// Goes on without the graphics device that failed; any other error stands.
+    /// Continues without the GPU if that was the cause of the error. Returns any other error.
     fn leave_device(&mut self, error: EnvError) -> Result<(), LabError> {
         let (env, sentence) = without_device(&self.env, error, self.threads)?;
         self.env = env;
@@ -354,13 +360,13 @@ impl Trainer {
         Ok(())
     }
 
-    /// What the person should be told, once.
+    /// Returns a warning that the person should be shown once.
     pub fn take_warning(&mut self) -> Option<String> {
         self.warning.take()
     }
 
-    /// Learns from the latest rollout: the policy from the reward as it stands, then the reward from `labels` where they have grown. Returns
-    /// the points that belong on the learning curves.
+    /// Learns from the latest rollout. The policy learns from the current reward model; then the reward model is fitted
+    /// if `labels` have changed enough. Returns the points for the learning curves.
     pub fn learn(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
         let mut values = Values::new();
         if !self.true_returns.is_empty() {
@@ -368,7 +374,7 @@ impl Trainer {
         }
         let (explored, handful, scores) = (self.explores(), self.handful(), self.scores());
         if let Some(preference_learner) = &mut self.preference_learner {
-            // From here on the rollout holds the learned reward alone, or none.
+            // From here on the rollout holds only the learned reward, or zeros.
             let learned = preference_learner.score(&mut self.rollout, &self.applied_actions, scores.as_ref());
             values.extend(learned.map(|value| ("learned_return", value)));
             values.extend(preference_learner.watch(&self.rollout, &self.applied_actions, scores.as_ref(), handful));
@@ -383,7 +389,7 @@ impl Trainer {
         let before = self.env_steps - self.rollout.samples() as u64;
         let span = policy_at(&self.settings, &self.task, self.env_steps);
         let begins_again = before < span.start && !self.finished();
-        // Of the last rollout of a policy nothing follows.
+        // After the last rollout of a policy, none is collected ahead of time.
         let goes_on = !begins_again && !self.finished();
         let overlaps = goes_on && self.ppo.settings().overlap;
         let learnt = self.beside_next_rollout(overlaps, cancelled, |trainer, cancelled| {
@@ -397,7 +403,7 @@ impl Trainer {
                 .as_ref()
                 .is_some_and(|preference_learner| preference_learner.wants_fit(labels))
             {
-                // A fit leaves the policy as it is, which may act meanwhile.
+                // A fit does not change the policy, which can therefore collect the next rollout meanwhile.
                 let fit = |trainer: &mut Trainer, cancelled: &mut dyn FnMut() -> bool| trainer.fit(labels, cancelled);
                 values.extend(trainer.beside_next_rollout(goes_on, cancelled, fit)?);
             }
@@ -418,7 +424,7 @@ impl Trainer {
         Ok(values)
     }
 
-    /// Makes the present policy one that the run may end with, where the task asks for that.
+    /// Saves the current policy as one that the run may end with, if the task asks for that.
     fn save_candidate(&mut self) -> Result<(), LabError> {
         if self.preference_learner.is_some() && self.task.spec().labels.select_best_policy {
             let (learner, policy) = (self.ppo.to_arrays(), self.ppo.policy());
@@ -427,7 +433,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Puts that policy in the place of the last one which the reward says most good of.
+    /// Replaces the final policy with the policy checkpoint that has the highest learned reward.
     fn keep_best(&mut self) -> Result<(), LabError> {
         if let Some((env_steps, learner)) = self.best().filter(|(env_steps, _)| *env_steps < self.env_steps) {
             self.ppo.load_arrays(&learner)?;
@@ -437,23 +443,25 @@ impl Trainer {
         Ok(())
     }
 
-    /// The candidate that the reward says most good of, and the env steps behind it.
+    /// The policy checkpoint with the highest mean learned reward, and the env steps at which it was saved.
     fn best(&self) -> Option<(u64, Arrays)> {
         let best = self.checkpoints.best(self.preference_learner.as_ref()?.reward(), self.task.act_dim())?;
         Some((best.0, best.1.clone()))
     }
 
-    /// Learns the reward from `labels`, and what it makes of the values.
+    /// Fits the reward model to `labels`, and refits the critic to the new rewards.
     fn fit(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
         let Some(preference_learner) = &mut self.preference_learner else { return Ok(Values::new()) };
         let values = preference_learner.fit(labels, cancelled)?;
-        // Values learnt under the old reward would make advantages of the difference between the two.
+        // The critic would otherwise hold values of the old reward, and the difference between the two rewards would
+        // appear in the advantages.
         preference_learner.rescore(&mut self.rollout, &self.applied_actions);
         self.ppo.refit_critic(&self.rollout, cancelled)?;
         Ok(values)
     }
 
-    /// Does some work; where `ahead` says so and worlds and policy are on a graphics device, the present policy acts in the next rollout meanwhile.
+    /// Does some work. If `ahead` is set and worlds and policy are on a GPU, the current policy collects the next
+    /// rollout meanwhile.
     fn beside_next_rollout(
         &mut self,
         ahead: bool,
@@ -467,12 +475,12 @@ impl Trainer {
         done
     }
 
-    /// A copy of the present policy.
+    /// A copy of the current policy.
     pub fn policy(&self) -> Policy {
         self.ppo.policy()
     }
 
-    /// What the present policy does without exploring, from a fresh start.
+    /// A clip of the current policy without exploration, from a fresh reset.
     pub fn film_policy(&self, seconds: f32) -> Result<Clip, LabError> {
         let seed = self.settings.seed.wrapping_add(self.env_steps);
         let frames = run_policy(&self.task, &self.ppo.policy(), self.settings.backend(), seconds, seed)?;
@@ -485,7 +493,7 @@ impl Trainer {
         })
     }
 
-    /// All that a resumed run needs, but for the worlds' states: it begins new episodes.
+    /// Everything that a resumed run needs, except the worlds' states: it begins new episodes.
     pub fn to_arrays(&self) -> Arrays {
         let mut arrays = prefixed(self.ppo.to_arrays(), "ppo/");
         arrays.insert("trainer/env_steps".to_owned(), Array::u64(vec![self.env_steps]));
@@ -496,7 +504,7 @@ impl Trainer {
         arrays
     }
 
-    /// Goes on from what [`Trainer::to_arrays`] gave.
+    /// Restores what [`Trainer::to_arrays`] returned.
     pub fn load(&mut self, arrays: &Arrays) -> Result<(), LabError> {
         let &[env_steps] = words(arrays, "trainer/env_steps")? else {
             return Err(LabError::Incomplete("trainer/env_steps".to_owned()));
@@ -512,14 +520,15 @@ impl Trainer {
         Ok(())
     }
 
-    /// The worlds begin new episodes, other ones than the first time.
+    /// Starts new episodes in all worlds, with other initial states than the first time.
     fn reset_worlds(&mut self) {
         self.env.reset(self.settings.seed.wrapping_add(self.env_steps));
         self.env.stagger();
         self.begun = false;
     }
 
-    /// Puts an untrained policy in the place of one that has had its time; or at last, where the task asks for that, the best of those so far.
+    /// Replaces the policy when its env steps are used up. The new policy is untrained. If the task asks for it, the
+    /// run's last policy instead continues from the best policy checkpoint so far.
     fn begin_again(&mut self, span: &Range<u64>) -> Result<(), LabError> {
         let seed = Seed(Seed(self.settings.seed).stream(&format!("policy/{}", span.start)).random());
         let is_last = span.end >= self.settings.env_steps;
@@ -542,7 +551,7 @@ impl Trainer {
     }
 }
 
-/// The env steps between which the policy learns that is at work after `env_steps` of them.
+/// The env steps during which the policy that is current at `env_steps` is trained.
 fn policy_at(settings: &RunSettings, task: &Task, env_steps: u64) -> Range<u64> {
     match settings.reward() {
         RewardSource::True => 0..settings.env_steps,
@@ -550,7 +559,7 @@ fn policy_at(settings: &RunSettings, task: &Task, env_steps: u64) -> Range<u64> 
     }
 }
 
-/// Which policy is kept, and why.
+/// Says which policy is used, and why.
 fn better_than_the_last(env_steps: u64) -> String {
     format!("{:.1} million env steps: by what your answers taught it is the best so far", env_steps as f64 / 1e6)
 }

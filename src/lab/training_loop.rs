@@ -1,4 +1,4 @@
-//! What the worker drives, whichever mode it is: something that collects experience, proposes pairs, and learns.
+//! What the worker drives, in either mode: a loop that collects experience, proposes pairs, and learns.
 
 use super::questions::Offered;
 use super::vocabulary::{DisputedView, Snapshot, TeacherKind};
@@ -8,24 +8,24 @@ use flipside_preference::Alarm;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Points of learning curves, by the names in [`super::Curve::NAMES`].
+/// Points of learning curves, with the names in [`super::Curve::NAMES`].
 pub(super) type Values = Vec<(&'static str, f64)>;
 
-/// Tells the desk something while work goes on.
+/// Updates the desk's snapshot while work continues.
 pub(super) type Tell<'a> = &'a mut dyn FnMut(&dyn Fn(&mut Snapshot));
 
-/// A mode's training loop, free of threads and of the database.
+/// A mode's training loop, without threads or database.
 pub(super) trait TrainingLoop: Send {
     /// Steps done.
     fn steps(&self) -> u64;
 
-    /// Steps planned in all.
+    /// Steps planned in total.
     fn steps_planned(&self) -> u64;
 
-    /// Whether the plan is done.
+    /// Whether all planned steps are done.
     fn finished(&self) -> bool;
 
-    /// Steps that training may run on after a person's last answer; `None` where no answers are waited for.
+    /// Steps that training may continue after a person's last answer; `None` if training does not wait for answers.
     fn patience(&self) -> Option<u64>;
 
     /// Whether training is so far ahead of `labels` judgements that it should wait for more.
@@ -36,22 +36,25 @@ pub(super) trait TrainingLoop: Send {
     /// Whether there is a reward to train on.
     fn has_reward(&self) -> bool;
 
-    /// Whether there is something to learn before there is a reward.
+    /// Whether there is something to learn before there is a reward model, such as exploring.
     fn explores(&self) -> bool {
         false
     }
 
-    /// Whether there is enough to ask about that an untrained policy may rest.
+    /// Whether there is enough to ask about that an untrained policy may stop collecting.
     fn has_choice(&self) -> bool;
 
-    /// Judgements that the schedule would like to have by now.
+    /// Judgements that the schedule wants by now.
     fn labels_wanted(&self) -> usize;
 
-    /// How many pairs a simulated teacher should be asked now, `labels` judgements standing.
+    /// How many pairs a simulated teacher should be asked now. `labels` is the number of standing judgements.
     fn labels_due(&self, labels: usize) -> usize;
 
-    /// Whether to wait for a person's next answer, where `labels` judgements stand and training ran on for `since` steps after the last. Who has given
-    /// all that are wanted by now, those of the whole plan at its end, is not waited for.
+    /// Whether to wait for the next answer of a teacher that takes time. `labels` is the number of standing judgements,
+    /// and `since` the number of steps since the last answer. Waits while there is no reward yet, while training runs
+    /// ahead, and while the schedule wants more labels and `since` exceeds the patience. Otherwise it does not wait for
+    /// a teacher that has given as many labels as the schedule wants by now, which at the end are all that were
+    /// planned.
     fn waits(&self, labels: usize, since: u64) -> bool {
         let tires = |patience| {
             let owed = self.labels_wanted() > labels;
@@ -63,25 +66,26 @@ pub(super) trait TrainingLoop: Send {
     /// Waiting pairs older than this are replaced by more recent ones.
     fn stale_after(&self) -> Duration;
 
-    /// Share of judgements that the reward model gets right before it has learnt from them.
+    /// Held-out agreement: the share of judgements that the reward model predicts before it has learned from them.
     fn agreement(&self) -> Option<f64>;
 
-    /// Why the learned reward should not be trusted, in a sentence with what to do; `None` while it can be.
+    /// Why the learned reward should not be trusted, and what to do about it, in a sentence; `None` while it can be
+    /// trusted.
     fn alarm(&self) -> Option<String> {
         None
     }
 
-    /// What the person should be told once, if there is something.
+    /// A warning that the person should be shown once, if there is one.
     fn take_warning(&mut self) -> Option<String> {
         None
     }
 
-    /// The judgements that the reward model contradicts most, as of its last fit, the worst first.
+    /// The judgements that the reward model contradicted most at its last fit, the worst first.
     fn disputed(&self) -> &[DisputedView] {
         &[]
     }
 
-    /// Up to `count` pairs worth asking, sides shuffled, `labels` judgements standing.
+    /// Up to `count` pairs worth asking, with their sides shuffled. `labels` is the number of standing judgements.
     fn propose(
         &mut self,
         count: usize,
@@ -89,25 +93,25 @@ pub(super) trait TrainingLoop: Send {
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Offered>, LabError>;
 
-    /// Gathers experience with the present policy. A cancelled one is not kept.
+    /// Collects experience with the current policy. Cancelled collection is discarded.
     fn collect(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError>;
 
-    /// Gathers something to ask about where nothing is collected any more: a finished run that was reopened has nothing at hand. Changes neither
-    /// policy nor plan.
+    /// Collects clips to ask about when training is over: a finished run that was reopened has none in memory. Changes
+    /// neither the policy nor the plan.
     fn gather(&mut self, _cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         Ok(())
     }
 
-    /// Learns; returns the points that belong on the curves.
+    /// Learns. Returns points for the learning curves.
     fn learn(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError>;
 
-    /// All that a resumed run needs.
+    /// Everything that a resumed run needs.
     fn to_arrays(&self) -> Arrays;
 
-    /// Shows what the present policy does.
+    /// Shows what the current policy does.
     fn show(&mut self, tell: Tell, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError>;
 
-    /// Text mode: answers a free prompt before and after teaching.
+    /// Text mode: answers a free prompt with the model before and after preference learning.
     fn ask(&mut self, _prompt: &str, _tell: Tell, _cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         Ok(())
     }
@@ -117,23 +121,24 @@ pub(super) trait TrainingLoop: Send {
         Ok(())
     }
 
-    /// Puts what only this mode has into the picture; called whenever there is something new.
+    /// Adds what only this mode has to the snapshot; called whenever there is something new.
     fn publish(&self, _snapshot: &mut Snapshot) {}
 
     /// Whether its tensors are so small that one thread computes them fastest.
     fn is_small(&self) -> bool;
 
-    /// Who answers from now on.
+    /// Sets who answers from now on.
     fn set_teacher(&mut self, _teacher: TeacherKind) {}
 }
 
-/// Simulated seconds of the free view of a robot's policy.
+/// Simulated seconds of the clip that shows a robot's policy.
 const POLICY_SECONDS: f32 = 6.0;
 
-/// Env steps that training may run on after a person's last answer: minutes of thought, but not a night of exploiting a frozen reward.
+/// Env steps that training may continue after a person's last answer. That leaves minutes to think, but does not train
+/// all night on a frozen reward.
 const PATIENCE: u64 = 400_000;
 
-/// Judgement is worth most on what the policy does now.
+/// Judgements are worth most on what the policy does now.
 const PAIRS_STALE: Duration = Duration::from_secs(8);
 
 impl TrainingLoop for Trainer {

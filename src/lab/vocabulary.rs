@@ -1,4 +1,4 @@
-//! The words that cross between the lab and whoever drives it: the window, the terminal, a test.
+//! The types that pass between the lab and its users: the window, the command line, tests.
 
 pub use crate::settings::{TeacherKind, TextStage};
 use flipside_core::{
@@ -8,68 +8,69 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What one can ask of a running lab.
+/// Commands to a running lab.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Begin (or go on) training.
+    /// Begin or continue training.
     Start,
-    /// Stop stepping until [`Command::Start`]; a checkpoint is written. Judging goes on.
+    /// Stop stepping until [`Command::Start`]; a checkpoint is written. Judgements are still accepted.
     Pause,
-    /// The answer to the pair on show. Ignored, with an [`Event::Refused`], if `pair` is not the one on show.
+    /// The answer to the pair on show. If `pair` is not on show, it is refused with an [`Event::Refused`].
     Judge {
         /// Which question is answered.
         pair: PairId,
         /// The answer.
         choice: Choice,
-        /// From showing to answer.
+        /// Milliseconds between showing the pair and the answer.
         thinking_ms: u32,
     },
-    /// Take the latest standing judgement of the person back; its pair is shown again.
+    /// Take back the person's latest standing judgement; its pair is shown again.
     Undo,
-    /// Take this judgement of [`Snapshot::disputed`] back for good; its pair is not shown again.
+    /// Take back this judgement of [`Snapshot::disputed`] for good; its pair is not shown again.
     Retract(JudgementId),
-    /// Let this judgement stand, whatever the reward model says of it; it is not listed again.
+    /// Confirm this judgement, whatever the reward model says of it; it is not listed again.
     Keep(JudgementId),
     /// Who answers from now on.
     SetTeacher(TeacherKind),
     /// Write a checkpoint now.
     Save,
-    /// Show what the current policy does, as soon as the worker can: a robot's into [`Snapshot::policy_clip`], a language model's into
-    /// [`TextView::samples`].
+    /// Show what the current policy does as soon as the worker can. For a robot the result is
+    /// [`Snapshot::policy_clip`], for a language model [`TextView::samples`].
     ShowPolicy,
-    /// Text mode: answer this prompt with the model before and after teaching, into [`TextView::asked`].
+    /// Text mode: answer this prompt with the model before and after preference learning; the result is
+    /// [`TextView::asked`].
     Ask(String),
-    /// Text mode: ask about these prompts from now on, one or more, none empty.
+    /// Text mode: ask about these prompts from now on. There must be at least one, and none may be empty.
     SetPrompts(Vec<String>),
     /// Save, close the session and end the worker.
     Quit,
 }
 
-/// Things that happened, in order. None may be lost, so they are few.
+/// Things that happened, in order. No event may be lost, so there are few.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The answer is on disk.
     Judged {
         /// Which question.
         pair: PairId,
-        /// Labels that stand now.
+        /// Number of standing labels now.
         labels: usize,
     },
-    /// The latest judgement was taken back, and that is on disk.
+    /// A judgement was taken back, and this is on disk.
     Retracted {
-        /// Which question it answered; after [`Command::Undo`] it is open again.
+        /// The pair that it was about. After [`Command::Undo`] that pair is on show again.
         pair: PairId,
     },
     /// The command could not be carried out; the sentence says why.
     Refused(String),
-    /// The run goes on, but otherwise than was asked; the sentence says how and why.
+    /// The run continues differently from what was asked; the sentence says how and why.
     Warned(String),
     /// A checkpoint is on disk.
     Saved {
-        /// Env steps of training in it.
+        /// Env steps of training that it contains.
         env_steps: u64,
     },
-    /// The run paused itself, and why, in one sentence with what to do next. The last good checkpoint stays.
+    /// The run paused itself. One sentence says why and what to do next. The last intact checkpoint is still there.
     Faulted(String),
     /// All planned steps are done.
     Finished,
@@ -80,34 +81,35 @@ pub enum Event {
 /// What the lab is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Making the first clips.
+    /// Collecting the first clips.
     #[default]
     Starting,
     /// Stepping and learning.
     Training,
-    /// Resting until the person answers: training may not outrun the judgement that it lives on.
+    /// Waiting for the teacher's answer: training may not run too far ahead of the judgements that its reward is
+    /// learned from.
     Waiting,
     /// Waiting for [`Command::Start`].
     Paused,
     /// Paused by a fault; see [`Event::Faulted`].
     Faulted,
-    /// All planned steps are done; judging and replay still work.
+    /// All planned steps are done; judgements are still accepted, and replay still works.
     Finished,
 }
 
-/// A pair ready to be shown.
+/// A pair that is ready to be shown.
 #[derive(Clone, Debug)]
 pub struct PairView {
-    /// The question.
+    /// The question's ID.
     pub id: PairId,
-    /// `[left, right]`, as they must be shown: two clips, or in text mode two completions of one prompt.
+    /// `[left, right]`, as they must be shown: two clips, or in text mode two completions of the same prompt.
     pub items: [Item; 2],
-    /// Why it is asked.
+    /// Why this pair is asked.
     pub reason: PairReason,
 }
 
 impl PairView {
-    /// Both clips, where a robot is taught.
+    /// Both clips, if the run is a robot's.
     pub fn clips(&self) -> Option<[&Arc<Clip>; 2]> {
         both_clips(&self.items)
     }
@@ -118,7 +120,8 @@ impl PairView {
     }
 }
 
-/// A standing judgement that the reward model contradicts: a slip, a change of mind, or what the model has not understood.
+/// A standing judgement that the reward model contradicts. It may be a slip or a change of mind, or the model may be
+/// wrong.
 #[derive(Clone, Debug)]
 pub struct DisputedView {
     /// The answer.
@@ -127,7 +130,8 @@ pub struct DisputedView {
     pub pair: PairView,
     /// What was answered.
     pub choice: Choice,
-    /// The probability that the members which never learnt from it give to the left clip.
+    /// The probability that left is preferred, according to the ensemble members that never learned from this
+    /// judgement.
     pub left: f64,
 }
 
@@ -141,7 +145,7 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Every curve there is: name, label on the desk, and what it is.
+    /// All curves: name, label on the desk, and description.
     pub const NAMES: &'static [(&'static str, &'static str, &'static str)] = &[
         (
             "true_return",
@@ -208,90 +212,95 @@ impl Curve {
 pub struct TextView {
     /// The model in a few words, e.g. `GPT-2, 0.9 M parameters, f32, LoRA r = 16`.
     pub model: String,
-    /// The stage that is being trained.
+    /// The pipeline stage that is being trained.
     pub stage: TextStage,
-    /// Steps done in it.
+    /// Steps done in this stage.
     pub done: u64,
-    /// Steps that it takes in all.
+    /// Planned steps of this stage.
     pub of: u64,
-    /// What is being done right now, e.g. `Writing completions`; empty while nothing is.
+    /// What is being done right now, e.g. `Writing completions`; empty if nothing is.
     pub doing: String,
-    /// Whether a gold score is known, so that a simulated teacher can answer.
+    /// Whether gold scores are known, so that a simulated teacher can answer.
     pub has_gold: bool,
-    /// The prompts that are asked about. Their number may be large; shared, so a clone is cheap.
+    /// The prompts that are asked about. There may be many; they are shared, so a clone is cheap.
     pub prompts: Arc<Vec<String>>,
-    /// The same few prompts, answered then and now.
+    /// A few fixed prompts, answered by the supervised model and by the current policy.
     pub samples: Arc<Vec<TextSample>>,
     /// The latest free prompt and its answers.
     pub asked: Option<Arc<TextSample>>,
-    /// The KL that β is steered to, nats; `None` where β is fixed.
+    /// The KL that β is adapted to, nats; `None` if β is fixed.
     pub kl_target: Option<f64>,
 }
 
-/// A prompt, answered before and after teaching. While a text streams in it grows from snapshot to snapshot.
+/// A prompt, answered before and after preference learning. While the texts are being written, they grow from snapshot
+/// to snapshot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TextSample {
-    /// The prompt as a person reads it.
+    /// The prompt as text.
     pub prompt: String,
     /// What the supervised model writes.
     pub before: Completion,
     /// What the policy writes now; its log-ratios say how far each token moved.
     pub now: Completion,
-    /// Whether both are written to their end.
+    /// Whether both texts are complete.
     pub complete: bool,
 }
 
-/// The whole picture at one moment: latest value wins, so a slow window never queues stale frames. Cheap to clone.
+/// The complete state at one moment. Only the latest value is stored, so a slow window never queues stale frames. Cheap
+/// to clone.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The task's name.
     pub task: String,
-    /// Whether preferences (true) or the task's own reward (false) drive learning.
+    /// Whether the reward is learned from preferences (true) or is the task's own (false).
     pub from_preferences: bool,
-    /// What the robot looks like.
+    /// The scene that shows the robot.
     pub scene: Arc<Scene>,
     /// What the lab is doing.
     pub phase: Phase,
-    /// The fault's sentence, while [`Phase::Faulted`].
+    /// The sentence that describes the fault, while the phase is [`Phase::Faulted`].
     pub fault: Option<String>,
     /// Who answers.
     pub teacher: TeacherKind,
-    /// The pair on show; `None` only until the first clips exist or while a simulated teacher answers.
+    /// The pair on show; `None` until the first clips exist, and while a simulated teacher answers at once.
     pub pair: Option<PairView>,
-    /// The latest pair that a simulated teacher answered, and its answer, so that a person can watch what it prefers; `None` while
-    /// a person answers.
+    /// The latest pair that a simulated teacher answered, and its answer, so that a person can watch what it prefers;
+    /// `None` while a person answers.
     pub taught: Option<(PairView, Choice)>,
-    /// Pairs ready behind it.
+    /// Pairs that wait behind the one on show.
     pub pairs_ready: usize,
-    /// Judgements that stand.
+    /// Number of standing judgements.
     pub labels: usize,
     /// Judgements planned, if there is a plan.
     pub labels_planned: Option<usize>,
-    /// How many labels the schedule would like to have by now; the desk shows it as a pace.
+    /// How many labels the schedule wants by now; the desk shows this as a pace.
     pub labels_wanted: usize,
-    /// Judgements a minute over the last few minutes of judging.
+    /// Judgements per minute over the last few minutes of answering.
     pub labels_per_minute: f64,
-    /// Share of held-out judgements that the reward model gets right; `None` before there are any.
+    /// Held-out agreement: the share of held-out judgements that the reward model predicts; `None` before there are
+    /// any.
     pub agreement: Option<f64>,
-    /// Of the pairs that were asked again with their sides changed, the share that got the same answer, and how many; `None` before there are any.
+    /// Of the pairs that were asked again with their sides swapped, the share that got the same answer, and their
+    /// number; `None` before there are any.
     pub consistency: Option<(f64, usize)>,
-    /// Why the learned reward should not be trusted, in a sentence with what to do; `None` while it can be.
+    /// Why the learned reward should not be trusted, and what to do about it, in a sentence; `None` while it can be
+    /// trusted.
     pub alarm: Option<String>,
-    /// Judgements that the reward model contradicts most, the worst first.
+    /// The judgements that the reward model contradicts most, the worst first.
     pub disputed: Arc<Vec<DisputedView>>,
-    /// Env steps done; in text mode steps of all stages together.
+    /// Env steps done; in text mode, the steps of all pipeline stages together.
     pub env_steps: u64,
     /// Env steps planned.
     pub env_steps_planned: u64,
-    /// Env steps a second, learning included, over the last seconds.
+    /// Env steps per second over the last few seconds, including learning.
     pub env_steps_per_s: f64,
-    /// Seconds left at that pace; `None` while unknown or paused.
+    /// Seconds left at that speed; `None` if unknown or paused.
     pub seconds_left: Option<f64>,
     /// Learning curves, in the order of [`Curve::NAMES`]; shared, so a clone is cheap.
     pub curves: Arc<Vec<Curve>>,
-    /// The current policy running, deterministically; `None` until first asked for or made.
+    /// A clip of the current policy without exploration; `None` until one was first asked for or made.
     pub policy_clip: Option<Arc<Clip>>,
-    /// What only text mode has; `None` where a robot is taught.
+    /// What only text mode has; `None` in a robot's run.
     pub text: Option<Arc<TextView>>,
     /// The session's folder.
     pub folder: PathBuf,
@@ -299,14 +308,15 @@ pub struct Snapshot {
     pub at: Instant,
 }
 
-/// The line to a running lab, as its user sees it. The worker implements it; a test's scripted lab can too.
+/// The connection to a running lab, as its user sees it. [`Lab`](super::Lab) implements it; a scripted lab in a test
+/// can too.
 pub trait Link: Send {
-    /// Queues a command. Returns false when the lab has closed or its (bounded) queue is full; the command is then not taken.
+    /// Queues a command. Returns false if the lab has closed or its bounded queue is full; the command is then dropped.
     fn send(&self, command: Command) -> bool;
 
     /// Every event since the last call, oldest first. Never blocks.
     fn events(&self) -> Vec<Event>;
 
-    /// The latest picture. Never blocks for long.
+    /// The latest snapshot. Never blocks for long.
     fn snapshot(&self) -> Arc<Snapshot>;
 }

@@ -1,7 +1,7 @@
-//! The working thread. It holds every tensor and every world. The [driver](super::driver) says what to do next; this file
-//! hands it the time and the ledger's requests, and shows what came of it.
+//! The worker thread. It owns every tensor and every world. The [driver](super::driver) decides what to do next; this
+//! file passes it the time and the ledger's requests, and publishes the results.
 
-use super::driver::{Desk, Next, Training};
+use super::driver::{Next, QuestionQueue, Training};
 use super::ledger::Message;
 use super::questions::{Answers, Offered};
 use super::shared_requests::{SharedRequests, WorkerRequests};
@@ -18,41 +18,41 @@ use std::time::{Duration, Instant};
 /// A crash loses at most this much training, and never a judgement.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 
-/// Where a checkpoint is so large that writing it takes long, this many times as long passes before the next.
+/// A large checkpoint takes long to assemble. At least this many times as long passes before the next one.
 const CHECKPOINT_SHARE: u32 = 20;
 
-/// The pace is measured over this long.
+/// The training speed is measured over this long.
 const PACE_WINDOW: Duration = Duration::from_secs(10);
 
 pub(super) struct Worker {
     training: Training<dyn TrainingLoop>,
     publisher: Arc<SnapshotPublisher>,
     control: Arc<SharedRequests>,
-    desk: LedgerDesk,
+    queue: LedgerQueue,
     saved: Instant,
-    /// How long the last checkpoint took to put together.
+    /// How long the last checkpoint took to assemble.
     saving: Duration,
     /// `(when, env steps)` of recent iterations.
     pace: VecDeque<(Instant, u64)>,
 }
 
-/// The ledger, as training sees it from its own thread.
-struct LedgerDesk {
+/// The ledger, as training sees it from the worker thread.
+struct LedgerQueue {
     control: Arc<SharedRequests>,
     ledger: SyncSender<Message>,
     opened: Instant,
-    /// Offers so far.
+    /// Offers made so far.
     offers: u64,
 }
 
-impl LedgerDesk {
+impl LedgerQueue {
     fn tell(&self, message: Message) {
-        // The ledger outlives the worker: it ends on `Closed`, the last message.
+        // The ledger outlives the worker: it ends on `Closed`, which is the last message.
         let _ = self.ledger.send(message);
     }
 }
 
-impl Desk for LedgerDesk {
+impl QuestionQueue for LedgerQueue {
     fn now(&self) -> Duration {
         self.opened.elapsed()
     }
@@ -61,7 +61,7 @@ impl Desk for LedgerDesk {
         Ok(self.control.look().answers)
     }
 
-    /// Waits until the ledger has the pairs, which keeps the runs of a teacher that answers at once repeatable.
+    /// Waits until the ledger has the pairs. That makes runs with a teacher that answers at once repeatable.
     fn offer(&mut self, pairs: Vec<Offered>, env_steps: u64) -> Result<(), LabError> {
         self.offers += 1;
         let offers = self.offers;
@@ -81,7 +81,7 @@ impl Worker {
         Worker {
             training: Training::new(learner),
             publisher,
-            desk: LedgerDesk { control: control.clone(), ledger, opened: Instant::now(), offers: 0 },
+            queue: LedgerQueue { control: control.clone(), ledger, opened: Instant::now(), offers: 0 },
             control,
             saved: Instant::now(),
             saving: Duration::ZERO,
@@ -89,10 +89,10 @@ impl Worker {
         }
     }
 
-    /// Serves until the ledger wishes to quit, then saves and says so.
+    /// Works until the ledger requests to quit, then saves and sends `Closed`.
     pub fn run(mut self) {
         priority::yield_to_the_window();
-        // The setting belongs to a thread, and this one does all the computing there is.
+        // The setting is per thread, and all computing happens on this thread.
         let _one_thread = self.training.learner.is_small().then(OneThread::new);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.serve())) {
             let why = panic
@@ -101,12 +101,12 @@ impl Worker {
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .and_then(|why| why.lines().next())
                 .unwrap_or("no reason given");
-            self.desk.tell(Message::Fault(format!(
+            self.queue.tell(Message::Fault(format!(
                 "Training broke down ({why}); what was saved is safe: reopen the session to go on from its last checkpoint."
             )));
             self.control.wait_until(|w| w.quit);
         }
-        self.desk.tell(Message::Closed);
+        self.queue.tell(Message::Closed);
     }
 
     fn serve(&mut self) {
@@ -126,7 +126,7 @@ impl Worker {
             }
             self.grant();
             match self.rest(&requests) {
-                // A person may go on judging whatever training does.
+                // A person may continue to answer whatever training does.
                 Some(phase) => {
                     let short = requests.answers.run_short();
                     let supplied = short && self.supply(phase);
@@ -144,7 +144,7 @@ impl Worker {
     fn rest(&mut self, requests: &WorkerRequests) -> Option<Phase> {
         let next = self.training.next(&requests.answers);
         if !requests.run {
-            // A fault keeps its own phase until someone starts again.
+            // A fault keeps its own phase until someone starts training again.
             let phase = self.publisher.snapshot().phase;
             return Some(if phase == Phase::Faulted { phase } else { Phase::Paused });
         }
@@ -155,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// Waits for a wish; where `can_offer`, also for pairs to run short.
+    /// Waits for a request. If `can_offer`, also returns when pairs run short.
     fn wait(&mut self, phase: Phase, requests: &WorkerRequests, can_offer: bool) {
         if self.publisher.snapshot().phase != phase {
             if phase == Phase::Finished {
@@ -182,22 +182,22 @@ impl Worker {
         });
     }
 
-    /// Offers pairs though training rests. Returns whether there was anything to offer.
+    /// Offers pairs while training rests. Returns whether there were any to offer.
     fn supply(&mut self, phase: Phase) -> bool {
         let control = self.control.clone();
         let mut cancelled = || control.quitting();
-        // A finished run that was opened again has nothing at hand.
+        // A finished run that was reopened has no clips in memory.
         let gathered = if phase == Phase::Finished { self.training.learner.gather(&mut cancelled) } else { Ok(()) };
-        let supplied = gathered.and_then(|()| self.training.ask(&mut self.desk, &mut cancelled));
+        let supplied = gathered.and_then(|()| self.training.ask(&mut self.queue, &mut cancelled));
         supplied.map_err(|error| self.fault(&error)).unwrap_or(false)
     }
 
     fn iterate(&mut self) {
         let control = self.control.clone();
-        match self.training.train(&mut self.desk, &mut || control.quitting()) {
+        match self.training.train(&mut self.queue, &mut || control.quitting()) {
             Ok(values) => {
                 let env_steps = self.training.learner.steps();
-                self.desk.tell(Message::Metrics { env_steps, values });
+                self.queue.tell(Message::Metrics { env_steps, values });
                 self.publish();
                 if self.saved.elapsed() > CHECKPOINT_EVERY.max(CHECKPOINT_SHARE * self.saving) {
                     self.checkpoint(None);
@@ -249,12 +249,12 @@ impl Worker {
             arrays: self.training.learner.to_arrays(),
             name,
         };
-        self.desk.tell(message);
+        self.queue.tell(message);
         self.saved = Instant::now();
         self.saving = began.elapsed();
     }
 
-    /// Does what was wished for once: a look at the policy, a free prompt, other prompts.
+    /// Fulfils one-time requests: show the policy, answer a free prompt, change the prompts.
     fn grant(&mut self) {
         let (publisher, control) = (self.publisher.clone(), self.control.clone());
         let mut tell = |change: &dyn Fn(&mut Snapshot)| publisher.update(change);
@@ -276,13 +276,14 @@ impl Worker {
         }
     }
 
-    /// Pauses with the reason. The trainer holds what it held before the failed step; nothing of the failure is saved.
+    /// Pauses and reports the reason. The trainer holds the state before the failed step; nothing of the failed step is
+    /// saved.
     fn fault(&mut self, error: &LabError) {
         if error.is_cancelled() {
             return;
         }
         self.control.change(|w| w.run = false);
         self.publisher.update(|s| s.phase = Phase::Faulted);
-        self.desk.tell(Message::Fault(error.to_string()));
+        self.queue.tell(Message::Fault(error.to_string()));
     }
 }

@@ -1,5 +1,5 @@
-//! The worlds that a run steps, and what becomes of them where there is no graphics device, or no longer one: a session goes on with the
-//! processor's physics, which computes the same equations, and says so.
+//! The worlds that a run steps, and the fallback if there is no GPU or it fails: the session continues with the physics
+//! on the CPU, which computes the same equations, and reports it.
 
 use super::LabError;
 use flipside_envs::gym::{Autoreset, EnvError, Task, VectorEnv};
@@ -7,10 +7,10 @@ use flipside_envs::physics::{self, PhysicsError, Precision};
 use flipside_gpu::DeviceError;
 use std::sync::Arc;
 
-/// What takes the place of a graphics device.
+/// The backend that replaces the GPU.
 pub(super) const INSTEAD: &str = "lanes";
 
-/// The backend for a film: a single world is done on the processor before a device has its shader.
+/// The backend for a film. The CPU has finished a single world before a GPU has compiled its shader.
 pub(super) fn for_one_world(backend: &str) -> &str {
     match backend {
         physics::SHADER => INSTEAD,
@@ -18,7 +18,8 @@ pub(super) fn for_one_world(backend: &str) -> &str {
     }
 }
 
-/// A batch of worlds under a task, and a sentence for the person where not the backend asked for steps them.
+/// A batch of worlds for a task. If another backend than the requested one steps them, also a sentence that tells the
+/// person so.
 ///
 /// # Errors
 /// An unknown backend, or one that cannot hold the robot.
@@ -41,10 +42,10 @@ pub(super) fn worlds(
     }
 }
 
-/// The same worlds on the processor, going on from where the last whole step left them, and the sentence that says so.
+/// The same worlds on the CPU, continuing from the last complete step, and a sentence that reports it.
 ///
 /// # Errors
-/// The error itself, where it is none of a graphics device.
+/// The error itself, if it does not come from a GPU.
 pub(super) fn without_device(
     env: &VectorEnv,
     error: EnvError,
@@ -56,7 +57,7 @@ pub(super) fn without_device(
     Ok((on_processor, sentence(&error)))
 }
 
-/// What the person is told.
+/// The sentence that the person is shown.
 pub(super) fn sentence(error: &DeviceError) -> String {
     format!("This run goes on with the physics of the processor: {error}.")
 }

@@ -1,5 +1,5 @@
-//! What a person asked for, in the settings' names: `--set`, a file of `--config`, and options that are short for a
-//! setting.
+//! The settings that a person asked for, by name: with `--set`, in a file for `--config`, or with an option that is
+//! short for a setting.
 
 use super::names::{self, Belongs, OWN};
 use super::{ControlRun, Mode, RunSettings, TextRun};
@@ -8,13 +8,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Settings that were asked for, by name; each exists and has the right type.
+/// Settings that were asked for, by name. Each of them exists and has a value of the right type.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Asked(Map<String, Value>);
 
 impl Asked {
-    /// What an option of `--set` says: `NAME=VALUE`, several with `;` or ends of lines between them. A value is TOML,
-    /// and a word needs no quotes.
+    /// Parses the value of `--set`: `NAME=VALUE`, several of them separated by `;` or line ends. A value is TOML; a
+    /// word needs no quotes.
     ///
     /// # Errors
     /// A sentence that names the setting, what was found and what is expected.
@@ -22,10 +22,10 @@ impl Asked {
         parts_of(text)?.into_iter().try_fold(Asked::default(), |asked, part| Ok(asked.and(Asked::of(part)?)))
     }
 
-    /// Settings that are written in a TOML file.
+    /// Reads settings from a TOML file.
     ///
     /// # Errors
-    /// A file that cannot be read, what is not TOML (with the line), and as [`Asked::assignments`].
+    /// A file that cannot be read; text that is not TOML (with the line); and those of [`Asked::assignments`].
     pub fn read(file: &Path) -> Result<Asked, String> {
         let at = |why: String| format!("{}: {why}", file.display());
         let text = std::fs::read_to_string(file).map_err(|error| at(error.to_string()))?;
@@ -43,7 +43,7 @@ impl Asked {
         }
     }
 
-    /// Asks for this setting, too.
+    /// Adds this setting to those asked for.
     ///
     /// # Errors
     /// As [`Asked::assignments`].
@@ -59,14 +59,14 @@ impl Asked {
         Ok(())
     }
 
-    /// Both; what `later` asks for counts.
+    /// Both together. Where both have a value, that of `later` counts.
     #[must_use]
     pub fn and(mut self, later: Asked) -> Asked {
         put_all(&mut self.0, later.0);
         self
     }
 
-    /// The value that was asked for.
+    /// The value that was asked for, if any.
     pub fn get(&self, name: &str) -> Option<&Value> {
         find(&self.0, name)
     }
@@ -76,7 +76,7 @@ impl Asked {
         self.0.is_empty()
     }
 
-    /// Every single setting and its value.
+    /// All settings that were asked for: each one's full name and value.
     pub fn all(&self) -> Vec<(String, &Value)> {
         fn leaves<'a>(path: &str, value: &'a Value, all: &mut Vec<(String, &'a Value)>) {
             match value {
@@ -93,23 +93,23 @@ impl Asked {
         all
     }
 
-    /// A setting that both ask for, with either's value, where the values differ.
+    /// The first setting that both ask for with different values: its name, the value here and the value of `other`.
     pub fn contradicts(&self, other: &Asked) -> Option<(String, Value, Value)> {
         let all = self.all().into_iter();
         let mut both = all.filter_map(|(name, value)| Some((other.get(&name)?.clone(), name, value.clone())));
         both.find(|(theirs, _, ours)| theirs != ours).map(|(theirs, name, ours)| (name, ours, theirs))
     }
 
-    /// Whether only runs in text mode have what is asked for.
+    /// Whether any of these settings exists in text mode only.
     pub fn is_of_text(&self) -> bool {
         self.0.keys().any(|name| Belongs::of(name) == Belongs::Text)
     }
 
-    /// What overrides of a task's file say, for what measures on tasks: `--set` as [`Asked::assignments`] takes it, but
-    /// with the names of the task's file alone, all of which a benchmark may have changed.
+    /// The overrides of a task's file in a `--set` of a benchmark. The text is parsed as by [`Asked::assignments`], but
+    /// every name must be one of the task's file. A benchmark may change all of those.
     ///
     /// # Errors
-    /// As [`Asked::assignments`]; names that are not the file's are found when it is read.
+    /// As [`Asked::assignments`]. A name that the task's file does not have is only found when the file is read.
     pub fn of_the_task(text: &str) -> Result<toml::Table, String> {
         let mut table = toml::Table::new();
         parts_of(text)?.into_iter().for_each(|part| overlay(&mut table, part));
@@ -120,10 +120,10 @@ impl Asked {
         Ok(overrides)
     }
 
-    /// What is asked of the task's file, where nothing else was.
+    /// The settings that override the task's file, if no other settings were asked for.
     ///
     /// # Errors
-    /// A sentence that names another setting.
+    /// A sentence that names the other setting.
     pub fn only_overrides(&self) -> Result<toml::Table, String> {
         match self.0.keys().find(|name| OWN.contains(&name.as_str())) {
             Some(name) => {
@@ -133,10 +133,10 @@ impl Asked {
         }
     }
 
-    /// What is asked of the task's file.
+    /// The settings that override the task's file.
     ///
     /// # Errors
-    /// A number that TOML does not have.
+    /// A number that TOML cannot express.
     pub fn overrides(&self) -> Result<toml::Table, String> {
         let of_the_file = self.0.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
         let each = of_the_file.map(|(name, value)| {
@@ -147,7 +147,8 @@ impl Asked {
     }
 }
 
-/// Assignments as TOML: as a whole where that is what they are, so that tables and lists may go over several lines, or else one by one.
+/// Parses assignments as TOML: as a whole if possible, so that tables and lists may span several lines, otherwise line
+/// by line.
 fn parts_of(text: &str) -> Result<Vec<toml::Table>, String> {
     let lines = text.replace(';', "\n");
     if let Ok(whole) = lines.parse() {
@@ -156,7 +157,7 @@ fn parts_of(text: &str) -> Result<Vec<toml::Table>, String> {
     lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(assignment).collect()
 }
 
-/// `NAME=VALUE`, where a value that is no TOML is a word.
+/// Parses `NAME=VALUE`. A value that is not TOML is taken as a word.
 fn assignment(line: &str) -> Result<toml::Table, String> {
     let error = match line.parse::<toml::Table>() {
         Ok(table) => return Ok(table),
@@ -191,14 +192,15 @@ fn json(path: &str, value: toml::Value) -> Result<Value, String> {
     })
 }
 
-/// The value at a name with dots.
+/// The value at a name with dots, if there is one.
 pub fn find<'a>(tree: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let mut parts = name.split('.');
     let first = tree.get(parts.next()?)?;
     parts.try_fold(first, |value, part| value.get(part))
 }
 
-/// Puts what `changes` say over what `tree` says. Another kind of teacher takes no part from the one before.
+/// Writes the values of `changes` over those of `tree`. If the kind of teacher changes, nothing of the previous teacher
+/// remains.
 fn put_all(tree: &mut Map<String, Value>, changes: Map<String, Value>) {
     for (key, change) in changes {
         match (tree.get_mut(&key), change) {
@@ -218,7 +220,7 @@ impl RunSettings {
     pub fn tree(&self) -> Map<String, Value> {
         let mut tree = Map::new();
         let mut put = |name: &str, value: Result<Value, serde_json::Error>| {
-            // Plain numbers, words and tables always have a JSON.
+            // Numbers, words and tables can always be written as JSON.
             tree.insert(name.to_owned(), value.unwrap_or_default());
         };
         put("teacher", serde_json::to_value(self.teacher));
@@ -240,11 +242,11 @@ impl RunSettings {
         tree
     }
 
-    /// The same run with what was asked for in the place of what it had; it remembers what that was, for a session that
-    /// exists must agree.
+    /// The same run with the settings that were asked for. The result remembers which these were, because an existing
+    /// session must agree with them.
     ///
     /// # Errors
-    /// A setting that runs of this mode do not have, parts that do not go together.
+    /// A setting that runs of this mode do not have; settings that contradict each other.
     pub fn with(&self, asked: &Asked) -> Result<RunSettings, String> {
         if let Some(name) = asked.0.keys().find(|name| !Belongs::of(name).fits(&self.mode)) {
             let (has, is) = match self.mode {
@@ -269,8 +271,8 @@ impl RunSettings {
             }
             Mode::Text(_) => {
                 let mut run: TextRun = read(&tree, "text")?;
-                // A smaller batch makes for a smaller minibatch, unless somebody says that it should not.
-                if asked.get("text.ppo.minibatch").is_none() {
+                // A smaller batch lowers the minibatch size, too, unless a minibatch size was asked for.
+                if asked.get("text.ppo.minibatch_size").is_none() {
                     run.ppo.minibatch_size = run.ppo.minibatch_size.min(run.ppo.batch_size);
                 }
                 Mode::Text(run)
@@ -308,7 +310,7 @@ mod tests {
         Asked::assignments(text).unwrap_or_else(|why| panic!("{text}: {why}"))
     }
 
-    /// Every setting, given another value than its own, is what the run then has; nothing else changes.
+    /// Sets each setting to another value. The run then has that value, and nothing else changes.
     #[test]
     fn what_is_set_is_what_the_run_has() {
         let runs = [RunSettings::default(), RunSettings::of_text(TextRun::default())];
@@ -319,6 +321,7 @@ mod tests {
                 _ if setting.name.starts_with("teacher.") || setting.name == "text.lora" => continue,
                 (Some(choice), ..) => json!(choice.word),
                 (_, Value::Bool(truth), _) => json!(!truth),
+                (.., "list of texts") => json!(["one", "two"]),
                 (_, Value::Array(_), _) => json!([3, 4]),
                 (_, Value::Object(_), _) => json!({ "head": 0.25 }),
                 (_, _, "text, or none" | "text") => json!("another"),
@@ -338,14 +341,14 @@ mod tests {
             }
             let stored: RunSettings = serde_json::from_str(&serde_json::to_string(&run).unwrap()).unwrap();
             assert_eq!(stored, RunSettings { asked: Asked::default(), ..run.clone() }, "{}", setting.name);
-            // Back to what it was.
+            // Set it back to its first value.
             let mut back = Asked::default();
             let was = find(&base.tree(), &setting.name).cloned();
             if let Some(was) = was.filter(|was| !was.is_null()) {
                 back.set(&setting.name, was).unwrap_or_else(|why| panic!("{why}"));
                 let back = run.with(&back).unwrap();
-                // A smaller batch took the minibatch along, and a table keeps what it was given.
-                if setting.name != "text.ppo.batch" && !setting.default.is_object() {
+                // A smaller batch has lowered the minibatch size, and a table keeps what was added to it.
+                if setting.name != "text.ppo.batch_size" && !setting.default.is_object() {
                     assert_eq!(RunSettings { asked: Asked::default(), ..back }, *base, "{}", setting.name);
                 }
             }
@@ -370,6 +373,10 @@ mod tests {
             RunSettings::of_text(TextRun::default()).with(&asked("text.lora.rank = 4; text.ppo.batch = 8")).unwrap();
         let run = run.text().unwrap();
         assert_eq!((run.lora.as_ref().unwrap().rank, run.ppo.minibatch_size), (4, 8));
+        // A minibatch size that was asked for stays, so that one beyond the batch is refused.
+        let asked_for = asked("text.ppo.minibatch = 12; text.ppo.batch_size = 8");
+        let run = RunSettings::of_text(TextRun::default()).with(&asked_for);
+        assert!(run.map_or(true, |run| run.text().unwrap().ppo.check().is_err()));
         let noisy = RunSettings::default().with(&asked("teacher = noisy; teacher.beta = 2")).unwrap();
         assert_eq!(find(&noisy.tree(), "teacher.beta"), Some(&json!(2.0)));
     }
@@ -381,11 +388,11 @@ mod tests {
             Asked::assignments(text).and_then(|asked| run.with(&asked)).map(|_| text.to_owned()).unwrap_err()
         };
         for (text, sentence) in [
-            ("ppo.horizon = four", "`ppo.horizon` is \"four\"; expected a whole number"),
-            ("ppo.horizon = -4", "`ppo.horizon` is -4; expected a whole number"),
+            ("ppo.num_steps = four", "`ppo.num_steps` is \"four\"; expected a whole number"),
+            ("ppo.num_steps = -4", "`ppo.num_steps` is -4; expected a whole number"),
             ("ppo.hidden = [64, 0.5]", "`ppo.hidden[1]` is 0.5; expected a whole number"),
-            ("labels.lead = inf", "`labels.lead` is inf; expected a finite number"),
-            ("labels.keeps_best = 1", "`labels.keeps_best` is 1; expected true or false"),
+            ("labels.max_lead = inf", "`labels.max_lead` is inf; expected a finite number"),
+            ("labels.select_best_policy = 1", "`labels.select_best_policy` is 1; expected true or false"),
             (
                 "labels.choice = random",
                 "`labels.choice` is \"random\"; expected one of disagreement, entropy, coverage, disagreement-coverage",
@@ -409,7 +416,7 @@ mod tests {
         }
     }
 
-    /// A file's line is told, and what is typed wins over it.
+    /// An error names the line of the file, and what is typed wins over the file.
     #[test]
     fn a_file_of_settings_is_read() {
         let folder = tempfile::tempdir().unwrap();

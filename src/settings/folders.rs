@@ -1,4 +1,4 @@
-//! Where things lie on this machine.
+//! Where files are kept on this machine.
 
 use directories::ProjectDirs;
 use flipside_envs::tasks::Folders;
@@ -12,51 +12,55 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The environment variable that names another folder for sessions.
 pub const SESSIONS_VARIABLE: &str = "FLIPSIDE_SESSIONS";
 
-/// Why no folder for a session could be given.
+/// Why there is no folder for a session.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// The system names no home.
+    /// The system has no home folder.
     #[error("this system names no home folder to keep sessions in; set FLIPSIDE_SESSIONS to a folder of yours")]
     NoHome,
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     #[error("the folder {} could not be made ({source}); set FLIPSIDE_SESSIONS to a folder that you can write", path.display())]
     CannotMake {
         /// The folder.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Where a person's own tasks are searched: the folder that `FLIPSIDE_ENVS` names, if set, then `envs` in the working directory.
+/// The folders that are searched for a person's own tasks: first the one that `FLIPSIDE_ENVS` names, if it is set, then
+/// `envs` in the working directory.
 pub fn task_folders() -> Folders {
     let own = env::var_os("FLIPSIDE_ENVS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     Folders(own.into_iter().chain([PathBuf::from("envs")]).collect())
 }
 
-/// The folder that sessions lie in: what `FLIPSIDE_SESSIONS` names, or `flipside/sessions` where this system keeps programs' data
-/// (`~/.local/share` on Linux). It need not exist yet.
+/// The folder that holds the sessions: the one that `FLIPSIDE_SESSIONS` names, otherwise `flipside/sessions` in the
+/// system's folder for program data (`~/.local/share` on Linux). It need not exist yet.
 pub fn sessions_folder() -> Result<PathBuf, FolderError> {
     let data = ProjectDirs::from("", "", "flipside").map(|dirs| dirs.data_dir().to_owned());
     choose(env::var_os(SESSIONS_VARIABLE), data)
 }
 
-/// The folder of what can be made again and is kept to save time, where this system has one (`~/.cache/flipside` on Linux). It need not exist.
+/// The cache folder, if this system has one (`~/.cache/flipside` on Linux). It holds what can be computed again and is
+/// kept to save time. It need not exist yet.
 pub fn cache_folder() -> Option<PathBuf> {
     ProjectDirs::from("", "", "flipside").map(|dirs| dirs.cache_dir().to_owned())
 }
 
-/// A number that another build of this program has hardly ever: of its file's length and time.
+/// A number that identifies this build of the program, from the length and modification time of its file. Another build
+/// hardly ever has the same number.
 pub fn build_mark() -> Option<u64> {
     let about = env::current_exe().and_then(fs::metadata).ok()?;
     let written = about.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(about.len() ^ (written.as_nanos() as u64).rotate_left(20))
 }
 
-/// Makes a new, empty folder for a session of this task, named after the task and the time (UTC), e.g. `hopper-2026-11-23-194501`;
-/// `-2`, `-3`, … is added where that one exists. It is made here and now, so two callers never get the same one.
+/// Makes a new, empty folder for a session of this task. Its name is the task and the time (UTC), e.g.
+/// `hopper-2026-11-23-194501`, with `-2`, `-3`, … if that exists. The folder is created by this call, so two callers
+/// never get the same one.
 pub fn new_session_folder(task: &str) -> Result<PathBuf, FolderError> {
-    // A clock before 1970 gives a wrong name, which harms nothing.
+    // A clock before 1970 only gives a wrong name, which does no harm.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
     make_in(&sessions_folder()?, task, now)
 }
@@ -85,17 +89,17 @@ fn make_in(root: &Path, task: &str, unix_seconds: u64) -> Result<PathBuf, Folder
     unreachable!("one of the names is free")
 }
 
-/// The task's name with nothing in it that a path or a shell would take amiss.
+/// The task's name without characters that are special in a path or a shell.
 fn plain(task: &str) -> String {
     let kept = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c.to_ascii_lowercase() } else { '-' };
     task.chars().map(kept).collect()
 }
 
-/// Date and time of a Unix time, UTC: `2026-11-23-194501`.
+/// A Unix time as date and time, UTC: `2026-11-23-194501`.
 fn stamp(unix_seconds: u64) -> String {
     let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    // Days to a date by eras of 400 years that begin on 1 March, after Howard Hinnant, "chrono-Compatible Low-Level Date
-    // Algorithms", civil_from_days.
+    // Converts days to a date by eras of 400 years that begin on 1 March, after Howard Hinnant, "chrono-Compatible
+    // Low-Level Date Algorithms", civil_from_days.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -112,7 +116,7 @@ fn stamp(unix_seconds: u64) -> String {
 mod tests {
     use super::*;
 
-    /// The seconds are `date -u -d '…' +%s`.
+    /// The seconds were computed with `date -u -d '…' +%s`.
     #[test]
     fn stamps_agree_with_date() {
         for (seconds, expected) in [

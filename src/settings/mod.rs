@@ -1,7 +1,7 @@
-//! A run: which task, whose judgement, how long, and where its session lies on this machine.
+//! Settings of a run: task, teacher, length, and the folder of its session on this machine.
 //!
-//! What learning can be told is in [`flipside_core::settings`], what a task file says in [`flipside_envs::tasks`]; both are named here
-//! again, so that whoever speaks of a run finds its settings in one place.
+//! The settings of learning are in [`flipside_core::settings`], those of a task file in [`flipside_envs::tasks`]. Both
+//! are re-exported here, so that all settings of a run are found in one place.
 
 mod asked;
 pub mod folders;

@@ -1,5 +1,5 @@
-//! The names of all settings: one tree, which `--set`, `--config`, the stored overrides and `flipside settings` share.
-//! Types, meanings and defaults come from the structs themselves.
+//! The names of all settings, as one tree. `--set`, `--config`, the stored overrides and `flipside settings` share it.
+//! Types, meanings and defaults come from the structs of settings.
 
 use super::{ControlRun, Mode, RunSettings};
 use flipside_core::settings::{
@@ -14,41 +14,41 @@ use std::sync::OnceLock;
 /// A setting, or a table of settings that may be absent as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Setting {
-    /// Its name, e.g. `text.ppo.kl.target`.
+    /// The full name, e.g. `text.ppo.kl.target`.
     pub name: String,
-    /// What a value is, e.g. `number`.
+    /// The type of its values in words, e.g. `number`.
     pub kind: String,
-    /// The value where nobody gives another; null for none. A task's file may give another.
+    /// The default; null for none. A task's file may have another value.
     pub default: Value,
-    /// What it means, with its unit and range.
+    /// What the setting means, with its unit and range.
     pub meaning: String,
-    /// The words that it takes, where it takes words.
+    /// The words that it accepts as values; empty if it takes other values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<Choice>,
 }
 
-/// One of the words that a setting takes.
+/// One of the words that a setting accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Choice {
     /// The word.
     pub word: String,
-    /// What it stands for.
+    /// What it means.
     pub meaning: String,
 }
 
-/// Where a name belongs.
+/// Which runs have a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Belongs {
-    /// To every run.
+    /// All runs.
     Both,
-    /// To runs that teach a robot.
+    /// Runs that teach a robot.
     Control,
-    /// To runs that teach a language model.
+    /// Runs that teach a language model.
     Text,
 }
 
 impl Belongs {
-    /// Of a setting's name.
+    /// The runs that have the setting of this name.
     pub fn of(name: &str) -> Belongs {
         match name.split('.').next().unwrap_or(name) {
             "teacher" | "num_labels" | "seed" => Belongs::Both,
@@ -57,7 +57,7 @@ impl Belongs {
         }
     }
 
-    /// Whether runs of this mode have it.
+    /// Whether runs of this mode have the setting.
     pub fn fits(self, mode: &Mode) -> bool {
         match self {
             Belongs::Both => true,
@@ -67,14 +67,14 @@ impl Belongs {
     }
 }
 
-/// Names of a run's own settings; the others are of the task's file.
+/// The names of the run's own settings. All others belong to the task's file.
 pub(super) const OWN: [&str; 9] =
     ["task", "reward", "backend", "teacher", "answer_seconds", "num_labels", "env_steps", "seed", "text"];
 
-/// Every setting at or below `path`, in the order of the names; all of them for an empty one.
+/// All settings at or below `path`, ordered by name; every setting if `path` is empty.
 ///
 /// # Errors
-/// A sentence with the nearest names, where there is none of this one.
+/// A sentence with the most similar names, if there is no setting of this name.
 pub fn settings(path: &str) -> Result<Vec<Setting>, String> {
     let all = all();
     let below = |name: &str| name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
@@ -82,7 +82,7 @@ pub fn settings(path: &str) -> Result<Vec<Setting>, String> {
     if found.is_empty() { Err(unknown(path)) } else { Ok(found) }
 }
 
-/// What the table of this name is about, as the struct behind it says.
+/// What the table of this name is about, from its doc comment.
 pub fn about(table: &str) -> Option<String> {
     let schema = table.split('.').try_fold(root(), |schema, part| schema.get("properties")?.get(part))?;
     schema.get("properties").and_then(|_| meaning(schema))
@@ -93,7 +93,7 @@ fn all() -> &'static [Setting] {
     ALL.get_or_init(|| {
         let mut all = Vec::new();
         list("", root(), &defaults(), &mut all);
-        // Tables after what stands beside them.
+        // Settings without a table come first.
         all.sort_by_cached_key(|s| {
             (s.name.split('.').count() > 1).then(|| s.name.split('.').next().map(str::to_owned))
         });
@@ -124,7 +124,7 @@ fn schema_of<T: JsonSchema>() -> Value {
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
-/// What else of a task's file can be overridden. The file's own reader says what is wrong with a value.
+/// The other keys of a task's file that can be overridden. The reader of the file checks their values.
 fn of_the_file() -> Value {
     let list = |what: &str| json!({ "description": format!("{what} As in the task's file.") });
     json!({ "properties": {
@@ -141,11 +141,11 @@ fn of_the_file() -> Value {
     }})
 }
 
-/// Every default, as a tree.
+/// All defaults, as a tree.
 fn defaults() -> Value {
     let mut tree = RunSettings::of_text(TextRun::default()).tree();
     tree.extend(RunSettings::default().tree());
-    // The task's file says how long.
+    // The default is in the task's file.
     tree.insert("env_steps".to_owned(), Value::Null);
     let mut put = |name: &str, table: serde_json::Result<Value>| {
         tree.insert(name.to_owned(), table.unwrap_or_default());
@@ -202,7 +202,7 @@ fn named_teachers() -> Vec<Choice> {
     TeacherKind::NAMES.map(choice).to_vec()
 }
 
-/// Of a schema of an enum whose kind stands beside its parts: each kind and its own schema.
+/// The variants of an enum that is tagged by `kind`: each one's tag and schema.
 fn variants(schema: &Value) -> Vec<(&str, &Value)> {
     let of = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
     of.filter_map(|v| Some((v.pointer("/properties/kind/const")?.as_str()?, v))).collect()
@@ -229,7 +229,7 @@ fn may_be_absent(schema: &Value) -> bool {
     types(schema).contains(&"null")
 }
 
-/// What a value is, in words.
+/// The type of a setting's values, in words.
 fn kind(schema: &Value) -> String {
     let words = words(schema);
     if !words.is_empty() {
@@ -252,7 +252,7 @@ fn kind(schema: &Value) -> String {
     if may_be_absent(schema) { format!("{what}, or none") } else { what }
 }
 
-/// A doc comment as a person reads it: one line, names of code without their links.
+/// A doc comment as plain text: one line, with the names of linked items instead of links.
 fn meaning(schema: &Value) -> Option<String> {
     let text = schema.get("description")?.as_str()?.replace("\n\n", " ").replace('\n', " ");
     let mut plain = String::new();
@@ -271,8 +271,9 @@ fn meaning(schema: &Value) -> Option<String> {
     Some(plain + rest)
 }
 
-/// Checks names and types of what was asked, `{"text": {"ppo": …}}`. The result has what was meant: 2e6 is a whole
-/// number where one is wanted, and `none` is null where there may be none.
+/// Checks the names and types of the settings that were asked for, `{"text": {"ppo": …}}`. The result has current names
+/// and normalised values: 2e6 becomes a whole number where one is expected, and `none` becomes null where a value may
+/// be absent.
 ///
 /// # Errors
 /// A sentence that names the path, what was found and what is expected.
@@ -319,7 +320,7 @@ fn check_at(path: &str, schema: &Value, value: &Value) -> Result<Value, String> 
     }
     let choices = words(schema);
     if !choices.is_empty() {
-        // `true` is a word, too, where words are wanted.
+        // `true` counts as a word where words are expected.
         let word = value.as_bool().map(|truth| truth.to_string()).or(word.map(str::to_owned));
         return match word.filter(|word| choices.iter().any(|choice| choice.word == *word)) {
             Some(word) => Ok(word.into()),
@@ -329,7 +330,7 @@ fn check_at(path: &str, schema: &Value, value: &Value) -> Result<Value, String> 
     let fits = match (types(schema).first().copied(), value) {
         (Some("integer"), Value::Number(number)) => {
             let whole = number.as_u64().or_else(|| {
-                // 2e6 is how people write large counts.
+                // People write large counts as 2e6.
                 number.as_f64().filter(|x| *x >= 0.0 && x.fract() == 0.0 && *x < 1e15).map(|x| x as u64)
             });
             let least = schema.get("minimum").and_then(Value::as_u64).unwrap_or(0);
@@ -359,14 +360,14 @@ fn check_at(path: &str, schema: &Value, value: &Value) -> Result<Value, String> 
     }
 }
 
-/// The setting of this name, which may be an earlier one, among those of a table.
+/// Finds a setting in a table by its name or by an earlier name.
 fn known<'a>(parts: &'a Map<String, Value>, key: &str) -> Option<(&'a String, &'a Value)> {
     let was =
         |part: &Value| part.get("aliases").and_then(Value::as_array).is_some_and(|names| names.contains(&json!(key)));
     parts.get_key_value(key).or_else(|| parts.iter().find(|(_, part)| was(part)))
 }
 
-/// A name with those below it, as far as there is one only.
+/// Extends a name by the keys below it, as long as there is only one.
 fn deepest(name: &str, value: &Value) -> String {
     match value.as_object().map(|parts| parts.iter().collect::<Vec<_>>()).as_deref() {
         Some([(key, value)]) => deepest(&format!("{name}.{key}"), value),
@@ -374,7 +375,7 @@ fn deepest(name: &str, value: &Value) -> String {
     }
 }
 
-/// Refuses parts of a teacher that its kind does not have.
+/// Refuses settings of a teacher that its kind does not have, and missing ones.
 pub(super) fn check_teacher(teacher: &Value) -> Result<(), String> {
     let schema = &root()["properties"]["teacher"];
     let kind = teacher.get("kind").and_then(Value::as_str).unwrap_or_default();
@@ -392,7 +393,7 @@ pub(super) fn check_teacher(teacher: &Value) -> Result<(), String> {
     }
 }
 
-/// The sentence for a name that is none.
+/// The error for a name that no setting has.
 pub(super) fn unknown(name: &str) -> String {
     let near = nearest(name);
     let [others @ .., last] = &near[..] else {
@@ -403,12 +404,12 @@ pub(super) fn unknown(name: &str) -> String {
     format!("there is no setting `{name}`; did you mean {either}?")
 }
 
-/// Up to three names that are written much like this one, the likest first.
+/// Up to three names that are spelled similarly, the most similar first.
 pub fn nearest(name: &str) -> Vec<String> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |known: &str| {
         let whole = strsim::jaro_winkler(known, name);
-        // Whoever knows a setting's own name need not know its table's.
+        // A person who knows a setting's own name need not know its table.
         let own = 0.97 * strsim::jaro_winkler(&last(known), &last(name));
         let end = if known.ends_with(&format!(".{name}")) { 1.0 } else { 0.0 };
         whole.max(own).max(end)
@@ -419,7 +420,7 @@ pub fn nearest(name: &str) -> Vec<String> {
     near.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
 }
 
-/// Whether a task's file says the value where nobody sets it.
+/// Whether the task's file has the value if nobody sets it.
 pub fn is_of_the_task(name: &str) -> bool {
     let table = name.split('.').next().unwrap_or(name);
     name == "env_steps" || !OWN.contains(&table)

@@ -1,4 +1,4 @@
-//! One run: which task, whose judgement, how long.
+//! The settings of one run: task, teacher and length.
 
 use super::Asked;
 use flipside_core::settings::{TeacherKind, TextRun};
@@ -12,38 +12,38 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RewardSource {
-    /// The task's own reward: a plain RL run.
+    /// The task's own reward: plain reinforcement learning.
     True,
-    /// A reward model learnt from judgements. Episodes then have a fixed length and no termination, and the task's own
-    /// reward is seen by simulated teachers and by evaluation alone.
+    /// A reward model that is learned from judgements. Episodes then have a fixed length and never terminate. Only
+    /// simulated teachers and evaluation see the task's own reward.
     #[default]
     Preferences,
 }
 
-/// Everything that decides how a run goes; stored with the session, so that reopening it goes on with the same.
+/// All settings of a run. They are stored with the session, so that a reopened session continues with the same ones.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
 pub struct RunSettings {
-    /// Who answers the questions; only where there are judgements.
+    /// Who answers the queries. Without judgements it has no effect.
     pub teacher: TeacherKind,
-    /// Seconds that a simulated teacher takes for an answer, while the robot trains on; 0 answers at once, and training
-    /// waits for it. With time in play the same seed no longer gives the same run.
+    /// Seconds that a simulated teacher takes for an answer while the robot trains on; 0 or more. With 0 it answers at
+    /// once, and training waits for the answer. With more, the same seed no longer gives the same run.
     pub answer_seconds: f64,
-    /// Judgements planned, 200, or 500 in text mode, where nobody says another number. The schedule asks for more of
-    /// them early on; afterwards a person may go on judging.
+    /// Planned number of judgements: 200 by default, or 500 in text mode. The label schedule asks for more of them
+    /// early on. After the planned number a person may go on judging.
     #[schemars(rename = "num_labels")]
     pub labels: usize,
-    /// Env steps planned, over all worlds. Text mode counts the steps of its stages.
+    /// Planned env steps, over all worlds. Text mode counts the steps of its pipeline stages.
     pub env_steps: u64,
-    /// The seed of every random stream of the run.
+    /// Seed of all random streams of the run.
     pub seed: u64,
-    /// What is taught, and how.
+    /// What is taught, with the settings of that mode.
     #[schemars(skip)]
     pub mode: Mode,
-    /// The session's folder; `None` makes a new one under the sessions folder. Not stored.
+    /// The session's folder; `None` makes a new one in the sessions folder. Not stored.
     #[schemars(skip)]
     pub folder: Option<PathBuf>,
-    /// Which of these a person asked for; a session that exists must agree with them, and keeps its own of the others.
-    /// Not stored.
+    /// The settings that a person asked for. An existing session must agree with them and keeps its own values of all
+    /// others. Not stored.
     #[schemars(skip)]
     pub asked: Asked,
 }
@@ -51,23 +51,23 @@ pub struct RunSettings {
 /// What is taught, with the settings that only this mode has.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mode {
-    /// A robot, by clips.
+    /// A robot, by comparing clips.
     Control(ControlRun),
-    /// A language model, by completions.
+    /// A language model, by comparing completions.
     Text(TextRun),
 }
 
-/// What is set of a run that teaches a robot.
+/// The settings of a run that teaches a robot.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
 pub struct ControlRun {
-    /// The task: its file's name (`hopper`) or Gymnasium's id (`Hopper-v5`).
+    /// The task, by the name of its file (`hopper`) or by its Gymnasium id (`Hopper-v5`).
     pub task: String,
     /// What the policy is trained on.
     pub reward: RewardSource,
-    /// The physics backend's name.
+    /// The name of the physics backend.
     pub backend: String,
-    /// What counts in place of what the task's file says: its tables `ppo`, `labels`, `explore`, `reward_model` and
-    /// `monitor`, and the rest of it.
+    /// Values that replace those of the task's file: in its tables `ppo`, `labels`, `explore`, `reward_model` and
+    /// `monitor`, and in the rest of it.
     #[schemars(skip)]
     pub overrides: toml::Table,
 }
@@ -91,7 +91,7 @@ impl ControlRun {
 }
 
 impl RunSettings {
-    /// What a run in text mode calls its task.
+    /// The task name of a run in text mode.
     pub const TEXT: &str = "text";
 
     /// A run that teaches a robot.
@@ -114,7 +114,7 @@ impl RunSettings {
         RunSettings { labels: 500, env_steps, mode: Mode::Text(run), ..RunSettings::default() }
     }
 
-    /// What is set of the robot's run; `None` in text mode.
+    /// The settings of the robot's run; `None` in text mode.
     pub fn control(&self) -> Option<&ControlRun> {
         match &self.mode {
             Mode::Control(run) => Some(run),
@@ -122,7 +122,7 @@ impl RunSettings {
         }
     }
 
-    /// The same, with what is set of the robot's run changed; as it is in text mode.
+    /// The same run with changed settings of the robot's run. In text mode nothing changes.
     pub fn map_control(mut self, change: impl FnOnce(ControlRun) -> ControlRun) -> RunSettings {
         if let Mode::Control(run) = self.mode {
             self.mode = Mode::Control(change(run));
@@ -130,7 +130,7 @@ impl RunSettings {
         self
     }
 
-    /// What is set of the language model's run; `None` where a robot is taught.
+    /// The settings of the language model's run; `None` if a robot is taught.
     pub fn text(&self) -> Option<&TextRun> {
         match &self.mode {
             Mode::Control(_) => None,
@@ -138,7 +138,7 @@ impl RunSettings {
         }
     }
 
-    /// The task's name, [`RunSettings::TEXT`] in text mode.
+    /// The task's name; [`RunSettings::TEXT`] in text mode.
     pub fn task(&self) -> &str {
         match &self.mode {
             Mode::Control(run) => &run.task,
@@ -146,7 +146,7 @@ impl RunSettings {
         }
     }
 
-    /// What the policy is trained on: in text mode always judgements.
+    /// What the policy is trained on; in text mode always judgements.
     pub fn reward(&self) -> RewardSource {
         self.control().map_or(RewardSource::Preferences, |run| run.reward)
     }
@@ -156,8 +156,8 @@ impl RunSettings {
         self.control().map_or("", |run| &run.backend)
     }
 
-    /// How long a simulated teacher thinks about an answer. Text mode's questions are asked in stages, which wait for
-    /// them.
+    /// The time that a simulated teacher takes for an answer. It is zero in text mode, where a pipeline stage waits for
+    /// all answers to its queries.
     pub fn thinking(&self) -> Duration {
         match &self.mode {
             Mode::Control(_) => Duration::from_secs_f64(self.answer_seconds.max(0.0)),
@@ -172,8 +172,9 @@ impl Default for RunSettings {
     }
 }
 
-/// How settings are stored: side by side, whichever mode has them, as sessions have had them since the first. A session
-/// whose run has neither `text` nor `overrides` can be opened by programs that know neither.
+/// The settings as they are stored: in one flat table for both modes, the same since the first sessions. A session
+/// whose run has neither `text` nor `overrides` can also be opened by earlier versions of the program that know
+/// neither.
 #[derive(Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 struct Stored {
@@ -239,7 +240,7 @@ mod tests {
     use super::*;
     use flipside_core::settings::TeacherNoise;
 
-    /// Settings as sessions of November 2026 have them, word for word.
+    /// Settings exactly as sessions of November 2026 have them.
     #[test]
     fn settings_of_earlier_sessions_are_read_and_written_as_they_were() {
         let control = r#"{"task":"hopper_backflip","reward":"preferences","teacher":{"kind":"fallible","beta":null,"mistakes":0.1,"skips":0.1,"skip_below":0.0,"gamma":1.0,"equal_within":0.0,"much_above":0.0},"answer_seconds":2.5,"labels":120,"env_steps":14000000,"seed":18446744073709551615,"backend":"shader"}"#;
@@ -271,7 +272,7 @@ mod tests {
 
     #[test]
     fn overrides_of_the_tasks_file_are_stored() {
-        let overrides: toml::Table = "ppo.horizon = 128\nppo.gamma = 1.0\nlabels.choice = 'entropy'".parse().unwrap();
+        let overrides: toml::Table = "ppo.num_steps = 128\nppo.gamma = 1.0\nlabels.choice = 'entropy'".parse().unwrap();
         let settings = RunSettings::of_control(ControlRun { overrides, ..ControlRun::default() });
         let json = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<RunSettings>(&json).unwrap(), settings);

@@ -160,7 +160,7 @@ fn wrong_task_files_are_told_where_and_what() {
     check("weight = -1e-3", "weight = -1e-3\ntimes = [{ source = \"action\" }]", "one number in `times`, not 3");
     check("weight = -1e-3", "weight = -1e-3\nwhen = [{ of = { source = \"action\" } }]", "expected a bound");
     check("above = 0.7", "abov = 0.7", "unknown field `abov`");
-    check("lambda = 0.95", "wolrds = 2", "unknown field `wolrds`, expected one of `worlds`");
+    check("gae_lambda = 0.95", "num_evns = 2", "unknown field `num_evns`, expected one of `num_envs`");
     // Names that the robot does not have.
     check(
         "joints = [\"root_x\"]",
@@ -195,7 +195,7 @@ fn wrong_task_files_are_told_where_and_what() {
         assert!(told.contains(&format!("mine.toml:{line}")) && told.contains(expected), "{told}");
     }
     // A number that is out of range is reported at the head of its table.
-    let text = good.replace("lambda = 0.95", "gamma = 2.0");
+    let text = good.replace("gae_lambda = 0.95", "gamma = 2.0");
     let line = 1 + good.lines().position(|line| line == "[ppo]").unwrap();
     let told = TaskSpec::parse(&text, "mine", "mine.toml").unwrap_err().to_string();
     assert_eq!(told, format!("mine.toml:{line}: ppo.gamma must be a number from 0 to 1, not 2"));

@@ -19,8 +19,8 @@ pub enum Threads {
 }
 
 impl Threads {
-    /// So many threads, the calling one among them; as many as there are [`cores`] where `None`, and never more than there are parts to share.
-    /// Those that help are called `name-0`, `name-1`, ….
+    /// So many threads, the calling one among them; as many as there are [`cores`] where `None`, and never more than
+    /// there are parts to share. Those that help are called `name-0`, `name-1`, ….
     ///
     /// # Errors
     /// The system gave no more threads.
@@ -48,10 +48,11 @@ impl Threads {
         }
     }
 
-    /// Does each part on whichever thread is free. The job is told which of the threads it is on, from 0 to [`Threads::count`].
+    /// Does each part on whichever thread is free. The job is told which of the threads it is on, from 0 to
+    /// [`Threads::count`].
     ///
-    /// The calling thread begins at once, and the others join it as they wake. To hand them the whole and wait would cost two wakings, a
-    /// tenth of a millisecond.
+    /// The calling thread begins at once, and the others join it as they wake. To hand them the whole and wait would
+    /// cost two wakings, a tenth of a millisecond.
     pub fn share_out<P: Send>(&self, parts: impl Iterator<Item = P> + Send, job: impl Fn(usize, P) + Sync) {
         let helpers = self.count() - 1;
         if helpers == 0 {

@@ -13,15 +13,15 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A learner that only counts: a round is a step, of which it plans 40.
+/// A learner that only counts. One round is one step, and it plans 40 steps.
 struct Counting {
     steps: u64,
-    /// What was done, a word each.
+    /// What was done, one entry for each call.
     done: Vec<String>,
     proposed: u64,
 }
 
-/// Steps that it goes on after an answer.
+/// Steps that it continues after an answer.
 const PATIENCE: u64 = 3;
 
 impl TrainingLoop for Counting {
@@ -98,7 +98,7 @@ fn counting(teacher: TeacherKind, answer_seconds: f64) -> Driver<Counting> {
     Driver::new(Box::new(Counting { steps: 0, done: Vec::new(), proposed: 0 }), &settings)
 }
 
-/// Steps at this time; a word for what was done.
+/// Makes a step at this time and returns a word for what it did.
 fn step(driver: &mut Driver<Counting>, seconds: f64) -> String {
     match driver.step(&|| Duration::from_secs_f64(seconds), &mut || false).unwrap() {
         Step::Trained => "trained".to_owned(),
@@ -143,7 +143,7 @@ fn a_person_always_has_pairs_to_answer_and_training_waits_when_none_comes() {
     assert_eq!(asked.count(), 1, "who has enough to answer is offered no more");
     assert_eq!(driver.questions.waiting(), PAIRS_READY);
 
-    // An answer lets it go on, and what nobody has seen of the old pairs makes room for new ones; the pair on show
+    // An answer lets training continue. New pairs replace the old ones that nobody has seen, and the pair on show
     // stays.
     answer(&mut driver, 60.0);
     assert_eq!(step(&mut driver, 60.0), "trained");
@@ -153,12 +153,12 @@ fn a_person_always_has_pairs_to_answer_and_training_waits_when_none_comes() {
     for _ in 0..3 {
         answer(&mut driver, 62.0);
     }
-    // Pairs run short: there are some anew before anything is stale.
+    // Few pairs are left, so new ones are offered before the old ones are stale.
     assert_eq!(step(&mut driver, 62.0), "trained");
     assert_eq!(pairs(&driver), [1, 2, 14, 15, 16]);
     assert_eq!(driver.questions.waiting(), PAIRS_READY + 1);
 
-    // What is taken back is asked again, before all others.
+    // A pair whose answer was taken back is asked again, before all others.
     let now = Duration::from_secs(63);
     assert_eq!(driver.questions.undo(now, &mut driver.record).unwrap(), Some(PairId(16)));
     assert_eq!((driver.questions.shown().unwrap().pair.id, driver.questions.labels().len()), (PairId(16), 4));
@@ -173,22 +173,22 @@ fn a_teacher_that_thinks_answers_what_waits_in_front_by_its_own_clock() {
     let mut driver = counting(TeacherKind::Oracle, 2.0);
     assert_eq!(step(&mut driver, 1.0), "trained");
     assert_eq!(pairs(&driver), [0; 0], "it thinks");
-    // What is due is answered, one after the other, however late one looks.
+    // All answers that are due are given, one after the other, however late the step comes.
     assert_eq!(step(&mut driver, 5.5), "trained");
     assert_eq!(pairs(&driver), [1, 2]);
     assert_eq!(driver.questions.next_answer_at(), Some(Duration::from_secs(7)));
-    // Pair 3 is before its eyes when new ones come.
+    // The teacher is thinking about pair 3 when new pairs arrive.
     assert_eq!(step(&mut driver, 6.9), "trained");
     assert_eq!(pairs(&driver), [1, 2]);
     assert_eq!(step(&mut driver, 9.1), "trained");
     assert_eq!(pairs(&driver), [1, 2, 3, 14]);
-    // Training outruns it, and goes on when it has answered.
+    // Training runs ahead of the teacher, waits, and continues after its answer.
     let outcomes: Vec<String> = (0..4).map(|_| step(&mut driver, 9.2)).collect();
     assert_eq!(outcomes, ["trained", "trained", "trained", "waits until 11"]);
     assert_eq!(step(&mut driver, 11.0), "trained");
 }
 
-/// Whoever takes time has a queue; nobody is asked for more than was planned.
+/// A teacher that takes time has a queue, but it is not asked for more answers than were planned.
 #[test]
 fn a_teacher_that_has_given_what_was_planned_is_asked_no_more() {
     let mut driver = counting(TeacherKind::Oracle, 0.5);
@@ -218,14 +218,14 @@ fn the_loop_has_no_thread_no_file_and_no_clock() {
     }
 }
 
-/// The ledger on the thread of the test, by a clock that stands still unless it is told.
+/// The ledger on the test's own thread. Its clock stands still unless the test sets it.
 struct SameThread {
     ledger: Ledger,
     control: Arc<SharedRequests>,
     clock: Rc<Cell<Duration>>,
 }
 
-impl Desk for SameThread {
+impl QuestionQueue for SameThread {
     fn now(&self) -> Duration {
         self.clock.get()
     }
@@ -241,7 +241,7 @@ impl Desk for SameThread {
     }
 }
 
-/// A cheap run whose teacher slips, cannot tell, and takes its time.
+/// A cheap run whose teacher makes mistakes, skips some pairs, and takes its time.
 fn hasty(answer_seconds: f64) -> RunSettings {
     RunSettings {
         teacher: TeacherKind::Fallible(TeacherNoise::HASTY),
@@ -257,13 +257,13 @@ fn trainer(settings: &RunSettings) -> Box<Trainer> {
     Box::new(Trainer::new(settings, task_of(settings).unwrap(), ItemId(1), None, Some(1)).unwrap())
 }
 
-/// A round takes this long, by the tests' clock.
+/// How long a round takes on the tests' clock.
 const ROUND: Duration = Duration::from_millis(700);
 
-/// What stands of a run: answers, weights, and how often it had to wait.
+/// The outcome of a run: labels, weights, and how often it had to wait.
 type Outcome = (Vec<Label>, Arrays, usize);
 
-/// As a benchmark runs it.
+/// Runs it as a benchmark does.
 fn by_the_driver(settings: &RunSettings) -> Outcome {
     let mut driver = Driver::new(trainer(settings), settings);
     let (mut now, mut waits) = (Duration::ZERO, 0);
@@ -277,7 +277,7 @@ fn by_the_driver(settings: &RunSettings) -> Outcome {
     (driver.questions.labels().to_vec(), driver.training.learner.to_arrays(), waits)
 }
 
-/// As a session runs it: the worker's half of the loop, the ledger, and the session on disk.
+/// Runs it as a session does: the worker's half of the loop, the ledger, and the session on disk.
 fn by_the_ledger(settings: &RunSettings, folder: &Path) -> Outcome {
     let session = Session::create(folder, settings).unwrap();
     let first = first_snapshot(settings, Scene::default(), folder);
@@ -285,18 +285,18 @@ fn by_the_ledger(settings: &RunSettings, folder: &Path) -> Outcome {
     let control = Arc::new(SharedRequests::new(WorkerRequests { run: true, ..WorkerRequests::default() }));
     let ledger = Ledger::new(session, publisher, control.clone(), settings).unwrap();
     let clock = Rc::new(Cell::new(Duration::ZERO));
-    let mut desk = SameThread { ledger, control: control.clone(), clock: clock.clone() };
+    let mut queue = SameThread { ledger, control: control.clone(), clock: clock.clone() };
     let learner: Box<dyn TrainingLoop> = trainer(settings);
     let (mut training, mut waits) = (Training::new(learner), 0);
     loop {
-        let answers = desk.answers().unwrap();
+        let answers = queue.answers().unwrap();
         match training.next(&answers) {
             Next::Train => {
-                training.train(&mut desk, &mut || false).unwrap();
+                training.train(&mut queue, &mut || false).unwrap();
                 clock.set(clock.get() + ROUND);
             }
             Next::Wait => {
-                clock.set(desk.ledger.next_answer_at().unwrap());
+                clock.set(queue.ledger.next_answer_at().unwrap());
                 waits += 1;
             }
             Next::Finish => break,
@@ -305,8 +305,8 @@ fn by_the_ledger(settings: &RunSettings, folder: &Path) -> Outcome {
     (control.look().answers.labels.to_vec(), training.learner.to_arrays(), waits)
 }
 
-/// What a benchmark says of a teacher that takes its time holds for the desk and for `train`: the front of the same
-/// queue, by the same clock.
+/// A benchmark's result for a teacher that takes its time also holds for the desk and for `train`: the teacher answers
+/// the front of the same queue, by the same clock.
 #[test]
 fn a_hasty_teacher_answers_the_same_queue_by_the_same_clock_in_benchmark_and_session() {
     for answer_seconds in [0.25, 3.0] {
@@ -327,7 +327,7 @@ fn a_hasty_teacher_answers_the_same_queue_by_the_same_clock_in_benchmark_and_ses
         let kept: Vec<_> = standing.iter().map(|judgement| (judgement.id, judgement.pair, judgement.choice)).collect();
         let said: Vec<_> = taught.iter().map(|label| (label.judgement, label.pair, label.choice)).collect();
         assert_eq!(kept, said);
-        // A slow teacher answers pairs of several offers, so some that were offered were never asked.
+        // A slow teacher answers pairs from several offers, so some pairs that were offered were never asked.
         let dropped = measured.iter().zip(1..).any(|(label, place)| label.pair.0 > place);
         assert!(dropped, "{answer_seconds} s an answer");
     }

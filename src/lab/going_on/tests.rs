@@ -5,7 +5,7 @@ fn asked(text: &str) -> Asked {
     Asked::assignments(text).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// What becomes of a session when a person asks for this.
+/// The settings of a session that is reopened with these, or the reason why they are refused.
 fn again(stored: &RunSettings, asks: &str) -> Result<RunSettings, String> {
     let opener = RunSettings { asked: asked(asks), ..stored.clone() };
     go_on(stored, &opener, None).map_err(|error| error.to_string())
@@ -20,7 +20,8 @@ fn stored(run: RunSettings, set: &str) -> RunSettings {
 fn a_robots_session_says_what_differs_and_takes_a_longer_plan() {
     let session = stored(RunSettings::of_control(ControlRun::of("hopper")), "ppo.horizon = 128; teacher = oracle");
     assert_eq!(again(&session, ""), Ok(session.clone()));
-    // Under any of the task's names; what was set, what the file says and what is the default are all what the session has.
+    // The session has all of these, under any of the task's names: some were set, some are from the file, some are
+    // defaults.
     let same =
         "task = Hopper-v5; ppo.horizon = 128; ppo.gamma = 0.99; labels.lead = 1; env_steps = 2e6; horizon = 1000";
     assert_eq!(again(&session, same), Ok(session.clone()));
@@ -29,10 +30,10 @@ fn a_robots_session_says_what_differs_and_takes_a_longer_plan() {
     assert_eq!((longer.labels, longer.env_steps, longer.answer_seconds), (300, 3_000_000, 2.0));
     assert_eq!((longer.teacher, &longer.mode), (TeacherKind::named("hasty").unwrap(), &session.mode));
 
-    let refusal = again(&session, "ppo.horizon = 64; seed = 3; num_labels = 100; task = walker2d").unwrap_err();
+    let refusal = again(&session, "ppo.num_steps = 64; seed = 3; num_labels = 100; task = walker2d").unwrap_err();
     assert_eq!(
         refusal,
-        "The session in /sessions/one has other settings: `num_labels` is 200 there, and 100 is asked for; `ppo.horizon` is 128 there, and 64 is \
+        "The session in /sessions/one has other settings: `num_labels` is 200 there, and 100 is asked for; `ppo.num_steps` is 128 there, and 64 is \
          asked for; `seed` is 0 there, and 3 is asked for; `task` is \"hopper\" there, and \"walker2d\" is asked for. Leave them out to go on with \
          what it has, or name another folder for a new one."
     );
@@ -52,7 +53,7 @@ fn stages_of_text_that_have_not_begun_take_what_they_are_told() {
     assert_eq!(again(&session, "text.supervised_steps = 900").unwrap().text().unwrap().supervised_steps, 900);
 
     for (asks, name) in [
-        ("text.until = ppo; text.supervised.batch = 8", "text.supervised.batch"),
+        ("text.until = ppo; text.supervised.batch_size = 8", "text.supervised.batch_size"),
         ("text.until = base", "text.until"),
         ("text.model = elsewhere", "text.model"),
         ("text.lora.rank = 4", "text.lora.rank"),

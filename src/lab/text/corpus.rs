@@ -1,4 +1,5 @@
-//! What a run reads: documents, demonstrations, prompts and judged pairs, from files or from the built-in grammar, in tokens.
+//! The tokenised data of a run in text mode: documents, demonstrations, prompts and judged pairs, from files or from
+//! the built-in grammar.
 
 use crate::lab::LabError;
 use crate::settings::TextRun;
@@ -11,34 +12,34 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};
 
-/// Documents that the grammar writes for the base model.
+/// Documents that the grammar generates for the base model.
 const DOCUMENTS: usize = 20_000;
 
-/// Reviews that it writes for the supervised one.
+/// Reviews that the grammar generates for the supervised model.
 const REVIEWS: usize = 8_000;
 
 /// The run's data.
 pub(in crate::lab) struct Corpus {
     run: TextRun,
     seed: Seed,
-    /// The prompts that the person chose, in place of the run's.
+    /// The prompts that the person chose, in place of the run's own.
     pub prompts: Option<Arc<Vec<String>>>,
-    /// The prompts that are asked about, as a person reads them.
+    /// The prompts that are asked about, as text.
     listed: OnceLock<Arc<Vec<String>>>,
 }
 
-/// How words become tokens for one model.
+/// How texts are turned into tokens for one model.
 pub(in crate::lab) struct Reader<'a> {
     pub tokenizer: &'a Tokenizer,
-    /// Positions of the model.
+    /// The model's context length in positions.
     pub context: usize,
-    /// Tokens that a prompt may have, so that a completion has room.
+    /// The number of tokens that a prompt may have, so that a completion still fits.
     pub prompt: usize,
     pub skip_bad_lines: bool,
 }
 
 impl Reader<'_> {
-    /// The lines of a data file in tokens, in order. Lines that cannot be read are named on the log.
+    /// The lines of a data file as tokens, in order. Lines that cannot be read are logged.
     pub fn file(&self, path: &Path) -> Result<Vec<Tokens>, LabError> {
         let on_bad = if self.skip_bad_lines { BadLines::Skip } else { BadLines::Stop };
         let read = data::read_lines(&read_text(path)?, on_bad)?;
@@ -55,11 +56,11 @@ impl Reader<'_> {
 
     fn encode(&self, line: &Line) -> Result<Tokens, LabError> {
         let encoder = Encoder { tokenizer: self.tokenizer, tldr: Default::default() };
-        // Only posts of TL;DR are ever left out.
+        // The encoder leaves out nothing but posts of TL;DR.
         Ok(encoder.encode(line)?.unwrap_or(Tokens::Whole(Vec::new())))
     }
 
-    /// A free prompt in tokens, its beginning cut where it is too long.
+    /// A free prompt as tokens. If it is too long, its beginning is cut off.
     pub fn prompt_of(&self, prompt: &str) -> Result<Vec<u32>, LabError> {
         let tokens = self.encode(&Line::Prompt(Words::Text(prompt.to_owned())))?;
         let tokens = self.shortened(tokens.prompt());
@@ -69,12 +70,12 @@ impl Reader<'_> {
         }
     }
 
-    /// The last tokens of a prompt, as many as leave room for a completion.
+    /// The last tokens of a prompt, as many as leave space for a completion.
     fn shortened(&self, prompt: &[u32]) -> Vec<u32> {
         prompt[prompt.len().saturating_sub(self.prompt)..].to_vec()
     }
 
-    /// An example that fits the model. A whole text that is too long is cut into several.
+    /// The examples for one line, cut to fit the model. A whole text that is too long is split into several examples.
     pub fn examples(&self, tokens: Tokens) -> Vec<Example> {
         match tokens {
             Tokens::Whole(tokens) => {
@@ -100,7 +101,7 @@ impl Corpus {
         Corpus { run: run.clone(), seed, prompts: None, listed: OnceLock::new() }
     }
 
-    /// What the base model reads.
+    /// The texts that the base model learns from.
     pub fn documents(&self, reader: &Reader) -> Result<Vec<Example>, LabError> {
         if let Some(path) = &self.run.documents {
             return of_file(reader, path, "texts");
@@ -114,7 +115,7 @@ impl Corpus {
         Ok(all)
     }
 
-    /// What the supervised model is shown.
+    /// The examples that the supervised model learns from.
     pub fn demonstrations(&self, reader: &Reader) -> Result<Vec<Example>, LabError> {
         if let Some(path) = &self.run.demonstrations {
             return of_file(reader, path, "prompts with completions");
@@ -129,7 +130,8 @@ impl Corpus {
         Ok(all)
     }
 
-    /// What is asked about, in tokens: the person's prompts, those of a file, those of the demonstrations, or the grammar's.
+    /// The prompts that are asked about, as tokens: those that the person chose, else those of a file of prompts,
+    /// demonstrations or pairs, else the grammar's.
     pub fn prompts(&self, reader: &Reader) -> Result<Vec<Vec<u32>>, LabError> {
         let files =
             || [&self.run.prompts, &self.run.demonstrations, &self.run.comparisons].into_iter().flatten().next();
@@ -162,7 +164,7 @@ impl Corpus {
         }
     }
 
-    /// Prompt number `place` as a person reads it.
+    /// Prompt number `place` as text.
     pub fn prompt_text(&self, tokenizer: &Tokenizer, prompt: &[u32], place: usize) -> Result<String, LabError> {
         let listed = self.prompts.as_ref().or(self.listed.get());
         match listed.and_then(|all| all.get(place)) {
@@ -171,7 +173,7 @@ impl Corpus {
         }
     }
 
-    /// All prompts as a person reads them.
+    /// All prompts as text.
     pub fn prompt_list(&self) -> Arc<Vec<String>> {
         static GRAMMAR: LazyLock<Arc<Vec<String>>> = LazyLock::new(|| Arc::new(grammar::prompts()));
         match (&self.prompts, self.listed.get()) {
@@ -181,12 +183,12 @@ impl Corpus {
         }
     }
 
-    /// The score that the grammar gives a completion of one of its own prompts.
+    /// The gold score of a completion; `None` if the prompt is not one of the grammar's.
     pub fn gold(&self, prompt: &str, completion: &str) -> Option<f64> {
         is_grammars(prompt).then(|| grammar::score(prompt.trim(), completion))
     }
 
-    /// Whether every prompt is the grammar's, so that a simulated teacher can answer.
+    /// Whether every prompt is one of the grammar's, so that a simulated teacher can answer.
     pub fn has_gold(&self) -> bool {
         match &self.prompts {
             Some(own) => own.iter().all(|prompt| is_grammars(prompt)),
@@ -195,7 +197,7 @@ impl Corpus {
     }
 }
 
-/// Pairs in tokens, the chosen one on the left.
+/// Pairs as tokens, with the chosen completion on the left.
 pub(in crate::lab) fn pairs(tokens: &[Tokens], reader: &Reader) -> Vec<TextComparison> {
     let fit = |prompt: &[u32], completion: &[u32]| -> (Vec<u32>, Vec<u32>) {
         let cut = completion[..completion.len().min(reader.context - 1)].to_vec();

@@ -1,7 +1,8 @@
-//! The built-in supervised model, kept between sessions: a person who opens a second one has the first pair at once.
+//! A cache of the built-in supervised model, shared between sessions: a person who opens a second session sees the
+//! first pair at once.
 //!
-//! It is a saving of time and nothing else. The model of a seed is what the same program would make again, bit for bit; another build makes its
-//! own, and whatever cannot be read is made anew.
+//! The cache only saves time. For the same seed, the same build of the program would train the same model again, bit
+//! for bit. Another build trains its own, and whatever cannot be read is trained again.
 
 use super::folders;
 use crate::lab::LabError;
@@ -11,10 +12,11 @@ use flipside_core::{Seed, fnv1a};
 use flipside_text::Bundle;
 use std::path::PathBuf;
 
-/// Where it is kept; `None` for a run that trains anything else up to there, or where there is no such place.
+/// The folder of the cached model; `None` if the run does not use the built-in base and supervised stages, or if there
+/// is no cache folder.
 fn folder(run: &TextRun, seed: Seed) -> Option<PathBuf> {
     let plain = TextRun::default();
-    // What comes after the supervised model may be as it likes.
+    // Settings that only matter after the supervised model may have any value.
     let like_it = TextRun {
         until: plain.until,
         reward_model: None,
@@ -33,12 +35,12 @@ fn folder(run: &TextRun, seed: Seed) -> Option<PathBuf> {
     built_in.then_some(cache_folder()?.join("models").join(format!("built-in-{:016x}", fnv1a(&mark))))
 }
 
-/// The model, where an earlier session has left it.
+/// The cached model, if an earlier session has saved it.
 pub(super) fn find(run: &TextRun, seed: Seed) -> Option<Bundle> {
     folder(run, seed).and_then(|folder| folders::read(&folder, run.precision).ok())
 }
 
-/// Leaves the model for later sessions. One that cannot be kept is no failure: a later session trains it again.
+/// Caches the model for later sessions. Failing to write it is no error: a later session trains it again.
 pub(super) fn leave(run: &TextRun, seed: Seed, model: &Bundle) {
     let Some(folder) = folder(run, seed) else { return };
     let parts = model.to_parts().map_err(LabError::from);

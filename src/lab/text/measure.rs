@@ -1,4 +1,4 @@
-//! How good a session's models are, by the gold score that the grammar knows.
+//! Measures how good a session's models are, by the grammar's gold score.
 
 use super::corpus::{Corpus, Reader};
 use super::folders;
@@ -13,31 +13,33 @@ use rand::{Rng, RngExt};
 use serde::Serialize;
 use std::path::Path;
 
-/// Rows that are written side by side.
+/// Rows that are generated in parallel.
 const ROWS: usize = 64;
 
-/// What was measured on prompts of the grammar.
+/// Results on prompts of the grammar.
 #[derive(Clone, Debug, Serialize)]
 pub struct TextMeasure {
     /// Prompts that each model answered.
     pub prompts: usize,
     /// Mean gold score of the supervised model's completions.
     pub supervised_gold: f64,
-    /// Mean gold score of the policy's.
+    /// Mean gold score of the policy's completions.
     pub policy_gold: f64,
     /// Share of prompts where the policy's completion has the higher gold score; equal scores count half.
     pub win_rate: f64,
-    /// Probability that an answer of the session's teacher agrees with the reward model, mean over new pairs of the supervised model.
+    /// Probability that an answer of the session's teacher agrees with the reward model: the mean over new pairs of the
+    /// supervised model.
     pub reward_accuracy: f64,
-    /// The same for the gold score itself: no reward model can do better.
+    /// The same probability for the gold score itself. No reward model can do better.
     pub reward_ceiling: f64,
 }
 
-/// Has a finished session's models answer prompts of the grammar. A session whose teacher is a person is measured against one that never errs.
+/// Lets a finished session's models answer prompts of the grammar. If the session's teacher is a person, the reward
+/// model is compared with a simulated teacher that never errs.
 ///
 /// # Errors
 ///
-/// A session in another mode, one whose PPO is not done, or one whose prompts are not the grammar's.
+/// A session in another mode, one whose PPO is not finished, or one whose prompts are not the grammar's.
 pub fn measure_text(folder: &Path, prompts: usize, seed: u64) -> Result<TextMeasure, LabError> {
     let settings = Session::open_to_read(folder)?.settings().clone();
     let run = settings

@@ -1,4 +1,5 @@
-//! Text mode in the lab: the training loop that a session runs, the tools that need no session, and models to and from their folders.
+//! Text mode in the lab: the training loop of a session, tools that need no session, and reading and writing of model
+//! folders.
 
 mod corpus;
 mod folders;

@@ -1,4 +1,5 @@
-//! How fast a language model writes and learns on this machine: a batch of completions, and a gradient step of PPO on it.
+//! Measures how fast a language model generates and learns on this machine: a batch of completions, and a gradient step
+//! of PPO on it.
 
 use super::folders;
 use crate::lab::LabError;
@@ -15,45 +16,46 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// What is measured.
+/// What to measure.
 #[derive(Clone, Debug)]
 pub struct TextSpeedPlan {
-    /// The model's folder; a GPT-2 of 124 M random weights if none.
+    /// The model's folder; `None` uses a GPT-2 with 124 M random weights.
     pub model: Option<PathBuf>,
-    /// What weights and activations are made of.
+    /// Number type of weights and activations.
     pub precision: TextPrecision,
-    /// Texts side by side.
+    /// Texts in the batch.
     pub batch: usize,
-    /// Tokens of a prompt, drawn at random.
+    /// Tokens in a prompt, drawn at random.
     pub prompt: usize,
-    /// Tokens of a completion.
+    /// Tokens in a completion.
     pub new_tokens: usize,
-    /// Measurements, after one that does not count.
+    /// Number of measurements, after one that does not count.
     pub repeats: usize,
 }
 
 /// Medians over the repeats.
 #[derive(Clone, Debug, Serialize)]
 pub struct TextSpeed {
-    /// The model's parameters.
+    /// Number of parameters of the model.
     pub parameters: usize,
-    /// What it computes in.
+    /// Number type that it computes in.
     pub precision: TextPrecision,
-    /// Completion tokens written a second, the passes over the prompts included.
+    /// Completion tokens generated per second, including the pass over the prompts.
     pub generate_tokens_per_s: f64,
-    /// Seconds of the prompts' pass alone.
+    /// Seconds of the pass over the prompts alone.
     pub prompts_s: f64,
-    /// Seconds of all columns after the first.
+    /// Seconds of generating all columns after the first.
     pub columns_s: f64,
-    /// Prompt and completion tokens a second of one gradient step: passes forward and backward, clipping and Adam.
+    /// Prompt and completion tokens per second of one gradient step: forward and backward pass, gradient clipping and
+    /// Adam.
     pub ppo_tokens_per_s: f64,
-    /// Seconds of that step.
+    /// Seconds of that gradient step.
     pub ppo_step_s: f64,
-    /// The processor.
+    /// The processor's name.
     pub machine: String,
 }
 
-/// Measures.
+/// Runs the measurements.
 ///
 /// # Errors
 ///
@@ -124,7 +126,7 @@ pub fn text_speed(plan: &TextSpeedPlan) -> Result<TextSpeed, LabError> {
     })
 }
 
-/// What every repeat gives but the first, which warms up.
+/// The results of all repeats, after one that only warms up.
 fn measured<T>(repeats: usize, mut once: impl FnMut() -> Result<T, LabError>) -> Result<Vec<T>, LabError> {
     once()?;
     (0..repeats.max(1)).map(|_| once()).collect()

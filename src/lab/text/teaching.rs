@@ -1,4 +1,5 @@
-//! What learns once there is a supervised model: the reward model, which is fitted to the judgements, and the policy, which follows it.
+//! What learns once there is a supervised model: the reward model, which is fitted to the judgements, and the policy,
+//! which PPO trains on that reward model.
 
 use crate::lab::shared_requests::Label;
 use crate::settings::{TextRun, TextStage};
@@ -7,41 +8,45 @@ use flipside_text::generate::Sampling;
 use flipside_text::model::Transformer;
 use flipside_text::{Bundle, Example, TextComparison, TextPpo, TextReward, log_probs};
 
-/// Answers of a person before the reward model first learns: with fewer it learns the pair and not the teacher reward.
+/// A person's answers before the first fit of the reward model. With fewer it memorises the pairs instead of learning
+/// the teacher's preferences.
 pub(super) const FIRST_FIT: usize = 12;
 
-/// Rows that are scored at once where nothing is learnt.
+/// Rows that are scored at a time outside of training.
 const SCORED: usize = 32;
 
-/// Judgements of which the share that the reward model foresaw is told.
+/// The agreement is computed over this many of the latest judgements.
 const FORESEEN: usize = 50;
 
-/// The policy, its reward model, and what they come from.
+/// The policy, its reward model, and what they start from.
 pub(super) struct Teaching {
-    /// Where it began: with the reward model, or with PPO on a finished one.
+    /// The pipeline stage that it began with: the reward model, or PPO on a finished reward model.
     pub stage: TextStage,
-    /// The supervised model: what the policy is held near.
+    /// The supervised model; the KL penalty keeps the policy near it.
     pub start: Bundle,
     pub reward: TextReward<Transformer>,
     pub ppo: TextPpo<Transformer>,
-    /// Whether the reward model was given, or has learnt enough to be followed.
+    /// Whether the policy may be trained on the reward model: it was given, or has learned enough.
     pub trusted: bool,
-    /// Whether the reward model was given and does not learn.
+    /// Whether the reward model was given and is not trained.
     pub given: bool,
-    /// Judgements of the last fit, the newest of them, and gradient steps that are left of the present one.
+    /// The number of judgements at the last fit and the ID of the newest. `fit_left` is the number of gradient steps
+    /// left in the current fit.
     pub fitted: (u64, u64),
     pub fit_left: u64,
-    /// Whether the present fit has taken its steps and its rewards have yet to be brought to mean 0 and deviation 1.
+    /// Whether the current fit has done its steps, but its rewards are not yet scaled to mean 0 and standard deviation
+    /// 1.
     pub unscaled: bool,
-    /// Gradient steps of the latest fit: a person is not waited for within one, and PPO's patience begins behind it.
+    /// Gradient steps of the latest fit. Training does not wait for a person during a fit, and PPO's patience starts
+    /// after it.
     pub fit: u64,
-    /// Comparisons of a data file.
+    /// Comparisons from a data file.
     pub filed: Vec<TextComparison>,
-    /// Prompts that pairs are drawn from, in tokens, as the corpus has them.
+    /// The prompts that pairs are drawn from, as tokens, in the corpus's order.
     pub prompts: Vec<Vec<u32>>,
-    /// Draws prompts, seeds of completions and sides of pairs.
+    /// Random stream for prompts, for seeds of completions and for sides of pairs.
     pub draws: Stream,
-    /// Whether the reward model foresaw each of the latest judgements, oldest first: 1, ½ or 0.
+    /// Whether the reward model predicted each of the latest judgements, oldest first: 1, ½ or 0.
     pub foreseen: Vec<f64>,
 }
 
@@ -51,7 +56,7 @@ impl Teaching {
         self.fit_left > 0 || self.unscaled
     }
 
-    /// How completions are written for a person to see and a reward model to score: as PPO writes them.
+    /// The sampling settings for completions that a person sees and the reward model scores: the same as in PPO.
     pub fn sampling(&self, run: &TextRun, seed: u64) -> Sampling {
         Sampling {
             temperature: run.ppo.temperature,
@@ -62,12 +67,13 @@ impl Teaching {
         }
     }
 
-    /// Every standing comparison that teaches: those of the file, then the session's.
+    /// All standing comparisons to learn from: the file's, then the session's.
     pub fn comparisons(&self, labels: &[Label]) -> Vec<TextComparison> {
         self.filed.iter().cloned().chain(labels.iter().filter_map(comparison)).collect()
     }
 
-    /// Decides whether the reward model is to learn, and how long; asks it first what it makes of the answers that are new.
+    /// Decides whether to fit the reward model, and for how many steps. Before a fit it records how well the model
+    /// predicts the new answers.
     pub fn plan_fit(&mut self, labels: &[Label], planned: usize, person: bool, run: &TextRun) {
         let newest = labels.last().map_or(0, |label| label.judgement.0);
         let state = (labels.len() as u64, newest);
@@ -87,7 +93,7 @@ impl Teaching {
         if self.trusted {
             self.foresee(labels);
         }
-        // As many passes over what is new as the plan has over all.
+        // The number of passes over the new answers is the same as the plan has over all of them.
         let first = self.fitted.0 == 0;
         let whole = planned.max(1) + if planned == 0 { self.filed.len() } else { 0 };
         let share = run.reward_steps as f64 * grown as f64 / whole as f64;
@@ -101,7 +107,7 @@ impl Teaching {
         self.fitted = state;
     }
 
-    /// What the reward model makes of judgements that it has not learnt from.
+    /// Records which judgements the reward model predicts before it learns from them.
     fn foresee(&mut self, labels: &[Label]) {
         let new = labels.iter().filter(|label| label.judgement > JudgementId(self.fitted.1));
         let comparisons: Vec<TextComparison> = new.filter_map(comparison).collect();
@@ -119,7 +125,7 @@ impl Teaching {
         (n >= 4).then(|| self.foreseen.iter().sum::<f64>() / n as f64)
     }
 
-    /// log π − log π_ref of each token.
+    /// The log-ratio, log π − log π_ref, of each token in nats.
     pub fn log_ratios(&self, examples: &[Example], temperature: f64) -> Vec<Vec<f32>> {
         if self.ppo.updates() == 0 {
             return examples.iter().map(|e| vec![0.0; e.completion.len()]).collect();
@@ -137,7 +143,7 @@ impl Teaching {
 
     pub fn reward_bundle(&self) -> Bundle {
         let [gain, bias] = self.reward.gain_and_bias();
-        // The format has one linear map: the gain goes into its weights.
+        // The file format has a single linear map, so the gain is multiplied into its weights.
         let weight: Vec<f32> = self.reward.head().weight().into_iter().map(|w| (f64::from(w) * gain) as f32).collect();
         let bias = self.reward.head().bias() * gain + bias;
         Bundle {
@@ -152,7 +158,7 @@ impl Teaching {
     }
 }
 
-/// What a judgement teaches; `None` for a skip.
+/// The comparison that a judgement gives to learn from; `None` for a skip.
 fn comparison(label: &Label) -> Option<TextComparison> {
     let [left, right] = both_completions(&label.items)?;
     TextComparison::new(left.prompt_tokens.clone(), left.tokens.clone(), right.tokens.clone(), label.choice)

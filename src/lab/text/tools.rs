@@ -1,4 +1,4 @@
-//! Text mode's commands that need no session: tokenizers of one's own, and the built-in grammar as data files.
+//! Text mode's commands that need no session: training a tokenizer, and writing the built-in grammar's data to files.
 
 use crate::lab::LabError;
 use crate::store::{ModelFolder, read_text, write_text};
@@ -15,33 +15,34 @@ use std::path::{Path, PathBuf};
 /// Documents that the built-in tokenizer is trained on.
 const DOCUMENTS: usize = 20_000;
 
-/// What a tokenizer is to be trained on, and where it goes.
+/// What to train a tokenizer on, and where to write it.
 #[derive(Clone, Debug)]
 pub struct TokenizerPlan {
-    /// JSON lines; the built-in grammar if none.
+    /// A file of JSON lines; `None` uses the built-in grammar.
     pub data: Option<PathBuf>,
-    /// Leave lines out that cannot be read.
+    /// Whether to leave out lines that cannot be read.
     pub skip_bad_lines: bool,
-    /// Tokens in all.
+    /// Total number of tokens.
     pub vocabulary: usize,
-    /// The grammar's seed.
+    /// The seed for the grammar.
     pub seed: u64,
-    /// The folder that `tokenizer.json` and `tokenizer_config.json` are written to.
+    /// The folder for `tokenizer.json` and `tokenizer_config.json`.
     pub output: PathBuf,
 }
 
-/// What came of it.
+/// The result of training a tokenizer.
 #[derive(Clone, Debug, Serialize)]
 pub struct TokenizerReport {
     /// The folder.
     pub folder: PathBuf,
-    /// Tokens in all, special ones included; fewer than asked for where the text has no more to merge.
+    /// Total number of tokens, including special ones. It is smaller than asked for if the text has nothing left to
+    /// merge.
     pub vocabulary: usize,
-    /// Examples that were read or written.
+    /// Number of examples that were read or generated.
     pub examples: usize,
-    /// Bytes of text a token, over all of it.
+    /// Bytes of text per token, over all texts.
     pub bytes_per_token: f64,
-    /// Lines that were left out, each with its number and what is wrong with it.
+    /// Lines that were left out, each with its number and the reason.
     pub bad_lines: Vec<String>,
 }
 
@@ -92,29 +93,29 @@ fn texts_of(path: &Path, skip_bad_lines: bool) -> Result<(Vec<String>, Vec<BadLi
     Ok((read.examples.iter().flat_map(data::Example::texts).collect(), read.bad))
 }
 
-/// Which of the grammar's data sets.
+/// The data sets that the grammar can generate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExampleKind {
     /// `{"text"}`: for a base model.
     Documents,
     /// `{"prompt", "completion"}`: for supervised learning.
     Reviews,
-    /// `{"prompt"}`: to be answered.
+    /// `{"prompt"}`: prompts to be answered.
     Prompts,
-    /// `{"prompt", "chosen", "rejected"}`: judged by the noisy gold teacher.
+    /// `{"prompt", "chosen", "rejected"}`: answered by the noisy gold teacher.
     Pairs,
 }
 
-/// What the grammar is to write.
+/// What the grammar should generate.
 #[derive(Clone, Debug)]
 pub struct ExamplesPlan {
     /// Which data set.
     pub kind: ExampleKind,
-    /// Lines.
+    /// Number of lines.
     pub count: usize,
-    /// Decides everything.
+    /// The seed; it determines the whole file.
     pub seed: u64,
-    /// How the teacher of pairs errs.
+    /// The noise of the teacher that answers pairs.
     pub noise: Noise,
     /// The file.
     pub output: PathBuf,
@@ -127,9 +128,10 @@ pub struct ExamplesReport {
     pub file: PathBuf,
     /// Lines in it.
     pub lines: usize,
-    /// Of pairs: the mean probability that an answer agrees with the gold order, which no reward model can beat on them.
+    /// For pairs: the mean probability that an answer agrees with the order of the gold scores. No reward model can do
+    /// better on these pairs.
     pub ceiling: Option<f64>,
-    /// Of pairs: the share of answers that do agree.
+    /// For pairs: the share of answers that do agree.
     pub agreement: Option<f64>,
 }
 
@@ -173,7 +175,8 @@ pub fn write_examples(plan: &ExamplesPlan) -> Result<ExamplesReport, LabError> {
     })
 }
 
-/// A line for two reviews of different scores that answer one prompt, and the gold scores of the chosen and the rejected one.
+/// A line with two reviews of different scores for the same prompt, and the gold scores of the chosen and the rejected
+/// one.
 fn judged(stream: &mut Stream, teacher: &mut GoldTeacher) -> (Value, [f64; 2]) {
     loop {
         let first = grammar::review(stream);
@@ -223,7 +226,7 @@ mod tests {
             }
             assert_eq!(report.ceiling.is_some(), kind == ExampleKind::Pairs);
             if let (Some(ceiling), Some(agreement)) = (report.ceiling, report.agreement) {
-                // Three deviations of a share of 2000.
+                // Three standard deviations of a share of 2000.
                 assert!((ceiling - agreement).abs() < 3.0 * (0.25_f64 / 2_000.0).sqrt(), "{ceiling} {agreement}");
                 assert!((0.8..0.97).contains(&ceiling), "{ceiling}");
             }
@@ -252,7 +255,7 @@ mod tests {
         assert_eq!((own.bad_lines.len(), own.vocabulary), (1, 600));
         let built_in = train_tokenizer(&plan(None, false, "b")).unwrap();
         for report in [&own, &built_in] {
-            // The grammar's words are few: nearly one token each.
+            // The grammar has few words, and most of them are one token.
             assert!(report.bytes_per_token > 3.0, "{report:?}");
             let texts = ModelFolder::read_texts(&report.folder).unwrap();
             let read = Tokenizer::from_json(&texts["tokenizer.json"], Some(&texts["tokenizer_config.json"])).unwrap();

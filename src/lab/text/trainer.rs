@@ -1,8 +1,10 @@
-//! Text mode's training loop, free of threads and of the database: a base model learns the language, a supervised one to answer, a reward model
-//! what is liked, and PPO follows it while the next pairs show what that made of the policy.
+//! Text mode's training loop, without threads or database. A base model learns the language, a supervised model learns
+//! to answer, a reward model learns from the judgements, and PPO trains the policy on that reward. The next pairs show
+//! what PPO made of the policy.
 //!
-//! With a person at the desk reward model and PPO take turns for as long as answers come. A simulated teacher, whom nobody waits for, gives all its
-//! answers first. Every finished stage leaves its model in the session's folder, `models/base` and the like, as Hugging Face keeps models.
+//! With a person at the desk, the reward model and PPO take turns for as long as answers come. A simulated teacher
+//! answers at once, so it gives all its answers first. Every finished pipeline stage writes its model to the session's
+//! folder, `models/base` and so on, in the format of Hugging Face.
 
 mod saved;
 mod showing;
@@ -33,16 +35,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Gradient steps of the base and the supervised model between two points of their curves.
+/// Gradient steps of the base and the supervised model between two points on their curves.
 const POINT: u64 = 5;
 
-/// Updates that PPO may run on after a person's last answer.
+/// PPO updates that training may continue after a person's last answer.
 const PATIENCE: u64 = 24;
 
-/// Pairs that a simulated teacher is asked at once.
+/// Pairs that a simulated teacher is asked at a time.
 const HANDFUL: usize = 32;
 
-/// Prompts that are answered then and now.
+/// Prompts that are answered by both the supervised model and the policy to show the difference.
 const SAMPLES: usize = 8;
 
 /// Everything that learns.
@@ -53,9 +55,9 @@ pub(in crate::lab) struct TextTrainer {
     folder: PathBuf,
     corpus: Corpus,
     stage: Stage,
-    /// Steps of all stages together.
+    /// Steps of all pipeline stages together.
     steps: u64,
-    /// Sum and count of the losses since the last point of the curve.
+    /// Sum and number of the losses since the last point on the curve.
     window: [f64; 2],
     teacher: TeacherKind,
     next_item: u64,
@@ -67,11 +69,11 @@ pub(in crate::lab) struct TextTrainer {
 
 /// What is being trained.
 enum Stage {
-    /// The base or the supervised model.
+    /// The base model or the supervised model.
     Learning(Box<Learning>),
-    /// Reward model and policy.
+    /// The reward model and the policy.
     Teaching(Box<Teaching>),
-    /// Nothing: the last stage that was asked for is done.
+    /// Nothing: the run's last pipeline stage is finished.
     Done(TextStage),
 }
 
@@ -85,7 +87,8 @@ struct Learning {
 }
 
 impl TextTrainer {
-    /// A fresh trainer at the first stage, or at the one that `arrays` of a checkpoint say. `prompts` are those that the person chose.
+    /// A new trainer at the first pipeline stage, or at the stage of the checkpoint `arrays`. `prompts` are those that
+    /// the person chose.
     pub fn new(
         settings: &RunSettings,
         folder: &Path,
@@ -97,7 +100,7 @@ impl TextTrainer {
         run.check().map_err(LabError::Text)?;
         let seed = Seed(settings.seed);
         let saved = arrays.map(Saved::read).transpose()?;
-        // A run that was asked to go further begins the stage after the one that it ended with.
+        // A finished run that was asked to go further starts the pipeline stage after its last one.
         let stage = match &saved {
             None => Some(run.from),
             Some(saved) if !saved.done => Some(saved.stage),
@@ -121,7 +124,8 @@ impl TextTrainer {
             seed,
             folder: folder.to_owned(),
         };
-        // A person need not wait for what an earlier session has made; what is measured is made each time.
+        // A person should not wait for a model that an earlier session has trained. Runs with a simulated teacher are
+        // measured, so they train it every time.
         let kept = (stage == Some(TextStage::Base) && saved.is_none() && settings.teacher == TeacherKind::Person)
             .then(|| kept::find(&trainer.run, seed))
             .flatten();
@@ -141,7 +145,7 @@ impl TextTrainer {
         Ok(trainer)
     }
 
-    /// The folder that a stage's model begins from; `None` for one of random weights.
+    /// The folder of the model that a pipeline stage starts from; `None` starts from random weights.
     fn origin(&self, stage: TextStage) -> Option<PathBuf> {
         let learns_words = stage <= TextStage::Supervised;
         match (&self.run.model, stage) {
@@ -154,7 +158,7 @@ impl TextTrainer {
         }
     }
 
-    /// The bundle that a stage begins with.
+    /// The model that a pipeline stage starts from.
     fn bundle_for(&self, stage: TextStage) -> Result<Bundle, LabError> {
         let precision = self.run.precision;
         let mut bundle = match self.origin(stage) {
@@ -170,7 +174,7 @@ impl TextTrainer {
         Ok(bundle)
     }
 
-    /// The tokenizer of the built-in model: made once, then kept with the session.
+    /// The tokenizer of the built-in model. It is trained once and then stored in the session.
     fn tokenizer(&self) -> Result<Tokenizer, LabError> {
         let folder = folders::models(&self.folder).join("tokenizer");
         let texts = match crate::store::ModelFolder::read_texts(&folder) {
@@ -190,7 +194,8 @@ impl TextTrainer {
         Ok(tokenizer_of(&texts)?)
     }
 
-    /// Begins a stage from what the one before has left. `taught` says of one that is gone on with whether its reward model is being taught.
+    /// Starts a pipeline stage from the model of the one before. When a stage is resumed, `taught` says whether its
+    /// reward model is being trained.
     fn enter(&mut self, stage: TextStage, taught: Option<bool>) -> Result<(), LabError> {
         self.window = [0.0; 2];
         let bundle = self.bundle_for(stage)?;
@@ -207,7 +212,7 @@ impl TextTrainer {
                     TextStage::Base => (self.corpus.documents(&reader)?, &self.run.base, self.run.base_steps),
                     _ => (self.corpus.demonstrations(&reader)?, &self.run.supervised, self.run.supervised_steps),
                 };
-                // What is held back says whether the loss is of the language or of these texts.
+                // The held-out loss shows whether the model has learned the language or only these texts.
                 let held = (examples.len() / 20).min(200);
                 let (held, examples) = examples.split_at(held);
                 let seed = Seed(self.seed.0.wrapping_add(stage as u64));
@@ -217,7 +222,8 @@ impl TextTrainer {
                 Stage::Learning(Box::new(Learning { stage, tokenizer: bundle.tokenizer, trainer, examples, held }))
             }
             TextStage::Reward | TextStage::Ppo => {
-                // A reward model that the session has finished is followed as it is, but a person goes on teaching it.
+                // PPO uses a reward model that the session has finished as it is. But if the teacher is a person, it is
+                // trained further.
                 let person = self.teacher == TeacherKind::Person;
                 let finished = stage == TextStage::Ppo && self.run.from < TextStage::Ppo;
                 let given = match (&self.run.reward_model, taught) {
@@ -276,7 +282,7 @@ impl TextTrainer {
             }
         };
         let given = given.is_some();
-        // A person's answers come for as long as they like, so nothing decays towards an end.
+        // A person's answers have no known end, so the learning rate does not decay.
         let one_fit = simulated || !filed.is_empty();
         reward.plan(if one_fit { self.run.reward_steps } else { 0 });
         let policy = start.model.deep_clone();
@@ -301,7 +307,7 @@ impl TextTrainer {
         })
     }
 
-    /// The stage as the person sees it, steps done in it, and of how many.
+    /// The stage as the person sees it, the steps done in it, and the planned steps.
     fn progress(&self) -> (TextStage, u64, u64) {
         match &self.stage {
             Stage::Learning(l) => (l.stage, l.trainer.steps(), self.run.steps_of(l.stage)),
@@ -313,7 +319,7 @@ impl TextTrainer {
         }
     }
 
-    /// A gradient step or a few of the base or the supervised model.
+    /// One or a few gradient steps of the base or the supervised model.
     fn study(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
         let Stage::Learning(learning) = &mut self.stage else { return Ok(Values::new()) };
         let planned = self.run.steps_of(learning.stage);
@@ -328,7 +334,7 @@ impl TextTrainer {
             }
         }
         if learning.trainer.steps() >= planned {
-            // The last point is that of texts it has not learnt from.
+            // The last point on the curve is the held-out loss.
             let held =
                 (!learning.held.is_empty()).then(|| learning.trainer.evaluate(&learning.held, &mut |_| cancelled()));
             values.extend(held.transpose()?.map(|loss| (name, loss)));
@@ -340,7 +346,7 @@ impl TextTrainer {
         Ok(values)
     }
 
-    /// Writes down what the present stage has made, and goes on to the next.
+    /// Writes the model of the current pipeline stage and enters the next one.
     fn leave(&mut self) -> Result<(), LabError> {
         let next = match &self.stage {
             Stage::Learning(learning) => {
@@ -374,8 +380,8 @@ impl TextTrainer {
         self.enter(next, None)
     }
 
-    /// Writes a stage's model into the session. With adapters both the adapter and the merged model are kept: the one to share, the other to go on
-    /// from.
+    /// Writes a pipeline stage's model into the session. If it has an adapter, both are written: the adapter to share,
+    /// and the merged model for the next stage to start from.
     fn keep(&self, bundle: &Bundle, stage: TextStage) -> Result<(), LabError> {
         let stage_began = match &self.stage {
             Stage::Learning(learning) => learning.stage,
@@ -395,7 +401,7 @@ impl TextTrainer {
         folders::replace(&folders::of_stage(&self.folder, stage), bundle.to_parts()?)
     }
 
-    /// One turn of the training loop: the reward model where there is more to learn, PPO otherwise.
+    /// One turn of the training loop: fits the reward model if there is more to learn, and otherwise runs PPO.
     fn teach(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
         let planned = self.settings.labels;
         let person = self.teacher == TeacherKind::Person;
@@ -412,7 +418,8 @@ impl TextTrainer {
             self.steps += 1;
             return Ok(vec![("reward_loss", stats.loss)]);
         }
-        // A turn of its own: cancelled, it leaves the steps as they are told and is begun again.
+        // Scaling is a turn of its own. If it is cancelled, the gradient steps already reported remain and scaling
+        // starts again.
         if teaching.unscaled {
             let comparisons = teaching.comparisons(labels);
             let samples: Vec<Example> = comparisons
@@ -421,7 +428,7 @@ impl TextTrainer {
                 .map(|c| Example { prompt: c.prompt.clone(), completion: c.left.clone() })
                 .collect();
             let scaled = teaching.reward.normalise(&samples, &mut |_| cancelled());
-            // A model whose rewards are all the same has more to learn, and the next turn plans for it.
+            // If all rewards of the model are equal, it has more to learn: the next turn plans a fit.
             teaching.unscaled = matches!(scaled, Err(LearnError::Cancelled));
             scaled?;
             teaching.trusted = true;
@@ -512,7 +519,7 @@ impl TrainingLoop for TextTrainer {
             return 0;
         }
         match self.teacher {
-            // The pace that keeps PPO from following a reward that nobody has looked at lately.
+            // This pace keeps PPO from training on a reward that has had no recent answers.
             TeacherKind::Person => {
                 let share = teaching.ppo.updates() as f64 / self.run.updates.max(1) as f64;
                 let first = FIRST_FIT.min(self.settings.labels);
@@ -547,8 +554,9 @@ impl TrainingLoop for TextTrainer {
         let Stage::Teaching(teaching) = &mut self.stage else { return Ok(Vec::new()) };
         self.doing = "Writing completions";
         let before = teaching.draws.clone();
-        // What a simulated teacher is asked follows from how many answers stand, so that a run that was killed between two answers
-        // goes on with the very pair that was next: handfuls are written whole, and the part that was answered is left out.
+        // The pairs for a simulated teacher depend only on the number of standing answers, so a run that was killed
+        // between two answers continues with exactly the next pair. For this, a handful is always generated as a whole,
+        // and the part that was already answered is left out.
         let (written, answered) = if person { (count, 0) } else { (HANDFUL, labels % HANDFUL) };
         let mut own = self.seed.stream(&format!("text.pairs/{}", labels / HANDFUL));
         let stream = if person { &mut teaching.draws } else { &mut own };
@@ -570,7 +578,8 @@ impl TrainingLoop for TextTrainer {
         let mut written = written.into_iter();
         for (i, (prompt, place)) in prompts.iter().zip(places).enumerate() {
             let (Some(left), Some(right)) = (written.next(), written.next()) else { break };
-            // The same words twice are no question to a person. A simulated teacher's answer to them teaches nothing and keeps the count.
+            // Two identical completions are no question for a person. A simulated teacher answers them too: this
+            // teaches nothing, but keeps the count.
             if i < answered || i >= answered + count || (person && left.tokens == right.tokens) {
                 continue;
             }
@@ -584,7 +593,8 @@ impl TrainingLoop for TextTrainer {
     }
 
     fn collect(&mut self, _cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
-        // Writing, scoring and learning of an update belong together: an interrupted one leaves nothing behind.
+        // Generating, scoring and learning of an update belong together, in `learn`: an interrupted update leaves
+        // nothing behind.
         Ok(())
     }
 
@@ -606,7 +616,7 @@ impl TrainingLoop for TextTrainer {
     fn show(&mut self, tell: Tell, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
         let n = teaching.prompts.len();
-        // Spread over the prompts, always the same ones.
+        // Spread evenly over the prompts, and always the same ones.
         let places = (0..SAMPLES.min(n)).map(|i| i * n / SAMPLES.min(n));
         let prompts: Vec<_> = places.map(|place| (teaching.prompts[place].clone(), Some(place))).collect();
         let samples = self.then_and_now(&prompts, 0, &mut |_| {}, cancelled)?;

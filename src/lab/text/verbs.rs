@@ -1,4 +1,4 @@
-//! What can be done with a model's folder without a session: score texts, write some, merge an adapter, save it again.
+//! Operations on a model folder that need no session: score texts, generate texts, merge an adapter, export the model.
 
 use super::corpus::{Reader, pairs};
 use super::folders;
@@ -11,17 +11,17 @@ use flipside_text::{Bundle, Example, TextReward, log_probs};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Rows that are scored or written side by side.
+/// Rows that are scored or generated in parallel.
 const ROWS: usize = 16;
 
-/// A model's folder, and how it is read.
+/// A model folder, and how to read it.
 #[derive(Clone, Debug)]
 pub struct TextModel {
     /// The folder.
     pub folder: PathBuf,
-    /// An adapter's folder, attached to it.
+    /// The folder of an adapter to attach to the model.
     pub adapter: Option<PathBuf>,
-    /// What it computes in.
+    /// Number type that it computes in.
     pub precision: TextPrecision,
 }
 
@@ -36,22 +36,22 @@ fn reader(bundle: &Bundle, skip_bad_lines: bool, room: usize) -> Reader<'_> {
     Reader { tokenizer: &bundle.tokenizer, context, prompt: context.saturating_sub(room).max(1), skip_bad_lines }
 }
 
-/// What a model makes of a data file.
+/// A model's scores on a data file.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Scored {
-    /// A language model's: likelihood.
+    /// Of a language model: the likelihood.
     Likelihood {
-        /// Tokens that were predicted.
+        /// Number of predicted tokens.
         tokens: usize,
         /// Mean negative log-likelihood of a token, nats.
         nll: f64,
-        /// Its exponential.
+        /// exp(`nll`).
         perplexity: f64,
     },
-    /// A reward model's: which of two it prefers.
+    /// Of a reward model: which completion of a pair it prefers.
     Preference {
-        /// Pairs.
+        /// Number of pairs.
         pairs: usize,
         /// Share of pairs whose chosen side has the higher reward; equal rewards count half.
         accuracy: f64,
@@ -60,7 +60,8 @@ pub enum Scored {
     },
 }
 
-/// Scores a data file, and writes what each token (`logprobs`, `tokens`, `offsets`) or pair (`chosen`, `rejected`) got where a file is given.
+/// Scores a data file. If an output file is given, writes the scores of each token (`logprobs`, `tokens`, `offsets`) or
+/// pair (`chosen`, `rejected`) to it.
 ///
 /// # Errors
 ///
@@ -132,41 +133,42 @@ pub fn evaluate_text(
     Ok(Scored::Likelihood { tokens: flat.len(), nll, perplexity: nll.exp() })
 }
 
-/// What is to be written.
+/// What to generate.
 #[derive(Clone, Debug)]
 pub struct GeneratePlan {
-    /// Prompts as they were typed.
+    /// Prompts, as they were typed.
     pub prompts: Vec<String>,
-    /// A file with more.
+    /// A file with more prompts.
     pub data: Option<PathBuf>,
-    /// Leave lines out that cannot be read.
+    /// Whether to leave out lines that cannot be read.
     pub skip_bad_lines: bool,
-    /// Tokens that a completion may have.
+    /// The maximum number of tokens in a completion.
     pub max_new_tokens: usize,
-    /// What divides the logits; 0 takes the likeliest token.
+    /// The logits are divided by this; 0 takes the most likely token.
     pub temperature: f64,
-    /// Only so many of the likeliest tokens; 0 for all.
+    /// Sample only from this many of the most likely tokens; 0 uses all.
     pub top_k: usize,
-    /// Only the likeliest tokens that together have this probability.
+    /// Sample only from the most likely tokens that together have this probability.
     pub top_p: f64,
-    /// Decides every draw.
+    /// The seed of all draws.
     pub seed: u64,
 }
 
-/// A prompt and what was written.
+/// A prompt and its completion.
 #[derive(Clone, Debug, Serialize)]
 pub struct Generated {
     /// The prompt.
     pub prompt: String,
-    /// The text behind it.
+    /// The completion's text.
     pub text: String,
-    /// Its tokens, the one that ended it included.
+    /// The completion's tokens, including the one that ended it.
     pub tokens: Vec<u32>,
-    /// Whether it came to an end.
+    /// Whether the completion ended by itself.
     pub stopped: bool,
 }
 
-/// Answers prompts. `on_piece` is told what each token adds to which completion as it is written.
+/// Answers prompts. `on_piece` is called with the text that each token adds, and with the completion that it belongs
+/// to.
 ///
 /// # Errors
 ///
@@ -215,7 +217,7 @@ pub fn generate_text(
     Ok(all)
 }
 
-/// Adds an adapter to the weights and writes the model that comes of it.
+/// Merges an adapter into the weights and writes the resulting model.
 ///
 /// # Errors
 ///
@@ -226,11 +228,12 @@ pub fn merge_text(model: &TextModel, output: &Path) -> Result<(), LabError> {
     folders::write(output, merged.to_parts()?, None)
 }
 
-/// Writes a model again, in another precision or in shards of so many bytes; with an adapter, the adapter alone.
+/// Writes a model again, in another precision or in shards of `shard` bytes. If there is an adapter, writes only the
+/// adapter.
 ///
 /// # Errors
 ///
-/// As [`merge_text`].
+/// As for [`merge_text`].
 pub fn export_text(model: &TextModel, output: &Path, shard: Option<usize>) -> Result<(), LabError> {
     let bundle = model.read()?;
     let parts = match bundle.to_adapter_parts(model.folder.to_str()) {
@@ -240,7 +243,8 @@ pub fn export_text(model: &TextModel, output: &Path, shard: Option<usize>) -> Re
     folders::write(output, parts, shard)
 }
 
-/// Copies what a session's stage made, the adapter alone where one was trained, to a folder of one's own.
+/// Copies the model of a session's pipeline stage to another folder. If the stage trained an adapter, copies only the
+/// adapter.
 ///
 /// # Errors
 ///

@@ -1,11 +1,11 @@
-//! The trainer with worlds and policy on a graphics device.
+//! Tests of the trainer with worlds and policy on a GPU.
 
 use super::tests::answer;
 use super::*;
 use crate::settings::{ControlRun, ExploreSettings, PpoSettings, TeacherKind};
 use toml::Spanned;
 
-/// How far the stored log-densities of the rollout are from what a policy says of it, at most.
+/// The largest difference between the rollout's stored log-densities and those under `policy`.
 fn gap(trainer: &Trainer, policy: &Policy) -> f32 {
     let Rollout { obs, actions, log_probs, .. } = &trainer.rollout;
     let (means, log_std) = (policy.act_mean(obs, log_probs.len()), policy.log_std());
@@ -20,8 +20,9 @@ fn gap(trainer: &Trainer, policy: &Policy) -> f32 {
     log_probs.iter().enumerate().map(|(i, stored)| (density(i) - stored).abs()).fold(0.0, f32::max)
 }
 
-/// Where it is asked for, the next rollout is collected on a graphics device while the policy learns from the last one: one seed gives one run,
-/// whatever takes how long, and a policy acts in the rollout after the next but for a fresh one, which acts in its own.
+/// With `overlap`, the GPU collects the next rollout while the policy learns from the last one. One seed gives one run,
+/// however long each part takes. A policy collects the rollout after the next, except that a new policy collects its
+/// own.
 #[test]
 fn rollouts_ahead_of_learning_are_repeatable() {
     let settings = RunSettings {
@@ -50,7 +51,7 @@ fn rollouts_ahead_of_learning_are_repeatable() {
         while !trainer.finished() {
             trainer.collect(&mut slowly).unwrap();
             let n = policies.len() - 1;
-            // The first rollouts of the two policies that begin are their own.
+            // The first rollout of each of the two policies is collected by that policy itself.
             let acted = if n == 0 || n == 3 { n } else { n - 1 };
             let gaps: Vec<f32> = policies.iter().map(|policy| gap(&trainer, policy)).collect();
             assert!(gaps[acted] < 1e-3, "rollout {n}: {gaps:?}");
@@ -65,8 +66,8 @@ fn rollouts_ahead_of_learning_are_repeatable() {
     assert!(run(false) == run(true), "two runs of one seed differ");
 }
 
-/// The rewards that a graphics device gives are those of the reward model, and a run that loses it goes on with its own. What was collected there
-/// beside a fit is the present policy's.
+/// The rewards computed on the GPU are those of the reward model, and a run that loses the GPU computes them itself. A
+/// rollout collected during a fit is the current policy's.
 #[test]
 fn rewards_from_a_device_are_the_models() {
     let settings = RunSettings {

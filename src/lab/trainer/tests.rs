@@ -1,4 +1,5 @@
-//! Of the training loop as a whole: fresh starts, what a run ends with, and what it takes up again.
+//! Tests of the training loop as a whole: policies that start from scratch, the policy that a run ends with, and
+//! resuming.
 
 use super::super::training_loop::TrainingLoop;
 use super::*;
@@ -6,7 +7,7 @@ use crate::settings::{ControlRun, ExploreSettings, RewardModelKind, RewardModelS
 use flipside_core::{Choice, JudgementId, PairId};
 use toml::Spanned;
 
-/// Asks up to `count` questions, and answers left and right by turns.
+/// Asks up to `count` questions, and answers left and right alternately.
 pub fn answer(trainer: &mut Trainer, labels: &mut Vec<Label>, count: usize) {
     for offered in trainer.propose(count) {
         let id = labels.len() as u64 + 1;
@@ -15,8 +16,8 @@ pub fn answer(trainer: &mut Trainer, labels: &mut Vec<Label>, count: usize) {
     }
 }
 
-/// A policy that begins again knows nothing but what observations look like, has a learning rate of its own, and what is saved of it
-/// afterwards is taken up where it stood.
+/// A policy that starts from scratch keeps only the observation normaliser and has its own learning-rate schedule. If
+/// it is saved later, it resumes where it stood.
 #[test]
 fn a_fresh_start_forgets_the_policy_and_no_more() {
     let settings = RunSettings { env_steps: 1024, ..RunSettings::of_control(ControlRun::of("hopper_backflip")) };
@@ -53,8 +54,8 @@ fn a_fresh_start_forgets_the_policy_and_no_more() {
     assert_eq!(again.ppo.learning_rate(), trainer.ppo.learning_rate());
 }
 
-/// The last policy is the best of those before it, going on; and the run ends with the candidate that the reward says most good of, whichever it
-/// is, also where it was saved and taken up on the way.
+/// The last policy continues from the best of those before it. The run ends with the policy checkpoint that has the
+/// highest learned reward, whichever that is, even if the run was saved and resumed in between.
 #[test]
 fn the_best_policy_goes_on_and_is_kept() {
     let settings = RunSettings {
@@ -95,7 +96,8 @@ fn the_best_policy_goes_on_and_is_kept() {
     assert_eq!(trainer.take_warning().is_some(), at < trainer.env_steps());
 }
 
-/// A run that began with the other kind of reward model keeps its policy, and learns its reward anew from the answers that stand.
+/// A run that began with the other kind of reward model keeps its policy, and fits its reward model anew to the
+/// standing answers.
 #[test]
 fn another_kind_of_reward_is_learnt_from_the_same_answers() {
     let settings = RunSettings {
@@ -131,8 +133,9 @@ fn another_kind_of_reward_is_learnt_from_the_same_answers() {
     }
 }
 
-/// Training that pays by answers waits where more of them are wanted than the task's lead allows, and neither before there is a reward nor
-/// where the task allows any lead. A person is waited for in the end wherever an answer is owed, and nowhere else.
+/// A run with a learned reward waits if more answers are wanted than the task's `max_lead` allows. It does not wait
+/// before there is a reward, or if the task allows any lead. At the end it waits for a person only while an answer is
+/// owed.
 #[test]
 fn training_waits_for_answers_that_are_wanted() {
     let settings = RunSettings {
@@ -167,7 +170,7 @@ fn training_waits_for_answers_that_are_wanted() {
     }
 }
 
-/// A run whose graphics device is lost goes on from the same states on the processor, and tells once; any other error stops it.
+/// A run that loses its GPU continues on the CPU from the same states, and reports it once. Any other error stops it.
 #[test]
 fn a_lost_device_is_left() {
     let settings = RunSettings {

@@ -1,7 +1,7 @@
-//! What can be set of learning: one struct a concern, each with documented defaults, read from TOML and JSON and
-//! written to them.
+//! Settings of learning. Each concern has one struct with documented defaults, which is read from and written to TOML
+//! and JSON.
 //!
-//! The command line fills these structs in, and nothing below it sees a flag.
+//! The command line fills these structs. No code below it sees an option.
 
 mod ppo;
 mod reward_model;
@@ -19,8 +19,8 @@ pub use text_run::{LoraSettings, TextPrecision, TextRun, TextShape, TextStage};
 
 use schemars::JsonSchema;
 
-/// Earlier names of the fields of a table of settings, each with its name of today. A field that was renamed takes its
-/// old name by `#[serde(alias = "old")]` and lists it by `#[schemars(extend("aliases" = ["old"]))]`.
+/// Earlier names of the fields of a settings table, each with its present name. A renamed field accepts its old name by
+/// `#[serde(alias = "old")]` and lists it by `#[schemars(extend("aliases" = ["old"]))]`.
 pub fn earlier_names<T: JsonSchema>() -> Vec<(String, String)> {
     let schema = schemars::SchemaGenerator::default().into_root_schema_for::<T>();
     let fields = schema.get("properties").and_then(|fields| fields.as_object()).into_iter().flatten();

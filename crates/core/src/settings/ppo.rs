@@ -1,78 +1,80 @@
-//! Proximal policy optimisation (Schulman et al. 2017): its dials.
+//! Settings of proximal policy optimisation (PPO, Schulman et al. 2017).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a policy learns. The defaults suit the shipped robots on two cores; a task's file may override any of them in a
-/// table `[ppo]`.
+/// How a policy is trained with PPO. The defaults suit the shipped robots on two CPU cores. A task's file may override
+/// any of them in its table `[ppo]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoSettings {
-    /// Worlds stepped side by side, N.
+    /// Worlds that are stepped together, N; at least 1.
     #[serde(alias = "worlds")]
     #[schemars(extend("aliases" = ["worlds"]))]
     pub num_envs: usize,
-    /// Env steps a world between two updates, T; an update learns from T·N samples.
+    /// Env steps of each world between two updates, T; at least 1. An update learns from T·N samples.
     #[serde(alias = "horizon")]
     #[schemars(extend("aliases" = ["horizon"]))]
     pub num_steps: usize,
-    /// Passes over those samples.
+    /// Passes over the T·N samples in one update; at least 1.
     #[serde(alias = "epochs")]
     #[schemars(extend("aliases" = ["epochs"]))]
     pub update_epochs: usize,
-    /// Samples a gradient step. T·N is cut into equal parts of about this size.
+    /// Samples in one gradient step; at least 1. The T·N samples are split into equal parts of about this size.
     #[serde(alias = "minibatch")]
     #[schemars(extend("aliases" = ["minibatch"]))]
     pub minibatch_size: usize,
-    /// Adam's step size at the start, for actor and critic alike.
+    /// Adam's step size at the start, for actor and critic; above 0.
     pub learning_rate: f64,
-    /// The share of [`learning_rate`](Self::learning_rate) left when the planned env steps are done; it falls linearly
-    /// till then and stays there. 1 turns annealing off.
+    /// Share of `ppo.learning_rate` that remains when the planned env steps are done, 0 to 1. The step size falls
+    /// linearly until then and stays there. 1 turns annealing off.
     pub final_learning_rate: f64,
-    /// Adam's ε, added to the root of the second moment after bias correction, as in PyTorch.
+    /// Adam's ε, above 0. It is added to the square root of the second moment after bias correction, as in PyTorch.
     pub adam_eps: f64,
-    /// Discount an env step, γ.
+    /// Discount factor per env step, γ, 0 to 1.
     pub gamma: f64,
-    /// GAE's λ. At 0.95 one Hopper seed in three went on diving forward for 300,000 env steps; at 0.98 every seed tried
-    /// learnt to stay up.
+    /// λ of generalised advantage estimation (GAE), 0 to 1. At 0.95, one Hopper seed in three kept diving forward for
+    /// 300,000 env steps. At 0.98, every seed that was tried learned to stay up.
     #[serde(alias = "lambda")]
     #[schemars(extend("aliases" = ["lambda"]))]
     pub gae_lambda: f64,
-    /// How far the probability ratio may leave 1 before the objective goes flat.
+    /// PPO's clip range, above 0: how far the probability ratio may move from 1 before the objective becomes flat.
     #[serde(alias = "clip")]
     #[schemars(extend("aliases" = ["clip"]))]
     pub clip_coef: f64,
-    /// How far the critic may move a prediction from that of the rollout, in units of scaled return; 0 turns it off.
+    /// How far the critic may move a prediction away from that of the rollout, in units of scaled return; 0 or more. 0
+    /// turns value clipping off.
     pub value_clip: f64,
-    /// Weight of the entropy bonus, per nat.
+    /// Weight of the entropy bonus, per nat; 0 or more.
     #[serde(alias = "entropy")]
     #[schemars(extend("aliases" = ["entropy"]))]
     pub ent_coef: f64,
-    /// Gradients longer than this (global L2 norm, actor and critic apart) are shortened to it; 0 turns it off.
+    /// Largest gradient length (global L2 norm, actor and critic separately); 0 or more. Longer gradients are scaled
+    /// down to it. 0 turns gradient clipping off.
     pub max_grad_norm: f64,
-    /// The actor's epochs end when a minibatch's estimated KL from the rollout's policy passes 1.5 times this, nats; 0
-    /// turns it off.
+    /// KL divergence at which an update stops early, in nats; 0 or more. The actor's epochs end when the estimated KL
+    /// of a minibatch from the rollout's policy exceeds 1.5 times this. 0 turns early stopping off.
     pub target_kl: f64,
-    /// Hidden layers' sizes, tanh, for actor and critic alike.
+    /// Sizes of the hidden layers of actor and critic, each at least 1. The activation is tanh.
     pub hidden: Vec<usize>,
-    /// log σ of every action at the start; actions are in the actuators' own units.
+    /// log σ of every action at the start, −20 to 20. Actions are in the actuators' own units.
     pub initial_log_std: f64,
-    /// Below which log σ never falls. While a reward is still being learnt, a policy that has stopped trying things
-    /// shows the judge nothing new; the mean action is what is measured and filmed, so the noise costs nothing there.
+    /// Lower bound of log σ, −20 to 20. While the reward is still being learned, a policy that has stopped exploring
+    /// shows the teacher nothing new. Evaluation and films use the mean action, so the noise costs nothing there.
     #[serde(alias = "least_log_std")]
     #[schemars(extend("aliases" = ["least_log_std"]))]
     pub min_log_std: f64,
-    /// Whether observations are brought to mean 0, variance 1 and clipped to ±10.
+    /// Whether observations are normalised to mean 0 and variance 1 and clipped to ±10.
     pub normalise_obs: bool,
     /// Whether rewards are divided by the standard deviation of the running discounted return and clipped to ±10.
     pub scale_rewards: bool,
-    /// Whether worlds that lie on a graphics device step through the next rollout while the policy learns from the last
-    /// one. The policy that acts is then an update behind the one that learns. Off, because that costs more than it
-    /// saves: after 400,000 env steps hoppers of seeds 0 to 4 returned 2,105 on average without such a delay and 739
-    /// with it (made on the lanes, where five seeds take a minute). The reward model is fitted beside the next rollout
-    /// in any case, for that changes no policy.
+    /// Whether worlds on a GPU step through the next rollout while the policy learns from the last one. The policy that
+    /// acts is then one update behind the policy that learns. It is off because the delay costs more than it saves:
+    /// after 400,000 env steps, hoppers of seeds 0 to 4 returned 2,105 on average without such a delay and 739 with it
+    /// (measured with the backend `lanes`, where five seeds take a minute). The reward model is fitted during the next
+    /// rollout in any case, because that does not change the policy.
     pub overlap: bool,
-    /// Passes over the last rollout when the critic is refitted to a changed reward.
+    /// Passes over the last rollout when the critic is refitted after a change of the reward model; at least 1.
     pub refit_epochs: usize,
 }
 
@@ -105,7 +107,7 @@ impl Default for PpoSettings {
 }
 
 impl PpoSettings {
-    /// Refuses settings that cannot work, naming the field and what it must be.
+    /// Refuses settings that cannot work. The error names the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
         let counts = [
             ("num_envs", self.num_envs),
@@ -158,9 +160,10 @@ mod tests {
     fn a_table_overrides_only_what_it_names() {
         let read = |text: &str| toml::from_str::<PpoSettings>(text);
         assert_eq!(read("").unwrap(), PpoSettings::default());
-        let some = read("worlds = 32\nhidden = [32]").unwrap();
+        let some = read("num_envs = 32\nhidden = [32]").unwrap();
+        assert_eq!(read("worlds = 32\nhidden = [32]").unwrap(), some, "the name of version 0.1.0");
         assert_eq!(some, PpoSettings { num_envs: 32, hidden: vec![32], ..PpoSettings::default() });
-        assert!(read("wolrds = 32").unwrap_err().to_string().contains("wolrds"));
+        assert!(read("num_evns = 32").unwrap_err().to_string().contains("num_evns"));
     }
 
     #[test]
@@ -168,9 +171,9 @@ mod tests {
         let default = PpoSettings::default;
         default().check().unwrap();
         for (settings, wanted) in [
-            (PpoSettings { num_envs: 0, ..default() }, "ppo.worlds must be at least 1"),
+            (PpoSettings { num_envs: 0, ..default() }, "ppo.num_envs must be at least 1"),
             (PpoSettings { gamma: 1.5, ..default() }, "ppo.gamma must be a number from 0 to 1, not 1.5"),
-            (PpoSettings { clip_coef: 0.0, ..default() }, "ppo.clip must be a number above 0, not 0"),
+            (PpoSettings { clip_coef: 0.0, ..default() }, "ppo.clip_coef must be a number above 0, not 0"),
             (
                 PpoSettings { learning_rate: f64::NAN, ..default() },
                 "ppo.learning_rate must be a number above 0, not NaN",

@@ -1,62 +1,66 @@
-//! How judgements are asked for and how a reward is learnt from them. The defaults are those of Christiano et al.
-//! (2017), "Deep reinforcement learning from human preferences", where a comment does not say otherwise.
+//! Settings of queries, the reward model, exploration and the monitor. Where a comment does not say otherwise, the
+//! defaults are those of Christiano et al. (2017), "Deep reinforcement learning from human preferences".
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Which clips are cut, which pairs are asked, and how fast.
+/// How clips are cut, which pairs are asked about, and how fast.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LabelSettings {
-    /// Length of a clip in simulated seconds; a clip has 25 to 200 env steps.
+    /// Length of a clip in simulated seconds. A clip always has 25 to 200 env steps.
     pub clip_seconds: f64,
-    /// Length of a training episode in simulated seconds. An episode has at least two clips and 250 env steps, where
-    /// the task's horizon allows.
+    /// Length of a training episode in simulated seconds. An episode has at least the length of two clips and at least
+    /// 250 env steps, where the task's horizon allows it.
     pub episode_seconds: f64,
-    /// Worlds of the batch that clips are cut from. A clip in flight costs one copy of the poses an env step.
+    /// Worlds of the batch that clips are cut from. Each clip that is being recorded costs one copy of the poses per
+    /// env step.
     pub recorded_worlds: usize,
-    /// Clips that pairs are chosen among: the most recent ones, so that labels stay on what the policy does now.
+    /// Number of clips in the pool that pairs are chosen from. They are the most recent ones, so that labels are about
+    /// what the policy does now.
     pub pool: usize,
-    /// Candidate pairs drawn for each pair that is asked.
+    /// Candidate pairs drawn for each pair that is asked about.
     pub candidates: usize,
-    /// Share of the candidates that is put aside because their two clips look most alike, 0..=1.
+    /// Share of the candidate pairs that is discarded because their two clips are the most similar, 0 to 1.
     #[serde(alias = "alike_share")]
     #[schemars(extend("aliases" = ["alike_share"]))]
     pub drop_similar_share: f64,
-    /// Share of the questions that repeat an answered pair with its sides changed, 0..=1, for the judge's consistency.
+    /// Share of the queries that repeat an answered pair with left and right swapped, 0 to 1. They measure the
+    /// teacher's consistency.
     pub repeat_share: f64,
-    /// Share of the questions that set a recent clip beside one that was judged before, 0..=1. Clips of one time are
-    /// alike, and comparisons among them alone leave open how what is done now compares with what was done then.
+    /// Share of the queries that compare a recent clip with one that was judged earlier, 0 to 1. Clips from the same
+    /// time are similar. Comparing only those leaves open how the present behaviour compares with the earlier one.
     #[serde(alias = "past_share")]
     #[schemars(extend("aliases" = ["past_share"]))]
     pub past_clip_share: f64,
-    /// What the pairs that are not asked at random are chosen by.
+    /// How pairs are chosen, except those that are chosen at random (`labels.random_share`).
     pub choice: PairChoice,
-    /// Share of the pairs that is asked at random, 0..=1. Disagreement alone sometimes hurts, for it favours odd clips.
+    /// Share of the pairs that is chosen at random, 0 to 1. Choosing by disagreement alone sometimes hurts, because it
+    /// favours odd clips.
     pub random_share: f64,
-    /// Share of the planned labels that is asked about the untrained policy, 0..=1.
+    /// Share of the planned labels (`num_labels`) that is asked for on the untrained policy, 0 to 1.
     #[serde(alias = "untrained_share")]
     #[schemars(extend("aliases" = ["untrained_share"]))]
     pub initial_share: f64,
-    /// T₀ of the label rate ∝ 1/(T + T₀), as a share of the planned env steps. Smaller asks earlier. (The paper's T₀
-    /// was 2e6 steps in runs of some 2e7, which is 0.1; with 100 labels, 1 measured better on most tasks with one seed:
-    /// what the policy does late is what it must be judged by.)
+    /// T₀ of the label rate ∝ 1/(T + T₀), as a share of the planned env steps. A smaller value asks earlier. (The
+    /// paper's T₀ was 2e6 steps in runs of about 2e7, which is 0.1. With 100 labels, 1 measured better on most tasks
+    /// with one seed, since labels have to cover what the policy does late.)
     pub anneal: f64,
-    /// By which share of the planned env steps the whole plan of labels is wanted: a label at the very end teaches
-    /// nobody.
+    /// Share of the planned env steps by which all planned labels are asked for. The policy could no longer learn from
+    /// a label at the very end.
     #[serde(alias = "spent_by")]
     #[schemars(extend("aliases" = ["spent_by"]))]
     pub schedule_end: f64,
-    /// How far training may run ahead of the answers, as a share of the plan of labels: where more than that are wanted
-    /// that nobody has given yet, it waits. A policy that learns for long from the first few answers exploits them. 1
-    /// never waits.
+    /// How far training may run ahead of the answers, as a share of the planned labels (`num_labels`), 0 to 1. Training
+    /// waits while more labels than this are due but not yet given. A policy that learns for long from only the first
+    /// few answers exploits them. 1 never waits.
     #[serde(alias = "lead")]
     #[schemars(extend("aliases" = ["lead"]))]
     pub max_lead: f64,
-    /// Whether policies are put aside on the way: the last of several that begin again is then the best of those before
-    /// it, going on, and the run ends with the best of all. Best is what the learnt reward, as it then stands, says
-    /// most good of.
+    /// Whether policy checkpoints are saved on the way and the run ends with the best of them. The best is the one with
+    /// the highest mean reward under the reward model as it is at that moment. With `explore.policy_resets`, the last
+    /// policy does not start from scratch but continues from the best of those before it.
     #[serde(alias = "keeps_best")]
     #[schemars(extend("aliases" = ["keeps_best"]))]
     pub select_best_policy: bool,
@@ -85,86 +89,93 @@ impl Default for LabelSettings {
 }
 
 impl LabelSettings {
-    /// Fewest env steps that a clip may have: below this a person sees a jerk, not a movement.
+    /// Fewest env steps of a clip. In a shorter clip a person sees a jerk, not a movement.
     pub const FEWEST_STEPS: usize = 25;
-    /// Most env steps that a clip may have: a bound on memory and on the reward model's work.
+    /// Most env steps of a clip. This bounds memory and the reward model's work.
     pub const MOST_STEPS: usize = 200;
 
-    /// Fewest env steps of a training episode, where the task's own horizon allows.
+    /// Fewest env steps of a training episode, where the task's own horizon allows it.
     pub const FEWEST_EPISODE_STEPS: usize = 250;
 
-    /// Env steps of a training episode: [`LabelSettings::episode_seconds`], but no fewer than two clips and
-    /// [`LabelSettings::FEWEST_EPISODE_STEPS`].
+    /// Env steps of a training episode if one env step takes `dt` simulated seconds:
+    /// [`LabelSettings::episode_seconds`], but at least two clips and at least [`LabelSettings::FEWEST_EPISODE_STEPS`].
     pub fn episode_steps(&self, dt: f64) -> usize {
         let asked = (self.episode_seconds / dt).round() as usize;
         asked.max(2 * self.clip_steps(dt)).max(Self::FEWEST_EPISODE_STEPS)
     }
 
-    /// Env steps of a clip where one env step takes `dt` simulated seconds: [`LabelSettings::clip_seconds`] in steps,
-    /// kept between [`LabelSettings::FEWEST_STEPS`] and [`LabelSettings::MOST_STEPS`].
+    /// Env steps of a clip if one env step takes `dt` simulated seconds: [`LabelSettings::clip_seconds`] in env steps,
+    /// clamped to [`LabelSettings::FEWEST_STEPS`] and [`LabelSettings::MOST_STEPS`].
     pub fn clip_steps(&self, dt: f64) -> usize {
-        // A float too large for usize saturates and NaN becomes 0, so the clamp below covers nonsense too.
+        // A float too large for usize saturates and NaN becomes 0, so the clamp below covers invalid numbers, too.
         ((self.clip_seconds / dt).round() as usize).clamp(Self::FEWEST_STEPS, Self::MOST_STEPS)
     }
 }
 
-/// What a reward model is made of.
+/// The kinds of reward model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RewardModelKind {
-    /// A Gaussian process that learns from the answers how much each input matters (Chu and Ghahramani 2005); README.md
-    /// has what it measured.
+    /// A Gaussian process that learns from the answers how relevant each input is (Chu and Ghahramani 2005). Its
+    /// results are in docs/benchmarks/preferences.md.
     #[default]
     GaussianProcess,
-    /// An ensemble of small networks (Christiano et al. 2017).
+    /// An ensemble of small neural networks (Christiano et al. 2017).
     Networks,
 }
 
-/// What pairs are chosen by.
+/// The criteria by which pairs are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairChoice {
-    /// The variance between the members of the probability that left is preferred (Christiano et al. 2017).
+    /// The variance between members of the probability that left is preferred (Christiano et al. 2017).
     #[default]
     Disagreement,
-    /// The entropy of the members' mean probability: pairs whose answer is open, whether or not the members agree on
-    /// that.
+    /// Predictive entropy: the entropy of the members' mean probability of an answer. It chooses pairs whose answer is
+    /// uncertain, whether or not the members agree on that.
     Entropy,
-    /// Clips that lie far from those asked about (greedy k-centre on the means of what the reward model sees).
+    /// Clips that are far from those already asked about: greedy k-centre on the mean of the reward model's inputs over
+    /// each clip.
     Coverage,
-    /// The k-centre choice among the third of the candidates that the members disagree on most.
+    /// The k-centre choice of `coverage`, among the third of the candidates that the members disagree on most.
     DisagreementCoverage,
 }
 
-/// What an untrained policy does before there is a reward: it is paid for unusual states.
+/// Exploration. Before there is a learned reward, the untrained policy is paid for unusual states. Later there can be a
+/// novelty bonus beside the learned reward, and the policy can be reset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExploreSettings {
-    /// Env steps of exploring before the first question, over all worlds.
+    /// Env steps of exploration before the first query, over all worlds. `explore.share` limits them.
     pub env_steps: u64,
-    /// Exploring takes no more than this share of the planned env steps, 0..=1. 0 turns it off: the default, as long
-    /// as nobody has measured on which tasks it helps.
+    /// Largest share of the planned env steps that exploration takes, 0 to 1. 0 turns exploration off. It is off
+    /// because nobody has measured yet on which tasks it helps.
     pub share: f64,
-    /// What being unusual by one standard deviation adds to the learned reward, whose own is 1, once there is one. A
-    /// policy that was told of little but bad movements otherwise holds still for good. It falls linearly to nothing at
-    /// `bonus_until`.
+    /// Weight of the novelty bonus once there is a learned reward: the amount that is added for a state that is one
+    /// standard deviation more unusual than average. The learned reward has a standard deviation of 1. Without a bonus,
+    /// a policy whose judgements were of little but bad movements stays still for good. The weight falls linearly to 0
+    /// at `explore.bonus_until`.
     pub bonus: f64,
-    /// The share of the planned env steps at which `bonus` has fallen to nothing.
+    /// Share of the planned env steps at which `explore.bonus` has fallen to 0.
     pub bonus_until: f64,
-    /// How often the policy begins again from nothing (but see `labels.keeps_best`); what was learnt of the judgements
-    /// stays. A policy that has settled into a poor habit before its reward was any good seldom leaves it
-    /// (Nikishin et al. 2022, "The primacy bias"), while one that starts on a good reward is on its way in seconds. And
-    /// what each of them does on its way is something else to ask about.
+    /// How often the policy is reset and starts from scratch; the reward model is kept. (With
+    /// `labels.select_best_policy`, the last policy continues from the best one instead.) A policy that has settled
+    /// into a poor habit before its reward was good seldom leaves it (Nikishin et al. 2022, "The primacy bias"). A
+    /// policy that starts with a good reward makes progress within seconds. Each policy also behaves differently on its
+    /// way, which gives other pairs to ask about.
     #[serde(alias = "fresh_starts")]
     #[schemars(extend("aliases" = ["fresh_starts"]))]
     pub policy_resets: u32,
-    /// The share of the planned env steps at which the last policy begins; the others share the time before it equally.
+    /// Share of the planned env steps at which the last policy starts. The policies before it share the time until then
+    /// equally.
     #[serde(alias = "fresh_until")]
     #[schemars(extend("aliases" = ["fresh_until"]))]
     pub last_reset: f64,
-    /// States that are remembered to tell unusual ones by: a sample of recent rollouts.
+    /// Number of stored states that new states are compared with to find unusual ones. They are a sample of recent
+    /// rollouts.
     pub memory: usize,
-    /// Which nearest neighbour's distance is paid for, k; PEBBLE's is the fifth.
+    /// k of the state-entropy bonus: a state is paid for the distance to its k-th nearest stored neighbour. PEBBLE uses
+    /// the fifth.
     pub neighbour: usize,
 }
 
@@ -184,37 +195,38 @@ impl Default for ExploreSettings {
 }
 
 impl ExploreSettings {
-    /// Env steps of exploring in a run of so many.
+    /// Env steps of exploration in a run of `planned` env steps.
     pub fn steps_of(&self, planned: u64) -> u64 {
         self.env_steps.min((self.share.clamp(0.0, 1.0) * planned as f64) as u64)
     }
 
-    /// The env steps between which the policy learns that is at work after `env_steps` of `planned`.
+    /// The range of env steps over which the policy learns that is active after `env_steps` of `planned`.
     pub fn policy_at(&self, env_steps: u64, planned: u64) -> Range<u64> {
         let until = self.last_reset.clamp(0.0, 1.0) * planned as f64;
-        // The n-th policy begins here; policy 0 at the start.
+        // The env step at which the n-th policy starts; policy 0 starts at 0.
         let begins = |n: u32| (until * f64::from(n) / f64::from(self.policy_resets.max(1))) as u64;
         let nth = (0..=self.policy_resets).rev().find(|&n| begins(n) <= env_steps).unwrap_or(0);
         begins(nth)..if nth < self.policy_resets { begins(nth + 1) } else { planned }
     }
 }
 
-/// When the learnt reward is no longer trusted, and more labels are asked for.
+/// When the learned reward is no longer trusted. An alarm asks for more labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MonitorSettings {
-    /// The latest judgements that are looked at for whether the model foresaw them.
+    /// Number of latest judgements that `monitor.min_recent_agreement` is computed from; fewer than 10 count as 10.
     pub window: usize,
-    /// Alarm where fewer than this share of them was foreseen. Questions are chosen to be hard, so this lies near a
-    /// coin's toss.
+    /// Alarm if the reward model correctly predicted less than this share of the latest `monitor.window` judgements,
+    /// before it learned from them; 0 to 1. Queries are chosen to be hard, so the default is close to a coin toss.
     #[serde(alias = "foreseen")]
     #[schemars(extend("aliases" = ["foreseen"]))]
     pub min_recent_agreement: f64,
-    /// Alarm where the model agrees with fewer than this share of the held-out judgements.
+    /// Alarm if the reward model agrees with less than this share of the held-out judgements, 0 to 1.
     #[serde(alias = "held_out")]
     #[schemars(extend("aliases" = ["held_out"]))]
     pub min_held_out_agreement: f64,
-    /// Alarm where the members differ this many times as much about what the policy does as about what was judged.
+    /// Alarm if the ensemble standard deviation on what the policy does now is more than this many times that on the
+    /// judged clips.
     #[serde(alias = "spread")]
     #[schemars(extend("aliases" = ["spread"]))]
     pub max_std_ratio: f64,
@@ -226,77 +238,81 @@ impl Default for MonitorSettings {
     }
 }
 
-/// The reward model and how it is fitted. Of a Gaussian process say `kind`, `sees_actions`, `unseen`, `error_rate`,
-/// `learns_errors`, `rows`, `margin` and `centred`; the others are about networks.
+/// The reward model and how it is fitted. A Gaussian process uses `kind`, `sees_actions`, `ignored_inputs`,
+/// `error_rate`, `learn_error_rate`, `rows`, `margin` and `centre_rewards`. The other settings are for networks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardModelSettings {
-    /// What it is made of.
+    /// The kind of reward model.
     pub kind: RewardModelKind,
     /// Networks in the ensemble. Their mean is the reward; their disagreement chooses pairs.
     pub members: usize,
-    /// Units of each of the two hidden layers.
+    /// Units in each of the two hidden layers of a network.
     pub hidden: usize,
-    /// Whether the reward may depend on the action. Where it may not, a torque that no viewer can see cannot be
-    /// rewarded.
+    /// Whether the reward may depend on the action. If it may not, a torque that no viewer can see cannot be rewarded.
     pub sees_actions: bool,
-    /// Numbers of the observation, counted from 0, that the reward does not depend on. What a judgement is not about
-    /// can then not be taken for its reason, and fewer of them are enough.
+    /// Indices of observation entries, counted from 0, that the reward does not depend on. List those that judgements
+    /// are not about: the reward model then cannot take them for the reason of a judgement, and fewer judgements are
+    /// enough.
     #[serde(alias = "unseen")]
     #[schemars(extend("aliases" = ["unseen"]))]
     pub ignored_inputs: Vec<usize>,
-    /// The networks are given the products of every two (normalised) inputs, too, times this: turning *and* being high
-    /// is then one number to weigh, and not a shape to be built from bends. 80 judgements of made-up clips go further
-    /// with a tenth, and less far with 1, which leaves them to be weighed like the inputs themselves. 0 turns them off.
+    /// Factor on the products of every two (normalised) inputs, which the networks get as additional inputs. “Turning
+    /// and being high” is then one number to weigh, not a shape that hidden units have to build. On made-up clips, 80
+    /// judgements taught more with 0.1 than without products, and less with 1, which leaves the products to be weighed
+    /// like the inputs themselves. 0 turns products off.
     pub products: f64,
-    /// Probability that a judge answers uniformly at random, in the likelihood: keeps single labels from pulling
-    /// without bound.
+    /// Probability that an answer is uniformly random, in the likelihood, 0 to 1. It limits the pull of any single
+    /// label.
     pub error_rate: f64,
-    /// Whether a Gaussian process learns from the answers how many of them are random, by their marginal likelihood;
-    /// `error_rate` is then what is believed beforehand.
+    /// Whether a Gaussian process learns the label-noise rate from the answers, by their marginal likelihood.
+    /// `reward_model.error_rate` is then the prior belief.
     #[serde(alias = "learns_errors")]
     #[schemars(extend("aliases" = ["learns_errors"]))]
     pub learn_error_rate: bool,
-    /// Adam's step size, of networks.
+    /// Adam's step size for the networks.
     pub learning_rate: f64,
     /// Comparisons in one gradient step of one member.
     pub batch: usize,
-    /// Env steps of a clip that one gradient step looks at: one drawn from each of this many equal stretches, anew each
-    /// time. Neighbouring steps of a robot are nearly alike, so this costs little precision and saves most of the time.
+    /// Env steps of a clip that one gradient step uses. A clip is divided into this many equal stretches, and each
+    /// gradient step draws one env step from each. Neighbouring env steps of a robot are nearly alike, so this costs
+    /// little precision and saves most of the time.
     pub rows: usize,
-    /// Rounds of one fit, at most. After each round the held-out loss is looked at; the best state of each member is
-    /// kept.
+    /// Maximum number of rounds in one fit. After each round the held-out loss is computed. Each member ends the fit
+    /// with its best state.
     pub rounds: usize,
-    /// Gradient steps of a round. Fixed, so that a fit's time hardly depends on how many labels there are.
+    /// Gradient steps in one round. The number is fixed, so that the time of a fit hardly depends on the number of
+    /// labels.
     pub round_steps: usize,
-    /// Rounds without a better held-out loss of any member after which a fit ends.
+    /// A fit stops after this many rounds without a better held-out loss of any member.
     pub patience: usize,
-    /// Least share of a clip that one gradient step looks at, 0..=1: a window as wide as that or wider is drawn for
-    /// every step, its place for every clip, and stands for the whole. 1 turns it off.
+    /// Smallest share of a clip that one gradient step uses, 0 to 1. Each gradient step draws a window length from this
+    /// share to the whole clip, and a window position for each clip. The window stands for the whole clip. 1 turns
+    /// cropping off.
     pub crop: f64,
-    /// Pairs that nobody judged are learnt from where the members' mean probability of one answer is above this,
-    /// 0.5..=1. 1 turns it off.
+    /// Threshold for pseudo-labels: the reward model also learns from a pair that nobody judged if the members' mean
+    /// probability of one answer is above this, 0.5 to 1. 1 turns pseudo-labels off.
     #[serde(alias = "guess_above")]
     #[schemars(extend("aliases" = ["guess_above"]))]
     pub pseudo_label_threshold: f64,
-    /// What such a guess weighs, an answer weighing 1.
+    /// Weight of a pseudo-label in the loss. A judgement has weight 1.
     #[serde(alias = "guess_weight")]
     #[schemars(extend("aliases" = ["guess_weight"]))]
     pub pseudo_label_weight: f64,
-    /// By how many nats of log-odds the better clip must be further ahead where a judge calls it much better. 0 takes
-    /// that for “better”.
+    /// Margin in nats of log-odds: how much further ahead the better clip must be if the teacher calls it “much
+    /// better”. 0 treats that like “better”.
     pub margin: f64,
-    /// Whether each rollout's mean is taken off the rewards that pay it. Episodes of one length rank policies alike
-    /// with and without it; but where hardly anything is discounted (γ near 1), a reward that is good on average makes
-    /// values that dwarf what an action changes (Naik et al. 2024, "Reward centering").
+    /// Whether the mean of each rollout's rewards is subtracted from them. With episodes of one length, policies are
+    /// ranked alike with and without it. But with hardly any discounting (γ near 1), a reward that is positive on
+    /// average gives values that dwarf the effect of an action (Naik et al. 2024, "Reward centering").
     #[serde(alias = "centred")]
     #[schemars(extend("aliases" = ["centred"]))]
     pub centre_rewards: bool,
-    /// Weight decay to start from: the loss carries `l2 · Σ w²` over the weights (biases are free).
+    /// Initial weight decay. The loss contains `l2 · Σ w²` over the weights; biases are not decayed.
     pub l2: f64,
-    /// Weight decay is raised while held-out loss / training loss lies above this.
+    /// Weight decay is raised while held-out loss / training loss is above this.
     pub overfit_ratio: f64,
-    /// Weight decay is lowered while held-out loss / training loss lies below this.
+    /// Weight decay is lowered while held-out loss / training loss is below this.
     pub underfit_ratio: f64,
 }
 

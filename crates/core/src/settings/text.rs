@@ -1,34 +1,35 @@
-//! How language models are taught: supervised fine-tuning, reward models, PPO. The defaults are those of
+//! Settings for training language models: supervised fine-tuning, reward models, PPO. The defaults are those of
 //! lm-human-preferences (Ziegler et al. 2019) and its reproductions (Huang et al. 2024), where they name one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How gradients become steps, for every trainer of language models.
+/// The optimiser, Adam, of everything that trains a language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimiserSettings {
-    /// Adam's step size after the warm-up.
+    /// Adam's step size after the warm-up; above 0.
     pub learning_rate: f64,
-    /// The share of `learning_rate` that is left after the last planned step; it falls linearly till then. 1 turns the
-    /// decay off.
+    /// Share of `learning_rate` that remains after the last planned step, 0 to 1. The step size falls linearly until
+    /// then. 1 turns the decay off.
     pub final_learning_rate: f64,
-    /// Steps over which the step size rises linearly from 0 at the start; 0 turns the warm-up off.
+    /// Gradient steps over which the step size rises linearly from 0 at the start. 0 turns the warm-up off.
     pub warmup_steps: u64,
-    /// Parameter groups: the step size is multiplied by the number whose key is found in the parameter's name (`head`,
-    /// `lora_A`, `h.0.`); the longest key found counts, and 0 leaves the parameter as it is. Parameters that no key
-    /// matches have 1.
+    /// Parameter groups: multipliers of the step size, 0 or more. A key applies to the parameters whose names contain
+    /// it (`head`, `lora_A`, `h.0.`). If several keys match, the longest applies. 0 leaves a parameter as it is.
+    /// Parameters that no key matches have 1.
     #[serde(alias = "rates")]
     #[schemars(extend("aliases" = ["rates"]))]
     pub lr_multipliers: BTreeMap<String, f64>,
-    /// Adam's ε.
+    /// Adam's ε, above 0.
     pub adam_eps: f64,
-    /// Whether ε stands where TensorFlow has it, inside the bias-corrected step, θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v
-    /// + ε), rather than beside the corrected root, where PyTorch has it. TensorFlow's takes shorter steps at the
-    /// start.
+    /// Whether ε is placed as in TensorFlow, inside the bias-corrected step: θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v +
+    /// ε). If not, it is placed as in PyTorch, which adds ε to the bias-corrected root. TensorFlow's version takes
+    /// shorter steps at the start.
     pub tensorflow_eps: bool,
-    /// Gradients longer than this (L2 norm over all parameters) are shortened to it; 0 turns it off.
+    /// Largest gradient length (L2 norm over all parameters); 0 or more. Longer gradients are scaled down to it. 0
+    /// turns gradient clipping off.
     pub max_grad_norm: f64,
 }
 
@@ -57,7 +58,7 @@ impl OptimiserSettings {
             .try_for_each(|(name, &rate)| within(room, &format!("rates.{name}"), rate, 0.0, f64::MAX))
     }
 
-    /// The step size of gradient step `done` (from 0) of `planned`; 0 planned means no plan and no decay.
+    /// The step size of gradient step `done` (from 0) of `planned`. If `planned` is 0, there is no plan and no decay.
     pub fn learning_rate_at(&self, done: u64, planned: u64) -> f64 {
         let progress = match planned {
             0 => 0.0,
@@ -70,26 +71,27 @@ impl OptimiserSettings {
         self.learning_rate * warm * (1.0 - (1.0 - self.final_learning_rate) * progress)
     }
 
-    /// What the step size of the parameter of this name is multiplied by.
+    /// The step-size multiplier of the parameter of this name.
     pub fn rate_of(&self, name: &str) -> f64 {
         let found = self.lr_multipliers.iter().filter(|(key, _)| name.contains(key.as_str()));
         found.max_by_key(|(key, _)| key.len()).map_or(1.0, |(_, &rate)| rate)
     }
 }
 
-/// Supervised fine-tuning, and training from nothing: the same loss on the tokens of completions.
+/// Supervised fine-tuning, and training from scratch. Both have the same loss, on the tokens of completions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisedSettings {
-    /// Examples a gradient step.
+    /// Examples in one gradient step; at least 1.
     #[serde(alias = "batch")]
     #[schemars(extend("aliases" = ["batch"]))]
     pub batch_size: usize,
-    /// Into how many parts a batch is cut, whose gradients are added up: less memory, the same step.
+    /// Number of parts that a batch is split into, from 1 to `batch_size`. Their gradients are added up: less memory,
+    /// the same step.
     #[serde(alias = "accumulate")]
     #[schemars(extend("aliases" = ["accumulate"]))]
     pub gradient_accumulation_steps: usize,
-    /// How gradients become steps.
+    /// The optimiser, Adam.
     pub optimiser: OptimiserSettings,
 }
 
@@ -104,28 +106,29 @@ impl Default for SupervisedSettings {
 }
 
 impl SupervisedSettings {
-    /// Refuses settings that cannot work, naming the field and what it must be.
+    /// Refuses settings that cannot work. The error names the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
         parts("text.supervised", self.batch_size, self.gradient_accumulation_steps)?;
         self.optimiser.check("text.supervised.optimiser")
     }
 }
 
-/// Teaching a reward model from pairs of completions.
+/// Training a reward model on pairs of completions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextRewardSettings {
-    /// Pairs a gradient step.
+    /// Pairs in one gradient step; at least 1.
     #[serde(alias = "batch")]
     #[schemars(extend("aliases" = ["batch"]))]
     pub batch_size: usize,
-    /// Into how many parts a batch is cut, whose gradients are added up.
+    /// Number of parts that a batch is split into, from 1 to `batch_size`. Their gradients are added up: less memory,
+    /// the same step.
     #[serde(alias = "accumulate")]
     #[schemars(extend("aliases" = ["accumulate"]))]
     pub gradient_accumulation_steps: usize,
-    /// The share of judgements that is taken to be random, ε in the Bradley–Terry likelihood.
+    /// Share of judgements that is assumed to be random, 0 to 1: ε in the Bradley–Terry likelihood.
     pub error_rate: f64,
-    /// How gradients become steps.
+    /// The optimiser, Adam.
     pub optimiser: OptimiserSettings,
 }
 
@@ -141,7 +144,7 @@ impl Default for TextRewardSettings {
 }
 
 impl TextRewardSettings {
-    /// Refuses settings that cannot work, naming the field and what it must be.
+    /// Refuses settings that cannot work. The error names the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
         parts("text.reward", self.batch_size, self.gradient_accumulation_steps)?;
         within("text.reward", "error_rate", self.error_rate, 0.0, 1.0)?;
@@ -154,7 +157,7 @@ impl TextRewardSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KlEstimator {
-    /// −log r: unbiased, of either sign.
+    /// −log r: unbiased, positive or negative.
     K1,
     /// ½ (log r)²: biased, never negative.
     K2,
@@ -162,19 +165,19 @@ pub enum KlEstimator {
     K3,
 }
 
-/// What keeps the policy near the reference.
+/// The KL penalty, which keeps the policy near the reference.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KlSettings {
-    /// β, the price of a nat, at the start; for good unless `adaptive`.
+    /// β at the start, the price of a nat of KL; 0 or more. It stays constant unless `text.ppo.kl.adaptive` is true.
     pub beta: f64,
-    /// Whether β is steered so that the KL of a completion comes to `target`.
+    /// Whether β is adapted so that the KL of a completion approaches `text.ppo.kl.target`.
     pub adaptive: bool,
-    /// KL of a whole completion that is aimed at, nats.
+    /// KL target: the KL of a whole completion that β is adapted to, in nats; above 0.
     pub target: f64,
-    /// Episodes over which an error of 20 % or more changes β by 20 %.
+    /// Number of episodes over which a KL error of 20 % or more changes β by 20 %; above 0.
     pub horizon: f64,
-    /// How the KL of a token in the reward is estimated.
+    /// How the KL of a token is estimated in the reward.
     pub estimator: KlEstimator,
 }
 
@@ -184,62 +187,66 @@ impl Default for KlSettings {
     }
 }
 
-/// PPO of a language model.
+/// PPO for a language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextPpoSettings {
-    /// Episodes (a prompt and its completion) between two updates.
+    /// Episodes between two updates; at least 1. An episode is a prompt and its completion.
     #[serde(alias = "batch")]
     #[schemars(extend("aliases" = ["batch"]))]
     pub batch_size: usize,
-    /// Episodes a gradient step, no more than `batch`. A smaller batch alone lowers it.
+    /// Episodes in one gradient step, from 1 to `text.ppo.batch_size`. If `text.ppo.batch_size` is set to less and this
+    /// is not set, this is lowered to it.
     #[serde(alias = "minibatch")]
     #[schemars(extend("aliases" = ["minibatch"]))]
     pub minibatch_size: usize,
-    /// Into how many parts a minibatch is cut, whose gradients are added up.
+    /// Number of parts that a minibatch is split into, from 1 to `text.ppo.minibatch_size`. Their gradients are added
+    /// up: less memory, the same step.
     #[serde(alias = "accumulate")]
     #[schemars(extend("aliases" = ["accumulate"]))]
     pub gradient_accumulation_steps: usize,
-    /// Episodes that are generated and scored side by side; 0 means all of `batch`.
+    /// Episodes that are generated together; 0 means all of `text.ppo.batch_size`.
     #[serde(alias = "side_by_side")]
     #[schemars(extend("aliases" = ["side_by_side"]))]
     pub rollout_batch_size: usize,
-    /// Passes over the episodes.
+    /// Passes over the episodes in one update; at least 1.
     #[serde(alias = "epochs")]
     #[schemars(extend("aliases" = ["epochs"]))]
     pub update_epochs: usize,
-    /// Discount a token, γ.
+    /// Discount factor per token, γ, 0 to 1.
     pub gamma: f64,
-    /// GAE's λ.
+    /// λ of generalised advantage estimation (GAE), 0 to 1.
     #[serde(alias = "lambda")]
     #[schemars(extend("aliases" = ["lambda"]))]
     pub gae_lambda: f64,
-    /// How far the probability ratio of a token may leave 1 before the objective goes flat.
+    /// PPO's clip range, above 0: how far the probability ratio of a token may move from 1 before the objective becomes
+    /// flat.
     #[serde(alias = "clip")]
     #[schemars(extend("aliases" = ["clip"]))]
     pub clip_coef: f64,
-    /// How far a value may leave that of the rollout; 0 turns it off.
+    /// How far a value may move away from that of the rollout; 0 or more. 0 turns value clipping off.
     pub value_clip: f64,
-    /// Weight of the value loss beside the policy's.
+    /// Weight of the value loss, where the policy loss has weight 1; 0 or more.
     #[serde(alias = "value_weight")]
     #[schemars(extend("aliases" = ["value_weight"]))]
     pub vf_coef: f64,
-    /// What divides the logits, when sampling and when scoring alike.
+    /// Temperature, above 0: the logits are divided by it, both in sampling and in scoring.
     pub temperature: f64,
-    /// Where a completion is cut that has not ended.
+    /// Maximum number of tokens in a completion; at least 1. A completion that has not ended by then is cut.
     pub max_new_tokens: usize,
-    /// What a completion without an end costs, in units of the reward.
+    /// What is subtracted from the reward of a completion without an end-of-sequence token, in units of the reward; 0
+    /// or more.
     #[serde(alias = "missing_eos_cost")]
     #[schemars(extend("aliases" = ["missing_eos_cost"]))]
     pub missing_eos_penalty: f64,
-    /// Whether scores are divided by the standard deviation of all scores so far.
+    /// Whether the reward model's scores are divided by the standard deviation of all scores so far.
     pub scale_scores: bool,
-    /// Whether the rewards of an update's tokens, KL included, are brought to standard deviation 1 without moving their
-    /// mean.
+    /// Whether the token rewards of an update, KL included, are scaled to standard deviation 1. Their mean does not
+    /// change.
     pub whiten_rewards: bool,
-    /// The price of leaving the reference.
+    /// The KL penalty, which keeps the policy near the reference.
     pub kl: KlSettings,
-    /// How gradients become steps.
+    /// The optimiser, Adam.
     pub optimiser: OptimiserSettings,
 }
 
@@ -268,7 +275,7 @@ impl Default for TextPpoSettings {
 }
 
 impl TextPpoSettings {
-    /// Refuses settings that cannot work, naming the field and what it must be.
+    /// Refuses settings that cannot work. The error names the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
         let room = "text.ppo";
         parts(room, self.minibatch_size, self.gradient_accumulation_steps)?;
@@ -282,7 +289,7 @@ impl TextPpoSettings {
             }
         }
         if self.minibatch_size > self.batch_size {
-            return Err(format!("{room}.minibatch must be at most {room}.batch, {}", self.batch_size));
+            return Err(format!("{room}.minibatch_size must be at most {room}.batch_size, {}", self.batch_size));
         }
         within(room, "gamma", self.gamma, 0.0, 1.0)?;
         within(room, "gae_lambda", self.gae_lambda, 0.0, 1.0)?;
@@ -300,10 +307,10 @@ impl TextPpoSettings {
 
 fn parts(room: &str, batch: usize, parts: usize) -> Result<(), String> {
     match (batch, parts) {
-        (0, _) => Err(format!("{room}.batch must be at least 1")),
-        (batch, parts) if parts == 0 || parts > batch => {
-            Err(format!("{room}.accumulate must be from 1 to the {batch} examples of a gradient step, not {parts}"))
-        }
+        (0, _) => Err(format!("{room}.batch_size must be at least 1")),
+        (batch, parts) if parts == 0 || parts > batch => Err(format!(
+            "{room}.gradient_accumulation_steps must be from 1 to the {batch} examples of a gradient step, not {parts}"
+        )),
         _ => Ok(()),
     }
 }
@@ -350,13 +357,16 @@ mod tests {
         TextRewardSettings::default().check().unwrap();
         let ppo = TextPpoSettings::default;
         for (settings, wanted) in [
-            (TextPpoSettings { minibatch_size: 65, ..ppo() }, "text.ppo.minibatch must be at most text.ppo.batch, 64"),
+            (
+                TextPpoSettings { minibatch_size: 65, ..ppo() },
+                "text.ppo.minibatch_size must be at most text.ppo.batch_size, 64",
+            ),
             (
                 TextPpoSettings { gradient_accumulation_steps: 17, ..ppo() },
-                "text.ppo.accumulate must be from 1 to the 16 examples of a gradient step, not 17",
+                "text.ppo.gradient_accumulation_steps must be from 1 to the 16 examples of a gradient step, not 17",
             ),
             (TextPpoSettings { temperature: 0.0, ..ppo() }, "text.ppo.temperature must be a number above 0, not 0"),
-            (TextPpoSettings { gae_lambda: 2.0, ..ppo() }, "text.ppo.lambda must be a number from 0 to 1, not 2"),
+            (TextPpoSettings { gae_lambda: 2.0, ..ppo() }, "text.ppo.gae_lambda must be a number from 0 to 1, not 2"),
         ] {
             assert_eq!(settings.check().unwrap_err(), wanted);
         }

@@ -1,4 +1,4 @@
-//! A run in text mode: which model, which data, how far, and how each stage learns.
+//! Settings of a run in text mode: the model, the data, the pipeline stages, and how each of them learns.
 
 use super::{KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
 use schemars::JsonSchema;
@@ -6,39 +6,39 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The stages of a run, in order.
+/// The pipeline stages of a run in text mode, in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextStage {
-    /// The base model learns the language from documents.
+    /// Trains the base model on documents.
     Base,
-    /// The supervised model learns to answer prompts from demonstrations.
+    /// Trains the supervised model (SFT) on demonstrations: prompts with completions.
     Supervised,
-    /// The reward model learns from judgements.
+    /// Trains the reward model on judgements.
     Reward,
-    /// PPO follows the reward model.
+    /// Trains the policy with PPO against the reward model.
     #[default]
     Ppo,
 }
 
 impl TextStage {
-    /// All of them, in order.
+    /// All stages, in order.
     pub const ALL: [TextStage; 4] = [TextStage::Base, TextStage::Supervised, TextStage::Reward, TextStage::Ppo];
 
-    /// Its name in files and folders.
+    /// The stage's name in files and folders.
     pub fn name(self) -> &'static str {
         ["base", "supervised", "reward", "ppo"][self as usize]
     }
 }
 
-/// What weights and activations are made of.
+/// The number type of weights and activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TextPrecision {
     /// Single precision.
     #[default]
     F32,
-    /// bfloat16, with norms, softmax and logits in f32 and f32 master weights in Adam.
+    /// bfloat16. Norms, softmax and logits are in f32, and Adam has f32 master weights.
     Bf16,
 }
 
@@ -54,18 +54,19 @@ impl FromStr for TextPrecision {
     }
 }
 
-/// Low-rank adapters (Hu et al. 2021): which maps get one, and how large.
+/// Low-rank adapters (LoRA, Hu et al. 2021): which linear maps get one, and how large it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraSettings {
-    /// r: the adapter's rank, 1 or more.
+    /// r: the rank of an adapter; at least 1.
     pub rank: usize,
-    /// What is added to a map is alpha / rank times the product of the adapter's two matrices.
+    /// Scale of an adapter: alpha / rank times the product of its two matrices is added to the map.
     pub alpha: f64,
-    /// Share of the adapter's inputs that is set to 0 in supervised and reward training. PPO has no dropout: policy and
-    /// sampling must agree.
+    /// Share of an adapter's inputs that is set to 0 in supervised and reward training, from 0 to below 1. PPO has no
+    /// dropout, since the policy and its samples must agree.
     pub dropout: f64,
-    /// The maps, by the last part of their names (`q_proj`, `c_attn`, `down_proj`); none for every linear map.
+    /// Linear maps that get an adapter, by the last part of their names (`q_proj`, `c_attn`, `down_proj`). An empty
+    /// list means every linear map.
     pub targets: Vec<String>,
 }
 
@@ -78,8 +79,8 @@ impl Default for LoraSettings {
 impl FromStr for LoraSettings {
     type Err = String;
 
-    /// `r=16,alpha=32,dropout=0.05,targets=all` or `targets=q_proj+v_proj`, any of them left out. Without an alpha it
-    /// is twice the rank.
+    /// Parses `r=16,alpha=32,dropout=0.05,targets=all` or `targets=q_proj+v_proj`. Any part may be left out. Without
+    /// `alpha`, it is twice the rank.
     fn from_str(text: &str) -> Result<LoraSettings, String> {
         let mut settings = LoraSettings::default();
         let mut alpha = None;
@@ -108,19 +109,19 @@ impl FromStr for LoraSettings {
     }
 }
 
-/// The size of the built-in model, a GPT-2 that is trained from nothing.
+/// The size of the built-in model, a GPT-2 that is trained from scratch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextShape {
-    /// Tokens of the byte-level BPE that is trained for it, at least 258.
+    /// Tokens in the vocabulary of the model's byte-level BPE tokenizer; at least 258.
     pub vocabulary: usize,
-    /// Positions.
+    /// Context length in tokens: the number of positions.
     pub context: usize,
     /// Size of a hidden state.
     pub width: usize,
-    /// Blocks.
+    /// Number of transformer blocks.
     pub layers: usize,
-    /// Heads.
+    /// Number of attention heads in a block.
     pub heads: usize,
 }
 
@@ -130,55 +131,56 @@ impl Default for TextShape {
     }
 }
 
-/// Everything that decides how a run in text mode goes; stored with its session.
+/// All settings of a run in text mode. They are stored with its session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextRun {
-    /// The folder of the model to begin with; `None` trains the built-in one from nothing.
+    /// Folder of the model to start from. None trains the built-in model from scratch.
     pub model: Option<PathBuf>,
-    /// The first stage that is trained. What comes before it is what `model` has behind it.
+    /// First pipeline stage that is trained. The stages before it are those that `text.model` has already been through.
     pub from: TextStage,
-    /// The last stage that is trained.
+    /// Last pipeline stage that is trained.
     pub until: TextStage,
-    /// A finished reward model's folder, in place of one that is taught.
+    /// Folder of a finished reward model, to use instead of training one.
     pub reward_model: Option<PathBuf>,
-    /// Documents for the base model, JSON lines; the built-in grammar's if none.
+    /// File of documents for the base model, JSON lines. None uses the built-in grammar's.
     pub documents: Option<PathBuf>,
-    /// Prompts with completions for the supervised model; the built-in grammar's if none.
+    /// File of prompts with completions for the supervised model, JSON lines. None uses the built-in grammar's.
     pub demonstrations: Option<PathBuf>,
-    /// Judged pairs for the reward model, beside the judgements of the session.
+    /// File of judged pairs for the reward model, JSON lines. They are added to the judgements of the session.
     pub comparisons: Option<PathBuf>,
-    /// Prompts to answer; the demonstrations' if none.
+    /// File of prompts to answer, JSON lines. None uses the prompts of the demonstrations.
     pub prompts: Option<PathBuf>,
-    /// Whether lines of data files that cannot be read are left out, after naming them.
+    /// Whether lines of data files that cannot be read are reported and left out.
     pub skip_bad_lines: bool,
-    /// The built-in model's size, a GPT-2 that is trained from nothing.
+    /// The size of the built-in model, a GPT-2 that is trained from scratch.
     pub shape: TextShape,
-    /// What weights and activations are made of.
+    /// The number type of weights and activations.
     pub precision: TextPrecision,
-    /// Adapters in place of training every weight, from the supervised stage on (in all stages where a model is given).
+    /// Low-rank adapters, which are trained instead of all weights: from the supervised stage on, or in all stages if
+    /// `text.model` is given. None trains all weights.
     pub lora: Option<LoraSettings>,
-    /// Blocks, counted from the embedding, that stay as they are, the embedding with them; policy, reference and reward
-    /// model share them.
+    /// Number of blocks, counted from the embedding, that are not trained. The embedding is then not trained, either.
+    /// Policy, reference and reward model share these blocks.
     pub frozen_layers: usize,
-    /// Whether gradients keep the inputs of blocks alone and compute a block again when its turn comes: memory for a
-    /// third more time.
+    /// Whether only the inputs of blocks are kept for the gradients, and each block is computed again in the backward
+    /// pass. This saves memory and takes a third more time.
     pub gradient_checkpointing: bool,
     /// Gradient steps of the base model.
     pub base_steps: u64,
     /// Gradient steps of the supervised model.
     pub supervised_steps: u64,
-    /// Gradient steps of the reward model over all planned judgements.
+    /// Gradient steps of the reward model, over all planned judgements together.
     pub reward_steps: u64,
-    /// Updates of PPO.
+    /// Number of PPO updates.
     pub updates: u64,
-    /// How the base model learns.
+    /// Training of the base model.
     pub base: SupervisedSettings,
-    /// How the supervised model learns.
+    /// Training of the supervised model.
     pub supervised: SupervisedSettings,
-    /// How the reward model learns.
+    /// Training of the reward model.
     pub reward: TextRewardSettings,
-    /// How PPO learns.
+    /// Training of the policy with PPO.
     pub ppo: TextPpoSettings,
 }
 
@@ -201,11 +203,11 @@ impl Default for TextRun {
             lora: None,
             frozen_layers: 0,
             gradient_checkpointing: false,
-            // Many small steps: at the same number of texts, a batch of 8 leaves the base model at 0.604 nats a token
-            // where 32 leaves it at 0.652, and what it cannot write the reward model cannot judge.
+            // Many small steps: with the same number of texts, a batch of 8 brings the base model to 0.604 nats per
+            // token and a batch of 32 to 0.652. The reward model cannot score well what the base model cannot write.
             base_steps: 2400,
             supervised_steps: 800,
-            // Two passes over 500 answers; five fit their noise.
+            // Two passes over 500 answers. Five passes fit their noise.
             reward_steps: 60,
             updates: 100,
             base: SupervisedSettings { batch_size: 8, optimiser: at(2e-3), ..SupervisedSettings::default() },
@@ -222,7 +224,7 @@ impl Default for TextRun {
 }
 
 impl TextRun {
-    /// Refuses settings that cannot work, naming the field and what it must be.
+    /// Refuses settings that cannot work. The error names the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
         if self.from > self.until {
             return Err(format!("text.from, {}, comes after text.until, {}", self.from.name(), self.until.name()));
@@ -245,7 +247,7 @@ impl TextRun {
         self.ppo.check()
     }
 
-    /// Gradient steps or updates that this stage takes, where it is trained at all.
+    /// Gradient steps or updates of this stage; 0 if the stage is not trained.
     pub fn steps_of(&self, stage: TextStage) -> u64 {
         if !(self.from..=self.until).contains(&stage) {
             return 0;

@@ -88,7 +88,8 @@ fn run_on<J: Job>(instructions: Instructions, job: J) -> J::Output {
     }
 }
 
-/// Does a job in every kind of registers that this processor has, widest last: for tests that hold them against each other.
+/// Does a job in every kind of registers that this processor has, widest last: for tests that hold them against each
+/// other.
 pub fn run_in_each<J: Job + Clone>(job: J) -> Vec<(Instructions, J::Output)> {
     let available = Instructions::ALL.iter().filter(|instructions| instructions.available());
     available.map(|&instructions| (instructions, run_on(instructions, job.clone()))).collect()

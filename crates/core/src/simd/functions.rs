@@ -12,8 +12,8 @@ fn polynomial<L: F32Lanes, const N: usize>(x: L, coefficients: [f32; N]) -> L {
     sum
 }
 
-/// sin and cos to within 1e-7, for |x| up to some thousand: x is brought to ±π/4 by multiples of π/2 in three parts (Cody and Waite), then
-/// the minimax polynomials of the Cephes library's sinf and cosf.
+/// sin and cos to within 1e-7, for |x| up to some thousand: x is brought to ±π/4 by multiples of π/2 in three parts
+/// (Cody and Waite), then the minimax polynomials of the Cephes library's sinf and cosf.
 #[inline(always)]
 pub(super) fn sin_cos<L: F32Lanes>(x: L) -> (L, L) {
     let quarter_turns = (x * L::splat(std::f32::consts::FRAC_2_PI)).round();
@@ -34,8 +34,8 @@ pub(super) fn sin_cos<L: F32Lanes>(x: L) -> (L, L) {
     (L::select(sin_negative, -s, s), L::select(cos_negative, -c, c))
 }
 
-/// tanh to within 5 units in the last place: an odd polynomial of degree 9 over an even one of degree 8, which Eigen found by rational
-/// minimax; from 8 on it is 1 to within two units. NaN stays NaN.
+/// tanh to within 5 units in the last place: an odd polynomial of degree 9 over an even one of degree 8, which Eigen
+/// found by rational minimax; from 8 on it is 1 to within two units. NaN stays NaN.
 #[inline(always)]
 pub fn tanh<L: F32Lanes>(x: L) -> L {
     const LIMIT: f32 = 8.017_734;
@@ -46,8 +46,9 @@ pub fn tanh<L: F32Lanes>(x: L) -> L {
     x * p / q
 }
 
-/// exp to within 1 unit in the last place, by Cody and Waite's reduction to ±½ ln 2 and the Cephes library's polynomial. What would be
-/// above f32's range is infinite, what would be below its normal numbers stays at the least of them, NaN stays NaN.
+/// exp to within 1 unit in the last place, by Cody and Waite's reduction to ±½ ln 2 and the Cephes library's
+/// polynomial. What would be above f32's range is infinite, what would be below its normal numbers stays at the least
+/// of them, NaN stays NaN.
 #[inline(always)]
 pub fn exp<L: F32Lanes>(x: L) -> L {
     const HIGH: f32 = 88.376_26;
@@ -60,8 +61,8 @@ pub fn exp<L: F32Lanes>(x: L) -> L {
     L::select(L::splat(HIGH).lt(x), L::splat(f32::INFINITY), fraction * whole.exp2_whole())
 }
 
-/// eˣ − 1 − x, which is ½x² + … : without the cancellation that computing it as written suffers near 0, to within 6 units in the last
-/// place. `exp_x` is eˣ.
+/// eˣ − 1 − x, which is ½x² + … : without the cancellation that computing it as written suffers near 0, to within 6
+/// units in the last place. `exp_x` is eˣ.
 #[inline(always)]
 pub fn exp_excess<L: F32Lanes>(x: L, exp_x: L) -> L {
     let near =
@@ -119,7 +120,8 @@ mod tests {
         (f64::from(y) - truth).abs()
     }
 
-    /// Holds every kind of registers against the truth, by a measure of error, and the fused kinds against each other, bit by bit.
+    /// Holds every kind of registers against the truth, by a measure of error, and the fused kinds against each other,
+    /// bit by bit.
     fn check(function: Function, truth: fn(f64) -> f64, range: f32, error: fn(f32, f64) -> f64, allowed: f64) {
         let n = 1 << 18;
         let even = (0..n).map(|i| range * (2.0 * i as f32 / n as f32 - 1.0));

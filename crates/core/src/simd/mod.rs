@@ -2,17 +2,18 @@
 //!
 //! Code is written once, for any type `L` of these traits, and chosen when the program runs:
 //!
-//! - [`Lanes`] is arithmetic and comparison. Its types are [`f64`] (one lane, the reference), [`F32x16`] (AVX-512), [`F32x8`] (AVX2 with
-//!   FMA) and [`F32x4`] (an array, for SSE2, NEON and all else).
+//! - [`Lanes`] is arithmetic and comparison. Its types are [`f64`] (one lane, the reference), [`F32x16`] (AVX-512),
+//!   [`F32x8`] (AVX2 with FMA) and [`F32x4`] (an array, for SSE2, NEON and all else).
 //! - [`F32Lanes`] adds memory and a few functions for the registers of `f32`.
-//! - [`run`] does a [`Job`] in the widest registers there are. Whoever keeps values of `L` chooses by [`detected`] instead and calls
-//!   [`Lanes::run`].
+//! - [`run`] does a [`Job`] in the widest registers there are. Whoever keeps values of `L` chooses by [`detected`]
+//!   instead and calls [`Lanes::run`].
 //!
-//! A lane's result never depends on the lanes beside it. AVX-512 and AVX2 give the same bits, since both fuse a multiplication with the
-//! addition behind it; the array fuses only where every processor of the architecture can, so that plain x86-64 may differ in the last bits.
+//! A lane's result never depends on the lanes beside it. AVX-512 and AVX2 give the same bits, since both fuse a
+//! multiplication with the addition behind it; the array fuses only where every processor of the architecture can, so
+//! that plain x86-64 may differ in the last bits.
 //!
-//! What a job calls must be `#[inline(always)]`, down to the intrinsics: the compiler translates a function that is not inlined without
-//! the job's instructions. Speed, not the result, then suffers.
+//! What a job calls must be `#[inline(always)]`, down to the intrinsics: the compiler translates a function that is not
+//! inlined without the job's instructions. Speed, not the result, then suffers.
 
 mod dispatch;
 mod functions;
@@ -28,7 +29,8 @@ pub use portable::F32x4;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{F32x8, F32x16};
 
-/// Rows of matrices are filled up with zeros to a multiple of this, which is a multiple of the lanes of every [`F32Lanes`].
+/// Rows of matrices are filled up with zeros to a multiple of this, which is a multiple of the lanes of every
+/// [`F32Lanes`].
 pub const PAD: usize = 16;
 
 /// `n` filled up to a multiple of [`PAD`].

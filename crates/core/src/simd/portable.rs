@@ -127,7 +127,8 @@ impl<const N: usize> Lanes for Array<N> {
     }
     #[inline(always)]
     fn round(self) -> Array<N> {
-        // Adding and taking away 1.5 · 2²³ rounds to even, for numbers below 2²²; without it this is a call into libm on plain x86-64.
+        // Adding and taking away 1.5 · 2²³ rounds to even, for numbers below 2²²; without it this is a call into libm
+        // on plain x86-64.
         const SHIFT: f32 = 12_582_912.0;
         Array(self.0.map(|x| (x + SHIFT) - SHIFT))
     }

@@ -1,16 +1,17 @@
 //! The registers of x86-64 that not every processor has.
 //!
-//! This file holds all `unsafe` of this module that is about instructions. An intrinsic may only run where the processor has its instruction.
-//! The types here can be named by anyone, so this is a promise of their users: they compute with one only where [`Instructions::available`]
-//! said yes, as inside a job, which [`Lanes::run`] asserts.
+//! This file holds all `unsafe` of this module that is about instructions. An intrinsic may only run where the
+//! processor has its instruction. The types here can be named by anyone, so this is a promise of their users: they
+//! compute with one only where [`Instructions::available`] said yes, as inside a job, which [`Lanes::run`] asserts.
 
 use super::functions::sin_cos;
 use super::{F32Lanes, Instructions, JobOn, Lanes, Mask};
 use std::arch::x86_64::*;
 use std::ops::{Add, AddAssign, BitAnd, BitOr, Div, Mul, Neg, Not, Sub, SubAssign};
 
-/// The operators and traits of a register type. Intrinsics stand as names where they do the whole of it, else as an expression in the raw
-/// registers. (Not as closures: those are functions of their own, compiled without the instructions that their caller has.)
+/// The operators and traits of a register type. Intrinsics stand as names where they do the whole of it, else as an
+/// expression in the raw registers. (Not as closures: those are functions of their own, compiled without the
+/// instructions that their caller has.)
 macro_rules! register {
     (
         $(#[$doc:meta])*

@@ -1,6 +1,7 @@
 //! The quantities that were asked of a batch, kept on the host for engines that step in MuJoCo's equations.
 //!
-//! A step writes them. Of a state that was not stepped to they are computed here, in double precision, a world at a time.
+//! A step writes them. Of a state that was not stepped to they are computed here, in double precision, a world at a
+//! time.
 
 use super::backend::{Contact, PhysicsError, Quantity};
 use super::dynamics::derived::{Layout, frames, store};
@@ -17,8 +18,8 @@ pub struct DerivedState {
     pub plan: Plan<f64>,
     /// Where each quantity lies in a row of `numbers`.
     pub layout: Layout,
-    /// Coordinates that a step counts from zero, as nothing depends on them (how far a robot has run), so that a robot far from the origin is
-    /// simulated as precisely as one at it.
+    /// Coordinates that a step counts from zero, as nothing depends on them (how far a robot has run), so that a robot
+    /// far from the origin is simulated as precisely as one at it.
     pub drift: Vec<Drift>,
     /// `[worlds, layout.len]`. Frames are counted from `origin`.
     pub numbers: Vec<f64>,
@@ -31,8 +32,8 @@ pub struct DerivedState {
 }
 
 impl DerivedState {
-    /// No quantities yet. `single` says whether worlds are stepped in single precision, which drifting coordinates would wear out. `backend` is
-    /// whose refusals these are.
+    /// No quantities yet. `single` says whether worlds are stepped in single precision, which drifting coordinates
+    /// would wear out. `backend` is whose refusals these are.
     ///
     /// # Errors
     /// [`PhysicsError::Unsupported`].
@@ -62,7 +63,8 @@ impl DerivedState {
         (0..host.worlds()).for_each(|world| self.evaluate(host, world));
     }
 
-    /// Computes what was asked for of a state that was not stepped to: without control, and without [`Quantity::CfrcExt`].
+    /// Computes what was asked for of a state that was not stepped to: without control, and without
+    /// [`Quantity::CfrcExt`].
     pub fn evaluate(&mut self, host: &HostState, world: usize) {
         let DerivedState { plan, layout, drift, numbers, origin, single, ws } = self;
         if layout.len == 0 {

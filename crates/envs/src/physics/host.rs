@@ -142,8 +142,8 @@ pub fn write_frame(slot: &mut [f64], pos: DVec3, quat: DQuat) {
     slot.copy_from_slice(&[pos.x, pos.y, pos.z, quat.w, quat.x, quat.y, quat.z]);
 }
 
-/// Rows of `width` numbers, then whatever is left, then empty rows without end: a batch has as many rows as it has worlds also where a row
-/// has no numbers.
+/// Rows of `width` numbers, then whatever is left, then empty rows without end: a batch has as many rows as it has
+/// worlds also where a row has no numbers.
 pub fn rows_mut<T: Send>(numbers: &mut [T], width: usize) -> impl Iterator<Item = &mut [T]> + Send {
     let mut rest = numbers;
     std::iter::from_fn(move || {

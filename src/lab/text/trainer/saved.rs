@@ -1,4 +1,4 @@
-//! What a checkpoint holds of text mode's training loop, and the way back.
+//! Saves text mode's training loop to a checkpoint and restores it.
 
 use super::{Stage, TextTrainer};
 use crate::lab::LabError;
@@ -6,18 +6,18 @@ use crate::lab::arrays::{prefixed, unprefixed};
 use crate::settings::TextStage;
 use flipside_core::{Array, Arrays, Stream};
 
-/// What a checkpoint says before its stage is made.
+/// What is read from a checkpoint before its pipeline stage is entered.
 pub(super) struct Saved {
     pub stage: TextStage,
     pub done: bool,
     pub steps: u64,
     pub window: [f64; 2],
-    /// Whether there is a reward model in it, which one that was given is not.
+    /// Whether the checkpoint holds a reward model. It does not if the reward model was given.
     pub taught: bool,
 }
 
 impl Saved {
-    /// Of what [`TextTrainer::save`] gave.
+    /// Reads it from what [`TextTrainer::save`] returned.
     pub fn read(arrays: &Arrays) -> Result<Saved, LabError> {
         let word = |name: &str| {
             let words = arrays.get(name).and_then(Array::as_u64);
@@ -34,13 +34,13 @@ impl Saved {
     }
 }
 
-/// The stage that a checkpoint of a run in text mode is in, and whether that has been finished.
+/// The pipeline stage of a checkpoint in text mode, and whether that stage is finished.
 pub(in crate::lab) fn reached(arrays: &Arrays) -> Result<(TextStage, bool), LabError> {
     Saved::read(arrays).map(|saved| (saved.stage, saved.done))
 }
 
 impl TextTrainer {
-    /// All that a resumed run needs.
+    /// Everything that a resumed run needs.
     pub(super) fn save(&self) -> Arrays {
         let mut arrays = match &self.stage {
             Stage::Learning(learning) => prefixed(learning.trainer.to_arrays(), "learning/"),
@@ -76,14 +76,14 @@ impl TextTrainer {
         arrays
     }
 
-    /// Goes on from what [`TextTrainer::save`] gave, in a stage that was entered.
+    /// Restores what [`TextTrainer::save`] returned. The pipeline stage has been entered already.
     pub(super) fn load(&mut self, arrays: &Arrays, saved: &Saved) -> Result<(), LabError> {
         let words = |name: &str| arrays.get(name).and_then(Array::as_u64).ok_or_else(|| lacks(name));
         self.window = saved.window;
         match &mut self.stage {
             Stage::Learning(learning) => {
                 learning.trainer.load_arrays(&unprefixed(arrays, "learning/"))?;
-                // The plan may be a longer one by now.
+                // The plan may have become longer.
                 learning.trainer.plan(self.run.steps_of(learning.stage));
             }
             Stage::Teaching(teaching) => {
@@ -92,7 +92,8 @@ impl TextTrainer {
                 }
                 teaching.ppo.load_arrays(&unprefixed(arrays, "ppo/"))?;
                 teaching.ppo.plan(self.run.updates);
-                // The fifth word is of today: an earlier program scaled the rewards in the turn of the last step.
+                // Older checkpoints lack the fifth word: those versions scaled the rewards in the same turn as the last
+                // step.
                 let &[trusted, count, newest, left, ref unscaled @ ..] = words("trainer/fit")? else {
                     return Err(lacks("trainer/fit"));
                 };

@@ -1,4 +1,5 @@
-//! What a person sees of the policy: its completions with their log-ratios, answers then and now, and how far the training loop is.
+//! What a person sees of the policy: its completions with their log-ratios, answers before and after preference
+//! learning, and the progress of the training loop.
 
 use super::{Stage, TextTrainer};
 use crate::lab::LabError;
@@ -9,7 +10,7 @@ use flipside_text::generate::generate;
 use flipside_text::tokenizer::Tokenizer;
 
 impl TextTrainer {
-    /// What only text mode shows.
+    /// The part of the snapshot that only text mode has.
     pub fn view(&self) -> TextView {
         let (stage, done, of) = self.progress();
         TextView {
@@ -26,7 +27,7 @@ impl TextTrainer {
         }
     }
 
-    /// A completion of the policy as it is shown, with its log-ratios.
+    /// A completion of the policy with its log-ratios, ready to be shown.
     pub(super) fn shown(
         &mut self,
         prompt: &[u32],
@@ -61,7 +62,7 @@ impl TextTrainer {
         })
     }
 
-    /// Answers prompts with the supervised model and with the policy, telling the growing texts.
+    /// Answers prompts with the supervised model and then with the policy. `on_token` receives the growing texts.
     pub(super) fn then_and_now(
         &mut self,
         prompts: &[(Vec<u32>, Option<usize>)],
@@ -114,7 +115,7 @@ impl TextTrainer {
     }
 }
 
-/// What each token adds to the text; what never became a character comes with the last.
+/// The text that each token adds. Bytes that never became a character are added to the last token's text.
 fn pieces(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<Vec<String>, LabError> {
     let mut stream = tokenizer.stream();
     let mut pieces = tokens.iter().map(|&token| stream.push(token)).collect::<Result<Vec<String>, _>>()?;

@@ -1,4 +1,4 @@
-//! Turns of the training loop that are cancelled, without threads and without a database.
+//! Tests of cancelled turns of the training loop, without threads or database.
 
 use super::super::tools::{ExampleKind, ExamplesPlan, TokenizerPlan, train_tokenizer, write_examples};
 use super::*;
@@ -7,7 +7,7 @@ use crate::settings::{TextPrecision, TextShape};
 use crate::store::{ModelFolder, SHARD};
 use flipside_core::{Choice, JudgementId, PairId};
 
-/// A model with random weights that knows the grammar's words, in a folder.
+/// Writes a model folder with random weights and a tokenizer for the grammar's words.
 fn small_model(root: &Path) -> PathBuf {
     let (texts, words, folder) = (root.join("texts.jsonl"), root.join("words"), root.join("model"));
     let noise = Noise::default();
@@ -23,8 +23,9 @@ fn small_model(root: &Path) -> PathBuf {
     folder
 }
 
-/// Three steps of a reward model on eight answers, then two updates. Every turn is cancelled at the first place where it asks, at the second, and so
-/// on, until it gets through; the trainer is put together anew from its arrays after each time where `reopened`.
+/// Three steps of a reward model on eight answers, then two PPO updates. With `cancels`, every turn is cancelled at the
+/// first place where it checks, then at the second, and so on, until it completes. With `reopened`, the trainer is
+/// rebuilt from its arrays after each cancelled turn.
 fn points_and_end(settings: &RunSettings, root: &Path, cancels: bool, reopened: bool) -> (Vec<Values>, Arrays) {
     let new = |arrays: Option<&Arrays>| TextTrainer::new(settings, root, ItemId(0), None, arrays).unwrap();
     let mut trainer = new(None);

@@ -369,8 +369,8 @@ impl Mixed {
     }
 }
 
-/// The axis that nothing moves along or turns out of, where there is one: all hinges are parallel to it, all slides and the normals of
-/// all planes that can be touched perpendicular.
+/// The axis that nothing moves along or turns out of, where there is one: all hinges are parallel to it, all slides and
+/// the normals of all planes that can be touched perpendicular.
 fn across<S>(model: &Model, pairs: &[Pair<S>]) -> Option<DVec3>
 where
     S: Scalar,

@@ -45,7 +45,8 @@ impl Layout {
     }
 }
 
-/// Writes what was asked for of the evaluation that `ws` holds into `rows`, `[lanes, layout.len]`, of as many lanes as there are rows.
+/// Writes what was asked for of the evaluation that `ws` holds into `rows`, `[lanes, layout.len]`, of as many lanes as
+/// there are rows.
 #[inline(always)]
 pub fn store<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, layout: &Layout, rows: &mut [f64]) {
     let stride = layout.len;
@@ -86,8 +87,8 @@ fn put<L: Lanes>(numbers: &[L], rows: &mut [f64], stride: usize, at: usize) {
     }
 }
 
-/// [`Quantity::Frames`] out of what was kept of a world: `numbers` are its positions and rotation matrices, `[nbody, 12]`, counted from
-/// where the drifting coordinates stood, `origin`.
+/// [`Quantity::Frames`] out of what was kept of a world: `numbers` are its positions and rotation matrices, `[nbody,
+/// 12]`, counted from where the drifting coordinates stood, `origin`.
 pub fn frames<S>(plan: &Plan<S>, drift: &[Drift], origin: &[f64], numbers: &[f64], out: &mut [f64]) {
     for (body, (slot, numbers)) in out.chunks_exact_mut(7).zip(numbers.chunks_exact(12)).enumerate() {
         let mut pos = DVec3::from_slice(numbers);

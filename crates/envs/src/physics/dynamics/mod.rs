@@ -1,5 +1,5 @@
-//! MuJoCo's equations, a file a stage, written once for any [`Lanes`]: [`f64`] for reference, registers of `f32` for speed. A lane is a
-//! world.
+//! MuJoCo's equations, a file a stage, written once for any [`Lanes`]: [`f64`] for reference, registers of `f32` for
+//! speed. A lane is a world.
 //!
 //! A forward evaluation goes from a state (qpos, qvel) and controls to accelerations:
 //!
