@@ -1,7 +1,7 @@
 //! Gymnasium's MuJoCo environments in Rust: robots from MJCF, stepped 8 or 16 at a time on SIMD lanes.
 //!
-//! [`make`] and [`make_vec`] are Gymnasium's functions of these names. They take a bundled task (`hopper`, `Hopper-v5`) or the path of a
-//! task file.
+//! [`make`] and [`make_vec`] are Gymnasium's functions of these names. They take a bundled task (`hopper`, `Hopper-v5`)
+//! or the path of a task file.
 //!
 //! ```
 //! # fn main() -> Result<(), flipside_envs::MakeError> {

@@ -68,7 +68,8 @@ mod tests {
     use super::*;
     use flipside_core::Seed;
 
-    /// Every sample is inside, and the sample means match the distributions' (2/4, 1 + 1, −1 − 1, 0) within five standard errors.
+    /// Every sample is inside, and the sample means match the distributions' (2/4, 1 + 1, −1 − 1, 0) within five
+    /// standard errors.
     #[test]
     fn box_samples_as_gymnasium_documents() {
         let inf = f32::INFINITY;
