@@ -52,7 +52,8 @@ impl Adam {
         self.step
     }
 
-    /// One gradient step in place with step size `learning_rate`. Parameters and gradients come in the order of [`Adam::new`].
+    /// One gradient step in place with step size `learning_rate`. Parameters and gradients come in the order of
+    /// [`Adam::new`].
     pub fn step(&mut self, parameters: &mut [&mut Tensor], gradients: &[Tensor], learning_rate: f64) {
         self.step_each(parameters, gradients, 1.0, |_| learning_rate);
     }

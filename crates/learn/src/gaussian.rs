@@ -14,7 +14,8 @@ pub fn log_prob(mean: &Tensor, log_std: &Tensor, actions: &Tensor) -> Tensor {
     z.square().sum_dim_intlist(-1, false, mean.kind()) * -0.5 - constant
 }
 
-/// Entropy, a scalar: Σ log σ + ½ log 2πe. It depends on the state only through σ, and here σ does not depend on the state.
+/// Entropy, a scalar: Σ log σ + ½ log 2πe. It depends on the state only through σ, and here σ does not depend on the
+/// state.
 pub fn entropy(log_std: &Tensor) -> Tensor {
     let action_dims = log_std.size().iter().product::<i64>() as f64;
     log_std.sum(log_std.kind()) + 0.5 * (2.0 * PI * E).ln() * action_dims

@@ -1,4 +1,5 @@
-//! Learning from rewards: proximal policy optimisation for continuous actions, and the parts of it that other learners share.
+//! Learning from rewards: proximal policy optimisation for continuous actions, and the parts of it that other learners
+//! share.
 //!
 //! [`Ppo`] is the algorithm and reads top to bottom in `ppo.rs`. It uses no tensors, because libtorch's cost per call
 //! exceeds the arithmetic of so small a network. Acting ([`Policy`], [`Dense`]) and gradients (`gradient.rs`,

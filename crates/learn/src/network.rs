@@ -98,8 +98,8 @@ impl Layout {
 }
 
 impl Network {
-    /// Layers of these widths, input first. Weights are orthogonal, with gain √2 for hidden layers and `head_gain` for the last one
-    /// (Engstrom et al. 2020; Andrychowicz et al. 2021); biases are 0 and the free parameters as given.
+    /// Layers of these widths, input first. Weights are orthogonal, with gain √2 for hidden layers and `head_gain` for
+    /// the last one (Engstrom et al. 2020; Andrychowicz et al. 2021); biases are 0 and the free parameters as given.
     pub fn new(sizes: &[usize], head_gain: f64, free: &[f32], stream: &mut Stream) -> Network {
         let mut flat = Vec::new();
         for (i, pair) in sizes.windows(2).enumerate() {

@@ -8,8 +8,8 @@ pub(super) const CLIP: f32 = 10.0;
 /// Added to a variance before the square root, as in Gymnasium's and Stable-Baselines3's wrappers.
 pub(super) const EPS: f64 = 1e-8;
 
-/// Mean and (population) variance of each column over all rows ever seen, in f64, by Chan, Golub and LeVeque's pairwise update.
-/// Before the first row the mean is 0 and the variance 1.
+/// Mean and (population) variance of each column over all rows ever seen, in f64, by Chan, Golub and LeVeque's pairwise
+/// update. Before the first row the mean is 0 and the variance 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunningNorm {
     count: f64,

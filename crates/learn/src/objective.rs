@@ -24,8 +24,8 @@ pub fn clipped_value_loss(values: &Tensor, old_values: &Tensor, returns: &Tensor
     }
 }
 
-/// The share of the returns' variance that the predictions explain: 1 is perfect, 0 no better than their mean, below 0 worse.
-/// 0 where the returns do not vary.
+/// The share of the returns' variance that the predictions explain: 1 is perfect, 0 no better than their mean, below 0
+/// worse. 0 where the returns do not vary.
 pub fn explained_variance(predictions: &[f32], returns: &[f32]) -> f64 {
     let variance = |numbers: &mut dyn Iterator<Item = f64>| {
         let (mut count, mut mean, mut m2) = (0.0, 0.0, 0.0);

@@ -113,8 +113,9 @@ fn learns_to_hold_a_point_at_the_origin() {
     eprintln!("three seeds in {:.1} s", started.elapsed().as_secs_f64());
 }
 
-/// A contextual bandit: reward −‖a − a*(c)‖² with a* = (c, −c/2); each step is an episode that terminates. The entropy bonus β holds σ open:
-/// maximising E[reward] + β·H gives −2σ² + β = 0 in each dimension, up to the divisor of the rewards.
+/// A contextual bandit: reward −‖a − a*(c)‖² with a* = (c, −c/2); each step is an episode that terminates. The entropy
+/// bonus β holds σ open: maximising E[reward] + β·H gives −2σ² + β = 0 in each dimension, up to the divisor of the
+/// rewards.
 #[test]
 fn finds_the_best_arm_of_a_gaussian_bandit() {
     for seed in 0..3 {
