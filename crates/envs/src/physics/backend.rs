@@ -20,6 +20,7 @@ pub struct Contact {
 }
 
 /// A quantity that follows from a state and the forces on it, by MuJoCo's name.
+///
 /// An observation reads it after a step. If the model integrates by RK4 it is of the fourth stage's evaluation; with
 /// Euler it is of the start of the last timestep (`mjData` after `mj_step`). After [`Backend::set_state`] it is that
 /// state's, with no control (`mj_forward`), and [`Quantity::CfrcExt`] is zero.

@@ -130,7 +130,7 @@ fn arm<L: Lanes>(plan: &Plan<L::Scalar>, ws: &Workspace<L>, touch: &Touch<L>, bo
     sub(touch.point, ws.com[plan.bodies[body].root])
 }
 
-/// Makes room for the c-th contact.
+/// Extends the arrays for the c-th contact.
 #[inline(always)]
 fn clear<L: Lanes>(ws: &mut Workspace<L>, c: usize, nv: usize) {
     let contacts = &mut ws.contacts;

@@ -3,7 +3,6 @@
 //! A thread with its own world waits for nobody. But its world's workspace lies in device memory, and that memory
 //! traffic limits the speed. A team's workspace lies in workgroup memory, so only states move. Its members wait for
 //! each other, and some idle if there is less parallel work than there are members.
-//! is less to do at once than there are of them.
 
 use flipside_gpu::Checks;
 use std::fmt;
