@@ -11,7 +11,7 @@ fn actuation() {
     for (var i = member + hold; i < NV; i += TEAM) {
         ws.actuator[i][lane] = 0.0;
     }
-    // Several motors may drive one degree of freedom, which stays one member's.
+    // Several motors may drive one degree of freedom. The same member handles all of them.
     for (var k = hold; k < MOTORS; k++) {
         let dof = plan.motors[k].dof;
         if dof % TEAM == member {

@@ -1,4 +1,4 @@
-// What one dispatch is told, and the worlds that it steps.
+// The parameters of one dispatch, and the worlds that it steps.
 #define_import_path physics::batch
 
 #import physics::plan::{hold, plan, LANES, TEAM, NQ, NV, NU}
@@ -6,16 +6,16 @@
 #import physics::team::{any_of, member, same, sync}
 #import physics::workspace::{group, lane, workspaces, QACC}
 
-// One dispatch.
+// The parameters of one dispatch.
 struct Batch {
-    // The worlds: from `first` up to, but without, `end`.
+    // The worlds `first..end`.
     first: u32,
     end: u32,
-    // Of the rounds of an env step, `rounds` of them, those from `first_round` up to, but without, `end_round`.
+    // The range `first_round..end_round` of the `rounds` rounds of an env step.
     first_round: u32,
     end_round: u32,
     rounds: u32,
-    // Not 0: worlds that begin an episode are evaluated once, and no other.
+    // If not 0: only worlds that begin an episode are evaluated, once.
     look: u32,
     // See `hold`.
     zero: u32,
@@ -23,10 +23,11 @@ struct Batch {
 }
 
 @group(1) @binding(0) var<storage, read> batch: Batch;
-// Of each world qpos, qvel and the accelerations where the solver starts next.
+// For each world: qpos, qvel and the accelerations from which the solver starts next.
 @group(0) @binding(1) var<storage, read_write> state: array<f32>;
 @group(0) @binding(2) var<storage, read> ctrl: array<f32>;
-// Of each world 1 where it went non-finite and stays where it was, and 2 where it begins an episode and was not looked at yet.
+// For each world: 1 if it became non-finite and keeps its last good state, 2 if it begins an episode and was not
+// evaluated yet.
 @group(0) @binding(4) var<storage, read_write> frozen: array<u32>;
 
 // This thread's.
@@ -37,7 +38,7 @@ const BEGINS: u32 = 2u;
 const LARGEST: f32 = 1e10;
 const WIDTH: u32 = NQ + 2u * NV;
 
-// Finds this thread's world; whether it takes part.
+// Finds this thread's world. Returns whether the thread takes part.
 fn enter(workgroup: u32, index: u32) -> bool {
     hold = batch.zero;
 #ifdef IS_TEAM
@@ -51,12 +52,12 @@ fn enter(workgroup: u32, index: u32) -> bool {
         return false;
     }
 #endif
-    // Where worlds are looked at, those that begin an episode are evaluated once, and no other.
+    // In an evaluation pass, only worlds that begin an episode are evaluated, once.
     return same(select(0u, 1u, frozen[world] == select(0u, BEGINS, batch.look != 0u))) != 0u;
 }
 
 #ifdef IS_TEAM
-// What one dispatch of an env step hands to the next.
+// What one dispatch of an env step passes to the next.
 struct Carried {
     qpos: array<f32, NQ>,
     qvel: array<f32, NV>,
@@ -106,12 +107,12 @@ fn take_over() {
 }
 #endif
 
-// Brings a world's state and controls into its workspace.
+// Copies a world's state and controls into its workspace.
 fn take() {
     let ws = &workspaces[group];
     let at = world * WIDTH;
     for (var i = member + hold; i < NQ; i += TEAM) {
-        // Coordinates that nothing depends on are counted from zero, and added up by whoever reads them.
+        // Coordinates that nothing depends on are measured from zero; the reader of the results adds them up.
         ws.qpos[i][lane] = select(state[at + i], 0.0, (plan.drift >> i & 1u) == 1u);
     }
     for (var i = member + hold; i < NV; i += TEAM) {
@@ -124,12 +125,12 @@ fn take() {
 fn take_controls() {
     let ws = &workspaces[group];
     for (var i = member + hold; i < NU; i += TEAM) {
-        // Without control where a world is only looked at.
+        // In an evaluation pass there is no control.
         ws.ctrl[i][lane] = select(ctrl[world * NU + i], 0.0, batch.look != 0u);
     }
 }
 
-// Gives a world the state that its workspace holds, if all of it is finite.
+// Stores the state of a world's workspace, if all of it is finite.
 fn give() {
     let ws = &workspaces[group];
     var finite = true;
@@ -158,7 +159,7 @@ fn give() {
     }
 }
 
-// Neither NaN nor too large. Compared as whole numbers, as a device may take it that there are no NaNs.
+// Neither NaN nor too large. Compared as integers, because a device may assume that there are no NaNs.
 fn good(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) < bitcast<u32>(LARGEST);
 }

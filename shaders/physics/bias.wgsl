@@ -1,4 +1,5 @@
-// Velocities of the bodies (mj_comVel), and the forces that motion and gravity alone ask for: recursive Newton–Euler (mj_rne).
+// Velocities of the bodies (mj_comVel), and the forces due to motion and gravity alone: recursive Newton–Euler
+// (mj_rne).
 #define_import_path physics::bias
 
 #import physics::plan::{hold, plan, NBODY, NV, TEAM, FREE}
@@ -25,7 +26,7 @@ fn velocities() {
             let first = plan.joints[j].dofadr;
 #ifdef HAS_FREE
             if plan.joints[j].kind == FREE {
-                // The translation is along axes that stand still, and comes first.
+                // The translation is along fixed axes and comes first.
                 for (var dof = first; dof < first + 3u; dof++) {
                     ws.cdof_dot[dof][lane] = Spatial();
                     velocity = axpy_spatial(ws.qvel[dof][lane], ws.cdof[dof][lane], velocity);
@@ -47,7 +48,7 @@ fn velocities() {
 }
 
 #ifdef IS_TEAM
-// The velocity that a set of degrees of freedom makes.
+// The velocity due to a set of degrees of freedom.
 fn moved_by(dofs: u32) -> Spatial {
     let ws = &workspaces[group];
     var velocity = Spatial();
@@ -60,7 +61,7 @@ fn moved_by(dofs: u32) -> Spatial {
     return velocity;
 }
 
-// The sum of cfrc over a body and all that hangs from it.
+// The sum of cfrc over a body and its descendants.
 fn on_tree(index: u32) -> Spatial {
     let ws = &workspaces[group];
     var force = ws.cfrc[index][lane];
@@ -71,10 +72,10 @@ fn on_tree(index: u32) -> Spatial {
 }
 #endif
 
-// Takes Coriolis, centrifugal and gravitational forces off the smooth forces.
+// Subtracts Coriolis, centrifugal and gravitational forces from the smooth forces.
 fn bias() {
     let ws = &workspaces[group];
-    // Gravity is a world that accelerates upwards.
+    // Gravity is represented by a world that accelerates upwards.
 #ifdef IS_TEAM
     for (var index = 1u + member + hold; index < NBODY; index += TEAM) {
         var acceleration = Spatial(vec3f(), -plan.gravity);
@@ -114,7 +115,7 @@ fn bias() {
 #endif
 }
 
-// What accelerates a body so, as it moves.
+// The force that gives a moving body this acceleration.
 fn needed(index: u32, acceleration: Spatial) -> Spatial {
     let ws = &workspaces[group];
     let velocity = ws.cvel[index][lane];

@@ -1,5 +1,5 @@
-// Distances between pairs of shapes, as MuJoCo's primitive tests give them: signed distance, normal from the first shape to the second,
-// and the point half-way between the two surfaces.
+// Distances between pairs of shapes, as MuJoCo's primitive tests give them: signed distance, normal from the first
+// shape to the second, and the point half-way between the two surfaces.
 #define_import_path physics::collide
 
 #import physics::plan::{hold, PLANE_SPHERE, PLANE_CAPSULE, SPHERE_SPHERE, SPHERE_CAPSULE, CAPSULE_CAPSULE, SPHERE_CYLINDER, CAPSULE_CYLINDER}
@@ -26,7 +26,7 @@ struct Touches {
     second: Touch,
 }
 
-// Tests two shapes: up to two touches nearer than `margin`. Tests that no pair of the model asks for are left out.
+// Tests two shapes: up to two touches nearer than `margin`. Tests that no pair of the model needs are left out.
 fn collide(test: u32, a: Shape, b: Shape, margin: f32) -> Touches {
 #ifdef HAS_PLANE_SPHERE
     if test == PLANE_SPHERE {
@@ -94,10 +94,10 @@ fn capsules(a: Shape, b: Shape, margin: f32) -> Touches {
     let u = -dot(p, apart);
     let v = dot(q, apart);
     let det = ma * mc - mb * mb;
-    // The rounding of one operation, as in the Rust.
+    // The rounding of one operation, as in the Rust code.
     if abs(det) >= max(1.1920929e-7 * ma * mc, 1e-15) {
         let free_a = (mc * u - mb * v) / det;
-        // Each end in turn takes the other segment's closest point along.
+        // Each end in turn is paired with the closest point of the other segment.
         var at_b = (ma * v - mb * u) / det;
         if free_a > 1.0 {
             at_b = (v - mb) / mc;
@@ -135,8 +135,9 @@ fn clip(x: f32) -> f32 {
 #endif
 
 #ifdef HAS_CYLINDER
-// The point of the capsule's segment where the cylinder's signed distance is least. That distance is convex along the segment, so its
-// slope is bisected. As long as the segment itself stays outside the cylinder, this is the distance of the two shapes.
+// The point of the capsule's segment where the cylinder's signed distance is least. That distance is convex along the
+// segment, so its slope is bisected. As long as the segment itself stays outside the cylinder, this is the distance of
+// the two shapes.
 fn capsule_cylinder(capsule: Shape, cylinder: Shape, margin: f32) -> Touch {
     var low = -capsule.half_length;
     var high = capsule.half_length;

@@ -1,8 +1,10 @@
-// What constraints ask for: impedance, reference acceleration and regulariser of contacts and joint limits (mj_makeImpedance).
+// What constraints ask for: impedance, reference acceleration and regulariser of contacts and joint limits
+// (mj_makeImpedance).
 //
-// A contact with friction μ has four rows n ± μt, pushing with D·max(0, aref − a) each. In the contact's own directions, row residuals are
-// e_n ± μ e_t with e = J a − aref, so that a contact is kept as one normal and two tangents. Where motion is planar, the tangent across
-// it has a zero Jacobian: two of the four rows are then the normal alone. Where there is no friction, all four are.
+// A contact with friction μ has four rows n ± μt, pushing with D·max(0, aref − a) each. In the contact's own
+// directions, row residuals are e_n ± μ e_t with e = J a − aref, so that a contact is kept as one normal and two
+// tangents. Where motion is planar, the tangent across it has a zero Jacobian: two of the four rows are then the normal
+// alone. Where there is no friction, all four are.
 #define_import_path physics::constraint
 
 #import physics::plan::{hold, plan, Softness, LIMITS, TEAM}

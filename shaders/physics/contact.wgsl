@@ -1,7 +1,7 @@
 // Which geoms touch, and how the bodies move against each other there.
 //
-// Of a contact's Jacobian nothing is stored: its rows follow from point, normal and tangent, and the solver needs them as motions of
-// points and as wrenches on bodies, which take a few operations each.
+// A contact's Jacobian is not stored. Its rows follow from point, normal and tangent. The solver needs them as motions
+// of points and as wrenches on bodies, which take a few operations each.
 #define_import_path physics::contact
 
 #import physics::plan::{hold, plan, PAIRS, SLOTS, DIRECTIONS, TEAM, PLANE_CAPSULE}
@@ -11,11 +11,11 @@
 #import physics::team::{any_of, member, ranked, sync, zero}
 #import physics::workspace::{group, lane, workspaces, Contact}
 
-// Finds the contacts and what they ask for (mj_collision, mj_makeConstraint).
+// Finds the contacts and their constraint parameters (mj_collision, mj_makeConstraint).
 fn contacts() {
     let ws = &workspaces[group];
 #ifdef IS_TEAM
-    // A member a pair, and then the next ones; what they find is listed in the order of the pairs.
+    // Each member tests one pair at a time. Found contacts are listed in the order of the pairs.
     var count = 0u;
     var couples = 0u;
     for (var base = zero(); base < PAIRS; base += TEAM) {
@@ -142,7 +142,7 @@ fn parted(contact: Contact, a: vec3f, b: vec3f) -> vec3f {
     return along;
 }
 
-// Something given along the contact's directions, in the axes of the world.
+// A vector along the contact's directions, in world axes.
 fn in_world(contact: Contact, parts: vec3f) -> vec3f {
     var sum = parts.x * contact.normal;
     if DIRECTIONS > 1u {
@@ -154,8 +154,8 @@ fn in_world(contact: Contact, parts: vec3f) -> vec3f {
     return sum;
 }
 
-// The first of the contact's two tangents: along the capsule that lies on a plane, else along y, or z where the normal is near y
-// (mju_makeFrame). Where motion is planar, the one in the plane.
+// The first of the contact's two tangents (mju_makeFrame). It is along the capsule if one lies on a plane; otherwise it
+// is along y, or z if the normal is near y. If motion is planar, it is the one in the plane.
 fn first_tangent(test: u32, normal: vec3f, hint: vec3f) -> vec3f {
 #ifdef IS_PLANAR
     return cross(normal, plan.across);

@@ -6,9 +6,9 @@
 #import physics::team::member
 #import physics::workspace::{group, lane, workspaces}
 
-// Where each quantity lies among a world's numbers; `NONE` where it is not asked for.
+// Where each quantity lies among a world's numbers; `NONE` if it was not requested.
 struct Layout {
-    // Numbers a world.
+    // How many numbers a world has.
     width: u32,
     // Body positions and rotation matrices, row after row, twelve a body.
     frames: u32,
@@ -21,7 +21,7 @@ struct Layout {
 
 @group(0) @binding(3) var<storage, read_write> derived: array<f32>;
 
-// Keeps what was asked for, of the world whose numbers begin at `base`.
+// Stores the requested quantities of the world whose numbers begin at `base`.
 fn store(kept: Layout, base: u32) {
     let ws = &workspaces[group];
     if kept.frames != NONE {

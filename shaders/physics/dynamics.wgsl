@@ -1,5 +1,5 @@
-// MuJoCo's equations, a file a stage, as `src/physics/dynamics` has them: one forward evaluation of one world, from state and controls to
-// accelerations and constraint forces. The solver starts from `qacc`.
+// MuJoCo's equations, one file per stage, as in `src/physics/dynamics`: one forward evaluation of one world, from state
+// and controls to accelerations and constraint forces. The solver starts from `qacc`.
 #define_import_path physics::dynamics
 
 #import physics::kinematics::{kinematics, motions}

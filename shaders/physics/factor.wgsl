@@ -1,16 +1,16 @@
-// Factorisation and solution of symmetric positive definite systems whose sparsity is that of the kinematic tree: H = Lᵀ D L with the
-// last row eliminated first, so that no zero above a branch is filled (Featherstone 2005; mj_factorM).
+// Factorisation and solution of symmetric positive definite systems whose sparsity is that of the kinematic tree: H =
+// Lᵀ D L with the last row eliminated first, so that no zero above a branch is filled (Featherstone 2005; mj_factorM).
 //
-// The columns of a row that may differ from zero are the bits of a word: a degree of freedom's ancestors, or, where a contact couples two
-// branches, all before it.
+// The columns of a row that may differ from zero are the bits of a word: a degree of freedom's ancestors, or, where a
+// contact couples two branches, all before it.
 #define_import_path physics::factor
 
 #import physics::plan::{hold, plan, CHUNKS, NV, TEAM}
 #import physics::team::{member, sync, zero}
 #import physics::workspace::{group, lane, workspaces}
 
-// Where an entry lies, as its part j % 4: a matrix is rows of vectors of four. Of a symmetric one the lower half counts, and what stands above
-// the diagonal is not read.
+// The index of the vector that holds entry (i, j), in its component j % 4: a matrix consists of rows of vectors of
+// four. Only the lower half of a symmetric matrix is used; what is above the diagonal is not read.
 fn chunk(i: u32, j: u32) -> u32 {
     return CHUNKS * i + j / 4u;
 }
@@ -24,7 +24,7 @@ fn columns(i: u32, dense: bool) -> u32 {
 fn factor(dense: bool) {
     let ws = &workspaces[group];
 #ifdef IS_TEAM
-    // A member a row that the last one changes. Until all are eliminated, a row is D L.
+    // Each member handles a row that the last one changes. Until all are eliminated, a row is D L.
     for (var k = NV + zero(); k > 0u; ) {
         k--;
         let d = 1.0 / ws.hessian[chunk(k, k)][lane][k % 4u];
@@ -73,7 +73,7 @@ fn factor(dense: bool) {
 fn solve(dense: bool, x: u32) {
     let ws = &workspaces[group];
 #ifdef IS_TEAM
-    // What is known of x goes to all rows at once.
+    // Each known component of x is applied to all rows at once.
     for (var k = NV + zero(); k > 0u; ) {
         k--;
         let at = ws.vectors[x][k][lane];

@@ -1,5 +1,5 @@
-// From accelerations to the next state: semi-implicit Euler with implicit joint damping (mj_Euler), and the classical Runge–Kutta
-// method of fourth order (mj_RungeKutta).
+// From accelerations to the next state: semi-implicit Euler with implicit joint damping (mj_Euler), and the classical
+// Runge–Kutta method of fourth order (mj_RungeKutta).
 #define_import_path physics::integrate
 
 #import physics::plan::{hold, plan, NQ, NV, NJNT, CHUNKS, TEAM, FREE}
@@ -15,7 +15,8 @@ const STAGES: u32 = 4u;
 const STAGES: u32 = 1u;
 #endif
 
-// Evaluates the forward dynamics once, and goes on to the state that is evaluated next. STAGES rounds are a timestep.
+// Evaluates the forward dynamics once, and moves on to the state that is evaluated next. A timestep takes STAGES
+// rounds.
 fn advance(round: u32) {
     let stage = round % STAGES;
     begin(stage);
@@ -24,7 +25,7 @@ fn advance(round: u32) {
     finish(stage);
 }
 
-// Remembers where a timestep begins.
+// Stores the state in which a timestep begins.
 fn begin(stage: u32) {
     let ws = &workspaces[group];
     if stage == 0u {
@@ -76,14 +77,15 @@ fn euler() {
 #ifdef HAS_RUNGE_KUTTA
 // Stages at 0, ½, ½, 1 with weights 1, 2, 2, 1: from the accelerations of one to the state of the next.
 //
-// A free joint's rotation is integrated in the Lie algebra (Munthe-Kaas 1998), as MuJoCo 4 does: the rotation since the step began is
-// exp(u), and a stage's angular velocity ω, which is in the axes of the body as turned by u, counts as u's rate dexp⁻¹_{−u}(ω).
+// A free joint's rotation is integrated in the Lie algebra (Munthe-Kaas 1998), as MuJoCo 4 does: the rotation since the
+// step began is exp(u), and a stage's angular velocity ω, which is in the axes of the body as turned by u, counts as
+// u's rate dexp⁻¹_{−u}(ω).
 fn runge_kutta(stage: u32) {
     let ws = &workspaces[group];
     let h = plan.timestep;
     let outer = stage == 0u || stage == 3u;
     let weight = select(1.0 / 3.0, 1.0 / 6.0, outer);
-    // The rate of this stage: qvel, but for rotations. `rate` holds the last stage's.
+    // The rate of this stage: qvel, except for rotations. `rate` holds the last stage's.
     let behind = h * select(0.5, 1.0, stage == 3u);
     for (var j = member + hold; j < NJNT; j += TEAM) {
         let v = plan.joints[j].dofadr;
@@ -119,8 +121,8 @@ fn runge_kutta(stage: u32) {
 }
 
 #ifdef HAS_FREE
-// dexp⁻¹_{−u}(ω) = ω + ½ u × ω + k u × (u × ω) with k = (1 − (t/2) cot(t/2)) / t² for t = |u|: how fast the rotation vector u changes while
-// the body turns with ω in its own axes.
+// dexp⁻¹_{−u}(ω) = ω + ½ u × ω + k u × (u × ω) with k = (1 − (t/2) cot(t/2)) / t² for t = |u|: how fast the rotation
+// vector u changes while the body turns with ω in its own axes.
 fn algebra_rate(u: vec3f, omega: vec3f) -> vec3f {
     let squared = dot(u, u);
     // 1/12 + t²/720 + t⁴/30240 + t⁶/1209600, within 1e-12 of k below t = 0.2.
@@ -136,8 +138,8 @@ fn algebra_rate(u: vec3f, omega: vec3f) -> vec3f {
 #endif
 #endif
 
-// The positions that the step began with, moved by `rate` for a time; a free joint's quaternion turns by the rotation vector
-// (mj_integratePos).
+// The positions at the start of the step, moved by `rate` for a time; a free joint's quaternion turns by the rotation
+// vector (mj_integratePos).
 fn integrate(time: f32) {
     let ws = &workspaces[group];
     for (var j = member + hold; j < NJNT; j += TEAM) {

@@ -1,4 +1,5 @@
-// Where everything is: body frames from joint positions, centres of mass, and how each degree of freedom moves its body.
+// Where everything is: body frames from joint positions, centres of mass, and how each degree of freedom moves its
+// body.
 #define_import_path physics::kinematics
 
 #import physics::plan::{hold, plan, LEVELS, NBODY, NJNT, TEAM, FREE, SLIDE}

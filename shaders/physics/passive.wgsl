@@ -1,4 +1,5 @@
-// Forces that need no command: springs, dampers, and the drag of a medium on the bodies' boxes of equal inertia (mj_passive).
+// Forces without a command: springs, dampers, and the drag of a medium on the bodies' boxes of equal inertia
+// (mj_passive).
 #define_import_path physics::passive
 
 #import physics::plan::{hold, plan, NBODY, NJNT, NV, TEAM, FREE}

@@ -1,7 +1,7 @@
-// A model laid out for stepping: `src/physics/shader/layout.rs` lays the same structs out, and a test compares the two.
+// A model laid out for stepping. `src/physics/shader/layout.rs` has the same structs, and a test compares the two.
 //
-// Sizes are constants that are filled in when the model loads; the numbers are one buffer, which every world reads at the same place at
-// the same time. A set of degrees of freedom is a word with a bit for each.
+// Sizes are constants that are filled in when the model loads. The numbers are in one buffer, which every world reads
+// at the same place at the same time. A set of degrees of freedom is a word with one bit each.
 #define_import_path physics::plan
 
 const NQ: u32 = #{NQ}u;
@@ -9,7 +9,7 @@ const NV: u32 = #{NV}u;
 const NU: u32 = #{NU}u;
 const NBODY: u32 = #{NBODY}u;
 const NJNT: u32 = #{NJNT}u;
-// How many motors, limits, geoms and pairs there are, and room for them: an array has at least one entry.
+// How many motors, limits, geoms and pairs there are, and the lengths of their arrays: an array has at least one entry.
 const MOTORS: u32 = #{MOTORS}u;
 const LIMITS: u32 = #{LIMITS}u;
 const PAIRS: u32 = #{PAIRS}u;
@@ -17,9 +17,9 @@ const MOTOR_ROOM: u32 = #{MOTOR_ROOM}u;
 const LIMIT_ROOM: u32 = #{LIMIT_ROOM}u;
 const GEOM_ROOM: u32 = #{GEOM_ROOM}u;
 const PAIR_ROOM: u32 = #{PAIR_ROOM}u;
-// Contacts that a world has room for.
+// The most contacts that a world can store.
 const SLOTS: u32 = #{SLOTS}u;
-// Directions that a contact is kept in: the normal, and no, one or two tangents.
+// Directions that a contact is stored in: the normal, and no, one or two tangents.
 const DIRECTIONS: u32 = #{DIRECTIONS}u;
 // Vectors of four in a row of a matrix with NV columns.
 const CHUNKS: u32 = #{CHUNKS}u;
@@ -29,8 +29,9 @@ const LEVELS: u32 = #{LEVELS}u;
 const LANES: u32 = #{LANES}u;
 const TEAM: u32 = #{TEAM}u;
 const THREADS: u32 = LANES * TEAM;
-// Where loops begin. Zero, which no compiler knows: unrolled, the stages would take a software driver minutes to compile. It stands in a storage
-// buffer, as does the model: llvmpipe takes a uniform buffer's numbers for constants, and compiles the shader anew with them.
+// The start of loops: zero, but no compiler knows it. If the stages were unrolled, a software driver would take minutes
+// to compile them. The zero is in a storage buffer, as is the model, because llvmpipe treats the numbers of a uniform
+// buffer as constants and recompiles the shader when they change.
 var<private> hold: u32;
 // No index.
 const NONE: u32 = 0xffffffffu;
@@ -76,7 +77,7 @@ struct Body {
     fluid_y: vec3f,
     in_medium: u32,
     fluid_z: vec3f,
-    // The bodies that hang from it, itself included, end here.
+    // The end of the range of bodies that hang from it, including itself.
     tree_end: u32,
     level: u32,
     padding_a: u32,
@@ -116,7 +117,7 @@ struct Geom {
 
 struct Dof {
     body: u32,
-    // Those above it in the tree and those below it; those whose motion carries its axis along.
+    // The degrees of freedom above it in the tree, those below it, and those whose motion carries its axis along.
     ancestors: u32,
     descendants: u32,
     carriers: u32,

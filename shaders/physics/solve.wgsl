@@ -1,7 +1,8 @@
-// The accelerations: qacc = argmin ½‖a − M⁻¹f‖²_M + ½ Σ D·min(0, J a − aref)², by Newton's method with an exact line search.
+// The accelerations: qacc = argmin ½‖a − M⁻¹f‖²_M + ½ Σ D·min(0, J a − aref)², by Newton's method with an exact line
+// search.
 //
-// The cost is strictly convex and quadratic in pieces, so that a full Newton step inside one piece ends at the minimum. A world is done
-// when its step left no row's piece.
+// The cost is strictly convex and piecewise quadratic, so a full Newton step inside one piece ends at the minimum. A
+// world is done when its step did not leave the piece of any row.
 #define_import_path physics::solve
 
 #import physics::plan::{hold, plan, NV, NBODY, LIMITS, CHUNKS, DIRECTIONS, TEAM}
@@ -31,7 +32,7 @@ struct Rows {
     normal: f32,
     mixed: vec2f,
     tangent: vec2f,
-    // Which rows push, a bit each.
+    // Which rows push, one bit each.
     pushing: u32,
 }
 
@@ -81,7 +82,7 @@ fn rows_of(c: u32, e: vec3f) -> Rows {
 // Accelerations and constraint forces. Starts from what `qacc` holds.
 fn accelerations() {
     let ws = &workspaces[group];
-    // A world that nothing pushes starts at rest, from where one step is M⁻¹f.
+    // A world without active constraints starts at rest. One step from there is M⁻¹f.
     var pushed = ws.count[lane] > 0u;
     for (var k = member + hold; k < LIMITS; k += TEAM) {
         pushed = pushed || ws.limit[k][lane].stiffness > 0.0;
@@ -162,7 +163,8 @@ fn accelerations() {
     }
 }
 
-// Where along the step the cost is least. Its slope rises in straight pieces: Newton from a full step, kept inside a bracket.
+// Where along the step the cost is least. Its slope is increasing and piecewise linear: Newton from a full step, kept
+// inside a bracket.
 fn search(start: f32, first: f32, second: f32) -> f32 {
     let ws = &workspaces[group];
     let enough = abs(start) * 1e-3;
@@ -248,8 +250,8 @@ fn along(c: u32) -> vec3f {
     return parted(contact, at_point(ws.cacc[a][lane], a, contact.point), at_point(ws.cacc[b][lane], b, contact.point));
 }
 
-// Torque and force of all contacts on each body, about the centre of mass of its tree, at the present residuals; the world's row is
-// left empty, as MuJoCo leaves it.
+// Torque and force of all contacts on each body, about the centre of mass of its tree, at the present residuals. The
+// world's row is left empty, as in MuJoCo.
 fn wrenches() {
     let ws = &workspaces[group];
     for (var index = member + hold; index < NBODY; index += TEAM) {
@@ -261,7 +263,7 @@ fn wrenches() {
         ws.contact[c][lane].slope = in_world(contact, rows_of(c, contact.residual).force);
     }
     sync();
-    // A member a body, which takes what is its own of all contacts.
+    // Each member handles a body and takes its part of all contacts.
     for (var index = 1u + member + hold; index < NBODY; index += TEAM) {
         for (var c = hold; c < ws.count[lane]; c++) {
             let pair = ws.contact[c][lane].pair;
@@ -334,7 +336,7 @@ fn hessian() {
 #ifdef IS_TEAM
     let count = same(ws.count[lane]);
     for (var base = zero(); base < count; base += JACOBIANS) {
-        // A member four columns of one contact's Jacobian, then a row of the Hessian.
+        // Each member first computes four columns of one contact's Jacobian, then a row of the Hessian.
         for (var item = member + hold; item < JACOBIANS * CHUNKS; item += TEAM) {
             let slot = item / CHUNKS;
             let k = item % CHUNKS;
@@ -414,7 +416,8 @@ fn hessian() {
     sync();
 }
 
-// How degree of freedom i moves a contact's point, which lies `arm` from the centre of mass of its tree: a column of the contact's Jacobian.
+// How degree of freedom i moves a contact's point, which lies `arm` from the centre of mass of its tree. This is a
+// column of the contact's Jacobian.
 fn column(contact: Contact, i: u32, arm: vec3f, of_a: bool) -> vec3f {
     let ws = &workspaces[group];
     let motion = ws.cdof[i][lane];
@@ -422,7 +425,7 @@ fn column(contact: Contact, i: u32, arm: vec3f, of_a: bool) -> vec3f {
     return parted(contact, vec3f(), select(here, -here, of_a));
 }
 
-// Adds what a contact, whose Jacobian is in `slot`, adds to row i of the Hessian.
+// Adds the contribution of a contact, whose Jacobian is in `slot`, to row i of the Hessian.
 fn add_row(slot: u32, i: u32, curvature: Rows) {
     let ws = &workspaces[group];
     var u = vec3f();
@@ -436,7 +439,7 @@ fn add_row(slot: u32, i: u32, curvature: Rows) {
         met = vec3f(met.x, curvature.mixed * u.x + curvature.tangent * u.yz);
     }
 #ifdef IS_TEAM
-    // What stands above the diagonal is not read.
+    // Entries above the diagonal are not read.
     let end = i / 4u + 1u;
 #else
     let end = CHUNKS;

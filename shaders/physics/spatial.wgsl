@@ -1,6 +1,6 @@
-// Featherstone's spatial vectors in MuJoCo's layout: a motion or a force has a rotational part first; an inertia is its rotational part
-// (diagonal xx yy zz, products xy xz yz), mass · centre of mass, and mass. All are in the axes of the world, about an origin that the
-// caller fixes.
+// Featherstone's spatial vectors in MuJoCo's layout: a motion or a force has a rotational part first; an inertia is its
+// rotational part (diagonal xx yy zz, products xy xz yz), mass · centre of mass, and mass. All are in the axes of the
+// world, about an origin that the caller fixes.
 #define_import_path physics::spatial
 
 // A motion (angular, linear velocity) or a force (torque, force).
@@ -109,8 +109,9 @@ fn axpy_spatial(s: f32, a: Spatial, b: Spatial) -> Spatial {
     return Spatial(s * a.angular + b.angular, s * a.linear + b.linear);
 }
 
-// Sine and cosine, radians, to within 1e-7 for |x| up to some thousand. The device's own are only held to 5e-4: x is brought to ±π/4 by
-// multiples of π/2 in three parts (Cody and Waite), then the minimax polynomials of the Cephes library's sinf and cosf.
+// Sine and cosine, radians, to within 1e-7 for |x| up to some thousand. The device's own functions are only guaranteed
+// to 5e-4. x is reduced to ±π/4 by multiples of π/2 in three parts (Cody and Waite), then the minimax polynomials of
+// the Cephes library's sinf and cosf are applied.
 fn sin_cos(x: f32) -> vec2f {
     let quarter_turns = round(x * 0.63661977);
     var r = fma(quarter_turns, -1.5703125, x);

@@ -1,5 +1,6 @@
-// One stage of a step alone, of one round: what step.wgsl does in one dispatch, these do in many, so that each stage can be timed. Only benches and
-// tests run them, and only where a thread has a world of its own: a team's workspace ends with the dispatch.
+// One stage of one round of a step. What step.wgsl does in one dispatch, these kernels do in many, so that each stage
+// can be timed. Only benches and tests run them, and only if each thread has its own world, because a team's workspace
+// does not outlive the dispatch.
 #import physics::plan::THREADS
 #import physics::kinematics::{kinematics, motions}
 #import physics::inertia::inertia

@@ -1,4 +1,5 @@
-// A batch of worlds: holds every world's controls for an env step (`src/physics/lanes/group.rs`), in one dispatch or several.
+// Steps a batch of worlds: holds every world's controls for an env step (`src/physics/lanes/group.rs`), in one dispatch
+// or several.
 #import physics::plan::THREADS
 #import physics::integrate::advance
 #import physics::derived::store

@@ -1,9 +1,10 @@
-// How the threads of a workgroup share the worlds that it steps: a world each, or, as a team, one world together.
+// How the threads of a workgroup share the worlds that it steps: one world per thread, or one world for the whole team.
 //
-// A loop over independent items begins at `member` and goes on by `TEAM`. Before a member reads what another one wrote, all of them meet in
-// `sync`. That must happen where no member can miss it, by WGSL's rules for uniform control flow: a loop that members meet in begins at `zero()`, and a
-// condition around it comes from the model, from what the dispatch was told, or from `same`. naga holds nobody to these rules, but other compilers
-// of WGSL do. Where a thread is the only member of its team, none of this costs anything.
+// A loop over independent items starts at `member` and advances by `TEAM`. Before a member reads what another one
+// wrote, all members meet in `sync`. WGSL's rules for uniform control flow require that every member reaches it. A loop
+// that contains a `sync` therefore starts at `zero()`, and a condition around it comes from the model, from the
+// parameters of the dispatch, or from `same`. naga does not enforce these rules, but other WGSL compilers do. If a
+// thread is the only member of its team, none of this costs anything.
 #define_import_path physics::team
 
 #import physics::plan::{hold, plan, TEAM}
@@ -12,14 +13,14 @@
 // Which member this thread is.
 var<private> member: u32;
 
-// What each member adds to a sum, and what the first one says.
+// What each member adds to a sum, and the value that the first member shares.
 var<workgroup> parts: array<vec4f, TEAM>;
 var<workgroup> said: u32;
 #else
 const member: u32 = 0u;
 #endif
 
-// Where loops begin in which members meet: `hold`, from where it is the same for all of them beyond doubt.
+// The start of loops in which members meet: as `hold`, but from a place that is certainly the same for all of them.
 fn zero() -> u32 {
 #ifdef IS_TEAM
     return plan.zero;
@@ -28,14 +29,14 @@ fn zero() -> u32 {
 #endif
 }
 
-// What every member wrote before, each can read after.
+// After this, every member can read what the others wrote before it.
 fn sync() {
 #ifdef IS_TEAM
     workgroupBarrier();
 #endif
 }
 
-// The sum of what the members give, added up in the same order by each.
+// The sum of the members' contributions. Each member adds them in the same order.
 fn total(part: vec4f) -> vec4f {
 #ifdef IS_TEAM
     parts[member] = part;
@@ -51,7 +52,7 @@ fn total(part: vec4f) -> vec4f {
 #endif
 }
 
-// What the first member says.
+// The first member's value.
 fn same(x: u32) -> u32 {
 #ifdef IS_TEAM
     if member == 0u {
@@ -63,7 +64,7 @@ fn same(x: u32) -> u32 {
 #endif
 }
 
-// Whether x is true for one of the members.
+// Whether x is true for at least one member.
 fn any_of(x: bool) -> bool {
 #ifdef IS_TEAM
     return same(select(0u, 1u, total(vec4f(select(0.0, 1.0, x), 0.0, 0.0, 0.0)).x > 0.0)) != 0u;
@@ -72,7 +73,7 @@ fn any_of(x: bool) -> bool {
 #endif
 }
 
-// Where what this member adds to a list comes, in the order of the members, and how long the list then is.
+// The position of this member's additions to a list, in order of the members, and the resulting length of the list.
 fn ranked(from_here: u32, items: u32) -> vec2u {
 #ifdef IS_TEAM
     parts[member].x = f32(items);

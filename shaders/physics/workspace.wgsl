@@ -1,8 +1,10 @@
-// Room for one evaluation of each world of a workgroup: everything that the stages hand to each other. Names are MuJoCo's.
+// Scratch memory for one evaluation of each world of a workgroup: everything that the stages pass to each other. Names
+// are MuJoCo's.
 //
-// Where a thread has a world of its own, it lies in a buffer, and a quantity's numbers of neighbouring threads lie side by side. Arrays of a thread's own
-// that are indexed at run time would be spilled there by a GPU's compiler anyway, and a software driver's takes a minute for them. Where a team
-// shares a world, it lies in the workgroup's memory, and a buffer holds what one dispatch hands to the next.
+// If each thread has its own world, it lies in a buffer, and a quantity's numbers of neighbouring threads lie side by
+// side. A GPU's compiler would spill a thread's arrays that are indexed at run time to such memory anyway, and a
+// software driver takes a minute to compile them. If a team shares a world, it lies in workgroup memory, and a buffer
+// holds what one dispatch passes to the next.
 #define_import_path physics::workspace
 
 #import physics::plan::{LANES, NQ, NV, NU, NBODY, NJNT, LIMIT_ROOM, SLOTS, CHUNKS, DIRECTIONS}
@@ -15,7 +17,7 @@ const lane: u32 = 0u;
 #else
 @group(0) @binding(5) var<storage, read_write> workspaces: array<Workspace>;
 
-// Which of them this thread's world has, and its place there.
+// The workspace of this thread's world, and the lane in it.
 var<private> group: u32;
 var<private> lane: u32;
 #endif
@@ -26,8 +28,8 @@ struct Workspace {
     qvel: array<array<f32, LANES>, NV>,
     ctrl: array<array<f32, LANES>, NU>,
 
-    // Kinematics: body frames, centres of mass; joint anchors and axes; the centre of mass of each tree, at its root's index; how each
-    // degree of freedom moves its body.
+    // Kinematics: body frames, centres of mass; joint anchors and axes; the centre of mass of each tree, at its root's
+    // index; how each degree of freedom moves its body.
     xpos: array<array<vec3f, LANES>, NBODY>,
     xmat: array<array<mat3x3f, LANES>, NBODY>,
     xipos: array<array<vec3f, LANES>, NBODY>,
@@ -43,8 +45,8 @@ struct Workspace {
 #endif
     mass: array<array<vec4f, LANES>, NV * CHUNKS>,
 
-    // Velocities and forces. Once the smooth forces are known, the solver keeps the bodies' motions and the contacts' wrenches in cacc and
-    // cfrc.
+    // Velocities and forces. Once the smooth forces are known, the solver keeps the bodies' motions and the contacts'
+    // wrenches in cacc and cfrc.
     cvel: array<array<Spatial, LANES>, NBODY>,
     cdof_dot: array<array<Spatial, LANES>, NV>,
     cacc: array<array<Spatial, LANES>, NBODY>,
@@ -61,15 +63,16 @@ struct Workspace {
 
     // Jᵀ f of all constraints.
     constraint: array<array<f32, LANES>, NV>,
-    // What the matrix routines are given by name, see below.
+    // The vectors that are passed to the matrix routines by name, see below.
     vectors: array<array<array<f32, LANES>, NV>, VECTORS>,
-    // What the solver keeps between its steps: M + Jᵀ D J and its factor, 1/d of the factor; the Jacobians of the contacts that are added to it.
+    // What the solver stores between its steps: M + Jᵀ D J and its factor, 1/d of the factor, and the Jacobians of the
+    // contacts that are added to it.
     hessian: array<array<vec4f, LANES>, NV * CHUNKS>,
     inverse: array<array<f32, LANES>, NV>,
     gradient: array<array<f32, LANES>, NV>,
     jacobian: array<array<array<array<vec4f, LANES>, CHUNKS>, DIRECTIONS>, JACOBIANS>,
 
-    // Runge–Kutta. `rate`: how fast qpos changes: qvel, but for rotations.
+    // Runge–Kutta. `rate` is how fast qpos changes: qvel, except for rotations.
     qpos_start: array<array<f32, LANES>, NQ>,
     qvel_start: array<array<f32, LANES>, NV>,
     rate: array<array<f32, LANES>, NV>,
@@ -77,7 +80,7 @@ struct Workspace {
     qacc_sum: array<array<f32, LANES>, NV>,
 }
 
-// The solution: accelerations, which on entry to the solver are where it starts.
+// The solution: accelerations. On entry to the solver they are its starting point.
 const QACC: u32 = 0u;
 // The solver's step Δ, M a and M Δ.
 const DIRECTION: u32 = 1u;
@@ -100,13 +103,15 @@ struct Contact {
     tangent: vec3f,
     // 1/R of a row.
     stiffness: f32,
-    // J a − aref; before the solver begins aref, the reference accelerations of the rows n ± μt less the friction part's: see the constraint stage.
+    // J a − aref. Before the solver begins it is aref: the reference accelerations of the rows n ± μt minus the
+    // friction part's, see the constraint stage.
     residual: vec3f,
-    // J Δ; while a team adds forces up, the contact's, in the axes of the world.
+    // J Δ. While a team sums forces, it is the contact's force in world axes.
     slope: vec3f,
 }
 
-// A violated end of a joint's range: sign is +1 at the low end, −1 at the high one. Where none is violated, stiffness is zero.
+// A violated end of a joint's range: sign is +1 at the low end, −1 at the high one. If none is violated, stiffness is
+// zero.
 struct LimitRow {
     sign: f32,
     aref: f32,

@@ -1,11 +1,11 @@
-//! Error messages are one line, whatever they quote.
+//! Puts error messages on one line, whatever they quote.
 
-/// The text on one line: ends of lines and other control characters are written as escapes, `\n`.
+/// The text on one line: line ends and other control characters become escapes such as `\n`.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            // Unicode has two ends of lines that are no control characters.
+            // Unicode has two line ends that are not control characters.
             '\u{2028}' | '\u{2029}' => line.extend(character.escape_default()),
             character if character.is_control() => line.extend(character.escape_default()),
             character => line.push(character),

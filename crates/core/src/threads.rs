@@ -1,29 +1,29 @@
-//! Work that threads share.
+//! Threads that share work.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Cores that this process may use. The system is asked once, since it reads files to answer.
+/// How many cores this process may use. The system is queried only once, because the query reads files.
 pub fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// Threads that share work: the calling one, and those that help it.
+/// Threads that share work: the calling thread and its helpers.
 pub enum Threads {
     /// The calling thread alone.
     Calling,
-    /// Those of rayon's global pool help.
+    /// The threads of rayon's global pool help.
     Global,
-    /// Those of a pool of their own help.
+    /// The threads of a separate pool help.
     Own(rayon::ThreadPool),
 }
 
 impl Threads {
-    /// So many threads, the calling one among them; as many as there are [`cores`] where `None`, and never more than
-    /// there are parts to share. Those that help are called `name-0`, `name-1`, ….
+    /// This many threads, including the calling one. `None` means as many as there are [`cores`]. There are never more
+    /// than there are parts to share. The helpers are called `name-0`, `name-1`, ….
     ///
     /// # Errors
-    /// The system gave no more threads.
+    /// The system could not start the threads.
     pub fn new(
         name: &'static str,
         threads: Option<usize>,
@@ -39,7 +39,7 @@ impl Threads {
         }
     }
 
-    /// How many there are, the calling one among them.
+    /// How many threads there are, including the calling one.
     pub fn count(&self) -> usize {
         match self {
             Threads::Calling => 1,
@@ -48,11 +48,11 @@ impl Threads {
         }
     }
 
-    /// Does each part on whichever thread is free. The job is told which of the threads it is on, from 0 to
+    /// Does each part on whichever thread is free. The job receives the index of its thread, from 0 up to
     /// [`Threads::count`].
     ///
-    /// The calling thread begins at once, and the others join it as they wake. To hand them the whole and wait would
-    /// cost two wakings, a tenth of a millisecond.
+    /// The calling thread starts at once, and the others join as they wake. Handing them all the work and waiting would
+    /// cost two wake-ups, a tenth of a millisecond.
     pub fn share_out<P: Send>(&self, parts: impl Iterator<Item = P> + Send, job: impl Fn(usize, P) + Sync) {
         let helpers = self.count() - 1;
         if helpers == 0 {
@@ -72,7 +72,7 @@ impl Threads {
     }
 }
 
-/// Works on this thread, 0, and on so many others.
+/// Works on this thread, index 0, and on this many helpers.
 fn on_all<'scope>(scope: &rayon::Scope<'scope>, helpers: usize, work: &'scope (impl Fn(usize) + Sync)) {
     (1..=helpers).for_each(|thread| scope.spawn(move |_| work(thread)));
     work(0);

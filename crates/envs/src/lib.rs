@@ -1,7 +1,7 @@
 //! Gymnasium's MuJoCo environments in Rust: robots from MJCF, stepped 8 or 16 at a time on SIMD lanes.
 //!
-//! [`make`] and [`make_vec`] are Gymnasium's functions of these names. They take a bundled task (`hopper`, `Hopper-v5`) or the path of a
-//! task file.
+//! [`make`] and [`make_vec`] are Gymnasium's functions of these names. They take a bundled task (`hopper`, `Hopper-v5`)
+//! or the path of a task file.
 //!
 //! ```
 //! # fn main() -> Result<(), flipside_envs::MakeError> {
@@ -22,8 +22,8 @@
 //! - [`physics`]: a robot's [`Model`](physics::Model), and the backends that step a batch of worlds of it.
 //! - [`gym`]: observation, reward, termination and resets over a backend.
 //!
-//! Features: `gpu` adds the backend `shader` (WGSL on wgpu), `rapier` the backend `rapier` (rapier3d), which takes meshes and height
-//! fields. Without them neither library is linked.
+//! Features: `gpu` adds the backend `shader` (WGSL on wgpu), and `rapier` adds the backend `rapier` (rapier3d), which
+//! supports meshes and height fields. Without these features neither library is linked.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -36,7 +36,7 @@ pub mod tasks;
 pub use gym::{Autoreset, Env, EnvError, EnvStep, Step, Task, TaskError, VectorEnv};
 pub use make::{MakeError, MakeOptions, make, make_vec, make_vec_with};
 
-/// The page of this crate, whose program is a test.
+/// The README of this crate, whose example is compiled as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -4,7 +4,7 @@ use crate::gym::{Autoreset, Env, EnvError, Task, TaskError, VectorEnv};
 use crate::physics::{self, PhysicsError, Precision};
 use std::sync::Arc;
 
-/// Why no environment could be made.
+/// Why an environment could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
     /// There is no such task, or one of its files is wrong.
@@ -18,16 +18,16 @@ pub enum MakeError {
     Env(#[from] EnvError),
 }
 
-/// What [`make_vec_with`] can be told.
+/// The options of [`make_vec_with`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct MakeOptions {
-    /// One of [`physics::BACKENDS`]; `lanes` if not told.
+    /// One of [`physics::BACKENDS`]; `lanes` by default.
     pub backend: String,
-    /// Single precision if not told; `lanes` alone also computes in double.
+    /// Single precision by default; only `lanes` also computes in double precision.
     pub precision: Precision,
-    /// Threads that step the worlds; all of the machine's where `None`.
+    /// Threads that step the worlds; `None` uses all of the machine's.
     pub threads: Option<usize>,
-    /// What happens to a world whose episode ended; [`Autoreset::SameStep`] if not told.
+    /// What happens to a world whose episode ended; [`Autoreset::SameStep`] by default.
     pub autoreset: Autoreset,
 }
 
@@ -38,11 +38,11 @@ impl Default for MakeOptions {
     }
 }
 
-/// One environment of a bundled task, by its file's name (`hopper`) or Gymnasium's id (`Hopper-v5`), or of the task file at a path
-/// (`my/tiptoe.toml`).
+/// Makes one environment. A bundled task is named by its file (`hopper`) or by Gymnasium's id (`Hopper-v5`), any other
+/// by the path of its task file (`my/tiptoe.toml`).
 ///
 /// # Errors
-/// An unknown task (the error lists those there are), a wrong file, a robot that the SIMD lanes cannot step.
+/// An unknown task (the error lists the known ones), a wrong file, a robot that the SIMD lanes cannot step.
 pub fn make(task: &str) -> Result<Env, MakeError> {
     let task = Arc::new(Task::load(task)?);
     let options = MakeOptions::default();
@@ -58,7 +58,7 @@ pub fn make_vec(task: &str, num_envs: usize) -> Result<VectorEnv, MakeError> {
     make_vec_with(task, num_envs, &MakeOptions::default())
 }
 
-/// [`make_vec`] on another backend, in another precision, on fewer threads or with another way of resetting.
+/// [`make_vec`] with another backend, precision, number of threads or autoreset mode.
 ///
 /// # Errors
 /// As [`make`]'s; a backend that this build does not have.

@@ -1,4 +1,5 @@
-//! Adam (Kingma and Ba 2015) over tensors and over plain numbers, with a state that can be saved and restored bit for bit.
+//! Adam (Kingma and Ba 2015) for tensors and for plain vectors, with a state that can be saved and restored bit for
+//! bit.
 
 use super::network::Layout;
 use super::{LearnError, Reader};
@@ -7,25 +8,26 @@ use flipside_core::{Array, Arrays};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-/// Adam: θ ← θ − η/(1 − β₁ᵗ) · m / (√(v/(1 − β₂ᵗ)) + ε), with PyTorch's placement of ε or TensorFlow's. β₁ = 0.9, β₂ = 0.999, no weight decay.
+/// Adam: θ ← θ − η/(1 − β₁ᵗ) · m / (√(v/(1 − β₂ᵗ)) + ε), with PyTorch's placement of ε or TensorFlow's. β₁ = 0.9, β₂ =
+/// 0.999, no weight decay.
 ///
-/// Moments are f32 whatever the parameters are. Parameters of lower precision have an f32 copy here, the master, which takes the steps; a step
-/// of a thousandth would be lost in the 8 bits of a bf16 number.
+/// Moments are f32 whatever the parameters' type. Parameters of lower precision have an f32 copy here, the master copy,
+/// which the steps update. A relative step of a thousandth would be lost in the 8 bits of a bf16 number.
 #[derive(Debug)]
 pub struct Adam {
     eps: f64,
     tensorflow: bool,
     step: u64,
-    /// First and second moments, each shaped like its parameter and in its order in memory.
+    /// First and second moments, each with its parameter's shape and memory order.
     moments: Vec<[Tensor; 2]>,
-    /// f32 copies of those parameters that are not f32.
+    /// f32 copies of the parameters that are not f32.
     masters: Vec<Option<Tensor>>,
 }
 
 const BETA: [f64; 2] = [0.9, 0.999];
 
 impl Adam {
-    /// Moments of zero for parameters of these shapes, on their device.
+    /// Moments of zero for parameters of these shapes, on the parameters' device.
     pub fn new(parameters: &[&Tensor], eps: f64) -> Adam {
         tch::no_grad(|| {
             let zeros = |p: &Tensor| p.detach().to_kind(Kind::Float).zeros_like();
@@ -40,7 +42,7 @@ impl Adam {
         })
     }
 
-    /// The same with ε where TensorFlow has it: θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε).
+    /// The same with ε where TensorFlow puts it: θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε).
     pub fn with_tensorflow_eps(self) -> Adam {
         Adam { tensorflow: true, ..self }
     }
@@ -50,13 +52,14 @@ impl Adam {
         self.step
     }
 
-    /// One gradient step in place with step size `learning_rate`. Parameters and gradients come in the order of [`Adam::new`].
+    /// One gradient step in place with step size `learning_rate`. Parameters and gradients come in the order of
+    /// [`Adam::new`].
     pub fn step(&mut self, parameters: &mut [&mut Tensor], gradients: &[Tensor], learning_rate: f64) {
         self.step_each(parameters, gradients, 1.0, |_| learning_rate);
     }
 
-    /// One gradient step in place down the gradients times `scale`, which is what clipping leaves of them, with a step size for each parameter.
-    /// A parameter whose gradient is not defined stays as it is.
+    /// One gradient step in place with a step size for each parameter. The gradients are first multiplied by `scale`,
+    /// which clipping determines. A parameter whose gradient is not defined stays unchanged.
     pub fn step_each(
         &mut self,
         parameters: &mut [&mut Tensor],
@@ -78,7 +81,7 @@ impl Adam {
                 let rate = -learning_rate(i) / correction[0];
                 let mut own = parameter.shallow_clone();
                 let numbers = self.masters[i].as_mut().unwrap_or(&mut own);
-                // A matrix may lie column by column; the step does not care as long as all four do.
+                // A matrix may be stored column by column. That is fine for the step as long as all four tensors are.
                 let turned = numbers.dim() == 2 && !numbers.is_contiguous();
                 let [mut flat, gradient_flat, mut m_flat, mut v_flat] =
                     [&*numbers, &gradient, &*m, &*v].map(|t| if turned { t.tr() } else { t.shallow_clone() });
@@ -116,7 +119,7 @@ impl Adam {
         })
     }
 
-    /// Takes over the state of another for the same parameters, in the room that this one has.
+    /// Copies the state of another optimiser for the same parameters into this one's existing memory.
     pub fn take_over(&mut self, other: &Adam) {
         (self.eps, self.tensorflow, self.step) = (other.eps, other.tensorflow, other.step);
         tch::no_grad(|| {
@@ -126,13 +129,13 @@ impl Adam {
         });
     }
 
-    /// The f32 copies of those parameters that are not f32.
+    /// The f32 copies of the parameters that are not f32.
     pub fn masters(&self) -> &[Option<Tensor>] {
         &self.masters
     }
 
-    /// Adds the state under `prefix.step` (u64), `prefix.N.m` and `prefix.N.v` (f32) for parameter N, and `prefix.N.master` (f32) where it is
-    /// not f32 itself.
+    /// Adds the state under `prefix.step` (u64), `prefix.N.m` and `prefix.N.v` (f32) for parameter N, and
+    /// `prefix.N.master` (f32) if the parameter itself is not f32.
     pub fn to_arrays(&self, prefix: &str, arrays: &mut Arrays) {
         arrays.insert(format!("{prefix}.step"), Array::u64(vec![self.step]));
         let mut add = |i: usize, letter: &str, tensor: &Tensor| {
@@ -172,18 +175,19 @@ impl Adam {
 /// The numbers of a contiguous f32 tensor on the CPU; `None` for any other.
 fn slice(tensor: &mut Tensor) -> Option<&mut [f32]> {
     let plain = tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous();
-    // SAFETY: a contiguous f32 tensor is `numel` floats in memory, which live as long as the tensor. The parameter, its moments and its
-    // gradient are four tensors that share none, and nothing else reads them while they are borrowed here.
+    // SAFETY: a contiguous f32 tensor is `numel` floats in memory, which live as long as the tensor. The parameter, its
+    // moments and its gradient are four tensors that share no memory, and nothing else reads them while they are
+    // borrowed here.
     (plain && tensor.numel() > 0)
         .then(|| unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) })
 }
 
-/// 1 − βᵗ: what the moments are divided by after `step` steps.
+/// 1 − βᵗ, the divisors of the moments after `step` steps.
 fn correction(step: u64) -> [f64; 2] {
     BETA.map(|beta| 1.0 - beta.powi(step.min(i32::MAX as u64) as i32))
 }
 
-/// [`Adam`] over a [`Network`](super::Network)'s vector, in one pass.
+/// [`Adam`] for a [`Network`](super::Network)'s vector, in one pass.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct VectorAdam {
     eps: f64,
@@ -204,7 +208,7 @@ impl VectorAdam {
         self.step
     }
 
-    /// One step of size `learning_rate` down the gradient times `scale`, which is what clipping leaves of it.
+    /// One step of size `learning_rate` down the gradient times `scale`, which clipping determines.
     pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32], scale: f64, learning_rate: f64) {
         self.step += 1;
         let correction = correction(self.step);
@@ -218,7 +222,7 @@ impl VectorAdam {
         run(AdamPass { parameters, gradient, m, v, step });
     }
 
-    /// Adds what [`Adam::to_arrays`] would for one tensor of all parameters.
+    /// Adds the arrays that [`Adam::to_arrays`] would add for one tensor of all parameters.
     pub fn to_arrays(&self, prefix: &str, layout: &Layout, arrays: &mut Arrays) {
         arrays.insert(format!("{prefix}.step"), Array::u64(vec![self.step]));
         for (moment, letter) in self.moments.iter().zip(["m", "v"]) {
@@ -237,10 +241,10 @@ impl VectorAdam {
     }
 }
 
-/// The numbers of one gradient step.
+/// The coefficients of one gradient step.
 #[derive(Clone, Copy)]
 struct Step {
-    /// What the gradient is multiplied by first.
+    /// The gradient is first multiplied by this.
     scale: f32,
     /// −η/(1 − β₁ᵗ).
     rate: f32,
@@ -249,11 +253,11 @@ struct Step {
     eps: f32,
 }
 
-/// Numbers that a thread takes at once, a multiple of [`PAD`].
+/// How many numbers a thread processes at once, a multiple of [`PAD`].
 const SHARE: usize = 1 << 16;
 
 impl Step {
-    /// Takes the step over slices of any one length, on all threads where they are long.
+    /// Applies the step to slices of the same length, on all threads if they are long.
     fn apply(self, parameters: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32]) {
         let shares = parameters.par_chunks_mut(SHARE).zip(gradient.par_chunks(SHARE));
         let shares = shares.zip(m.par_chunks_mut(SHARE)).zip(v.par_chunks_mut(SHARE));
@@ -264,7 +268,7 @@ impl Step {
             let (m, last_m) = m.split_at_mut(whole);
             let (v, last_v) = v.split_at_mut(whole);
             run(AdamPass { parameters, gradient, m, v, step: self });
-            // What does not fill a register is copied to where it does.
+            // Numbers that do not fill a register are copied to a buffer where they do.
             let fill = |numbers: &[f32]| {
                 let mut filled = [0.0; PAD];
                 filled[..numbers.len()].copy_from_slice(numbers);
@@ -280,7 +284,7 @@ impl Step {
     }
 }
 
-/// One pass over vectors a multiple of [`PAD`] long.
+/// One pass over vectors whose length is a multiple of [`PAD`].
 struct AdamPass<'a> {
     parameters: &'a mut [f32],
     gradient: &'a [f32],
@@ -309,12 +313,12 @@ impl Job for AdamPass<'_> {
     }
 }
 
-/// Adds the second vector to the first; both are a multiple of [`PAD`] long.
+/// Adds the second vector to the first; both lengths are a multiple of [`PAD`].
 pub(super) fn add(sums: &mut [f32], numbers: &[f32]) {
     run(Sum { sums, numbers });
 }
 
-/// [`add`].
+/// The job behind [`add`].
 struct Sum<'a> {
     sums: &'a mut [f32],
     numbers: &'a [f32],
@@ -330,12 +334,13 @@ impl Job for Sum<'_> {
     }
 }
 
-/// The L2 norm of a vector, a multiple of [`PAD`] long.
+/// The L2 norm of a vector whose length is a multiple of [`PAD`].
 pub(super) fn norm(numbers: &[f32]) -> f64 {
     run(Norm(numbers))
 }
 
-/// [`norm`]: four rows of [`PAD`] sums whatever the registers' width, so that all kinds of lanes add in one order.
+/// The job behind [`norm`]. It uses four rows of [`PAD`] sums whatever the registers' width, so that all kinds of lanes
+/// add in the same order.
 struct Norm<'a>(&'a [f32]);
 
 impl Job for Norm<'_> {
@@ -361,7 +366,7 @@ pub(super) fn numbers(tensor: &Tensor) -> Vec<f32> {
     numbers
 }
 
-/// The L2 norm over all gradients together, in f32 and above; those that are not defined count nothing.
+/// The L2 norm of all gradients together, computed in f32 or higher precision. Undefined gradients count as zero.
 pub fn global_norm(gradients: &[Tensor]) -> f64 {
     tch::no_grad(|| {
         let square = |g: &Tensor| g.to_kind(Kind::Float).norm().double_value(&[]).powi(2);
@@ -369,8 +374,8 @@ pub fn global_norm(gradients: &[Tensor]) -> f64 {
     })
 }
 
-/// The L2 norm over all gradients together; where it is above `max` (and `max` above 0) they are scaled down to it, in place.
-/// A norm that is not finite is returned as it is, and the gradients are left alone.
+/// The L2 norm of all gradients together. If it exceeds `max` (and `max` is above 0), the gradients are scaled down to
+/// it, in place. If the norm is not finite, it is returned and the gradients stay unchanged.
 pub fn clip_by_global_norm(gradients: &mut [Tensor], max: f64) -> f64 {
     let norm = global_norm(gradients);
     if max > 0.0 && norm > max && norm.is_finite() {
@@ -456,7 +461,7 @@ mod tests {
         for (name, array) in &from_ours {
             assert_eq!(array.shape, from_theirs[name].shape, "{name}");
         }
-        // What fills the rows up is still 0.
+        // The padding is still 0.
         assert_eq!(layout.filled(&layout.flat(&plain)), plain);
     }
 
@@ -477,7 +482,8 @@ mod tests {
 
     #[test]
     fn either_placement_of_eps_is_the_published_one_at_any_length() {
-        // Gradients of the size of ε tell the placements apart; the lengths leave registers and shares of threads partly filled.
+        // Gradients of the size of ε distinguish the placements. The lengths leave registers and threads' shares partly
+        // filled.
         for length in [1, 15, 16, 33, (SHARE + 17)] {
             let mut stream = Seed(7).stream("eps");
             let rows: Vec<Vec<f32>> =
@@ -508,7 +514,7 @@ mod tests {
         let mut adam = Adam::new(&[&weight], 1e-8);
         let mut reference = Adam::new(&[&single], 1e-8);
         for _ in 0..20 {
-            // Each step moves a number by about 1e-4; neighbours of 1 in bf16 lie .004 and .008 away.
+            // Each step changes a number by about 1e-4; the neighbours of 1 in bf16 are .004 and .008 away.
             adam.step(&mut [&mut weight], &[Tensor::ones([40], (Kind::BFloat16, Device::Cpu))], 1e-4);
             reference.step(&mut [&mut single], &[Tensor::ones([40], (Kind::Float, Device::Cpu))], 1e-4);
         }

@@ -1,4 +1,4 @@
-//! Reading saved arrays back, with errors that name the array.
+//! Reads saved arrays, with errors that name the array.
 
 use super::LearnError;
 use flipside_core::{Array, ArrayData, Arrays, Stream};

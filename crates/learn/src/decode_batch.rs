@@ -1,16 +1,18 @@
-//! A handful of rows, as a language model has them when it writes: one token for each of a few texts.
+//! A small batch of rows, as a language model has while it generates: one token for each of a few texts.
 //!
-//! A general product repacks the weights so that many rows can use them, and with 16 rows that costs more than the arithmetic: libtorch
-//! reaches a third of what the processor can do, and its fixed cost a call adds half as much again. Here a batch lies with its rows side by side in
-//! a register, weights are read once, in the order in which they lie, by the product that small networks have too, and what comes out is laid
-//! out as what goes in. A row's result does not depend on the rows beside it.
+//! A general matrix product repacks the weights so that many rows can use them. With 16 rows the repacking costs more
+//! than the arithmetic: libtorch reaches a third of what the CPU can do, and its fixed cost per call adds half as much
+//! again. Here the rows of a batch lie side by side in a register. The weights are read once, in memory order, by the
+//! same product that small networks use. The output has the same layout as the input. A row's result does not depend on
+//! the other rows.
 
 use super::kernels::{Left, Right, Target, product};
 use flipside_core::Threads;
 use flipside_core::simd::{F32Lanes, Job, PAD, exp, load, padded, run, store, tanh};
 use tch::{Device, Kind, Tensor};
 
-/// A batch of rows, laid out `[features, stride]`: the numbers of all rows side by side, filled up with zeros to whole registers.
+/// A batch of rows in the layout `[features, stride]`: the numbers of all rows side by side, padded with zeros to whole
+/// registers.
 #[derive(Clone, Debug)]
 pub struct DecodeBatch {
     rows: usize,
@@ -19,7 +21,7 @@ pub struct DecodeBatch {
 }
 
 impl DecodeBatch {
-    /// The most rows that are worth it.
+    /// The largest number of rows for which this layout pays off.
     pub const MOST: usize = 128;
 
     /// A tensor `[rows, features]` of any kind.
@@ -47,7 +49,7 @@ impl DecodeBatch {
 
     /// The numbers laid out `[rows, features]`.
     pub fn to_rows(&self) -> Vec<f32> {
-        /// Features that stay in the first-level cache while each row takes its own.
+        /// So many features that they stay in the first-level cache while each row copies its own.
         const BLOCK: usize = 256;
         let features = self.features();
         let mut flat = vec![0.0; self.rows * features];
@@ -65,18 +67,19 @@ impl DecodeBatch {
         Tensor::from_slice(&self.to_rows()).reshape([self.rows as i64, -1])
     }
 
-    /// Numbers of a row.
+    /// How many numbers a row has.
     pub fn features(&self) -> usize {
         self.numbers.len() / self.stride
     }
 
-    /// Some of the features.
+    /// A range of `count` features, from `first` on.
     pub fn part(&self, first: usize, count: usize) -> DecodeBatch {
         let numbers = self.numbers[first * self.stride..][..count * self.stride].to_vec();
         DecodeBatch { rows: self.rows, stride: self.stride, numbers }
     }
 
-    /// x Wᵀ + b with W `[outputs, inputs]` and b `[outputs]`, f32 or bf16 and with inputs side by side in memory on the CPU; `None` for others.
+    /// x Wᵀ + b with W `[outputs, inputs]` and b `[outputs]`, f32 or bf16, on the CPU and with inputs side by side in
+    /// memory; `None` for other tensors.
     pub fn map(&self, weight: &Tensor, bias: Option<&Tensor>) -> Option<DecodeBatch> {
         let &[outputs, inputs] = &weight.size()[..] else { return None };
         if inputs as usize != self.features() {
@@ -100,7 +103,7 @@ impl DecodeBatch {
         self.numbers.iter_mut().zip(&other.numbers).for_each(|(own, other)| *own += scale * other);
     }
 
-    /// Multiplies number by number.
+    /// Multiplies element by element.
     pub fn multiply(&mut self, other: &DecodeBatch) {
         self.numbers.iter_mut().zip(&other.numbers).for_each(|(own, other)| *own *= other);
     }
@@ -115,7 +118,7 @@ impl DecodeBatch {
         run(Bend { numbers: &mut self.numbers, gated: true });
     }
 
-    /// Layer norm where there is a bias, RMS norm where there is none, of every `weight.len()` features apart.
+    /// Normalises every `weight.len()` features separately: layer norm if there is a bias, else RMS norm.
     pub fn norm(&self, weight: &[f32], bias: Option<&[f32]>, eps: f64) -> DecodeBatch {
         let mut normed = self.clone();
         let n = weight.len() as f32;
@@ -142,7 +145,8 @@ impl DecodeBatch {
         normed
     }
 
-    /// Turns the pairs of features (i, i + width/2) of every head of `width` by rotary angles, whose cosines and sines have `width` features.
+    /// Rotates the pairs of features (i, i + width/2) of every head of `width` by rotary angles, whose cosines and
+    /// sines have `width` features.
     pub fn turn(&mut self, cos: &DecodeBatch, sin: &DecodeBatch) {
         let (stride, half) = (self.stride, cos.numbers.len() / 2);
         for head in self.numbers.chunks_exact_mut(2 * half) {
@@ -162,12 +166,13 @@ pub struct Past<'a> {
     pub keys: &'a mut Tensor,
     /// Values.
     pub values: &'a mut Tensor,
-    /// Columns that are filled: where the present one goes.
+    /// How many columns are filled; the current one goes to this index.
     pub filled: usize,
 }
 
-/// What the queries of the present column see of it and of those before: softmax(q kᵀ/√width + bias) v. Keys and values are put behind the
-/// past ones first. `bias` is `[rows, filled + 1]`: 0, or −∞ for what a row may not look at. `None` where the past is not f32 on the CPU.
+/// Attention of the current column's queries over this and all earlier columns: softmax(q kᵀ/√width + bias) v. The
+/// current keys and values are appended to the past ones first. `bias` is `[rows, filled + 1]`: 0, or −∞ where a row
+/// must not attend. `None` if the past is not f32 on the CPU.
 pub fn attend(q: &DecodeBatch, k: &DecodeBatch, v: &DecodeBatch, past: Past, bias: &[f32]) -> Option<DecodeBatch> {
     let &[rows, heads, columns, width] = &past.keys.size()[..] else { return None };
     let [rows, columns, width] = [rows, columns, width].map(|n| n as usize);
@@ -213,7 +218,7 @@ impl Job for Attend<'_> {
     fn run<L: F32Lanes>(self) {
         let Attend { q, keys, values, columns, width, bias, out } = self;
         let scale = 1.0 / (width as f32).sqrt();
-        // Several heads of queries may share one of keys and values.
+        // Several query heads may share one head of keys and values.
         let shared = q.len() / width / (keys.len() / (columns * width));
         let mut weights = vec![0.0_f32; bias.len()];
         for (head, (q, out)) in q.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
@@ -234,7 +239,7 @@ impl Job for Attend<'_> {
     }
 }
 
-/// Σ a b, in sixteen sums at once so that they need not wait for each other.
+/// Σ a b, in sixteen parallel sums so that the additions do not wait for each other.
 #[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (mut sums, (a, b)) = ([0.0_f32; 16], (a.chunks_exact(16), b.chunks_exact(16)));
@@ -247,7 +252,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// e to the power of every number less `top`, in their place; what would be below f32's normal numbers stays at the least of them.
+/// Replaces every number x by exp(x − `top`). Results below f32's normal range become the smallest normal number.
 pub fn exponentials(numbers: &mut [f32], top: f32) {
     run(Exponentials { numbers, top });
 }
@@ -296,12 +301,12 @@ impl Job for Bend<'_> {
     }
 }
 
-/// The numbers of a contiguous tensor of this kind on the CPU; T must be what the kind is kept in.
+/// The numbers of a contiguous tensor of this kind on the CPU. T must be the type that stores this kind.
 fn slice<T>(tensor: &Tensor, kind: Kind) -> Option<&[T]> {
     let plain = tensor.device() == Device::Cpu && tensor.kind() == kind && tensor.is_contiguous();
     let sized = kind.elt_size_in_bytes() == size_of::<T>() && tensor.numel() > 0;
-    // SAFETY: a contiguous tensor is `numel` numbers in memory, of the size just compared, and lives as long as it is borrowed. Whoever
-    // calls is the thread that trains the model, so nobody writes meanwhile.
+    // SAFETY: a contiguous tensor is `numel` numbers in memory, of the size just compared, and lives as long as it is
+    // borrowed. The caller is the thread that trains the model, so nobody writes meanwhile.
     (plain && sized).then(|| unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), tensor.numel()) })
 }
 
@@ -311,9 +316,9 @@ fn slice_mut(tensor: &mut Tensor) -> &mut [f32] {
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
 }
 
-/// A kind of number that weights are kept in.
+/// A number type in which weights are stored.
 trait Number: Copy + Sync {
-    /// The numbers themselves, where they are `f32`.
+    /// The numbers themselves if they are `f32`.
     fn as_f32(numbers: &[Self]) -> Option<&[f32]>;
     /// The number as an `f32`.
     fn widened(self) -> f32;
@@ -330,7 +335,7 @@ impl Number for f32 {
     }
 }
 
-/// The bits of a bfloat16 number: the upper half of an `f32`'s.
+/// The bits of a bfloat16 number: the upper half of an `f32`.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct Bf16(u16);
@@ -346,7 +351,7 @@ impl Number for Bf16 {
     }
 }
 
-/// Outputs that a thread takes at once.
+/// How many outputs a thread processes at once.
 const SHARE: usize = 48;
 
 /// W x + b of x `[inputs, stride]` into y `[outputs, stride]`, on all threads.
@@ -361,15 +366,15 @@ fn map<T: Number>(x: &[f32], stride: usize, weight: &[T], bias: &[f32], y: &mut 
     });
 }
 
-/// Multiplications below which waking another thread costs more than doing them.
+/// With fewer multiplications than this, waking another thread costs more than doing them here.
 const ALONE: usize = 1 << 19;
 
-/// The threads that so many multiplications are worth.
+/// How many threads this many multiplications are worth.
 fn threads(work: usize) -> Threads {
     if work < ALONE { Threads::Calling } else { Threads::Global }
 }
 
-/// What a thread takes of a map.
+/// A thread's part of a map.
 struct Map<'a, T> {
     x: &'a [f32],
     inputs: usize,
@@ -379,7 +384,7 @@ struct Map<'a, T> {
     y: &'a mut [f32],
 }
 
-/// Outputs whose weights are widened at once: as many rows as a product may take.
+/// How many outputs' weights are widened at once: as many rows as a product may take.
 const WIDENED: usize = 12;
 
 impl<T: Number> Job for Map<'_, T> {
@@ -403,7 +408,7 @@ impl<T: Number> Job for Map<'_, T> {
     }
 }
 
-/// A row an output, which begins as its bias.
+/// One row per output, initialised with its bias.
 struct Outputs<'a> {
     bias: &'a [f32],
     y: &'a mut [f32],
@@ -447,10 +452,10 @@ mod tests {
                 let wide = |t: &Tensor| t.to_kind(Kind::Double);
                 let truth = wide(&x).linear(&wide(&weight), bias.as_ref().map(wide).as_ref());
                 let worst = ((wide(&ours) - truth).abs().max()).double_value(&[]);
-                // Rounding adds up like a random walk.
+                // Rounding errors add up like a random walk.
                 assert!(worst < 1e-5 * (inputs as f64).sqrt(), "{rows}×{inputs}×{outputs}: {worst}");
             }
-            // A row has the bits that it has beside fewer rows.
+            // A row has the same bits beside fewer rows.
             let alone = DecodeBatch::of_tensor(&x.narrow(0, 0, 1)).map(&weight, None).unwrap().to_tensor();
             assert!(DecodeBatch::of_tensor(&x).map(&weight, None).unwrap().to_tensor().narrow(0, 0, 1).equal(&alone));
         }

@@ -1,7 +1,8 @@
 //! A network of linear layers with tanh between them, packed for evaluation.
 //!
-//! Acting evaluates a 64×64 network for a few dozen rows at a time. There libtorch's fixed cost a call exceeds the arithmetic; the kernels of
-//! `kernels.rs` do a row in a tenth of a microsecond. A row's result does not depend on the rows beside it.
+//! Acting evaluates a 64×64 network for a few dozen rows at a time. At this size libtorch's fixed cost per call exceeds
+//! the arithmetic. The kernels of `kernels.rs` compute a row in a tenth of a microsecond. A row's result does not
+//! depend on the other rows.
 
 use super::kernels::{Left, Right, Target, product};
 use super::network::Network;
@@ -26,10 +27,10 @@ pub struct Dense {
     layers: Vec<Packed>,
 }
 
-/// Rows taken through all layers before the next ones: their activations stay in the first-level cache.
+/// How many rows pass through all layers before the next ones, so that their activations stay in the first-level cache.
 const BLOCK: usize = 48;
 
-/// A layer as the product wants it: the outputs side by side for each input, filled up with zeros to whole registers.
+/// A layer in the layout of the product: the outputs side by side for each input, padded with zeros to whole registers.
 #[derive(Clone, Debug, PartialEq)]
 struct Packed {
     inputs: usize,
@@ -41,7 +42,8 @@ struct Packed {
 }
 
 impl Dense {
-    /// Packs the layers, first to last. Panics if a layer's arrays do not have its sizes or a layer does not fit the one before it.
+    /// Packs the layers, first to last. Panics if a layer's arrays do not have its sizes or a layer does not fit the
+    /// previous one.
     pub fn new(layers: &[Layer]) -> Dense {
         assert!(!layers.is_empty(), "a network has at least one layer");
         assert!(
@@ -56,7 +58,7 @@ impl Dense {
         self.layers.iter().map(Packed::unpack).collect()
     }
 
-    /// Takes over the numbers of the network that this is a copy of.
+    /// Copies the current parameters of the network from which this was made.
     pub(super) fn follow(&mut self, network: &Network) {
         for (packed, span) in self.layers.iter_mut().zip(network.layout().layers()) {
             let numbers = network.numbers();
@@ -83,17 +85,19 @@ impl Dense {
         out
     }
 
-    /// The outputs of rows that lie `stride` apart, into `[n, outputs]`. `scratch` is room that is made once and kept by the caller.
+    /// The outputs of rows that are `stride` apart, into `[n, outputs]`. `scratch` is memory that the caller keeps for
+    /// reuse.
     pub(super) fn forward_into(&self, rows: &[f32], stride: usize, out: &mut [f32], scratch: &mut Vec<f32>) {
         run(Forward { network: self, rows, stride, out, scratch });
     }
 
-    /// All layers but the first and the last, for whoever keeps what lies between: x → y is one call a layer.
+    /// The number of layers, for callers that keep the activations between them and call once per layer.
     pub(super) fn depth(&self) -> usize {
         self.layers.len()
     }
 
-    /// `count` rows of layer `index`, `x` rows being `stride` apart and `y` rows `padded(outputs)`; tanh follows every layer but the last.
+    /// Evaluates layer `index` for `count` rows. Rows of `x` are `stride` apart, rows of `y` `padded(outputs)`. tanh
+    /// follows every layer but the last.
     #[inline(always)]
     pub(super) fn layer<L: F32Lanes>(&self, index: usize, count: usize, x: Left, y: &mut [f32]) {
         let layer = &self.layers[index];
@@ -107,7 +111,7 @@ impl Dense {
     }
 }
 
-/// y = W x + b, and its tanh with `BENT`.
+/// y = W x + b, followed by tanh if `BENT`.
 struct Affine<'a, const BENT: bool> {
     bias: &'a [f32],
     y: &'a mut [f32],
@@ -125,7 +129,7 @@ impl<const BENT: bool> Target for Affine<'_, BENT> {
     }
 }
 
-/// [`Dense::forward_into`].
+/// The job behind [`Dense::forward_into`].
 struct Forward<'a> {
     network: &'a Dense,
     rows: &'a [f32],
@@ -171,7 +175,7 @@ impl Packed {
         packed
     }
 
-    /// Transposes W, whose rows lie `stride` apart.
+    /// Transposes W, whose rows are `stride` apart.
     fn set_weight(&mut self, weight: &[f32], stride: usize) {
         let columns = self.bias.len();
         for (output, row) in weight.chunks_exact(stride).enumerate() {

@@ -4,11 +4,11 @@ use super::Layer;
 use bytemuck::{Pod, Zeroable};
 use flipside_gpu::Source;
 
-/// What computes layers in a shader, which other files import as `network`: tanh between them, where `RECTIFIES` is defined a leaky
-/// rectifier (slope 0.01 below 0), or where `UNDULATES` is cos 2πx.
+/// The shader code that computes layers, imported by other shaders as `network`. The activation between layers is tanh;
+/// if `RECTIFIES` is defined it is a leaky rectifier (slope 0.01 below 0), and if `UNDULATES` is defined it is cos 2πx.
 pub const NETWORK: Source = ("shaders/learn/network.wgsl", include_str!("../../../shaders/learn/network.wgsl"));
 
-/// Where a layer's numbers lie: what the shader calls `Layer`.
+/// Where a layer's numbers lie: the shader's struct `Layer`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct DeviceLayer {
@@ -18,12 +18,12 @@ pub struct DeviceLayer {
     bias: u32,
 }
 
-/// Layers of networks one after another.
+/// The layers of one or more networks, one after another.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceLayers {
-    /// A row each.
+    /// One row per layer.
     pub rows: Vec<DeviceLayer>,
-    /// Of each a row of outputs for each input, then the biases; rows are filled up with zeros to vectors of four.
+    /// For each layer: a row of outputs for each input, then the biases. Rows are padded with zeros to vectors of four.
     pub numbers: Vec<f32>,
 }
 
@@ -35,7 +35,7 @@ impl DeviceLayers {
         packed
     }
 
-    /// Another layer.
+    /// Appends a layer.
     fn push(&mut self, layer: &Layer) {
         let (columns, at) = (columns(layer.outputs), self.numbers.len() / 4);
         let bias = at + layer.inputs * columns;

@@ -1,29 +1,30 @@
-//! What libtorch can compute on.
+//! The devices that libtorch can compute on.
 //!
-//! Nothing of ours names a symbol of libtorch's CUDA half, which registers its kernels when it is loaded. So it is not linked but opened where it
-//! lies beside the CPU half, and one program serves machines with and without a GPU.
+//! Our code references no symbol of libtorch's CUDA library, which registers its kernels when it is loaded. It is
+//! therefore not linked but opened from the folder of the CPU library. One program thus serves machines with and
+//! without a GPU.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// libtorch's CUDA half.
+/// The state of libtorch's CUDA library.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CudaLibrary {
     /// It is installed and was opened.
     Opened(PathBuf),
     /// It is not installed.
     Absent,
-    /// It is installed and cannot be opened, for this reason.
+    /// It is installed but could not be opened, for this reason.
     Broken(String),
 }
 
-/// Opens libtorch's CUDA half, if that has not been tried yet, and says what came of it.
+/// Opens libtorch's CUDA library on the first call and returns the result.
 pub fn cuda_library() -> &'static CudaLibrary {
     static FOUND: OnceLock<CudaLibrary> = OnceLock::new();
     FOUND.get_or_init(|| loaded_folder().map_or(CudaLibrary::Absent, |folder| open(&folder.join("libtorch_cuda.so"))))
 }
 
-/// How many CUDA devices libtorch sees; 0 without its CUDA half.
+/// How many CUDA devices libtorch sees; 0 without its CUDA library.
 pub fn cuda_devices() -> usize {
     match cuda_library() {
         CudaLibrary::Opened(_) => usize::try_from(tch::Cuda::device_count()).unwrap_or(0),
@@ -31,15 +32,17 @@ pub fn cuda_devices() -> usize {
     }
 }
 
-/// The folder that the running program has its libtorch from. A CUDA half from elsewhere would be another build's.
+/// The folder from which the running program loaded libtorch. A CUDA library from elsewhere would belong to another
+/// build.
 #[cfg(target_os = "linux")]
 fn loaded_folder() -> Option<PathBuf> {
     use std::ffi::{CStr, OsStr, c_int, c_void};
     use std::os::unix::ffi::OsStrExt;
 
-    /// Called by the loader for every library in turn, until it returns something else than 0.
+    /// The loader calls this for every library in turn until it returns a value other than 0.
     unsafe extern "C" fn visit(library: *mut libc::dl_phdr_info, _size: usize, found: *mut c_void) -> c_int {
-        // SAFETY: the loader gives a valid entry, whose name is null or ends in NUL, and hands on the pointer to `found` below.
+        // SAFETY: the loader gives a valid entry, whose name is null or ends in NUL, and passes on the pointer to
+        // `found` below.
         unsafe {
             let name = (*library).dlpi_name;
             if name.is_null() || !CStr::from_ptr(name).to_bytes().ends_with(b"/libtorch_cpu.so") {
@@ -50,7 +53,7 @@ fn loaded_folder() -> Option<PathBuf> {
         1
     }
     let mut found: Option<PathBuf> = None;
-    // SAFETY: `visit` is called before this returns, and with this pointer alone.
+    // SAFETY: `visit` is only called before this returns, and only with this pointer.
     unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
     found?.parent().map(Path::to_owned)
 }
@@ -60,8 +63,9 @@ fn open(file: &Path) -> CudaLibrary {
     use std::ffi::{CStr, CString};
     use std::os::unix::ffi::OsStrExt;
     let Ok(name) = CString::new(file.as_os_str().as_bytes()) else { return CudaLibrary::Absent };
-    // SAFETY: the name ends in NUL; the library is libtorch's own, made to be loaded beside the half that runs already, and is never closed.
-    // dlerror's words are copied before anything else can be opened on this thread.
+    // SAFETY: the name ends in NUL. The library is libtorch's own, made to be loaded beside the CPU library that is
+    // already running, and is never closed. dlerror's message is copied before anything else can be opened on this
+    // thread.
     let problem = unsafe {
         if !libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
             return CudaLibrary::Opened(file.to_owned());
@@ -69,7 +73,7 @@ fn open(file: &Path) -> CudaLibrary {
         let words = libc::dlerror();
         if words.is_null() { String::new() } else { CStr::from_ptr(words).to_string_lossy().into_owned() }
     };
-    // The loader names the file that it misses first: this one, or one that this one needs.
+    // The loader names the first file that it misses: this one, or one that this one needs.
     let missing = problem.strip_prefix(&*file.to_string_lossy()).is_some_and(|why| why.contains("No such file"));
     if missing { CudaLibrary::Absent } else { CudaLibrary::Broken(problem) }
 }
@@ -97,7 +101,7 @@ mod tests {
         let file = other.path().join("libtorch_cuda.so");
         std::fs::write(&file, b"not a library").unwrap();
         assert!(matches!(open(&file), CudaLibrary::Broken(why) if why.contains("libtorch_cuda.so")));
-        // One that is loaded already stands for the one that most machines lack.
+        // A library that is already loaded stands in for the one that most machines lack.
         let loaded = folder.join("libtorch_cpu.so");
         assert_eq!(open(&loaded), CudaLibrary::Opened(loaded.clone()));
     }

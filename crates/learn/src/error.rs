@@ -1,31 +1,31 @@
-//! What can go wrong while learning.
+//! The errors of learning.
 
-/// Why a learner refused or stopped. After any of these the learner is as it was before the call.
+/// Why a learner refused or stopped. After any of these errors the learner is as it was before the call.
 #[derive(Debug, thiserror::Error)]
 pub enum LearnError {
-    /// The caller's cancel said so.
+    /// The caller cancelled.
     #[error("the update was cancelled")]
     Cancelled,
-    /// A number that must be finite is not; training on would spread it through the network.
+    /// A number that must be finite is not. Continuing would spread it through the network.
     #[error("{what} is not finite")]
     NotFinite {
         /// Which number, e.g. `the policy's gradient in epoch 3`.
         what: String,
     },
-    /// Sizes that do not fit together.
+    /// Sizes that do not match.
     #[error("{what}: expected {expected}, got {got}")]
     Size {
         /// Which sizes.
         what: String,
-        /// What would fit.
+        /// The expected size.
         expected: usize,
-        /// What came.
+        /// The actual size.
         got: usize,
     },
-    /// Saved arrays that are not this learner's.
+    /// Saved arrays that do not belong to this learner.
     #[error("the saved array `{name}` is {problem}")]
     Array {
-        /// Its name.
+        /// The array's name.
         name: String,
         /// What is wrong with it.
         problem: String,

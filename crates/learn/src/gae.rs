@@ -1,26 +1,26 @@
-//! Generalised advantage estimation (Schulman et al. 2016), with termination and truncation apart.
+//! Generalised advantage estimation (Schulman et al. 2016). Termination and truncation are distinguished.
 
-/// What [`gae`] needs of T steps of N worlds. Every slice is row-major `[T, N]` except `last_values`, `[N]`.
+/// The input of [`gae`] for T steps of N worlds. Every slice is row-major `[T, N]` except `last_values`, `[N]`.
 ///
-/// Step t of a world goes from the state that its value belongs to, to the next one. Where that next state ended the episode the row t + 1
-/// already belongs to a new episode (the same-step autoreset), and is never looked at.
+/// Step t of a world goes from the state that its value belongs to, to the next state. If that next state ended the
+/// episode, row t + 1 already belongs to a new episode (same-step autoreset) and is not read.
 #[derive(Clone, Copy, Debug)]
 pub struct Trajectories<'a> {
     /// Rewards of the steps.
     pub rewards: &'a [f32],
     /// The critic's value of the state that each step starts in.
     pub values: &'a [f32],
-    /// Whether the step ended the task itself: nothing follows, the value after it is 0. Wins where both flags are set.
+    /// Whether the step terminated the episode: the value after it is 0. Takes precedence where both flags are set.
     pub terminated: &'a [bool],
-    /// Whether the step was only the last one that time allowed: what would have followed is worth `final_values`.
+    /// Whether the step truncated the episode: the value after it is in `final_values`.
     pub truncated: &'a [bool],
-    /// The value of the episode's final state, where `truncated`; other entries are not read.
+    /// The value of the episode's final state, if `truncated`; other entries are not read.
     pub final_values: &'a [f32],
     /// The value of the state after the last row, `[N]`; not read for a world whose episode ended there.
     pub last_values: &'a [f32],
 }
 
-/// What [`gae`] gives, both `[T, N]`.
+/// The result of [`gae`], both `[T, N]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gae {
     /// Advantages.
@@ -70,8 +70,8 @@ mod tests {
     use flipside_core::Seed;
     use rand::RngExt;
 
-    /// The definition, summed directly: Âₜ = (1 − λ) Σₖ λᵏ⁻¹ Gₜ⁽ᵏ⁾ − V(sₜ) with k-step returns, the last of which takes the remaining weight.
-    /// No recursion in common with the code under test.
+    /// The definition, summed directly: Âₜ = (1 − λ) Σₖ λᵏ⁻¹ Gₜ⁽ᵏ⁾ − V(sₜ) with k-step returns, the last of which takes
+    /// the remaining weight. It shares no recursion with the code under test.
     fn by_k_step_returns(s: Trajectories, gamma: f64, lambda: f64, world: usize, t: usize) -> f64 {
         let worlds = s.last_values.len();
         let steps = s.rewards.len() / worlds;
@@ -108,7 +108,8 @@ mod tests {
         let mut draw = |n: usize| (0..n).map(|_| stream.random_range(-1.0..1.0)).collect::<Vec<f32>>();
         let (rewards, values, final_values, last_values) =
             (draw(steps * worlds), draw(steps * worlds), draw(steps * worlds), draw(worlds));
-        // World 0 runs through; 1 terminates in the middle; 2 is truncated twice, once on the last row; 3 has both, once on one step.
+        // World 0 runs through; world 1 terminates in the middle; world 2 is truncated twice, once on the last row;
+        // world 3 has both, once on the same step.
         let flags = |marks: &[(usize, usize)]| {
             let mut flags = vec![false; steps * worlds];
             marks.iter().for_each(|&(t, world)| flags[t * worlds + world] = true);

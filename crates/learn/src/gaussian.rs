@@ -1,6 +1,7 @@
-//! The diagonal Gaussian that a policy is: means `[B, A]`, log standard deviations `[A]`. Everything in nats.
+//! The diagonal Gaussian of a policy: means `[B, A]`, log standard deviations `[A]`. All in nats.
 //!
-//! As tensors for whoever differentiates automatically, and as [`Spread`] in plain numbers for acting and for the derivatives of `loss.rs`.
+//! There are tensor versions for automatic differentiation, and [`Spread`] in plain numbers for acting and for the
+//! derivatives of `loss.rs`.
 
 use std::f64::consts::{E, PI};
 use tch::Tensor;
@@ -13,7 +14,8 @@ pub fn log_prob(mean: &Tensor, log_std: &Tensor, actions: &Tensor) -> Tensor {
     z.square().sum_dim_intlist(-1, false, mean.kind()) * -0.5 - constant
 }
 
-/// Entropy, a scalar: Σ log σ + ½ log 2πe. It depends on the state only through σ, and here σ does not depend on the state.
+/// Entropy, a scalar: Σ log σ + ½ log 2πe. It depends on the state only through σ, and here σ does not depend on the
+/// state.
 pub fn entropy(log_std: &Tensor) -> Tensor {
     let action_dims = log_std.size().iter().product::<i64>() as f64;
     log_std.sum(log_std.kind()) + 0.5 * (2.0 * PI * E).ln() * action_dims
@@ -27,7 +29,7 @@ pub fn kl(p: (&Tensor, &Tensor), q: (&Tensor, &Tensor)) -> Tensor {
     each.sum_dim_intlist(-1, false, mean_p.kind())
 }
 
-/// Present log standard deviations in the forms that sampling and densities need, all `[A]`.
+/// The current log standard deviations in the forms that sampling and densities need, all `[A]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Spread {
     std: Vec<f32>,
@@ -37,14 +39,14 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// Of these log σ.
+    /// For these log σ.
     pub fn new(log_std: &[f32]) -> Spread {
         let mut spread = Spread::default();
         spread.set(log_std);
         spread
     }
 
-    /// Takes other log σ.
+    /// Replaces log σ.
     pub fn set(&mut self, log_std: &[f32]) {
         self.std.clear();
         self.std.extend(log_std.iter().map(|l| l.exp()));
@@ -73,7 +75,7 @@ impl Spread {
         f64::from(self.constant) + 0.5 * self.std.len() as f64
     }
 
-    /// Log-density of one action, and z = (a − μ)/σ into `z`; all `[A]`.
+    /// Log-density of one action; writes z = (a − μ)/σ into `z`. All `[A]`.
     #[inline(always)]
     pub fn log_prob(&self, action: &[f32], mean: &[f32], z: &mut [f32]) -> f32 {
         let mut squares = 0.0;

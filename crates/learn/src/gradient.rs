@@ -1,5 +1,6 @@
-//! Loss and gradient of a part of a minibatch, computed directly: forward, the loss's own derivative, backward, all on a few dozen samples at
-//! a time so that nothing leaves the first-level cache. `ppo/tests.rs` holds the result against libtorch's automatic differentiation.
+//! Loss and gradient of a part of a minibatch, computed directly: forward pass, the loss's own derivative, backward
+//! pass. It takes a few dozen samples at a time so that nothing leaves the first-level cache. `ppo/tests.rs` compares
+//! the result with libtorch's automatic differentiation.
 
 use super::Dense;
 use super::gaussian::Spread;
@@ -13,28 +14,28 @@ use flipside_core::simd::{F32Lanes, Job, load, padded, run, store};
 pub(super) struct Part<'a> {
     /// Normalised observations of the whole rollout, `[samples, padded(O)]`.
     pub obs: &'a [f32],
-    /// Which samples.
+    /// The indices of the samples.
     pub samples: &'a [u32],
-    /// What each counts: 1 / size of the minibatch.
+    /// The weight of each sample: 1 / size of the minibatch.
     pub weight: f32,
 }
 
-/// One thread's room for a gradient.
+/// One thread's scratch memory for a gradient.
 #[derive(Debug, Default)]
 pub(super) struct Tape {
     /// The gradient, laid out like the network.
     pub gradient: Vec<f32>,
-    /// What [`Tape::take`] summed.
+    /// The sums of the last [`Tape::take`].
     pub sums: Sums,
     /// Inputs of each layer, `[TILE, padded(inputs)]`, and the outputs of the last.
     activations: Vec<Vec<f32>>,
-    /// Derivatives by a layer's output and by its input, `[TILE, padded]`.
+    /// Derivatives with respect to a layer's output and to its input, `[TILE, padded]`.
     deltas: [Vec<f32>; 2],
     spread: Spread,
 }
 
 impl Tape {
-    /// Room for the gradient of a network.
+    /// Scratch memory for the gradient of a network.
     pub fn new(layout: &Layout) -> Tape {
         let widths = || layout.layers().iter().map(|l| l.inputs).chain(layout.layers().last().map(|l| l.outputs));
         let widest = widths().max().unwrap_or(0);
@@ -47,13 +48,13 @@ impl Tape {
         }
     }
 
-    /// Computes the gradient and the sums of one part. `packed` is the copy of `network` that evaluates.
+    /// Computes the gradient and the sums of one part. `packed` is the copy of `network` for evaluation.
     pub fn take(&mut self, network: &Network, packed: &Dense, objective: &Loss, part: Part) {
         run(Take { tape: self, network, packed, objective, part });
     }
 }
 
-/// [`Tape::take`].
+/// The job behind [`Tape::take`].
 struct Take<'a> {
     tape: &'a mut Tape,
     network: &'a Network,
@@ -76,7 +77,7 @@ impl Job for Take<'_> {
             let count = samples.len();
             gather(part.obs, samples, padded(packed.inputs()), &mut activations[0]);
             for (index, layer) in layers.iter().enumerate() {
-                // One more than there are layers.
+                // There is one more activation than there are layers.
                 let (x, y) = activations.split_at_mut(index + 1);
                 let x = Left { numbers: &x[index], stride: padded(layer.inputs) };
                 packed.layer::<L>(index, count, x, &mut y[0]);
@@ -135,7 +136,7 @@ fn sum_rows<L: F32Lanes>(rows: &[f32], sums: &mut [f32]) {
     }
 }
 
-/// A product added to what is there.
+/// A product that is added to the existing numbers.
 struct AddTo<'a> {
     sums: &'a mut [f32],
     stride: usize,
@@ -152,7 +153,8 @@ impl Target for AddTo<'_> {
     }
 }
 
-/// The derivative by what tanh was taken of: (1 − tanh²) times the sums, which are the derivative by the tanh.
+/// The derivative with respect to tanh's argument: (1 − tanh²) times the sums, which are the derivative with respect to
+/// the tanh.
 struct ThroughTanh<'a> {
     tanh: &'a [f32],
     out: &'a mut [f32],
@@ -184,7 +186,7 @@ mod tests {
     use tch::{Kind, Tensor};
 
     const SAMPLES: usize = 150;
-    /// Widths, input first; and how many samples of the 150.
+    /// The layers' widths, input first, and how many of the 150 samples are used.
     const SHAPES: [(&[usize], usize); 8] = [
         (&[11, 64, 64, 3], 150),
         (&[1, 1, 1], 1),
@@ -205,7 +207,7 @@ mod tests {
         fn run<L: F32Lanes>(self) -> (Vec<f32>, Sums) {
             let All(network, objective, part) = self;
             let mut tape = Tape::new(network.layout());
-            // What an earlier part left behind must not show.
+            // Values left over from an earlier part must not matter.
             tape.gradient.fill(9.0);
             tape.deltas.iter_mut().for_each(|delta| delta.fill(9.0));
             Take { tape: &mut tape, network, packed: &network.dense(), objective, part }.run::<L>();
@@ -260,7 +262,7 @@ mod tests {
             let order: Vec<u32> = draw(count, 1.0).iter().map(|x| ((x + 1.0) * 74.9) as u32).collect();
 
             let actor = Network::new(sizes, 1.0, &log_std, &mut Seed(case as u64).stream("actor"));
-            // Old log-densities around the present ones, so that ratios lie on both sides of the clip.
+            // Old log-densities around the present ones, so that ratios lie on both sides of the clip range.
             let means = actor.dense().forward(&obs, SAMPLES);
             let (spread, mut z) = (Spread::new(&log_std), vec![0.0; outputs]);
             let rows = actions.chunks(outputs).zip(means.chunks(outputs)).zip(&noise);

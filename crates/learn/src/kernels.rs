@@ -1,27 +1,27 @@
-//! What networks are computed with, over [`F32Lanes`]: one matrix product that all passes share.
+//! The arithmetic of networks over [`F32Lanes`]: one matrix product that all passes share.
 
 use flipside_core::simd::F32Lanes;
 
-/// Where the sums of a [`product`] begin and what becomes of them. `row` and `column` say where the first of the lanes lies; the columns are
-/// filled up to whole registers.
+/// Where the sums of a [`product`] start and where they go. `row` and `column` are the position of the first lane. The
+/// columns are padded to whole registers.
 pub(super) trait Target {
-    /// What is added to.
+    /// The initial value of the sums.
     fn start<L: F32Lanes>(&self, row: usize, column: usize) -> L;
-    /// Takes the sums.
+    /// Stores the sums.
     fn finish<L: F32Lanes>(&mut self, row: usize, column: usize, sums: L);
 }
 
-/// The left factor of a product, of which single numbers are taken.
+/// The left factor of a product. It is read one number at a time.
 #[derive(Clone, Copy)]
 pub(super) struct Left<'a> {
-    /// The numbers, rows of [`Left::stride`].
+    /// The numbers, in rows that are [`Left::stride`] apart.
     pub numbers: &'a [f32],
     /// Numbers from one row to the next.
     pub stride: usize,
 }
 
-/// The right factor of a product, of which registers are taken: rows of `stride`, of which the first `columns` count, a multiple of
-/// [`PAD`](flipside_core::simd::PAD).
+/// The right factor of a product. It is read one register at a time. Its rows are `stride` apart, and only the first
+/// `columns` count, a multiple of [`PAD`](flipside_core::simd::PAD).
 #[derive(Clone, Copy)]
 pub(super) struct Right<'a> {
     /// The numbers.
@@ -32,9 +32,10 @@ pub(super) struct Right<'a> {
     pub columns: usize,
 }
 
-/// Σₖ left(row, k) · right(k, column) for `rows` rows, with `inner` terms to a sum; with `TRANSPOSED`, left(k, row).
+/// Σₖ left(row, k) · right(k, column) for `rows` rows, with `inner` terms per sum; with `TRANSPOSED`, left(k, row).
 ///
-/// Each sum takes its terms in order of k, whatever rows and columns are computed beside it: a row's bits do not depend on the batch.
+/// Each sum adds its terms in order of k, whatever rows and columns are computed beside it. A row's bits therefore do
+/// not depend on the batch.
 #[inline(always)]
 pub(super) fn product<L: F32Lanes, const TRANSPOSED: bool, T: Target>(
     rows: usize,
@@ -72,7 +73,7 @@ pub(super) fn product<L: F32Lanes, const TRANSPOSED: bool, T: Target>(
     }
 }
 
-/// All rows of N registers' columns.
+/// All rows of the columns of N registers.
 ///
 /// # Safety
 /// As for [`tile`], for every row.
@@ -86,7 +87,8 @@ unsafe fn strip<L: F32Lanes, const TRANSPOSED: bool, const N: usize, T: Target>(
     target: &mut T,
 ) {
     let mut row = 0;
-    // As many sums as registers allow, so that additions do not wait for each other: 24 of 32, or 12 of 16.
+    // As many sums as the registers allow, so that additions do not wait for each other: 24 of 32 registers, or 12 of
+    // 16.
     unsafe {
         if L::MANY_REGISTERS && N < 4 {
             while rows - row >= 12 {
@@ -112,7 +114,7 @@ unsafe fn strip<L: F32Lanes, const TRANSPOSED: bool, const N: usize, T: Target>(
     }
 }
 
-/// M rows of N registers' columns, all sums held in registers.
+/// M rows of the columns of N registers, with all sums held in registers.
 ///
 /// # Safety
 /// Rows `row..row + M`, terms `0..inner` and the columns lie within the factors.
@@ -165,7 +167,7 @@ mod tests {
     use flipside_core::simd::{Job, load, run_in_each, store};
     use rand::RngExt;
 
-    /// A product into memory, added to what is there.
+    /// A product that is added to the numbers in memory.
     #[derive(Clone)]
     struct Product<'a> {
         rows: usize,

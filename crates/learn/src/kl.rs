@@ -1,11 +1,11 @@
-//! Keeping a policy near a reference: estimators of the divergence from samples, and the controller of its price.
+//! Keeps a policy near a reference: estimators of the KL divergence from samples, and the controller of its price β.
 
 use super::{LearnError, Reader};
 use flipside_core::settings::{KlEstimator, KlSettings};
 use flipside_core::{Array, Arrays};
 
-/// The estimate of KL(policy ‖ reference), nats, from log π(a) − log π_ref(a) of one action that the policy chose (Schulman,
-/// "Approximating KL divergence", 2020).
+/// The estimate of KL(policy ‖ reference), nats, from log π(a) − log π_ref(a) of one action sampled from the policy
+/// (Schulman, "Approximating KL divergence", 2020).
 pub fn kl_estimate(estimator: KlEstimator, log_ratio: f64) -> f64 {
     match estimator {
         KlEstimator::K1 => log_ratio,
@@ -14,18 +14,18 @@ pub fn kl_estimate(estimator: KlEstimator, log_ratio: f64) -> f64 {
     }
 }
 
-/// The estimate E[(r − 1) − log r] of KL(old ‖ new) in nats from log-ratios, new over old, of samples of the old policy: unbiased and never
-/// negative, [`KlEstimator::K3`].
+/// The estimate E[(r − 1) − log r] of KL(old ‖ new) in nats, from log-ratios (new over old) of samples of the old
+/// policy. It is unbiased and never negative: [`KlEstimator::K3`].
 pub fn approx_kl(log_ratios: &[f32]) -> f64 {
     let sum: f64 = log_ratios.iter().map(|&l| kl_estimate(KlEstimator::K3, -f64::from(l))).sum();
     sum / log_ratios.len().max(1) as f64
 }
 
-/// How far an error counts, in either direction.
+/// The error is clipped to ± this.
 const HOLD: f64 = 0.2;
 
-/// β, the price of a nat: fixed, or steered to a target by β ← β (1 + clip(KL/target − 1, ±0.2) · episodes/horizon) (Ziegler et al.
-/// 2019, section 2.2).
+/// β, the price of a nat. It is fixed or adapted to a target by β ← β (1 + clip(KL/target − 1, ±0.2) ·
+/// episodes/horizon) (Ziegler et al. 2019, section 2.2).
 #[derive(Clone, Debug, PartialEq)]
 pub struct KlController {
     settings: KlSettings,
@@ -33,17 +33,18 @@ pub struct KlController {
 }
 
 impl KlController {
-    /// β as the settings have it at the start.
+    /// A controller with the initial β of the settings.
     pub fn new(settings: &KlSettings) -> KlController {
         KlController { beta: settings.beta, settings: settings.clone() }
     }
 
-    /// The present price of a nat.
+    /// The current price of a nat.
     pub fn beta(&self) -> f64 {
         self.beta
     }
 
-    /// Takes in the mean KL of a completion, nats, over this many episodes. A number that is not finite changes nothing.
+    /// Updates β from the mean KL of a completion, nats, over this many episodes. A KL that is not finite changes
+    /// nothing.
     pub fn observe(&mut self, kl: f64, episodes: usize) {
         let KlSettings { adaptive, target, horizon, .. } = self.settings;
         if adaptive && kl.is_finite() {
@@ -91,11 +92,11 @@ mod tests {
     #[test]
     fn beta_follows_the_published_rule() {
         let mut controller = KlController::new(&KlSettings::default());
-        // Twice the target: the error is held at .2; 64 of 10,000 episodes.
+        // Twice the target: the error is clipped to .2; 64 of 10,000 episodes.
         controller.observe(12.0, 64);
         let first = 0.15 * (1.0 + 0.2 * 64.0 / 10_000.0);
         assert!((controller.beta() - first).abs() < 1e-15);
-        // 10 % too little.
+        // 10 % below the target.
         controller.observe(5.4, 500);
         let second = first * (1.0 - 0.1 * 0.05);
         assert!((controller.beta() - second).abs() < 1e-15);
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_controller_brings_a_plant_to_its_target() {
-        // A policy whose KL answers to its price as KL = 1/β, towards which it creeps.
+        // A policy whose KL slowly approaches 1/β, its response to the price β.
         let settings = KlSettings { target: 4.0, horizon: 1000.0, ..KlSettings::default() };
         let (mut controller, mut kl) = (KlController::new(&settings), 0.0);
         for _ in 0..1000 {

@@ -1,10 +1,12 @@
-//! Learning from rewards: proximal policy optimisation for continuous actions, and the parts of it that other learners share.
+//! Learning from rewards: proximal policy optimisation for continuous actions, and the parts of it that other learners
+//! share.
 //!
-//! [`Ppo`] is the algorithm and reads top to bottom in `ppo.rs`. It needs no tensors, because libtorch's cost a call is larger than the
-//! arithmetic of so small a network: acting ([`Policy`], [`Dense`]) and gradients (`gradient.rs`, `loss.rs`) share a
-//! matrix product (`kernels.rs`) over vector registers ([`flipside_core::simd`]). Tensors are for larger networks and
-//! other losses, and for the tests that hold our gradients against automatic differentiation: [`clipped_objective`],
-//! [`clipped_value_loss`], [`log_prob`], [`Adam`]. These, [`gae`] and [`orthogonal`] know nothing of control.
+//! [`Ppo`] is the algorithm and reads top to bottom in `ppo.rs`. It uses no tensors, because libtorch's cost per call
+//! exceeds the arithmetic of so small a network. Acting ([`Policy`], [`Dense`]) and gradients (`gradient.rs`,
+//! `loss.rs`) share a matrix product (`kernels.rs`) over vector registers ([`flipside_core::simd`]). Tensors are for
+//! larger networks and other losses, and for the tests that compare our gradients with automatic differentiation:
+//! [`clipped_objective`], [`clipped_value_loss`], [`log_prob`], [`Adam`]. These, [`gae`] and [`orthogonal`] know
+//! nothing of control.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -59,7 +61,7 @@ pub use ppo::{Ppo, UpdateStats};
 pub use rollout::{Actions, Rollout, Transition};
 pub use threads::OneThread;
 
-/// The page of this crate, whose program is a test.
+/// The README of this crate, whose example is compiled as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

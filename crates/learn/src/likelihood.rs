@@ -1,9 +1,9 @@
 //! The Bradley–Terry likelihood of a judgement, and its loss: the same for robots and for text.
 //!
-//! With returns R of two items, the model says that a judge prefers the left one with probability P = (1 − ε) ·
-//! σ(R_left − R_right) + ε/2 (Bradley and Terry 1952; the share ε of answers that are uniformly random is from
-//! Christiano et al. 2017, section 2.2.3). The loss of an answer with target μ (1 left, 0 right, ½ a tie) is −μ ln P −
-//! (1 − μ) ln(1 − P), in nats.
+//! With returns R of two items, the model says that a teacher prefers the left one with probability P = (1 − ε) ·
+//! σ(R_left − R_right) + ε/2 (Bradley and Terry 1952). The share ε of uniformly random answers is from Christiano et
+//! al. 2017, section 2.2.3. The loss of an answer with target μ (1 left, 0 right, ½ a tie) is −μ ln P − (1 − μ) ln(1 −
+//! P), in nats.
 
 use tch::Tensor;
 
@@ -31,9 +31,9 @@ pub fn preference_loss(difference: &Tensor, target: &Tensor, error_rate: f64) ->
     target * (&right - left) - right
 }
 
-/// How much an answer surprises a model that gave the left item the probability `left`: the loss less the least that
-/// the answer allows (0 for a pick, ln 2 for a tie), in nats. This is −ln P of a pick, and 0 for a tie between items
-/// that the model holds for equal.
+/// How much an answer surprises a model that gave the left item the probability `left`: the loss minus its minimum for
+/// this answer (0 for a pick, ln 2 for a tie), in nats. This is −ln P for a pick, and 0 for a tie between items that
+/// the model considers equal.
 pub fn surprise(left: f64, target: f64) -> f64 {
     let term = |weight: f64, p: f64| if weight > 0.0 { weight * (weight / p).ln() } else { 0.0 };
     term(target, left) + term(1.0 - target, 1.0 - left)

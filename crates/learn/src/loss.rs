@@ -1,13 +1,13 @@
-//! PPO's two losses with their derivatives by a network's output, written out. `objective.rs` has the same losses as tensors, and a test holds
-//! the two together.
+//! PPO's two losses with their explicit derivatives with respect to a network's output. `objective.rs` has the same
+//! losses as tensors, and a test compares the two.
 
 use super::gaussian::Spread;
 use flipside_core::simd::{F32Lanes, exp, exp_excess, load, store};
 
-/// Samples that a loss is derived for at a time.
+/// How many samples a loss is differentiated for at a time.
 pub(super) const TILE: usize = 48;
 
-/// What a network is taught. Every slice covers a whole rollout.
+/// The loss that a network is trained on. Every slice covers a whole rollout.
 #[derive(Clone, Copy)]
 pub(super) enum Loss<'a> {
     /// The actor: the clipped surrogate −min(r Â, clip(r, 1 − ε, 1 + ε) Â).
@@ -19,11 +19,11 @@ pub(super) enum Loss<'a> {
 /// Sums over samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Sums {
-    /// Of the loss.
+    /// The loss.
     pub loss: f64,
-    /// Of the KL estimate (r − 1) − log r, nats; the actor's alone.
+    /// The KL estimate (r − 1) − log r, nats; only the actor has one.
     pub kl: f64,
-    /// Samples whose ratio left the clip range; the actor's alone.
+    /// How many samples' ratios left the clip range; only the actor has them.
     pub clipped: f64,
 }
 
@@ -35,7 +35,7 @@ impl std::ops::AddAssign for Sums {
     }
 }
 
-/// What the actor's loss is computed from.
+/// The inputs of the actor's loss.
 #[derive(Clone, Copy)]
 pub(super) struct ClippedPolicy<'a> {
     /// `[samples, A]`.
@@ -48,20 +48,21 @@ pub(super) struct ClippedPolicy<'a> {
     pub clip: f32,
 }
 
-/// What the critic's loss is computed from.
+/// The inputs of the critic's loss.
 #[derive(Clone, Copy)]
 pub(super) struct ClippedValue<'a> {
     /// The critic's values when the policy acted, `[samples]`.
     pub old_values: &'a [f32],
     /// Targets, `[samples]`.
     pub returns: &'a [f32],
-    /// How far a prediction may leave the old value before its loss goes flat; 0 for any distance.
+    /// How far a prediction may move from the old value before its loss becomes flat; 0 for any distance.
     pub clip: f32,
 }
 
 impl ClippedPolicy<'_> {
-    /// For up to [`TILE`] samples with the network's means, rows of `stride`: the loss times `weight`, derived by the means, into `deltas`
-    /// (which are 0 beyond the actions), and by log σ, added to `by_log_std`. The sums do not have the weight.
+    /// For up to [`TILE`] samples with the network's means, in rows that are `stride` apart. The derivative of the loss
+    /// times `weight` with respect to the means goes into `deltas` (which are 0 beyond the actions); with respect to
+    /// log σ it is added to `by_log_std`. The returned sums are not weighted.
     #[inline(always)]
     pub fn derive<L: F32Lanes>(
         &self,
@@ -100,7 +101,7 @@ impl ClippedPolicy<'_> {
             sums.loss -= f64::from(if free <= held { free } else { held });
             sums.kl += f64::from(excess);
             sums.clipped += f64::from(u8::from((ratio - 1.0).abs() > self.clip));
-            // By log π: dr/d log π = r, and where the held one is the lesser it does not move.
+            // With respect to log π: dr/d log π = r. Where the clipped term is the smaller one, the derivative is 0.
             let slope = if free <= held { -free * weight } else { 0.0 };
             for ((z, inverse), by_log_std) in z.iter_mut().zip(spread.inverse()).zip(&mut *by_log_std) {
                 // log π = Σ −½ z² − log σ with z = (a − μ)/σ.
@@ -113,8 +114,9 @@ impl ClippedPolicy<'_> {
 }
 
 impl ClippedValue<'_> {
-    /// For some samples with the network's values, rows of `stride`: the loss times `weight`, derived by the values, into `deltas` (which are 0
-    /// beyond the first). The sums do not have the weight.
+    /// For some samples with the network's values, in rows that are `stride` apart. The derivative of the loss times
+    /// `weight` with respect to the values goes into `deltas` (which are 0 beyond the first). The returned sums are not
+    /// weighted.
     #[inline(always)]
     pub fn derive(&self, samples: &[u32], [values, deltas]: [&mut [f32]; 2], stride: usize, weight: f32) -> Sums {
         let mut sums = Sums::default();

@@ -1,19 +1,22 @@
-//! How far rows of numbers lie from their neighbours: every row is held against every other, over vector registers.
+//! Distances of rows of numbers to their nearest neighbours: every row is compared with every other, over vector
+//! registers.
 
 use flipside_core::simd::{F32Lanes, Job, Mask, PAD, run};
 
-/// Registers that are filled side by side, so that none waits for its own last sum.
+/// How many registers are summed side by side, so that none waits for its own previous sum.
 const AT_ONCE: usize = 4;
 
-/// The Euclidean distance of each row of `rows`, `[n, width]`, to the k-th nearest row of `among`, `[m, width]`; to the farthest, where there are
-/// fewer than k, and 0 where there is none. A row that is among them is its own nearest neighbour.
+/// The Euclidean distance of each row of `rows`, `[n, width]`, to the k-th nearest row of `among`, `[m, width]`. With
+/// fewer than k rows it is the distance to the farthest, and with none it is 0. A row that is in `among` is its own
+/// nearest neighbour.
 pub fn neighbour_distances(rows: &[f32], among: &[f32], width: usize, k: usize) -> Vec<f32> {
     let width = width.max(1);
     let others = among.len() / width;
     if k.min(others) == 0 {
         return vec![0.0; rows.len() / width];
     }
-    // By columns, so that the distances to neighbouring rows fill a register. What fills the last one up is infinitely far.
+    // Stored by columns, so that the distances to consecutive rows fill a register. The padding of the last register is
+    // infinitely far away.
     let count = others.next_multiple_of(AT_ONCE * PAD);
     let mut columns = vec![f32::INFINITY; width * count];
     for (i, column) in columns.chunks_exact_mut(count).enumerate() {
@@ -47,12 +50,12 @@ impl Job for Nearest<'_> {
                 for (x, column) in row.iter().zip(columns.chunks_exact(count)) {
                     let x = L::splat(*x);
                     for (place, square) in squares.iter_mut().enumerate() {
-                        // SAFETY: `count` is a multiple of what is read at once.
+                        // SAFETY: `count` is a multiple of how many numbers are read at once.
                         let apart = x - unsafe { L::load(column.as_ptr().add(first + place * L::LANES)) };
                         *square = *square + apart * apart;
                     }
                 }
-                // Hardly any of many rows is among the nearest so far, so that this mostly ends here.
+                // Few of many rows are among the nearest so far, so the loop mostly ends here.
                 let bound = L::splat(smallest[k - 1]);
                 for square in squares.into_iter().filter(|square| square.lt(bound).any()) {
                     let mut numbers = [0.0; PAD];
@@ -67,7 +70,7 @@ impl Job for Nearest<'_> {
     }
 }
 
-/// Takes a number in among the smallest, which are in order, if it is one of them.
+/// Inserts a number into the sorted smallest ones, if it is one of them.
 #[inline(always)]
 fn insert(smallest: &mut [f32], number: f32) {
     let last = smallest.len() - 1;
@@ -85,7 +88,8 @@ mod tests {
     use flipside_core::simd::run_in_each;
     use rand_distr::{Distribution, StandardNormal};
 
-    /// In every kind of lanes the same bits as sorting all distances, for sizes that fill registers and sizes that do not.
+    /// Every kind of lanes gives the same bits as sorting all distances, for sizes that fill registers and sizes that
+    /// do not.
     #[test]
     fn the_nearest_are_those_that_sorting_finds() {
         let mut stream = Seed(3).stream("rows");

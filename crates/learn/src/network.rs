@@ -1,14 +1,15 @@
-//! A network's parameters as one vector of numbers, laid out for the kernels that learn.
+//! A network's parameters as one vector, in the layout of the kernels that learn.
 
 use super::{Dense, Layer, LearnError, Reader};
 use flipside_core::simd::padded;
 use flipside_core::{Array, Arrays, Stream};
 use rand_distr::{Distribution, StandardNormal};
 
-/// Linear layers with tanh between them, and optionally a few free parameters more (the actor's log σ).
+/// Linear layers with tanh between them, and optionally a few free parameters (the actor's log σ).
 ///
-/// All lie in one vector, so that the optimiser is one pass over it and one vector is what a gradient is. Every row of a weight, every bias
-/// and the free parameters are filled up with zeros to whole registers; nothing ever changes these zeros, because their gradient is 0.
+/// All lie in one vector, so that the optimiser is one pass over it and a gradient is one vector of the same layout.
+/// Every row of a weight, every bias and the free parameters are padded with zeros to whole registers. These zeros
+/// never change, because their gradient is 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     layout: Layout,
@@ -19,7 +20,7 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Layout {
     layers: Vec<Span>,
-    /// Where the free parameters begin, and how many there are.
+    /// Where the free parameters start, and how many there are.
     free: (usize, usize),
 }
 
@@ -30,9 +31,9 @@ pub(super) struct Span {
     pub inputs: usize,
     /// Width of y.
     pub outputs: usize,
-    /// Where W begins, `[outputs, padded(inputs)]`.
+    /// Where W starts, `[outputs, padded(inputs)]`.
     pub weight: usize,
-    /// Where b begins, `[padded(outputs)]`.
+    /// Where b starts, `[padded(outputs)]`.
     pub bias: usize,
 }
 
@@ -56,7 +57,7 @@ impl Layout {
         &self.layers
     }
 
-    /// Where the free parameters begin.
+    /// Where the free parameters start.
     pub fn free(&self) -> usize {
         self.free.0
     }
@@ -66,7 +67,8 @@ impl Layout {
         self.free.0 + padded(self.free.1)
     }
 
-    /// The pieces that hold parameters, in PyTorch's order: each layer's rows of W `[out, in]`, then b, and the free parameters last.
+    /// The ranges that hold parameters, in PyTorch's order: each layer's rows of W `[out, in]`, then b, and the free
+    /// parameters last.
     fn pieces(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
         let layers = self.layers.iter().flat_map(|layer| {
             let row = move |o: usize| layer.weight + o * padded(layer.inputs);
@@ -77,12 +79,12 @@ impl Layout {
         layers.chain(std::iter::once(start..start + free))
     }
 
-    /// The parameters alone, without what fills rows up.
+    /// The parameters alone, without the padding.
     pub fn flat(&self, numbers: &[f32]) -> Vec<f32> {
         self.pieces().flat_map(|piece| &numbers[piece]).copied().collect()
     }
 
-    /// What [`Layout::flat`] was made from.
+    /// The inverse of [`Layout::flat`]: adds the padding.
     pub fn filled(&self, flat: &[f32]) -> Vec<f32> {
         let mut numbers = vec![0.0; self.len()];
         let mut rest = flat;
@@ -96,8 +98,8 @@ impl Layout {
 }
 
 impl Network {
-    /// Layers of these widths, input first. Weights are orthogonal, with gain √2 for hidden layers and `head_gain` for the last one
-    /// (Engstrom et al. 2020; Andrychowicz et al. 2021); biases are 0 and the free parameters as given.
+    /// Layers of these widths, input first. Weights are orthogonal, with gain √2 for hidden layers and `head_gain` for
+    /// the last one (Engstrom et al. 2020; Andrychowicz et al. 2021); biases are 0 and the free parameters as given.
     pub fn new(sizes: &[usize], head_gain: f64, free: &[f32], stream: &mut Stream) -> Network {
         let mut flat = Vec::new();
         for (i, pair) in sizes.windows(2).enumerate() {
@@ -126,7 +128,7 @@ impl Network {
         &mut self.numbers
     }
 
-    /// The layers' present numbers.
+    /// The layers' current parameters.
     pub fn layers(&self) -> Vec<Layer> {
         let layer = |span: &Span| {
             let &Span { inputs, outputs, weight, bias } = span;
@@ -141,7 +143,7 @@ impl Network {
         self.layout.layers.iter().map(layer).collect()
     }
 
-    /// The free parameters' present numbers.
+    /// The free parameters' current values.
     pub fn free(&self) -> &[f32] {
         let (start, count) = self.layout.free;
         &self.numbers[start..start + count]
@@ -152,8 +154,8 @@ impl Network {
         Dense::new(&self.layers())
     }
 
-    /// Adds `prefix.N.weight`, `[out, in]`, and `prefix.N.bias`, `[out]`, for layer N, counted from 0, and the free parameters under
-    /// `free_name` where there are any.
+    /// Adds `prefix.N.weight`, `[out, in]`, and `prefix.N.bias`, `[out]`, for layer N, counted from 0. Adds the free
+    /// parameters, if there are any, under `free_name`.
     pub fn to_arrays(&self, prefix: &str, free_name: &str, arrays: &mut Arrays) {
         layers_to_arrays(&self.layers(), prefix, arrays);
         if !self.free().is_empty() {
@@ -184,8 +186,9 @@ pub(super) fn layers_to_arrays(layers: &[Layer], prefix: &str, arrays: &mut Arra
     }
 }
 
-/// A random `[rows, columns]` matrix whose rows (or columns, where those are fewer) are orthogonal and `gain` long (Saxe et al. 2014): the Q
-/// of a Gaussian matrix, by Gram–Schmidt done twice, which leaves R's diagonal positive and Q therefore uniformly distributed.
+/// A random `[rows, columns]` matrix whose rows (or columns, if those are fewer) are orthogonal and of length `gain`
+/// (Saxe et al. 2014). It is the Q of a Gaussian matrix, by Gram–Schmidt done twice. This leaves R's diagonal positive,
+/// so Q is uniformly distributed.
 pub fn orthogonal(rows: usize, columns: usize, gain: f64, stream: &mut Stream) -> Vec<f32> {
     let (few, long) = (rows.min(columns), rows.max(columns));
     let mut basis: Vec<Vec<f64>> = Vec::with_capacity(few);
@@ -198,7 +201,8 @@ pub fn orthogonal(rows: usize, columns: usize, gain: f64, stream: &mut Stream) -
             }
         }
         let length = vector.iter().map(|v| v * v).sum::<f64>().sqrt();
-        // A Gaussian vector lies in the span of the others with probability 0; rounding must not divide by almost nothing all the same.
+        // A Gaussian vector lies in the span of the others with probability 0. The check avoids a division by almost
+        // nothing after rounding.
         if length > 1e-6 {
             vector.iter_mut().for_each(|v| *v /= length);
             basis.push(vector);

@@ -1,15 +1,15 @@
-//! Running statistics: observations to mean 0 and variance 1, rewards to a return of variance 1.
+//! Running statistics that scale observations to mean 0 and variance 1, and rewards to a return of variance 1.
 
 use super::{LearnError, Reader};
 use flipside_core::{Array, Arrays};
 
-/// Normalised numbers are held within ± this.
+/// Normalised numbers are clipped to ± this.
 pub(super) const CLIP: f32 = 10.0;
-/// Added to a variance before its root is taken, as in Gymnasium's and Stable-Baselines3's wrappers.
+/// Added to a variance before the square root, as in Gymnasium's and Stable-Baselines3's wrappers.
 pub(super) const EPS: f64 = 1e-8;
 
-/// Mean and (population) variance of each column over all rows ever seen, in f64, by Chan, Golub and LeVeque's pairwise update.
-/// Before the first row the mean is 0 and the variance 1.
+/// Mean and (population) variance of each column over all rows ever seen, in f64, by Chan, Golub and LeVeque's pairwise
+/// update. Before the first row the mean is 0 and the variance 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunningNorm {
     count: f64,
@@ -19,7 +19,7 @@ pub struct RunningNorm {
 }
 
 impl RunningNorm {
-    /// Statistics of rows of this width, none seen yet.
+    /// Statistics of rows of this width, before any row.
     pub fn new(width: usize) -> RunningNorm {
         RunningNorm { count: 0.0, mean: vec![0.0; width], m2: vec![0.0; width] }
     }
@@ -42,7 +42,7 @@ impl RunningNorm {
         }
     }
 
-    /// Takes in `[n, width]` numbers.
+    /// Updates the statistics with `[n, width]` numbers.
     pub fn absorb(&mut self, rows: &[f32]) {
         let width = self.mean.len();
         let n = (rows.len() / width) as f64;
@@ -65,15 +65,15 @@ impl RunningNorm {
         self.count = total;
     }
 
-    /// (x − mean)/√(var + 1e-8), held within ±10, of `[n, width]` numbers. NaN stays NaN.
+    /// (x − mean)/√(var + 1e-8), clipped to ±10, of `[n, width]` numbers. NaN stays NaN.
     pub fn normalise(&self, rows: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; rows.len()];
         Standard::new(&self.mean, &self.var()).apply(rows, &mut out, self.mean.len());
         out
     }
 
-    /// Adds `prefix_count`, `prefix_mean` and `prefix_var` (f64) and the sums `prefix_m2` behind the latter, which a resumed run needs
-    /// to the last bit.
+    /// Adds `prefix_count`, `prefix_mean` and `prefix_var` (f64), and the sums `prefix_m2` that the variance is
+    /// computed from. A resumed run needs these to be the same to the last bit.
     pub fn to_arrays(&self, prefix: &str, arrays: &mut Arrays) {
         let width = self.mean.len();
         arrays.insert(format!("{prefix}_count"), Array::f64(&[1], vec![self.count]));
@@ -92,10 +92,10 @@ impl RunningNorm {
     }
 }
 
-/// (x − mean)/√(var + 1e-8), held within ±10, in single precision.
+/// (x − mean)/√(var + 1e-8), clipped to ±10, in single precision.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Standard {
-    /// What is taken away from each column, and what it is multiplied by then.
+    /// For each column: what is subtracted, and what the difference is multiplied by.
     columns: Vec<[f32; 2]>,
 }
 
@@ -106,12 +106,12 @@ impl Standard {
         Standard { columns: mean.iter().zip(var).map(column).collect() }
     }
 
-    /// Mean and inverse deviation of each column.
+    /// Mean and inverse standard deviation of each column.
     pub fn columns(&self) -> &[[f32; 2]] {
         &self.columns
     }
 
-    /// Normalises `[n, width]` numbers into rows that lie `stride` apart; what lies between is left as it is.
+    /// Normalises `[n, width]` numbers into rows that are `stride` apart. The gaps between rows stay unchanged.
     pub fn apply(&self, rows: &[f32], out: &mut [f32], stride: usize) {
         for (row, out) in rows.chunks_exact(self.columns.len()).zip(out.chunks_mut(stride)) {
             for ((x, out), [mean, scale]) in row.iter().zip(out).zip(&self.columns) {
@@ -121,8 +121,8 @@ impl Standard {
     }
 }
 
-/// Numbers brought to standard deviation 1 (of the population) and, where `shift`, to mean 0; without it they keep their mean, as rewards do
-/// in lm-human-preferences (Ziegler et al. 2019).
+/// Scales numbers to (population) standard deviation 1 and, with `shift`, to mean 0. Without `shift` they keep their
+/// mean, as rewards do in lm-human-preferences (Ziegler et al. 2019).
 pub fn whiten(numbers: &[f32], shift: bool) -> Vec<f32> {
     let n = numbers.len() as f64;
     let mean = numbers.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
@@ -137,10 +137,11 @@ fn hold(x: f32) -> f32 {
     if x < -CLIP { -CLIP } else { x }
 }
 
-/// Divides rewards by the standard deviation of the running discounted return R ← γR + r of each world (Engstrom et al. 2020;
-/// `VecNormalize` in Stable-Baselines3), so that the critic's targets are of order 1 whatever the task pays.
+/// Divides rewards by the standard deviation of the running discounted return R ← γR + r of each world (Engstrom et al.
+/// 2020; `VecNormalize` in Stable-Baselines3). The critic's targets are then of order 1 whatever the size of the
+/// rewards.
 ///
-/// One divisor serves a whole rollout: the rollout is taken in first, then scaled.
+/// A whole rollout has one divisor: the rollout first updates the statistics, then it is scaled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RewardScale {
     gamma: f64,
@@ -150,13 +151,13 @@ pub struct RewardScale {
 }
 
 impl RewardScale {
-    /// Nothing seen yet.
+    /// A scale before any reward.
     pub fn new(gamma: f64) -> RewardScale {
         RewardScale { gamma, statistics: RunningNorm::new(1), returns: Vec::new() }
     }
 
-    /// Takes in `[T, N]` rewards; `ended` says after which steps a world's episode was over, terminated or truncated.
-    /// With another number of worlds than before, running returns start from 0.
+    /// Updates the statistics with `[T, N]` rewards. `ended` says after which steps a world's episode was over,
+    /// terminated or truncated. If the number of worlds changes, the running returns start from 0.
     pub fn absorb(&mut self, rewards: &[f32], ended: impl Fn(usize) -> bool, worlds: usize) {
         if self.returns.len() != worlds {
             self.returns = vec![0.0; worlds];
@@ -175,12 +176,12 @@ impl RewardScale {
         }
     }
 
-    /// What rewards are divided by.
+    /// The divisor of rewards.
     pub fn divisor(&self) -> f64 {
         (self.statistics.var()[0] + EPS).sqrt()
     }
 
-    /// The rewards divided, held within ±10.
+    /// The rewards divided by the divisor, clipped to ±10.
     pub fn scale(&self, rewards: &[f32]) -> Vec<f32> {
         let factor = (1.0 / self.divisor()) as f32;
         rewards.iter().map(|r| hold(r * factor)).collect()
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn running_statistics_are_those_of_all_rows_at_once() {
         let mut stream = Seed(2).stream("norm");
-        // A mean far from 0 beside a small spread is what a naive sum of squares loses.
+        // A naive sum of squares loses precision if the mean is far from 0 and the spread small.
         let rows: Vec<f32> =
             (0..3000).map(|i| if i % 3 == 0 { 1000.0 } else { 0.0 } + stream.random_range(-0.1..0.1)).collect();
         let mut norm = RunningNorm::new(3);
@@ -252,7 +253,7 @@ mod tests {
         // Independent rewards of variance s² have a discounted return of variance s²/(1 − γ²).
         let expected = (3.0 / (1.0 - gamma * gamma)).sqrt();
         assert!((scale.divisor() / expected - 1.0).abs() < 0.03, "{} {expected}", scale.divisor());
-        // An episode a step: the return is the reward.
+        // Episodes of one step: the return is the reward.
         let mut scale = RewardScale::new(gamma);
         scale.absorb(&rewards, |_| true, worlds);
         assert!((scale.divisor() / 3.0_f64.sqrt() - 1.0).abs() < 0.03, "{}", scale.divisor());

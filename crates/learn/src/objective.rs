@@ -1,18 +1,18 @@
-//! The clipped losses, a number an element, so that the caller may mask and average as its batch asks: samples of a rollout or tokens
-//! of a completion.
+//! The clipped losses, one number per element, so that the caller can mask and average as its batch needs: samples of a
+//! rollout or tokens of a completion.
 
 use tch::Tensor;
 
-/// PPO's surrogate to be minimised, −min(r Â, clip(r, 1 − ε, 1 + ε) Â) with r = exp(log π − log π_old); same shape as the inputs,
-/// which must agree. Schulman et al. 2017, equation 7.
+/// PPO's surrogate to be minimised, −min(r Â, clip(r, 1 − ε, 1 + ε) Â) with r = exp(log π − log π_old). It has the
+/// shape of the inputs, which must agree. Schulman et al. 2017, equation 7.
 pub fn clipped_objective(log_ratio: &Tensor, advantages: &Tensor, clip: f64) -> Tensor {
     let ratio = log_ratio.exp();
     let clipped = ratio.clamp(1.0 - clip, 1.0 + clip) * advantages;
     -(ratio * advantages).minimum(&clipped)
 }
 
-/// Half the squared error of the critic, the larger one of the prediction and of the prediction held within ±`clip` of `old_values`;
-/// same shape as the inputs, which must agree. `clip` 0 means no holding.
+/// Half the squared error of the critic: the larger of the prediction's error and the error of the prediction clipped
+/// to within ±`clip` of `old_values`. It has the shape of the inputs, which must agree. `clip` 0 means no clipping.
 pub fn clipped_value_loss(values: &Tensor, old_values: &Tensor, returns: &Tensor, clip: f64) -> Tensor {
     let loss = (values - returns).square();
     match clip > 0.0 {
@@ -24,8 +24,8 @@ pub fn clipped_value_loss(values: &Tensor, old_values: &Tensor, returns: &Tensor
     }
 }
 
-/// The share of the returns' variance that the predictions explain: 1 is perfect, 0 no better than their mean, below 0 worse.
-/// 0 where the returns do not vary.
+/// The share of the returns' variance that the predictions explain: 1 is perfect, 0 no better than their mean, below 0
+/// worse. 0 where the returns do not vary.
 pub fn explained_variance(predictions: &[f32], returns: &[f32]) -> f64 {
     let variance = |numbers: &mut dyn Iterator<Item = f64>| {
         let (mut count, mut mean, mut m2) = (0.0, 0.0, 0.0);
@@ -62,7 +62,7 @@ mod tests {
     fn the_value_loss_takes_the_worse_of_free_and_held() {
         let [values, old, returns] =
             [[1.0_f32, 1.0, 0.1], [0.0, 0.0, 0.0], [2.0, 0.0, 0.5]].map(|v| Tensor::from_slice(&v));
-        // Free errors 1, 1, .4; held at ±.2 they are 1.8, .2, .4.
+        // Unclipped errors are 1, 1, .4; clipped at ±.2 they are 1.8, .2, .4.
         let close = |loss: Tensor, expected: [f32; 3]| {
             assert!(numbers(&loss).iter().zip(expected).all(|(l, e)| (l - e).abs() < 1e-6), "{loss}");
         };

@@ -1,4 +1,4 @@
-//! A policy that acts on the graphics device: normaliser, network, sampling and log-density beside the worlds that it acts in.
+//! A policy that acts on the graphics device. Normaliser, network, sampling and log-density run where the worlds are.
 
 use super::device_network::{DeviceLayers, NETWORK, columns};
 use super::gaussian::Spread;
@@ -14,7 +14,7 @@ use std::ops::Range;
 
 const ACT: Source = ("shaders/learn/act.wgsl", include_str!("../../../shaders/learn/act.wgsl"));
 
-/// Threads of a workgroup, a world each.
+/// Threads of a workgroup, one world each.
 const LANES: usize = 32;
 
 /// Where actions come from.
@@ -24,7 +24,7 @@ pub enum Acting {
     Sampling,
     /// Its means.
     Mean,
-    /// They stand in the rollout already.
+    /// The rollout already contains them.
     Given,
 }
 
@@ -42,7 +42,7 @@ pub struct DeviceActor {
     uniforms: UniformCache,
 }
 
-/// One dispatch.
+/// The parameters of one dispatch.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 struct Batch {
@@ -61,8 +61,8 @@ struct Batch {
 }
 
 impl DeviceActor {
-    /// A policy of the shape of `policy` in a rollout of this layout; `range` is what the actuators clip to, `[A]`, and `controls` where
-    /// they look. Its samples depend on seed, world and step alone.
+    /// A policy with the shape of `policy` for a rollout of this layout. `range` is the actuators' clipping range,
+    /// `[A]`, and `controls` is the buffer that the actuators read. Its samples depend only on seed, world and step.
     ///
     /// # Errors
     /// [`DeviceError`].
@@ -102,7 +102,7 @@ impl DeviceActor {
         Ok(actor)
     }
 
-    /// Acts from now on as this policy does, which has the shape of the first.
+    /// From now on acts as this policy does, which must have the shape of the first.
     pub fn follow(&mut self, policy: &Policy, acting: Acting) {
         self.acting = acting;
         let [head, numbers] = packed(policy, &self.range, acting);
@@ -152,7 +152,7 @@ fn definitions(layout: RolloutLayout, layers: usize, widest: usize) -> Definitio
     definitions
 }
 
-/// The table that shaders/learn/act.wgsl calls `Policy`, and its layers' numbers.
+/// The table that shaders/learn/act.wgsl calls `Policy`, and its layers' parameters.
 fn packed(policy: &Policy, range: &[[f32; 2]], acting: Acting) -> [Vec<u8>; 2] {
     let spread = Spread::new(policy.log_std());
     let layers = DeviceLayers::new(&policy.layers());

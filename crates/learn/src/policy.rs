@@ -1,14 +1,16 @@
-//! A trained policy as a plain value: for evaluation, film, the free view and export. No tensors, no learning.
+//! A trained policy as a plain value: for evaluation, film, the free view and export. It uses no tensors and does not
+//! learn.
 
 use super::network::layers_to_arrays;
 use super::norm::Standard;
 use super::{Dense, Layer, LearnError, Reader, RunningNorm};
 use flipside_core::{Array, Arrays};
 
-/// A Gaussian over actions: its mean a network of the normalised observation, its log σ the same in every state.
+/// A Gaussian over actions. Its mean is a network of the normalised observation; its log σ is the same in every state.
 ///
-/// Saved as `actor.N.weight` `[out, in]` and `actor.N.bias` `[out]` (f32, tanh after every layer but the last), `log_std` `[A]` (f32) and
-/// `obs_mean`, `obs_var` `[O]` (f64); the network sees (obs − mean)/√(var + 1e-8) held within ±10.
+/// Saved as `actor.N.weight` `[out, in]` and `actor.N.bias` `[out]` (f32, tanh after every layer but the last),
+/// `log_std` `[A]` (f32) and `obs_mean`, `obs_var` `[O]` (f64). The network's input is (obs − mean)/√(var + 1e-8),
+/// clipped to ±10.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     actor: Dense,
@@ -20,9 +22,9 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// ε under the root of the observations' normalisation.
+    /// ε under the square root of the observations' normalisation.
     pub const OBS_EPSILON: f64 = super::norm::EPS;
-    /// Normalised observations are held within ± this.
+    /// Normalised observations are clipped to ± this.
     pub const OBS_CLIP: f64 = super::norm::CLIP as f64;
 
     pub(super) fn new(actor: Dense, log_std: Vec<f32>, obs: &RunningNorm) -> Policy {
@@ -34,7 +36,7 @@ impl Policy {
         Policy { actor, log_std, obs_mean, obs_var, standard }
     }
 
-    /// The policy in saved arrays, whatever else is among them: a whole learner's checkpoint will do.
+    /// Reads the policy from saved arrays and ignores other arrays, so a whole learner's checkpoint works too.
     pub fn from_arrays(arrays: &Arrays) -> Result<Policy, LearnError> {
         let reader = Reader(arrays);
         let mut layers: Vec<Layer> = Vec::new();
@@ -90,12 +92,13 @@ impl Policy {
         self.actor.layers()
     }
 
-    /// Mean and inverse deviation of each number of the observation.
+    /// Mean and inverse standard deviation of each number of the observation.
     pub(super) fn standard(&self) -> &[[f32; 2]] {
         self.standard.columns()
     }
 
-    /// The mean actions for raw observations, `[n, O]` → `[n, A]`, not clipped to the action space: the deterministic policy.
+    /// The mean actions for raw observations, `[n, O]` → `[n, A]`, not clipped to the action space. This is the
+    /// deterministic policy.
     pub fn act_mean(&self, obs: &[f32], n: usize) -> Vec<f32> {
         assert_eq!(obs.len(), n * self.obs_dim(), "obs must be [n, O]");
         let mut normalised = vec![0.0; obs.len()];
@@ -103,12 +106,12 @@ impl Policy {
         self.actor.forward(&normalised, n)
     }
 
-    /// Normalises `[n, O]` observations into rows that lie `stride` apart.
+    /// Normalises `[n, O]` observations into rows that are `stride` apart.
     pub(super) fn normalise_into(&self, obs: &[f32], out: &mut [f32], stride: usize) {
         self.standard.apply(obs, out, stride);
     }
 
-    /// The mean actions for normalised observations that lie `stride` apart, into `[n, A]`.
+    /// The mean actions for normalised observations in rows that are `stride` apart, into `[n, A]`.
     pub(super) fn mean_of_normalised(&self, obs: &[f32], stride: usize, out: &mut [f32], scratch: &mut Vec<f32>) {
         self.actor.forward_into(obs, stride, out, scratch);
     }

@@ -1,12 +1,15 @@
 //! Proximal policy optimisation (Schulman et al. 2017) for continuous actions, top to bottom.
 //!
 //! Details follow Stable-Baselines3 and CleanRL ("The 37 implementation details of PPO"), with these departures:
-//! - Actor and critic share nothing, and each has its own Adam and its own gradient norm. Their losses are then separate problems, which
-//!   are solved on two threads at once; no weight of the value loss is needed, and the target-KL stop ends the actor's epochs alone.
-//! - Observation statistics are frozen from the first step of a rollout to the end of its update and take the rollout in afterwards, so
-//!   that the first minibatch sees exactly the policy that acted. One reward divisor serves a whole rollout.
+//! - Actor and critic share nothing, and each has its own Adam and its own gradient norm. Their losses are then
+//!   separate problems, which two threads solve at once. The value loss needs no weight, and the target-KL stop ends
+//!   only the actor's epochs.
+//! - Observation statistics are frozen from the first step of a rollout to the end of its update. They take in the
+//!   rollout afterwards, so that the first minibatch sees exactly the policy that acted. A whole rollout has one reward
+//!   divisor.
 //! - Advantages are normalised over the rollout, not over each minibatch.
-//! - An update is a transaction: cancelled or failed, it leaves the learner, random streams included, as it was before.
+//! - An update is a transaction. If it is cancelled or fails, the learner, including its random streams, is as it was
+//!   before.
 
 mod learner;
 mod parallel_sgd;
@@ -36,57 +39,58 @@ pub struct Ppo {
     policy: Policy,
     spread: Spread,
     values: Dense,
-    /// How many may compute gradients at once; the results do not depend on it.
+    /// How many threads may compute gradients at once. The results do not depend on it.
     threads: usize,
-    /// Room for computing.
+    /// Scratch memory for gradients.
     gradient_scratch: [GradientScratch; 2],
     obs: Vec<f32>,
     scratch: Vec<f32>,
 }
 
-/// What a checkpoint keeps, and a failed update gives back.
+/// The part of the learner that a checkpoint saves and that is restored after a failed update.
 #[derive(Clone)]
 struct State {
     actor: Learner,
     critic: Learner,
     obs_norm: RunningNorm,
     reward_scale: RewardScale,
-    /// Draws the actions.
+    /// The random stream of the actions.
     noise: Stream,
-    /// Env steps learnt from, and planned in all (0: no plan, no annealing).
+    /// Env steps learned from, and env steps planned in total (0: no plan, no annealing).
     env_steps: u64,
     planned: u64,
 }
 
-/// What an update did. Losses, KL, clip fraction and norms are means over the gradient steps taken.
+/// The results of an update. Losses, KL, clip fraction and norms are means over the gradient steps taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UpdateStats {
     /// The clipped surrogate, without the entropy bonus.
     pub policy_loss: f64,
     /// Half the squared error of the critic on scaled returns.
     pub value_loss: f64,
-    /// Of the policy after the update, nats.
+    /// The policy's entropy after the update, nats.
     pub entropy: f64,
     /// KL from the rollout's policy, estimated on the minibatches, nats.
     pub approx_kl: f64,
     /// Share of samples whose probability ratio left the clip range.
     pub clip_fraction: f64,
-    /// Of the rollout's values on its returns: 1 is perfect, 0 no better than a constant.
+    /// How well the rollout's values explain its returns: 1 is perfect, 0 no better than a constant.
     pub explained_variance: f64,
-    /// Of the actor's gradient before clipping.
+    /// The norm of the actor's gradient before clipping.
     pub grad_norm: f64,
-    /// Of the critic's gradient before clipping.
+    /// The norm of the critic's gradient before clipping.
     pub critic_grad_norm: f64,
     /// Adam's step size in this update.
     pub learning_rate: f64,
-    /// The actor's passes over the rollout that were finished; fewer than asked for if the KL stop came.
+    /// How many passes over the rollout the actor finished; fewer than requested if the KL stop ended them.
     pub epochs: usize,
-    /// What the rollout's rewards were divided by.
+    /// The divisor of the rollout's rewards.
     pub reward_divisor: f64,
 }
 
 impl Ppo {
-    /// An untrained learner for observations of size O and actions of size A. The seed decides the weights and everything drawn later.
+    /// An untrained learner for observations of size O and actions of size A. The seed determines the weights and
+    /// everything drawn later.
     pub fn new(obs_dim: usize, act_dim: usize, settings: PpoSettings, seed: Seed) -> Result<Ppo, LearnError> {
         settings.check().map_err(LearnError::Settings)?;
         let sizes = |outputs: usize| [&[obs_dim][..], &settings.hidden, &[outputs]].concat();
@@ -115,17 +119,18 @@ impl Ppo {
         })
     }
 
-    /// The settings it was made with.
+    /// The settings with which it was made.
     pub fn settings(&self) -> &PpoSettings {
         &self.settings
     }
 
-    /// Says how many env steps the run is to take in all, which is what the learning rate is annealed over. Saved with the rest.
+    /// Sets how many env steps the run takes in total. The learning rate is annealed over them. Saved with the rest.
     pub fn plan(&mut self, env_steps: u64) {
         self.state.planned = env_steps;
     }
 
-    /// Begins again from nothing, for so many env steps: fresh weights, drawn from `seed`, and no memory but of what observations look like.
+    /// Starts over for this many env steps, with fresh weights drawn from `seed`. Only the observation statistics are
+    /// kept.
     pub fn begin_again(&mut self, env_steps: u64, seed: Seed) -> Result<(), LearnError> {
         let (obs_dim, act_dim) = (self.policy.obs_dim(), self.policy.act_dim());
         let fresh = Ppo::new(obs_dim, act_dim, self.settings.clone(), seed)?;
@@ -134,19 +139,21 @@ impl Ppo {
         Ok(())
     }
 
-    /// Takes up a learner that was saved, for so many env steps more: the learning rate begins again where a new one's does.
+    /// Continues from a saved learner for this many more env steps. The learning rate starts at a new learner's initial
+    /// value.
     pub fn go_on_from(&mut self, arrays: &Arrays, env_steps: u64) -> Result<(), LearnError> {
         self.load_arrays(arrays)?;
         (self.state.env_steps, self.state.planned) = (0, env_steps);
         Ok(())
     }
 
-    /// How many threads may compute gradients, the calling one among them; all cores if not said. The results do not depend on it.
+    /// How many threads may compute gradients, including the calling one; by default all cores. The results do not
+    /// depend on it.
     pub fn use_threads(&mut self, threads: usize) {
         self.threads = threads.max(1);
     }
 
-    /// Env steps learnt from so far.
+    /// Env steps learned from so far.
     pub fn env_steps(&self) -> u64 {
         self.state.env_steps
     }
@@ -169,7 +176,7 @@ impl Ppo {
         actions
     }
 
-    /// The same, in the scratch of actions sampled before.
+    /// The same, but reuses the memory of `actions`.
     pub fn act_into(&mut self, obs: &[f32], n: usize, actions: &mut Actions) {
         let (o, a) = (self.policy.obs_dim(), self.policy.act_dim());
         assert_eq!(obs.len(), n * o, "obs must be [n, O]");
@@ -187,7 +194,7 @@ impl Ppo {
                 let noise: f32 = StandardNormal.sample(&mut self.state.noise);
                 *action += std * noise;
             }
-            // From the rounded action, as the update will compute it again.
+            // Computed from the rounded action, as the update will compute it again.
             log_probs.push(self.spread.log_prob(row, mean, z));
         }
     }
@@ -210,15 +217,15 @@ impl Ppo {
         self.policy.clone()
     }
 
-    /// Ends a rollout with the observations after its last step, `[N, O]`, and has the critic value all that the rollout saw: nobody asks for
-    /// a value before, and one large batch costs less than one a step.
+    /// Ends a rollout with the observations after its last step, `[N, O]`, and computes the critic's values of the
+    /// whole rollout. No value is needed earlier, and one large batch costs less than one per step.
     pub fn close(&mut self, rollout: &mut Rollout, last_obs: &[f32]) {
         rollout.last_obs.clear();
         rollout.last_obs.extend_from_slice(last_obs);
         self.evaluate(rollout);
     }
 
-    /// The critic's present values of a rollout.
+    /// Computes the critic's current values of a rollout.
     fn evaluate(&mut self, rollout: &mut Rollout) {
         let Ppo { policy, values, obs: normalised, scratch, .. } = self;
         let o = policy.obs_dim();
@@ -240,27 +247,29 @@ impl Ppo {
 
     // Learning.
 
-    /// Learns from a rollout that this learner's present policy acted in. `cancel` is asked before every minibatch of the actor.
+    /// Learns from a rollout in which this learner's current policy acted. `cancel` is checked before every minibatch
+    /// of the actor.
     ///
-    /// On any error, a cancel among them, the learner is as it was before the call.
+    /// After any error, including a cancellation, the learner is as it was before the call.
     pub fn update(&mut self, rollout: &Rollout, cancel: &mut dyn FnMut() -> bool) -> Result<UpdateStats, LearnError> {
         self.transaction(|ppo| ppo.improve(rollout, cancel))
     }
 
-    /// Takes a rollout's observations into the normaliser without learning anything else, for rollouts that have no reward yet. The policy changes
-    /// with it, so this rollout cannot be learnt from afterwards. The number of env steps that the learning rate goes by counts on.
+    /// Adds a rollout's observations to the normaliser without learning anything else, for rollouts that have no reward
+    /// yet. This changes the policy, so this rollout cannot be learned from afterwards. The env steps count towards the
+    /// annealing of the learning rate.
     pub fn observe(&mut self, rollout: &Rollout) -> Result<(), LearnError> {
         rollout.check(self.policy.obs_dim(), self.policy.act_dim())?;
         self.take_in(rollout);
         Ok(())
     }
 
-    /// Refits the critic alone to a rollout whose rewards have been replaced, for when the reward function changed; to be called after the
-    /// rollout's own [`update`](Ppo::update). Reward scaling starts anew from this rollout. Returns half the squared error
-    /// on scaled returns, before and after.
+    /// Refits only the critic to a rollout whose rewards have been replaced because the reward function changed. Call
+    /// it after the rollout's own [`update`](Ppo::update). Reward scaling restarts from this rollout. Returns half the
+    /// squared error on scaled returns, before and after.
     ///
-    /// Targets are TD(λ) returns of the critic's own present values, computed again for every pass, so that the new reward spreads
-    /// backwards. On any error the learner is as it was before the call.
+    /// Targets are TD(λ) returns of the critic's own current values, recomputed for every pass, so that the new reward
+    /// spreads backwards. After any error the learner is as it was before the call.
     pub fn refit_critic(
         &mut self,
         rollout: &Rollout,
@@ -363,7 +372,7 @@ impl Ppo {
         Ok([errors[0], errors[errors.len() - 1]])
     }
 
-    /// Normalises observations into rows as the kernels want them.
+    /// Normalises observations into rows in the kernels' layout.
     fn normalise(&mut self, obs: &[f32]) {
         let (o, stride) = (self.policy.obs_dim(), padded(self.policy.obs_dim()));
         self.obs.clear();
@@ -371,7 +380,7 @@ impl Ppo {
         self.policy.normalise_into(obs, &mut self.obs, stride);
     }
 
-    /// What every rollout leaves behind when it is done with: its observations in the statistics, its steps in the count.
+    /// What happens after every rollout: its observations go into the statistics, and its steps are counted.
     fn take_in(&mut self, rollout: &Rollout) {
         if self.settings.normalise_obs {
             self.state.obs_norm.absorb(&rollout.obs);
@@ -380,7 +389,7 @@ impl Ppo {
         self.refresh();
     }
 
-    /// Takes the rollout's rewards into the statistics and divides by them.
+    /// Adds the rollout's rewards to the statistics and returns them divided.
     fn scaled_rewards(&mut self, rollout: &Rollout) -> Vec<f32> {
         match self.settings.scale_rewards {
             true => {
@@ -392,7 +401,7 @@ impl Ppo {
         }
     }
 
-    /// Copies weights and statistics to where acting reads them.
+    /// Copies weights and statistics to the copies that acting reads.
     fn refresh(&mut self) {
         let State { actor, critic, obs_norm, .. } = &self.state;
         self.policy = Policy::new(actor.network.dense(), actor.network.free().to_vec(), obs_norm);
@@ -402,9 +411,9 @@ impl Ppo {
 
     // Saving.
 
-    /// The whole state: a learner that loads it goes on bit for bit. Beside the policy's arrays (see [`Policy`]): `critic.N.weight` and
-    /// `.bias`, `adam.actor.*` and `adam.critic.*`, `obs_count`, `obs_m2`, `reward_scale_*`, `stream.*` and `progress` (env steps
-    /// done and planned).
+    /// The whole state: a learner that loads it continues bit for bit. It holds the policy's arrays (see [`Policy`])
+    /// and `critic.N.weight` and `.bias`, `adam.actor.*` and `adam.critic.*`, `obs_count`, `obs_m2`, `reward_scale_*`,
+    /// `stream.*` and `progress` (env steps done and planned).
     pub fn to_arrays(&self) -> Arrays {
         let (mut arrays, state) = (Arrays::new(), &self.state);
         state.actor.to_arrays("actor", "log_std", &mut arrays);
@@ -416,7 +425,8 @@ impl Ppo {
         arrays
     }
 
-    /// Takes a state that [`Ppo::to_arrays`] gave, of a learner with the same sizes. On an error nothing has changed.
+    /// Loads a state that [`Ppo::to_arrays`] gave, of a learner with the same sizes. After an error nothing has
+    /// changed.
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), LearnError> {
         let reader = Reader(arrays);
         let actor = self.state.actor.restored("actor", "log_std", reader)?;
@@ -431,8 +441,9 @@ impl Ppo {
     }
 }
 
-/// Leads every optimiser with this many threads in all, the calling one among them. Descents are led side by side as far as threads go, and
-/// whoever has nothing to lead helps. `cancel` is asked on the calling thread alone.
+/// Runs every optimiser with this many threads in total, including the calling one. Different optimisers run side by
+/// side as far as there are threads, and a thread that leads none helps another. `cancel` is only checked on the
+/// calling thread.
 fn descend<const N: usize>(
     optimisers: &[ParallelSgd; N],
     threads: usize,
@@ -463,7 +474,7 @@ fn descend<const N: usize>(
         }
         work(cancel);
     });
-    // Whoever failed first made the others stop: a cancel is the cause only where nothing else is.
+    // The first one to fail stops the others, so a cancellation is the cause only if there is no other error.
     let mut means = [Means::default(); N];
     let mut cancelled = false;
     for (means, result) in means.iter_mut().zip(results) {

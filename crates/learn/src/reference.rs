@@ -1,11 +1,12 @@
-//! PPO's networks and losses in tensors of double precision, differentiated automatically: what the kernels are held against.
+//! PPO's networks and losses as tensors in double precision, differentiated automatically. The kernels are tested
+//! against them.
 
 use super::gaussian::log_prob;
 use super::loss::{ClippedPolicy, ClippedValue, Loss};
 use super::{Network, clipped_objective, clipped_value_loss};
 use tch::{Kind, Tensor};
 
-/// A network's parameters in one tensor, a leaf that gradients are taken for, and their parts as views on it.
+/// A network's parameters in one tensor, a leaf for automatic differentiation, and views of its parts.
 pub(super) struct TensorNetwork {
     pub parameters: Tensor,
     /// Weight `[out, in]` and bias `[out]`, first layer to last.
@@ -46,7 +47,8 @@ pub(super) fn matrix(numbers: &[f32], rows: usize) -> Tensor {
     Tensor::from_slice(numbers).to_kind(Kind::Double).view([rows as i64, -1])
 }
 
-/// The loss of the samples in `order`, which are rows of `obs`, `[samples, O]`; and the log-ratios, empty for a critic.
+/// The loss of the samples in `order`, which index rows of `obs`, `[samples, O]`; and the log-ratios, empty for a
+/// critic.
 pub(super) fn loss(
     network: &TensorNetwork,
     objective: &Loss,

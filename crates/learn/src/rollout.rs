@@ -1,27 +1,28 @@
-//! What was seen between two updates.
+//! The samples between two updates.
 
 use super::LearnError;
 
 /// Sampled actions for `n` observations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Actions {
-    /// `[n, A]`: samples, not clipped to the action space; the environment clips.
+    /// `[n, A]`: samples, not clipped to the action space, because the environment clips.
     pub actions: Vec<f32>,
     /// `[n]`: log-densities of these samples, nats.
     pub log_probs: Vec<f32>,
 }
 
-/// T steps of N worlds. Observations are raw, rewards unscaled: the learner normalises both. Rows are time-major, `[T, N, …]`.
+/// T steps of N worlds. Observations are raw and rewards unscaled, because the learner normalises both. Rows are
+/// time-major, `[T, N, …]`.
 ///
-/// Filled by [`Rollout::record`], and by [`Ppo::close`](super::Ppo::close) where values are concerned. The rewards may be replaced before the update, as long
-/// as all of them come from one reward function.
+/// [`Rollout::record`] fills it, and [`Ppo::close`](super::Ppo::close) adds the values. The rewards may be replaced
+/// before the update, as long as all of them come from one reward function.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rollout {
     /// T.
     pub steps: usize,
     /// N.
     pub worlds: usize,
-    /// `[T, N, O]`: what each action was chosen on.
+    /// `[T, N, O]`: the observations that the actions were based on.
     pub obs: Vec<f32>,
     /// `[T, N, A]`: the samples, not clipped.
     pub actions: Vec<f32>,
@@ -31,13 +32,13 @@ pub struct Rollout {
     pub values: Vec<f32>,
     /// `[T, N]`.
     pub rewards: Vec<f32>,
-    /// `[T, N]`: the task ended; wins where `truncated` is set too.
+    /// `[T, N]`: the episode ended by itself. Takes precedence where `truncated` is set too.
     pub terminated: Vec<bool>,
-    /// `[T, N]`: time ran out.
+    /// `[T, N]`: the episode was cut.
     pub truncated: Vec<bool>,
     /// `[T, N]`: the critic's values of the final observations, where truncated; 0 elsewhere.
     pub final_values: Vec<f32>,
-    /// `[K, O]`: the final observations of the K truncated steps, in their order.
+    /// `[K, O]`: the final observations of the K truncated steps, in order of the steps.
     pub final_obs: Vec<f32>,
     /// `[N, O]`: the observations after the last step.
     pub last_obs: Vec<f32>,
@@ -45,14 +46,14 @@ pub struct Rollout {
     pub last_values: Vec<f32>,
 }
 
-/// What a vector environment answers to one step of N worlds.
+/// The result of one step of a vector environment of N worlds.
 #[derive(Clone, Copy, Debug)]
 pub struct Transition<'a> {
     /// `[N]`.
     pub rewards: &'a [f32],
-    /// `[N]`: the task ended.
+    /// `[N]`: the episode ended by itself.
     pub terminated: &'a [bool],
-    /// `[N]`: time ran out.
+    /// `[N]`: the episode was cut.
     pub truncated: &'a [bool],
     /// `[N, O]`: the last observation of an episode that ended; only rows of truncated worlds are read.
     pub final_obs: &'a [f32],
@@ -64,7 +65,7 @@ impl Rollout {
         Rollout { worlds, ..Rollout::default() }
     }
 
-    /// Empties it, but keeps its room for the next rollout.
+    /// Empties it but keeps its memory for the next rollout.
     pub fn clear(&mut self) {
         let Rollout { steps, worlds: _, terminated, truncated, .. } = self;
         *steps = 0;
@@ -78,7 +79,8 @@ impl Rollout {
             .for_each(Vec::clear);
     }
 
-    /// Appends one step of all worlds: the observations `[N, O]`, what [`Ppo::act`](super::Ppo::act) gave for them, and what came of it.
+    /// Appends one step of all worlds: the observations `[N, O]`, what [`Ppo::act`](super::Ppo::act) returned for them,
+    /// and the result.
     pub fn record(&mut self, obs: &[f32], actions: &Actions, transition: Transition) {
         let obs_dim = obs.len() / self.worlds;
         self.steps += 1;
@@ -104,7 +106,7 @@ impl Rollout {
         self.terminated[i] || self.truncated[i]
     }
 
-    /// Refuses sizes that do not fit and numbers that are not finite, saying which and where.
+    /// Refuses sizes that do not match and numbers that are not finite, and says which and where.
     pub(super) fn check(&self, obs_dim: usize, act_dim: usize) -> Result<(), LearnError> {
         let (samples, worlds) = (self.samples(), self.worlds);
         let truncated = self.truncated.iter().filter(|&&t| t).count();

@@ -1,13 +1,13 @@
-//! The choice of registers when the program runs.
+//! Chooses the vector registers at run time.
 
 use super::{F32Lanes, F32x4, Lanes};
 #[cfg(target_arch = "x86_64")]
 use super::{F32x8, F32x16};
 
-/// The instruction sets that there are registers for.
+/// The instruction sets for which there are register types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instructions {
-    /// [`F32x4`]: whatever every processor of the architecture has.
+    /// [`F32x4`]: what every processor of the architecture has.
     Portable,
     /// [`F32x8`]: AVX2 with FMA.
     #[cfg(target_arch = "x86_64")]
@@ -18,7 +18,7 @@ pub enum Instructions {
 }
 
 impl Instructions {
-    /// All of them, widest last.
+    /// All instruction sets, widest last.
     pub const ALL: &[Instructions] = &[
         Instructions::Portable,
         #[cfg(target_arch = "x86_64")]
@@ -27,7 +27,7 @@ impl Instructions {
         Instructions::Avx512,
     ];
 
-    /// Whether this processor has them. The system is asked once.
+    /// Whether this processor has them. The system is queried only once.
     #[inline]
     pub fn available(self) -> bool {
         match self {
@@ -49,17 +49,17 @@ pub fn detected() -> Instructions {
 
 /// Work on one type of lanes, for [`Lanes::run`].
 pub trait JobOn<L> {
-    /// What it gives.
+    /// Its result.
     type Output;
-    /// Does it. Implementations, and all that they call, are `#[inline(always)]`.
+    /// Does the work. Implementations, and all that they call, are `#[inline(always)]`.
     fn run(self) -> Self::Output;
 }
 
-/// Work on registers of `f32`, whichever there are, for [`run`].
+/// Work on registers of `f32` of any width, for [`run`].
 pub trait Job {
-    /// What it gives.
+    /// Its result.
     type Output;
-    /// Does it. Implementations, and all that they call, are `#[inline(always)]`.
+    /// Does the work. Implementations, and all that they call, are `#[inline(always)]`.
     fn run<L: F32Lanes>(self) -> Self::Output;
 }
 
@@ -88,8 +88,7 @@ fn run_on<J: Job>(instructions: Instructions, job: J) -> J::Output {
     }
 }
 
-/// Does a job in every kind of registers that this processor has, widest last: for tests that hold them against each
-/// other.
+/// Does a job in every kind of registers that this processor has, widest last, so that tests can compare them.
 pub fn run_in_each<J: Job + Clone>(job: J) -> Vec<(Instructions, J::Output)> {
     let available = Instructions::ALL.iter().filter(|instructions| instructions.available());
     available.map(|&instructions| (instructions, run_on(instructions, job.clone()))).collect()

@@ -1,4 +1,4 @@
-//! Functions of a single number, lane by lane: polynomials to within a few units of the last place of an `f32`.
+//! Functions of a single number, lane by lane: polynomials with errors of a few units in the last place of an `f32`.
 
 use super::F32Lanes;
 
@@ -12,8 +12,8 @@ fn polynomial<L: F32Lanes, const N: usize>(x: L, coefficients: [f32; N]) -> L {
     sum
 }
 
-/// sin and cos to within 1e-7, for |x| up to some thousand: x is brought to ±π/4 by multiples of π/2 in three parts
-/// (Cody and Waite), then the minimax polynomials of the Cephes library's sinf and cosf.
+/// sin and cos to within 1e-7, for |x| up to some thousand. x is reduced to ±π/4 by multiples of π/2 in three parts
+/// (Cody and Waite), then the minimax polynomials of the Cephes library's sinf and cosf are applied.
 #[inline(always)]
 pub(super) fn sin_cos<L: F32Lanes>(x: L) -> (L, L) {
     let quarter_turns = (x * L::splat(std::f32::consts::FRAC_2_PI)).round();
@@ -34,8 +34,8 @@ pub(super) fn sin_cos<L: F32Lanes>(x: L) -> (L, L) {
     (L::select(sin_negative, -s, s), L::select(cos_negative, -c, c))
 }
 
-/// tanh to within 5 units in the last place: an odd polynomial of degree 9 over an even one of degree 8, which Eigen
-/// found by rational minimax; from 8 on it is 1 to within two units. NaN stays NaN.
+/// tanh to within 5 units in the last place: an odd polynomial of degree 9 over an even one of degree 8, the rational
+/// minimax approximation of Eigen. From 8 on it is 1 to within two units. NaN stays NaN.
 #[inline(always)]
 pub fn tanh<L: F32Lanes>(x: L) -> L {
     const LIMIT: f32 = 8.017_734;
@@ -47,8 +47,8 @@ pub fn tanh<L: F32Lanes>(x: L) -> L {
 }
 
 /// exp to within 1 unit in the last place, by Cody and Waite's reduction to ±½ ln 2 and the Cephes library's
-/// polynomial. What would be above f32's range is infinite, what would be below its normal numbers stays at the least
-/// of them, NaN stays NaN.
+/// polynomial. Results above f32's range are infinite, results below its normal numbers become the smallest normal
+/// number, and NaN stays NaN.
 #[inline(always)]
 pub fn exp<L: F32Lanes>(x: L) -> L {
     const HIGH: f32 = 88.376_26;
@@ -61,8 +61,8 @@ pub fn exp<L: F32Lanes>(x: L) -> L {
     L::select(L::splat(HIGH).lt(x), L::splat(f32::INFINITY), fraction * whole.exp2_whole())
 }
 
-/// eˣ − 1 − x, which is ½x² + … : without the cancellation that computing it as written suffers near 0, to within 6
-/// units in the last place. `exp_x` is eˣ.
+/// eˣ − 1 − x, which is ½x² + …, to within 6 units in the last place. It avoids the cancellation that the plain
+/// expression suffers near 0. `exp_x` is eˣ.
 #[inline(always)]
 pub fn exp_excess<L: F32Lanes>(x: L, exp_x: L) -> L {
     let near =
@@ -76,7 +76,7 @@ mod tests {
     use super::super::{Job, load, run_in_each, store};
     use super::*;
 
-    /// Runs one function over numbers, in all kinds of registers.
+    /// Runs one function on numbers, in all kinds of registers.
     #[derive(Clone)]
     struct Map<'a>(Function, &'a [f32]);
 
@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    /// How far y lies from the true number, in units of the last place of an f32 of its size.
+    /// The distance of y from the true number, in units in the last place of an f32 of its size.
     fn ulps(y: f32, truth: f64) -> f64 {
         let unit = f64::from((truth as f32).abs().max(f32::MIN_POSITIVE));
         let unit = unit.log2().floor().exp2() * f64::from(f32::EPSILON);
@@ -120,12 +120,12 @@ mod tests {
         (f64::from(y) - truth).abs()
     }
 
-    /// Holds every kind of registers against the truth, by a measure of error, and the fused kinds against each other,
-    /// bit by bit.
+    /// Compares every kind of registers with the truth, by a measure of error, and the fused kinds with each other, bit
+    /// by bit.
     fn check(function: Function, truth: fn(f64) -> f64, range: f32, error: fn(f32, f64) -> f64, allowed: f64) {
         let n = 1 << 18;
         let even = (0..n).map(|i| range * (2.0 * i as f32 / n as f32 - 1.0));
-        // And small ones of every size.
+        // And small numbers of every size.
         let small = (0..n).map(|i| (i as f32 / n as f32 * -60.0).exp() * if i % 2 == 0 { 0.7 } else { -0.7 });
         let numbers: Vec<f32> = even.chain(small).collect();
         let all = run_in_each(Map(function, &numbers));
@@ -146,7 +146,7 @@ mod tests {
     fn functions_are_within_a_few_units_of_the_last_place() {
         check(Function::Tanh, f64::tanh, 12.0, ulps, 5.0);
         check(Function::Exp, f64::exp, 87.0, ulps, 1.0);
-        // Relative to the result, which has no error of cancellation to hide behind.
+        // Relative to the result, so an error of cancellation would show.
         let excess = |x: f64| if x.abs() < 1e-3 { x * x * (0.5 + x / 6.0 + x * x / 24.0) } else { x.exp_m1() - x };
         check(Function::Excess, excess, 3.0, ulps, 6.0);
     }

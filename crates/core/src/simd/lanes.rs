@@ -4,7 +4,7 @@ use super::JobOn;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, BitAnd, BitOr, Div, Mul, Neg, Not, Sub, SubAssign};
 
-/// Which lanes something holds for.
+/// The set of lanes for which a condition holds.
 pub trait Mask: Copy + Send + Sync + BitAnd<Output = Self> + BitOr<Output = Self> + Not<Output = Self> {
     /// Holds for no lane.
     const NONE: Self;
@@ -14,7 +14,7 @@ pub trait Mask: Copy + Send + Sync + BitAnd<Output = Self> + BitOr<Output = Self
     fn get(self, lane: usize) -> bool;
 }
 
-/// One lane's number, [`f32`] or [`f64`]. Constants are kept in it and spread over the lanes where they are used.
+/// One lane's number, [`f32`] or [`f64`]. Constants are stored in it and spread over the lanes where they are used.
 pub trait Scalar: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     /// Rounds to this precision.
     fn of(x: f64) -> Self;
@@ -44,7 +44,7 @@ impl Scalar for f32 {
     }
 }
 
-/// Numbers side by side. Every operation acts on each lane alone and rounds it as it would round any other lane.
+/// Numbers side by side. Every operation acts on each lane separately and rounds it as it would round any other lane.
 pub trait Lanes:
     Copy
     + Send
@@ -58,14 +58,14 @@ pub trait Lanes:
     + AddAssign
     + SubAssign
 {
-    /// What comparisons give.
+    /// The type of comparison results.
     type Mask: Mask;
     /// One lane's number.
     type Scalar: Scalar;
 
-    /// How many lanes.
+    /// The number of lanes.
     const LANES: usize;
-    /// What rounding one operation can change, relative to its result.
+    /// The largest relative rounding error of one operation.
     const EPSILON: f64;
 
     /// The same number in every lane.
@@ -83,9 +83,9 @@ pub trait Lanes:
     fn min(self, other: Self) -> Self;
     /// The greater number; `other` where either is NaN.
     fn max(self, other: Self) -> Self;
-    /// Without its sign.
+    /// The absolute value.
     fn abs(self) -> Self;
-    /// The nearest whole number, the even one of two, for numbers below 2²².
+    /// The nearest whole number, with ties to even, for numbers below 2²².
     fn round(self) -> Self;
     /// Less than; false for NaN.
     fn lt(self, other: Self) -> Self::Mask;
@@ -94,7 +94,7 @@ pub trait Lanes:
     /// Sine and cosine, radians.
     fn sin_cos(self) -> (Self, Self);
 
-    /// Does a job, compiled for the instructions of these lanes. Panics where the processor does not have them.
+    /// Does a job, compiled for the instructions of these lanes. Panics if the processor does not have them.
     fn run<J: JobOn<Self>>(job: J) -> J::Output;
 
     /// The same number in every lane, from double precision.
@@ -115,7 +115,7 @@ pub trait Lanes:
         Self::of(1.0)
     }
 
-    /// Held within `low` and `high`; NaN stays NaN.
+    /// Clipped to `low` and `high`; NaN stays NaN.
     #[inline(always)]
     fn clamp(self, low: Self, high: Self) -> Self {
         high.min(low.max(self))
@@ -130,12 +130,12 @@ pub trait F32Lanes: Lanes<Scalar = f32> {
     /// The [`Lanes::LANES`] numbers that begin at `at`.
     ///
     /// # Safety
-    /// They can be read.
+    /// They must be readable.
     unsafe fn load(at: *const f32) -> Self;
-    /// Puts the numbers where `at` points.
+    /// Stores the numbers where `at` points.
     ///
     /// # Safety
-    /// [`Lanes::LANES`] numbers can be written there.
+    /// [`Lanes::LANES`] numbers must be writable there.
     unsafe fn store(self, at: *mut f32);
     /// 2 to the power of whole numbers from −126 to 127.
     fn exp2_whole(self) -> Self;
@@ -153,7 +153,7 @@ impl Mask for bool {
     }
 }
 
-/// One lane in double precision: the reference that registers are held against.
+/// One lane in double precision: the reference for the vector registers.
 impl Lanes for f64 {
     type Mask = bool;
     type Scalar = f64;
@@ -172,7 +172,7 @@ impl Lanes for f64 {
     fn set(&mut self, _lane: usize, x: f64) {
         *self = x;
     }
-    // Not fused: without a compile-time target that has the instruction, f64::mul_add is a call into libm.
+    // Not fused: unless the compile target has the instruction, f64::mul_add is a call into libm.
     #[inline(always)]
     fn mul_add(self, a: f64, b: f64) -> f64 {
         self * a + b

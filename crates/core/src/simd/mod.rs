@@ -1,19 +1,19 @@
 //! SIMD: the same arithmetic on several numbers side by side, in the widest vector registers that the processor has.
 //!
-//! Code is written once, for any type `L` of these traits, and chosen when the program runs:
+//! Code is written once, for any type `L` of these traits; the type is chosen at run time:
 //!
 //! - [`Lanes`] is arithmetic and comparison. Its types are [`f64`] (one lane, the reference), [`F32x16`] (AVX-512),
-//!   [`F32x8`] (AVX2 with FMA) and [`F32x4`] (an array, for SSE2, NEON and all else).
-//! - [`F32Lanes`] adds memory and a few functions for the registers of `f32`.
-//! - [`run`] does a [`Job`] in the widest registers there are. Whoever keeps values of `L` chooses by [`detected`]
+//!   [`F32x8`] (AVX2 with FMA) and [`F32x4`] (an array, for SSE2, NEON and everything else).
+//! - [`F32Lanes`] adds memory access and a few functions for the registers of `f32`.
+//! - [`run`] does a [`Job`] in the widest registers there are. Code that stores values of `L` chooses by [`detected`]
 //!   instead and calls [`Lanes::run`].
 //!
-//! A lane's result never depends on the lanes beside it. AVX-512 and AVX2 give the same bits, since both fuse a
-//! multiplication with the addition behind it; the array fuses only where every processor of the architecture can, so
-//! that plain x86-64 may differ in the last bits.
+//! A lane's result never depends on the other lanes. AVX-512 and AVX2 give the same bits, because both fuse a
+//! multiplication with the addition that follows it. The array only fuses if every processor of the architecture can,
+//! so plain x86-64 may differ in the last bits.
 //!
-//! What a job calls must be `#[inline(always)]`, down to the intrinsics: the compiler translates a function that is not
-//! inlined without the job's instructions. Speed, not the result, then suffers.
+//! Everything that a job calls must be `#[inline(always)]`, down to the intrinsics. Otherwise the compiler translates
+//! the function without the job's instructions. That costs speed but does not change the result.
 
 mod dispatch;
 mod functions;
@@ -29,16 +29,16 @@ pub use portable::F32x4;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{F32x8, F32x16};
 
-/// Rows of matrices are filled up with zeros to a multiple of this, which is a multiple of the lanes of every
+/// Rows of matrices are padded with zeros to a multiple of this, which is a multiple of the lanes of every
 /// [`F32Lanes`].
 pub const PAD: usize = 16;
 
-/// `n` filled up to a multiple of [`PAD`].
+/// `n` rounded up to a multiple of [`PAD`].
 pub const fn padded(n: usize) -> usize {
     n.next_multiple_of(PAD)
 }
 
-/// The numbers of a slice that begin at `at`. Panics where it has too few.
+/// The numbers of a slice from index `at` on. Panics if it has too few.
 #[inline(always)]
 pub fn load<L: F32Lanes>(numbers: &[f32], at: usize) -> L {
     assert!(at <= numbers.len() && numbers.len() - at >= L::LANES);
@@ -46,7 +46,7 @@ pub fn load<L: F32Lanes>(numbers: &[f32], at: usize) -> L {
     unsafe { L::load(numbers.as_ptr().add(at)) }
 }
 
-/// Puts numbers into a slice, from `at` on. Panics where it has too few.
+/// Stores numbers into a slice, from index `at` on. Panics if it has too few.
 #[inline(always)]
 pub fn store<L: F32Lanes>(lanes: L, numbers: &mut [f32], at: usize) {
     assert!(at <= numbers.len() && numbers.len() - at >= L::LANES);

@@ -1,4 +1,4 @@
-//! Numbers in an array, which the compiler keeps in registers of SSE2, NEON or whatever there is.
+//! Numbers in an array, which the compiler keeps in registers of SSE2, NEON or whatever the processor has.
 
 use super::functions::sin_cos;
 use super::{F32Lanes, JobOn, Lanes, Mask};
@@ -8,7 +8,7 @@ use std::ops::{Add, AddAssign, BitAnd, BitOr, Div, Mul, Neg, Not, Sub, SubAssign
 /// Four numbers: one register of 128 bits.
 pub type F32x4 = Array<4>;
 
-/// So many numbers.
+/// An array of N numbers.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 pub struct Array<const N: usize>([f32; N]);
@@ -101,7 +101,7 @@ impl<const N: usize> Lanes for Array<N> {
     fn set(&mut self, lane: usize, x: f64) {
         self.0[lane] = x as f32;
     }
-    // Fused only where every processor of the architecture has the instruction; elsewhere it would be a call into libm.
+    // Fused only if every processor of the architecture has the instruction; otherwise it would be a call into libm.
     #[inline(always)]
     fn mul_add(self, a: Array<N>, b: Array<N>) -> Array<N> {
         match cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
@@ -127,8 +127,8 @@ impl<const N: usize> Lanes for Array<N> {
     }
     #[inline(always)]
     fn round(self) -> Array<N> {
-        // Adding and taking away 1.5 · 2²³ rounds to even, for numbers below 2²²; without it this is a call into libm
-        // on plain x86-64.
+        // Adding and subtracting 1.5 · 2²³ rounds to even, for numbers below 2²². Otherwise this is a call into libm on
+        // plain x86-64.
         const SHIFT: f32 = 12_582_912.0;
         Array(self.0.map(|x| (x + SHIFT) - SHIFT))
     }

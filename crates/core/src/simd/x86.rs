@@ -1,17 +1,17 @@
 //! The registers of x86-64 that not every processor has.
 //!
-//! This file holds all `unsafe` of this module that is about instructions. An intrinsic may only run where the
-//! processor has its instruction. The types here can be named by anyone, so this is a promise of their users: they
-//! compute with one only where [`Instructions::available`] said yes, as inside a job, which [`Lanes::run`] asserts.
+//! This file holds all of this module's `unsafe` code that concerns instructions. An intrinsic may only run if the
+//! processor has its instruction. Anyone can name the types here, so their users must promise to compute with one only
+//! if [`Instructions::available`] returned true. Inside a job this holds, because [`Lanes::run`] asserts it.
 
 use super::functions::sin_cos;
 use super::{F32Lanes, Instructions, JobOn, Lanes, Mask};
 use std::arch::x86_64::*;
 use std::ops::{Add, AddAssign, BitAnd, BitOr, Div, Mul, Neg, Not, Sub, SubAssign};
 
-/// The operators and traits of a register type. Intrinsics stand as names where they do the whole of it, else as an
-/// expression in the raw registers. (Not as closures: those are functions of their own, compiled without the
-/// instructions that their caller has.)
+/// The operators and traits of a register type. An intrinsic is given by name if it does the whole operation, otherwise
+/// as an expression in the raw registers. (Closures would not work: they are functions of their own, compiled without
+/// their caller's instructions.)
 macro_rules! register {
     (
         $(#[$doc:meta])*
@@ -71,7 +71,7 @@ macro_rules! register {
             }
             #[inline(always)]
             fn get(&self, lane: usize) -> f64 {
-                // SAFETY: a register is that many numbers.
+                // SAFETY: a register consists of that many numbers.
                 let numbers: &[f32; $lanes] = unsafe { &*std::ptr::from_ref(self).cast() };
                 f64::from(numbers[lane])
             }
@@ -198,7 +198,7 @@ register!(
     select |mask, yes, no| _mm256_blendv_ps(no, yes, mask),
 );
 
-/// Which of sixteen lanes: a bit each.
+/// A set of sixteen lanes, one bit each.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask16(__mmask16);
 
@@ -235,7 +235,7 @@ impl Mask for Mask16 {
     }
 }
 
-/// Which of eight lanes: all bits of a lane, or none.
+/// A set of eight lanes: all bits of a lane, or none.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask8(__m256);
 
@@ -261,7 +261,7 @@ impl Not for Mask8 {
     }
 }
 impl Mask for Mask8 {
-    // SAFETY: any bits are a register.
+    // SAFETY: any bits are a valid register.
     const NONE: Mask8 = Mask8(unsafe { std::mem::transmute::<[f32; 8], __m256>([0.0; 8]) });
     #[inline(always)]
     fn any(self) -> bool {

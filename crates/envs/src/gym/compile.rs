@@ -1,5 +1,5 @@
-//! From a task's file to its parts: every name looked up in the model, every choice of numbers resolved to indices, and a mistake
-//! reported with its line and what the model has instead.
+//! Compiles a task file into its parts. It looks up every name in the model, resolves every choice of numbers to
+//! indices, and reports a mistake with its line and with what the model has instead.
 
 use super::flips::FlipRule;
 use super::parts::{Bound, Flips, Parts, Place, Term};
@@ -105,14 +105,14 @@ impl Compiler<'_> {
             Source::Qvel => of_joints(velocities, Pick::Qvel, nv),
             Source::State => Ok((0..nq).map(Pick::Qpos).chain((0..nv).map(Pick::Qvel)).collect()),
             Source::Action => Ok((0..nu).map(Pick::Action).collect()),
-            // The world's own numbers, which come first, are left out: they never change.
+            // The world body's entries come first and never change, so they are left out.
             Source::Cinert => Ok((10..10 * nbody).map(Pick::Cinert).collect()),
             Source::Cvel => Ok((6..6 * nbody).map(Pick::Cvel).collect()),
             Source::CfrcExt => Ok((6..6 * nbody).map(Pick::Force).collect()),
             Source::QfrcActuator => of_joints(velocities, Pick::Actuator, nv),
             Source::QfrcConstraint => of_joints(velocities, Pick::Constraint, nv),
             Source::Body => {
-                // `TaskSpec::parse` has refused a body source without a body.
+                // `TaskSpec::parse` has already refused a body source without a body.
                 let Some(name) = &signal.body else { return Ok(Vec::new()) };
                 let body = self.body(name)?;
                 let relative_to = signal.relative_to.as_ref().map(|name| self.body(name)).transpose()?;
@@ -211,7 +211,7 @@ impl Compiler<'_> {
             qpos,
             qvel,
         };
-        // A hundred placements that all come right leave a chance of a later failure that is nil in practice.
+        // If a hundred placements in a row succeed, a later failure is practically impossible.
         let mut stream = Seed(0).stream("place");
         let mut qpos = vec![0.0; self.model.nq()];
         if !(0..100).all(|_| compiled.draw(&mut stream, &mut qpos)) {
@@ -222,7 +222,7 @@ impl Compiler<'_> {
         Ok(compiled)
     }
 
-    /// What the reward does not see must be there, and may not be all of the `observed` numbers.
+    /// The inputs hidden from the reward model must exist and must not be all of the `observed` numbers.
     fn check_unseen(&self, model: &Spanned<RewardModelSettings>, observed: usize) -> Result<(), SpecError> {
         let unseen = &model.get_ref().ignored_inputs;
         if let Some(place) = unseen.iter().find(|&&place| place >= observed) {

@@ -1,4 +1,4 @@
-//! One world, as Gymnasium's `Env`: reset, then step until the episode ends, then reset again.
+//! One world, as Gymnasium's `Env`: reset it, step it until the episode ends, and reset it again.
 
 use super::task::Task;
 use super::vector::{Autoreset, EnvError, VectorEnv};
@@ -6,13 +6,13 @@ use crate::physics::Backend;
 use flipside_core::Pose;
 use std::sync::Arc;
 
-/// A single environment. Its episodes are not reset by themselves.
+/// A single environment. It has no autoreset.
 pub struct Env {
     batch: VectorEnv,
     seeded: bool,
 }
 
-/// What one step brought.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EnvStep<'a> {
     /// `[O]`.
@@ -21,7 +21,7 @@ pub struct EnvStep<'a> {
     pub reward: f32,
     /// The episode ended by itself.
     pub terminated: bool,
-    /// The episode was cut at the horizon.
+    /// The episode was truncated at the horizon.
     pub truncated: bool,
     /// `[K]`: the reward's terms, see [`Task::term_names`].
     pub terms: &'a [f32],
@@ -31,7 +31,7 @@ impl Env {
     /// An environment over a backend of one world.
     ///
     /// # Errors
-    /// A backend of more worlds than one or of another robot.
+    /// The backend has more than one world, or another robot than the task.
     pub fn new(task: Arc<Task>, backend: Box<dyn Backend>) -> Result<Env, EnvError> {
         if backend.worlds() != 1 {
             return Err(EnvError::Length { what: "world", expected: 1, got: backend.worlds() });
@@ -44,14 +44,14 @@ impl Env {
         self.batch.task()
     }
 
-    /// Begins an episode and returns its first observation, `[O]`. Without a seed the stream of the last one goes on (of seed 0 if there
-    /// was none).
+    /// Begins an episode and returns its first observation, `[O]`. Without a seed the random stream continues from the
+    /// last episode; if there was none, it starts with seed 0.
     pub fn reset(&mut self, seed: Option<u64>) -> &[f32] {
         let seed = if self.seeded { seed } else { Some(seed.unwrap_or(0)) };
         self.seeded = true;
         match seed {
             Some(seed) => self.batch.reset(seed),
-            // The mask fits the one world, which has been reset before.
+            // The mask has one entry for the one world, and the world has been reset before.
             None => self.batch.reset_worlds(&[true], None).unwrap_or_default(),
         }
     }
@@ -71,7 +71,7 @@ impl Env {
         })
     }
 
-    /// Where each body is, into `out`, `[nbody]`.
+    /// Writes the pose of each body into `out`, `[nbody]`.
     pub fn poses(&self, out: &mut [Pose]) {
         self.batch.poses(0, out);
     }

@@ -1,61 +1,65 @@
-//! Counts landed flips, apart from any reward.
+//! Counts landed flips, independently of any reward.
 //!
-//! A flip is −2π of unwrapped pitch with an airborne phase, then upright for a moment in which it touches the ground. A reward for spinning is earned
-//! on the floor too, and one for landing by a robot that never jumped; this count is what both are held against.
+//! A flip is −2π of unwrapped pitch with an airborne phase. After it the robot must stay upright for a while and touch
+//! the ground during that time. A reward for spinning can be earned on the floor, and a reward for landing by a robot
+//! that never jumped. This count checks both.
 
 use std::f64::consts::TAU;
 
 /// What counts as landed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FlipRule {
-    /// Upright is less than this away from whole turns, radians …
+    /// The robot is upright if its pitch is less than this away from whole turns, radians …
     pub upright_within: f64,
-    /// … and higher than this, metres.
+    /// … and its torso is higher than this, metres.
     pub upright_above: f64,
-    /// Seconds for which it must be upright without a break.
+    /// Seconds for which it must stay upright without a break.
     pub for_seconds: f64,
 }
 
 impl FlipRule {
-    /// Seconds off the ground, without a break, that make an airborne phase. Shorter ones are a tumble's bounces.
+    /// Seconds off the ground, without a break, that count as an airborne phase. Shorter ones are the bounces of a
+    /// tumble.
     pub const AIRBORNE_SECONDS: f64 = 0.1;
 }
 
-/// What one look at the torso shows.
+/// The torso's state after one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stance {
-    /// Unwrapped pitch, radians: backwards is down.
+    /// Unwrapped pitch, radians. It falls when the robot turns backwards.
     pub pitch: f64,
     /// Height, metres.
     pub height: f64,
-    /// Whether nothing of the robot touches the ground.
+    /// Whether no part of the robot touches the ground.
     pub airborne: bool,
 }
 
-/// Watches one robot, step by step.
+/// Counts the flips of one robot, step by step.
 ///
-/// A landing counts one flip, however many turns it took: what a person sees is one jump. The turn is measured from the foremost upright pose
-/// since the last landing, so that rolling forwards and back again is no flip.
+/// A landing counts as one flip, however many turns it took, because a person sees one jump. The turn is measured from
+/// the most forward upright pose since the last landing. Rolling forwards and back again is therefore not a flip.
 #[derive(Clone, Debug)]
 pub struct FlipCounter {
     rule: FlipRule,
     dt: f64,
-    /// The whole turn (pitch / 2π, rounded) that the next flip is measured from; `None` until it was once upright.
+    /// The whole turn (pitch / 2π, rounded) that the next flip is measured from; `None` until the robot has been
+    /// upright once.
     from: Option<i64>,
-    /// Whether there was an airborne phase since.
+    /// Whether there has been an airborne phase since then.
     jumped: bool,
-    /// Steps off the ground, and steps upright in the same turn, up to now.
+    /// Consecutive steps off the ground, and consecutive steps upright in the same turn, up to now.
     airborne: usize,
     upright: usize,
-    /// The turn that it is upright in, while it is.
+    /// The turn in which the robot is upright; `None` while it is not upright.
     turn: Option<i64>,
-    /// Whether it touched the ground in those upright steps. A robot that bounces into its next jump has landed, too.
+    /// Whether the robot touched the ground in those upright steps. A robot that bounces into its next jump has landed
+    /// too.
     touched: bool,
     landed: usize,
 }
 
 impl FlipCounter {
-    /// A counter for looks that lie `dt` seconds apart.
+    /// A counter for stances that are `dt` seconds apart.
     pub fn new(rule: FlipRule, dt: f64) -> FlipCounter {
         FlipCounter {
             rule,
@@ -70,7 +74,7 @@ impl FlipCounter {
         }
     }
 
-    /// Takes the next look.
+    /// Takes in the next stance.
     pub fn see(&mut self, stance: Stance) {
         self.airborne = if stance.airborne { self.airborne + 1 } else { 0 };
         self.jumped |= self.lasts(self.airborne, FlipRule::AIRBORNE_SECONDS);
@@ -78,7 +82,7 @@ impl FlipCounter {
         let turn = (stance.pitch / TAU).round();
         let leaning = (stance.pitch - turn * TAU).abs();
         let upright = leaning < self.rule.upright_within;
-        // Rounded, and no robot turns 2⁶³ times.
+        // The value is rounded, and no robot turns 2⁶³ times.
         let turn = upright.then_some(turn as i64);
         let stands = upright && stance.height > self.rule.upright_above;
         self.upright = match stands && (self.turn == turn || self.upright == 0) {
@@ -96,7 +100,7 @@ impl FlipCounter {
                     self.begin(turn);
                 }
             }
-            // The foremost pose counts; and what was jumped before it stood there is no part of the turn.
+            // The most forward pose counts. A jump before the robot stood there is not part of the turn.
             Some(from) if turn > from || !stance.airborne => self.begin(turn),
             Some(_) => {}
             None => self.begin(turn),
@@ -113,7 +117,8 @@ impl FlipCounter {
         self.jumped = false;
     }
 
-    /// Whether so many looks in a row cover that time. The tolerance is for `dt` in binary.
+    /// Whether that many consecutive stances cover the given time. The tolerance allows for the rounding of `dt` in
+    /// binary.
     fn lasts(&self, looks: usize, seconds: f64) -> bool {
         looks > 0 && looks as f64 * self.dt >= seconds - 1e-9
     }
@@ -128,12 +133,14 @@ mod tests {
     const DT: f64 = 0.008;
     const RULE: FlipRule = FlipRule { upright_within: 0.5, upright_above: 0.8, for_seconds: 0.2 };
 
-    /// A piece of a movement: its seconds, the pitch that it ends at, how high and whether in the air.
+    /// A piece of a movement: its duration in seconds, the pitch at its end, the height, and whether the robot is in
+    /// the air.
     type Piece = (f64, f64, f64, bool);
 
     const STAND: Piece = (0.3, 0.0, 1.2, false);
 
-    /// Pieces one after the other, pitch going linearly, each pitch counted from `start`.
+    /// The flips counted over these pieces, one after the other. Pitch changes linearly, and each pitch is relative to
+    /// `start`.
     fn landed(start: f64, pieces: &[Piece]) -> usize {
         let (mut counter, mut pitch) = (FlipCounter::new(RULE, DT), start);
         for &(seconds, end, height, airborne) in pieces {
@@ -210,7 +217,7 @@ mod tests {
         }
     }
 
-    /// Whatever a robot does: a landing needs a turn, an airborne phase and the time for both, and none is counted twice.
+    /// For any movement: a landing needs a turn, an airborne phase and the time for both, and none is counted twice.
     #[test]
     fn no_movement_has_more_flips_than_turns_jumps_and_time() {
         let mut stream = Seed(6).stream("movement");

@@ -1,7 +1,8 @@
-//! Robots as Gymnasium environments: [`Task`] makes observation, reward and the end of an episode out of a physics state, [`VectorEnv`]
-//! steps a batch of worlds under it, [`Env`] is a batch of one, and [`rollout_from`] replays given controls.
+//! Robots as Gymnasium environments. [`Task`] computes observation, reward and the end of an episode from a physics
+//! state. [`VectorEnv`] steps a batch of worlds under a task, [`Env`] is a batch of one, and [`rollout_from`] replays
+//! given controls.
 //!
-//! Nothing here knows how the physics is computed or who learns from it.
+//! This module does not know how the physics is computed or who learns from it.
 
 mod compile;
 mod env;

@@ -1,8 +1,9 @@
-//! A batch of worlds under a task that never leaves the graphics device: physics, observation, reward, ends of episodes and resets. The host
-//! receives whole rollouts.
+//! A batch of worlds under a task that stays on the graphics device: physics, observation, reward, ends of episodes and
+//! resets. The host receives whole rollouts.
 //!
-//! The semantics are those of [`super::VectorEnv`] with [`super::Autoreset::SameStep`], in single precision. Resets draw from random numbers that
-//! depend on seed, world and episode alone, so that they are other numbers than the host's, and the same on every device.
+//! The semantics are those of [`super::VectorEnv`] with [`super::Autoreset::SameStep`], in single precision. Resets
+//! draw random numbers that depend only on seed, world and episode. They differ from the host's numbers and are the
+//! same on every device.
 
 mod table;
 
@@ -18,12 +19,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use table::{Batch, Table};
 
-/// Runs of kernels that are timed, at most.
+/// The most kernel runs that are timed.
 const MOST_TIMED: u32 = 1024;
 
 const REWARD: Source = ("shaders/gym/reward.wgsl", include_str!("../../../../shaders/gym/reward.wgsl"));
 
-/// What a dispatch of the judging kernel does.
+/// What a dispatch of the reward kernel does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Rewind,
@@ -47,7 +48,7 @@ pub struct DeviceEnv {
     seed: u64,
 }
 
-/// What a rollout brought, as it came from the device: the numbers of `places` one after another.
+/// The data of a rollout as it came from the device: the parts that `places` lists, one after another.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceRollout {
     /// All numbers.
@@ -55,10 +56,11 @@ pub struct DeviceRollout {
 }
 
 impl DeviceEnv {
-    /// A batch of `worlds` worlds whose rollouts have `steps` env steps; states of the first `trailed` worlds are kept.
+    /// A batch of `worlds` worlds whose rollouts have `steps` env steps; states of the first `trailed` worlds are
+    /// recorded.
     ///
     /// # Errors
-    /// [`EnvError::Physics`] for a robot that the shaders do not cover; [`EnvError::Device`].
+    /// [`EnvError::Physics`] if the shaders do not support the robot; [`EnvError::Device`].
     pub fn new(
         device: &Device,
         task: Arc<Task>,
@@ -76,7 +78,7 @@ impl DeviceEnv {
             act_dim: task.act_dim(),
             state_dim: model.nq() + model.nv(),
             trailed: trailed.min(worlds),
-            // One at each horizon, one for episodes that are underway, and one for physics that diverges.
+            // One at each horizon, one for the episode that is already running, and one for physics that diverges.
             ends: steps / task.horizon() as usize + 2,
         };
         let places = layout.places();
@@ -124,12 +126,12 @@ impl DeviceEnv {
         &self.task
     }
 
-    /// Sizes of a rollout.
+    /// The sizes of a rollout.
     pub fn layout(&self) -> RolloutLayout {
         self.layout
     }
 
-    /// The buffer that a rollout is written into, by its [`RolloutLayout::places`].
+    /// The buffer that a rollout is written into; [`RolloutLayout::places`] says where each part lies.
     pub fn rollout(&self) -> &Buffer {
         &self.rollout
     }
@@ -139,7 +141,8 @@ impl DeviceEnv {
         &self.worlds.buffers.ctrl
     }
 
-    /// Begins an episode in every world; world i draws from the seed + i. With `stagger` the episodes' ends are spread over the horizon.
+    /// Begins an episode in every world; world i draws from seed + i. With `stagger` the ends of the episodes are
+    /// spread over the horizon.
     ///
     /// # Errors
     /// [`EnvError::Device`].
@@ -152,8 +155,9 @@ impl DeviceEnv {
         })
     }
 
-    /// Steps every world through one rollout, and brings it to the host. What is submitted together takes a fraction of a second, however many
-    /// worlds and steps there are. False where `cancelled`, which is asked between, ended it.
+    /// Steps every world through one rollout and copies the rollout to the host. Each submission takes a fraction of a
+    /// second, however many worlds and steps there are. `cancelled` is checked between submissions; the result is false
+    /// if it ended the rollout.
     ///
     /// # Errors
     /// [`EnvError::Device`].
@@ -182,7 +186,7 @@ impl DeviceEnv {
                 Ok(())
             })?;
             done += steps;
-            // As with the worlds of a submission: more while it is quick, fewer when it was slow.
+            // As with the worlds of a submission: more steps while the device is fast, fewer after a slow submission.
             together = match started.elapsed() {
                 time if 3 * time < SubmissionSizer::SUBMISSION => 2 * together,
                 time if time > SubmissionSizer::SUBMISSION => (together / 2).max(1),
@@ -193,12 +197,13 @@ impl DeviceEnv {
         Ok(true)
     }
 
-    /// Worlds that are submitted together, as quick as the device has been so far.
+    /// How many worlds are submitted together, given how fast the device has been so far.
     pub fn at_once(&self) -> usize {
         self.sizer.at_once().min(self.layout.worlds)
     }
 
-    /// How long each kernel takes in one env step of [`DeviceEnv::at_once`] worlds, in seconds; None where the adapter keeps no time.
+    /// How long each kernel takes in one env step of [`DeviceEnv::at_once`] worlds, in seconds; `None` if the adapter
+    /// has no timers.
     ///
     /// # Errors
     /// [`EnvError::Device`].
@@ -212,8 +217,8 @@ impl DeviceEnv {
         Ok(made.map_err(EnvError::Device)?.map(seconds))
     }
 
-    /// How long each stage of the physics takes in such an env step, in seconds, as a kernel of its own; None where the adapter keeps no time, and where
-    /// teams step the worlds.
+    /// How long each stage of the physics takes as a kernel of its own in such an env step, in seconds. `None` if the
+    /// adapter has no timers, or if teams of threads step the worlds.
     ///
     /// # Errors
     /// [`EnvError::Device`].
@@ -225,7 +230,7 @@ impl DeviceEnv {
         let mut run = || {
             let mut stages = Stages::new(&self.worlds, Checks::Off)?;
             let mut times = None;
-            // Twice, since a software driver compiles at the first time.
+            // Runs twice, because a software driver compiles during the first run.
             for _ in 0..2 {
                 let mut commands = device.commands();
                 actor.rewind(&mut commands, worlds.clone())?;
@@ -246,22 +251,23 @@ impl DeviceEnv {
         Ok(run().map_err(EnvError::Device)?.map(seconds))
     }
 
-    /// Threads that step one world.
+    /// How many threads step one world.
     pub fn threads_per_world(&self) -> ThreadsPerWorld {
         self.worlds.threads_per_world()
     }
 
-    /// Bytes of a world's workspace: of the device's memory, or of that which a team shares.
+    /// Bytes of a world's workspace, which lies in device memory or, for a team, in workgroup memory.
     pub fn workspace(&self) -> u64 {
         self.worlds.workspace()
     }
 
-    /// A rough count of the work of one env step of one world: operations, and bytes of the device's memory read or written.
+    /// A rough count of the work in one env step of one world: operations, and bytes of device memory read or written.
     pub fn work(&self) -> [f64; 2] {
         self.worlds.work(self.task.frame_skip())
     }
 
-    /// Lists an env step: actions, physics, what comes of it, and what worlds see that begin an episode.
+    /// Records an env step: actions, physics, rewards and resets, and the first observation of worlds that begin an
+    /// episode.
     fn advance(
         &mut self,
         actor: &mut dyn ActsOnDevice,
@@ -285,7 +291,8 @@ impl DeviceEnv {
         })
     }
 
-    /// Looks at worlds that begin an episode: their derived quantities where the task reads some, then their observation.
+    /// Evaluates worlds that begin an episode: first their derived quantities, if the task reads any, then their
+    /// observation.
     fn look(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError> {
         if !self.task.needs().is_empty() {
             self.worlds.look(commands, worlds.clone())?;
@@ -293,7 +300,7 @@ impl DeviceEnv {
         self.dispatch(commands, worlds, What::Look, false)
     }
 
-    /// Submits what `list` lists for so many worlds at a time that none takes long, and waits for each.
+    /// Submits what `list` records. It takes so few worlds at a time that no submission takes long, and waits for each.
     fn submit(
         &mut self,
         mut list: impl FnMut(&mut DeviceEnv, &mut Commands, Range<usize>) -> Result<(), DeviceError>,
@@ -335,7 +342,7 @@ fn seconds(times: Vec<(String, Duration)>) -> Vec<(String, f64)> {
 }
 
 impl DeviceRollout {
-    /// One kind of number: `numbers` of them from `at` on.
+    /// One part of the rollout: `numbers` values from index `at` on.
     pub fn part(&self, at: usize, numbers: usize) -> &[f32] {
         &self.numbers[at..at + numbers]
     }

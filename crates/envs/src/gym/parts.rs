@@ -1,4 +1,4 @@
-//! What a task is made of, once its file has met the robot: every name resolved to indices.
+//! The parts of a task after its file was compiled against the robot: every name is resolved to indices.
 
 use super::flips::FlipRule;
 use super::signal::{Element, State};
@@ -12,16 +12,16 @@ use rand::RngExt;
 pub(super) struct Parts {
     pub observation: Vec<Element>,
     pub terms: Vec<Term>,
-    /// What simulated teachers judge by; none where it is the reward.
+    /// The terms that simulated teachers judge by; empty if they judge by the reward.
     pub teacher_reward: Vec<Term>,
     pub health: Vec<Bound>,
     pub flips: Option<Flips>,
     pub qpos_noise: Option<Noise>,
     pub qvel_noise: Option<Noise>,
     pub places: Vec<Place>,
-    /// Where quaternions begin in qpos.
+    /// The indices in qpos at which quaternions begin.
     pub quaternions: Vec<usize>,
-    /// What the backend must compute, each once.
+    /// The quantities that the backend must compute, each listed once.
     pub needs: Vec<Quantity>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Term {
     pub name: String,
     pub kind: RewardKind,
     pub signal: Vec<Element>,
-    /// Of `dot`, as long as `signal`.
+    /// For `dot`: the second factor, as long as `signal`.
     pub with: Vec<Element>,
     pub factors: Vec<Element>,
     pub when: Vec<Bound>,
@@ -41,7 +41,7 @@ pub(super) struct Term {
     pub high: f64,
 }
 
-/// What every number of a signal must keep for the robot to be healthy. Absent bounds are infinite.
+/// A bound that every number of a signal must keep for the robot to be healthy. Missing bounds are infinite.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub signal: Vec<Element>,
@@ -52,8 +52,8 @@ pub(super) struct Bound {
 }
 
 impl Term {
-    /// What it adds to the reward of the env step of `dt` seconds that led to `state`; `before` is what was remembered
-    /// of its signal.
+    /// The term's contribution to the reward of the env step of `dt` seconds that led to `state`. `before` is the value
+    /// of its signal that was remembered from the state before.
     pub fn pay(&self, before: f64, state: &State, healthy: bool, dt: f64) -> f64 {
         if !self.when.iter().all(|bound| bound.hold(state)) {
             return 0.0;
@@ -71,23 +71,23 @@ impl Term {
         (self.weight * made * factor).clamp(self.low, self.high)
     }
 
-    /// Everything that it reads of a state.
+    /// Every number of the state that the term reads.
     pub fn reads(&self) -> impl Iterator<Item = &Element> {
         let bounds = self.when.iter().flat_map(|bound| &bound.signal);
         self.signal.iter().chain(&self.with).chain(&self.factors).chain(bounds)
     }
 }
 
-/// Where the flips of this robot show.
+/// Which coordinates of this robot show its flips.
 #[derive(Debug)]
 pub(super) struct Flips {
-    /// Places in qpos.
+    /// Indices in qpos.
     pub pitch: usize,
     pub height: usize,
     pub rule: FlipRule,
 }
 
-/// Joints drawn from a box, at rest.
+/// Joints that are drawn from a box and start at rest.
 #[derive(Debug)]
 pub(super) struct Place {
     pub qpos: Vec<usize>,
@@ -100,7 +100,7 @@ pub(super) struct Place {
 }
 
 impl Bound {
-    /// Whether every number of its signal keeps it.
+    /// Whether every number of the signal keeps the bound.
     pub fn hold(&self, state: &State) -> bool {
         self.signal.iter().all(|element| self.holds(element.read(state)))
     }
@@ -114,7 +114,7 @@ impl Place {
     /// How often a draw is tried. A task whose box misses its distances this often is refused when it is compiled.
     pub const TRIES: usize = 1000;
 
-    /// Draws until the distance is right; says whether it came right.
+    /// Draws until the distance is right. Returns whether a draw succeeded.
     pub fn draw(&self, stream: &mut Stream, qpos: &mut [f64]) -> bool {
         for _ in 0..Place::TRIES {
             let mut squared = 0.0;

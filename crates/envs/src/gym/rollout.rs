@@ -1,11 +1,11 @@
-//! Given states and controls in, trajectories out: for comparing physics with physics.
+//! Computes trajectories from given states and controls, to compare one physics with another.
 
 use super::signal::Senses;
 use super::task::Task;
 use super::vector::{EnvError, row, row_mut};
 use crate::physics::Backend;
 
-/// N trajectories of T env steps, in double precision; row `[n, t]` is what step t of trajectory n led to.
+/// N trajectories of T env steps, in double precision. Row `[n, t]` holds the result of step t of trajectory n.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RolloutOut {
     /// N.
@@ -24,12 +24,12 @@ pub struct RolloutOut {
     pub terminated: Vec<bool>,
 }
 
-/// Starts from N states (`qpos` `[N, nq]`, `qvel` `[N, nv]`) and applies `ctrl`, `[N, T, nu]`, one row an env step, clipped to the
-/// actuators' ranges. Nothing is ever reset. Trajectories run `backend.worlds()` at a time.
+/// Starts from N states (`qpos` `[N, nq]`, `qvel` `[N, nv]`) and applies `ctrl`, `[N, T, nu]`, one row per env step,
+/// clipped to the actuators' ranges. Nothing is ever reset. Trajectories run `backend.worlds()` at a time.
 ///
 /// # Errors
-/// Arrays whose lengths do not fit each other and the robot; a backend of another robot, of no world, or that does not
-/// compute what the task reads.
+/// Array lengths that do not fit each other or the robot; a backend that has another robot or no world, or that does
+/// not compute what the task reads.
 pub fn rollout_from(
     task: &Task,
     backend: &mut dyn Backend,
@@ -68,7 +68,7 @@ pub fn rollout_from(
     let no_action = vec![0.0; nu];
 
     for first in (0..n).step_by(worlds) {
-        // Worlds beyond the last trajectory repeat it; their numbers are dropped.
+        // Worlds beyond the last trajectory repeat it, and their results are dropped.
         let trajectory = |world: usize| (first + world).min(n - 1);
         for world in 0..worlds {
             let i = trajectory(world);

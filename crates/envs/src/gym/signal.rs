@@ -1,10 +1,11 @@
-//! Signals, ready to read: which numbers of a physics state, and how each is shaped.
+//! Signals that are ready to read: which numbers of a physics state they take, and how each is transformed.
 
 use crate::physics::{Backend, Model, Quantity};
 use crate::tasks::Map;
 use std::sync::Arc;
 
-/// One world as a task sees it, after a reset or an env step. What [`super::Task::needs`] does not list may be empty.
+/// One world as a task sees it, after a reset or an env step. Fields that [`super::Task::needs`] does not list may be
+/// empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct State<'a> {
     /// Joint positions, `[nq]`, metres and radians.
@@ -27,10 +28,10 @@ pub struct State<'a> {
     pub constraint: &'a [f64],
 }
 
-/// Room for what a task reads of one world beside its joints.
+/// Buffers for what a task reads of one world besides its joints.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Senses {
-    /// What is read; the vectors of all else are empty.
+    /// The quantities that are read; all other vectors are empty.
     needs: Vec<Quantity>,
     frames: Vec<f64>,
     cinert: Vec<f64>,
@@ -60,7 +61,7 @@ impl Senses {
         }
     }
 
-    /// One world as its task sees it.
+    /// The state of one world as its task sees it.
     pub fn look<'a>(&'a mut self, backend: &'a dyn Backend, world: usize, action: &'a [f64]) -> State<'a> {
         for i in 0..self.needs.len() {
             let quantity = self.needs[i];
@@ -101,7 +102,7 @@ pub(super) enum Pick {
 }
 
 impl Pick {
-    /// What the backend must compute for it.
+    /// The quantity that the backend must compute for it.
     pub fn needs(&self) -> Option<Quantity> {
         match self {
             Pick::Qpos(_) | Pick::Qvel(_) | Pick::Action(_) => None,
@@ -115,7 +116,7 @@ impl Pick {
     }
 }
 
-/// One coordinate of where a body, or a point on it, is.
+/// One coordinate of the position of a body or of a point on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct BodyPick {
     pub body: usize,
@@ -129,13 +130,13 @@ pub(super) struct BodyPick {
 /// One coordinate of the centre of mass of all bodies.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct CenterPick {
-    /// Of every body its share of the whole mass, and its own centre of mass in its frame, metres.
+    /// For each body: its share of the total mass, and its own centre of mass in its frame, metres.
     pub parts: Arc<[(f64, [f64; 3])]>,
     /// 0 for x, 1 for y, 2 for z.
     pub axis: usize,
 }
 
-/// One number of a signal: a number of the state, mapped, then kept inside bounds.
+/// One number of a signal: a number of the state, mapped, then clipped to bounds.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Element {
     pub pick: Pick,
@@ -190,8 +191,8 @@ impl CenterPick {
     }
 }
 
-/// One coordinate of a point given in a body's frame: the body's place plus the offset v turned by its unit quaternion (w, u),
-/// v + 2w(u × v) + 2u × (u × v).
+/// One coordinate of a point given in a body's frame: the body's position plus the offset v rotated by the body's unit
+/// quaternion (w, u), v + 2w(u × v) + 2u × (u × v).
 fn point(frames: &[f64], body: usize, v: [f64; 3], axis: usize) -> f64 {
     let frame = &frames[7 * body..7 * body + 7];
     if v == [0.0; 3] {

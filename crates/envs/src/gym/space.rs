@@ -1,4 +1,4 @@
-//! What an observation or an action may be.
+//! The possible values of an observation or an action.
 
 use flipside_core::Stream;
 use rand::RngExt;
@@ -9,22 +9,22 @@ use rand_distr::{Distribution, Exp1, StandardNormal};
 pub enum Space {
     /// Real numbers between bounds, which may be infinite.
     Box {
-        /// Lower bounds, row-major, included.
+        /// Lower bounds, row-major, inclusive.
         low: Vec<f32>,
-        /// Upper bounds, included.
+        /// Upper bounds, inclusive.
         high: Vec<f32>,
-        /// Its product is the number of bounds.
+        /// The shape; its product is the number of bounds.
         shape: Vec<usize>,
     },
-    /// One of `0, 1, …, n − 1`, carried as one number.
+    /// One of `0, 1, …, n − 1`, stored as one number.
     Discrete {
-        /// How many.
+        /// How many values there are.
         n: usize,
     },
 }
 
 impl Space {
-    /// How many numbers a value has.
+    /// How many numbers a value consists of.
     pub fn dim(&self) -> usize {
         match self {
             Space::Box { low, .. } => low.len(),
@@ -32,7 +32,7 @@ impl Space {
         }
     }
 
-    /// Whether a value belongs to the space; one with a NaN belongs to none.
+    /// Whether a value belongs to the space. A value with a NaN belongs to none.
     pub fn contains(&self, value: &[f32]) -> bool {
         match self {
             Space::Box { low, high, .. } => {
@@ -46,7 +46,7 @@ impl Space {
         }
     }
 
-    /// Draws a value as Gymnasium does: uniform between two bounds, exponential beyond one, normal without any.
+    /// Draws a value as Gymnasium does: uniform between two bounds, exponential with one bound, normal without bounds.
     pub fn sample(&self, stream: &mut Stream) -> Vec<f32> {
         match self {
             Space::Box { low, high, .. } => {
@@ -68,7 +68,8 @@ mod tests {
     use super::*;
     use flipside_core::Seed;
 
-    /// Every sample is inside, and the sample means match the distributions' (2/4, 1 + 1, −1 − 1, 0) within five standard errors.
+    /// Every sample is inside, and the sample means match the distributions' (2/4, 1 + 1, −1 − 1, 0) within five
+    /// standard errors.
     #[test]
     fn box_samples_as_gymnasium_documents() {
         let inf = f32::INFINITY;

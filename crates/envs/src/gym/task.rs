@@ -1,4 +1,4 @@
-//! A task that has met its robot: observation, reward and the end of an episode as functions of the physics state.
+//! A task compiled for its robot: observation, reward and the end of an episode as functions of the physics state.
 
 use super::compile;
 use super::flips::FlipRule;
@@ -12,10 +12,10 @@ use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use std::sync::Arc;
 
-/// Why there is no task.
+/// Why a task could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// The task's files were not found or not understood.
+    /// The task's files were not found or could not be parsed.
     #[error(transparent)]
     Envs(#[from] EnvsError),
     /// The robot's file is wrong.
@@ -37,10 +37,11 @@ pub struct Task {
 }
 
 impl Task {
-    /// Reads a task and its robot: a bundled one by its file's name (`hopper`) or Gymnasium's id (`Hopper-v5`), or any by its file's path.
+    /// Reads a task and its robot. A bundled task is named by its file (`hopper`) or by Gymnasium's id (`Hopper-v5`),
+    /// any other by its file's path.
     ///
     /// # Errors
-    /// An unknown name, which lists what exists; a wrong file, with its line and what was expected.
+    /// An unknown name (the error lists the known ones); a wrong file (the error gives the line and what was expected).
     pub fn load(name: &str) -> Result<Task, TaskError> {
         Task::load_from(&Folders::default(), name)
     }
@@ -58,7 +59,8 @@ impl Task {
     /// Binds a task to its robot.
     ///
     /// # Errors
-    /// A joint or body that the robot does not have (the error lists those it has), a choice of numbers that leaves none.
+    /// A joint or body that the robot does not have (the error lists those it has); a choice of numbers that leaves
+    /// none.
     pub fn new(spec: TaskSpec, model: Arc<Model>) -> Result<Task, TaskError> {
         let parts = Arc::new(compile::parts(&spec, &model)?);
         Ok(Task {
@@ -70,13 +72,15 @@ impl Task {
         })
     }
 
-    /// The same task with episodes that only ever end at the horizon, for learning from preferences: an episode's length would otherwise
-    /// tell the policy what the true reward is. The `alive` reward is then paid step by step, whenever the robot is healthy.
+    /// The same task with episodes that only end at the horizon, for learning from preferences. Otherwise the length of
+    /// an episode would tell the policy about the true reward. The `alive` reward is then paid step by step, whenever
+    /// the robot is healthy.
     pub fn fixed_horizon(&self) -> Task {
         Task { terminates: false, ..self.clone() }
     }
 
-    /// The same task with episodes cut after `steps` env steps (at least 1), or after its own horizon if that is sooner.
+    /// The same task with episodes truncated after `steps` env steps (at least 1), or after its own horizon if that is
+    /// shorter.
     pub fn with_horizon(&self, steps: u32) -> Task {
         Task { horizon: self.horizon.min(steps.max(1)), ..self.clone() }
     }
@@ -86,7 +90,7 @@ impl Task {
         &self.spec.name
     }
 
-    /// The task as its file gives it.
+    /// The contents of the task's file.
     pub fn spec(&self) -> &TaskSpec {
         &self.spec
     }
@@ -101,7 +105,7 @@ impl Task {
         self.parts.observation.len()
     }
 
-    /// Numbers in an action, A: one an actuator.
+    /// Numbers in an action, A: one per actuator.
     pub fn act_dim(&self) -> usize {
         self.model.nu()
     }
@@ -116,7 +120,7 @@ impl Task {
         self.model.timestep() * self.frame_skip() as f64
     }
 
-    /// Env steps after which an episode is cut.
+    /// Env steps after which an episode is truncated.
     pub fn horizon(&self) -> u32 {
         self.horizon
     }
@@ -133,20 +137,20 @@ impl Task {
         Space::Box { shape: vec![low.len()], low, high }
     }
 
-    /// Infinite but where the task clips or maps.
+    /// The bounds are infinite except where the task clips or maps.
     pub fn observation_space(&self) -> Space {
         let bounds = self.parts.observation.iter().map(|e| e.bounds().map(|x| x as f32));
         let (low, high): (Vec<f32>, Vec<f32>) = bounds.map(|[low, high]| (low, high)).unzip();
         Space::Box { shape: vec![low.len()], low, high }
     }
 
-    /// What counts as a landed flip of this robot; `None` where its file does not say.
+    /// What counts as a landed flip of this robot; `None` if the task's file does not say.
     pub fn flip_rule(&self) -> Option<FlipRule> {
         self.parts.flips.as_ref().map(|flips| flips.rule)
     }
 
-    /// Pitch (unwrapped, radians) and height (metres) of the torso that flips, in a state `qpos`, `[nq]`; `None` where the task's file has
-    /// no `[flips]`.
+    /// Pitch (unwrapped, radians) and height (metres) of the torso in a state `qpos`, `[nq]`; `None` if the task's file
+    /// has no `[flips]`.
     pub fn pitch_and_height(&self, qpos: &[f64]) -> Option<[f64; 2]> {
         self.parts.flips.as_ref().map(|flips| [qpos[flips.pitch], qpos[flips.height]])
     }
@@ -156,7 +160,8 @@ impl Task {
         self.parts.terms.iter().map(|term| term.name.as_str())
     }
 
-    /// What the task reads of a [`State`] beside joints and action: what [`crate::physics::Backend::need`] must be told.
+    /// The quantities of a [`State`] that the task reads besides joints and action. [`crate::physics::Backend::need`]
+    /// must be told them.
     pub fn needs(&self) -> &[Quantity] {
         &self.parts.needs
     }
@@ -173,13 +178,15 @@ impl Task {
         self.parts.health.iter().all(|bound| bound.hold(state))
     }
 
-    /// Numbers that [`Task::remember`] writes, K for the reward's terms and those of the teachers' teacher reward.
+    /// How many numbers [`Task::remember`] writes: K for the reward's terms, plus one for each term of the teacher
+    /// reward.
     pub fn memory(&self) -> usize {
         self.parts.terms.len() + self.parts.teacher_reward.len()
     }
 
-    /// Writes what the next step's reward needs to know of this state into `out`: the signals whose velocity is paid, `[K]` of the reward's terms
-    /// and, as far as there is room, those of the teachers' teacher reward.
+    /// Writes into `out` what the next step's reward needs to know of this state: the signals whose velocity is
+    /// rewarded. `[K]` values belong to the reward's terms; the teacher reward's terms follow as far as `out` is long
+    /// enough.
     pub fn remember(&self, state: &State, out: &mut [f64]) {
         for (x, term) in out.iter_mut().zip(self.parts.terms.iter().chain(&self.parts.teacher_reward)) {
             *x = match term.kind {
@@ -189,8 +196,9 @@ impl Task {
         }
     }
 
-    /// The reward of the env step that led to `state`, and its terms, weights included, into `terms`, `[K]`.
-    /// `before` is what [`Task::remember`] wrote of the state that the step began in, and `healthy` what [`Task::healthy`] says of `state`.
+    /// The reward of the env step that led to `state`. Its terms, weights included, are written into `terms`, `[K]`.
+    /// `before` is what [`Task::remember`] wrote for the state before the step, and `healthy` is the result of
+    /// [`Task::healthy`] for `state`.
     pub fn reward(&self, before: &[f64], state: &State, healthy: bool, terms: &mut [f64]) -> f64 {
         let dt = self.dt();
         for ((out, term), &before) in terms.iter_mut().zip(&self.parts.terms).zip(before) {
@@ -199,8 +207,8 @@ impl Task {
         terms.iter().sum()
     }
 
-    /// What simulated teachers judge the env step by, if it is not the reward; the arguments are those of [`Task::reward`], with the whole of what
-    /// was remembered.
+    /// The teacher reward of the env step, if simulated teachers do not judge by the reward. The arguments are those of
+    /// [`Task::reward`], but `before` holds all that was remembered.
     pub fn teacher_reward(&self, before: &[f64], state: &State, healthy: bool) -> Option<f64> {
         let Parts { terms, teacher_reward, .. } = &*self.parts;
         let paid =
@@ -208,7 +216,7 @@ impl Task {
         (!teacher_reward.is_empty()).then(|| paid.sum())
     }
 
-    /// Draws the state that an episode begins in: `qpos` `[nq]`, `qvel` `[nv]`.
+    /// Draws the initial state of an episode: `qpos` `[nq]`, `qvel` `[nv]`.
     pub fn draw(&self, stream: &mut Stream, qpos: &mut [f64], qvel: &mut [f64]) {
         qpos.copy_from_slice(self.model.qpos0());
         qvel.fill(0.0);

@@ -1,7 +1,8 @@
 //! A batch of worlds under one task, as Gymnasium's vector environments behave.
 //!
-//! One [`VectorEnv::step`] is: refuse what cannot be done, clip the actions, hold them for a frame skip of physics (the one costly part,
-//! which the backend spreads over threads), then look at each world once. Nothing is allocated after the first step.
+//! [`VectorEnv::step`] first refuses invalid actions and clips the others. It then holds the actions for a frame skip
+//! of physics. This is the only costly part, and the backend spreads it over threads. At the end it evaluates each
+//! world once. Nothing is allocated after the first step.
 
 use super::flips::Stance;
 use super::signal::Senses;
@@ -12,42 +13,43 @@ use flipside_core::{Array, Arrays, Pose, Seed, Stream};
 use flipside_gpu::DeviceError;
 use std::sync::Arc;
 
-/// What happens to a world whose episode ended. Gymnasium's three modes.
+/// What happens to a world whose episode ended: Gymnasium's three modes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Autoreset {
-    /// It is reset within the step that ended it: `obs` begins the new episode and `final_obs` ends the old one.
+    /// The world is reset within the step that ended its episode: `obs` begins the new episode and `final_obs` ends the
+    /// old one.
     #[default]
     SameStep,
-    /// The next step ignores its action and is the reset, with reward 0. Such rows are no transitions: leave out those of
-    /// [`Step::was_reset`] when learning.
+    /// The next step ignores the world's action and resets it, with reward 0. Such rows are not transitions: leave out
+    /// the rows of [`Step::was_reset`] when learning.
     NextStep,
     /// The caller resets it with [`VectorEnv::reset_worlds`]; stepping before that is refused.
     Disabled,
 }
 
-/// What a batch refuses. Nothing has moved when it does.
+/// What a batch refuses. After a refusal no world has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
-    /// The first call must be a reset.
+    /// The environment was stepped before the first reset.
     #[error("reset the environment before the first step")]
     NotReset,
-    /// With [`Autoreset::Disabled`], an episode has ended.
+    /// With [`Autoreset::Disabled`]: an episode has ended and its world was not reset.
     #[error("the episode of world {world} has ended: reset it before the next step")]
     EpisodeOver {
         /// The first such world.
         world: usize,
     },
-    /// Too few or too many numbers.
+    /// An array is too short or too long.
     #[error("expected {expected} {what}, not {got}")]
     Length {
-        /// What was counted.
+        /// The name of the array.
         what: &'static str,
-        /// How many there must be.
+        /// The expected length.
         expected: usize,
-        /// How many there were.
+        /// The actual length.
         got: usize,
     },
-    /// An action is not a number.
+    /// An action contains a NaN.
     #[error("the action of world {world} has a NaN")]
     NotANumber {
         /// The first such world.
@@ -62,7 +64,7 @@ pub enum EnvError {
         /// The task's name.
         task: String,
     },
-    /// The graphics device that the backend computes on failed.
+    /// The graphics device of the backend failed.
     #[cfg(feature = "gpu")]
     #[error(transparent)]
     Device(DeviceError),
@@ -87,28 +89,31 @@ impl EnvError {
 /// A finished episode.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Episode {
-    /// Which world.
+    /// The index of the world.
     pub world: usize,
     /// The sum of its rewards.
     pub total_reward: f64,
-    /// Its env steps.
+    /// Its length in env steps.
     pub length: u32,
 }
 
-/// What one step of a batch brought. Rows are worlds.
+/// The result of one step of a batch. Rows are worlds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Step {
     /// `[worlds, O]`: what to act on next.
     pub obs: Vec<f32>,
     /// `[worlds]`.
     pub reward: Vec<f32>,
-    /// `[worlds]`: what a simulated teacher judges the step by: the reward, or the teacher reward that the task's file gives teachers.
+    /// `[worlds]`: what a simulated teacher judges the step by: the task's teacher reward if its file has one, else the
+    /// reward.
     pub teacher_reward: Vec<f32>,
-    /// `[worlds]`: the episode ended by itself; its last value is zero.
+    /// `[worlds]`: the episode ended by itself, so the value after it is zero.
     pub terminated: Vec<bool>,
-    /// `[worlds]`: the episode was cut at the horizon; value bootstraps through. Never together with `terminated`.
+    /// `[worlds]`: the episode was truncated at the horizon, so the value is bootstrapped. Never together with
+    /// `terminated`.
     pub truncated: Vec<bool>,
-    /// `[worlds, O]`: the observation that ended an episode, in rows that are terminated or truncated, whatever the autoreset mode.
+    /// `[worlds, O]`: the last observation of an episode, in rows that are terminated or truncated, whatever the
+    /// autoreset mode.
     pub final_obs: Vec<f32>,
     /// `[worlds, A]`: the actions as the actuators received them.
     pub actions: Vec<f32>,
@@ -116,7 +121,7 @@ pub struct Step {
     pub terms: Vec<f32>,
     /// `[worlds]`: this row is the reset of an episode that ended the step before ([`Autoreset::NextStep`] only).
     pub was_reset: Vec<bool>,
-    /// Episodes that ended in this step, in the worlds' order.
+    /// Episodes that ended in this step, in order of the worlds.
     pub episodes: Vec<Episode>,
 }
 
@@ -127,15 +132,15 @@ pub struct VectorEnv {
     mode: Autoreset,
     worlds: usize,
     started: bool,
-    /// Each world's stream of resets.
+    /// Each world's random stream for resets.
     streams: Vec<Stream>,
     /// `[worlds, nu]`.
     ctrl: Vec<f64>,
     action_range: Vec<[f64; 2]>,
-    /// `[worlds]`: steps and reward of the running episode.
+    /// `[worlds]`: steps and return of the running episode.
     length: Vec<u32>,
     total_reward: Vec<f64>,
-    /// `[worlds]`: the episode has ended and its world waits for its reset.
+    /// `[worlds]`: the episode has ended and the world waits for its reset.
     over: Vec<bool>,
     /// `[worlds, memory]`: see [`Task::remember`].
     before: Vec<f64>,
@@ -144,7 +149,7 @@ pub struct VectorEnv {
     scratch: Scratch,
 }
 
-/// Room for one world's numbers.
+/// Scratch memory for one world's numbers.
 struct Scratch {
     senses: Senses,
     obs: Vec<f64>,
@@ -158,7 +163,7 @@ impl VectorEnv {
     /// A batch over all worlds of `backend`, which must hold the task's robot.
     ///
     /// # Errors
-    /// [`EnvError::OtherRobot`], and [`EnvError::Physics`] where the backend does not compute what the task reads.
+    /// [`EnvError::OtherRobot`]; [`EnvError::Physics`] if the backend does not compute what the task reads.
     pub fn new(task: Arc<Task>, mut backend: Box<dyn Backend>, mode: Autoreset) -> Result<VectorEnv, EnvError> {
         let (ours, theirs) = (task.model(), backend.model());
         if !std::ptr::eq(&**ours, theirs) && **ours != *theirs {
@@ -208,7 +213,7 @@ impl VectorEnv {
         &self.task
     }
 
-    /// How many worlds.
+    /// The number of worlds.
     pub fn worlds(&self) -> usize {
         self.worlds
     }
@@ -218,23 +223,25 @@ impl VectorEnv {
         self.mode
     }
 
-    /// `[worlds]`: whose episode is over and not yet reset; with [`Autoreset::NextStep`] the next step is their reset.
+    /// `[worlds]`: whether the episode is over and not yet reset. With [`Autoreset::NextStep`] the next step resets
+    /// these worlds.
     pub fn waiting(&self) -> &[bool] {
         &self.over
     }
 
-    /// The physics below.
+    /// The physics backend.
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
     }
 
-    /// How many episodes were ended because the physics of their world left the finite numbers.
+    /// How many episodes were ended because the physics of their world became non-finite.
     pub fn diverged(&self) -> u64 {
         self.diverged
     }
 
-    /// Begins an episode in every world and returns the observations, `[worlds, O]`. World i draws from the stream of seed + i; its later
-    /// episodes go on in that stream, so that its numbers depend neither on the batch's size nor on its neighbours.
+    /// Begins an episode in every world and returns the observations, `[worlds, O]`. World i draws from the stream of
+    /// seed + i, and its later episodes continue that stream. A world's random numbers therefore depend neither on the
+    /// batch's size nor on the other worlds.
     pub fn reset(&mut self, seed: u64) -> &[f32] {
         self.streams = (0..self.worlds).map(|world| Seed(seed).world(world).stream("reset")).collect();
         self.started = true;
@@ -242,11 +249,11 @@ impl VectorEnv {
         &self.step.obs
     }
 
-    /// Begins an episode in the chosen worlds alone and returns all observations, `[worlds, O]`. With a seed their streams start afresh
-    /// from seed + index, else they go on.
+    /// Begins an episode in the chosen worlds only and returns all observations, `[worlds, O]`. With a seed their
+    /// streams restart from seed + index; without one they continue.
     ///
     /// # Errors
-    /// A mask of another length or that chooses no world; with no seed, worlds that were never reset.
+    /// A mask of the wrong length or one that chooses no world; without a seed, a world that was never reset.
     pub fn reset_worlds(&mut self, mask: &[bool], seed: Option<u64>) -> Result<&[f32], EnvError> {
         if mask.len() != self.worlds {
             return Err(EnvError::Length { what: "worlds in the mask", expected: self.worlds, got: mask.len() });
@@ -270,7 +277,8 @@ impl VectorEnv {
     /// One env step of every world. `actions` is `[worlds, A]`; each is clipped to the action space.
     ///
     /// # Errors
-    /// No reset yet, a wrong number of actions, a NaN, or an episode that is over and not reset; nothing has moved then.
+    /// No reset yet, a wrong number of actions, a NaN, or an episode that is over and not reset. No world has changed
+    /// then.
     pub fn step(&mut self, actions: &[f32]) -> Result<&Step, EnvError> {
         self.admit(actions)?;
         self.backend.step(&self.ctrl, self.task.frame_skip()).map_err(EnvError::physics)?;
@@ -287,27 +295,29 @@ impl VectorEnv {
         Ok(&self.step)
     }
 
-    /// Spreads the ends of the running episodes evenly over the horizon: world i is taken to have i/N of it behind it. Worlds that never
-    /// terminate would otherwise stand at the same moment of their episodes for ever, and a short rollout would show that moment alone.
+    /// Spreads the ends of the running episodes evenly over the horizon: world i is treated as if i/N of its episode
+    /// had passed. Otherwise worlds that never terminate would stay at the same moment of their episodes forever, and a
+    /// short rollout would contain only that moment.
     pub fn stagger(&mut self) {
         let (horizon, worlds) = (u64::from(self.task.horizon()), self.worlds as u64);
         for (world, length) in self.length.iter_mut().enumerate() {
-            // Below the horizon, which fits u32.
+            // The value is below the horizon, which fits in u32.
             *length = (world as u64 * horizon / worlds) as u32;
         }
     }
 
-    /// What the last step brought; its `obs` is up to date after a reset, too.
+    /// The result of the last step. After a reset its `obs` is up to date, too.
     pub fn last(&self) -> &Step {
         &self.step
     }
 
-    /// Where each body of a world is, into `out`, `[nbody]`.
+    /// Writes the pose of each body of a world into `out`, `[nbody]`.
     pub fn poses(&self, world: usize, out: &mut [Pose]) {
         self.backend.body_poses(world, out);
     }
 
-    /// What a [`FlipCounter`](super::FlipCounter) looks at in a world; `None` where the task has no `[flips]`. `contacts` is room to work in.
+    /// What a [`FlipCounter`](super::FlipCounter) reads of a world; `None` if the task has no `[flips]`. `contacts` is
+    /// scratch memory.
     pub fn stance(&self, world: usize, contacts: &mut Vec<Contact>) -> Option<Stance> {
         let [pitch, height] = self.task.pitch_and_height(self.qpos(world))?;
         self.backend.contacts(world, contacts);
@@ -325,10 +335,11 @@ impl VectorEnv {
         row(self.backend.qvel(), world, self.task.model().nv())
     }
 
-    /// Begins an episode of one world in a given state; its observation in [`VectorEnv::last`] follows. All worlds must have been reset.
+    /// Begins an episode of one world in a given state and updates its observation in [`VectorEnv::last`]. All worlds
+    /// must have been reset.
     ///
     /// # Errors
-    /// No reset yet, or states of another size.
+    /// No reset yet, or a state of the wrong size.
     pub fn set_state(&mut self, world: usize, qpos: &[f64], qvel: &[f64]) -> Result<(), EnvError> {
         let model = self.task.model();
         let sizes = [("joint positions", model.nq(), qpos.len()), ("joint velocities", model.nv(), qvel.len())];
@@ -342,7 +353,7 @@ impl VectorEnv {
         Ok(())
     }
 
-    /// Refuses what cannot be stepped, and clips the rest into `ctrl`.
+    /// Refuses invalid actions and writes the others, clipped, into `ctrl`.
     fn admit(&mut self, actions: &[f32]) -> Result<(), EnvError> {
         let a = self.task.act_dim();
         if !self.started {
@@ -373,7 +384,7 @@ impl VectorEnv {
         Ok(())
     }
 
-    /// Looks at a world after its step: reward, observation, and whether the episode ended.
+    /// Evaluates a world after its step: reward, observation, and whether the episode ended.
     fn compute_reward(&mut self, world: usize) {
         let (o, k, a) = (self.task.obs_dim(), self.scratch.terms.len(), self.task.act_dim());
         let memory = self.task.memory();
@@ -386,7 +397,8 @@ impl VectorEnv {
         self.task.observe(&state, &mut self.scratch.obs);
         self.task.remember(&state, before);
 
-        // Physics that left the finite numbers says nothing: the last good observation stands, nothing is paid, and the episode is cut.
+        // If the physics became non-finite, the last good observation is kept, the reward is zero, and the episode is
+        // truncated.
         let finite = !self.backend.frozen(world)
             && (reward + teacher_reward).is_finite()
             && self.scratch.obs.iter().all(|x| x.is_finite());
@@ -418,7 +430,7 @@ impl VectorEnv {
         }
     }
 
-    /// Begins an episode: what the last step said of the world is void.
+    /// Begins an episode. What the last step said of the world no longer holds.
     fn begin(&mut self, world: usize) {
         self.void(world);
         self.enter(world);
@@ -459,8 +471,9 @@ impl VectorEnv {
         narrow(obs, row_mut(&mut self.step.obs, world, o));
     }
 
-    /// All that a checkpoint needs to go on: states, streams and the running episodes' books. Contact caches are not in it, so that a
-    /// restored run goes on from the same states and is not the same to the last bit.
+    /// The state that a checkpoint needs to resume: the worlds' states, random streams and the running episodes'
+    /// records. Contact caches are not saved. A resumed run therefore starts from the same states but is not identical
+    /// to the last bit.
     pub fn to_arrays(&self) -> Arrays {
         let words = |numbers: &[u32]| numbers.iter().map(|&n| u64::from(n)).collect();
         let over = self.over.iter().map(|&over| u64::from(over)).collect();
@@ -475,10 +488,10 @@ impl VectorEnv {
         ])
     }
 
-    /// Goes on from what [`VectorEnv::to_arrays`] saved, and returns the observations, `[worlds, O]`.
+    /// Resumes from what [`VectorEnv::to_arrays`] saved and returns the observations, `[worlds, O]`.
     ///
     /// # Errors
-    /// [`EnvError::Saved`] if an array is missing or of another size; nothing has changed then.
+    /// [`EnvError::Saved`] if an array is missing or has the wrong size. Nothing has changed then.
     pub fn load_arrays(&mut self, saved: &Arrays) -> Result<&[f32], EnvError> {
         let (w, nq, nv) = (self.worlds, self.task.model().nq(), self.task.model().nv());
         let floats = |name: &str, len: usize| saved.get(name).and_then(Array::as_f64).filter(|v| v.len() == len);

@@ -1,4 +1,4 @@
-//! What every physics backend can do. The layers above see this trait alone, so that a faster backend joins without a change there.
+//! What every physics backend can do. The layers above use only this trait, so a new backend needs no change there.
 
 use super::Model;
 use super::host::HostState;
@@ -21,15 +21,15 @@ pub struct Contact {
 
 /// A quantity that follows from a state and the forces on it, by MuJoCo's name.
 ///
-/// It is what an observation reads after a step: as of the fourth stage's evaluation where the model integrates by RK4, of the start of
-/// the last timestep where it integrates by Euler (`mjData` after `mj_step`). After [`Backend::set_state`] it is that state's, with no
-/// control (`mj_forward`), and [`Quantity::CfrcExt`] is zero.
+/// An observation reads it after a step. If the model integrates by RK4 it is of the fourth stage's evaluation; with
+/// Euler it is of the start of the last timestep (`mjData` after `mj_step`). After [`Backend::set_state`] it is that
+/// state's, with no control (`mj_forward`), and [`Quantity::CfrcExt`] is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
     /// `[nbody, 7]`: where each body is, `xpos` in metres, then how it is turned, `xquat` (w x y z).
     Frames,
-    /// `[nbody, 10]`: each body's inertia about its tree's centre of mass: six entries of the symmetric matrix (xx yy zz xy xz yz, kg m²),
-    /// mass times offset (kg m), mass.
+    /// `[nbody, 10]`: each body's inertia about its tree's centre of mass: six entries of the symmetric matrix (xx yy
+    /// zz xy xz yz, kg m²), mass times offset (kg m), mass.
     Cinert,
     /// `[nbody, 6]`: each body's angular (rad/s), then linear velocity (m/s) of the point at its tree's centre of mass.
     Cvel,
@@ -52,7 +52,8 @@ impl Quantity {
         Quantity::QfrcConstraint,
     ];
 
-    /// How many numbers it has for one world of this model. Never none for a robot: a quantity of the bodies has the world's row, too.
+    /// How many numbers it has for one world of this model. It is never zero for a robot, because a quantity of the
+    /// bodies also has the world's row.
     pub fn len(self, model: &Model) -> usize {
         match self {
             Quantity::Frames => 7 * model.nbody(),
@@ -75,20 +76,22 @@ impl Quantity {
     }
 }
 
-/// A batch of worlds of one model, each independent of its neighbours bit for bit, whatever the batch size and thread count.
+/// A batch of worlds of one model. Each world is independent of the others bit for bit, whatever the batch size and
+/// thread count.
 ///
-/// Sizes are MuJoCo's: `nq` positions, `nv` velocities, `nu` controls, `nbody` bodies with the world as body 0. A free joint takes seven
-/// positions (x y z, then a quaternion w x y z) and six velocities (linear in the world frame, angular in the body's frame).
+/// Sizes are MuJoCo's: `nq` positions, `nv` velocities, `nu` controls, `nbody` bodies with the world as body 0. A free
+/// joint takes seven positions (x y z, then a quaternion w x y z) and six velocities (linear in the world frame,
+/// angular in the body's frame).
 pub trait Backend: Send {
     /// The name that `--backend` takes.
     fn name(&self) -> &'static str;
 
-    /// The graphics adapter that it computes on, for a figure to stand beside; None where the processor computes.
+    /// The graphics adapter that it computes on, to be printed beside measurements; `None` if the CPU computes.
     fn adapter(&self) -> Option<&str> {
         None
     }
 
-    /// The worlds' states on the host, and what became of each.
+    /// The worlds' states on the host, and the status of each.
     fn host(&self) -> &HostState;
 
     /// The model that every world is a copy of.
@@ -101,8 +104,8 @@ pub trait Backend: Send {
         self.host().worlds()
     }
 
-    /// Puts one world into a state, forgetting contacts, warm starts and everything else of its past.
-    /// `qpos` is `[nq]`, `qvel` `[nv]`.
+    /// Puts one world into a state and forgets contacts, warm starts and the rest of its past. `qpos` is `[nq]`, `qvel`
+    /// `[nv]`.
     fn set_state(&mut self, world: usize, qpos: &[f64], qvel: &[f64]);
 
     /// Joint positions of all worlds, `[worlds, nq]`, metres and radians.
@@ -115,7 +118,8 @@ pub trait Backend: Send {
         self.host().qvel()
     }
 
-    /// Holds `ctrl`, `[worlds, nu]`, for `frame_skip` timesteps of the model. Controls are clipped to the actuators' ranges.
+    /// Holds `ctrl`, `[worlds, nu]`, for `frame_skip` timesteps of the model. Controls are clipped to the actuators'
+    /// ranges.
     ///
     /// # Errors
     /// `PhysicsError::Device` where a graphics device gives up; the worlds stay where the last whole step left them.
@@ -126,33 +130,35 @@ pub trait Backend: Send {
         self.model().poses(self.host().state(world).0, out);
     }
 
-    /// The points where geoms touch or overlap, as the last step found them; none after [`Backend::set_state`]. `out` is cleared first.
+    /// The points where geoms touch or overlap, as found by the last step; none after [`Backend::set_state`]. `out` is
+    /// cleared first.
     fn contacts(&self, world: usize, out: &mut Vec<Contact>);
 
-    /// Says which quantities [`Backend::derived`] will be asked for from the next [`Backend::set_state`] or [`Backend::step`] on, so that no
-    /// other need be computed. [`Quantity::Frames`] may always be asked for.
+    /// Announces which quantities [`Backend::derived`] will be asked for from the next [`Backend::set_state`] or
+    /// [`Backend::step`] on, so that no others need to be computed. [`Quantity::Frames`] may always be asked for.
     ///
     /// # Errors
-    /// [`PhysicsError::NotSupplied`] for the first that the backend does not compute; nothing changes then.
+    /// [`PhysicsError::NotSupplied`] for the first one that the backend does not compute. Nothing changes then.
     fn need(&mut self, quantities: &[Quantity]) -> Result<(), PhysicsError>;
 
-    /// Writes a quantity of one world into `out`, [`Quantity::len`] numbers, world frame. One that was not asked for with
-    /// [`Backend::need`] may be out of date.
+    /// Writes a quantity of one world into `out`, [`Quantity::len`] numbers, world frame. If it was not announced with
+    /// [`Backend::need`], it may be out of date.
     fn derived(&self, world: usize, quantity: Quantity, out: &mut [f64]);
 
-    /// Whether a world's state went non-finite: it stays where it was before that step, until [`Backend::set_state`].
+    /// Whether a world's state became non-finite. The world keeps the state before that step until
+    /// [`Backend::set_state`].
     fn frozen(&self, world: usize) -> bool {
         self.host().outcome(world).frozen()
     }
 
-    /// How many times a world went non-finite and had to be frozen since the batch was made.
+    /// How many times a world became non-finite and was frozen since the batch was made.
     fn diverged(&self) -> u64 {
         self.host().diverged()
     }
 
-    /// How far the accelerations of the present states, under the controls of the last step, are from the optimum of the constraint
-    /// problem: ‖M a − f − Jᵀλ(a)‖ over 1 + ‖f‖ in double precision, the worst of the first 64 worlds. None where the engine solves
-    /// another problem.
+    /// How far the accelerations of the present states, under the controls of the last step, are from the optimum of
+    /// the constraint problem: ‖M a − f − Jᵀλ(a)‖ over 1 + ‖f‖ in double precision, the worst of the first 64 worlds.
+    /// `None` if the engine solves another problem.
     fn solver_residual(&self) -> Option<f64> {
         None
     }

@@ -1,7 +1,7 @@
-//! The quantities that were asked of a batch, kept on the host for engines that step in MuJoCo's equations.
+//! The quantities that were requested of a batch, kept on the host for engines that solve MuJoCo's equations.
 //!
-//! A step writes them. Of a state that was not stepped to they are computed here, in double precision, a world at a
-//! time.
+//! A step writes them. For a state that was set rather than stepped to, they are computed here, in double precision,
+//! one world at a time.
 
 use super::backend::{Contact, PhysicsError, Quantity};
 use super::dynamics::derived::{Layout, frames, store};
@@ -18,22 +18,22 @@ pub struct DerivedState {
     pub plan: Plan<f64>,
     /// Where each quantity lies in a row of `numbers`.
     pub layout: Layout,
-    /// Coordinates that a step counts from zero, as nothing depends on them (how far a robot has run), so that a robot
-    /// far from the origin is simulated as precisely as one at it.
+    /// Coordinates that a step measures from zero, because nothing depends on them (for example how far a robot has
+    /// run). A robot far from the origin is then simulated as precisely as one at the origin.
     pub drift: Vec<Drift>,
-    /// `[worlds, layout.len]`. Frames are counted from `origin`.
+    /// `[worlds, layout.len]`. Frames are relative to `origin`.
     pub numbers: Vec<f64>,
-    /// Where each world's drifting coordinates stood when its last step began, `[worlds, drift]`.
+    /// The values of each world's drifting coordinates when its last step began, `[worlds, drift]`.
     pub origin: Vec<f64>,
-    /// Whether worlds are stepped in single precision: numbers are then rounded to it, however they were computed.
+    /// Whether worlds are stepped in single precision. Numbers are then rounded to it, however they were computed.
     single: bool,
-    /// Room for one evaluation.
+    /// Scratch memory for one evaluation.
     ws: Workspace<f64>,
 }
 
 impl DerivedState {
-    /// No quantities yet. `single` says whether worlds are stepped in single precision, which drifting coordinates
-    /// would wear out. `backend` is whose refusals these are.
+    /// No quantities yet. `single` says whether worlds are stepped in single precision, in which large drifting
+    /// coordinates would lose precision. `backend` is the name that refusals give.
     ///
     /// # Errors
     /// [`PhysicsError::Unsupported`].
@@ -63,7 +63,7 @@ impl DerivedState {
         (0..host.worlds()).for_each(|world| self.evaluate(host, world));
     }
 
-    /// Computes what was asked for of a state that was not stepped to: without control, and without
+    /// Computes the requested quantities of a state that was set rather than stepped to: without control, and without
     /// [`Quantity::CfrcExt`].
     pub fn evaluate(&mut self, host: &HostState, world: usize) {
         let DerivedState { plan, layout, drift, numbers, origin, single, ws } = self;

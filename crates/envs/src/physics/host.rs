@@ -13,7 +13,7 @@ pub fn is_sane(x: f64) -> bool {
     x.abs() < LARGEST
 }
 
-/// The states of a batch of worlds, in double precision between env steps, and what became of each world.
+/// The states of a batch of worlds, in double precision between env steps, and the status of each world.
 pub struct HostState {
     model: Arc<Model>,
     worlds: usize,
@@ -24,7 +24,7 @@ pub struct HostState {
     outcomes: Vec<Outcome>,
 }
 
-/// What became of a world.
+/// The status of a world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     stepped: bool,
@@ -33,19 +33,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether the last thing that happened was a step, so that contacts and forces mean something.
+    /// Whether the last event was a step, so that contacts and forces are meaningful.
     #[inline]
     pub fn stepped(self) -> bool {
         self.stepped
     }
 
-    /// Whether it went non-finite and stays where it was until it is put into a state again.
+    /// Whether it became non-finite. It then keeps its last good state until it is set.
     #[inline]
     pub fn frozen(self) -> bool {
         self.frozen
     }
 
-    /// A step ended in a state that is `sane`, or in one that is not and must not be kept.
+    /// Records a step that ended in a state that is `sane`, or in one that is not and must not be kept.
     #[inline]
     pub fn step(&mut self, sane: bool) {
         self.stepped = sane;
@@ -65,7 +65,7 @@ pub struct WorldsMut<'a> {
 }
 
 impl HostState {
-    /// So many worlds at the reference configuration, at rest.
+    /// This many worlds at the reference configuration, at rest.
     pub fn new(model: Arc<Model>, worlds: usize) -> HostState {
         HostState {
             qpos: model.qpos0().repeat(worlds),
@@ -76,7 +76,7 @@ impl HostState {
         }
     }
 
-    /// What every world is a copy of.
+    /// The model of which every world is a copy.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
     }
@@ -102,12 +102,12 @@ impl HostState {
         (&self.qpos[world * nq..][..nq], &self.qvel[world * nv..][..nv])
     }
 
-    /// What became of a world.
+    /// The status of a world.
     pub fn outcome(&self, world: usize) -> Outcome {
         self.outcomes[world]
     }
 
-    /// How many times a world went non-finite since the batch was made.
+    /// How many times a world became non-finite since the batch was made.
     pub fn diverged(&self) -> u64 {
         self.outcomes.iter().map(|outcome| outcome.diverged).sum()
     }
@@ -142,8 +142,8 @@ pub fn write_frame(slot: &mut [f64], pos: DVec3, quat: DQuat) {
     slot.copy_from_slice(&[pos.x, pos.y, pos.z, quat.w, quat.x, quat.y, quat.z]);
 }
 
-/// Rows of `width` numbers, then whatever is left, then empty rows without end: a batch has as many rows as it has
-/// worlds also where a row has no numbers.
+/// Rows of `width` numbers, then the remainder, then empty rows without end. A batch needs as many rows as it has
+/// worlds, even if a row has no numbers.
 pub fn rows_mut<T: Send>(numbers: &mut [T], width: usize) -> impl Iterator<Item = &mut [T]> + Send {
     let mut rest = numbers;
     std::iter::from_fn(move || {

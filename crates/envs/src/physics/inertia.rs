@@ -6,7 +6,7 @@ use super::principal_axes::principal_axes;
 use glam::{DMat3, DQuat, DVec3};
 use std::f64::consts::PI;
 
-/// Cubic metres; what is ground has none. A mesh is looked up in `meshes`.
+/// Cubic metres; ground geoms have none. A mesh is looked up in `meshes`.
 pub fn volume(shape: GeomShape, meshes: &[Mesh]) -> f64 {
     match shape {
         GeomShape::Plane | GeomShape::HeightField { .. } => 0.0,
@@ -26,8 +26,8 @@ pub fn moments(shape: GeomShape, mass: f64, meshes: &[Mesh]) -> DVec3 {
         GeomShape::Sphere { radius } => DVec3::splat(0.4 * mass * radius * radius),
         GeomShape::Cylinder { radius, half_length } => cylinder(mass, radius, 2.0 * half_length),
         GeomShape::Capsule { radius, half_length } => {
-            // A cylinder and two half-balls, which share the mass by volume; the half-balls' own centres of mass lie 3r/8 beyond the
-            // cylinder's ends, and the parallel-axis terms of that are what the last summand holds.
+            // A cylinder and two half-balls share the mass by volume. The half-balls' own centres of mass lie 3r/8
+            // beyond the cylinder's ends; the last summand holds the resulting parallel-axis terms.
             let height = 2.0 * half_length;
             let balls = mass * 4.0 * radius / (4.0 * radius + 3.0 * height);
             let ball = 0.4 * balls * radius * radius;
@@ -60,7 +60,7 @@ pub struct Inertia {
 }
 
 impl Inertia {
-    /// Nothing at all.
+    /// Zero mass.
     pub const NONE: Inertia = Inertia { mass: 0.0, pos: DVec3::ZERO, quat: DQuat::IDENTITY, moments: DVec3::ZERO };
 
     /// The moments of inertia about the centre of mass in the axes in which `pos` and `quat` are given, kg m².
@@ -69,7 +69,7 @@ impl Inertia {
         axes * DMat3::from_diagonal(self.moments) * axes.transpose()
     }
 
-    /// The same thing seen from a frame in which its own frame has this place.
+    /// The same body seen from a frame in which its own frame has this pose.
     #[cfg(any(test, feature = "rapier"))]
     pub fn moved(&self, pos: DVec3, quat: DQuat) -> Inertia {
         Inertia { pos: pos + quat * self.pos, quat: quat * self.quat, ..*self }
@@ -101,7 +101,7 @@ impl Inertia {
 mod tests {
     use super::*;
 
-    /// A capsule, summed up from thin discs: ∫ of each disc's own moment and its distance from the centre.
+    /// A capsule as a sum of thin discs: ∫ of each disc's own moment and its distance from the centre.
     #[test]
     fn a_capsules_moments_match_numerical_integration() {
         let (radius, half_length, mass) = (0.3, 0.5, 2.0);

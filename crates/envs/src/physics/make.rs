@@ -9,7 +9,7 @@ use super::rapier;
 use super::shader;
 use std::sync::Arc;
 
-/// The names that [`backend`] knows. `rapier` and `shader` are there where this crate is built with the features `rapier` and `gpu`.
+/// The names that [`backend`] knows. `rapier` and `shader` need the features `rapier` and `gpu` of this crate.
 pub const BACKENDS: &[&str] = &[
     lanes::NAME,
     #[cfg(feature = "rapier")]
@@ -18,11 +18,11 @@ pub const BACKENDS: &[&str] = &[
     shader::NAME,
 ];
 
-/// A batch of `worlds` worlds of a robot at its reference configuration, on the backend of this name and in this precision, spread over
-/// `threads` threads (all of the machine's where `None`).
+/// A batch of `worlds` worlds of a robot at its reference configuration, on the backend of this name and in this
+/// precision, spread over `threads` threads (`None` uses all of the machine's).
 ///
 /// # Errors
-/// An unknown name, a robot or a precision that the backend cannot do, a graphics device that is missing or fails.
+/// An unknown name, a robot or precision that the backend does not support, a graphics device that is missing or fails.
 pub fn backend(
     name: &str,
     precision: Precision,

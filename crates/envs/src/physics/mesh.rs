@@ -1,21 +1,21 @@
-//! Meshes and height fields, compiled as MuJoCo compiles them: a mesh lies in the frame of its own principal axes of inertia, a height
-//! field's elevations in 0..=1.
+//! Meshes and height fields, compiled as MuJoCo compiles them. A mesh is stored in the frame of its own principal axes
+//! of inertia, a height field's elevations in 0..=1.
 
 use super::principal_axes::principal_axes;
 use flipside_core::TriangleMesh;
 use glam::{DMat3, DQuat, DVec3};
 use std::collections::{HashMap, HashSet};
 
-/// A closed or open surface of triangles, and the solid that it stands for.
+/// A closed or open surface of triangles, and the solid that it represents.
 ///
-/// What collides is its convex hull, as in MuJoCo.
+/// As in MuJoCo, its convex hull collides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mesh {
     /// Its name in the file, or the name of its own file without the ending.
     pub name: String,
     /// Metres, about the centre of mass, along the principal axes of inertia.
     pub vertices: Vec<DVec3>,
-    /// Three indices into `vertices` each; seen from outside they run against the clock.
+    /// Three indices into `vertices` each; counterclockwise when seen from outside.
     pub faces: Vec<[u32; 3]>,
     /// The vertices of the convex hull, indices into `vertices`.
     pub hull: Vec<u32>,
@@ -29,11 +29,11 @@ pub struct Mesh {
     pub moments: DVec3,
 }
 
-/// `<mesh inertia>`: which solid a surface stands for.
+/// `<mesh inertia>`: which solid a surface represents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MeshInertia {
-    /// Every triangle adds the pyramid between itself and the surface's centre, whichever way it faces: MuJoCo's default, exact where the
-    /// whole surface is seen from its centre, too much elsewhere.
+    /// Every triangle adds the pyramid between itself and the surface's centre, whichever way it faces. This is
+    /// MuJoCo's default. It is exact if the whole surface is visible from its centre, and too large otherwise.
     Legacy,
     /// The solid inside a closed surface.
     Exact,
@@ -45,8 +45,8 @@ impl Mesh {
     /// Compiles a surface; one without faces is the convex hull of its vertices.
     ///
     /// # Errors
-    /// What is wrong with the surface: fewer than four vertices, a face without such a vertex, all of it in a plane; with
-    /// [`MeshInertia::Exact`] also a surface that is not closed or that is turned inside out.
+    /// A problem with the surface: fewer than four vertices, a face with an invalid vertex, or all vertices in a plane.
+    /// With [`MeshInertia::Exact`] also a surface that is not closed or that is turned inside out.
     pub fn new(
         name: String,
         mut vertices: Vec<DVec3>,
@@ -95,14 +95,14 @@ impl Mesh {
         self.moments * (mass / self.volume)
     }
 
-    /// Half sizes of the box about the origin that holds it, metres.
+    /// Half sizes of the box about the origin that contains it, metres.
     pub fn half_extents(&self) -> DVec3 {
         self.vertices.iter().fold(DVec3::ZERO, |most, vertex| most.max(vertex.abs()))
     }
 
-    /// Half sizes of the box of its volume and proportions of inertia, metres.
+    /// Half sizes of the box with its volume and with proportional moments of inertia, metres.
     pub fn equivalent_box(&self) -> DVec3 {
-        // A box has ∫x² = V·a²/3; of a body it is half of what the two other moments exceed the one about x by.
+        // For a box ∫x² = V·a²/3. For any body it is half of the sum of the other two moments minus the one about x.
         let across = DVec3::splat(self.moments.element_sum() / 2.0) - self.moments;
         let half = (across.max(DVec3::ZERO) * 3.0 / self.volume).map(f64::sqrt);
         let volume = 8.0 * half.element_product();
@@ -125,8 +125,9 @@ struct Solid {
 }
 
 impl Solid {
-    /// `count` is what a pyramid's signed volume counts for. As in MuJoCo the apex is the surface's centre of area while the centre of mass
-    /// is looked for, then that centre of mass; this only matters where a pyramid's sign is dropped.
+    /// `count` turns a pyramid's signed volume into the volume that is counted. As in MuJoCo the apex is the surface's
+    /// centre of area while the centre of mass is being computed, and that centre of mass afterwards. This only matters
+    /// if a pyramid's sign is dropped.
     fn of(vertices: &[DVec3], faces: &[[u32; 3]], count: fn(f64) -> f64) -> Solid {
         let corners = || faces.iter().map(|face| face.map(|index| vertices[index as usize]));
         let (mut area, mut middle) = (0.0, DVec3::ZERO);
@@ -174,13 +175,13 @@ fn hull(_: &[DVec3]) -> Result<Vec<[u32; 3]>, String> {
 fn hull(vertices: &[DVec3]) -> Result<Vec<[u32; 3]>, String> {
     use glam::Vec3;
     use rapier3d::parry::transformation::try_convex_hull;
-    /// Less volume than this share of the cube of its largest size is no solid.
+    /// A hull is no solid if its volume is below this share of the cube of its largest size.
     const FLAT: f64 = 1e-9;
     let flat =
         || "all of it lies in a plane, which has no convex hull; expected a solid, or a geom of type box".to_owned();
     let low = vertices.iter().fold(DVec3::INFINITY, |low, vertex| low.min(*vertex));
     let high = vertices.iter().fold(DVec3::NEG_INFINITY, |high, vertex| high.max(*vertex));
-    // About the middle, where single precision is finest.
+    // Relative to the middle, where single precision is finest.
     let points: Vec<Vec3> = vertices.iter().map(|vertex| (*vertex - (low + high) / 2.0).as_vec3()).collect();
     let key = |point: Vec3| point.to_array().map(|x| (x + 0.0).to_bits());
     let mut index = HashMap::new();
@@ -188,7 +189,7 @@ fn hull(vertices: &[DVec3]) -> Result<Vec<[u32; 3]>, String> {
         index.entry(key(*point)).or_insert(at as u32);
     }
     let (corners, faces) = try_convex_hull(&points).map_err(|_| flat())?;
-    // The hull's corners are some of the points, bit for bit.
+    // The hull's corners are points of the input, bit for bit.
     let known: Option<Vec<u32>> = corners.iter().map(|corner| index.get(&key(*corner)).copied()).collect();
     let known = known.ok_or_else(flat)?;
     let faces: Vec<[u32; 3]> = faces.into_iter().map(|face| face.map(|corner| known[corner as usize])).collect();
@@ -203,7 +204,7 @@ fn hull(vertices: &[DVec3]) -> Result<Vec<[u32; 3]>, String> {
     Ok(faces)
 }
 
-/// Whether every edge is met by one face from each side. Vertices at one place are one.
+/// Whether every edge is shared by one face from each side. Vertices at the same place count as one.
 fn closed(vertices: &[DVec3], faces: &[[u32; 3]]) -> Result<(), String> {
     let mut places: HashMap<[u64; 3], usize> = HashMap::new();
     let ids: Vec<usize> = vertices
@@ -233,7 +234,7 @@ fn closed(vertices: &[DVec3], faces: &[[u32; 3]]) -> Result<(), String> {
     }
 }
 
-/// Ground whose height is given on a grid; it does not move.
+/// Static ground whose height is given on a grid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeightField {
     /// Its name in the file, or the name of its own file without the ending.
@@ -244,12 +245,12 @@ pub struct HeightField {
     pub columns: usize,
     /// Metres: half the size along x and y, the height of elevation 1, and the depth of the base below elevation 0.
     pub size: [f64; 4],
-    /// Elevations in 0..=1, `[rows, columns]`; the first row is the one of least y (MuJoCo's `hfield_data`).
+    /// Elevations in 0..=1, `[rows, columns]`; the first row has the smallest y (MuJoCo's `hfield_data`).
     pub data: Vec<f64>,
 }
 
 impl HeightField {
-    /// Takes a grid whose first row is the one of greatest y, as files have it, and scales its elevations to 0..=1.
+    /// Takes a grid whose first row has the greatest y, as in files, and scales its elevations to 0..=1.
     pub fn new(name: String, [rows, columns]: [usize; 2], size: [f64; 4], elevation: &[f64]) -> HeightField {
         let low = elevation.iter().copied().fold(f64::INFINITY, f64::min);
         let span = elevation.iter().copied().fold(f64::NEG_INFINITY, f64::max) - low;
@@ -266,8 +267,8 @@ impl HeightField {
         DVec3::new(along(column, self.columns) * half_x, along(row, self.rows) * half_y, height)
     }
 
-    /// What a renderer draws: the ground, each cell cut from its corner of least x and y to the one of greatest, as MuJoCo cuts it, and
-    /// the walls of the base.
+    /// The triangles for a renderer: the ground and the walls of the base. As in MuJoCo each cell is cut from its
+    /// corner of smallest x and y to its corner of greatest x and y.
     pub fn triangles(&self) -> TriangleMesh {
         let at = |row: usize, column: usize| (row * self.columns + column) as u32;
         let (top, right) = (self.rows - 1, self.columns - 1);
@@ -277,7 +278,7 @@ impl HeightField {
         let mut faces: Vec<[u32; 3]> = cells
             .flat_map(|(r, c)| [[at(r, c), at(r + 1, c + 1), at(r + 1, c)], [at(r, c), at(r, c + 1), at(r + 1, c + 1)]])
             .collect();
-        // Once around, against the clock.
+        // Around the edge once, counterclockwise.
         let around = (0..right)
             .map(|c| (0, c))
             .chain((0..top).map(|r| (r, right)))
@@ -298,7 +299,7 @@ impl HeightField {
         TriangleMesh { vertices, faces }
     }
 
-    /// Half sizes of the box about the geom's origin that holds it, metres.
+    /// Half sizes of the box about the geom's origin that contains it, metres.
     pub fn half_extents(&self) -> DVec3 {
         let [x, y, top, base] = self.size;
         DVec3::new(x, y, top.max(base))
@@ -309,7 +310,7 @@ impl HeightField {
 mod tests {
     use super::*;
 
-    /// A box from −half to half with its corner cut off nowhere: eight corners, twelve faces.
+    /// A box from −half to half: eight corners, twelve faces.
     fn cuboid(half: DVec3) -> (Vec<DVec3>, Vec<[u32; 3]>) {
         let sign = |bit: u32| if bit == 0 { -1.0 } else { 1.0 };
         let corner = |k: u32| half * DVec3::new(sign(k & 1), sign(k & 2), sign(k & 4));
@@ -366,7 +367,7 @@ mod tests {
         assert_eq!(field.point(1, 2), DVec3::new(3.0, 2.0, 2.0));
         let triangles = field.triangles();
         assert_eq!((triangles.vertices.len(), triangles.faces.len()), (12, 16));
-        // With a floor it would be closed: its open edges are those of the base, each once.
+        // With a floor it would be closed: its open edges are exactly those of the base, each once.
         let mut edges = HashSet::new();
         for [a, b, c] in triangles.faces {
             assert!([(a, b), (b, c), (c, a)].into_iter().all(|edge| edges.insert(edge)));

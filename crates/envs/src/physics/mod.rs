@@ -1,6 +1,6 @@
-//! Robots that move: [`Model`], read from MJCF, and the [`Backend`]s that step a batch of worlds of it.
+//! Robots that move: [`Model`], read from MJCF, and the [`Backend`]s that step a batch of its worlds.
 //!
-//! Nothing here knows of rewards, episodes or learning.
+//! This module knows nothing of rewards, episodes or learning.
 
 mod backend;
 mod derived;

@@ -1,7 +1,8 @@
 //! A robot as a physics engine needs it: MuJoCo's arrays, in double precision, read from MJCF by [`Model::from_mjcf`].
 //!
-//! Names and conventions are MuJoCo's: body 0 is the world, bodies are in depth-first order, joints, degrees of freedom and geoms are
-//! grouped by body; lengths are metres, angles radians, and a quaternion rotates from the local frame to its parent's.
+//! Names and conventions are MuJoCo's: body 0 is the world, bodies are in depth-first order, joints, degrees of freedom
+//! and geoms are grouped by body; lengths are metres, angles radians, and a quaternion rotates from the local frame to
+//! its parent's.
 
 use super::mesh::{HeightField, Mesh};
 use flipside_core::{Pose, Scene, Shape};
@@ -119,7 +120,8 @@ impl Body {
 /// What a joint lets move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JointKind {
-    /// Everything: seven positions (x y z, quaternion w x y z) and six velocities (linear in the world's frame, angular in the body's).
+    /// Everything: seven positions (x y z, quaternion w x y z) and six velocities (linear in the world's frame, angular
+    /// in the body's).
     Free,
     /// A translation along the axis, metres.
     Slide,
@@ -377,7 +379,7 @@ impl Model {
         frames
     }
 
-    /// What a renderer needs to know: every geom that is not wholly transparent, the ground included.
+    /// Everything that a renderer needs: every geom that is not wholly transparent, including the ground.
     pub fn scene(&self) -> Scene {
         let geoms = self.geoms.iter().filter(|geom| geom.rgba[3] > 0.0).map(|geom| flipside_core::Geom {
             name: geom.name.clone(),
@@ -431,7 +433,7 @@ impl Model {
     }
 }
 
-/// The pose of single precision that renderers and clips hold.
+/// The single-precision pose that renderers and clips store.
 fn pose(pos: DVec3, quat: DQuat) -> Pose {
     let q = quat.as_quat();
     Pose { position: pos.as_vec3().to_array(), rotation: [q.w, q.x, q.y, q.z] }

@@ -1,8 +1,8 @@
-//! Tasks and the files they are made of. A task is `NAME.toml`; its robot's MJCF file lies beside it, or else among the bundled ones, so
-//! that a copied task needs no copy of its robot.
+//! Tasks and their files. A task is `NAME.toml`. Its robot's MJCF file lies beside it or else among the bundled ones,
+//! so that a copied task needs no copy of its robot.
 //!
-//! [`load`] takes a bundled task's name, Gymnasium's id, or a path. Folders of one's own are searched only where a program names them:
-//! [`Folders`].
+//! [`load`] takes a bundled task's name, Gymnasium's id, or a path. Other folders are searched only if the program
+//! names them: see [`Folders`].
 
 mod spec;
 
@@ -17,52 +17,52 @@ use std::path::{Component, Path, PathBuf};
 
 static BUILT_IN: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../envs");
 
-/// A task that can be loaded, or a file that cannot and why.
+/// A task that can be loaded, or a broken file with the reason.
 #[derive(Clone, Debug)]
 pub struct TaskEntry {
     /// The file's name without `.toml`.
     pub name: String,
-    /// Gymnasium's id, where the task mirrors one.
+    /// Gymnasium's id, if the task mirrors one.
     pub gymnasium: Option<String>,
-    /// Name in the robot picker; the file's name if the file is broken.
+    /// The name in the robot picker; the file's name if the file is broken.
     pub title: String,
     /// One sentence.
     pub description: String,
-    /// Env steps of a run of it that begins at the desk.
+    /// Env steps of a run of this task that is started from the desk.
     pub desk_steps: u64,
-    /// The folder it lies in; `None` for a built-in one.
+    /// The folder that contains it; `None` for a built-in task.
     pub folder: Option<PathBuf>,
     /// What is wrong with the file.
     pub fault: Option<SpecError>,
 }
 
-/// A task's two files, read.
+/// The contents of a task's two files.
 #[derive(Clone, Debug)]
 pub struct TaskFiles {
     /// The task.
     pub spec: TaskSpec,
     /// The robot's MJCF text.
     pub mjcf: String,
-    /// The robot's file, as messages name it.
+    /// The robot's file name, as messages show it.
     pub mjcf_file: String,
-    /// Where the robot's other files lie.
+    /// The folders of the robot's other files.
     pub assets: AssetFolders,
 }
 
-/// Where the files that a robot's file names are looked for: its meshes and height fields.
+/// The folders that are searched for the files that a robot's file names: its meshes and height fields.
 #[derive(Clone, Debug)]
 pub struct AssetFolders {
-    /// The first one first; `None` is the built-in one.
+    /// In search order; `None` is the built-in folder.
     folders: Vec<Option<PathBuf>>,
-    /// The robot's folder, below each of them.
+    /// The robot's folder, relative to each of them.
     below: PathBuf,
 }
 
 impl AssetFolders {
-    /// The bytes of the first file of this path, which counts from the robot's own folder.
+    /// The bytes of the first file with this path, which is relative to the robot's own folder.
     ///
     /// # Errors
-    /// A sentence's end: the path leads out of the folder, there is no such file, it cannot be read.
+    /// The end of a sentence: the path leads out of the folder, there is no such file, or it cannot be read.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, String> {
         let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
         if path.contains('\\') || !Path::new(path).components().all(plain) {
@@ -91,10 +91,10 @@ impl AssetFolders {
     }
 }
 
-/// Why a task was not loaded.
+/// Why a task could not be loaded.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EnvsError {
-    /// No file and no Gymnasium id of this name.
+    /// There is no file and no Gymnasium id of this name.
     #[error("there is no task `{asked}`; there is: {}", .known.join(", "))]
     Unknown {
         /// What was asked for.
@@ -116,15 +116,15 @@ pub enum EnvsError {
     /// A file could not be read.
     #[error("cannot read {file}: {reason}")]
     Unreadable {
-        /// Which.
+        /// The file.
         file: String,
-        /// The system's words.
+        /// The operating system's message.
         reason: String,
     },
 }
 
-/// Reads a bundled task by its file's name (`hopper`) or Gymnasium's id (`Hopper-v5`), in any case, or a task by the path of its file
-/// (`my/tiptoe.toml`).
+/// Reads a task. A bundled task is named by its file (`hopper`) or by Gymnasium's id (`Hopper-v5`), in upper or lower
+/// case, any other by the path of its file (`my/tiptoe.toml`).
 ///
 /// # Errors
 /// An unknown name (the error lists what exists), a wrong file, a missing robot.
@@ -132,15 +132,15 @@ pub fn load(name: &str) -> Result<TaskFiles, EnvsError> {
     Folders::default().load(name)
 }
 
-/// The folders that are searched before the built-in one, the first one first.
+/// The folders that are searched before the built-in one, in search order.
 #[derive(Clone, Debug, Default)]
 pub struct Folders(pub Vec<PathBuf>);
 
-/// One task file of a [`Folders`] search: the folder that won, `None` for the built-in one.
+/// The tasks that a [`Folders`] search found: each name with the folder whose file is used; `None` is the built-in one.
 type Found = BTreeMap<String, Option<PathBuf>>;
 
 impl Folders {
-    /// Every task in these folders and the built-in one, in the names' order.
+    /// Every task in these folders and the built-in one, sorted by name.
     pub fn list(&self) -> Vec<TaskEntry> {
         let entry = |(name, folder): (String, Option<PathBuf>)| match self.spec(&name, folder.as_deref()) {
             Ok(spec) => {
@@ -202,7 +202,7 @@ impl Folders {
         let tasks = self.list();
         let claims = |t: &&TaskEntry| t.gymnasium.as_deref().is_some_and(|id| id.eq_ignore_ascii_case(asked));
         let mut claimants: Vec<_> = tasks.iter().filter(claims).collect();
-        // A copy that kept its model's id takes nothing away from the original.
+        // If a copy keeps the id of the built-in task it was copied from, the id still means the original.
         let original = |t: &&TaskEntry| BUILT_IN.contains(format!("{}.toml", t.name));
         if claimants.iter().any(original) {
             claimants.retain(original);
@@ -223,7 +223,7 @@ impl Folders {
         }
     }
 
-    /// Each task's name and the folder whose file counts. A folder that is not there is an empty one.
+    /// Each task's name and the folder whose file is used. A missing folder counts as empty.
     fn find(&self) -> Found {
         let task_name = |path: &Path| match path.extension() {
             Some(end) if end == "toml" => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
@@ -242,8 +242,8 @@ impl Folders {
         Ok(TaskSpec::parse(&text, name, &file)?)
     }
 
-    /// The robot's text, file name and folder: beside the task, or else the first of that name in the folders. A built-in task looks into the
-    /// folders first, so that an overriding robot counts there too.
+    /// The robot's text, file name and folder. The file is looked for beside the task, then in the folders in their
+    /// order. A built-in task searches the folders first, so that an overriding robot applies to it too.
     fn mjcf(&self, spec: &TaskSpec, beside: Option<&Path>) -> Result<(String, String, Option<PathBuf>), EnvsError> {
         let path = Path::new(spec.model.get_ref());
         let folders = beside.into_iter().chain(self.0.iter().map(PathBuf::as_path)).map(Some).chain([None]);
@@ -265,7 +265,7 @@ impl Folders {
     }
 }
 
-/// The text of a file of one folder and how messages name it.
+/// The text of a file in one folder, and the name that messages use for it.
 fn read(path: &Path, folder: Option<&Path>) -> Result<(String, String), EnvsError> {
     let (text, file) = match folder {
         Some(folder) => {

@@ -1,10 +1,12 @@
-//! What a task file says: `envs/NAME.toml` in, a checked [`TaskSpec`] out.
+//! The contents of a task file: `envs/NAME.toml` is parsed and checked into a [`TaskSpec`].
 //!
-//! A task is data, so that a person copies `envs/hopper.toml`, changes a line and has a new task without recompiling. The vocabulary is
-//! small: a [`SignalSpec`] names numbers that the simulation offers; the observation is a list of signals, a reward term is a weight times
-//! something simple of a signal, and the robot is *healthy* while every listed signal keeps inside its bounds. It covers Gymnasium's MuJoCo
-//! tasks. This file checks all that can be checked without the robot; joint and body names are checked when the task meets its model
-//! ([`crate::gym::Task::new`]), and both report file, line and what was expected.
+//! A task is data. A person can copy `envs/hopper.toml`, change a line and have a new task without recompiling. The
+//! vocabulary is small. A [`SignalSpec`] names numbers that the simulation offers. The observation is a list of
+//! signals. A reward term is a weight times a simple function of a signal. The robot is *healthy* while every listed
+//! signal stays inside its bounds. This covers Gymnasium's MuJoCo tasks.
+//!
+//! This file checks everything that can be checked without the robot. Joint and body names are checked when the task is
+//! bound to its model ([`crate::gym::Task::new`]). Both report file, line and what was expected.
 
 use flipside_core::one_line;
 use flipside_core::settings::{
@@ -16,19 +18,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use toml::Spanned;
 
-/// A mistake in a task file, said to the person who wrote it.
+/// A mistake in a task file, reported to its author.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {message}")]
 pub struct SpecError {
-    /// The file, as it was named when it was read.
+    /// The file, by the name it was read under.
     pub file: String,
-    /// Line, from 1.
+    /// The line, counted from 1.
     pub line: usize,
     /// What was found and what was expected.
     pub message: String,
 }
 
-/// Where a task's text came from; turns places in it into file and line.
+/// The source of a task's text. It turns positions in the text into file and line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Origin {
     /// The file, as messages name it.
@@ -37,30 +39,30 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An error at a place of the text (a byte range, as [`Spanned::span`] gives it).
+    /// An error at a position in the text (a byte range, as [`Spanned::span`] gives it).
     pub fn error(&self, place: Range<usize>, message: impl Into<String>) -> SpecError {
         let line = 1 + self.text.bytes().take(place.start).filter(|&b| b == b'\n').count();
         SpecError { file: self.file.clone(), line, message: one_line(&message.into()) }
     }
 
-    /// The text as TOML.
+    /// Parses the text as TOML.
     fn read<T: DeserializeOwned>(&self) -> Result<T, SpecError> {
         toml::from_str(&self.text)
             .map_err(|e| self.error(e.span().unwrap_or_default(), e.message().trim().replace('\n', "; ")))
     }
 }
 
-/// A task: what the robot senses, what it is paid for, when an episode ends and how it begins.
+/// A task: what the robot observes, what it is rewarded for, when an episode ends and how it begins.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
-    /// The file's name without `.toml`: what the command line calls the task.
+    /// The file's name without `.toml`. The command line uses this name for the task.
     #[serde(skip)]
     pub name: String,
-    /// Where the text came from.
+    /// The source of the text.
     #[serde(skip)]
     pub origin: Origin,
-    /// Name in the robot picker, e.g. `Hopper`.
+    /// The name in the robot picker, e.g. `Hopper`.
     pub title: String,
     /// One sentence for the robot picker.
     pub description: String,
@@ -68,35 +70,36 @@ pub struct TaskSpec {
     pub gymnasium: Option<String>,
     /// The MJCF file of the robot, beside the task's file.
     pub model: Spanned<String>,
-    /// Physics timesteps that one action is held for.
+    /// Physics timesteps for which one action is held.
     pub frame_skip: Spanned<usize>,
-    /// Env steps after which an episode is cut (truncated).
+    /// Env steps after which an episode is truncated.
     pub horizon: Spanned<u32>,
-    /// Whether an unhealthy robot ends the episode (Gymnasium's name for it). The `alive` reward stops either way.
+    /// Whether an unhealthy robot ends the episode (named as in Gymnasium). The `alive` reward stops either way.
     #[serde(default = "yes")]
     pub terminate_when_unhealthy: bool,
     /// How an episode begins.
     #[serde(default)]
     pub reset: ResetSpec,
-    /// What the robot senses, in order.
+    /// The observation's signals, in order.
     pub observation: Vec<SignalSpec>,
-    /// What it is paid for; the reward is the sum.
+    /// The terms of the reward, which is their sum.
     pub reward: Vec<RewardSpec>,
-    /// What simulated teachers judge by, where it is not the reward; terms as in `reward`. Neither policy nor reward model sees it.
+    /// The terms that simulated teachers judge by, if they do not judge by the reward. They have the form of `reward`.
+    /// Neither policy nor reward model sees them.
     #[serde(default)]
     pub teacher: Vec<RewardSpec>,
-    /// The bounds within which it is healthy. With none it always is.
+    /// The bounds within which the robot is healthy. Without bounds it always is.
     #[serde(default)]
     pub healthy: Vec<HealthSpec>,
     /// What counts as a landed flip, for `flipside eval`.
     pub flips: Option<FlipSpec>,
-    /// What `flipside bench learning` runs and asks for.
+    /// The run length and target of `flipside bench learning`.
     pub benchmark: Option<BenchmarkSpec>,
-    /// Env steps of a run where nobody says how many.
+    /// Env steps of a run, unless the run says otherwise.
     pub env_steps: Option<Spanned<u64>>,
-    /// How a policy learns it: what differs from [`PpoSettings::default`].
+    /// PPO's settings for this task: what differs from [`PpoSettings::default`].
     pub ppo: Option<Spanned<PpoSettings>>,
-    /// How judgements are asked for: what differs from [`LabelSettings::default`].
+    /// How labels are collected: what differs from [`LabelSettings::default`].
     #[serde(default)]
     pub labels: LabelSettings,
     /// How an untrained policy explores: what differs from [`ExploreSettings::default`].
@@ -104,12 +107,12 @@ pub struct TaskSpec {
     pub explore: ExploreSettings,
     /// How the reward model is fitted: what differs from [`RewardModelSettings::default`].
     pub reward_model: Option<Spanned<RewardModelSettings>>,
-    /// When the learnt reward is not trusted: what differs from [`MonitorSettings::default`].
+    /// When the learned reward is not trusted: what differs from [`MonitorSettings::default`].
     #[serde(default)]
     pub monitor: MonitorSettings,
 }
 
-/// A learning benchmark: the task's own reward, the file's `[ppo]`, this many env steps.
+/// A learning benchmark: the task's own reward, the file's `[ppo]` and this many env steps.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BenchmarkSpec {
@@ -117,12 +120,12 @@ pub struct BenchmarkSpec {
     pub env_steps: u64,
     /// The mean return to reach.
     pub target_return: f64,
-    /// The seconds of training on two cores in which it is meant to be reached.
+    /// The training time on two cores within which it should be reached, seconds.
     pub within_s: f64,
 }
 
-/// Where `flipside eval` finds what it needs to count landed flips, apart from any reward. The definition is that of
-/// `gym::FlipCounter`.
+/// Where `flipside eval` finds what it needs to count landed flips, independently of any reward. `gym::FlipCounter`
+/// defines a flip.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlipSpec {
@@ -130,35 +133,35 @@ pub struct FlipSpec {
     pub pitch: Spanned<String>,
     /// The slide that measures the torso's height, metres.
     pub height: Spanned<String>,
-    /// Upright is less than this away from whole turns, radians …
+    /// The robot is upright if its pitch is less than this away from whole turns, radians …
     pub upright_within: Spanned<f64>,
-    /// … and higher than this, metres.
+    /// … and its torso is higher than this, metres.
     pub upright_above: Spanned<f64>,
-    /// Seconds that it must stay upright after the turn.
+    /// Seconds for which it must stay upright after the turn.
     pub for_seconds: Spanned<f64>,
 }
 
-/// Numbers that the simulation offers, chosen and shaped.
+/// Numbers that the simulation offers, with a selection and a transformation.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignalSpec {
     /// Which numbers.
     pub source: Spanned<Source>,
-    /// For `qpos`, `qvel` and the `qfrc` sources: only these joints' entries, in this order. All joints' if left out.
+    /// For `qpos`, `qvel` and the `qfrc` sources: only these joints' entries, in this order. If omitted, all joints'.
     pub joints: Option<Vec<Spanned<String>>>,
-    /// For `body`: which one.
+    /// For `body`: the body.
     pub body: Option<Spanned<String>>,
     /// For `body`: a point in the body's own frame instead of its origin, metres.
     pub offset: Option<Spanned<[f64; 3]>>,
-    /// For `body`: the position minus this body's.
+    /// For `body`: the position relative to this body's.
     pub relative_to: Option<Spanned<String>>,
-    /// Leaves out the first so many numbers.
+    /// Drops this many numbers from the start.
     pub skip: Option<Spanned<usize>>,
-    /// Then keeps only so many.
+    /// Then keeps only this many.
     pub take: Option<Spanned<usize>>,
     /// A function applied to each number.
     pub map: Option<Map>,
-    /// Then each number is kept inside `[low, high]`.
+    /// Then each number is clipped to `[low, high]`.
     pub clip: Option<Spanned<[f64; 2]>>,
 }
 
@@ -172,19 +175,20 @@ pub enum Source {
     Qvel,
     /// `qpos`, then `qvel`.
     State,
-    /// The action as the actuators received it; zero in a reset.
+    /// The action as the actuators received it; zero after a reset.
     Action,
-    /// Where a body (or a point on it) is: x, y, z in metres, world frame.
+    /// The position of a body or of a point on it: x, y, z in metres, world frame.
     Body,
-    /// Contact torque and force on each body but the world, six numbers a body, as MuJoCo's `cfrc_ext`; zero in a reset.
+    /// Contact torque and force on each body except the world, six numbers per body, as MuJoCo's `cfrc_ext`; zero after
+    /// a reset.
     CfrcExt,
-    /// Where the centre of mass of all bodies is: x, y, z in metres, world frame.
+    /// The position of the centre of mass of all bodies: x, y, z in metres, world frame.
     CenterOfMass,
-    /// Inertias about the centre of mass, ten a body but the world, as MuJoCo's `cinert`.
+    /// Inertias about the centre of mass, ten numbers per body except the world, as MuJoCo's `cinert`.
     Cinert,
-    /// Velocities about the centre of mass, six a body but the world, as MuJoCo's `cvel`.
+    /// Velocities about the centre of mass, six numbers per body except the world, as MuJoCo's `cvel`.
     Cvel,
-    /// Actuator forces on every degree of freedom, as MuJoCo's `qfrc_actuator`; zero in a reset.
+    /// Actuator forces on every degree of freedom, as MuJoCo's `qfrc_actuator`; zero after a reset.
     QfrcActuator,
     /// Forces of limits and contacts on every degree of freedom, as MuJoCo's `qfrc_constraint`.
     QfrcConstraint,
@@ -200,17 +204,17 @@ pub enum Map {
     Cos,
 }
 
-/// One term of the reward: `weight` × what `kind` makes of the signal.
+/// One term of the reward: `weight` × the number that `kind` computes from the signal.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RewardSpec {
-    /// Its name in the step's info; Gymnasium's where there is one.
+    /// Its name in the step's info; Gymnasium's name if it has one.
     pub name: Spanned<String>,
-    /// What is made of the signal.
+    /// How the term is computed from the signal.
     pub kind: Spanned<RewardKind>,
-    /// The signal. Needed by every kind but `alive`.
+    /// The signal. Every kind except `alive` needs one.
     pub of: Option<SignalSpec>,
-    /// Of `dot`: the signal that `of` is multiplied with, number by number.
+    /// For `dot`: the signal that `of` is multiplied with, element by element.
     pub with: Option<SignalSpec>,
     /// Signals of one number each that the term is multiplied with.
     #[serde(default)]
@@ -218,21 +222,21 @@ pub struct RewardSpec {
     /// Bounds that must all hold after the step for the term to be paid.
     #[serde(default)]
     pub when: Vec<HealthSpec>,
-    /// Factor; negative for a cost.
+    /// The factor; negative for a cost.
     pub weight: Spanned<f64>,
     /// Subtracted from each number of the signal first.
     pub target: Option<Spanned<f64>>,
-    /// The term, weight included, is kept inside `[low, high]`.
+    /// The term, weight included, is clipped to `[low, high]`.
     pub clip: Option<Spanned<[f64; 2]>>,
 }
 
-/// What a reward term makes of its signal.
+/// How a reward term is computed from its signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardKind {
-    /// 1 while the robot is healthy after the step, else 0: so not on the step that ends the episode.
+    /// 1 if the robot is healthy after the step, else 0. The step that ends the episode therefore earns 0.
     Alive,
-    /// How much the signal (one number) changed over the env step, per second.
+    /// The change of the signal (one number) over the env step, per second.
     Velocity,
     /// The signal (one number) itself.
     Value,
@@ -240,11 +244,12 @@ pub enum RewardKind {
     SumSquares,
     /// The Euclidean length of its numbers.
     Norm,
-    /// The sum of its numbers, each times the number of `with` in the same place.
+    /// The sum of its numbers, each times the number of `with` at the same index.
     Dot,
 }
 
-/// A bound on a signal, which a healthy robot keeps or a reward term asks for: every number of the signal, after the step. A number that is not finite keeps none.
+/// A bound on a signal. A healthy robot keeps it, or a reward term requires it. It applies to every number of the
+/// signal after the step. A number that is not finite violates every bound.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthSpec {
@@ -254,16 +259,16 @@ pub struct HealthSpec {
     pub above: Option<Spanned<f64>>,
     /// Less than this.
     pub below: Option<Spanned<f64>>,
-    /// This or greater.
+    /// Greater than or equal to this.
     pub at_least: Option<Spanned<f64>>,
-    /// This or less.
+    /// Less than or equal to this.
     pub at_most: Option<Spanned<f64>>,
-    /// `true`: finite, and no other bound is needed.
+    /// `true`: the numbers must be finite, and no other bound is needed.
     #[serde(default)]
     pub finite: bool,
 }
 
-/// How an episode begins: the model's initial state, plus noise, plus things placed at random.
+/// How an episode begins: the model's initial state, plus noise, plus joints placed at random.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResetSpec {
@@ -271,7 +276,7 @@ pub struct ResetSpec {
     pub qpos: Option<Spanned<Noise>>,
     /// Noise added to each joint velocity.
     pub qvel: Option<Spanned<Noise>>,
-    /// Joints that are placed afresh instead, e.g. a target.
+    /// Joints that are placed at random instead, e.g. a target.
     #[serde(default)]
     pub place: Vec<PlaceSpec>,
 }
@@ -280,23 +285,24 @@ pub struct ResetSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Noise {
-    /// Uniform in ± this.
+    /// Uniform within ± this.
     Uniform(f64),
     /// Normal with this standard deviation.
     Normal(f64),
 }
 
-/// Joints that start somewhere in a box, at rest: drawn until their distance from `center` is right.
+/// Joints that start at a random point of a box, at rest. The point is drawn again until its distance from `center` is
+/// right.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlaceSpec {
     /// Joints with one number each.
     pub joints: Spanned<Vec<Spanned<String>>>,
-    /// The box's lower corner, one number a joint.
+    /// The box's lower corner, one number per joint.
     pub low: Spanned<Vec<f64>>,
     /// The box's upper corner.
     pub high: Spanned<Vec<f64>>,
-    /// What distances are measured from; zeros if left out.
+    /// The point that distances are measured from; zeros if omitted.
     pub center: Option<Spanned<Vec<f64>>>,
     /// The distance is less than this.
     pub nearer_than: Option<Spanned<f64>>,
@@ -308,7 +314,7 @@ fn yes() -> bool {
     true
 }
 
-/// Puts what `changes` say over what `table` says, key by key.
+/// Merges `changes` into `table`, key by key; `changes` win.
 pub fn overlay(table: &mut toml::Table, changes: toml::Table) {
     for (key, change) in changes {
         match (table.get_mut(&key), change) {
@@ -318,7 +324,7 @@ pub fn overlay(table: &mut toml::Table, changes: toml::Table) {
     }
 }
 
-/// Gives settings of a task's file that have an earlier name the name of today, so that one is never said twice.
+/// Renames settings of a task's file that have an earlier name to their current name, so that no setting occurs twice.
 pub fn use_names_of_today(table: &mut toml::Table) {
     let tables = [
         ("ppo", earlier_names::<PpoSettings>()),
@@ -338,10 +344,11 @@ pub fn use_names_of_today(table: &mut toml::Table) {
 }
 
 impl TaskSpec {
-    /// Reads a task. `name` is what the task will be called, `file` what messages call the text.
+    /// Reads a task. `name` is the task's name, and `file` is what messages call the text.
     ///
     /// # Errors
-    /// Broken TOML, an unknown or missing key, a value of the wrong type or out of its range: file, line and what was expected.
+    /// Broken TOML, an unknown or missing key, a value of the wrong type or out of its range. The error gives file,
+    /// line and what was expected.
     pub fn parse(text: &str, name: &str, file: &str) -> Result<TaskSpec, SpecError> {
         let origin = Origin { file: file.to_owned(), text: text.into() };
         let mut spec: TaskSpec = origin.read()?;
@@ -351,8 +358,8 @@ impl TaskSpec {
         Ok(spec)
     }
 
-    /// The same task with other settings: what `assignments` say, as lines of TOML with `;` or ends of lines between them, counts in place of what
-    /// the file says. `labels.choice = "entropy"; labels.random_share = 0`.
+    /// The same task with other settings. `assignments` are lines of TOML, separated by `;` or line ends, and replace
+    /// the values of the file. Example: `labels.choice = "entropy"; labels.random_share = 0`.
     ///
     /// # Errors
     /// As [`TaskSpec::parse`]'s.
@@ -362,7 +369,7 @@ impl TaskSpec {
         self.changed(asked.read()?, assignments)
     }
 
-    /// As [`TaskSpec::with`], of assignments that have been read.
+    /// As [`TaskSpec::with`], for assignments that are already parsed.
     ///
     /// # Errors
     /// As [`TaskSpec::parse`]'s.
@@ -376,7 +383,7 @@ impl TaskSpec {
         use_names_of_today(&mut whole);
         use_names_of_today(&mut changes);
         overlay(&mut whole, changes);
-        // Lines are those of the text that comes of both, which nobody has seen.
+        // An error's line would refer to the merged text, which nobody has seen.
         let parsed = TaskSpec::parse(&whole.to_string(), &self.name, &self.origin.file);
         parsed.map_err(|error| SpecError { file: format!("{} with `{}`", error.file, one_line(said)), ..error })
     }
@@ -391,7 +398,7 @@ impl TaskSpec {
         Ok(table)
     }
 
-    /// How a policy learns this task: the file's `[ppo]` over the defaults.
+    /// PPO's settings for this task: the file's `[ppo]` over the defaults.
     pub fn ppo(&self) -> PpoSettings {
         self.ppo.as_ref().map(|ppo| ppo.get_ref().clone()).unwrap_or_default()
     }
@@ -401,23 +408,24 @@ impl TaskSpec {
         self.reward_model.as_ref().map(|model| model.get_ref().clone()).unwrap_or_default()
     }
 
-    /// Env steps of a run where nobody says how many.
+    /// Env steps of a run, unless the run says otherwise.
     pub fn env_steps(&self) -> u64 {
         self.env_steps.as_ref().map_or(TaskSpec::ENV_STEPS, |steps| *steps.get_ref())
     }
 
-    /// Env steps of a run that a person teaches at the desk: the file's, where training waits for answers, or else so many that nobody is hurried.
+    /// Env steps of a run that a person teaches at the desk. If training waits for answers, this is the file's number;
+    /// otherwise it is so large that nobody is hurried.
     pub fn desk_steps(&self) -> u64 {
         if self.labels.max_lead < 1.0 { self.env_steps() } else { TaskSpec::UNHURRIED }
     }
 
-    /// What [`TaskSpec::desk_steps`] says where training does not wait.
+    /// [`TaskSpec::desk_steps`] if training does not wait for answers.
     pub const UNHURRIED: u64 = 20_000_000;
 
-    /// What [`TaskSpec::env_steps`] says where the file does not.
+    /// [`TaskSpec::env_steps`] if the file does not say.
     pub const ENV_STEPS: u64 = 1_000_000;
 
-    /// All that can be checked without the robot.
+    /// Checks everything that can be checked without the robot.
     fn check(&self) -> Result<(), SpecError> {
         let refuse = |place: Range<usize>, message: String| Err(self.origin.error(place, message));
         if *self.frame_skip.get_ref() == 0 {
@@ -461,7 +469,7 @@ impl TaskSpec {
 
     fn check_signal(&self, signal: &SignalSpec) -> Result<(), SpecError> {
         let source = *signal.source.get_ref();
-        // Which keys go with which source: a key in the wrong place would otherwise be silently without effect.
+        // Checks which keys go with which source. Otherwise a key in the wrong place would silently have no effect.
         let of_joints = [Source::Qpos, Source::Qvel, Source::QfrcActuator, Source::QfrcConstraint];
         let jointed = of_joints.contains(&source);
         let joints = signal.joints.as_ref().and_then(|j| j.first()).map(Spanned::span);
@@ -565,7 +573,7 @@ impl TaskSpec {
         }
     }
 
-    /// A clip may be open to one side (`inf`), but must hold something.
+    /// A clip may be open on one side (`inf`), but must contain a number.
     fn check_interval(&self, clip: &Spanned<[f64; 2]>) -> Result<(), SpecError> {
         let [low, high] = *clip.get_ref();
         if low <= high {

@@ -1,10 +1,10 @@
-//! A network with what it needs to learn.
+//! A network with everything it needs to learn.
 
 use crate::adam::VectorAdam;
 use crate::{LearnError, Network, Reader};
 use flipside_core::{Array, Arrays, Stream};
 
-/// A network with its optimiser and the stream that shuffles its minibatches: what a checkpoint keeps of it.
+/// A network with its optimiser and the random stream that shuffles its minibatches. A checkpoint saves all of it.
 #[derive(Clone)]
 pub(super) struct Learner {
     pub network: Network,

@@ -1,8 +1,8 @@
-//! Epochs of gradient steps of one network, open to any number of threads.
+//! Epochs of gradient steps of one network, computed by any number of threads.
 //!
-//! A minibatch is cut into parts by its size alone. One thread leads: it shuffles, opens the parts of a minibatch, and takes the step when all
-//! of them are done. Whoever has nothing better to do helps with open parts. The parts' gradients are added in their order, so the bits do not
-//! depend on who computed which.
+//! A minibatch is cut into parts by its size alone. One thread leads: it shuffles, offers the parts of a minibatch, and
+//! takes the step when all parts are done. Idle threads help with open parts. The parts' gradients are added in a fixed
+//! order, so the bits do not depend on which thread computed which part.
 
 use super::learner::Learner;
 use crate::adam::{add, norm};
@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Samples of a part at the least, so that there is more to compute than to hand over.
+/// The fewest samples of a part, so that computing takes longer than handing over.
 const PART: usize = 128;
 
-/// Parts of a minibatch at the most: each has a gradient of its own that must be added in the end.
+/// The most parts of a minibatch. Each part has its own gradient, and all must be added in the end.
 const PARTS: usize = 8;
 
-/// What one network's optimisers need and need not keep: made once, used by every update.
+/// One network's scratch memory: made once, used by every update, and not saved.
 pub(super) struct GradientScratch {
-    /// The network's copy for evaluation, which follows every step.
+    /// The network's copy for evaluation, updated at every step.
     packed: Dense,
     tapes: Vec<Mutex<Tape>>,
     /// A random order of the samples.
@@ -45,9 +45,9 @@ pub(super) struct Means {
     pub loss: f64,
     pub kl: f64,
     pub clipped: f64,
-    /// Of the gradient before clipping.
+    /// The norm of the gradient before clipping.
     pub norm: f64,
-    /// Passes over the samples that were finished.
+    /// How many passes over the samples were finished.
     pub epochs: usize,
 }
 
@@ -64,15 +64,15 @@ pub(super) struct TrainingProblem<'a> {
     pub learning_rate: f64,
 }
 
-/// One network on its way down.
+/// The optimisation of one network.
 pub(super) struct ParallelSgd<'a> {
     problem: TrainingProblem<'a>,
     tapes: &'a [Mutex<Tape>],
-    /// Written between minibatches by the leader, read by all during one.
+    /// The leader writes it between minibatches; all threads read it during one.
     model: RwLock<Model<'a>>,
-    /// Parts of the present minibatch that nobody has taken yet.
+    /// How many parts of the current minibatch nobody has taken yet.
     open: AtomicUsize,
-    /// Parts of the present minibatch that are done.
+    /// How many parts of the current minibatch are done.
     done: AtomicUsize,
     over: AtomicBool,
 }
@@ -81,15 +81,15 @@ struct Model<'a> {
     learner: &'a mut Learner,
     packed: &'a mut Dense,
     order: &'a mut Vec<u32>,
-    /// Which places of `order` are the present minibatch.
+    /// The range of `order` that is the current minibatch.
     minibatch: Range<usize>,
 }
 
 impl<'a> ParallelSgd<'a> {
-    /// Threads that one optimiser keeps busy at the most.
+    /// The most threads that one optimiser keeps busy.
     pub const HANDS: usize = PARTS;
 
-    /// At the start, nothing done yet.
+    /// The initial state; nothing is done yet.
     pub fn new(
         problem: TrainingProblem<'a>,
         learner: &'a mut Learner,
@@ -107,8 +107,9 @@ impl<'a> ParallelSgd<'a> {
         }
     }
 
-    /// Goes through all epochs, or till a minibatch's KL passes 1.5 times the target. `cancel` is asked before every minibatch. Refuses a loss,
-    /// gradient or parameter that is not finite; the learner is then somewhere on the way.
+    /// Runs all epochs, or stops when a minibatch's KL exceeds 1.5 times the target. `cancel` is checked before every
+    /// minibatch. Refuses a loss, gradient or parameter that is not finite; the learner is then in an intermediate
+    /// state.
     pub fn run(&self, cancel: &mut dyn FnMut() -> bool) -> Result<Means, LearnError> {
         let _over = Over(&self.over);
         let TrainingProblem { name, samples, settings, .. } = self.problem;
@@ -157,7 +158,7 @@ impl<'a> ParallelSgd<'a> {
         Ok(means)
     }
 
-    /// Computes one open part; false if there is none.
+    /// Computes one open part; returns false if there is none.
     pub fn assist(&self) -> bool {
         let take = |open: usize| open.checked_sub(1);
         let Ok(open) = self.open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take) else { return false };
@@ -171,7 +172,7 @@ impl<'a> ParallelSgd<'a> {
         true
     }
 
-    /// Whether the leader is through, with or without success.
+    /// Whether the leader has finished, successfully or not.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
@@ -181,12 +182,12 @@ impl<'a> ParallelSgd<'a> {
         let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
         let Model { order, learner, .. } = &mut *model;
         order.clear();
-        // A rollout has fewer than 2³² samples: it lies in memory.
+        // A rollout has fewer than 2³² samples because it lies in memory.
         order.extend(0..self.problem.samples as u32);
         order.shuffle(&mut learner.shuffle);
     }
 
-    /// Sums of a minibatch; its gradient stays in the parts' tapes.
+    /// The sums of a minibatch. Its gradient stays in the parts' tapes.
     fn differentiate(&self, minibatch: Range<usize>) -> Sums {
         let parts = parts(minibatch.len());
         self.model.write().unwrap_or_else(PoisonError::into_inner).minibatch = minibatch;
@@ -202,15 +203,16 @@ impl<'a> ParallelSgd<'a> {
         sums
     }
 
-    /// Takes one step down the present minibatch's gradient and returns the gradient's norm before clipping. Takes none where that is not
-    /// finite.
+    /// Takes one step down the current minibatch's gradient and returns the gradient's norm before clipping. If the
+    /// norm is not finite, it takes no step.
     fn step(&self) -> f64 {
         let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
         let Model { learner: Learner { network, adam, .. }, packed, minibatch, .. } = &mut *model;
         let mut first = self.tape(0);
         let gradient = &mut first.gradient;
         (1..parts(minibatch.len())).for_each(|part| add(gradient, &self.tape(part).gradient));
-        // The bonus is the entropy, Σ log σ + …, times its weight; what is minimised has it with a minus. The critic has no σ.
+        // The bonus is the entropy, Σ log σ + …, times its weight. It enters the minimised loss with a minus. The
+        // critic has no σ.
         let free = network.layout().free();
         gradient[free..][..network.free().len()].iter_mut().for_each(|g| *g -= self.problem.settings.ent_coef as f32);
         let norm = norm(gradient);
@@ -226,7 +228,7 @@ impl<'a> ParallelSgd<'a> {
         norm
     }
 
-    /// No two threads want one tape at once; the lock says so to the compiler.
+    /// No two threads need the same tape at once; the lock proves it to the compiler.
     fn tape(&self, part: usize) -> MutexGuard<'_, Tape> {
         self.tapes[part].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -237,7 +239,7 @@ fn parts(rows: usize) -> usize {
     (rows / PART).clamp(1, PARTS)
 }
 
-/// Counts a part as done, even where it panicked: the leader must not wait for ever.
+/// Counts a part as done even if it panicked, because the leader must not wait forever.
 struct Done<'a>(&'a AtomicUsize);
 
 impl Drop for Done<'_> {
@@ -246,7 +248,7 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Says that an optimiser is over, however it ended.
+/// Marks an optimiser as over, however it ended.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -255,11 +257,11 @@ impl Drop for Over<'_> {
     }
 }
 
-/// What a thread sleeps that has waited for longer than it should.
+/// How long a thread sleeps when it has waited longer than it should.
 const NAP: Duration = Duration::from_micros(50);
 
-/// Waits for something that takes microseconds: spins first, and sleeps if it takes longer, for then the thread that it waits for may want this
-/// core.
+/// Waits for something that takes microseconds. It spins first, and sleeps if that takes longer, because the other
+/// thread may then need this core.
 #[derive(Default)]
 pub(super) struct Backoff(u32);
 

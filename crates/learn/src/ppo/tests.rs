@@ -1,4 +1,5 @@
-//! Learns on two tasks whose optimum is known on paper, and holds what [`Ppo`] promises about gradients, failure and resumption.
+//! Learns two tasks whose optimum is known analytically, and checks what [`Ppo`] promises about gradients, failure and
+//! resumption.
 
 use super::*;
 use crate::Transition;
@@ -112,8 +113,9 @@ fn learns_to_hold_a_point_at_the_origin() {
     eprintln!("three seeds in {:.1} s", started.elapsed().as_secs_f64());
 }
 
-/// A contextual bandit: reward −‖a − a*(c)‖² with a* = (c, −c/2); each step is an episode that terminates. The entropy bonus β holds σ open:
-/// maximising E[reward] + β·H gives −2σ² + β = 0 in each dimension, up to the divisor of the rewards.
+/// A contextual bandit: reward −‖a − a*(c)‖² with a* = (c, −c/2); each step is an episode that terminates. The entropy
+/// bonus β holds σ open: maximising E[reward] + β·H gives −2σ² + β = 0 in each dimension, up to the divisor of the
+/// rewards.
 #[test]
 fn finds_the_best_arm_of_a_gaussian_bandit() {
     for seed in 0..3 {
@@ -178,10 +180,10 @@ fn the_first_minibatch_sees_the_policy_that_acted() {
     }
 }
 
-/// Any number of threads, more than there are parts among them.
+/// Any number of threads works, including more than there are parts.
 #[test]
 fn the_bits_do_not_depend_on_the_threads() {
-    // Minibatches of 320 rows are cut into two parts; the KL stop frees the actor's thread early.
+    // Minibatches of 320 rows are cut into two parts. The KL stop frees the actor's thread early.
     let settings = PpoSettings { minibatch_size: 320, learning_rate: 0.01, target_kl: 0.01, ..small() };
     let train = |threads: usize| {
         let mut ppo = learner(settings.clone());
@@ -227,7 +229,7 @@ fn a_loaded_learner_goes_on_bit_for_bit() {
     assert_eq!(Policy::from_arrays(&ppo.to_arrays()).unwrap(), ppo.policy());
     assert_eq!(Policy::from_arrays(&ppo.policy().to_arrays()).unwrap(), ppo.policy());
 
-    // A state that does not fit is refused whole.
+    // A state that does not fit is refused as a whole.
     let before = other.to_arrays();
     let mut wrong = saved.clone();
     wrong.insert("progress".to_owned(), Array::f32(&[2], vec![0.0; 2]));
@@ -254,22 +256,23 @@ fn failures_name_their_cause_and_leave_the_learner_as_it_was() {
     check(small(), |r| r.rewards[2 * 16 + 5] = f32::NAN, "a reward of the rollout at step 2 in world 5 is not finite");
     check(small(), |r| r.obs[7] = f32::INFINITY, "an observation of the rollout at step 0 in world 7");
     check(small(), |r| r.values.truncate(639), "the rollout's values: expected 640, got 639");
-    // A step so long that the next loss, or already a parameter, is no number.
+    // The step is so long that the next loss, or already a parameter, is not finite.
     check(PpoSettings { learning_rate: 1e38, target_kl: 0.0, ..small() }, |_| (), "is not finite");
-    // Finite samples whose square is not: the critic alone fails.
+    // Finite samples whose square is not finite: only the critic fails.
     check(
         PpoSettings { scale_rewards: false, ..small() },
         |r| r.rewards[0] = 3e38,
         "the value loss in epoch 1 is not finite",
     );
-    // The actor alone fails.
+    // Only the actor fails.
     check(small(), |r| r.log_probs.fill(-3e38), "the policy's KL in epoch 1 is not finite");
 }
 
 #[test]
 fn a_cancelled_update_has_not_happened() {
     let mut ppo = learner(small());
-    // Alone, the calling thread leads every minibatch and asks before each; beside others it may come too late to stop anything.
+    // Alone, the calling thread leads every minibatch and checks for cancellation before each. Beside other threads it
+    // may be too late to stop anything.
     ppo.threads = 1;
     let mut line = Line::new(4);
     let rollout = line.collect(&mut ppo);
@@ -299,12 +302,12 @@ fn the_kl_stop_ends_the_actors_epochs_alone() {
     assert!(stats.epochs < settings.update_epochs && stats.approx_kl <= 0.015, "{stats:?}");
     assert_eq!(ppo.state.critic.adam.steps(), 40);
     assert!(ppo.state.actor.adam.steps() < 40);
-    // And without it all epochs are taken.
+    // Without it all epochs run.
     let mut free = learner(PpoSettings { target_kl: 0.0, ..settings });
     assert_eq!(free.update(&rollout, &mut never).unwrap().epochs, 10);
 }
 
-/// The point on a line needs no noise, so that σ falls as far as it may.
+/// The point on a line needs no noise, so σ falls as far as it can.
 #[test]
 fn sigma_falls_to_its_floor_and_no_further() {
     let log_std_after = |least_log_std: f64| {
@@ -361,7 +364,7 @@ fn refitting_moves_the_critic_alone_to_the_new_reward() {
         ppo.update(&rollout, &mut never).unwrap();
         rollout = line.collect(&mut ppo);
     }
-    // The opposite task: far from the origin is good.
+    // The opposite task: being far from the origin is good.
     rollout.rewards.iter_mut().for_each(|r| *r = 5.0 - *r);
     let before = ppo.to_arrays();
     let [worse, better] = ppo.refit_critic(&rollout, &mut never).unwrap();

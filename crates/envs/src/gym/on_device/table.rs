@@ -1,4 +1,5 @@
-//! A task as the table that shaders/gym/reward.wgsl reads: same names, same order, padded as WGSL pads. A test compares the two.
+//! A task as the table that shaders/gym/reward.wgsl reads: same names, same order, same padding as in WGSL. A test
+//! compares the two.
 
 use crate::gym::parts::{Bound as Kept, Term as Paid};
 use crate::gym::signal::{Element as Signal, Pick};
@@ -12,7 +13,7 @@ use std::ops::Range;
 /// No index.
 const NONE: u32 = u32::MAX;
 
-/// What comes before the table's rows.
+/// The header before the table's rows.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Head {
@@ -117,7 +118,7 @@ pub struct Start {
     quaternion: u32,
 }
 
-/// One dispatch.
+/// The parameters of one dispatch.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Batch {
@@ -169,15 +170,15 @@ impl Batch {
     }
 }
 
-/// A task laid out.
+/// A task in the layout of the shader.
 pub struct Table {
     pub definitions: Definitions,
     pub bytes: Vec<u8>,
-    /// Numbers of a world's books.
+    /// How many numbers of bookkeeping a world has.
     pub books: usize,
 }
 
-/// The rows while they are gathered.
+/// The rows while they are being collected.
 struct Rows<'a> {
     worlds: &'a DeviceWorlds,
     elements: Vec<Element>,
@@ -189,7 +190,7 @@ impl Table {
     pub fn new(task: &Task, worlds: &DeviceWorlds) -> Table {
         let (model, parts) = (task.model(), &task.parts);
         let mut rows = Rows { worlds, elements: vec![], bounds: vec![], terms: vec![] };
-        // The observation first, and what a healthy robot keeps before other bounds.
+        // The observation comes first, and the bounds of a healthy robot come before other bounds.
         rows.signal(&parts.observation, false);
         parts.health.iter().for_each(|bound| rows.bound(bound));
         let health = rows.bounds.len();
@@ -247,7 +248,7 @@ impl Table {
                 [x, y, z, (body.mass / total) as f32]
             })
             .collect();
-        // The world's own row is of no tree.
+        // The world body's row belongs to no tree.
         let root =
             |(index, body): (usize, &crate::physics::Body)| [if index == 0 { NONE } else { word(body.root) }, 0, 0, 0];
         let roots: Vec<[u32; 4]> = model.bodies.iter().enumerate().map(root).collect();
@@ -291,7 +292,8 @@ impl Table {
 }
 
 impl Rows<'_> {
-    /// Adds a signal, and says where. `relative` signals are read from where the step counts, where that makes no other difference.
+    /// Adds a signal and returns where it lies. A number of a `relative` signal is read from the origin that the step
+    /// uses, but only if it is neither mapped nor clipped.
     fn signal(&mut self, signal: &[Signal], relative: bool) -> (u32, u32) {
         let first = self.elements.len();
         for element in signal {
@@ -378,7 +380,7 @@ impl Rows<'_> {
     }
 }
 
-/// Appends rows; one of zeros where there is none, as an array of the shader has at least one entry.
+/// Appends rows. An empty table gets one row of zeros, because an array of the shader has at least one entry.
 fn table<T: Pod>(out: &mut Vec<u8>, rows: &[T]) {
     match rows {
         [] => out.extend_from_slice(bytemuck::bytes_of(&T::zeroed())),
@@ -386,12 +388,13 @@ fn table<T: Pod>(out: &mut Vec<u8>, rows: &[T]) {
     }
 }
 
-/// In single precision, an open bound as the largest number: the shader's comparisons want numbers.
+/// The number in single precision. An infinite bound becomes the largest finite number, because the shader compares
+/// finite numbers only.
 fn finite(x: f64) -> f32 {
     (x as f32).clamp(f32::MIN, f32::MAX)
 }
 
-/// Sizes of a task fit in a word: a buffer that holds them does.
+/// Converts an index to a word. It fits because the buffer that holds the task's rows fits.
 fn word(index: usize) -> u32 {
     index as u32
 }
@@ -444,7 +447,7 @@ mod tests {
             padding_b,
             padding_c,
         });
-        // The rows follow the head in the shader's order, without gaps.
+        // The rows follow the header in the shader's order, without gaps.
         let (members, size) = reflected(&module, "Task").unwrap();
         assert_eq!(size, table.bytes.len());
         assert_eq!(members.iter().find(|(name, _)| name == "parts").unwrap().1, size_of::<Head>());

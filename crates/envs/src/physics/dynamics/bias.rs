@@ -1,4 +1,5 @@
-//! Velocities of the bodies (mj_comVel), and the forces that motion and gravity alone ask for: recursive Newton–Euler (mj_rne).
+//! Velocities of the bodies (mj_comVel), and the forces due to motion and gravity alone: recursive Newton–Euler
+//! (mj_rne).
 
 use super::plan::Plan;
 use super::spatial::{axpy6, cross_force, cross_motion, dot6, inertia_mul, v3};
@@ -16,7 +17,7 @@ pub fn velocities<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
             let first = joint.dofadr;
             match joint.kind {
                 JointKind::Free => {
-                    // The translation is along axes that stand still, and comes first.
+                    // The translation is along fixed axes and comes first.
                     for dof in first..first + 3 {
                         ws.cdof_dot[dof] = [L::zero(); 6];
                         velocity = axpy6(ws.qvel[dof], &ws.cdof[dof], &velocity);
@@ -43,7 +44,7 @@ pub fn velocities<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 pub fn bias<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     let zero = L::zero();
     let [x, y, z] = v3::<L>(&plan.gravity);
-    // Gravity is a world that accelerates upwards.
+    // Gravity is represented by a world that accelerates upwards.
     ws.cacc[0] = [zero, zero, zero, -x, -y, -z];
     for (index, body) in plan.bodies.iter().enumerate().skip(1) {
         let mut acceleration = ws.cacc[body.parent];

@@ -1,5 +1,5 @@
-//! Distances between pairs of shapes, as MuJoCo's primitive tests give them: signed distance, normal from the first shape to the second,
-//! and the point half-way between the two surfaces.
+//! Distances between pairs of shapes, as MuJoCo's primitive tests give them: signed distance, normal from the first
+//! shape to the second, and the point half-way between the two surfaces.
 
 use super::plan::Test;
 use super::spatial::{V3, add, axpy, dot, normalized, scale, sub};
@@ -95,7 +95,7 @@ fn capsules<L: Lanes>(a: &Shape<L>, b: &Shape<L>, margin: L) -> [Touch<L>; 2] {
     let det = L::select(parallel, one, det);
     let mut x1 = mc.mul_add(u, -(mb * v)) / det;
     let mut x2 = ma.mul_add(v, -(mb * u)) / det;
-    // Each end in turn takes the other segment's closest point along.
+    // Each end in turn is paired with the closest point of the other segment.
     let high = one.lt(x1);
     let low = x1.lt(-one);
     x2 = L::select(high, (v - mb) / mc, L::select(low, (v + mb) / mc, x2));
@@ -141,8 +141,9 @@ fn take<L: Lanes>(into: &mut Touch<L>, from: &Touch<L>, lanes: L::Mask) {
     }
 }
 
-/// The point of the capsule's segment where the cylinder's signed distance is least. That distance is convex along the segment, so its
-/// slope is bisected. As long as the segment itself stays outside the cylinder, this is the distance of the two shapes.
+/// The point of the capsule's segment where the cylinder's signed distance is least. That distance is convex along the
+/// segment, so its slope is bisected. As long as the segment itself stays outside the cylinder, this is the distance of
+/// the two shapes.
 #[inline(always)]
 fn capsule_cylinder<L: Lanes>(capsule: &Shape<L>, cylinder: &Shape<L>, margin: L) -> Touch<L> {
     let mut low = -capsule.half_length;

@@ -14,7 +14,7 @@ use glam::{DMat3, DVec3};
 const IMPEDANCE: [f64; 2] = [1e-4, 0.9999];
 
 impl<S: Scalar> Plan<S> {
-    /// Lays a model out. `backend` is whose refusals these are.
+    /// Lays a model out. `backend` is the name that refusals give.
     pub fn new(model: &Model, backend: &'static str) -> Result<Plan<S>, PhysicsError> {
         refuse(model, backend)?;
         let mut reference = Plan::<f64>::laid_out(model, &InverseWeights::none(model), backend)?;
@@ -230,12 +230,13 @@ fn may_touch(model: &Model, first: usize, second: usize) -> bool {
     let weld = |geom: &Geom| model.bodies[geom.body].weld;
     let above = |weld: usize| model.bodies[model.bodies[weld].parent].weld;
     let (one, two) = (weld(a), weld(b));
-    // What is rigidly joined, or joined by one joint, does not collide; the world is nobody's parent in this.
+    // Bodies that are joined rigidly or by one joint do not collide. The world does not count as a parent here.
     let related = one == two || (one != 0 && two != 0 && (above(one) == two || above(two) == one));
     masks && !related
 }
 
-/// Whether a contact of the two could push nothing: a plane without friction under something that only slides along it.
+/// Whether a contact of the two could never push anything: a plane without friction under something that only slides
+/// along it.
 fn idle(model: &Model, first: usize, second: usize) -> bool {
     let (plane, other) = match (model.geoms[first].shape, model.geoms[second].shape) {
         (GeomShape::Plane, _) => (&model.geoms[first], &model.geoms[second]),
@@ -369,8 +370,8 @@ impl Mixed {
     }
 }
 
-/// The axis that nothing moves along or turns out of, where there is one: all hinges are parallel to it, all slides and
-/// the normals of all planes that can be touched perpendicular.
+/// The axis that nothing moves along or tilts away from, if there is one: all hinges are parallel to it, and all slides
+/// and the normals of all planes that can be touched are perpendicular to it.
 fn across<S>(model: &Model, pairs: &[Pair<S>]) -> Option<DVec3>
 where
     S: Scalar,

@@ -1,7 +1,8 @@
 //! Which geoms touch, and how each degree of freedom moves them against each other there.
 //!
-//! Worlds of a lane group touch the ground with different geoms. A contact is therefore packed to the lowest index that is free in its
-//! lane, so that the solver's work grows with the most contacts that any one world has and not with their union.
+//! Worlds of a lane group touch the ground with different geoms. A contact is therefore packed to the lowest index that
+//! is free in its lane. The solver's work then grows with the largest number of contacts in any one world, not with the
+//! union of the contacts.
 
 use super::collide::{Shape, Touch, collide};
 use super::constraint::impedance;
@@ -123,13 +124,13 @@ fn put<L: Lanes>(lanes: L::Mask, slot: &mut L, x: L) {
     *slot = L::select(lanes, x, *slot);
 }
 
-/// From the centre of mass of a body's tree to the point of contact.
+/// The vector from the centre of mass of a body's tree to the point of contact.
 #[inline(always)]
 fn arm<L: Lanes>(plan: &Plan<L::Scalar>, ws: &Workspace<L>, touch: &Touch<L>, body: usize) -> V3<L> {
     sub(touch.point, ws.com[plan.bodies[body].root])
 }
 
-/// Makes room for the c-th contact.
+/// Extends the arrays for the c-th contact.
 #[inline(always)]
 fn clear<L: Lanes>(ws: &mut Workspace<L>, c: usize, nv: usize) {
     let contacts = &mut ws.contacts;
@@ -146,8 +147,9 @@ fn clear<L: Lanes>(ws: &mut Workspace<L>, c: usize, nv: usize) {
     clear_all(&mut contacts.jacobian[c * directions * nv..(c + 1) * directions * nv]);
 }
 
-/// The contact's axes: the normal and two tangents, the first along the capsule that lies on a plane, else along y, or z where the normal
-/// is near y (mju_makeFrame). Where motion is planar, the first tangent is the one in the plane.
+/// The contact's axes: the normal and two tangents (mju_makeFrame). The first tangent is along the capsule if one lies
+/// on a plane; otherwise it is along y, or z if the normal is near y. If motion is planar, the first tangent is the one
+/// in the plane.
 #[inline(always)]
 fn frame<L: Lanes>(plan: &Plan<L::Scalar>, test: Test, normal: V3<L>, hint: V3<L>) -> [V3<L>; 3] {
     if let Some(across) = &plan.across {
@@ -165,7 +167,7 @@ fn frame<L: Lanes>(plan: &Plan<L::Scalar>, test: Test, normal: V3<L>, hint: V3<L
     [normal, tangent, cross(normal, tangent)]
 }
 
-/// The force of a contact in the axes of the world, from its parts along the contact's own.
+/// A contact's force in world axes, from its components along the contact's own axes.
 #[inline(always)]
 pub fn in_world<L: Lanes>(frame: &[V3<L>; 3], parts: &[L]) -> V3<L> {
     let mut force = scale(parts[0], frame[0]);

@@ -1,4 +1,4 @@
-//! What an observation reads of an evaluation: [`Quantity`], kept side by side for each world.
+//! What an observation reads of an evaluation: each [`Quantity`], stored side by side for each world.
 
 use super::drift::Drift;
 use super::external::external_forces;
@@ -9,17 +9,18 @@ use crate::physics::host::write_frame;
 use flipside_core::simd::Lanes;
 use glam::{DMat3, DQuat, DVec3};
 
-/// Where each quantity lies among the numbers that a backend keeps of a world.
+/// Where each quantity lies among the numbers that a backend stores for a world.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
-    /// First index of body positions and rotation matrices, `[nbody, 12]`, and of the others in the order of [`Quantity::ALL`].
+    /// First index of body positions and rotation matrices, `[nbody, 12]`, and of the others in the order of
+    /// [`Quantity::ALL`].
     pub at: [Option<usize>; 6],
-    /// Numbers a world.
+    /// How many numbers a world has.
     pub len: usize,
 }
 
 impl Layout {
-    /// Room for these, frames always among them.
+    /// A layout for these quantities; frames are always among them.
     pub fn new<S>(plan: &Plan<S>, needs: &[Quantity]) -> Layout {
         let mut layout = Layout::default();
         for (slot, quantity) in layout.at.iter_mut().zip(Quantity::ALL) {
@@ -39,14 +40,14 @@ impl Layout {
         layout
     }
 
-    /// First index of a quantity, where it is kept.
+    /// First index of a quantity, if it is stored.
     pub fn of(&self, quantity: Quantity) -> Option<usize> {
         self.at[quantity as usize]
     }
 }
 
-/// Writes what was asked for of the evaluation that `ws` holds into `rows`, `[lanes, layout.len]`, of as many lanes as
-/// there are rows.
+/// Writes the requested quantities of the evaluation that `ws` holds into `rows`, `[lanes, layout.len]`. There are as
+/// many lanes as rows.
 #[inline(always)]
 pub fn store<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, layout: &Layout, rows: &mut [f64]) {
     let stride = layout.len;
@@ -77,7 +78,7 @@ pub fn store<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, layout: &L
     }
 }
 
-/// Writes numbers of every lane into its row, from the place `at` on.
+/// Writes numbers of every lane into its row, starting at index `at`.
 #[inline(always)]
 fn put<L: Lanes>(numbers: &[L], rows: &mut [f64], stride: usize, at: usize) {
     for (lane, row) in rows.chunks_exact_mut(stride).enumerate() {
@@ -87,8 +88,8 @@ fn put<L: Lanes>(numbers: &[L], rows: &mut [f64], stride: usize, at: usize) {
     }
 }
 
-/// [`Quantity::Frames`] out of what was kept of a world: `numbers` are its positions and rotation matrices, `[nbody,
-/// 12]`, counted from where the drifting coordinates stood, `origin`.
+/// Computes [`Quantity::Frames`] from the stored numbers of a world: `numbers` are its positions and rotation matrices,
+/// `[nbody, 12]`, relative to `origin`, the values of the drifting coordinates.
 pub fn frames<S>(plan: &Plan<S>, drift: &[Drift], origin: &[f64], numbers: &[f64], out: &mut [f64]) {
     for (body, (slot, numbers)) in out.chunks_exact_mut(7).zip(numbers.chunks_exact(12)).enumerate() {
         let mut pos = DVec3::from_slice(numbers);

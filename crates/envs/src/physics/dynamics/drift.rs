@@ -1,4 +1,4 @@
-//! How far a robot has run is of no consequence: coordinates that a step may count from zero.
+//! Coordinates that a step may measure from zero, because how far a robot has run does not affect its motion.
 
 use super::plan::{Plan, Test};
 use crate::physics::model::{JointKind, Model};
@@ -15,8 +15,9 @@ pub struct Drift {
     pub root: usize,
 }
 
-/// Coordinates that nothing depends on: horizontal slides, or the horizontal position of a free joint, of a body on the world, without limit
-/// or spring, of the only tree, where all that it can touch are planes along it.
+/// Coordinates that nothing depends on. They are horizontal slides, or the horizontal position of a free joint, of a
+/// body that hangs directly from the world, without limit or spring. The body's tree must be the only one, and
+/// everything it can touch must be planes along the coordinate.
 pub fn drifting(model: &Model, plan: &Plan<f64>) -> Vec<Drift> {
     let root = model.bodies.iter().position(|body| !body.joints.is_empty()).unwrap_or(0);
     let one_tree = model.bodies.iter().skip(1).all(|body| body.root == root || body.joints.is_empty());
@@ -24,7 +25,7 @@ pub fn drifting(model: &Model, plan: &Plan<f64>) -> Vec<Drift> {
     let planes: Vec<DVec3> = with_world
         .map(|pair| match pair.test {
             Test::PlaneSphere | Test::PlaneCapsule => DVec3::from_array(plan.geoms[pair.geoms[0]].axis),
-            // Something else of the world can be touched: every place differs.
+            // Something else of the world can be touched, so every place differs.
             _ => DVec3::ONE,
         })
         .collect();
@@ -36,7 +37,7 @@ pub fn drifting(model: &Model, plan: &Plan<f64>) -> Vec<Drift> {
         return vec![];
     }
     let mut drifts = vec![];
-    // Behind a hinge a slide's direction turns: only those before it count.
+    // Behind a hinge a slide's direction rotates, so only the slides before the hinge count.
     for joint in &model.joints[model.bodies[root].joints.clone()] {
         match joint.kind {
             JointKind::Hinge => break,

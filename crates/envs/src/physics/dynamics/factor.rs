@@ -1,5 +1,5 @@
-//! Factorisation and solution of symmetric positive definite systems whose sparsity is that of the kinematic tree: H = Lᵀ D L with the
-//! last row eliminated first, so that no zero above a branch is filled (Featherstone 2005; mj_factorM).
+//! Factorisation and solution of symmetric positive definite systems whose sparsity is that of the kinematic tree: H =
+//! Lᵀ D L with the last row eliminated first, so that no zero above a branch is filled (Featherstone 2005; mj_factorM).
 
 use super::plan::Pattern;
 use flipside_core::simd::Lanes;

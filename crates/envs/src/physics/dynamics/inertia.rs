@@ -5,7 +5,8 @@ use super::spatial::{I10, M3, V3, dot, dot6, inertia_mul, spread, sub};
 use super::workspace::Workspace;
 use flipside_core::simd::Lanes;
 
-/// Body inertias in the axes of the world (cinert), composite inertias, and M with the rotors' armature on its diagonal.
+/// Body inertias in the axes of the world (cinert), composite inertias, and M with the rotors' armature on its
+/// diagonal.
 #[inline(always)]
 pub fn inertia<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     for (index, body) in plan.bodies.iter().enumerate().skip(1) {
@@ -37,7 +38,8 @@ pub fn inertia<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     }
 }
 
-/// Rotates an inertia (xx yy zz xy xz yz about the centre of mass) into the axes of the world and moves it by `arm` (mju_inertCom).
+/// Rotates an inertia (xx yy zz xy xz yz about the centre of mass) into the axes of the world and moves it by `arm`
+/// (mju_inertCom).
 #[inline(always)]
 fn about<L: Lanes>(mat: &M3<L>, i: [L; 6], arm: V3<L>, mass: L) -> I10<L> {
     // T = R I, then R I Rᵀ.

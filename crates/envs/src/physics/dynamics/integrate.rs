@@ -1,5 +1,5 @@
-//! From accelerations to the next state: semi-implicit Euler with implicit joint damping (mj_Euler), and the classical Runge–Kutta
-//! method of fourth order (mj_RungeKutta).
+//! From accelerations to the next state: semi-implicit Euler with implicit joint damping (mj_Euler), and the classical
+//! Runge–Kutta method of fourth order (mj_RungeKutta).
 
 use super::evaluate;
 use super::factor::{factor, solve};
@@ -18,7 +18,8 @@ pub fn step<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     };
     copy(&ws.qpos, &mut ws.qpos_start);
     copy(&ws.qvel, &mut ws.qvel_start);
-    // Not only tidy: a rate of another group's broken world is NaN, and NaN times the first stage's zero is NaN.
+    // This is needed for correctness: a `rate` left over from another group's diverged world is NaN, and NaN times the
+    // first stage's zero is NaN.
     clear(&mut ws.rate);
     clear(&mut ws.qvel_sum);
     clear(&mut ws.qacc_sum);
@@ -52,14 +53,14 @@ fn euler<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
 
 /// Stages at 0, ½, ½, 1 with weights 1, 2, 2, 1: from the accelerations of one to the state of the next.
 ///
-/// A free joint's rotation is integrated in the Lie algebra (Munthe-Kaas 1998), as MuJoCo 4 does: the rotation since the step began is
-/// exp(u), and a stage's angular velocity ω, which is in the axes of the body as turned by u, counts as u's rate dexp⁻¹_{−u}(ω). Plain sums
-/// of angular velocities would be of second order only.
+/// A free joint's rotation is integrated in the Lie algebra (Munthe-Kaas 1998), as MuJoCo 4 does: the rotation since
+/// the step began is exp(u), and a stage's angular velocity ω, which is in the axes of the body as turned by u, counts
+/// as u's rate dexp⁻¹_{−u}(ω). Plain sums of angular velocities would be of second order only.
 #[inline(always)]
 fn runge_kutta<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, stage: usize) {
     let h = L::splat(plan.timestep);
     let weight = L::of(if stage == 0 || stage == 3 { 1.0 / 6.0 } else { 1.0 / 3.0 });
-    // The rate of this stage: qvel, but for rotations. `rate` holds the last stage's.
+    // The rate of this stage: qvel, except for rotations. `rate` holds the last stage's.
     let behind = h * L::of(if stage == 3 { 1.0 } else { 0.5 });
     for joint in &plan.joints {
         let v = joint.dofadr;
@@ -92,8 +93,8 @@ fn runge_kutta<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>, stage: u
     }
 }
 
-/// dexp⁻¹_{−u}(ω) = ω + ½ u × ω + k u × (u × ω) with k = (1 − (t/2) cot(t/2)) / t² for t = |u|: how fast the rotation vector u changes while
-/// the body turns with ω in its own axes.
+/// dexp⁻¹_{−u}(ω) = ω + ½ u × ω + k u × (u × ω) with k = (1 − (t/2) cot(t/2)) / t² for t = |u|: how fast the rotation
+/// vector u changes while the body turns with ω in its own axes.
 #[inline(always)]
 fn algebra_rate<L: Lanes>(u: V3<L>, omega: V3<L>) -> V3<L> {
     let (one, half) = (L::one(), L::of(0.5));

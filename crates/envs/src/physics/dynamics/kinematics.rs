@@ -1,4 +1,5 @@
-//! Where everything is: body frames from joint positions, centres of mass, and how each degree of freedom moves its body.
+//! Where everything is: body frames from joint positions, centres of mass, and how each degree of freedom moves its
+//! body.
 
 use super::plan::{Axis, Plan};
 use super::spatial::{M3, S6, V3, add, axpy, column, cross, mul_const, mul_v, rotation, scale, sub, v3};

@@ -1,5 +1,5 @@
-//! MuJoCo's equations, a file a stage, written once for any [`Lanes`]: [`f64`] for reference, registers of `f32` for
-//! speed. A lane is a world.
+//! MuJoCo's equations, one file per stage, written once for any [`Lanes`]: [`f64`] for reference, registers of `f32`
+//! for speed. A lane is a world.
 //!
 //! A forward evaluation goes from a state (qpos, qvel) and controls to accelerations:
 //!
@@ -8,8 +8,8 @@
 //!    frames        M              forces             rows of J, D, aref    qacc     next state
 //! ```
 //!
-//! The stages share one [`workspace::Workspace`] and allocate nothing. They are inlined into one function for each instruction set
-//! ([`Lanes::run`]), so that a portable build uses whatever the processor has.
+//! The stages share one [`workspace::Workspace`] and allocate nothing. They are inlined into one function for each
+//! instruction set ([`Lanes::run`]), so that a portable build uses whatever the processor has.
 
 mod actuation;
 mod bias;
@@ -40,7 +40,8 @@ use workspace::Workspace;
 
 pub use integrate::step;
 
-/// One forward evaluation of all lanes: accelerations and constraint forces from qpos, qvel and ctrl. The solver starts from `qacc`.
+/// One forward evaluation of all lanes: accelerations and constraint forces from qpos, qvel and ctrl. The solver starts
+/// from `qacc`.
 #[inline(always)]
 pub fn evaluate<L: Lanes>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L>) {
     kinematics::kinematics(plan, ws);

@@ -1,4 +1,5 @@
-//! Forces that need no command: springs, dampers, and the drag of a medium on the bodies' boxes of equal inertia (mj_passive).
+//! Forces without a command: springs, dampers, and the drag of a medium on the bodies' boxes of equal inertia
+//! (mj_passive).
 
 use super::plan::Plan;
 use super::spatial::{V3, add, cross, dot6, mul_const, mul_tv, mul_v, sub, v3};

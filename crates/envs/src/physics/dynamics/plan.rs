@@ -1,5 +1,5 @@
-//! A model laid out for stepping: what the equations read, in the precision of the lanes, with everything that does not change worked
-//! out once: chains of ancestors, pairs of geoms that can touch, mixed contact parameters, inverse weights.
+//! A model laid out for stepping: everything that the equations read, in the precision of the lanes. What never changes
+//! is computed once: chains of ancestors, pairs of geoms that can touch, mixed contact parameters, inverse weights.
 
 use crate::physics::model::{Integrator, JointKind, Model};
 use std::ops::Range;
@@ -26,8 +26,8 @@ pub struct Plan<S> {
     pub dofs: Vec<Dof<S>>,
     /// The last degree of freedom that moves each body, `[nbody]`; None for what stands still.
     pub last_dof: Vec<Option<usize>>,
-    /// Pairs (i, j) of degrees of freedom whose entry in the mass matrix can differ from zero, row by row: for each i its ancestors and
-    /// itself, ascending.
+    /// Pairs (i, j) of degrees of freedom whose entry in the mass matrix can differ from zero, row by row: for each i
+    /// its ancestors and itself, ascending.
     pub tree: Pattern,
     /// All pairs j ≤ i, for when a contact couples two branches.
     pub dense: Pattern,
@@ -38,9 +38,10 @@ pub struct Plan<S> {
     pub pairs: Vec<Pair<S>>,
     /// Contact points that the pairs can have together.
     pub slots: usize,
-    /// Where all motion is in one plane: the axis across it. A contact's friction then has one direction that matters instead of two.
+    /// If all motion is in one plane: the axis across it. A contact's friction then has one relevant direction instead
+    /// of two.
     pub across: Option<[S; 3]>,
-    /// Directions that a contact is kept in: the normal, and no, one or two tangents.
+    /// Directions that a contact is stored in: the normal, and no, one or two tangents.
     pub directions: usize,
     /// The density and viscosity of the medium, where there is one.
     pub medium: Option<[S; 2]>,

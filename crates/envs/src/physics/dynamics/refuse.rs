@@ -1,4 +1,4 @@
-//! What of MJCF the equations do not cover: named, never silently left out.
+//! The parts of MJCF that the equations do not cover. They are named in an error and never silently left out.
 
 use crate::physics::backend::PhysicsError;
 use crate::physics::model::{JointKind, Model};

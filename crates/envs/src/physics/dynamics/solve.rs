@@ -1,7 +1,9 @@
-//! The accelerations: qacc = argmin ½‖a − M⁻¹f‖²_M + ½ Σ D·min(0, J a − aref)², by Newton's method with an exact line search.
+//! The accelerations: qacc = argmin ½‖a − M⁻¹f‖²_M + ½ Σ D·min(0, J a − aref)², by Newton's method with an exact line
+//! search.
 //!
-//! The cost is strictly convex and quadratic in pieces, so that a full Newton step inside one piece ends at the minimum. A lane is done
-//! when its step left no row's piece, and stands still from then on, whatever its neighbours still need.
+//! The cost is strictly convex and piecewise quadratic, so a full Newton step inside one piece ends at the minimum. A
+//! lane is done when its step did not leave the piece of any row. It does not move from then on, whatever the other
+//! lanes still need.
 
 use super::factor::{factor, multiply, solve};
 use super::plan::Plan;
@@ -104,7 +106,8 @@ fn newton<L: Lanes, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L
     let rounding = L::of((L::EPSILON * 64.0) * (L::EPSILON * 64.0));
     let pattern = if ws.contacts.couples { &plan.dense } else { &plan.tree };
 
-    // A lane that nothing pushes starts at rest, from where one step is M⁻¹f to the last bit, as without neighbours that something pushes.
+    // A lane without active constraints starts at rest. One step from there is M⁻¹f to the last bit, whether or not
+    // other lanes have active constraints.
     let mut pushed = L::Mask::NONE;
     for active in &ws.contacts.active[..ws.contacts.count] {
         pushed = pushed | *active;
@@ -178,7 +181,8 @@ fn newton<L: Lanes, const K: usize>(plan: &Plan<L::Scalar>, ws: &mut Workspace<L
         left = left & going & significant;
         let mut alpha = one;
         if left.any() {
-            // The slope along the step rises in straight pieces: Newton from a full step, kept inside a bracket.
+            // The slope along the step is increasing and piecewise linear: Newton from a full step, kept inside a
+            // bracket.
             let (mut low, mut high) = (zero, L::of(1e30));
             let enough = start.abs() * L::of(1e-3);
             let mut searching = left;
@@ -346,7 +350,8 @@ pub fn contact_force<L: Lanes>(ws: &Workspace<L>, c: usize, out: &mut [L]) {
     }
 }
 
-/// ‖M a − f − Jᵀλ(a)‖ over 1 + ‖f‖ for the accelerations in `qacc`, at the state that was last evaluated; leaves their constraint forces.
+/// ‖M a − f − Jᵀλ(a)‖ over 1 + ‖f‖ for the accelerations in `qacc`, at the state that was last evaluated; leaves their
+/// constraint forces.
 pub fn optimality(plan: &Plan<f64>, ws: &mut Workspace<f64>) -> f64 {
     let (nv, count, directions) = (plan.nv, ws.contacts.count, ws.contacts.directions);
     multiply(&plan.tree, &ws.mass, &ws.qacc, &mut ws.solver.ma);

@@ -1,6 +1,6 @@
-//! Three-dimensional vectors and matrices, and Featherstone's spatial vectors in MuJoCo's layout: a motion or a force is six numbers,
-//! the rotational part first; an inertia is ten: xx yy zz xy xz yz of the rotational inertia, mass · centre of mass, mass. All are in
-//! the axes of the world, about an origin that the caller fixes.
+//! Three-dimensional vectors and matrices, and Featherstone's spatial vectors in MuJoCo's layout: a motion or a force
+//! is six numbers, the rotational part first; an inertia is ten: xx yy zz xy xz yz of the rotational inertia, mass ·
+//! centre of mass, mass. All are in the axes of the world, about an origin that the caller fixes.
 
 use flipside_core::simd::Lanes;
 

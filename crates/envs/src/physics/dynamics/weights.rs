@@ -1,5 +1,5 @@
-//! Inverse weights at the reference configuration (mj_setConst): how easily constraint forces move bodies and joints, which is what the
-//! softness of contacts and limits is measured in.
+//! Inverse weights at the reference configuration (mj_setConst): how easily constraint forces move bodies and joints.
+//! The softness of contacts and limits is scaled by them.
 
 use super::factor::{factor, solve};
 use super::plan::{LEAST, Plan, chain};
@@ -10,20 +10,22 @@ use glam::DVec3;
 /// 1/kg and 1/(kg m²).
 #[derive(Clone, Debug, PartialEq)]
 pub struct InverseWeights {
-    /// Of each body's centre of mass against translation, `[nbody]`; 0 for what stands still.
+    /// For each body's centre of mass against translation, `[nbody]`; 0 for fixed bodies.
     pub body: Vec<f64>,
-    /// Of each degree of freedom, `[nv]`.
+    /// For each degree of freedom, `[nv]`.
     pub dof: Vec<f64>,
 }
 
 impl InverseWeights {
-    /// Before they are known.
+    /// The value before they are known.
     pub fn none(model: &Model) -> InverseWeights {
         InverseWeights { body: vec![0.0; model.nbody()], dof: vec![0.0; model.nv()] }
     }
 
-    /// Where a body only slides ([`slides`]), one over its mass, without armature, for body and degrees of freedom. Else a body's is the mean of the diagonal of J M⁻¹ Jᵀ for the translation of its centre of mass; a degree of freedom's the diagonal of
-    /// M⁻¹, averaged over a free joint's three translations and over its three rotations.
+    /// If a body only slides ([`slides`]), the body's and its degrees of freedom's weights are one over its mass,
+    /// without armature. Otherwise a body's weight is the mean of the diagonal of J M⁻¹ Jᵀ for the translation of its
+    /// centre of mass. A degree of freedom's weight is its entry of the diagonal of M⁻¹, averaged over a free joint's
+    /// three translations and over its three rotations.
     pub fn at_reference(model: &Model, plan: &mut Plan<f64>) -> InverseWeights {
         let nv = plan.nv;
         let mut ws = Workspace::<f64>::new(plan);
@@ -89,8 +91,8 @@ impl InverseWeights {
     }
 }
 
-/// What MuJoCo calls a simple body with sliders alone (`body_simple` 2): a leaf on what stands still, whose principal axes are its frame's
-/// and whose joints are slides along those axes.
+/// What MuJoCo calls a simple body with sliders only (`body_simple` 2): a leaf on a fixed body, whose principal axes
+/// are its frame's and whose joints are slides along those axes.
 fn slides(model: &Model, index: usize) -> bool {
     let body = &model.bodies[index];
     let aligned = |axis: DVec3| axis.to_array().iter().filter(|x| x.abs() > LEAST).count() == 1;

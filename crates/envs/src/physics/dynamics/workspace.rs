@@ -1,4 +1,5 @@
-//! Room for one evaluation: everything that the stages hand to each other, made once, so that a step allocates nothing.
+//! Scratch memory for one evaluation: everything that the stages pass to each other, allocated once, so that a step
+//! allocates nothing.
 
 use super::plan::Plan;
 use super::spatial::{I10, M3, S6, V3};
@@ -61,14 +62,14 @@ pub struct Workspace<L: Lanes> {
     // Runge–Kutta.
     pub qpos_start: Vec<L>,
     pub qvel_start: Vec<L>,
-    /// How fast qpos changes: qvel, but for rotations.
+    /// How fast qpos changes: qvel, except for rotations.
     pub rate: Vec<L>,
     pub qvel_sum: Vec<L>,
     pub qacc_sum: Vec<L>,
 }
 
-/// Contacts, packed: the c-th contact of every world lies at index c, whichever pair of geoms it comes from. Lanes with fewer contacts
-/// have rows of zeros there.
+/// Contacts, packed: the c-th contact of every world lies at index c, whichever pair of geoms it comes from. Lanes with
+/// fewer contacts have rows of zeros there.
 pub struct Contacts<L: Lanes> {
     /// How many indices are in use.
     pub count: usize,
@@ -81,11 +82,13 @@ pub struct Contacts<L: Lanes> {
     /// Rows of the contact Jacobian in the contact's frame, `[index, directions, nv]`.
     pub jacobian: Vec<L>,
     pub friction: Vec<L>,
-    /// Reference accelerations of the rows n ± μt less the friction part's: see the constraint stage, `[index, directions]`.
+    /// Reference accelerations of the rows n ± μt minus the friction part's: see the constraint stage,
+    /// `[index, directions]`.
     pub aref: Vec<L>,
     /// 1/R of a row.
     pub stiffness: Vec<L>,
-    /// Contact frames (normal, tangents), points, distances, and bodies by lane, for forces and for who asks.
+    /// Contact frames (normal, tangents), points, distances, and bodies per lane, for computing forces and for
+    /// reporting contacts.
     pub frame: Vec<[V3<L>; 3]>,
     pub point: Vec<V3<L>>,
     pub distance: Vec<L>,

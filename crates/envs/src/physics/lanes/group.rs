@@ -16,7 +16,7 @@ pub struct StepGroup<'a, L: Lanes> {
     pub ws: &'a mut Workspace<L>,
     /// Where lanes without a world lie, `[nq]`.
     pub rest: &'a [f64],
-    /// Accelerations of the last evaluation, where the solver starts next, `[nv]`.
+    /// Accelerations of the last evaluation, from which the solver starts next, `[nv]`.
     pub qacc: &'a mut [L],
     /// `[lanes, nu]`.
     pub ctrl: &'a [f64],
@@ -38,7 +38,7 @@ impl<L: Lanes> JobOn<L> for StepGroup<'_, L> {
         let (nq, nv, nu) = (plan.nq, plan.nv, plan.nu);
         let lanes = outcomes.len();
         for lane in 0..L::LANES {
-            // Lanes without a world, and worlds that are frozen, lie at rest in the reference configuration.
+            // Lanes without a world, and worlds that are frozen, are at rest in the reference configuration.
             if lane < lanes && !outcomes[lane].frozen() {
                 for (i, x) in ws.qpos.iter_mut().enumerate() {
                     x.set(lane, qpos[lane * nq + i]);

@@ -1,9 +1,9 @@
-//! The lanes backend: MuJoCo's equations ([`super::dynamics`]) on sixteen or eight worlds at once in single precision, or on one in double
-//! precision for reference.
+//! The lanes backend: MuJoCo's equations ([`super::dynamics`]) on sixteen or eight worlds at once in single precision,
+//! or on one in double precision for reference.
 //!
-//! Worlds are grouped in order, as many to a group as there are lanes; threads take groups. A world's numbers depend on its own state and
-//! controls alone: not on its lane, its neighbours, the size of the batch or the number of threads. States are kept in double precision
-//! between env steps.
+//! Worlds are grouped in order, with one world per lane, and threads take groups. A world's numbers depend only on its
+//! own state and controls: not on its lane, the other worlds, the size of the batch or the number of threads. States
+//! are stored in double precision between env steps.
 
 mod group;
 #[cfg(test)]
@@ -44,7 +44,7 @@ impl FromStr for Precision {
     }
 }
 
-/// What `--backend` calls it.
+/// The name that `--backend` takes.
 pub const NAME: &str = "lanes";
 
 /// A batch of worlds on the widest lanes that this machine has, or in double precision.
@@ -71,10 +71,10 @@ struct LanesBackend<L: Lanes> {
     derived: DerivedState,
     /// `[worlds, nu]`, of the last step.
     ctrl: Vec<f64>,
-    /// Accelerations of each group's last evaluation, where its solver starts next, `[groups, nv]`.
+    /// Accelerations of each group's last evaluation, from which its solver starts next, `[groups, nv]`.
     qacc: Vec<L>,
     threads: Threads,
-    /// One a thread, each in use by its own thread alone.
+    /// One per thread, used by that thread only.
     workspaces: Vec<Mutex<Workspace<L>>>,
 }
 
@@ -126,7 +126,7 @@ impl<L: Lanes> Backend for LanesBackend<L> {
             .zip(rows_mut(origin, drift.len() * L::LANES))
             .zip(rows_mut(numbers, layout.len * L::LANES));
         threads.share_out(groups, |thread, ((((worlds, ctrl), qacc), origin), derived)| {
-            // A workspace holds nothing between steps, so that one whose thread panicked is as good as any.
+            // A workspace holds nothing between steps, so a workspace whose thread panicked is still usable.
             let ws = &mut *workspaces[thread].lock().unwrap_or_else(PoisonError::into_inner);
             let rest = model.qpos0();
             L::run(StepGroup { plan, layout, drift, ws, rest, qacc, ctrl, worlds, origin, derived, frame_skip });

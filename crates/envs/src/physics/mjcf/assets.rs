@@ -6,7 +6,8 @@ use crate::physics::mesh::{HeightField, Mesh, MeshInertia};
 use crate::physics::model::unit_quat;
 use glam::{DQuat, DVec3};
 
-/// Compiles every mesh and height field of the file, in its order; whatever lies in files of its own comes from `files`.
+/// Compiles every mesh and height field of the file, in its order. `files` supplies those that are in files of their
+/// own.
 pub fn read(source: &Source, files: Files) -> Result<(Vec<Mesh>, Vec<HeightField>), Complaint> {
     let mut meshes: Vec<Mesh> = vec![];
     for piece in &source.meshes {
@@ -31,7 +32,7 @@ fn twice(piece: &Piece, name: &str) -> Complaint {
     (piece.line, format!("a second <{}> is called \"{name}\"; expected names that differ", piece.tag()))
 }
 
-/// The piece's name, or its file's without folder and ending, as in MuJoCo.
+/// The asset's name, or its file's name without folder and ending, as in MuJoCo.
 fn name(source: &Source, piece: &Piece) -> Result<String, Complaint> {
     let from_file = || {
         let file = source.text(piece, "file")?.rsplit(['/', '\\']).next()?;
@@ -43,10 +44,10 @@ fn name(source: &Source, piece: &Piece) -> Result<String, Complaint> {
     }
 }
 
-/// The file that a piece names, as the path below the robot's folder, and what is in it.
+/// The path of the asset's file below the robot's folder, and its contents.
 fn bytes_of(source: &Source, piece: &Piece, files: Files) -> Result<Option<(String, Vec<u8>)>, Complaint> {
     let Some(file) = source.text(piece, "file") else { return Ok(None) };
-    // Height fields lie where meshes do, as in MuJoCo.
+    // Height fields are in the same folder as meshes, as in MuJoCo.
     let folder = source.compiler("meshdir").or_else(|| source.compiler("assetdir")).unwrap_or_default();
     let path = match folder.trim_end_matches('/') {
         "" => file.to_owned(),
@@ -90,7 +91,7 @@ fn mesh(source: &Source, piece: &Piece, files: Files) -> Result<Mesh, Complaint>
     let inertia = match source.text(piece, "inertia") {
         Some("exact") => MeshInertia::Exact,
         Some("convex") => MeshInertia::Convex,
-        // The schema lets no other word through.
+        // The schema accepts no other word.
         _ => MeshInertia::Legacy,
     };
     let of = source.text(piece, "file").map(|file| format!(" ({file})")).unwrap_or_default();
@@ -148,5 +149,5 @@ fn height_field(source: &Source, piece: &Piece, files: Files) -> Result<HeightFi
     Ok(HeightField::new(name, grid, size, &elevation))
 }
 
-/// A picture of 4096 × 4096: more would be a mistake.
+/// The most grid points, those of a 4096 × 4096 picture. A larger grid would be a mistake.
 const MOST_POINTS: usize = 1 << 24;

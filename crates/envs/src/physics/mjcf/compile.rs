@@ -19,9 +19,9 @@ const DENSITY: f64 = 1000.0;
 /// MuJoCo's defaults of contact and limit parameters.
 const SOLREF: [f64; 2] = [0.02, 1.0];
 const SOLIMP: [f64; 5] = [0.9, 0.95, 0.001, 0.5, 2.0];
-/// The colour of a geom that has none.
+/// The colour of a geom without one.
 const RGBA: [f64; 4] = [0.5, 0.5, 0.5, 1.0];
-/// Less than this is no mass (MuJoCo's mjMINVAL).
+/// A smaller mass counts as zero (MuJoCo's mjMINVAL).
 const LEAST: f64 = 1e-15;
 
 pub fn compile(
@@ -225,7 +225,7 @@ fn compile_geom(
         GeomType::Mesh => {
             let names = || model.meshes.iter().map(|mesh| &mesh.name[..]);
             let mesh = asset("mesh", geom.mesh.as_deref(), names, piece)?;
-            // The mesh's own frame, whose place in the file's it knows.
+            // The mesh is stored in its own frame and knows that frame's pose in the file's frame.
             pos += quat * model.meshes[mesh].pos;
             quat *= model.meshes[mesh].quat;
             (GeomShape::Mesh { mesh }, 0)
@@ -285,7 +285,7 @@ fn compile_geom(
     Ok((compiled, part))
 }
 
-/// The place of what a geom names among the meshes or height fields.
+/// The index of the mesh or height field that a geom names.
 fn asset<'m, N: Iterator<Item = &'m str>>(
     kind: &str,
     named: Option<&str>,
@@ -369,7 +369,7 @@ fn add_motor(
     Ok(())
 }
 
-/// `range` or `ctrlrange` where `limited` or `ctrllimited` lets it count.
+/// `range` or `ctrlrange`, if `limited` or `ctrllimited` enables it.
 fn limits(
     tag: &str,
     limited: Tristate,

@@ -1,4 +1,4 @@
-//! The formats that meshes and height fields come in: STL, OBJ and PNG, from bytes.
+//! The file formats of meshes and height fields: STL, OBJ and PNG, parsed from bytes.
 
 use glam::DVec3;
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::collections::HashMap;
 /// Vertices, and three indices into them for each triangle.
 pub type Surface = (Vec<DVec3>, Vec<[u32; 3]>);
 
-/// Reads the file of a mesh by its name's ending.
+/// Reads the file of a mesh, in the format that its name's ending says.
 pub fn mesh(path: &str, bytes: &[u8]) -> Result<Surface, String> {
     match ending(path).as_str() {
         "stl" => stl(bytes),
@@ -31,7 +31,7 @@ fn ending(path: &str) -> String {
 const STL_HEAD: usize = 84;
 const STL_TRIANGLE: usize = 50;
 
-/// STL, binary or text. Its triangles share no vertices; those at one place are made one.
+/// STL, binary or text. Its triangles share no vertices, so vertices at the same place are merged.
 fn stl(bytes: &[u8]) -> Result<Surface, String> {
     let corners = match binary_stl(bytes) {
         Some(corners) => corners,
@@ -74,7 +74,7 @@ fn stl(bytes: &[u8]) -> Result<Surface, String> {
     Ok((vertices, faces))
 }
 
-/// The corners of a binary file; none where its length is not what its head says.
+/// The corners of a binary file; `None` if its length does not match its header.
 fn binary_stl(bytes: &[u8]) -> Option<Vec<DVec3>> {
     let count = u32::from_le_bytes(bytes.get(80..STL_HEAD)?.try_into().ok()?) as usize;
     let triangles = bytes[STL_HEAD..].chunks_exact(STL_TRIANGLE);
@@ -83,7 +83,7 @@ fn binary_stl(bytes: &[u8]) -> Option<Vec<DVec3>> {
     }
     let number = |four: &[u8]| f64::from(f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
     let corner = |twelve: &[u8]| DVec3::new(number(twelve), number(&twelve[4..]), number(&twelve[8..]));
-    // A normal, three corners and two bytes of which nothing is known.
+    // A normal, three corners and two attribute bytes, which are ignored.
     Some(triangles.flat_map(|triangle| triangle[12..48].chunks_exact(12).map(corner)).collect())
 }
 
@@ -112,7 +112,8 @@ fn text_stl(bytes: &[u8]) -> Result<Vec<DVec3>, String> {
     }
 }
 
-/// Wavefront OBJ: vertices and faces. A face of more than three corners is cut into triangles from its first.
+/// Wavefront OBJ: vertices and faces. A face of more than three corners is cut into triangles that share its first
+/// corner.
 fn obj(bytes: &[u8]) -> Result<Surface, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
     let (mut vertices, mut faces) = (vec![], vec![]);
@@ -124,7 +125,8 @@ fn obj(bytes: &[u8]) -> Result<Surface, String> {
             ["v", x, y, z, ..] => vertices.push(vector([x, y, z]).ok_or_else(|| wrong("three numbers"))?),
             ["f", ref corners @ ..] if corners.len() >= 3 => {
                 let index = |corner: &&str| {
-                    // Counted from 1, or backwards from the last one so far; texture and normal stand behind strokes.
+                    // Indices count from 1, or backwards from the last vertex so far. Texture and normal follow after
+                    // slashes.
                     let index: i64 = corner.split('/').next()?.parse().ok()?;
                     let index = if index < 0 { vertices.len() as i64 + index } else { index - 1 };
                     u32::try_from(index).ok().filter(|index| (*index as usize) < vertices.len())
@@ -189,7 +191,7 @@ mod tests {
         let (vertices, faces) = mesh("a.STL", &binary()).unwrap();
         assert_eq!((vertices.len(), faces.len()), (4, 4));
         assert_eq!(mesh("a.stl", text().as_bytes()).unwrap(), (vertices.clone(), faces.clone()));
-        // A binary file may begin with the word that marks text.
+        // A binary file may begin with the word that marks a text file.
         let mut solid = binary();
         solid[..5].copy_from_slice(b"solid");
         assert_eq!(mesh("a.stl", &solid).unwrap(), (vertices.clone(), faces.clone()));

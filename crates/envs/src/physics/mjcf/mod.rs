@@ -2,9 +2,9 @@
 //! supported subset, with its line; the crate mjcf-rs resolves default classes, poses and units; [`compile`] computes
 //! what MuJoCo's compiler computes, with [`assets`] for meshes and height fields.
 //!
-//! The first pass exists because a robot that silently lost a joint's stiffness would still move, only wrongly: mjcf-rs
-//! skips what it does not know, and some of what it skips (contact parameters, for one) belongs to the model. Those
-//! attributes the first pass reads itself.
+//! The first pass is needed because a robot that silently lost a joint's stiffness would still move, but wrongly.
+//! mjcf-rs skips what it does not know, and some of what it skips belongs to the model (contact parameters, for
+//! example). The first pass reads those attributes itself.
 
 mod assets;
 mod compile;
@@ -14,7 +14,7 @@ mod schema;
 use super::Model;
 use flipside_core::one_line;
 
-/// Why a file is not a robot.
+/// Why a file could not be read as a robot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {message}")]
 pub struct ModelError {
@@ -26,31 +26,31 @@ pub struct ModelError {
     pub message: String,
 }
 
-/// A message and its line, before the file's name is put to it.
+/// A message and its line, before the file's name is added.
 pub(super) type Complaint = (u32, String);
 
-/// The bytes of a file that lies at a path below the robot's own folder, or why there are none.
+/// The bytes of a file at a path below the robot's own folder, or why they could not be read.
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
 
 impl Model {
-    /// Reads a robot that is one file. `file_name` is only for error messages: no file is opened, and a text that asks
-    /// for another file is refused.
+    /// Reads a robot that is one file. `file_name` is only for error messages: no file is opened, and a text that
+    /// refers to another file is refused.
     ///
-    /// The supported subset of MJCF is listed in `envs/README.md`. Anything else is an error that names its line and
-    /// what was expected.
+    /// `docs/reference/mjcf-subset.md` lists the supported subset of MJCF. Anything else is an error that names its
+    /// line and what was expected.
     pub fn from_mjcf(text: &str, file_name: &str) -> Result<Model, ModelError> {
         Model::from_mjcf_with(text, file_name, &|_| {
             Err("expected none: this robot is read without its folder".to_owned())
         })
     }
 
-    /// Reads a robot whose meshes and height fields may lie in files of their own, which `files` hands in.
+    /// Reads a robot whose meshes and height fields may be in files of their own, which `files` supplies.
     ///
     /// # Errors
-    /// As [`Model::from_mjcf`]; a file that is not there or is broken, with the line of the element that names it.
+    /// As [`Model::from_mjcf`]; a file that is missing or broken, with the line of the element that names it.
     pub fn from_mjcf_with(text: &str, file_name: &str, files: Files) -> Result<Model, ModelError> {
         read(text, files).map_err(|(line, message)| {
-            // A message may quote the file, and what it quotes may hold ends of lines.
+            // A message may quote the file, and the quoted text may contain line ends.
             ModelError { file: file_name.to_owned(), line, message: one_line(&message) }
         })
     }
@@ -66,12 +66,11 @@ fn read(text: &str, files: Files) -> Result<Model, Complaint> {
     compile::compile(&source, &parsed, meshes, hfields)
 }
 
-/// Elements within elements, at most. The parsers behind this one call themselves for each of them, and a robot needs a
-/// dozen.
+/// The largest nesting depth of elements. The parsers that run after this check recurse for each level, and a robot
+/// needs a dozen.
 const DEEPEST: usize = 200;
 
-/// Refuses elements that lie so deep in others that a parser's stack would not hold them. What is no XML is left to the
-/// parser.
+/// Refuses elements that are nested too deeply for a parser's stack. Text that is not XML is left to the parser.
 fn check_depth(text: &str) -> Result<(), Complaint> {
     let (mut rest, mut depth) = (text, 0_usize);
     while let Some(start) = rest.find('<') {
@@ -131,7 +130,7 @@ mod tests {
         let error = refused(&nested(100_000, ""));
         assert!(error.starts_with("robot.xml:2: elements lie more than 200 deep"), "{error}");
         assert!(refused(&"<a>".repeat(100_000)).contains("200 deep"));
-        // What only looks deep is not.
+        // Text that only looks deeply nested is accepted.
         let flat = "<!-- <a><a> --><![CDATA[<a>]]><geom name=\"<\"/></geom>".repeat(300);
         check_depth(&flat).unwrap();
         check_depth(&nested(150, "<geom/>")).unwrap();

@@ -1,4 +1,4 @@
-//! The subset of MJCF that is supported, as a table, and the pass that holds a file to it.
+//! The supported subset of MJCF, as a table, and the pass that checks a file against it.
 
 use super::Complaint;
 use roxmltree::{Attribute, Document, Node};
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 enum Value {
     Text,
     OneOf(&'static [&'static str]),
-    /// Between so many and so many finite numbers.
+    /// Between the two given numbers of finite numbers.
     Numbers(usize, usize),
     Whole,
 }
@@ -29,11 +29,11 @@ struct Element {
     children: &'static [&'static Element],
 }
 
-/// Elements about looks, memory and bookkeeping: nothing in a step depends on them, so they may stand in the file,
-/// whatever is in them.
+/// Elements for appearance, memory and bookkeeping. No step depends on them, so the file may contain them, whatever is
+/// in them.
 const WITHOUT_PHYSICS: &[&str] = &["visual", "statistic", "size", "custom", "camera", "light"];
 
-/// The same in `<asset>`.
+/// The same inside `<asset>`.
 const LOOKS: &[&str] = &["texture", "material"];
 
 type Attributes = &'static [(&'static str, Value)];
@@ -49,7 +49,7 @@ const POSE: Attributes = &[
     ("zaxis", VECTOR),
 ];
 
-/// At most one of these may say how something is turned.
+/// At most one of these may give an orientation.
 const ORIENTATIONS: &[&str] = &["quat", "axisangle", "euler", "xyaxes", "zaxis", "fromto"];
 
 const JOINT: Attributes = &[
@@ -70,7 +70,7 @@ const JOINT: Attributes = &[
     ("ref", NUMBER),
 ];
 
-/// What a geom and a default geom may both have.
+/// Attributes that a geom and a default geom share.
 const GEOM: Attributes = &[
     ("type", OneOf(&["plane", "hfield", "sphere", "capsule", "cylinder", "box", "mesh"])),
     ("mesh", Text),
@@ -104,10 +104,10 @@ const SITE: Attributes = &[
 const MOTOR: Attributes =
     &[("group", Whole), ("ctrllimited", YES_NO_AUTO), ("ctrlrange", PAIR), ("gear", Numbers(1, 6))];
 
-/// What a mesh and a default mesh may both have.
+/// Attributes that a mesh and a default mesh share.
 const MESH: Attributes = &[("scale", VECTOR), ("inertia", OneOf(&["convex", "exact", "legacy"]))];
 
-/// As many as there are.
+/// Any number of them.
 const MANY: usize = usize::MAX;
 
 static ASSET: Element = Element {
@@ -232,7 +232,7 @@ impl Element {
     }
 }
 
-/// One element of the file and where to look for an attribute that it does not have itself.
+/// One element of the file, and where to look up an attribute that it does not have itself.
 pub struct Piece<'a> {
     /// Its line, counted from 1.
     pub line: u32,
@@ -278,7 +278,7 @@ const MAIN: &str = "main";
 /// Characters of a value that a message shows.
 const LONGEST: usize = 60;
 
-/// Holds the whole file to the subset and gathers what the compiler needs beside mjcf-rs' result.
+/// Checks the whole file against the subset and collects what the compiler needs in addition to mjcf-rs' result.
 pub fn check<'a>(document: &'a Document<'a>) -> Result<Source<'a>, Complaint> {
     let root = document.root_element();
     let mut source = Source {
@@ -373,7 +373,7 @@ impl<'a> Source<'a> {
     fn value(&self, element: &Element, attribute: Attribute<'a, 'a>, value: Value) -> Result<(), Complaint> {
         let text = attribute.value();
         let expected = match value {
-            // Names stand in messages later on.
+            // Names appear in later messages.
             Text if !text.contains(char::is_control) => return Ok(()),
             Text => "text without control characters".to_owned(),
             OneOf(words) if words.contains(&text) => return Ok(()),
@@ -418,7 +418,7 @@ impl<'a> Source<'a> {
             let message = format!("the outermost <default> has class=\"{name}\"; expected \"main\" or none");
             return Err((line(self.document, node), message));
         }
-        // A class in itself would be looked through for ever.
+        // A class that contains itself would be searched forever.
         if self.classes.get(name).is_some_and(|known| known.parent != parent) {
             let message = format!("the class \"{name}\" was defined before, in another class; expected a new name");
             return Err((line(self.document, node), message));
@@ -492,16 +492,16 @@ impl<'a> Source<'a> {
 
     /// The numbers of an attribute, as [`Source::text`] finds it.
     pub fn numbers(&self, piece: &Piece<'a>, name: &str) -> Option<Vec<f64>> {
-        // `element` has seen that every word is a number.
+        // `element` has checked that every word is a number.
         Some(self.text(piece, name)?.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect())
     }
 
-    /// A word of `<option>`, from the last one that says it.
+    /// A word of `<option>`, from the last one that has it.
     pub fn option(&self, name: &str) -> Option<&'a str> {
         self.last("option", name)
     }
 
-    /// A word of `<compiler>`, from the last one that says it.
+    /// A word of `<compiler>`, from the last one that has it.
     pub fn compiler(&self, name: &str) -> Option<&'a str> {
         self.last("compiler", name)
     }

@@ -1,8 +1,9 @@
-//! How a model maps onto rapier: which links there are, which joint hangs each from its parent, and where each of MuJoCo's
-//! coordinates lies among rapier's.
+//! How a model maps onto rapier: which links there are, which joint connects each to its parent, and where each of
+//! MuJoCo's coordinates lies among rapier's.
 //!
-//! Rapier has one joint between two links, MuJoCo a list. A planar root's two slides and one hinge fit one generic joint with three free
-//! axes; [`stages`] finds such groups, and what does not fit one joint becomes a chain of links, all but the last without mass.
+//! Rapier has one joint between two links, MuJoCo a list. A planar root's two slides and one hinge fit one generic
+//! joint with three free axes. [`stages`] finds such groups. What does not fit one joint becomes a chain of links, all
+//! but the last without mass.
 
 use crate::physics::inertia::Inertia;
 use crate::physics::model::{Joint, JointKind, Model};
@@ -20,7 +21,7 @@ pub struct Coordinate {
     pub axis: usize,
     /// Its place among rapier's generalised velocities.
     pub dof: usize,
-    /// −1 where rapier counts it the other way round.
+    /// −1 if rapier counts it in the opposite direction.
     pub sign: f64,
 }
 
@@ -34,7 +35,7 @@ pub struct Free {
     pub dof: usize,
 }
 
-/// One link: a rigid body of rapier's and the joint that hangs it from its parent.
+/// One link: a rigid body in rapier and the joint that connects it to its parent.
 pub struct Link {
     /// The link that it hangs from; none hangs from the ground.
     pub parent: Option<usize>,
@@ -52,7 +53,8 @@ pub struct Layout {
     pub coordinates: Vec<Coordinate>,
     /// Every free joint.
     pub frees: Vec<Free>,
-    /// Of every body: the link that carries it and its place in that link's frame. The world and what is welded to it have no link.
+    /// For every body: the link that carries it and its pose in that link's frame. The world and what is welded to it
+    /// have no link.
     pub carriers: Vec<(Option<usize>, DVec3, DQuat)>,
 }
 
@@ -126,16 +128,16 @@ impl Layout {
     }
 }
 
-/// How quickly rapier pulls a joint back inside its limits: with the time constant of `solreflimit`, but not faster than two timesteps,
-/// as in MuJoCo.
+/// How quickly rapier pulls a joint back inside its limits: with the time constant of `solreflimit`, but not faster
+/// than two timesteps, as in MuJoCo.
 ///
-/// Rapier's own choice is to do it in one. Since a limit begins to act only beyond itself, a joint that leans on it would then be thrown
-/// back and fall again at every other step, which pumps momentum into the robot.
+/// Rapier's default is one timestep. A limit only acts once it is exceeded. A joint that leans on it would be thrown
+/// back and fall again in every other step, which pumps momentum into the robot.
 fn softness(joint: &Joint, timestep: f64) -> SpringCoefficients<f32> {
     /// Far above 1 the limit is a brake that does not swing and hardly gives.
     const DAMPING_RATIO: f64 = 10.0;
     let [time, damping] = joint.solref_limit;
-    // A negative solref is stiffness and damping themselves; damping is 2 / (d_max · time).
+    // A negative solref gives stiffness and damping directly; damping is 2 / (d_max · time).
     let time = if time > 0.0 { time } else { -2.0 / (damping * joint.solimp_limit[1]) };
     let share = timestep / time.max(2.0 * timestep); // of the violation, mended in one step
     let natural_frequency = 2.0 * DAMPING_RATIO * share / (timestep * (1.0 - share)) / std::f64::consts::TAU;
@@ -167,8 +169,9 @@ impl Stage {
     }
 }
 
-/// Cuts a body's joints, in their order, into groups that one generic joint holds: a free joint; or slides along axes at right angles to
-/// each other, then at most one hinge, whose axis is along or at right angles to each slide's.
+/// Splits a body's joints, in their order, into groups that one generic joint can represent: a free joint; or slides
+/// along mutually perpendicular axes, followed by at most one hinge whose axis is parallel or perpendicular to each
+/// slide's.
 fn stages(joints: &[Joint]) -> Vec<Stage> {
     let mut stages = vec![];
     let mut next = 0;

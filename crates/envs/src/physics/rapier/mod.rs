@@ -1,10 +1,18 @@
-//! The rapier3d backend: reduced-coordinate multibodies in single precision, one set of rapier's sets a world.
+//! The rapier3d backend: reduced-coordinate multibodies in single precision. Each world has its own collection of
+//! rapier's sets.
 //!
-//! Rapier is not MuJoCo. It takes one semi-implicit Euler step a timestep, whatever `<option integrator>` says; damping, springs and
-//! Coriolis terms are implicit; contacts are stiff, with rapier's own softness for all of them, so `solref`, `solimp`, `margin` and `gap`
-//! are not looked at; of `solreflimit` the time constant counts; friction is a cone, not a pyramid, with the larger of the two geoms'
-//! coefficients; a mesh collides as its convex hull, a height field as the surface alone, without its base; torsional and rolling friction do not exist. Armature, damping, dry friction, springs, limits, gears and collision
-//! masks mean what they mean in MuJoCo. A medium (`density`, `viscosity`) and springs on free joints are refused.
+//! Rapier differs from MuJoCo:
+//!
+//! - It takes one semi-implicit Euler step per timestep, whatever `<option integrator>` says. Damping, springs and
+//!   Coriolis terms are implicit.
+//! - Contacts are stiff, with rapier's own softness for all of them, so `solref`, `solimp`, `margin` and `gap` are
+//!   ignored. Of `solreflimit` only the time constant is used.
+//! - Friction is a cone, not a pyramid, with the larger of the two geoms' coefficients. There is no torsional or
+//!   rolling friction.
+//! - A mesh collides as its convex hull, a height field as its surface alone, without its base.
+//!
+//! Armature, damping, dry friction, springs, limits, gears and collision masks mean what they mean in MuJoCo. A medium
+//! (`density`, `viscosity`) and springs on free joints are refused.
 
 mod layout;
 mod world;
@@ -26,21 +34,21 @@ pub struct RapierBackend {
     threads: Threads,
 }
 
-/// One world and what is not in rapier's sets.
+/// One world, and its data that is not in rapier's sets.
 struct Simulation {
     world: World,
     pipeline: PhysicsPipeline,
     /// Generalised forces of the actuators, in the order of the layout's coordinates.
     forces: Vec<f64>,
-    /// Room for the state before a step, in case that it goes wrong.
+    /// A copy of the state before a step, in case the step fails.
     before: [Vec<f64>; 2],
 }
 
-/// What `--backend` calls it.
+/// The name that `--backend` takes.
 pub const NAME: &str = "rapier";
 
 impl RapierBackend {
-    /// So many worlds at the reference configuration, at rest.
+    /// This many worlds at the reference configuration, at rest.
     pub fn new(model: Arc<Model>, worlds: usize, threads: Option<usize>) -> Result<RapierBackend, PhysicsError> {
         let unsupported = |reason: &str| PhysicsError::Unsupported {
             backend: NAME,
@@ -73,7 +81,7 @@ impl RapierBackend {
 }
 
 impl Simulation {
-    /// Holds `ctrl` for `frame_skip` timesteps; `qpos` and `qvel` stay as they are where that goes wrong.
+    /// Holds `ctrl` for `frame_skip` timesteps. If that fails, `qpos` and `qvel` keep their values.
     fn step(&mut self, blueprint: &Blueprint, model: &Model, ctrl: &[f64], frame_skip: usize, state: WorldsMut) {
         let WorldsMut { qpos, qvel, outcomes } = state;
         let outcome = &mut outcomes[0];
@@ -119,7 +127,8 @@ impl Backend for RapierBackend {
     fn set_state(&mut self, world: usize, qpos: &[f64], qvel: &[f64]) {
         self.host.set(world, qpos, qvel);
         let simulation = &mut self.simulations[world];
-        // A world that has a past (islands, contact graph, tree of boxes, warm starts) would differ in the last bits.
+        // A world with a history (islands, contact graph, bounding-volume tree, warm starts) would differ in the last
+        // bits.
         simulation.world = self.blueprint.pristine.clone();
         simulation.pipeline = PhysicsPipeline::new();
         simulation.world.place(&self.blueprint, self.host.model(), qpos, qvel);
@@ -160,7 +169,7 @@ impl Backend for RapierBackend {
             Quantity::Frames => self.host.frames(world, out),
             Quantity::CfrcExt => self.contact_forces(world, out),
             Quantity::QfrcActuator => self.actuator_forces(world, out),
-            // `need` has refused them.
+            // `need` has already refused them.
             Quantity::Cinert | Quantity::Cvel | Quantity::QfrcConstraint => out.fill(f64::NAN),
         }
     }

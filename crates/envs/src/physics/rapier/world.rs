@@ -1,4 +1,4 @@
-//! One world: rapier's sets, made from a [`Layout`], and the way in and out of them.
+//! One world: rapier's sets, made from a [`Layout`], and the conversions to and from them.
 
 use super::layout::{Layout, to_pose, to_vector};
 use crate::physics::backend::Contact;
@@ -61,13 +61,15 @@ impl Blueprint {
         let parameters = IntegrationParameters {
             dt: model.timestep() as f32,
             num_solver_iterations: 1,
-            // Two sweeps over the constraints instead of one cost a few per cent and keep feet from sinking when they land hard.
+            // Two sweeps over the constraints instead of one cost a few per cent and keep feet from sinking into the
+            // ground on hard landings.
             num_internal_pgs_iterations: 2,
             num_internal_stabilization_iterations: 2,
             max_ccd_substeps: 0,
             contact_clustering: false,
             contact_recycling: false,
-            // Contacts exist before geoms touch, as far as a limb at 10 m/s comes in a step, so that it does not end up in the ground.
+            // Contacts are created before geoms touch, within the distance that a limb at 10 m/s covers in a step, so
+            // that it does not end up in the ground.
             normalized_prediction_distance: (10.0 * model.timestep()).max(0.02) as f32,
             ..IntegrationParameters::default()
         };
@@ -95,7 +97,8 @@ impl World {
             ccd: CCDSolver::new(),
             multibody: None,
         };
-        // The root of every multibody is the ground, fixed, so that rapier's coordinates are the joints' and nothing else.
+        // The root of every multibody is the ground, fixed, so that rapier's coordinates are the joints' and nothing
+        // else.
         let ground = world.bodies.insert(RigidBodyBuilder::fixed());
         let mut handles = vec![];
         for link in &layout.links {
@@ -122,7 +125,7 @@ impl World {
         }
         for (link, handle) in layout.links.iter().zip(&handles) {
             let parent = link.parent.map_or(ground, |parent| handles[parent]);
-            // Refused only where a link would get a second parent, which a tree does not have.
+            // It is refused only if a link would get a second parent, which cannot happen in a tree.
             world.multibody_joints.insert(parent, *handle, link.joint, true);
         }
         for handle in &handles {
@@ -131,9 +134,9 @@ impl World {
         }
         world.multibody = world.multibody_joints.rigid_body_link(ground).map(|link| link.multibody);
         if let Some(multibody) = world.multibody.and_then(|id| world.multibody_joints.get_multibody_mut(id)) {
-            // The ground is known to be fixed from here on: before, rapier counts six degrees of freedom for it.
+            // From here on the ground is known to be fixed; until then rapier counts six degrees of freedom for it.
             multibody.forward_kinematics(&world.bodies, false);
-            // Rapier's own idea of damping goes first.
+            // Removes rapier's own default damping first.
             multibody.damping_mut().fill(0.0);
             for coordinate in &layout.coordinates {
                 let joint = &model.joints[coordinate.joint];
@@ -193,9 +196,10 @@ impl World {
 
     /// Sets the generalised force on every hinge and slide, in the order of [`Layout::coordinates`].
     ///
-    /// Rapier takes forces on bodies, but none on coordinates, and torques on bodies would have to be turned with them at every step. Its
-    /// joint springs, −k (q − rest), are forces on coordinates, so a force is a spring's rest position: an existing spring is moved by
-    /// force / k; otherwise a spring too soft to feel is stretched very far.
+    /// Rapier accepts forces on bodies but not on coordinates, and torques on bodies would have to be rotated with them
+    /// at every step. Its joint springs, −k (q − rest), are forces on coordinates, so a spring's rest position can
+    /// express a force. An existing spring's rest position is shifted by force / k. Otherwise a spring too soft to
+    /// matter is stretched very far.
     pub fn push(&mut self, blueprint: &Blueprint, model: &Model, forces: &[f64]) {
         /// N/m or N m/rad. It pulls back by a millionth of the displacement, and adds 1e-6 dt² to the inertia.
         const SOFT: f64 = 1e-6;
@@ -260,8 +264,8 @@ impl World {
         }
     }
 
-    /// Calls `each` with every contact point that the last step knew: the two geoms, the contact (normal from the first to the second), and
-    /// the force on the second in newtons.
+    /// Calls `each` with every contact point of the last step: the two geoms, the contact (normal from the first to the
+    /// second), and the force on the second in newtons.
     pub fn contacts(&self, blueprint: &Blueprint, mut each: impl FnMut([usize; 2], Contact, DVec3)) {
         let inverse_dt = 1.0 / f64::from(blueprint.parameters.dt);
         for pair in self.narrow_phase.contact_pairs() {
@@ -278,8 +282,8 @@ impl World {
                         normal: normal.as_dvec3().to_array(),
                         distance: point.dist.into(),
                     };
-                    // Rapier's impulses act on the first body; the friction's is kept as a vector for warm starts, and with one solver
-                    // iteration a step the two are the same.
+                    // Rapier's impulses act on the first body. The friction impulse is only stored as a vector for warm
+                    // starts; with one solver iteration per step the two are the same.
                     let impulse = normal * point.data.impulse - point.data.warmstart_tangent_world;
                     each(geoms, contact, impulse.as_dvec3() * inverse_dt);
                 }
@@ -307,13 +311,14 @@ fn collider(model: &Model, geom: &Geom, index: usize, pos: DVec3, quat: DQuat) -
         GeomShape::HeightField { hfield } => {
             let field = &model.hfields[hfield];
             let [half_x, half_y, _, _] = field.size;
-            // Its rows run against our y, since its y points up and its z to where y is less; columns first in memory.
+            // Its rows run against our y, because its y points up and its z towards smaller y. The memory is
+            // column-major.
             let rows = || (0..field.rows).rev();
             let heights = (0..field.columns).flat_map(|c| rows().map(move |r| field.point(r, c).z as f32)).collect();
             ColliderBuilder::heightfield_with_flags(
                 Array2::new(field.rows, field.columns, heights),
                 Vec3::new(2.0 * half_x as f32, 1.0, 2.0 * half_y as f32),
-                // Else what slides over the ground trips over the edges between triangles.
+                // Otherwise bodies that slide over the ground get caught on the edges between triangles.
                 HeightFieldFlags::FIX_INTERNAL_EDGES,
             )
         }

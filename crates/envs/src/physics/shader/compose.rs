@@ -1,5 +1,5 @@
-//! From the files of shaders/physics to one shader for one robot: naga_oil composes them, with the robot's sizes filled in and what it has
-//! no use for left out.
+//! Composes the files of shaders/physics into one shader for one robot with naga_oil. The robot's sizes are filled in,
+//! and code that it does not need is left out.
 
 use super::super::backend::PhysicsError;
 use super::super::dynamics::plan::{Plan, Test};
@@ -11,11 +11,11 @@ use flipside_gpu::{Definitions, MOST_TURNS, Module, Source, compose};
 /// Newton steps and line-search steps of the solver, at most. Two or three, and one or two, are usual.
 const NEWTON_STEPS: usize = 20;
 const SEARCH_STEPS: usize = 12;
-/// Contacts that a world has room for, at most: a humanoid that lies on the ground has about twenty.
+/// The most contacts that a world can store; a humanoid that lies on the ground has about twenty.
 const MOST_SLOTS: usize = 64;
-/// As many as there are of them at once in what robots do.
+/// A usual number of simultaneous contacts.
 const USUAL_CONTACTS: usize = 20;
-/// Degrees of freedom and coordinates, at most: sets of them are the bits of a word.
+/// The most degrees of freedom and coordinates, because a set of them is stored as the bits of a word.
 const MOST_DOFS: usize = 32;
 
 macro_rules! file {
@@ -49,17 +49,17 @@ pub const MODULES: &[Source] = &[
 /// The env step of a batch.
 pub const STEP: Source = file!("step.wgsl");
 
-/// A part of it.
+/// A part of an env step.
 const STAGE: Source = file!("stage.wgsl");
 
-/// What a robot fills into the shaders.
+/// The definitions that a robot fills into the shaders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Specialised {
     definitions: Definitions,
 }
 
 impl Specialised {
-    /// Sizes and features of a robot whose worlds have so many threads.
+    /// Sizes and features of a robot whose worlds have this many threads.
     ///
     /// # Errors
     /// [`PhysicsError::Unsupported`] for a robot with more degrees of freedom than a word has bits.
@@ -111,12 +111,12 @@ impl Specialised {
         Ok(Specialised { definitions })
     }
 
-    /// What it fills in.
+    /// The definitions.
     pub fn definitions(&self) -> &Definitions {
         &self.definitions
     }
 
-    /// The shader of one stage of a step: shaders/physics/stage.wgsl has their names.
+    /// The shader of one stage of a step; shaders/physics/stage.wgsl names the stages.
     pub fn stage(&self, name: &str) -> Module {
         let mut definitions = self.definitions.clone();
         definitions.feature(&format!("STAGE_{}", name.to_uppercase()), true);
@@ -129,7 +129,7 @@ impl Specialised {
     }
 }
 
-/// How far below the world each body hangs.
+/// The depth of each body in the tree, starting from the world.
 pub fn levels(plan: &Plan<f32>) -> Vec<usize> {
     let mut levels: Vec<usize> = vec![];
     for (index, body) in plan.bodies.iter().enumerate() {
@@ -139,23 +139,24 @@ pub fn levels(plan: &Plan<f32>) -> Vec<usize> {
     levels
 }
 
-/// Rounds of an env step that one dispatch may have, each of which is a forward evaluation.
+/// The most rounds of an env step in one dispatch. Each round is a forward evaluation.
 pub fn most_rounds(plan: &Plan<f32>, threads: ThreadsPerWorld, software: bool) -> usize {
     let (nv, bodies, limits) = (plan.nv, plan.bodies.len(), plan.limits.len());
     let contacts = plan.slots.min(USUAL_CONTACTS);
     if threads == ThreadsPerWorld::Team {
-        // What a team's dispatches hand to each other moves, and no GPU counts turns.
+        // What a team's dispatches pass to each other costs memory traffic, and GPUs have no limit on loop iterations.
         if !software {
             return usize::MAX;
         }
-        // By matrix routine, a row a member, then a contact's rows, and the sums over all members.
+        // Counts by matrix routine with one row per member, then a contact's rows, and the sums over all members.
         let chunks = nv.div_ceil(4);
         let algebra = nv * (2 + chunks) + 6 * nv + contacts * (8 + 4 * chunks);
         let newton = algebra + (4 + SEARCH_STEPS) * (WORKGROUP + 8) + 2 * (contacts + bodies + nv);
         let other = (2 * WORKGROUP + 40) * (1 + plan.pairs.len() / WORKGROUP) + 8 * (bodies + nv);
         return (MOST_TURNS / (other + NEWTON_STEPS * newton)).max(1);
     }
-    // By matrix routine: factor, solve and multiply, then the Hessian, a row a degree of freedom that a contact moves.
+    // Counts by matrix routine: factor, solve and multiply, then the Hessian with one row per degree of freedom that a
+    // contact moves.
     let algebra = nv * nv / 2 + nv * nv + nv * nv / 2 + nv * plan.nv.div_ceil(4) + contacts * 2 * nv;
     let newton = algebra + SEARCH_STEPS * (contacts + limits) + 4 * (contacts + bodies + nv);
     let other = 24 * plan.pairs.len() + 20 * (bodies + nv) + nv * nv;

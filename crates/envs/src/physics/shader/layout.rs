@@ -1,5 +1,5 @@
-//! The plain data that shaders/physics/plan.wgsl and its neighbours read: same names, same order, padded as WGSL pads. A test compares the
-//! two through naga's reflection.
+//! The plain data that shaders/physics/plan.wgsl and related files read: same names, same order, same padding as in
+//! WGSL. A test compares the two through naga's reflection.
 
 use super::compose::levels;
 use crate::physics::backend::Quantity;
@@ -11,7 +11,8 @@ use bytemuck::{Pod, Zeroable};
 /// No index.
 pub const NONE: u32 = u32::MAX;
 
-/// A [`plan::Plan`] in single precision: what comes before its tables, which follow one another in the order of the shader's struct.
+/// A [`plan::Plan`] in single precision: the header before its tables, which follow one another in the order of the
+/// shader's struct.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Plan {
@@ -20,9 +21,9 @@ pub struct Plan {
     pub across: [f32; 3],
     pub density: f32,
     pub viscosity: f32,
-    /// Coordinates of qpos that a step counts from zero, a bit each.
+    /// Coordinates of qpos that a step measures from zero, one bit each.
     pub drift: u32,
-    /// What no compiler knows to be zero.
+    /// Zero, but no compiler knows it.
     pub zero: u32,
     pub padding: u32,
 }
@@ -54,9 +55,9 @@ pub struct Body {
     pub fluid_y: [f32; 3],
     pub in_medium: u32,
     pub fluid_z: [f32; 3],
-    /// The bodies that hang from it, itself included, end here.
+    /// The end of the range of bodies that hang from it, including itself.
     pub tree_end: u32,
-    /// How far below the world it hangs.
+    /// Its depth in the tree.
     pub level: u32,
     pub padding_a: u32,
     pub padding_b: u32,
@@ -97,7 +98,8 @@ pub struct Geom {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Dof {
     pub body: u32,
-    /// Those above it in the tree and those below it, and those whose motion carries its axis along, a bit each.
+    /// The degrees of freedom above it in the tree, those below it, and those whose motion carries its axis along, one
+    /// bit each.
     pub ancestors: u32,
     pub descendants: u32,
     pub carriers: u32,
@@ -158,32 +160,32 @@ pub struct Pair {
     pub moved_b: u32,
     pub couples: u32,
     pub margin: f32,
-    /// Squared distance of the centres below which a test is worth it; negative where a shape has no end.
+    /// The squared distance of the centres below which a test is needed; negative if a shape is unbounded.
     pub near: f32,
     pub friction: f32,
     pub padding: u32,
     pub softness: Softness,
 }
 
-/// One dispatch.
+/// The parameters of one dispatch.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Batch {
-    /// The worlds: from `first` up to, but without, `end`.
+    /// The worlds `first..end`.
     pub first: u32,
     pub end: u32,
-    /// Of the rounds of an env step, `rounds` of them, those from `first_round` up to, but without, `end_round`.
+    /// The range `first_round..end_round` of the `rounds` rounds of an env step.
     pub first_round: u32,
     pub end_round: u32,
     pub rounds: u32,
-    /// Not 0: worlds that begin an episode are evaluated once, and no other.
+    /// If not 0: only worlds that begin an episode are evaluated, once.
     pub look: u32,
-    /// What no compiler knows to be zero.
+    /// Zero, but no compiler knows it.
     pub zero: u32,
     pub kept: Layout,
 }
 
-/// Where each quantity lies among a world's derived numbers; [`NONE`] where it is not asked for.
+/// Where each quantity lies among a world's derived numbers; [`NONE`] if it was not requested.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Layout {
@@ -253,7 +255,7 @@ impl Dof {
     fn of(plan: &plan::Plan<f32>, index: usize) -> Dof {
         let dof = &plan.dofs[index];
         let above = |index: usize| plan.tree.rows[index].iter().copied().filter(move |other| *other < index);
-        // A free joint translates along axes that stand still, and turns about axes that its translation carries.
+        // A free joint translates along fixed axes, and rotates about axes that its translation carries along.
         let free = plan
             .joints
             .iter()
@@ -348,7 +350,7 @@ impl Pair {
     }
 }
 
-/// A plan as the shader's buffer holds it. `drift` are the coordinates that a step counts from zero.
+/// A plan in the layout of the shader's buffer. `drift` lists the coordinates that a step measures from zero.
 pub fn bytes(plan: &plan::Plan<f32>, drift: impl Iterator<Item = usize>) -> Vec<u8> {
     let [density, viscosity] = plan.medium.unwrap_or([0.0; 2]);
     let head = Plan {
@@ -383,7 +385,7 @@ pub fn bytes(plan: &plan::Plan<f32>, drift: impl Iterator<Item = usize>) -> Vec<
         plan.motors.iter().map(|motor| Motor {
             dof: word(motor.dof),
             gear: motor.gear,
-            // The shader's clamp wants numbers.
+            // The shader's clamp needs finite numbers.
             low: motor.low.max(f32::MIN),
             high: motor.high.min(f32::MAX),
         }),
@@ -403,12 +405,12 @@ pub fn bytes(plan: &plan::Plan<f32>, drift: impl Iterator<Item = usize>) -> Vec<
         }),
     );
     table(&mut out, plan.pairs.iter().map(Pair::of));
-    // As long as the shader's struct, which ends at a multiple of its alignment.
+    // As long as the shader's struct, which is padded to a multiple of its alignment.
     out.resize(out.len().next_multiple_of(16), 0);
     out
 }
 
-/// Appends rows; one of zeros where there is none, as an array of the shader has at least one entry.
+/// Appends rows. An empty table gets one row of zeros, because an array of the shader has at least one entry.
 fn table<T: Pod>(out: &mut Vec<u8>, rows: impl Iterator<Item = T>) {
     let before = out.len();
     rows.for_each(|row| out.extend_from_slice(bytemuck::bytes_of(&row)));
@@ -530,7 +532,7 @@ mod tests {
         });
         check!(Batch { first, end, first_round, end_round, rounds, look, zero, kept });
         check!(Layout { width, frames, cinert, cvel, cfrc_ext, qfrc_actuator, qfrc_constraint });
-        // The tables follow the head in the shader's order, without gaps, and `bytes` writes them so.
+        // The tables follow the header in the shader's order, without gaps, and `bytes` writes them in that order.
         let head: Vec<(String, usize)> = [
             ("gravity", offset_of!(Plan, gravity)),
             ("timestep", offset_of!(Plan, timestep)),

@@ -1,8 +1,9 @@
-//! The shader backend: the same equations as compute shaders (shaders/physics), in single precision, a thread or a workgroup a world, on any GPU
-//! that wgpu reaches: Vulkan, Metal or DirectX 12.
+//! The shader backend: the same equations as compute shaders (shaders/physics), in single precision. One thread or one
+//! workgroup steps a world, on any GPU that wgpu supports: Vulkan, Metal or DirectX 12.
 //!
-//! A world's numbers depend on its own state and controls alone, and the same adapter gives the same bits. As in the lanes, states are kept
-//! in double precision between env steps, and coordinates that nothing depends on are counted from zero within one.
+//! A world's numbers depend only on its own state and controls, and the same adapter gives the same bits. As in the
+//! lanes, states are stored in double precision between env steps, and coordinates that nothing depends on are measured
+//! from zero within one.
 
 mod compose;
 mod layout;
@@ -27,7 +28,7 @@ pub use stages::Stages;
 use worlds::Buffers;
 pub use worlds::DeviceWorlds;
 
-/// What `--backend` calls it.
+/// The name that `--backend` takes.
 pub const NAME: &str = "shader";
 
 /// A batch of worlds on a graphics device, whose states the host sees after every step.
@@ -40,12 +41,12 @@ pub struct Shader {
     derived: DerivedState,
     /// Whether the device's copy of a world is out of date.
     moved: Vec<bool>,
-    /// Room for what goes to and comes from the device.
+    /// Staging memory for data to and from the device.
     words: Vec<f32>,
 }
 
 impl Shader {
-    /// A batch of worlds at the reference configuration on the best adapter there is.
+    /// A batch of worlds at the reference configuration on the best available adapter.
     ///
     /// # Errors
     /// [`PhysicsError::Unsupported`] for a robot that the equations do not cover; [`PhysicsError::Device`].
@@ -63,7 +64,7 @@ impl Shader {
         })
     }
 
-    /// Brings the device's copy of the worlds that were set up to date, and forgets where their solvers stood.
+    /// Updates the device's copy of the worlds that were set, and forgets their solvers' starting points.
     fn upload_states(&mut self) {
         let DeviceWorlds { device, worlds, buffers, .. } = &self.on_device;
         let width = self.on_device.width();
@@ -84,7 +85,8 @@ impl Shader {
         self.moved.fill(false);
     }
 
-    /// Runs the step on the device, so many worlds at a time that no submission takes long, and leaves the results in the buffer to be read.
+    /// Runs the step on the device and leaves the results in the buffer to be read. It submits so few worlds at a time
+    /// that no submission takes long.
     fn dispatch(&mut self, frame_skip: usize) -> Result<(), DeviceError> {
         let Shader { on_device, sizer, readback, .. } = self;
         let (mut first, all) = (0, on_device.worlds);
@@ -111,7 +113,7 @@ impl Shader {
     }
 }
 
-/// Room for states, derived numbers and flags.
+/// Buffers for states, derived numbers and flags.
 fn results(on_device: &DeviceWorlds) -> Result<Buffer, DeviceError> {
     let numbers = on_device.worlds * (on_device.width() + on_device.layout.len + 1);
     on_device.device.buffer("results", 4 * numbers as u64, Use::Readback)

@@ -1,8 +1,8 @@
-//! How a workgroup's threads share its worlds: a world each, or, as a team, one world together.
+//! How a workgroup's threads share its worlds: one world per thread, or one world for the whole team.
 //!
-//! A thread of its own has nobody to wait for, but its world's workspace lies in the device's memory, and what moves to and fro there bounds the
-//! speed. A team's workspace lies in the memory that a workgroup shares, so that only states move; its members wait for each other, and idle where there
-//! is less to do at once than there are of them.
+//! A thread with its own world waits for nobody. But its world's workspace lies in device memory, and that memory
+//! traffic limits the speed. A team's workspace lies in workgroup memory, so only states move. Its members wait for
+//! each other, and some idle if there is less parallel work than there are members.
 
 use flipside_gpu::Checks;
 use std::fmt;
@@ -11,29 +11,31 @@ use std::str::FromStr;
 /// Threads of a workgroup.
 pub const WORKGROUP: usize = 32;
 
-/// Degrees of freedom from which on a team steps a world. The solver, where most of the time goes, has a row a member: with fewer than this, two
-/// members of three would idle there. The workspace of one thread, on the other hand, grows with their square. That makes Ant and the humanoids teams,
-/// and the planar robots and arms not. It was chosen by counting, and has met no GPU.
+/// The number of degrees of freedom from which a team steps a world. The solver takes most of the time and gives each
+/// member one row. With fewer degrees of freedom than this, two of three members would idle there. The workspace of a
+/// single thread, on the other hand, grows with their square. With this value Ant and the humanoids use teams, and the
+/// planar robots and arms do not. It was chosen by counting operations and has not been measured on a GPU.
 const TEAM_FROM: usize = 12;
 
 /// Threads that step one world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThreadsPerWorld {
-    /// One, and a workgroup has a world a thread.
+    /// One thread per world; a workgroup has one world per thread.
     One,
-    /// A workgroup's.
+    /// All threads of a workgroup.
     Team,
 }
 
 impl ThreadsPerWorld {
-    /// What suits a robot with so many degrees of freedom: a team from `TEAM_FROM` on, on an adapter that is no processor in a GPU's place. To such a
-    /// one all memory is alike, and meeting costs it a pass over all members' registers: llvmpipe was measured, and is slower with a team.
-    /// Whether the adapter holds a team's workspace is asked where there is one.
+    /// The sharing for a robot with this many degrees of freedom: a team from `TEAM_FROM` on, unless the adapter is a
+    /// software one. For a software adapter all memory is alike, and each barrier costs a pass over all members'
+    /// registers: llvmpipe was measured and is slower with a team. Whether the adapter's workgroup memory holds a
+    /// team's workspace is checked elsewhere.
     pub fn suited(nv: usize, software: bool) -> ThreadsPerWorld {
         if nv >= TEAM_FROM && !software { ThreadsPerWorld::Team } else { ThreadsPerWorld::One }
     }
 
-    /// How many.
+    /// The number of threads.
     pub fn count(self) -> usize {
         match self {
             ThreadsPerWorld::One => 1,
@@ -63,12 +65,12 @@ impl FromStr for ThreadsPerWorld {
     }
 }
 
-/// How a robot's shader is made.
+/// Options for building a robot's shader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuildOptions {
-    /// Whether it checks its indices.
+    /// Whether the shader checks its indices.
     pub checks: Checks,
-    /// Threads that step one world; None for what suits robot and adapter.
+    /// Threads that step one world; `None` chooses by robot and adapter.
     pub threads_per_world: Option<ThreadsPerWorld>,
 }
 

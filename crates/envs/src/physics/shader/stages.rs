@@ -1,13 +1,13 @@
-//! The stages of a step as kernels of their own, so that each can be timed. What a stage hands to the next lies in the workspaces, so that one
-//! after another they do what the kernel of the whole step does; what they take together is more, by what it costs to begin a dispatch. A
-//! team's workspace ends with the dispatch, so that there are no such kernels for it.
+//! The stages of a step as separate kernels, so that each can be timed. The stages pass data through the workspaces, so
+//! running them in order computes the same as the kernel of the whole step. Together they take longer, by the cost of
+//! starting each dispatch. A team's workspace does not outlive the dispatch, so there are no such kernels for teams.
 
 use super::layout;
 use super::worlds::DeviceWorlds;
 use flipside_gpu::{Bindings, Checks, Commands, DeviceError, Kernel, UniformCache, bound};
 use std::ops::Range;
 
-/// Names of the stages, in their order; the first one brings states into the workspaces and back.
+/// Names of the stages, in order; the first one copies states into the workspaces and back.
 const STAGES: [&str; 7] = ["state", "kinematics", "inertia", "forces", "contacts", "solve", "integrate"];
 
 /// The kernels of one robot.
@@ -31,7 +31,7 @@ impl Stages {
         Ok(Stages(STAGES.iter().map(|name| kernel(name)).collect::<Result<_, _>>()?))
     }
 
-    /// Lists an env step of some worlds, as [`DeviceWorlds::step`] does.
+    /// Records an env step of some worlds, as [`DeviceWorlds::step`] does.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].

@@ -1,8 +1,9 @@
-//! The shaders, their indices checked, on whatever adapter there is: held against the lanes on the golden states, against themselves in
-//! another batch, and against what a device cannot do.
+//! The shaders, with index checks, on whatever adapter is available. They are compared with the lanes on the golden
+//! states, with themselves in another batch, and with a device's limits.
 //!
-//! A software driver compiles a robot's shader in some seconds. `cargo test --release --lib agrees_with_the_lanes -- --nocapture` prints
-//! the figures.
+//! A software driver compiles a robot's shader in some seconds.
+//! `cargo test --release -p flipside-envs --features gpu,rapier --lib agrees_with_the_lanes -- --nocapture` prints the
+//! figures.
 
 use super::compose::{STEP, Specialised};
 use super::sharing::ThreadsPerWorld::{One, Team};
@@ -18,7 +19,7 @@ fn robot(name: &str) -> (Arc<Model>, usize) {
     (Arc::new(Model::from_mjcf(&files.mjcf, &files.mjcf_file).unwrap()), *files.spec.frame_skip.get_ref())
 }
 
-/// Files that are composed for robots of every kind are valid; composing panics where one is not.
+/// The composed files are valid for robots of every kind; composing panics if one is not.
 #[test]
 fn every_robot_has_a_shader() {
     for (name, directions) in
@@ -30,17 +31,17 @@ fn every_robot_has_a_shader() {
         for threads in [One, Team] {
             let shader = Specialised::new(&model, &plan, threads).unwrap().shader(STEP);
             assert_eq!(shader.entry_points.len(), 1, "{name}");
-            // What the workgroups of most GPUs have of their own.
+            // The workgroup memory of most GPUs.
             assert!(shared(&shader) <= 32 << 10, "{name}");
             assert_eq!(threads == Team, shared(&shader) > 0, "{name}");
         }
-        // Robots that move in space are teams, on a GPU.
+        // Robots that move in three dimensions are teams on a GPU.
         assert_eq!(ThreadsPerWorld::suited(plan.nv, false) == Team, directions == 3, "{name}");
         assert_eq!(ThreadsPerWorld::suited(plan.nv, true), One, "{name}");
     }
 }
 
-/// More worlds than a dispatch may have workgroups are not stepped in one.
+/// More worlds than a dispatch may have workgroups are stepped in several dispatches.
 #[test]
 fn a_team_stays_within_the_workgroups_of_a_dispatch() {
     let (model, _) = robot("inverted_pendulum");
@@ -57,7 +58,7 @@ struct States {
 }
 
 impl States {
-    /// Those of `tests/data/golden`, in most of which limits or contacts push.
+    /// The states of `tests/data/golden`. Limits or contacts are active in most of them.
     fn golden(name: &str, model: &Model) -> States {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/golden").join(format!("{name}.npz"));
         let mut arrays = npyz::npz::NpzArchive::open(path).unwrap();
@@ -78,8 +79,9 @@ impl States {
     }
 }
 
-/// One env step from the golden states: within 1e-3 of the lanes, scaled by 1 + magnitude, in 99 of 100. On the way, that two runs give the same
-/// bits, and that a world's do not depend on which others run beside it.
+/// One env step from the golden states agrees with the lanes within 1e-3, scaled by 1 + magnitude, in 99 of 100
+/// numbers. It also checks that two runs give the same bits, and that a world's bits do not depend on which others run
+/// beside it.
 fn agrees(name: &str, threads: ThreadsPerWorld) {
     let (model, frame_skip) = robot(name);
     let (nq, nv) = (model.nq(), model.nv());
@@ -143,7 +145,7 @@ fn agrees(name: &str, threads: ThreadsPerWorld) {
     a_broken_world_is_frozen_alone(&mut shader);
 }
 
-/// The stages as kernels of their own, one after another, are the step.
+/// Running the stages as separate kernels in order equals the whole step.
 fn is_its_stages(name: &str) {
     let (model, frame_skip) = robot(name);
     let states = States::golden(name, &model);
@@ -189,7 +191,7 @@ fn a_step_is_its_stages() {
     ["hopper", "reacher"].into_iter().for_each(is_its_stages);
 }
 
-/// A world that is given something that is no number stays where it was until it is set, and the others go on.
+/// A world with a non-finite input keeps its state until it is set, and the other worlds continue.
 fn a_broken_world_is_frozen_alone(shader: &mut Shader) {
     let (nq, nv, nu) = (shader.model().nq(), shader.model().nv(), shader.model().nu());
     let start = shader.model().qpos0().to_vec();

@@ -1,4 +1,4 @@
-//! A batch of worlds that lies on a graphics device, and what steps it there.
+//! A batch of worlds on a graphics device, and the kernel that steps it.
 
 use super::compose::{STEP, Specialised, levels, most_rounds};
 use super::layout;
@@ -23,17 +23,17 @@ const FIRST_DISPATCH: usize = 512;
 
 /// A batch of worlds on a graphics device, and the kernel that steps it.
 pub struct DeviceWorlds {
-    /// Where they are.
+    /// The device.
     pub device: Device,
-    /// What every world is a copy of.
+    /// The model of which every world is a copy.
     pub model: Arc<Model>,
-    /// How many.
+    /// The number of worlds.
     pub worlds: usize,
-    /// Coordinates that a step counts from zero.
+    /// Coordinates that a step measures from zero.
     pub drift: Vec<Drift>,
-    /// Where the quantities that were asked for lie in a row of `derived`.
+    /// Where the requested quantities lie in a row of `derived`.
     pub layout: Layout,
-    /// What the robot fills into shaders.
+    /// The definitions that the robot fills into shaders.
     pub specialised: Specialised,
     /// Their numbers.
     pub buffers: Buffers,
@@ -42,34 +42,37 @@ pub struct DeviceWorlds {
     workspaces: Buffer,
     /// Threads that step one world.
     threads: ThreadsPerWorld,
-    /// Bytes of a world's workspace, in the device's memory or a workgroup's, and of what a team's dispatch hands to the next.
+    /// Bytes of a world's workspace, in device or workgroup memory, and bytes that one dispatch of a team passes to the
+    /// next.
     workspace: u64,
     carried: u64,
     plan: Plan<f32>,
     /// Worlds that one dispatch has workspaces for.
     pub(super) most: usize,
-    /// Rounds of an env step in one dispatch, and in a timestep.
+    /// Rounds of an env step in one dispatch, and rounds in a timestep.
     most_rounds: usize,
     stages: usize,
     uniforms: UniformCache,
 }
 
-/// What lies on the device, a row a world.
+/// The buffers on the device, one row per world.
 pub struct Buffers {
     /// The model.
     pub plan: Buffer,
-    /// `[worlds, nq + nv + nv]`: qpos, qvel, and accelerations where the solver starts. A drifting coordinate holds how far the last step went.
+    /// `[worlds, nq + nv + nv]`: qpos, qvel, and the accelerations from which the solver starts. For a drifting
+    /// coordinate qpos holds how far the last step moved it.
     pub state: Buffer,
     /// `[worlds, nu]`.
     pub ctrl: Buffer,
     /// `[worlds, layout.len]`.
     pub derived: Buffer,
-    /// `[worlds]`: 1 where a world went non-finite and stays where it was.
+    /// `[worlds]`: 1 if a world became non-finite and keeps its last good state.
     pub frozen: Buffer,
 }
 
 impl DeviceWorlds {
-    /// Room for a batch of worlds, with the quantities that will be read of them, on the best adapter there is; all numbers are zero.
+    /// Allocates a batch of worlds, with the quantities that will be read of them, on the best available adapter. All
+    /// numbers are zero.
     ///
     /// # Errors
     /// [`PhysicsError::Unsupported`] for a robot that the equations do not cover; [`PhysicsError::Device`].
@@ -85,7 +88,7 @@ impl DeviceWorlds {
         let BuildOptions { checks, threads_per_world } = options.into();
         let suited = threads_per_world.unwrap_or_else(|| ThreadsPerWorld::suited(plan.nv, device.software));
         let mut made = BuiltKernels::new(device, &model, &plan, suited, checks);
-        // Where it was not asked for, what a driver does not take is no reason to stop.
+        // If a team was not requested explicitly, a driver that refuses it is no reason to stop.
         if let (Err(PhysicsError::Device(why)), None, ThreadsPerWorld::Team) = (&made, threads_per_world, suited) {
             log::info!("a thread a world: {why}");
             made = BuiltKernels::new(device, &model, &plan, ThreadsPerWorld::One, checks);
@@ -129,7 +132,7 @@ impl DeviceWorlds {
         })
     }
 
-    /// What the robot fills into shaders: sizes and features.
+    /// The definitions that the robot fills into shaders: sizes and features.
     pub fn definitions(&self) -> &Definitions {
         self.specialised.definitions()
     }
@@ -139,7 +142,7 @@ impl DeviceWorlds {
         self.threads
     }
 
-    /// Bytes of a world's workspace: of the device's memory, or of that which a team shares.
+    /// Bytes of a world's workspace, which lies in device memory or, for a team, in workgroup memory.
     pub fn workspace(&self) -> u64 {
         self.workspace
     }
@@ -149,12 +152,12 @@ impl DeviceWorlds {
         self.model.nq() + 2 * self.model.nv()
     }
 
-    /// How many worlds may be stepped in one submission, of which nothing is known yet.
+    /// How many worlds may be stepped in a first submission, when the device's speed is unknown.
     pub fn sizer(&self) -> SubmissionSizer {
         SubmissionSizer::new(FIRST_DISPATCH, [WORKGROUP, self.most])
     }
 
-    /// Asks for other quantities.
+    /// Requests other quantities.
     pub fn need(&mut self, layout: Layout) -> Result<(), DeviceError> {
         let bytes = 4 * (self.worlds * layout.len) as u64;
         self.buffers.derived = self.device.buffer("derived quantities", bytes, Use::Storage)?;
@@ -163,7 +166,8 @@ impl DeviceWorlds {
         Ok(())
     }
 
-    /// Lists an env step of some worlds, of at most [`SubmissionSizer::at_once`]: their controls are held for `frame_skip` timesteps.
+    /// Records an env step of some worlds, at most [`SubmissionSizer::at_once`]: their controls are held for
+    /// `frame_skip` timesteps.
     pub fn step(
         &mut self,
         commands: &mut Commands,
@@ -178,14 +182,15 @@ impl DeviceWorlds {
         Ok(())
     }
 
-    /// Forward evaluations of an env step.
+    /// The number of forward evaluations in an env step.
     pub fn rounds(&self, frame_skip: usize) -> usize {
         frame_skip * self.stages
     }
 
-    /// A rough count of the work of one env step of one world: floating-point operations with a handful of contacts and three Newton steps, and bytes of
-    /// the device's memory. A thread of its own moves every number of the workspace three times an evaluation. A team moves states alone, and its operations
-    /// are those of the member with the most to do at each time, for all of them, as members idle together.
+    /// A rough count of the work in one env step of one world: floating-point operations, with a handful of contacts
+    /// and three Newton steps, and bytes of device memory. A single thread moves every number of the workspace three
+    /// times per evaluation. A team only moves states. Its operations are those of its busiest member at each time,
+    /// counted for all members, because they idle together.
     pub fn work(&self, frame_skip: usize) -> [f64; 2] {
         let (nv, bodies) = (self.model.nv() as f64, self.model.nbody() as f64);
         let (contacts, directions) = (self.plan.slots.min(8) as f64, 3.0);
@@ -206,8 +211,8 @@ impl DeviceWorlds {
         [evaluations * team * member, (4 * numbers) as f64 + handed as f64]
     }
 
-    /// Lists one evaluation, without control, of those of some worlds whose flag is 2: what their derived quantities then are is of where they begin
-    /// an episode.
+    /// Records one evaluation, without control, of those of some worlds whose flag is 2. Their derived quantities are
+    /// then those of the initial state of an episode.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
@@ -228,7 +233,8 @@ impl DeviceWorlds {
         Ok(())
     }
 
-    /// What a dispatch is told: the worlds, and the first round, the one after the last, and how many an env step has.
+    /// The parameters of a dispatch: the worlds, the first round, the end of the rounds, and how many rounds an env
+    /// step has.
     pub fn batch(
         &self,
         worlds: Range<usize>,
@@ -247,18 +253,18 @@ impl DeviceWorlds {
         }
     }
 
-    /// Workgroups of a dispatch of so many worlds.
+    /// How many workgroups a dispatch of this many worlds has.
     pub fn groups(&self, worlds: usize) -> usize {
         worlds.div_ceil(self.threads.worlds())
     }
 
-    /// The buffers of bind group 0, by their bindings.
+    /// The buffers of bind group 0, in order of their bindings.
     pub fn bindings(&self) -> [(u32, &Buffer); 6] {
         bindings(&self.buffers, &self.workspaces)
     }
 }
 
-/// A robot's kernel, for worlds of so many threads.
+/// A robot's kernel, for worlds with this many threads.
 struct BuiltKernels {
     specialised: Specialised,
     kernel: Kernel,
