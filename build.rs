@@ -1,5 +1,5 @@
-//! Lets what links to libtorch find it by itself: the program, and the tests of the crates that name this script in their manifests.
-//! libtorch's CUDA half is opened when the program runs (`crates/learn/src/devices.rs`).
+//! Lets what links to libtorch find it by itself: the program, and the tests of the crates that name this script in
+//! their manifests. libtorch's CUDA half is opened when the program runs (`crates/learn/src/devices.rs`).
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");

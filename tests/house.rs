@@ -1,5 +1,6 @@
-//! What neither cargo nor clippy can hold. Cargo's graph says which crate may know which, `clippy.toml` and `crates/clippy.toml` say what
-//! may not be called, and the lints of the workspace say where `unwrap` may stand. The rest is looked for in the text here.
+//! What neither cargo nor clippy can hold. Cargo's graph says which crate may know which, `clippy.toml` and
+//! `crates/clippy.toml` say what may not be called, and the lints of the workspace say where `unwrap` may stand. The
+//! rest is looked for in the text here.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -381,7 +381,7 @@ pub(super) fn check_teacher(teacher: &Value) -> Result<(), String> {
     let kind = teacher.get("kind").and_then(Value::as_str).unwrap_or_default();
     let Some((_, variant)) = variants(schema).into_iter().find(|(word, _)| *word == kind) else { return Ok(()) };
     let has = |variant: &Value, key: &str| variant["properties"].get(key).is_some();
-    for key in teacher.as_object().into_iter().flat_map(Map::keys).filter(|key| !has(variant, key)) {
+    if let Some(key) = teacher.as_object().into_iter().flat_map(Map::keys).find(|key| !has(variant, key)) {
         let others = variants(schema).into_iter().filter(|(_, other)| has(other, key)).map(|(word, _)| word);
         let others: Vec<_> = others.collect();
         return Err(format!("`teacher.{key}` goes with `teacher.kind` = {}, not with {kind}", others.join(" or ")));

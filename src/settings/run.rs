@@ -49,6 +49,7 @@ pub struct RunSettings {
 }
 
 /// What is taught, with the settings that only this mode has.
+#[expect(clippy::large_enum_variant, reason = "a run has one of it")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mode {
     /// A robot, by comparing clips.

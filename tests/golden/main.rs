@@ -177,7 +177,6 @@ fn step_errors(golden: &Golden, precision: Precision) -> Vec<(f64, &'static str,
 ///   ones, as the cart leaves the end of its rail. It is off by 5.2e-4.
 /// - Both precisions, Pusher, state 20: the fork is pressed through the top of the puck until the capsule's axis lies
 ///   inside the cylinder. There MuJoCo's iteration stops at another way out than the shortest.
-/// shortest (state 20).
 #[test]
 fn a_step_is_gymnasiums() {
     for name in TASKS {

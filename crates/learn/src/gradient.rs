@@ -130,7 +130,7 @@ fn sum_rows<L: F32Lanes>(rows: &[f32], sums: &mut [f32]) {
     for column in (0..stride).step_by(L::LANES) {
         let mut sum: L = load(sums, column);
         for row in rows.chunks_exact(stride) {
-            sum = sum + load(row, column);
+            sum += load(row, column);
         }
         store(sum, sums, column);
     }

@@ -52,7 +52,7 @@ impl Job for Nearest<'_> {
                     for (place, square) in squares.iter_mut().enumerate() {
                         // SAFETY: `count` is a multiple of how many numbers are read at once.
                         let apart = x - unsafe { L::load(column.as_ptr().add(first + place * L::LANES)) };
-                        *square = *square + apart * apart;
+                        *square += apart * apart;
                     }
                 }
                 // Few of many rows are among the nearest so far, so the loop mostly ends here.

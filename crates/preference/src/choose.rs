@@ -44,9 +44,9 @@ pub struct ChosenPair {
 /// same world. Returns fewer if the pool has no more. Left and right are assigned at random.
 ///
 /// [`LabelSettings::candidates`] candidate pairs are drawn for each pair wanted. The share
-/// [`LabelSettings::drop_similar_share`] of them whose clips are most similar is removed, as long as enough remain. A share
-/// [`LabelSettings::random_share`] of the result is chosen at random, the rest by highest `rank`. Without `rank`, as
-/// before the reward model's first fit, all are random. Within one call a clip is used twice only if the candidates
+/// [`LabelSettings::drop_similar_share`] of them whose clips are most similar is removed, as long as enough remain. A
+/// share [`LabelSettings::random_share`] of the result is chosen at random, the rest by highest `rank`. Without `rank`,
+/// as before the reward model's first fit, all are random. Within one call a clip is used twice only if the candidates
 /// leave no choice, so that one unusual clip cannot fill the queue. The chosen pairs are not added to `asked`: a pair
 /// that is discarded before it is shown may be chosen again.
 pub fn choose_pairs(
