@@ -9,7 +9,7 @@
 //!   and proposes pairs. It checks for the ledger's request to quit between minibatches, and reads the other requests
 //!   once a round. It waits for answers when the schedule says so.
 //!
-//! The [`driver`] decides the order of the work. It has no thread, file or clock of its own, so that benchmarks and
+//! The `driver` decides the order of the work. It has no thread, file or clock of its own, so that benchmarks and
 //! tests drive the same loop.
 
 mod arrays;

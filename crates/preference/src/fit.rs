@@ -136,7 +136,7 @@ impl Losses {
 impl RewardModel {
     /// Learns from all comparisons, starting from the present weights. `cancel` is called before every gradient step.
     /// `unjudged` are recent pairs without an answer, for
-    /// [`guess_above`](flipside_core::settings::RewardModelSettings::guess_above).
+    /// [`pseudo_label_threshold`](flipside_core::settings::RewardModelSettings::pseudo_label_threshold).
     ///
     /// After an error, cancellation included, the model is unchanged. The fit does not update the normalisation of the
     /// output: call [`RewardModel::renormalise`] before using the new reward.
