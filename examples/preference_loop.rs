@@ -2,7 +2,7 @@
 //! between two of them, a reward model learns from its choices, and PPO follows the reward model. The task's own reward
 //! reaches the oracle and one printed figure.
 //!
-//! `cargo run --release --example preference_loop` (about a minute on two cores)
+//! `cargo run --release --example preference_loop` (20 seconds on two cores)
 //!
 //! The program's loop, `src/lab/driver.rs`, does more: a schedule of labels, ranked pairs, monitoring, checkpoints.
 
