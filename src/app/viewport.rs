@@ -9,7 +9,7 @@ use eframe::egui_wgpu::{Callback, CallbackResources, CallbackTrait, RenderState,
 use eframe::wgpu;
 use egui::{PaintCallbackInfo, Rect, Shape};
 use flipside_core::{Clip, Scene};
-use flipside_view::{Camera, Look, Renderer, Track, interpolate};
+use flipside_view::{Camera, Look, Renderer, Track, View, interpolate};
 use std::sync::Arc;
 
 const PICTURE_SHADER: &str = include_str!("../../shaders/desk/picture.wgsl");
@@ -221,7 +221,7 @@ impl Gpu {
         let device = &self.state.device;
         let fresh = || device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let encoder = self.encoder.get_or_insert_with(fresh);
-        renderer.render(device, encoder, &canvas.view, canvas.size, &camera, &poses, look);
+        renderer.render(device, encoder, &canvas.view, canvas.size, View { camera: &camera, poses: &poses, look });
     }
 }
 

@@ -33,7 +33,7 @@ pub use camera::{Bounds, Camera};
 pub use look::Look;
 pub use motion::{Track, interpolate};
 pub use offscreen::{Offscreen, OffscreenError, Picture};
-pub use renderer::Renderer;
+pub use renderer::{Renderer, View};
 
 /// The page of this crate, whose program is a test.
 #[cfg(doctest)]

@@ -1,6 +1,6 @@
 //! Pictures without a window: drawn on a device of its own and read back to memory.
 
-use super::{Camera, Look, Renderer};
+use super::{Camera, Look, Renderer, View};
 use flipside_core::{Pose, Scene};
 
 /// Why no picture could be drawn without a window.
@@ -124,7 +124,7 @@ impl Offscreen {
             _ => Canvas::new(&self.device, size),
         };
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.renderer.render(&self.device, &mut encoder, &canvas.view, size, camera, poses, look);
+        self.renderer.render(&self.device, &mut encoder, &canvas.view, size, View { camera, poses, look });
         canvas.copy_out(&mut encoder);
         self.queue.submit([encoder.finish()]);
         let picture = canvas.read(&self.device);

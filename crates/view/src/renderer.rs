@@ -22,6 +22,17 @@ const DEPTH_STEP: f32 = 2.5e-5;
 /// Depth textures cached between pictures, one for each size on show.
 const KEPT_SIZES: usize = 4;
 
+/// What one picture shows of a scene.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// From where.
+    pub camera: &'a Camera,
+    /// The pose of each body, `[bodies]`. A geom whose body has no pose is left out.
+    pub poses: &'a [Pose],
+    /// Colours and light.
+    pub look: &'a Look,
+}
+
 /// Draws one scene in any poses. Solids are opaque, whatever their alpha. The renderer keeps no state of a picture, so
 /// it can record many pictures into one encoder.
 pub struct Renderer {
@@ -106,19 +117,15 @@ impl Renderer {
         }
     }
 
-    /// Records one picture of `poses` (`[bodies]`, of the present scene) into `encoder`. A geom whose body has no pose
-    /// is left out. The picture covers all of `target`, which must have the renderer's format and a size of `size`
+    /// Records one picture of the present scene into `encoder`. The picture covers all of `target`, which must have the renderer's format and a size of `size`
     /// pixels.
-    #[allow(clippy::too_many_arguments)]
     pub fn render(
         &mut self,
         device: &wgpu::Device,
         encoder: &mut wgpu::CommandEncoder,
         target: &wgpu::TextureView,
         size: [u32; 2],
-        camera: &Camera,
-        poses: &[Pose],
-        look: &Look,
+        View { camera, poses, look }: View<'_>,
     ) {
         let staged = self.stage(camera, poses, look);
         let globals = self.globals(size, camera, look, &staged);
