@@ -73,7 +73,7 @@ impl LabError {
             self,
             LabError::Cancelled
                 | LabError::Learn(LearnError::Cancelled)
-                | LabError::Preference(PreferenceError::Cancelled)
+                | LabError::Preference(PreferenceError::Learn(LearnError::Cancelled))
         )
     }
 }

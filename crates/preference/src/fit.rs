@@ -19,7 +19,7 @@ use super::reward_model::ClipTable;
 use super::{PreferenceError, RewardModel};
 use flipside_core::settings::RewardModelSettings;
 use flipside_core::{Choice, Frames};
-use flipside_learn::preference_loss;
+use flipside_learn::{LearnError, preference_loss};
 use rand::{RngExt, seq::SliceRandom};
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
@@ -191,7 +191,7 @@ impl RewardModel {
             guesses.sure = self.sure(&table, &guesses.sides);
             for _ in 0..self.settings.round_steps {
                 if cancel() {
-                    return Err(PreferenceError::Cancelled);
+                    return Err(LearnError::Cancelled.into());
                 }
                 self.gradient_step(&table, &sides, &answers, &mut bags, &guesses);
             }
@@ -358,7 +358,7 @@ impl RewardModel {
         let losses = preference_loss(&ahead, &targets, self.settings.error_rate);
         let losses = numbers(&losses);
         if losses.iter().any(|loss| !loss.is_finite()) {
-            return Err(PreferenceError::NotFinite { what: "the reward model's loss".to_owned() });
+            return Err(LearnError::NotFinite { what: "the reward model's loss".to_owned() }.into());
         }
         let of = |member: usize, places: &[usize]| {
             mean(places.iter().map(|&place| f64::from(losses[member * sides.len() + place])))

@@ -12,8 +12,7 @@ use super::similarity::moments;
 use super::{Comparison, PreferenceError};
 use flipside_core::settings::{RewardModelKind, RewardModelSettings};
 use flipside_core::{Array, Arrays, Frames, Seed, Stream};
-use flipside_learn::preference_probability;
-use flipside_learn::{Adam, Reader, RunningNorm};
+use flipside_learn::{Adam, LearnError, Reader, RunningNorm, preference_probability};
 use rand::RngExt;
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
@@ -149,7 +148,7 @@ impl RewardModel {
             self.output = output;
             Ok(())
         } else {
-            Err(PreferenceError::NotFinite { what: "the reward's mean over the policy's recent steps".to_owned() })
+            Err(LearnError::NotFinite { what: "the reward's mean over the policy's recent steps".to_owned() }.into())
         }
     }
 
@@ -543,13 +542,13 @@ impl RewardModel {
 fn size(what: &str, expected: usize, got: usize) -> Result<(), PreferenceError> {
     match expected == got {
         true => Ok(()),
-        false => Err(PreferenceError::Size { what: what.to_owned(), expected, got }),
+        false => Err(LearnError::Size { what: what.to_owned(), expected, got }.into()),
     }
 }
 
 fn finite(numbers: &[f32], what: &str) -> Result<(), PreferenceError> {
     match numbers.iter().all(|x| x.is_finite()) {
         true => Ok(()),
-        false => Err(PreferenceError::NotFinite { what: what.to_owned() }),
+        false => Err(LearnError::NotFinite { what: what.to_owned() }.into()),
     }
 }

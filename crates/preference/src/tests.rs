@@ -308,15 +308,15 @@ fn a_failed_fit_changes_nothing() {
         steps > 5
     };
     let cancelled = model.fit(&judge(&clips, TeacherKind::Oracle), &[], &mut soon);
-    assert!(matches!(cancelled, Err(PreferenceError::Cancelled)) && steps == 6);
+    assert!(matches!(cancelled, Err(PreferenceError::Learn(LearnError::Cancelled))) && steps == 6);
     assert!(matches!(model.fit(&[], &[], &mut || false), Err(PreferenceError::NoComparisons)));
     let odd = Frames { obs_dim: OBS - 1, ..clips[0].clone() };
     let comparison = Comparison { id: 0, left: &odd, right: &clips[1], target: 1.0, much: false };
-    assert!(matches!(model.fit(&[comparison], &[], &mut || false), Err(PreferenceError::Size { .. })));
+    assert!(matches!(model.fit(&[comparison], &[], &mut || false), Err(PreferenceError::Learn(LearnError::Size { .. }))));
     clips[3].obs[5] = f32::NAN;
     let poisoned = model.fit(&judge(&clips, TeacherKind::Oracle), &[], &mut || false);
-    assert!(matches!(poisoned, Err(PreferenceError::NotFinite { .. })), "{poisoned:?}");
-    assert!(matches!(model.renormalise(&clips[3].obs, &clips[3].actions), Err(PreferenceError::NotFinite { .. })));
+    assert!(matches!(poisoned, Err(PreferenceError::Learn(LearnError::NotFinite { .. }))), "{poisoned:?}");
+    assert!(matches!(model.renormalise(&clips[3].obs, &clips[3].actions), Err(PreferenceError::Learn(LearnError::NotFinite { .. }))));
     assert_eq!(before, model.to_arrays());
     // Weights that diverge during the fit are also refused.
     let settings = RewardModelSettings { learning_rate: 1e30, ..networks() };
@@ -325,7 +325,7 @@ fn a_failed_fit_changes_nothing() {
     clips.truncate(2);
     assert!(matches!(
         wild.fit(&judge(&clips, TeacherKind::Oracle), &[], &mut || false),
-        Err(PreferenceError::NotFinite { .. })
+        Err(PreferenceError::Learn(LearnError::NotFinite { .. }))
     ));
     assert_eq!(before, wild.to_arrays());
 }
@@ -409,7 +409,7 @@ fn a_gaussian_process_keeps_the_laws() {
     assert_eq!(fit(&mut straight, &comparisons), fit(&mut resumed, &comparisons));
     assert_eq!(straight.to_arrays(), resumed.to_arrays());
     let before = straight.to_arrays();
-    assert!(matches!(straight.fit(&comparisons, &[], &mut || true), Err(PreferenceError::Cancelled)));
+    assert!(matches!(straight.fit(&comparisons, &[], &mut || true), Err(PreferenceError::Learn(LearnError::Cancelled))));
     assert_eq!(straight.to_arrays(), before);
 
     // The same pairs with only ties, or with every answer “much better”.

@@ -5,6 +5,7 @@ use super::features::{SQUARE, WIDTHS};
 use super::laplace::Mode;
 use super::{GaussianProcess, Observations, Pairs, doubles};
 use crate::PreferenceError;
+use flipside_learn::LearnError;
 use tch::{Kind, Tensor};
 
 /// Initial relevance of an input where there are at most [`DOZEN`]. With more inputs each one starts lower, or no two
@@ -125,7 +126,7 @@ impl GaussianProcess {
         let mut best = (f64::NEG_INFINITY, 0);
         for input in 0..self.inputs {
             if cancel() {
-                return Err(PreferenceError::Cancelled);
+                return Err(LearnError::Cancelled.into());
             }
             let features = [&lines, &squares].map(|features| features.narrow(1, input as i64, 1));
             let covariance = Tensor::cat(&features, 1);
@@ -158,7 +159,7 @@ impl GaussianProcess {
         let (mut moments, mut last) = (vec![[0.0_f64; 2]; self.scales.len()], None);
         for step in 1..=steps {
             if cancel() {
-                return Err(PreferenceError::Cancelled);
+                return Err(LearnError::Cancelled.into());
             }
             let scales = Tensor::from_slice(&self.scales).set_requires_grad(true);
             let (relevance, variances) = self.relevance_and_variances(&scales);

@@ -3,6 +3,7 @@
 
 use super::{GaussianProcess, Pairs};
 use crate::ensemble::numbers;
+#[cfg(feature = "gpu")]
 use flipside_learn::Layer;
 use std::f64::consts::{FRAC_1_SQRT_2, TAU};
 use tch::{Kind, Tensor};
@@ -24,6 +25,7 @@ impl GaussianProcess {
     /// The first maps the normalised inputs to the phase of each wave, in turns; the caller takes the cosine. The
     /// second maps features to the value of each draw. Its inputs are the waves, then the inputs, then the products of
     /// input i with every input from i on, i ascending, or the squares alone.
+    #[cfg(feature = "gpu")]
     pub fn layers(&self) -> [Layer; 2] {
         let (inputs, members, features) = (self.inputs, self.members, self.feature_count());
         let (frequencies, phases, weights) =

@@ -2,6 +2,7 @@
 
 use super::{Observations, doubles};
 use crate::PreferenceError;
+use flipside_learn::LearnError;
 use tch::{Kind, Tensor};
 
 /// At most this many Newton steps to the mode.
@@ -45,7 +46,7 @@ impl Mode {
             let root = curvature.sqrt();
             (&identity + root.unsqueeze(1) * &covariance * root.unsqueeze(0)).f_linalg_cholesky(false)
         };
-        let lost = |_| PreferenceError::NotFinite { what: "the judgements' covariance".to_owned() };
+        let lost = |_| PreferenceError::Learn(LearnError::NotFinite { what: "the judgements' covariance".to_owned() });
         for _ in 0..MAX_NEWTON_STEPS {
             let root = here.curvature.sqrt();
             let factor = factor(&here.curvature).map_err(lost)?;
@@ -65,7 +66,7 @@ impl Mode {
                 length *= 0.5;
             }
             if !reached.is_finite() {
-                return Err(PreferenceError::NotFinite { what: "the judgements' likelihood".to_owned() });
+                return Err(LearnError::NotFinite { what: "the judgements' likelihood".to_owned() }.into());
             }
             if reached - before < TOLERANCE {
                 break;

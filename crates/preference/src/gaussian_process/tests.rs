@@ -98,7 +98,7 @@ fn what_matters_is_learnt() {
     assert!([1, 3, 4].iter().all(|&i| relevance[i] < least - 1.0), "{relevance:?}");
     assert!(matches!(
         process.maximize_evidence(&made.pairs(), &made.observations(), 40, &mut || true),
-        Err(PreferenceError::Cancelled)
+        Err(PreferenceError::Learn(LearnError::Cancelled))
     ));
 }
 
