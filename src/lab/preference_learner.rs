@@ -28,10 +28,6 @@ const FIRST_FIT: usize = 10;
 /// Clips in the pool before the first pairs are proposed, so that the first question is chosen from several.
 const FIRST_CLIPS: usize = 4;
 
-/// Clips in the pool before a simulated teacher that answers at once is asked, and before an untrained policy may stop
-/// collecting.
-const ENOUGH_CLIPS: usize = 32;
-
 /// At most `DISPUTED` disputed judgements are listed, and only those with a surprise of more than `SURPRISE` nats: the
 /// model gave the answer a probability below 0.3.
 const DISPUTED: usize = 8;
@@ -152,9 +148,10 @@ impl PreferenceLearner {
         self.pool.len() >= FIRST_CLIPS
     }
 
-    /// Whether the pool holds enough clips to show the full range of what the policy does.
+    /// Whether the pool holds enough clips to show the full range of what the policy does. A simulated teacher that
+    /// answers at once is not asked before that, and an untrained policy does not stop collecting.
     pub fn has_choice(&self) -> bool {
-        self.pool.len() >= ENOUGH_CLIPS
+        self.pool.len() >= LabelSettings::FEWEST_CLIPS
     }
 
     /// Judgements that the schedule or an alarm wants after `env_steps`. `planned` is the number of judgements in the

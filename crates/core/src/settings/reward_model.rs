@@ -14,13 +14,13 @@ pub struct LabelSettings {
     /// Length of a training episode in simulated seconds. An episode has at least the length of two clips and at least
     /// 250 env steps, where the task's horizon allows it.
     pub episode_seconds: f64,
-    /// Worlds of the batch that clips are cut from. Each clip that is being recorded costs one copy of the poses per
+    /// Worlds of the batch that clips are cut from, 1 or more. Each clip that is being recorded costs one copy of the poses per
     /// env step.
     pub recorded_worlds: usize,
-    /// Number of clips in the pool that pairs are chosen from. They are the most recent ones, so that labels are about
-    /// what the policy does now.
+    /// Number of clips in the pool that pairs are chosen from, 32 or more. They are the most recent ones, so that labels
+    /// are about what the policy does now.
     pub pool: usize,
-    /// Candidate pairs drawn for each pair that is asked about.
+    /// Candidate pairs drawn for each pair that is asked about, 1 or more.
     pub candidates: usize,
     /// Share of the candidate pairs that is discarded because their two clips are the most similar, 0 to 1.
     #[serde(alias = "alike_share")]
@@ -94,8 +94,46 @@ impl LabelSettings {
     /// Most env steps of a clip. This bounds memory and the reward model's work.
     pub const MOST_STEPS: usize = 200;
 
+    /// Fewest clips in the pool. Queries begin when it holds this many, which show the full range of what the policy does.
+    pub const FEWEST_CLIPS: usize = 32;
+
     /// Fewest env steps of a training episode, where the task's own horizon allows it.
     pub const FEWEST_EPISODE_STEPS: usize = 250;
+
+    /// Checks that the settings can work.
+    ///
+    /// # Errors
+    /// A sentence that names the setting, what is expected, and what it is.
+    pub fn check(&self) -> Result<(), String> {
+        let counts = [
+            ("pool", self.pool, Self::FEWEST_CLIPS),
+            ("candidates", self.candidates, 1),
+            ("recorded_worlds", self.recorded_worlds, 1),
+        ];
+        if let Some((name, is, fewest)) = counts.into_iter().find(|(_, is, fewest)| is < fewest) {
+            return Err(format!("expected `labels.{name}` of {fewest} or more, not {is}"));
+        }
+        let shares = [
+            ("drop_similar_share", self.drop_similar_share),
+            ("repeat_share", self.repeat_share),
+            ("past_clip_share", self.past_clip_share),
+            ("random_share", self.random_share),
+            ("initial_share", self.initial_share),
+            ("schedule_end", self.schedule_end),
+            ("max_lead", self.max_lead),
+        ];
+        if let Some((name, is)) = shares.into_iter().find(|(_, is)| !(0.0..=1.0).contains(is)) {
+            return Err(format!("expected `labels.{name}` from 0 to 1, not {is}"));
+        }
+        let lengths = [("clip_seconds", self.clip_seconds), ("episode_seconds", self.episode_seconds)];
+        if let Some((name, is)) = lengths.into_iter().find(|(_, is)| !(is.is_finite() && *is >= 0.0)) {
+            return Err(format!("expected `labels.{name}` of 0 or more seconds, not {is}"));
+        }
+        match self.anneal.is_finite() && self.anneal >= 0.0 {
+            true => Ok(()),
+            false => Err(format!("expected `labels.anneal` of 0 or more, not {}", self.anneal)),
+        }
+    }
 
     /// Env steps of a training episode if one env step takes `dt` simulated seconds:
     /// [`LabelSettings::episode_seconds`], but at least two clips and at least [`LabelSettings::FEWEST_EPISODE_STEPS`].

@@ -440,6 +440,7 @@ impl TaskSpec {
         if let Some(ppo) = &self.ppo {
             ppo.get_ref().check().or_else(|message| refuse(ppo.span(), message))?;
         }
+        self.labels.check().or_else(|message| refuse(0..0, message))?;
         for signal in &self.observation {
             self.check_signal(signal)?;
         }
