@@ -8,6 +8,7 @@ use flipside::lab::{Command, Event, Lab, Link, Phase, Precision, SavedPolicy, Sn
 use flipside::settings::{ControlRun, RewardSource, RunSettings, TeacherKind};
 use flipside::store::Session;
 use flipside_core::{Choice, LogEntry};
+use flipside_envs::tasks::Folders;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -156,11 +157,12 @@ fn pausing_saves_and_reopening_goes_on_from_there() {
     });
     until(&lab, "the pause", |s, _| (s.phase == Phase::Paused).then_some(()));
     drop(lab);
-    assert_eq!(SavedPolicy::load(&path).unwrap().env_steps, saved);
+    assert_eq!(SavedPolicy::load(&path, &Folders::default()).unwrap().env_steps, saved);
 
     // Its policy can act while physics speed is measured. It uses the session's own task, whatever the plan says.
     let plan = Plan {
         task: "ant".to_owned(),
+        task_folders: Folders::default(),
         backend: "lanes".to_owned(),
         precision: Precision::F32,
         threads: Some(1),
@@ -188,7 +190,7 @@ fn a_finished_session_asks_on_when_it_is_reopened() {
     until(&lab, "the end", |_, events| events.contains(&Event::Finished).then_some(()));
     let (done, agreement) = (lab.snapshot().env_steps, lab.snapshot().agreement);
     drop(lab);
-    let policy = || SavedPolicy::load(&path).unwrap().policy.to_arrays();
+    let policy = || SavedPolicy::load(&path, &Folders::default()).unwrap().policy.to_arrays();
     let learnt = policy();
     let lab = open(RunSettings { teacher: TeacherKind::Person, ..settings(&path) });
     assert!(agreement.is_some());
@@ -200,7 +202,7 @@ fn a_finished_session_asks_on_when_it_is_reopened() {
     until(&lab, "the end again", |s, _| (s.phase == Phase::Finished).then_some(()));
     assert_eq!((lab.snapshot().labels, lab.snapshot().env_steps), (26, done));
     drop(lab);
-    assert_eq!(SavedPolicy::load(&path).unwrap().env_steps, done);
+    assert_eq!(SavedPolicy::load(&path, &Folders::default()).unwrap().env_steps, done);
     assert!(policy() == learnt, "clips to ask about teach the policy nothing");
 }
 

@@ -9,6 +9,7 @@ use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor
 use crate::lab::{
     LearningPlan, Precision, PreferencePlan, PreferenceRow, SHADER, TextSpeedPlan, learning, preferences, text_speed,
 };
+use crate::settings::folders::task_folders;
 use anyhow::{Context, anyhow, bail};
 use flipside_core::cores;
 use flipside_view::chart;
@@ -56,6 +57,7 @@ fn overrides(settings: &SettingsArguments) -> anyhow::Result<toml::Table> {
 fn learning_table(arguments: &BenchLearning) -> anyhow::Result<()> {
     let plan = LearningPlan {
         task: arguments.task.clone(),
+        task_folders: task_folders(),
         backend: arguments.backend.clone(),
         seeds: arguments.seeds.max(1),
         env_steps: arguments.steps,
@@ -111,6 +113,7 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
         labels_by: arguments.labels_by,
         results: arguments.output.join("runs.jsonl"),
         jobs: arguments.jobs.unwrap_or_else(cores),
+        task_folders: task_folders(),
         backend: arguments.backend.clone(),
     };
     let rows = preferences(&plan, &|run| {
@@ -189,6 +192,7 @@ fn run_name(teacher: &str, labels: usize, set: &str) -> String {
 fn plan(arguments: &BenchTask, precision: Precision) -> Plan {
     Plan {
         task: arguments.task.clone(),
+        task_folders: task_folders(),
         backend: arguments.backend.clone(),
         precision,
         threads: arguments.threads,

@@ -2,8 +2,9 @@
 //! session remain.
 
 use super::arguments::Demo;
-use super::run::{clip_of, report, watch};
-use crate::lab::{self, Lab, SavedPolicy, Snapshot};
+use super::run::{clip_of, open, report, watch};
+use crate::lab::{self, SavedPolicy, Snapshot};
+use crate::settings::folders::task_folders;
 use anyhow::Context;
 use flipside_view::{chart, film};
 use serde_json::json;
@@ -21,11 +22,11 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
     let settings = arguments.settings().map_err(anyhow::Error::msg)?;
     let labels = settings.labels;
     eprintln!("A simulated teacher answers {labels} pairs while the robot ({}) trains.", settings.task());
-    let lab = Lab::open(settings, Arc::new(|| {}))?;
+    let lab = open(settings, Arc::new(|| {}))?;
     let done = watch(&lab, "training")?;
     drop(lab);
 
-    let saved = SavedPolicy::load(&done.folder)?;
+    let saved = SavedPolicy::load(&done.folder, &task_folders())?;
     let untrained = saved.untrained.as_ref().context("the session kept no untrained policy to compare with")?;
     let backend = saved.settings.backend();
     let judge = |policy| lab::evaluate(&saved.task, policy, backend, EPISODES, 1000);

@@ -2,10 +2,12 @@
 
 use super::arguments::{DeskArguments, Eval, Export, ExportWhat, Film, Rollout, Train};
 use crate::app::{DeskOptions, ProbePlan, TaskChoice};
-use crate::lab::{self, Event, Lab, Link, Phase, SavedPolicy, Snapshot};
-use crate::settings::{RewardSource, TeacherKind};
+use crate::lab::{self, Event, Lab, LabError, Link, Phase, SavedPolicy, Snapshot};
+use crate::settings::folders::task_folders;
+use crate::settings::{RewardSource, RunSettings, TeacherKind};
 use anyhow::{Context, bail};
 use flipside_core::Clip;
+use flipside_envs::gym::Task;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -23,15 +25,20 @@ pub fn desk(arguments: &DeskArguments) -> anyhow::Result<()> {
 /// The options of the desk with the real lab. The desk gets the list of tasks and a function that opens runs; it does
 /// not know the code behind them.
 pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) -> anyhow::Result<DeskOptions> {
-    let tasks = lab::tasks().into_iter().filter(|task| task.fault.is_none());
+    let tasks = lab::tasks(&task_folders()).into_iter().filter(|task| task.fault.is_none());
     Ok(DeskOptions {
         settings: arguments.settings().map_err(anyhow::Error::msg)?,
-        make_lab: Arc::new(|settings, repaint| Ok(Box::new(Lab::open(settings, repaint)?))),
+        make_lab: Arc::new(|settings, repaint| Ok(Box::new(open(settings, repaint)?))),
         tasks: tasks
             .map(|task| TaskChoice { name: task.name, title: task.title, env_steps: task.desk_steps })
             .collect(),
         probe,
     })
+}
+
+/// Opens a run whose task may be one of the person's own. Only the command line looks for those on this machine.
+pub(super) fn open(settings: RunSettings, repaint: Arc<dyn Fn() + Send + Sync>) -> Result<Lab, LabError> {
+    Lab::open(RunSettings { task_folders: task_folders(), ..settings }, repaint)
 }
 
 /// Trains without a window until the plan is done.
@@ -41,11 +48,11 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
         bail!("learning from preferences needs labels: ask for some with --labels N, or use --reward true");
     }
     let started = Instant::now();
-    let lab = Lab::open(settings, Arc::new(|| {}))?;
+    let lab = open(settings, Arc::new(|| {}))?;
     let done = watch(&lab, "training")?;
     drop(lab);
     let seconds = started.elapsed().as_secs_f64();
-    let saved = SavedPolicy::load(&done.folder)?;
+    let saved = SavedPolicy::load(&done.folder, &task_folders())?;
     let evaluation = lab::evaluate(&saved.task, &saved.policy, saved.settings.backend(), 20, 1000)?;
     let last = |name: &str| done.curves.iter().find(|c| c.name == name).and_then(|c| c.points.last()).map(|p| p[1]);
     report(
@@ -130,7 +137,7 @@ fn progress(s: &Snapshot) -> String {
 
 /// Evaluates the policy of a session.
 pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
-    let saved = SavedPolicy::load(&arguments.session)?;
+    let saved = SavedPolicy::load(&arguments.session, &task_folders())?;
     let evaluation =
         lab::evaluate(&saved.task, &saved.policy, saved.settings.backend(), arguments.episodes, arguments.seed)?;
     report(
@@ -165,7 +172,7 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
 
 /// Films the policy of a session from a new initial state.
 pub fn film(arguments: &Film) -> anyhow::Result<()> {
-    let saved = SavedPolicy::load(&arguments.session)?;
+    let saved = SavedPolicy::load(&arguments.session, &task_folders())?;
     let frames =
         lab::run_policy(&saved.task, &saved.policy, saved.settings.backend(), arguments.seconds, arguments.seed)?;
     let clip = clip_of(&saved, frames);
@@ -187,7 +194,8 @@ pub(super) fn clip_of(saved: &SavedPolicy, frames: flipside_core::Frames) -> Cli
 
 /// Steps given states with given controls.
 pub fn rollout(arguments: &Rollout) -> anyhow::Result<()> {
-    lab::replay(&arguments.task, &arguments.backend, arguments.precision, &arguments.input, &arguments.output)?;
+    let task = Task::load_from(&task_folders(), &arguments.task)?;
+    lab::replay(&task, &arguments.backend, arguments.precision, &arguments.input, &arguments.output)?;
     println!("{}", arguments.output.display());
     Ok(())
 }
@@ -199,7 +207,7 @@ pub fn export(arguments: &Export) -> anyhow::Result<()> {
             let count = lab::export_labels(&arguments.session, &arguments.output)?;
             eprintln!("{count} labels");
         }
-        ExportWhat::Policy => lab::export_policy_of(&arguments.session, &arguments.output)?,
+        ExportWhat::Policy => lab::export_policy_of(&arguments.session, &task_folders(), &arguments.output)?,
     }
     println!("{}", arguments.output.display());
     Ok(())
@@ -207,7 +215,7 @@ pub fn export(arguments: &Export) -> anyhow::Result<()> {
 
 /// Lists the tasks.
 pub fn tasks(as_json: bool) -> anyhow::Result<()> {
-    let tasks = lab::tasks();
+    let tasks = lab::tasks(&task_folders());
     report(as_json, json!({ "tasks": tasks }), || {
         let ids = || tasks.iter().map(|task| task.gymnasium.as_deref().unwrap_or(""));
         let name_width = tasks.iter().map(|task| task.name.len()).max().unwrap_or(0);

@@ -1,7 +1,7 @@
 //! The verbs of text mode.
 
 use super::arguments::SettingsArguments;
-use super::run::{report, watch};
+use super::run::{open, report, watch};
 use crate::lab::{
     ExampleKind, ExamplesPlan, GeneratePlan, Lab, Noise, Scored, TextModel, TokenizerPlan, copy_stage, evaluate_text,
     export_text, generate_text, measure_text, merge_text, train_tokenizer, write_examples,
@@ -349,7 +349,7 @@ impl StageArguments {
 /// Trains to the end of a stage, from wherever the session is.
 fn stage(arguments: &StageArguments, until: TextStage) -> anyhow::Result<()> {
     let started = Instant::now();
-    let lab = Lab::open(arguments.settings(until).map_err(anyhow::Error::msg)?, Arc::new(|| {}))?;
+    let lab = open(arguments.settings(until).map_err(anyhow::Error::msg)?, Arc::new(|| {}))?;
     let done = watch(&lab, until.name())?;
     drop(lab);
     if let Some(output) = &arguments.output {

@@ -5,10 +5,10 @@ use super::on_device::OnDevice;
 use super::opening::{control_of, load_task};
 use super::trainer::Trainer;
 use super::{LabError, SavedPolicy};
-use crate::settings::folders::task_folders;
 use crate::settings::{ControlRun, RewardSource, RunSettings};
 use flipside_core::{ItemId, Seed, cores};
 use flipside_envs::gym::{Autoreset, Space, Task, VectorEnv};
+use flipside_envs::tasks::Folders;
 use flipside_envs::physics::{self, Backend, BuildOptions, Precision, ThreadsPerWorld};
 use flipside_gpu::Checks;
 use flipside_learn::{Acting, Policy, Ppo, Rollout};
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 pub struct Plan {
     /// The task's name.
     pub task: String,
+    /// The folders of a person's own tasks, which are searched before the bundled ones.
+    pub task_folders: Folders,
     /// The physics backend's name.
     pub backend: String,
     /// The lanes backend's number type, for physics alone; training uses f32.
@@ -114,7 +116,7 @@ impl Plan {
 ///
 /// An unknown task or backend.
 pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
-    let task = Arc::new(Task::load_from(&task_folders(), &plan.task)?);
+    let task = Arc::new(Task::load_from(&plan.task_folders, &plan.task)?);
     let mut stream = Seed(0).stream("bench");
     let space: Space = task.action_space();
     physics_under(plan, &task, |_, worlds, actions| {
@@ -132,9 +134,9 @@ pub fn physics(plan: &Plan) -> Result<Speed, LabError> {
 ///
 /// A folder without a session or a checkpoint, an unknown backend.
 pub fn physics_of_session(plan: &Plan, folder: &Path) -> Result<Speed, LabError> {
-    let saved = SavedPolicy::load(folder)?;
+    let saved = SavedPolicy::load(folder, &plan.task_folders)?;
     let policy: Policy = saved.policy;
-    let task = Arc::new(load_task(control_of(&saved.settings)?)?);
+    let task = Arc::new(load_task(&plan.task_folders, control_of(&saved.settings)?)?);
     let plan = Plan { task: saved.settings.task().to_owned(), ..plan.clone() };
     physics_under(&plan, &task, |obs, worlds, actions| *actions = policy.act_mean(obs, worlds))
 }
@@ -208,6 +210,7 @@ fn rollouts(plan: &Plan, task: &Arc<Task>, speed: Speed) -> Result<Speed, LabErr
 pub fn ppo(plan: &Plan) -> Result<Speed, LabError> {
     let settings = RunSettings {
         env_steps: u64::MAX / 2,
+        task_folders: plan.task_folders.clone(),
         ..RunSettings::of_control(ControlRun {
             reward: RewardSource::True,
             backend: plan.backend.clone(),
@@ -318,6 +321,7 @@ mod tests {
     fn a_figure_counts_the_time_of_the_rounds_alone_and_is_their_median() {
         let plan = Plan {
             task: "hopper".to_owned(),
+            task_folders: Folders::default(),
             backend: "lanes".to_owned(),
             precision: Precision::F32,
             threads: Some(1),

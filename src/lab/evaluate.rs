@@ -6,6 +6,7 @@ use crate::settings::RunSettings;
 use crate::store::Session;
 use flipside_core::{Arrays, Frames, Pose};
 use flipside_envs::gym::{FlipCounter, Task, VectorEnv};
+use flipside_envs::tasks::Folders;
 use flipside_learn::Policy;
 use serde::Serialize;
 use std::path::Path;
@@ -26,14 +27,15 @@ pub struct SavedPolicy {
 }
 
 impl SavedPolicy {
-    /// Reads the newest intact checkpoint of the session in `folder`.
+    /// Reads the newest intact checkpoint of the session in `folder`. Its task is searched for in `task_folders` and then
+    /// among the bundled ones.
     ///
     /// # Errors
     ///
     /// A folder without a session or without a checkpoint, a damaged file, an unknown task.
-    pub fn load(folder: &Path) -> Result<SavedPolicy, LabError> {
+    pub fn load(folder: &Path, task_folders: &Folders) -> Result<SavedPolicy, LabError> {
         let mut session = Session::open_to_read(folder)?;
-        let settings = session.settings().clone();
+        let settings = RunSettings { task_folders: task_folders.clone(), ..session.settings().clone() };
         if settings.text().is_some() {
             let folder = folder.display();
             return Err(LabError::Text(format!(

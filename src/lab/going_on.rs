@@ -6,6 +6,7 @@ use super::{LabError, text};
 use crate::settings::names::Belongs;
 use crate::settings::{Asked, ControlRun, Mode, RunSettings, TeacherKind, TextRun, TextStage, find};
 use flipside_core::Arrays;
+use flipside_envs::tasks::Folders;
 use serde_json::{Map, Value};
 
 /// The settings in force: the `stored` ones, with those that `opener` asks for where they may change. `arrays` are
@@ -33,7 +34,7 @@ pub(super) fn go_on(
     let (mut taken, mut differing) = (Asked::default(), Vec::new());
     for (name, value) in asked {
         let had = find(&has, &name).unwrap_or(&Value::Null);
-        if same(&name, had, value) {
+        if same(&stored.task_folders, &name, had, value) {
             continue;
         }
         let may = match &stored.mode {
@@ -69,7 +70,7 @@ pub(super) fn go_on(
 fn in_force(settings: &RunSettings) -> Result<Map<String, Value>, LabError> {
     let mut tree = settings.tree();
     if let Mode::Control(run) = &settings.mode {
-        let task = load_task(run)?;
+        let task = load_task(&settings.task_folders, run)?;
         let spec = task.spec();
         let file = spec.table().map_err(flipside_envs::gym::TaskError::from)?;
         for (name, value) in file.iter().filter(|(name, _)| !tree.contains_key(*name)).collect::<Vec<_>>() {
@@ -91,13 +92,13 @@ fn in_force(settings: &RunSettings) -> Result<Map<String, Value>, LabError> {
 
 /// Whether two values of a setting mean the same. Of a teacher, only the parts that were asked for are compared. A task
 /// may be given by any of its names.
-fn same(name: &str, had: &Value, asked: &Value) -> bool {
+fn same(folders: &Folders, name: &str, had: &Value, asked: &Value) -> bool {
     match (name, had, asked) {
         ("teacher", Value::Object(had), Value::Object(asked)) => {
             asked.iter().all(|(part, value)| had.get(part) == Some(value))
         }
         ("task", Value::String(had), Value::String(asked)) => {
-            had == asked || load_task(&ControlRun::of(asked)).is_ok_and(|task| name_to_keep(asked, &task) == *had)
+            had == asked || load_task(folders, &ControlRun::of(asked)).is_ok_and(|task| name_to_keep(asked, &task) == *had)
         }
         _ => had == asked,
     }

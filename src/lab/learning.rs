@@ -6,10 +6,10 @@ use super::driver::{Driver, Step};
 use super::opening::load_task;
 use super::trainer::Trainer;
 use super::{LabError, evaluate};
-use crate::settings::folders::task_folders;
 use crate::settings::{ControlRun, RewardSource, RunSettings};
 use flipside_core::{ItemId, cores};
 use flipside_envs::gym::Task;
+use flipside_envs::tasks::Folders;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 pub struct LearningPlan {
     /// The task's name; `None` for every task whose file has a `[benchmark]`.
     pub task: Option<String>,
+    /// The folders of a person's own tasks, which are searched before the bundled ones.
+    pub task_folders: Folders,
     /// The physics backend's name.
     pub backend: String,
     /// Runs of each task, with the seeds 0, 1, 2, …
@@ -82,12 +84,12 @@ const LOOK_EPISODES: usize = 20;
 pub fn learning(plan: &LearningPlan, done: &mut dyn FnMut(&str, &LearningRun)) -> Result<Vec<Learning>, LabError> {
     let names: Vec<String> = match &plan.task {
         Some(name) => vec![name.clone()],
-        None => task_folders().list().into_iter().map(|entry| entry.name).collect(),
+        None => plan.task_folders.list().into_iter().map(|entry| entry.name).collect(),
     };
     let mut all = vec![];
     for name in names {
         let run = ControlRun { overrides: plan.overrides.clone(), ..ControlRun::of(&name) };
-        let task = Arc::new(load_task(&run)?);
+        let task = Arc::new(load_task(&plan.task_folders, &run)?);
         let Some(benchmark) = task.spec().benchmark.clone() else {
             if plan.task.is_some() {
                 return Err(LabError::NoBenchmark(name));

@@ -1,11 +1,11 @@
 //! Work for the command line on sessions that are not running: lists, replays and exports.
 
 use super::{LabError, SavedPolicy};
-use crate::settings::folders::task_folders;
 use crate::store::npz::{self, Axis, Values};
 use crate::store::{LabelFrames, PolicyMetadata, Session, export_policy};
 use flipside_envs::gym::{RolloutOut, Task, rollout_from};
 use flipside_envs::physics::{self, Precision};
+use flipside_envs::tasks::Folders;
 use flipside_learn::{CudaLibrary, Policy, cuda_devices, cuda_library};
 use serde::Serialize;
 use std::path::Path;
@@ -27,9 +27,9 @@ pub struct TaskLine {
     pub fault: Option<String>,
 }
 
-/// All tasks that can be named, sorted by name. A task with a wrong file has its `fault` set.
-pub fn tasks() -> Vec<TaskLine> {
-    task_folders()
+/// The tasks in these folders and the bundled ones, sorted by name. A task with a wrong file has its `fault` set.
+pub fn tasks(folders: &Folders) -> Vec<TaskLine> {
+    folders
         .list()
         .into_iter()
         .map(|entry| TaskLine {
@@ -52,8 +52,13 @@ const REPLAY_WORLDS: usize = 64;
 /// # Errors
 ///
 /// Unknown names, arrays that are missing or do not fit the robot, files that cannot be read or written.
-pub fn replay(task: &str, backend: &str, precision: Precision, input: &Path, output: &Path) -> Result<(), LabError> {
-    let task = Task::load_from(&task_folders(), task)?;
+pub fn replay(
+    task: &Task,
+    backend: &str,
+    precision: Precision,
+    input: &Path,
+    output: &Path,
+) -> Result<(), LabError> {
     let model = task.model().clone();
     let (nq, nv, nu, o) = (model.nq(), model.nv(), model.nu(), task.obs_dim());
     let (n, t) = (Axis::Free("N"), Axis::Free("T"));
@@ -69,7 +74,7 @@ pub fn replay(task: &str, backend: &str, precision: Precision, input: &Path, out
     let worlds = read[0].shape[0].clamp(1, REPLAY_WORLDS);
     let mut backend = physics::backend(backend, precision, model, worlds, None)?;
     let RolloutOut { trajectories: n, steps: t, qpos, qvel, obs, reward, terminated } =
-        rollout_from(&task, &mut *backend, qpos, qvel, ctrl)?;
+        rollout_from(task, &mut *backend, qpos, qvel, ctrl)?;
     npz::write(
         output,
         &[
@@ -98,8 +103,8 @@ pub fn export_labels(folder: &Path, output: &Path) -> Result<usize, LabError> {
 /// # Errors
 ///
 /// A folder without a session or without a checkpoint, a damaged one, a file that cannot be written.
-pub fn export_policy_of(folder: &Path, output: &Path) -> Result<(), LabError> {
-    let saved = SavedPolicy::load(folder)?;
+pub fn export_policy_of(folder: &Path, task_folders: &Folders, output: &Path) -> Result<(), LabError> {
+    let saved = SavedPolicy::load(folder, task_folders)?;
     let metadata = PolicyMetadata {
         task: saved.task.name().to_owned(),
         env_steps: saved.env_steps,

@@ -1,11 +1,12 @@
 //! Turns settings into what they name: a session that is created or resumed, and the task that a run uses.
 
 use super::{LabError, going_on};
-use crate::settings::folders::{new_session_folder, task_folders};
+use crate::settings::folders::new_session_folder;
 use crate::settings::{ControlRun, Mode, RewardSource, RunSettings};
 use crate::store::{Checkpoint, Session, StoreError};
 use flipside_envs::gym::{Task, TaskError};
 use flipside_envs::physics::{self, PhysicsError, Precision};
+use flipside_envs::tasks::Folders;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ pub(super) fn open_session(asked: RunSettings) -> Result<Opened, LabError> {
     match Session::open(&folder) {
         Ok(mut session) => {
             let checkpoint = session.load_checkpoint()?;
-            let stored = session.settings().clone();
+            let stored = RunSettings { task_folders: asked.task_folders.clone(), ..session.settings().clone() };
             let settings = going_on::go_on(&stored, &asked, checkpoint.as_ref().map(|loaded| &loaded.arrays))?;
             if settings != stored {
                 session.put_settings(&settings)?;
@@ -59,7 +60,7 @@ fn check_new(asked: &RunSettings) -> Result<Mode, LabError> {
             Ok(asked.mode.clone())
         }
         Mode::Control(run) => {
-            let task = name_to_keep(&run.task, &playable(run)?);
+            let task = name_to_keep(&run.task, &playable(&asked.task_folders, run)?);
             Ok(Mode::Control(ControlRun { task, ..run.clone() }))
         }
     }
@@ -74,8 +75,8 @@ pub(super) fn name_to_keep(asked: &str, task: &Task) -> String {
 }
 
 /// The task that a new run names. Refuses a backend that cannot simulate its robot.
-fn playable(run: &ControlRun) -> Result<Task, LabError> {
-    let task = load_task(run)?;
+fn playable(folders: &Folders, run: &ControlRun) -> Result<Task, LabError> {
+    let task = load_task(folders, run)?;
     match physics::backend(&run.backend, Precision::default(), task.model().clone(), 1, Some(1)) {
         // A missing GPU is no error: the run then uses the CPU.
         Ok(_) | Err(PhysicsError::Device(_)) => Ok(task),
@@ -83,9 +84,10 @@ fn playable(run: &ControlRun) -> Result<Task, LabError> {
     }
 }
 
-/// The task of a run: its file, with the run's overrides applied.
-pub(super) fn load_task(run: &ControlRun) -> Result<Task, LabError> {
-    let task = Task::load_from(&task_folders(), &run.task)?;
+/// The task of a run: its file, which is searched for in `folders` and then among the bundled ones, with the run's
+/// overrides applied.
+pub(super) fn load_task(folders: &Folders, run: &ControlRun) -> Result<Task, LabError> {
+    let task = Task::load_from(folders, &run.task)?;
     if run.overrides.is_empty() {
         return Ok(task);
     }
@@ -103,7 +105,7 @@ pub(super) fn control_of(settings: &RunSettings) -> Result<&ControlRun, LabError
 /// terminate: the end of an episode would tell the policy something that the reward model has not.
 pub(crate) fn task_of(settings: &RunSettings) -> Result<Arc<Task>, LabError> {
     let run = control_of(settings)?;
-    let task = load_task(run)?;
+    let task = load_task(&settings.task_folders, run)?;
     Ok(Arc::new(match run.reward {
         RewardSource::True => task,
         RewardSource::Preferences => task.fixed_horizon(),

@@ -13,7 +13,7 @@ use crate::settings::{Asked, ControlRun, RewardSource, RunSettings};
 use crate::store::{append_result, read_results};
 use flipside_core::{ItemId, Seed};
 use flipside_envs::gym::Task;
-use flipside_envs::tasks::overlay;
+use flipside_envs::tasks::{Folders, overlay};
 use flipside_learn::OneThread;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 pub struct PreferencePlan {
     /// The tasks' names.
     pub tasks: Vec<String>,
+    /// The folders of a person's own tasks, which are searched before the bundled ones.
+    pub task_folders: Folders,
     /// Teachers, with their names in the table. `None` is PPO on the task's own reward, without labels, for comparison.
     pub teachers: Vec<(String, Option<TeacherKind>)>,
     /// Numbers of labels.
@@ -166,7 +168,7 @@ pub fn preferences(
             let mut overrides = plan.overrides.clone();
             overlay(&mut overrides, Asked::of_the_task(set).map_err(LabError::Settings)?);
             let run = ControlRun { overrides, ..ControlRun::of(task) };
-            let task = load_task(&run)?;
+            let task = load_task(&plan.task_folders, &run)?;
             // The name of the settings tells runs with the same results file apart.
             let set = [plan.overrides.to_string().trim().replace('\n', "; "), set.to_owned()];
             let set = set.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
@@ -183,6 +185,7 @@ pub fn preferences(
                         labels,
                         env_steps,
                         seed,
+                        task_folders: plan.task_folders.clone(),
                         ..RunSettings::of_control(ControlRun {
                             reward: if teacher.is_some() { RewardSource::Preferences } else { RewardSource::True },
                             backend: plan.backend.clone(),
@@ -272,7 +275,7 @@ impl Job {
         let _one_thread = OneThread::new();
         let (settings, mut time) = (&self.settings, RunTime::start());
         // A run on the task's own reward also uses this task, so that all runs are evaluated on the same one.
-        let loaded = load_task(control_of(settings)?)?;
+        let loaded = load_task(&settings.task_folders, control_of(settings)?)?;
         let mut spec = loaded.spec().clone();
         spec.labels.schedule_end = self.labels_by.unwrap_or(spec.labels.schedule_end);
         let task = Arc::new(Task::new(spec, loaded.model().clone())?.fixed_horizon());
@@ -493,7 +496,7 @@ mod tests {
                 assert!(*item == session.item(item.id()).unwrap(), "the same movements were judged");
             }
         }
-        let saved = SavedPolicy::load(&path).unwrap();
+        let saved = SavedPolicy::load(&path, &Folders::default()).unwrap();
         let found = evaluate(&saved.task, &saved.policy, saved.settings.backend(), EPISODES, 2_000).unwrap();
         assert_eq!(found.mean_return.to_bits(), row.mean_return.to_bits());
     }

@@ -2,7 +2,7 @@
 
 use super::Asked;
 use flipside_core::settings::{TeacherKind, TextRun};
-use flipside_envs::tasks::use_names_of_today;
+use flipside_envs::tasks::{Folders, use_names_of_today};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::PathBuf;
@@ -46,6 +46,9 @@ pub struct RunSettings {
     /// others. Not stored.
     #[schemars(skip)]
     pub asked: Asked,
+    /// The folders of a person's own tasks, which are searched before the bundled ones. Not stored.
+    #[schemars(skip)]
+    pub task_folders: Folders,
 }
 
 /// What is taught, with the settings that only this mode has.
@@ -106,6 +109,7 @@ impl RunSettings {
             mode: Mode::Control(run),
             folder: None,
             asked: Asked::default(),
+            task_folders: Folders::default(),
         }
     }
 

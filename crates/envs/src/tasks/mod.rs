@@ -133,7 +133,7 @@ pub fn load(name: &str) -> Result<TaskFiles, EnvsError> {
 }
 
 /// The folders that are searched before the built-in one, in search order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Folders(pub Vec<PathBuf>);
 
 /// The tasks that a [`Folders`] search found: each name with the folder whose file is used; `None` is the built-in one.
