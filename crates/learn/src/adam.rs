@@ -358,8 +358,8 @@ impl Job for Norm<'_> {
     }
 }
 
-/// The numbers of a tensor of f32, row-major.
-pub(super) fn numbers(tensor: &Tensor) -> Vec<f32> {
+/// The numbers of a tensor on any device, row-major, as f32.
+pub fn numbers(tensor: &Tensor) -> Vec<f32> {
     let count = tensor.numel();
     let mut numbers = vec![0.0; count];
     tensor.detach().to_kind(Kind::Float).contiguous().copy_data(&mut numbers, count);

@@ -38,7 +38,7 @@ mod reference;
 mod rollout;
 mod threads;
 
-pub use adam::{Adam, clip_by_global_norm, global_norm};
+pub use adam::{Adam, clip_by_global_norm, global_norm, numbers};
 pub use arrays::Reader;
 pub use decode_batch::{DecodeBatch, Past, attend, exponentials};
 pub use dense::{Dense, Layer};

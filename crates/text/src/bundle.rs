@@ -10,6 +10,7 @@ use super::tokenizer::{Tokenizer, TokenizerError};
 use super::{ScalarHead, weights};
 use flipside_core::settings::{LoraSettings, TextShape};
 use flipside_core::{Array, Arrays, Seed};
+use flipside_learn::numbers;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tch::Device;
@@ -78,7 +79,7 @@ impl Bundle {
                     return Err(ModelError::Shape { name: "score.weight".into(), found: head.size(), expected }.into());
                 }
                 let all: Value = serde_json::from_str(config_text).unwrap_or_default();
-                Some((super::causal::numbers(&head), all[SCORE_BIAS].as_f64().unwrap_or(0.0)))
+                Some((numbers(&head), all[SCORE_BIAS].as_f64().unwrap_or(0.0)))
             }
         };
         Ok(Bundle { model, tokenizer, score })
@@ -151,7 +152,7 @@ impl Bundle {
         let config = parts.0.get("adapter_config.json").ok_or(BundleError::Missing("adapter_config.json"))?;
         self.model.attach_peft(config, &parts.1)?;
         if let Some(head) = parts.1.get("base_model.model.score.weight").and_then(weights::tensor) {
-            self.score = Some((super::causal::numbers(&head), 0.0));
+            self.score = Some((numbers(&head), 0.0));
         }
         Ok(())
     }

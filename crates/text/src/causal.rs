@@ -11,7 +11,7 @@ use super::generate::{Sampling, generate};
 use super::hidden::Hidden;
 use super::model::Transformer;
 use flipside_core::Seed;
-use flipside_learn::LearnError;
+use flipside_learn::{LearnError, numbers};
 use rand::Rng;
 use tch::{Device, Kind, Tensor};
 
@@ -222,14 +222,6 @@ pub(super) fn rows_of(tensor: &Tensor, lengths: impl Iterator<Item = usize>) -> 
     let width = tensor.size()[1] as usize;
     let flat = numbers(tensor);
     lengths.enumerate().map(|(row, length)| flat[row * width..row * width + length].to_vec()).collect()
-}
-
-/// The numbers of a tensor, row-major.
-pub(super) fn numbers(tensor: &Tensor) -> Vec<f32> {
-    let count = tensor.numel();
-    let mut numbers = vec![0.0; count];
-    tensor.detach().to_kind(Kind::Float).to_device(Device::Cpu).contiguous().copy_data(&mut numbers, count);
-    numbers
 }
 
 /// How far a trainer has got in the present call.

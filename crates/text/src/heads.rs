@@ -1,11 +1,9 @@
 //! Scalar heads on hidden states, for values and rewards.
 
 use flipside_core::{Array, Arrays, Stream};
-use flipside_learn::{LearnError, Reader};
+use flipside_learn::{LearnError, Reader, numbers};
 use rand_distr::{Distribution, StandardNormal};
 use tch::{Device, Kind, Tensor};
-
-use super::causal::numbers;
 
 /// A linear layer from a hidden state to one number, in f32 whatever the model's precision.
 #[derive(Debug)]

@@ -8,14 +8,13 @@ mod attention;
 mod linear;
 mod norm;
 
-use super::causal::numbers;
 use super::config::{Ending, Family, ModelConfig};
 use super::error::ModelError;
 use super::hidden::{Compute, Hidden};
 use attention::{Angles, Attention, Columns, Layer};
 use flipside_core::Stream;
 use flipside_core::settings::LoraSettings;
-use flipside_learn::DecodeBatch;
+use flipside_learn::{DecodeBatch, numbers};
 use linear::{Adapters, Linear, outputs_first, product};
 use norm::Norm;
 use rand_distr::{Distribution, StandardNormal};

@@ -1,11 +1,10 @@
 //! Gradient accumulation, clipping and Adam. Gradients are summed over the parts of a batch, clipped by their global
 //! norm and handed to Adam with each parameter's own learning rate. The state can be saved, and a failed update undone.
 
-use super::causal::numbers;
 use super::hidden::Hidden;
 use flipside_core::settings::OptimiserSettings;
 use flipside_core::{Array, Arrays};
-use flipside_learn::{Adam, LearnError, Reader, global_norm};
+use flipside_learn::{Adam, LearnError, Reader, global_norm, numbers};
 use tch::{Kind, Tensor};
 
 /// Adam for named leaves.

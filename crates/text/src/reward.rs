@@ -1,15 +1,14 @@
 //! Reward models of text: a scalar head on the hidden state of the last token, fitted to judgements by the same
 //! Bradley–Terry likelihood as for robots.
 
-use super::causal::{Example, LanguageModel, Progress, Rows, Watch, drop_in_part, look, numbers};
+use super::causal::{Example, LanguageModel, Progress, Rows, Watch, drop_in_part, look};
 use super::cursor::Cursor;
 use super::heads::ScalarHead;
 use super::hidden::Hidden;
 use super::optimiser::Optimiser;
 use flipside_core::settings::TextRewardSettings;
 use flipside_core::{Array, Arrays, Choice, Seed};
-use flipside_learn::preference_loss;
-use flipside_learn::{LearnError, Reader};
+use flipside_learn::{LearnError, Reader, numbers, preference_loss};
 use tch::{Kind, Tensor};
 
 /// Two completions of one prompt, with their label.

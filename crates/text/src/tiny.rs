@@ -1,8 +1,9 @@
 //! A language model that is small enough for tests: one attention layer and one MLP, with an optional LoRA adapter on
 //! each matrix.
 
-use super::causal::{Draw, Drawn, LanguageModel, numbers};
+use super::causal::{Draw, Drawn, LanguageModel};
 use flipside_core::{Seed, Stream};
+use flipside_learn::numbers;
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use tch::{Device, Kind, Tensor};

@@ -2,9 +2,8 @@
 
 use super::linear::{Adapters, Linear};
 use super::norm::Norm;
-use crate::causal::numbers;
 use crate::config::{ModelConfig, Rope};
-use flipside_learn::{DecodeBatch, Past, attend};
+use flipside_learn::{DecodeBatch, Past, attend, numbers};
 use tch::{Device, Kind, Tensor};
 
 /// The attention layer of one block: the projections to queries, keys and values, and the output projection.

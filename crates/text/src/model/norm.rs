@@ -1,7 +1,6 @@
 //! Layer norm and RMS norm, in f32 whatever the model's precision.
 
-use crate::causal::numbers;
-use flipside_learn::DecodeBatch;
+use flipside_learn::{DecodeBatch, numbers};
 use tch::{Kind, Tensor};
 
 /// A norm over the last axis.
