@@ -2,12 +2,13 @@
 //! reward model, and an adapter if there is one. This module takes and returns texts and arrays; the caller reads and
 //! writes the files.
 
-use super::causal::{Example, LanguageModel, Rows, rows_of};
 use super::config::{Ending, ModelConfig};
 use super::error::ModelError;
+use super::heads::ScalarHead;
 use super::model::{Precision, Transformer};
+use super::rows::{Example, Rows, rows_of};
 use super::tokenizer::{Tokenizer, TokenizerError};
-use super::{ScalarHead, weights};
+use super::weights;
 use flipside_core::settings::{LoraSettings, TextShape};
 use flipside_core::{Array, Arrays, Seed};
 use flipside_learn::numbers;
@@ -247,7 +248,7 @@ pub fn log_probs(
             all.extend(lengths.iter().map(|_| Vec::new()));
             continue;
         }
-        let rows = Rows::new(&rows, LanguageModel::device(model));
+        let rows = Rows::new(&rows, model.device());
         all.extend(tch::no_grad(|| {
             let scores = rows.log_softmax(model, &rows.before_tokens(&rows.hidden(model, adapters)), temperature);
             rows_of(&rows.chosen(&scores), lengths.into_iter())

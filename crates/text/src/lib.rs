@@ -19,12 +19,15 @@ pub mod generate;
 pub mod grammar;
 mod heads;
 mod hidden;
+mod language_model;
 pub mod lora;
 pub mod model;
 mod optimiser;
 pub mod peft;
 mod ppo;
+mod progress;
 mod reward;
+mod rows;
 mod supervised;
 pub mod teacher;
 #[cfg(test)]
@@ -35,12 +38,14 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use bundle::{Bundle, BundleError, Parts, device, log_probs, tokenizer_of};
-pub use causal::{Draw, Drawn, Example, LanguageModel, Progress, Watch};
 pub use error::ModelError;
 pub use heads::ScalarHead;
 pub use hidden::Hidden;
+pub use language_model::{Draw, Drawn, LanguageModel};
 pub use ppo::{Episode, Reference, ScoreFn, TextPpo, TextPpoStats};
+pub use progress::{Progress, Watch};
 pub use reward::{TextComparison, TextReward, TextRewardStats};
+pub use rows::Example;
 pub use supervised::{Supervised, SupervisedStats};
 
 /// The page of this crate, whose program is a test.

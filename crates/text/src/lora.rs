@@ -1,7 +1,7 @@
 //! LoRA adapters (Hu et al. 2021) on a model's linear layers. They are trained while the base stays frozen.
 
 use super::error::ModelError;
-use super::model::{Lora, Tensors, Transformer};
+use super::model::{Lora, Transformer};
 use flipside_core::Stream;
 use rand::RngExt;
 use tch::{Kind, Tensor};
@@ -60,18 +60,6 @@ impl Transformer {
     /// The adapters' settings, if there are adapters.
     pub fn adapter(&self) -> Option<&LoraSettings> {
         self.adapter.as_ref()
-    }
-
-    /// The adapters' matrices, `MODULE.lora_A.weight` `[r, input]` and `MODULE.lora_B.weight` `[output, r]`.
-    pub fn adapter_tensors(&self) -> Tensors {
-        let mut all = Tensors::new();
-        for linear in self.linears() {
-            if let Some(lora) = &linear.lora {
-                all.insert(format!("{}.lora_A.weight", linear.name), lora.a.shallow_clone());
-                all.insert(format!("{}.lora_B.weight", linear.name), lora.b.shallow_clone());
-            }
-        }
-        all
     }
 
     /// The trained tensors by name, always in the same order: the adapters if there are any, else every parameter. What

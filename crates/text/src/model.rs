@@ -451,6 +451,18 @@ impl Transformer {
         all
     }
 
+    /// The adapters' matrices, `MODULE.lora_A.weight` `[r, input]` and `MODULE.lora_B.weight` `[output, r]`.
+    pub fn adapter_tensors(&self) -> Tensors {
+        let mut all = Tensors::new();
+        for linear in self.linears() {
+            if let Some(lora) = &linear.lora {
+                all.insert(format!("{}.lora_A.weight", linear.name), lora.a.shallow_clone());
+                all.insert(format!("{}.lora_B.weight", linear.name), lora.b.shallow_clone());
+            }
+        }
+        all
+    }
+
     /// Number of the base model's parameters.
     pub fn parameters(&self) -> usize {
         self.tensors().values().map(Tensor::numel).sum()

@@ -13,10 +13,12 @@
 #[cfg(test)]
 mod tests;
 
-use super::causal::{Draw, LanguageModel, Progress, Rows, Watch, look, rows_of};
 use super::cursor::Cursor;
 use super::heads::ScalarHead;
+use super::language_model::{Draw, LanguageModel};
 use super::optimiser::{Optimiser, Saved};
+use super::progress::{Progress, Watch, look};
+use super::rows::{Rows, rows_of};
 use flipside_core::settings::TextPpoSettings;
 use flipside_core::{Array, Arrays, Seed, Stream};
 use flipside_learn::{

@@ -1,11 +1,13 @@
 //! Reward models of text: a scalar head on the hidden state of the last token, fitted to judgements by the same
 //! Bradley–Terry likelihood as for robots.
 
-use super::causal::{Example, LanguageModel, Progress, Rows, Watch, drop_in_part, look};
 use super::cursor::Cursor;
 use super::heads::ScalarHead;
 use super::hidden::Hidden;
+use super::language_model::LanguageModel;
 use super::optimiser::Optimiser;
+use super::progress::{Progress, Watch, look};
+use super::rows::{Example, Rows, drop_in_part};
 use flipside_core::settings::TextRewardSettings;
 use flipside_core::{Array, Arrays, Choice, Seed};
 use flipside_learn::{LearnError, Reader, numbers, preference_loss};

@@ -1,10 +1,12 @@
 //! Supervised fine-tuning: the likelihood of completion tokens, each given all tokens before it. Training a base model
 //! from scratch is the same with short prompts.
 
-use super::causal::{Example, LanguageModel, Progress, Rows, Watch, drop_in_part, look};
 use super::cursor::Cursor;
 use super::hidden::Hidden;
+use super::language_model::LanguageModel;
 use super::optimiser::Optimiser;
+use super::progress::{Progress, Watch, look};
+use super::rows::{Example, Rows, drop_in_part};
 use flipside_core::settings::SupervisedSettings;
 use flipside_core::{Array, Arrays, Seed};
 use flipside_learn::{LearnError, Reader};

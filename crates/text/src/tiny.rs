@@ -1,7 +1,7 @@
 //! A language model that is small enough for tests: one attention layer and one MLP, with an optional LoRA adapter on
 //! each matrix.
 
-use super::causal::{Draw, Drawn, LanguageModel};
+use super::language_model::{Draw, Drawn, LanguageModel};
 use flipside_core::{Seed, Stream};
 use flipside_learn::numbers;
 use rand::RngExt;

@@ -1,0 +1,58 @@
+//! What training needs of a language model.
+
+use super::hidden::Hidden;
+use tch::{Device, Tensor};
+
+/// A causal language model whose parameters are tensors. It has no dropout, except in adapters that train with a
+/// dropout seed.
+pub trait LanguageModel {
+    /// The final hidden states of the columns from `from` on, `[B, T - from, d]`, of ids `[B, T]` (i64) with a mask of
+    /// the same shape (i64: 1 for a token, 0 for padding on either side). Without `adapters` it is the base model, bit
+    /// for bit.
+    fn hidden(&self, ids: &Tensor, mask: &Tensor, from: i64, adapters: bool) -> Tensor;
+
+    /// The same with adapters and gradients, for a loss. A seed turns on the adapters' dropout and decides what is
+    /// dropped.
+    fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, _dropout: Option<u64>) -> Hidden<'_> {
+        Hidden::whole(self.hidden(ids, mask, from, true))
+    }
+
+    /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
+    fn logits(&self, hidden: &Tensor) -> Tensor;
+
+    /// The size of a hidden state, d.
+    fn width(&self) -> usize;
+
+    /// The trained tensors by name: leaves that require gradients, shared with the model. The order is always the same.
+    fn trainable(&self) -> Vec<(String, Tensor)>;
+
+    /// The device of the model's tensors.
+    fn device(&self) -> Device;
+
+    /// One completion for each prompt, sampled with adapters. `on_token` is called after every token; if it returns
+    /// false, the completions so far are returned.
+    fn complete(&self, prompts: &[&[u32]], draw: &Draw, on_token: &mut dyn FnMut() -> bool) -> Vec<Drawn>;
+}
+
+/// How completions are sampled: from the full distribution, with the logits divided by the temperature, because PPO
+/// needs the policy's own distribution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draw {
+    /// Divides the logits.
+    pub temperature: f64,
+    /// Number of tokens after which an unfinished completion is truncated.
+    pub max_new_tokens: usize,
+    /// The tokens that end a completion.
+    pub stop: Vec<u32>,
+    /// Seeds the sampling.
+    pub seed: u64,
+}
+
+/// A sampled completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawn {
+    /// Its tokens, including the stop token.
+    pub tokens: Vec<u32>,
+    /// Whether a stop token ended it; false if it was truncated.
+    pub stopped: bool,
+}
