@@ -1,11 +1,24 @@
 //! Conversations as text: by the model's chat template if `tokenizer_config.json` has one, else in a plain format.
 
-use super::data::{DataError, Message};
 use super::tokenizer::Tokenizer;
 use flipside_core::one_line;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, context};
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Message {
+    /// Who speaks: `system`, `user`, `assistant`, …
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+/// Why a conversation cannot be written as text.
+#[derive(Debug, thiserror::Error)]
+#[error("the model's chat template refuses a conversation ({0}); change the conversation or the template")]
+pub struct TemplateError(pub String);
 
 /// The conversation as one text; with `add_generation_prompt`, up to where the assistant's answer begins.
 ///
@@ -15,7 +28,11 @@ use minijinja::{Environment, Error, ErrorKind, context};
 /// # Errors
 ///
 /// A template that cannot be parsed, or that refuses this conversation.
-pub fn render(tokenizer: &Tokenizer, messages: &[Message], add_generation_prompt: bool) -> Result<String, DataError> {
+pub fn render(
+    tokenizer: &Tokenizer,
+    messages: &[Message],
+    add_generation_prompt: bool,
+) -> Result<String, TemplateError> {
     let Some(template) = tokenizer.chat_template() else {
         let mut text: String =
             messages.iter().map(|message| format!("{}: {}\n", message.role, message.content)).collect();
@@ -25,7 +42,7 @@ pub fn render(tokenizer: &Tokenizer, messages: &[Message], add_generation_prompt
         return Ok(text);
     };
     // The settings and functions are those of `transformers.PreTrainedTokenizerBase.apply_chat_template`.
-    let refused = |error: Error| DataError::Template(one_line(error.detail().unwrap_or(&error.to_string())));
+    let refused = |error: Error| TemplateError(one_line(error.detail().unwrap_or(&error.to_string())));
     let mut jinja = Environment::new();
     jinja.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(refused)?);
     jinja.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);

@@ -17,20 +17,12 @@
 //! of objects with `role` and `content`. Other keys are ignored. A line in none of these forms is reported with its
 //! number; the caller decides whether reading continues.
 
+use super::chat::{self, Message, TemplateError};
 use super::tokenizer::{Tokenizer, TokenizerError};
 use flipside_core::one_line;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::ops::RangeInclusive;
-
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, …
-    pub role: String,
-    /// The text.
-    pub content: String,
-}
 
 /// A prompt or a completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,8 +136,8 @@ pub enum DataError {
     #[error("a post cannot be cut to {0} tokens because its title is longer; allow longer queries or drop it")]
     TooLong(usize),
     /// The model's chat template refuses a conversation.
-    #[error("the model's chat template refuses a conversation ({0}); change the conversation or the template")]
-    Template(String),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// The tokenizer failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -544,9 +536,9 @@ impl Encoder<'_> {
             (Words::Messages(prompt), Words::Messages(answer)) => {
                 let before = self.conversation(prompt, true)?;
                 let whole = self.conversation(&[prompt.as_slice(), answer].concat(), false)?;
-                let rest = whole.strip_prefix(&before).ok_or_else(|| {
-                    DataError::Template("the text before an answer changes with the answer".to_owned())
-                })?;
+                let rest = whole
+                    .strip_prefix(&before)
+                    .ok_or_else(|| TemplateError("the text before an answer changes with the answer".to_owned()))?;
                 rest.to_owned()
             }
             (_, Words::Text(text)) => text.clone(),
@@ -565,8 +557,8 @@ impl Encoder<'_> {
         tokens
     }
 
-    fn conversation(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, DataError> {
-        super::chat::render(self.tokenizer, messages, add_generation_prompt)
+    fn conversation(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
+        chat::render(self.tokenizer, messages, add_generation_prompt)
     }
 }
 
