@@ -21,6 +21,7 @@ mod heads;
 mod hidden;
 mod language_model;
 pub mod lora;
+mod minibatch;
 pub mod model;
 mod optimiser;
 pub mod peft;

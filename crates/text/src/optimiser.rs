@@ -49,6 +49,11 @@ impl Optimiser {
         })
     }
 
+    /// Its settings.
+    pub fn settings(&self) -> &OptimiserSettings {
+        &self.settings
+    }
+
     /// Adds the gradient of a loss that was computed from these hidden states.
     pub fn add(&mut self, loss: &Tensor, hidden: &Hidden) -> Result<(), LearnError> {
         let sums = &mut self.sums;

@@ -1,13 +1,12 @@
 //! Reward models of text: a scalar head on the hidden state of the last token, fitted to judgements by the same
 //! Bradley–Terry likelihood as for robots.
 
-use super::cursor::Cursor;
 use super::heads::ScalarHead;
 use super::hidden::Hidden;
 use super::language_model::LanguageModel;
-use super::optimiser::Optimiser;
+use super::minibatch::MinibatchTrainer;
 use super::progress::{Progress, Watch, look};
-use super::rows::{Example, Rows, drop_in_part};
+use super::rows::{Example, Rows};
 use flipside_core::settings::TextRewardSettings;
 use flipside_core::{Array, Arrays, Choice, Seed};
 use flipside_learn::{LearnError, Reader, numbers, preference_loss};
@@ -33,19 +32,20 @@ impl TextComparison {
     }
 }
 
-/// A model, its head and their optimiser. The reward is gain · head + bias.
+/// The trainer: a reward model, its optimiser and the position in the comparisons.
 pub struct TextReward<M> {
-    settings: TextRewardSettings,
+    reward: RewardModel<M>,
+    training: MinibatchTrainer,
+}
+
+/// A model and its head. The reward is gain · head + bias.
+struct RewardModel<M> {
     model: M,
     head: ScalarHead,
     gain: f64,
     bias: f64,
-    optimiser: Optimiser,
-    cursor: Cursor,
-    /// Seeds the adapters' dropout.
-    seed: Seed,
-    /// Steps done, and planned in total (0: no plan, so the learning rate does not decay).
-    steps: [u64; 2],
+    /// Share of judgements that is assumed to be random: ε in the Bradley–Terry likelihood.
+    error_rate: f64,
 }
 
 /// Statistics of a step or an evaluation.
@@ -80,47 +80,46 @@ impl<M: LanguageModel> TextReward<M> {
     ) -> Result<TextReward<M>, LearnError> {
         settings.check().map_err(LearnError::Settings)?;
         let leaves = model.trainable().into_iter().chain(head.trainable()).collect();
-        Ok(TextReward {
-            optimiser: Optimiser::new(leaves, &settings.optimiser)?,
-            cursor: Cursor::new(seed.stream("text.reward.comparisons")),
-            settings: settings.clone(),
-            model,
-            head,
+        let training = MinibatchTrainer::new(
+            leaves,
+            &settings.optimiser,
+            settings.batch_size,
+            settings.gradient_accumulation_steps,
+            seed.stream("text.reward.comparisons"),
             seed,
-            gain: 1.0,
-            bias: 0.0,
-            steps: [0, 0],
-        })
+        )?;
+        let reward = RewardModel { model, head, gain: 1.0, bias: 0.0, error_rate: settings.error_rate };
+        Ok(TextReward { reward, training })
     }
 
     /// Sets the total number of steps, over which the learning rate decays. It is saved with the state.
     pub fn plan(&mut self, steps: u64) {
-        self.steps[1] = steps;
+        self.training.plan(steps);
     }
 
     /// Steps done so far.
     pub fn steps(&self) -> u64 {
-        self.steps[0]
+        self.training.steps()
     }
 
     /// The model.
     pub fn model(&self) -> &M {
-        &self.model
+        &self.reward.model
     }
 
     /// The head, before gain and bias.
     pub fn head(&self) -> &ScalarHead {
-        &self.head
+        &self.reward.head
     }
 
     /// Gain and bias: the reward is gain · head + bias.
     pub fn gain_and_bias(&self) -> [f64; 2] {
-        [self.gain, self.bias]
+        [self.reward.gain, self.reward.bias]
     }
 
     /// Sets gain and bias, for a model that was normalised before.
     pub fn set_gain_and_bias(&mut self, [gain, bias]: [f64; 2]) {
-        (self.gain, self.bias) = (gain, bias);
+        (self.reward.gain, self.reward.bias) = (gain, bias);
     }
 
     /// Takes one gradient step on the next batch of `comparisons`, a list that should only grow between calls. `watch`
@@ -130,88 +129,49 @@ impl<M: LanguageModel> TextReward<M> {
         if comparisons.is_empty() {
             return Err(LearnError::Settings("there is no comparison to learn from".to_owned()));
         }
-        let cursor = self.cursor.clone();
-        let done = self.descend(comparisons, watch);
-        match done {
-            // Weights and moments change only at the very end of a step, so an error leaves nothing to undo there.
-            Ok(_) => self.steps[0] += 1,
-            Err(_) => {
-                self.optimiser.forget();
-                self.cursor = cursor;
-            }
-        }
-        done
-    }
-
-    fn descend(&mut self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
-        let places = self.cursor.take(self.settings.batch_size, comparisons.len());
-        let batch: Vec<&TextComparison> = places.into_iter().map(|i| &comparisons[i]).collect();
-        let learning_rate = self.settings.optimiser.learning_rate_at(self.steps[0], self.steps[1]);
-        let mut tally = Tally::default();
-        let parts = batch.chunks(batch.len().div_ceil(self.settings.gradient_accumulation_steps));
-        let of = parts.len();
-        for (done, part) in parts.enumerate() {
-            look(watch, Progress::Learning { done, of })?;
-            let dropout = drop_in_part(self.seed, self.steps[0], done);
-            let (loss, difference, hidden) = self.loss(part, |rows| rows.to_learn(&self.model, Some(dropout)));
+        let (reward, mut tally) = (&self.reward, Tally::default());
+        let step = self.training.step(comparisons, watch, |minibatch, part, dropout| {
+            let (loss, difference, hidden) = reward.loss(part, |rows| rows.to_learn(&reward.model, Some(dropout)));
             tally.count(&loss, &difference, part);
             if !tally.loss.is_finite() {
                 return Err(LearnError::NotFinite { what: "the loss of the comparisons".to_owned() });
             }
-            self.optimiser.add(&(loss / batch.len() as f64), &hidden)?;
-        }
-        let grad_norm = self.optimiser.step(learning_rate)?;
-        Ok(TextRewardStats { grad_norm, learning_rate, ..tally.stats(batch.len()) })
+            Ok(Some((loss / minibatch.len() as f64, hidden)))
+        })?;
+        Ok(TextRewardStats { grad_norm: step.grad_norm, learning_rate: step.learning_rate, ..tally.stats() })
     }
 
     /// Loss, accuracy and margin of comparisons, without learning.
     pub fn evaluate(&self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
         let all: Vec<&TextComparison> = comparisons.iter().collect();
-        let parts = all.chunks(self.settings.batch_size.div_ceil(self.settings.gradient_accumulation_steps));
+        let parts = all.chunks(self.training.part_size());
         let (of, mut tally) = (parts.len(), Tally::default());
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Scoring { done, of })?;
-            let hidden = |rows: &Rows| Hidden::whole(rows.hidden(&self.model, true));
-            let (loss, difference, _) = tch::no_grad(|| self.loss(part, hidden));
+            let hidden = |rows: &Rows| Hidden::whole(rows.hidden(&self.reward.model, true));
+            let (loss, difference, _) = tch::no_grad(|| self.reward.loss(part, hidden));
             tally.count(&loss, &difference, part);
         }
-        Ok(tally.stats(comparisons.len().max(1)))
-    }
-
-    /// The sum of the losses, the differences of the rewards (left minus right), and the hidden states that both were
-    /// computed from.
-    fn loss<'m>(
-        &self,
-        part: &[&TextComparison],
-        hidden: impl FnOnce(&Rows) -> Hidden<'m>,
-    ) -> (Tensor, Tensor, Hidden<'m>) {
-        let left = part.iter().map(|c| (&c.prompt[..], &c.left[..]));
-        let rows: Vec<(&[u32], &[u32])> = left.chain(part.iter().map(|c| (&c.prompt[..], &c.right[..]))).collect();
-        let rows = Rows::new(&rows, self.model.device());
-        let hidden = hidden(&rows);
-        let rewards = self.head.of_hidden(&rows.at_last(hidden.states())) * self.gain;
-        let n = part.len() as i64;
-        let difference = rewards.narrow(0, 0, n) - rewards.narrow(0, n, n);
-        let targets: Vec<f32> = part.iter().map(|c| c.target).collect();
-        let targets = Tensor::from_slice(&targets).to_device(self.model.device());
-        (preference_loss(&difference, &targets, self.settings.error_rate).sum(Kind::Float), difference, hidden)
+        Ok(tally.stats())
     }
 
     /// The rewards of completions.
     pub fn rewards(&self, examples: &[Example], watch: Watch) -> Result<Vec<f32>, LearnError> {
         let raw = self.unscaled(examples, watch)?;
-        Ok(raw.into_iter().map(|x| (f64::from(x) * self.gain + self.bias) as f32).collect())
+        let RewardModel { gain, bias, .. } = self.reward;
+        Ok(raw.into_iter().map(|x| (f64::from(x) * gain + bias) as f32).collect())
     }
 
     fn unscaled(&self, examples: &[Example], watch: Watch) -> Result<Vec<f32>, LearnError> {
         let rows: Vec<(&[u32], &[u32])> = examples.iter().map(|e| (&e.prompt[..], &e.completion[..])).collect();
-        let parts = rows.chunks(2 * self.settings.batch_size.div_ceil(self.settings.gradient_accumulation_steps));
+        let parts = rows.chunks(2 * self.training.part_size());
+        let RewardModel { model, head, .. } = &self.reward;
         let (of, mut rewards) = (parts.len(), Vec::with_capacity(rows.len()));
         for (done, part) in parts.enumerate() {
             look(watch, Progress::Scoring { done, of })?;
-            let rows = Rows::new(part, self.model.device());
-            let last = || rows.at_last(&rows.hidden(&self.model, true));
-            rewards.extend(tch::no_grad(|| numbers(&self.head.of_hidden(&last()))));
+            let rows = Rows::new(part, model.device());
+            let last = || rows.at_last(&rows.hidden(model, true));
+            rewards.extend(tch::no_grad(|| numbers(&head.of_hidden(&last()))));
         }
         Ok(rewards)
     }
@@ -229,18 +189,15 @@ impl<M: LanguageModel> TextReward<M> {
                 "the rewards of the reference's samples do not vary: give more samples, or train the reward model";
             return Err(LearnError::Settings(problem.to_owned()));
         }
-        (self.gain, self.bias) = (1.0 / std, -mean / std);
+        self.set_gain_and_bias([1.0 / std, -mean / std]);
         Ok(())
     }
 
     /// The whole state: the trained parameters (including the head) under `model.*`, `adam.*`, `cursor`, `progress` and
     /// `scale` (gain and bias).
     pub fn to_arrays(&self) -> Arrays {
-        let mut arrays = Arrays::new();
-        self.optimiser.to_arrays(&mut arrays);
-        self.cursor.to_arrays("cursor", &mut arrays);
-        arrays.insert("progress".to_owned(), Array::u64(self.steps.to_vec()));
-        arrays.insert("scale".to_owned(), Array::f64(&[2], vec![self.gain, self.bias]));
+        let mut arrays = self.training.to_arrays();
+        arrays.insert("scale".to_owned(), Array::f64(&[2], self.gain_and_bias().to_vec()));
         arrays
     }
 
@@ -248,13 +205,31 @@ impl<M: LanguageModel> TextReward<M> {
     /// On an error nothing has changed.
     pub fn load_arrays(&mut self, arrays: &Arrays) -> Result<(), LearnError> {
         let reader = Reader(arrays);
-        let saved = self.optimiser.read(reader)?;
-        let cursor = Cursor::from_arrays("cursor", reader)?;
-        let steps = reader.words("progress")?;
         let scale = reader.f64("scale", &[2])?;
-        (self.cursor, self.steps, self.gain, self.bias) = (cursor, steps, scale[0], scale[1]);
-        self.optimiser.restore(saved);
+        self.training.load_arrays(reader)?;
+        self.set_gain_and_bias([scale[0], scale[1]]);
         Ok(())
+    }
+}
+
+impl<M: LanguageModel> RewardModel<M> {
+    /// The sum of the losses, the differences of the rewards (left minus right), and the hidden states that both were
+    /// computed from.
+    fn loss<'m>(
+        &self,
+        part: &[&TextComparison],
+        hidden: impl FnOnce(&Rows) -> Hidden<'m>,
+    ) -> (Tensor, Tensor, Hidden<'m>) {
+        let left = part.iter().map(|c| (&c.prompt[..], &c.left[..]));
+        let rows: Vec<(&[u32], &[u32])> = left.chain(part.iter().map(|c| (&c.prompt[..], &c.right[..]))).collect();
+        let rows = Rows::new(&rows, self.model.device());
+        let hidden = hidden(&rows);
+        let rewards = self.head.of_hidden(&rows.at_last(hidden.states())) * self.gain;
+        let n = part.len() as i64;
+        let difference = rewards.narrow(0, 0, n) - rewards.narrow(0, n, n);
+        let targets: Vec<f32> = part.iter().map(|c| c.target).collect();
+        let targets = Tensor::from_slice(&targets).to_device(self.model.device());
+        (preference_loss(&difference, &targets, self.error_rate).sum(Kind::Float), difference, hidden)
     }
 }
 
@@ -264,12 +239,15 @@ struct Tally {
     loss: f64,
     correct: f64,
     margin: f64,
+    pairs: usize,
+    /// Pairs without a tie.
     decided: usize,
 }
 
 impl Tally {
     fn count(&mut self, loss: &Tensor, difference: &Tensor, part: &[&TextComparison]) {
         self.loss += loss.double_value(&[]);
+        self.pairs += part.len();
         for (difference, comparison) in numbers(difference).into_iter().zip(part) {
             if comparison.target != 0.5 {
                 let margin = if comparison.target > 0.5 { difference } else { -difference };
@@ -280,10 +258,10 @@ impl Tally {
         }
     }
 
-    fn stats(self, pairs: usize) -> TextRewardStats {
+    fn stats(self) -> TextRewardStats {
         let decided = self.decided.max(1) as f64;
         TextRewardStats {
-            loss: self.loss / pairs as f64,
+            loss: self.loss / self.pairs.max(1) as f64,
             accuracy: self.correct / decided,
             margin: self.margin / decided,
             ..TextRewardStats::default()

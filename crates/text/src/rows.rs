@@ -8,9 +8,7 @@
 
 use super::hidden::Hidden;
 use super::language_model::LanguageModel;
-use flipside_core::Seed;
 use flipside_learn::numbers;
-use rand::Rng;
 use tch::{Device, Kind, Tensor};
 
 /// A prompt with a completion.
@@ -114,11 +112,6 @@ impl Rows {
     pub fn chosen(&self, log_softmax: &Tensor) -> Tensor {
         log_softmax.gather(-1, &self.tokens.unsqueeze(-1), false).squeeze_dim(-1)
     }
-}
-
-/// The dropout seed for one part of a gradient step's batch. It depends only on what a resumed run has too.
-pub(super) fn drop_in_part(seed: Seed, step: u64, part: usize) -> u64 {
-    seed.stream(&format!("text.dropout.{step}.{part}")).next_u64()
 }
 
 /// The numbers of a `[B, C]` tensor without padding, row by row.
