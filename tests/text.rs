@@ -5,7 +5,7 @@
 
 use flipside::store::ModelFolder;
 use flipside_core::Seed;
-use flipside_text::config::{Ending, Family, ModelConfig};
+use flipside_text::config::{Family, ModelConfig, ModelHead};
 use flipside_text::generate::{Sampling, generate};
 use flipside_text::lora::LoraSettings;
 use flipside_text::model::{Precision, Transformer, weights_bytes};
@@ -55,9 +55,9 @@ fn every_family_computes_what_transformers_does() {
     for name in FOLDERS {
         let (model, folder) = load(name, Precision::F32);
         let (ids, mask, expected) = expected(name);
-        let found = match model.config().ending {
-            Ending::Causal => logits(&model, &ids, &mask),
-            Ending::Score => {
+        let found = match model.config().model_head {
+            ModelHead::Causal => logits(&model, &ids, &mask),
+            ModelHead::Score => {
                 let hidden = model.hidden(&ids, &mask, None, true);
                 let last = hidden.narrow(1, hidden.size()[1] - 1, 1).squeeze_dim(1);
                 last.matmul(&weights::tensor(&folder.weights["score.weight"]).unwrap().tr())
@@ -253,7 +253,7 @@ fn completions_are_likely_alone_or_together_and_end_where_they_should() {
 /// The gradients, by parameter, of a loss that depends on every parameter.
 fn gradients_of(model: &Transformer, ids: &Tensor, mask: &Tensor, dropout: Option<u64>) -> Vec<Tensor> {
     let parameters: Vec<Tensor> = model.trainable().into_iter().map(|(_, tensor)| tensor).collect();
-    let hidden = model.hidden_to_learn(ids, mask, 1, dropout);
+    let hidden = model.hidden_for_loss(ids, mask, 1, dropout);
     let loss = model.logits(hidden.states()).square().sum(Kind::Float);
     let mut sums: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
     let add = &mut |gradients: Vec<Tensor>| {
@@ -289,7 +289,7 @@ fn gradients_are_the_same_with_checkpointing() {
             }
             assert!(stored.iter().any(|gradient| largest(gradient) > 1e-3), "{name}, {what}");
         }
-        let states = |dropout| adapted.hidden_to_learn(&ids, &mask, 0, dropout).states().detach();
+        let states = |dropout| adapted.hidden_for_loss(&ids, &mask, 0, dropout).states().detach();
         assert!(states(None).equal(&adapted.hidden(&ids, &mask, None, true)), "{name}");
         assert!(states(Some(1)).equal(&states(Some(1))) && !states(Some(1)).equal(&states(Some(2))), "{name}");
     }
@@ -366,7 +366,7 @@ fn four_models_with_adapters_take_little_more_than_one() {
     policy.attach(&LoraSettings { rank: 8, ..Default::default() }, &mut Seed(2).stream("adapter")).unwrap();
     let (reward, value) = (policy.deep_clone(), policy.deep_clone());
     let mut reference = policy.clone();
-    reference.take_off();
+    reference.remove_adapters();
     let all = weights_bytes(&[&policy, &reference, &reward, &value]);
     assert!(all > base && all as f64 <= 1.25 * base as f64, "{all} bytes for a base of {base}");
     assert!(policy.trainable().iter().all(|(name, _)| name.contains("lora_")));
@@ -392,7 +392,7 @@ fn an_adapter_goes_through_peft_files_and_comes_off_without_a_trace() {
         read.attach_peft(&text, &arrays).unwrap();
         assert!(logits(&read, &ids, &mask).equal(&logits(&model, &ids, &mask)), "{name}");
         assert_eq!(read.to_peft(Some("base/model"), Some(&head)).unwrap(), (text.clone(), arrays.clone()));
-        read.take_off();
+        read.remove_adapters();
         assert!(logits(&read, &ids, &mask).equal(&logits(&base, &ids, &mask)), "{name}");
         assert!(read.to_peft(None, None).is_none());
         // rsLoRA: the scale is alpha / √r in place of alpha / r.

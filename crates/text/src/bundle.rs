@@ -2,7 +2,7 @@
 //! reward model, and an adapter if there is one. This module takes and returns texts and arrays; the caller reads and
 //! writes the files.
 
-use super::config::{Ending, ModelConfig};
+use super::config::{ModelConfig, ModelHead};
 use super::error::ModelError;
 use super::heads::ScalarHead;
 use super::model::{Precision, Transformer};
@@ -70,9 +70,9 @@ impl Bundle {
             return Err(BundleError::Vocabulary { tokens: tokenizer.vocabulary(), rows: config.vocabulary });
         }
         let model = Transformer::from_arrays(&config, arrays, precision, device())?;
-        let score = match config.ending {
-            Ending::Causal => None,
-            Ending::Score => {
+        let score = match config.model_head {
+            ModelHead::Causal => None,
+            ModelHead::Score => {
                 let head = arrays.get("score.weight").and_then(weights::tensor);
                 let head = head.ok_or_else(|| ModelError::MissingTensor("score.weight".to_owned()))?;
                 if head.size() != [1, config.width as i64] {
@@ -104,7 +104,7 @@ impl Bundle {
     /// A tokenizer that cannot be written.
     pub fn to_parts(&self) -> Result<Parts, BundleError> {
         let mut config = self.model.config().clone();
-        config.ending = if self.score.is_some() { Ending::Score } else { Ending::Causal };
+        config.model_head = if self.score.is_some() { ModelHead::Score } else { ModelHead::Causal };
         if self.score.is_some() {
             // transformers finds a row's last token by the padding token.
             config.pad = config.pad.or(self.tokenizer.pad()).or(self.tokenizer.eos());

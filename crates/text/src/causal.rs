@@ -2,7 +2,7 @@
 
 use super::generate::{Sampling, generate};
 use super::hidden::Hidden;
-use super::language_model::{Draw, Drawn, LanguageModel};
+use super::language_model::{AncestralSampling, LanguageModel, SampledCompletion};
 use super::model::Transformer;
 use tch::{Device, Tensor};
 
@@ -11,8 +11,8 @@ impl LanguageModel for Transformer {
         self.hidden_from(ids, mask, from, None, adapters)
     }
 
-    fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
-        Transformer::hidden_to_learn(self, ids, mask, from, dropout)
+    fn hidden_for_loss(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
+        Transformer::hidden_for_loss(self, ids, mask, from, dropout)
     }
 
     fn logits(&self, hidden: &Tensor) -> Tensor {
@@ -31,17 +31,22 @@ impl LanguageModel for Transformer {
         Transformer::device(self)
     }
 
-    fn complete(&self, prompts: &[&[u32]], draw: &Draw, on_token: &mut dyn FnMut() -> bool) -> Vec<Drawn> {
+    fn complete(
+        &self,
+        prompts: &[&[u32]],
+        sampling: &AncestralSampling,
+        on_token: &mut dyn FnMut() -> bool,
+    ) -> Vec<SampledCompletion> {
         let sampling = Sampling {
-            temperature: draw.temperature,
-            max_new_tokens: draw.max_new_tokens,
-            stop: draw.stop.clone(),
-            seed: draw.seed,
+            temperature: sampling.temperature,
+            max_new_tokens: sampling.max_new_tokens,
+            stop: sampling.stop.clone(),
+            seed: sampling.seed,
             ..Sampling::default()
         };
         generate(self, prompts, &sampling, true, &mut |_, _| on_token())
             .into_iter()
-            .map(|completion| Drawn { tokens: completion.tokens, stopped: completion.stopped })
+            .map(|completion| SampledCompletion { tokens: completion.tokens, stopped: completion.stopped })
             .collect()
     }
 }

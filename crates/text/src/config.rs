@@ -66,7 +66,7 @@ pub struct Llama3Rope {
 
 /// What follows the final norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ModelHead {
     /// Logits over the vocabulary: `…ForCausalLM`, `GPT2LMHeadModel`.
     Causal,
     /// One score, without bias, read at the last token that is not padding: `…ForSequenceClassification` with one
@@ -80,7 +80,7 @@ pub struct ModelConfig {
     /// Its architecture.
     pub family: Family,
     /// What follows the final norm.
-    pub ending: Ending,
+    pub model_head: ModelHead,
     /// Vocabulary size, tokens.
     pub vocabulary: usize,
     /// Context length, tokens.
@@ -124,7 +124,7 @@ impl ModelConfig {
     pub fn gpt2(vocabulary: usize, context: usize, width: usize, layers: usize, heads: usize) -> ModelConfig {
         ModelConfig {
             family: Family::Gpt2,
-            ending: Ending::Causal,
+            model_head: ModelHead::Causal,
             vocabulary,
             context,
             width,
@@ -163,10 +163,10 @@ impl ModelConfig {
     /// Writes a `config.json` that Hugging Face's transformers reads.
     pub fn to_json(&self) -> String {
         let (model_type, stem) = self.family.names();
-        let architecture = match (self.ending, self.family) {
-            (Ending::Causal, Family::Gpt2) => "GPT2LMHeadModel".to_owned(),
-            (Ending::Causal, _) => format!("{stem}ForCausalLM"),
-            (Ending::Score, _) => format!("{stem}ForSequenceClassification"),
+        let architecture = match (self.model_head, self.family) {
+            (ModelHead::Causal, Family::Gpt2) => "GPT2LMHeadModel".to_owned(),
+            (ModelHead::Causal, _) => format!("{stem}ForCausalLM"),
+            (ModelHead::Score, _) => format!("{stem}ForSequenceClassification"),
         };
         let mut all = json!({
             "architectures": [architecture], "model_type": model_type, "vocab_size": self.vocabulary,
@@ -218,7 +218,7 @@ impl ModelConfig {
         };
         if let (Value::Object(all), Value::Object(own)) = (&mut all, own) {
             all.extend(own);
-            if self.ending == Ending::Score {
+            if self.model_head == ModelHead::Score {
                 all.insert("num_labels".into(), json!(1));
                 all.insert("id2label".into(), json!({"0": "LABEL_0"}));
                 all.insert("label2id".into(), json!({"LABEL_0": 0}));
@@ -268,16 +268,16 @@ impl Reader<'_> {
                 known.join(", ")
             )));
         };
-        let ending = self.ending(stem)?;
+        let model_head = self.model_head(stem)?;
         for key in ["quantization_config", "cross_attention_hidden_size"] {
             if self.0.get(key).is_some_and(|value| !value.is_null()) {
                 return Err(ModelError::Config(format!("`{key}` is set, which is not supported")));
             }
         }
-        if family == Family::Gpt2 { self.gpt2(ending) } else { self.llama(family, ending) }
+        if family == Family::Gpt2 { self.gpt2(model_head) } else { self.llama(family, model_head) }
     }
 
-    fn ending(&self, stem: &str) -> Result<Ending, ModelError> {
+    fn model_head(&self, stem: &str) -> Result<ModelHead, ModelError> {
         let names: Vec<&str> = self
             .0
             .get("architectures")
@@ -286,11 +286,11 @@ impl Reader<'_> {
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        let Some(name) = names.first() else { return Ok(Ending::Causal) };
+        let Some(name) = names.first() else { return Ok(ModelHead::Causal) };
         match name.strip_prefix(stem) {
-            Some("ForCausalLM" | "LMHeadModel" | "Model") => Ok(Ending::Causal),
+            Some("ForCausalLM" | "LMHeadModel" | "Model") => Ok(ModelHead::Causal),
             Some("ForSequenceClassification") => match self.labels() {
-                1 => Ok(Ending::Score),
+                1 => Ok(ModelHead::Score),
                 labels => Err(ModelError::Config(format!("it classifies into {labels} labels; expected 1"))),
             },
             _ => Err(ModelError::Config(format!(
@@ -304,7 +304,7 @@ impl Reader<'_> {
         self.0.get("num_labels").and_then(Value::as_u64).map(|n| n as usize).or(listed).unwrap_or(2)
     }
 
-    fn gpt2(&self, ending: Ending) -> Result<ModelConfig, ModelError> {
+    fn gpt2(&self, model_head: ModelHead) -> Result<ModelConfig, ModelError> {
         self.must_be("activation_function", &["gelu_new", "gelu_pytorch_tanh"], "gelu_new")?;
         self.must("scale_attn_weights", true)?;
         self.must("scale_attn_by_inverse_layer_idx", false)?;
@@ -323,12 +323,12 @@ impl Reader<'_> {
         config.inner = self.number_or("n_inner", 4 * width)?;
         config.norm_eps = self.real_or("layer_norm_epsilon", 1e-5)?;
         config.tied = self.flag_or("tie_word_embeddings", true)?;
-        config.ending = ending;
+        config.model_head = model_head;
         self.tokens(&mut config)?;
         Ok(config)
     }
 
-    fn llama(&self, family: Family, ending: Ending) -> Result<ModelConfig, ModelError> {
+    fn llama(&self, family: Family, model_head: ModelHead) -> Result<ModelConfig, ModelError> {
         self.must_be("hidden_act", &["silu"], "silu")?;
         let (width, heads) = (self.number("hidden_size")?, self.number("num_attention_heads")?);
         let qkv_bias = match family {
@@ -338,7 +338,7 @@ impl Reader<'_> {
         };
         let mut config = ModelConfig {
             family,
-            ending,
+            model_head,
             vocabulary: self.number("vocab_size")?,
             context: self.number("max_position_embeddings")?,
             width,

@@ -26,7 +26,7 @@ use std::ops::RangeInclusive;
 
 /// A prompt or a completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Words {
+pub enum TextOrMessages {
     /// Plain text.
     Text(String),
     /// A conversation, or its last messages.
@@ -37,31 +37,31 @@ pub enum Words {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Example {
     /// A whole text or conversation to train on: `text` or `messages`.
-    Whole(Words),
+    Whole(TextOrMessages),
     /// A prompt to answer.
-    Prompt(Words),
+    Prompt(TextOrMessages),
     /// A prompt and an answer to train on.
     Completion {
         /// The prompt.
-        prompt: Words,
+        prompt: TextOrMessages,
         /// The answer.
-        completion: Words,
+        completion: TextOrMessages,
     },
     /// Two answers to a prompt.
     Preference {
         /// The prompt; if a line gives none, the common beginning of both texts.
-        prompt: Words,
+        prompt: TextOrMessages,
         /// The better one, without the prompt.
-        chosen: Words,
+        chosen: TextOrMessages,
         /// The worse one, without the prompt.
-        rejected: Words,
+        rejected: TextOrMessages,
     },
     /// An answer, and whether it is a good one.
     Labelled {
         /// The prompt.
-        prompt: Words,
+        prompt: TextOrMessages,
         /// The answer.
-        completion: Words,
+        completion: TextOrMessages,
         /// Whether it is a good one.
         good: bool,
     },
@@ -214,8 +214,8 @@ fn read_line(line: &str) -> Result<Example, String> {
     }
     if has("messages") {
         return match words(&object, "messages")? {
-            messages @ Words::Messages(_) => Ok(Example::Whole(messages)),
-            Words::Text(_) => {
+            messages @ TextOrMessages::Messages(_) => Ok(Example::Whole(messages)),
+            TextOrMessages::Text(_) => {
                 Err("\"messages\" is a text where a list of {\"role\", \"content\"} is expected".to_owned())
             }
         };
@@ -231,10 +231,10 @@ fn read_line(line: &str) -> Result<Example, String> {
 }
 
 /// The text or conversation under this key.
-fn words(object: &Map<String, Value>, key: &str) -> Result<Words, String> {
+fn words(object: &Map<String, Value>, key: &str) -> Result<TextOrMessages, String> {
     match object.get(key) {
         None | Some(Value::Null) => Err(format!("\"{key}\" is missing")),
-        Some(Value::String(text)) => Ok(Words::Text(text.clone())),
+        Some(Value::String(text)) => Ok(TextOrMessages::Text(text.clone())),
         Some(Value::Array(list)) if !list.is_empty() => {
             let message = |entry: &Value| -> Result<Message, String> {
                 let field = |part: &str| {
@@ -244,7 +244,7 @@ fn words(object: &Map<String, Value>, key: &str) -> Result<Words, String> {
                 };
                 Ok(Message { role: field("role")?, content: field("content")? })
             };
-            list.iter().map(message).collect::<Result<_, _>>().map(Words::Messages)
+            list.iter().map(message).collect::<Result<_, _>>().map(TextOrMessages::Messages)
         }
         Some(other) => Err(format!(
             "\"{key}\" is {} where a text or a list of {{\"role\", \"content\"}} is expected",
@@ -259,8 +259,8 @@ fn words(object: &Map<String, Value>, key: &str) -> Result<Words, String> {
 }
 
 /// Checks that all parts are texts, or all are conversations.
-fn check_same_kind(parts: &[(&str, &Words)]) -> Result<(), String> {
-    let is_text = |words: &Words| matches!(words, Words::Text(_));
+fn check_same_kind(parts: &[(&str, &TextOrMessages)]) -> Result<(), String> {
+    let is_text = |words: &TextOrMessages| matches!(words, TextOrMessages::Text(_));
     match parts.iter().find(|(_, words)| is_text(words) != is_text(parts[0].1)) {
         None => Ok(()),
         Some((name, _)) => {
@@ -272,25 +272,36 @@ fn check_same_kind(parts: &[(&str, &Words)]) -> Result<(), String> {
 /// Splits two texts, or two conversations, into their common beginning, which is the prompt, and the rest of each. If
 /// the common text ends with a space, the space goes to the completions, because byte-level tokens begin with their
 /// space.
-fn common_prompt(chosen: Words, rejected: Words) -> Result<(Words, Words, Words), String> {
+fn common_prompt(
+    chosen: TextOrMessages,
+    rejected: TextOrMessages,
+) -> Result<(TextOrMessages, TextOrMessages, TextOrMessages), String> {
     match (chosen, rejected) {
-        (Words::Text(a), Words::Text(b)) => {
+        (TextOrMessages::Text(a), TextOrMessages::Text(b)) => {
             let mut end: usize =
                 a.chars().zip(b.chars()).take_while(|(left, right)| left == right).map(|(c, _)| c.len_utf8()).sum();
             if a[..end].ends_with(' ') {
                 end -= 1;
             }
             let (chosen, rejected) = (a[end..].to_owned(), b[end..].to_owned());
-            Ok((Words::Text(a[..end].to_owned()), Words::Text(chosen), Words::Text(rejected)))
+            Ok((
+                TextOrMessages::Text(a[..end].to_owned()),
+                TextOrMessages::Text(chosen),
+                TextOrMessages::Text(rejected),
+            ))
         }
-        (Words::Messages(mut a), Words::Messages(mut b)) => {
+        (TextOrMessages::Messages(mut a), TextOrMessages::Messages(mut b)) => {
             let end = a.iter().zip(&b).take_while(|(left, right)| left == right).count();
             let (chosen, rejected) = (a.split_off(end), b.split_off(end));
             match end == 0 || chosen.is_empty() || rejected.is_empty() {
                 true => {
                     Err("\"chosen\" and \"rejected\" are not two ends of one conversation; add a \"prompt\"".to_owned())
                 }
-                false => Ok((Words::Messages(a), Words::Messages(chosen), Words::Messages(rejected))),
+                false => Ok((
+                    TextOrMessages::Messages(a),
+                    TextOrMessages::Messages(chosen),
+                    TextOrMessages::Messages(rejected),
+                )),
             }
         }
         _ => Err("\"chosen\" and \"rejected\" are not both texts or both lists of messages".to_owned()),
@@ -404,7 +415,7 @@ impl Default for TldrRules {
 
 /// An example in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tokens {
+pub enum TokenizedExample {
     /// A whole text to train on, EOS included.
     Whole(Vec<u32>),
     /// A prompt to answer.
@@ -436,15 +447,15 @@ pub enum Tokens {
     },
 }
 
-impl Tokens {
+impl TokenizedExample {
     /// The prompt; empty for a whole text.
     pub fn prompt(&self) -> &[u32] {
         match self {
-            Tokens::Whole(_) => &[],
-            Tokens::Prompt(prompt)
-            | Tokens::Completion { prompt, .. }
-            | Tokens::Preference { prompt, .. }
-            | Tokens::Labelled { prompt, .. } => prompt,
+            TokenizedExample::Whole(_) => &[],
+            TokenizedExample::Prompt(prompt)
+            | TokenizedExample::Completion { prompt, .. }
+            | TokenizedExample::Preference { prompt, .. }
+            | TokenizedExample::Labelled { prompt, .. } => prompt,
         }
     }
 }
@@ -465,19 +476,20 @@ impl Encoder<'_> {
     /// # Errors
     ///
     /// A tokenizer or a chat template that fails.
-    pub fn encode(&self, example: &Example) -> Result<Option<Tokens>, DataError> {
+    pub fn encode(&self, example: &Example) -> Result<Option<TokenizedExample>, DataError> {
         let tokens = match example {
-            Example::Whole(words) => Tokens::Whole(self.ended(self.opening(words, false)?)),
-            Example::Prompt(prompt) => Tokens::Prompt(self.opening(prompt, true)?),
-            Example::Completion { prompt, completion } => {
-                Tokens::Completion { prompt: self.opening(prompt, true)?, completion: self.answer(prompt, completion)? }
-            }
-            Example::Preference { prompt, chosen, rejected } => Tokens::Preference {
+            Example::Whole(words) => TokenizedExample::Whole(self.ended(self.opening(words, false)?)),
+            Example::Prompt(prompt) => TokenizedExample::Prompt(self.opening(prompt, true)?),
+            Example::Completion { prompt, completion } => TokenizedExample::Completion {
+                prompt: self.opening(prompt, true)?,
+                completion: self.answer(prompt, completion)?,
+            },
+            Example::Preference { prompt, chosen, rejected } => TokenizedExample::Preference {
                 prompt: self.opening(prompt, true)?,
                 chosen: self.answer(prompt, chosen)?,
                 rejected: self.answer(prompt, rejected)?,
             },
-            Example::Labelled { prompt, completion, good } => Tokens::Labelled {
+            Example::Labelled { prompt, completion, good } => TokenizedExample::Labelled {
                 prompt: self.opening(prompt, true)?,
                 completion: self.answer(prompt, completion)?,
                 good: *good,
@@ -487,7 +499,7 @@ impl Encoder<'_> {
         Ok(Some(tokens))
     }
 
-    fn post(&self, post: &Tldr) -> Result<Option<Tokens>, DataError> {
+    fn post(&self, post: &Tldr) -> Result<Option<TokenizedExample>, DataError> {
         let prompt = self.tokenizer.encode(&post.query(self.tokenizer, self.tldr.query)?, false)?;
         let answer = |text: &str| -> Result<Vec<u32>, DataError> {
             let mut tokens = self.ended(self.tokenizer.encode(&Tldr::completion(text), false)?);
@@ -498,23 +510,23 @@ impl Encoder<'_> {
             Summaries::Own(summary) => {
                 let length = self.tokenizer.encode(&Tldr::completion(summary), false)?.len();
                 match self.tldr.summary.contains(&length) {
-                    true => Some(Tokens::Completion { prompt, completion: answer(summary)? }),
+                    true => Some(TokenizedExample::Completion { prompt, completion: answer(summary)? }),
                     false => None,
                 }
             }
             Summaries::Judged(summaries, choice) => {
                 let (chosen, rejected) = (answer(&summaries[*choice])?, answer(&summaries[1 - choice])?);
-                Some(Tokens::Preference { prompt, chosen, rejected })
+                Some(TokenizedExample::Preference { prompt, chosen, rejected })
             }
         })
     }
 
     /// The tokens from the beginning of a text or conversation. With `add_generation_prompt`, an answer follows.
-    fn opening(&self, words: &Words, add_generation_prompt: bool) -> Result<Vec<u32>, DataError> {
+    fn opening(&self, words: &TextOrMessages, add_generation_prompt: bool) -> Result<Vec<u32>, DataError> {
         Ok(match words {
             // Special tokens that the tokenizer puts before a text belong here. An EOS that it puts after the text does
             // not, because an answer may follow.
-            Words::Text(text) => {
+            TextOrMessages::Text(text) => {
                 let mut tokens = self.tokenizer.encode(text, true)?;
                 if tokens.last().is_some_and(|&last| Some(last) == self.tokenizer.eos()) && !text.is_empty() {
                     let plain = self.tokenizer.encode(text, false)?;
@@ -524,16 +536,16 @@ impl Encoder<'_> {
                 }
                 tokens
             }
-            Words::Messages(messages) => {
+            TextOrMessages::Messages(messages) => {
                 self.tokenizer.encode(&self.conversation(messages, add_generation_prompt)?, false)?
             }
         })
     }
 
     /// The tokens of an answer, with EOS.
-    fn answer(&self, prompt: &Words, answer: &Words) -> Result<Vec<u32>, DataError> {
+    fn answer(&self, prompt: &TextOrMessages, answer: &TextOrMessages) -> Result<Vec<u32>, DataError> {
         let text = match (prompt, answer) {
-            (Words::Messages(prompt), Words::Messages(answer)) => {
+            (TextOrMessages::Messages(prompt), TextOrMessages::Messages(answer)) => {
                 let before = self.conversation(prompt, true)?;
                 let whole = self.conversation(&[prompt.as_slice(), answer].concat(), false)?;
                 let rest = whole
@@ -541,8 +553,8 @@ impl Encoder<'_> {
                     .ok_or_else(|| TemplateError("the text before an answer changes with the answer".to_owned()))?;
                 rest.to_owned()
             }
-            (_, Words::Text(text)) => text.clone(),
-            (_, Words::Messages(messages)) => self.conversation(messages, false)?,
+            (_, TextOrMessages::Text(text)) => text.clone(),
+            (_, TextOrMessages::Messages(messages)) => self.conversation(messages, false)?,
         };
         Ok(self.ended(self.tokenizer.encode(&text, false)?))
     }
@@ -562,11 +574,11 @@ impl Encoder<'_> {
     }
 }
 
-impl fmt::Display for Words {
+impl fmt::Display for TextOrMessages {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Words::Text(text) => f.write_str(text),
-            Words::Messages(messages) => {
+            TextOrMessages::Text(text) => f.write_str(text),
+            TextOrMessages::Messages(messages) => {
                 for (i, message) in messages.iter().enumerate() {
                     let gap = if i == 0 { "" } else { "\n" };
                     write!(f, "{gap}{}: {}", message.role, message.content)?;

@@ -51,10 +51,10 @@ pub fn generate(
     adapters: bool,
     on_token: &mut dyn FnMut(usize, u32) -> bool,
 ) -> Vec<Completion> {
-    tch::no_grad(|| write(model, prompts, sampling, adapters, on_token))
+    tch::no_grad(|| decode(model, prompts, sampling, adapters, on_token))
 }
 
-fn write(
+fn decode(
     model: &Transformer,
     prompts: &[&[u32]],
     sampling: &Sampling,
@@ -74,7 +74,7 @@ fn write(
     let mut _one_thread = None;
     loop {
         let last = model.hidden_from(&ids, &mask, ids.size()[1] - 1, Some(&mut cache), adapters).squeeze_dim(1);
-        let mut logits = model.logits_to_write(&last);
+        let mut logits = model.decode_logits(&last);
         let vocabulary = logits.len() / rows;
         let chosen: Vec<Option<(u32, f32)>> =
             (logits.par_chunks_exact_mut(vocabulary).zip(&mut draws).zip(&completions))

@@ -55,7 +55,7 @@ const THINGS: &[Thing] = &[
 ];
 
 /// Adjectives of a thing.
-const LOOKS: &[&str] =
+const ADJECTIVES: &[&str] =
     &["blue", "red", "green", "grey", "small", "large", "old", "new", "folding", "plain", "light", "striped"];
 
 /// Phrases for one part only, rated −2 to 2.
@@ -215,20 +215,20 @@ pub struct Review {
 
 /// A prompt for a review, drawn from the stream.
 pub fn prompt(stream: &mut Stream) -> String {
-    let (look, thing) = subject(stream);
-    format!("Review of the {look} {}:", thing.name)
+    let (adjective, thing) = subject(stream);
+    format!("Review of the {adjective} {}:", thing.name)
 }
 
 /// All prompts, in a fixed order.
 pub fn prompts() -> Vec<String> {
-    let all = THINGS.iter().flat_map(|thing| LOOKS.iter().map(move |look| (look, thing.name)));
-    all.map(|(look, name)| format!("Review of the {look} {name}:")).collect()
+    let all = THINGS.iter().flat_map(|thing| ADJECTIVES.iter().map(move |adjective| (adjective, thing.name)));
+    all.map(|(adjective, name)| format!("Review of the {adjective} {name}:")).collect()
 }
 
 /// Draws a review of the supervised set.
 pub fn review(stream: &mut Stream) -> Review {
-    let (look, thing) = subject(stream);
-    let prompt = format!("Review of the {look} {}:", thing.name);
+    let (adjective, thing) = subject(stream);
+    let prompt = format!("Review of the {adjective} {}:", thing.name);
     let completion = sentences(thing, stream);
     let score = score(&prompt, &completion);
     Review { prompt, completion, score }
@@ -245,23 +245,23 @@ pub fn answer(prompt: &str, stream: &mut Stream) -> Review {
 /// Draws a text to train a base model on: opinions under headings that the supervised set does not use, and plain
 /// descriptions as in a catalogue.
 pub fn document(stream: &mut Stream) -> String {
-    let (look, thing) = subject(stream);
+    let (adjective, thing) = subject(stream);
     let name = thing.name;
     match stream.random_range(0..8) {
-        0 => format!("For sale: one {look} {name} with {}.", listing(&some_parts(thing, stream))),
+        0 => format!("For sale: one {adjective} {name} with {}.", listing(&some_parts(thing, stream))),
         1 => {
             let parts = some_parts(thing, stream);
             let (verb, part) = (if is_plural(parts[0]) { "are" } else { "is" }, parts[0]);
             format!(
-                "Question: how {verb} the {part} of the {look} {name}? Answer: {}",
+                "Question: how {verb} the {part} of the {adjective} {name}? Answer: {}",
                 sentence(part, level(stream), "", stream)
             )
         }
         kind => {
             let heading = match kind {
-                2 | 3 => format!("Notes on the {look} {name}:"),
-                4 | 5 => format!("What a friend said about the {look} {name}:"),
-                _ => format!("The {look} {name}, a letter to the shop:"),
+                2 | 3 => format!("Notes on the {adjective} {name}:"),
+                4 | 5 => format!("What a friend said about the {adjective} {name}:"),
+                _ => format!("The {adjective} {name}, a letter to the shop:"),
             };
             format!("{heading}{}", sentences(thing, stream))
         }
@@ -334,7 +334,7 @@ fn conjugated(words: &str, part: &str) -> String {
 }
 
 fn subject(stream: &mut Stream) -> (&'static str, &'static Thing) {
-    (pick(LOOKS, stream), &THINGS[stream.random_range(0..THINGS.len())])
+    (pick(ADJECTIVES, stream), &THINGS[stream.random_range(0..THINGS.len())])
 }
 
 /// The thing that a prompt asks about.
@@ -500,7 +500,7 @@ mod tests {
         assert!((1_200..3_800).contains(&spread), "{spread}");
         let distinct: BTreeSet<&str> = reviews.iter().map(|review| review.completion.as_str()).collect();
         assert!(distinct.len() > 4_500, "{}", distinct.len());
-        assert_eq!(prompts().len(), THINGS.len() * LOOKS.len());
+        assert_eq!(prompts().len(), THINGS.len() * ADJECTIVES.len());
         assert!(prompts().contains(&reviews[0].prompt));
         // Other answers to a prompt are about the same thing.
         for review in reviews.iter().take(300) {

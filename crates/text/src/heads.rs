@@ -48,7 +48,7 @@ impl ScalarHead {
     }
 
     /// Hidden states `[.., d]` → numbers `[..]`, f32.
-    pub fn of_hidden(&self, hidden: &Tensor) -> Tensor {
+    pub fn forward(&self, hidden: &Tensor) -> Tensor {
         hidden.to_kind(Kind::Float).linear(&self.weight, Some(&self.bias)).squeeze_dim(-1)
     }
 

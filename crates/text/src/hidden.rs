@@ -13,11 +13,11 @@ pub struct Hidden<'a> {
     /// `[B, T - from, d]`.
     states: Tensor,
     /// The checkpointed parts of the model that computed them, first to last; empty if autograd stored everything.
-    pieces: Vec<Piece<'a>>,
+    segments: Vec<Segment<'a>>,
 }
 
 /// A checkpointed part of the model.
-pub(super) struct Piece<'a> {
+pub(super) struct Segment<'a> {
     /// Its input, which is the output of the part before; `None` for the first part, which starts from token ids.
     input: Option<Tensor>,
     compute: Box<Compute<'a>>,
@@ -28,21 +28,21 @@ pub(super) type Compute<'a> = dyn Fn(Option<&Tensor>) -> Tensor + 'a;
 
 impl<'a> Hidden<'a> {
     /// States with a complete autograd graph.
-    pub fn whole(states: Tensor) -> Hidden<'a> {
-        Hidden { states, pieces: Vec::new() }
+    pub fn with_graph(states: Tensor) -> Hidden<'a> {
+        Hidden { states, segments: Vec::new() }
     }
 
     /// Runs these parts one after the other with gradient checkpointing: only their inputs are stored. Every part must
     /// have trainable parameters.
-    pub(super) fn in_pieces(parts: impl Iterator<Item = Box<Compute<'a>>>) -> Hidden<'a> {
-        let mut pieces = Vec::new();
+    pub(super) fn checkpointed(parts: impl Iterator<Item = Box<Compute<'a>>>) -> Hidden<'a> {
+        let mut segments = Vec::new();
         let mut input: Option<Tensor> = None;
         for compute in parts {
             let output = tch::no_grad(|| compute(input.as_ref()));
-            pieces.push(Piece { input: input.replace(output), compute });
+            segments.push(Segment { input: input.replace(output), compute });
         }
         let states = input.unwrap_or_default();
-        Hidden { states: states.detach().set_requires_grad(true), pieces }
+        Hidden { states: states.detach().set_requires_grad(true), segments }
     }
 
     /// The states.
@@ -63,15 +63,15 @@ impl<'a> Hidden<'a> {
             let leaves: Vec<&Tensor> = parameters.iter().chain(input).collect();
             Tensor::f_run_backward(&[loss], &leaves, false, false)
         };
-        let in_pieces = !self.pieces.is_empty();
-        let mut gradients = back(loss, in_pieces.then_some(&self.states))?;
-        let mut of_output = if in_pieces { gradients.pop() } else { None };
+        let is_checkpointed = !self.segments.is_empty();
+        let mut gradients = back(loss, is_checkpointed.then_some(&self.states))?;
+        let mut of_output = if is_checkpointed { gradients.pop() } else { None };
         add(gradients);
-        for piece in self.pieces.iter().rev() {
+        for segment in self.segments.iter().rev() {
             let Some(gradient) = of_output.take().filter(Tensor::defined) else { break };
-            let input = piece.input.as_ref().map(|input| input.detach().set_requires_grad(true));
+            let input = segment.input.as_ref().map(|input| input.detach().set_requires_grad(true));
             // The gradient of Σ output · g, with a constant g, is the vector-Jacobian product of the output with g.
-            let product = ((piece.compute)(input.as_ref()) * gradient).sum(Kind::Float);
+            let product = ((segment.compute)(input.as_ref()) * gradient).sum(Kind::Float);
             let mut gradients = back(&product, input.as_ref())?;
             of_output = if input.is_some() { gradients.pop() } else { None };
             add(gradients);

@@ -13,8 +13,8 @@ pub trait LanguageModel {
 
     /// The same with adapters and gradients, for a loss. A seed turns on the adapters' dropout and decides what is
     /// dropped.
-    fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, _dropout: Option<u64>) -> Hidden<'_> {
-        Hidden::whole(self.hidden(ids, mask, from, true))
+    fn hidden_for_loss(&self, ids: &Tensor, mask: &Tensor, from: i64, _dropout: Option<u64>) -> Hidden<'_> {
+        Hidden::with_graph(self.hidden(ids, mask, from, true))
     }
 
     /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
@@ -31,13 +31,18 @@ pub trait LanguageModel {
 
     /// One completion for each prompt, sampled with adapters. `on_token` is called after every token; if it returns
     /// false, the completions so far are returned.
-    fn complete(&self, prompts: &[&[u32]], draw: &Draw, on_token: &mut dyn FnMut() -> bool) -> Vec<Drawn>;
+    fn complete(
+        &self,
+        prompts: &[&[u32]],
+        sampling: &AncestralSampling,
+        on_token: &mut dyn FnMut() -> bool,
+    ) -> Vec<SampledCompletion>;
 }
 
 /// How completions are sampled: from the full distribution, with the logits divided by the temperature, because PPO
 /// needs the policy's own distribution.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draw {
+pub struct AncestralSampling {
     /// Divides the logits.
     pub temperature: f64,
     /// Number of tokens after which an unfinished completion is truncated.
@@ -50,7 +55,7 @@ pub struct Draw {
 
 /// A sampled completion.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Drawn {
+pub struct SampledCompletion {
     /// Its tokens, including the stop token.
     pub tokens: Vec<u32>,
     /// Whether a stop token ended it; false if it was truncated.

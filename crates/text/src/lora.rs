@@ -52,7 +52,7 @@ impl Transformer {
     }
 
     /// Removes the adapters and leaves the base model, bit for bit as it was before they were attached.
-    pub fn take_off(&mut self) {
+    pub fn remove_adapters(&mut self) {
         self.linears_mut().into_iter().for_each(|linear| linear.lora = None);
         self.adapter = None;
     }

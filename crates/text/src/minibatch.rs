@@ -3,7 +3,7 @@
 use super::cursor::Cursor;
 use super::hidden::Hidden;
 use super::optimiser::Optimiser;
-use super::progress::{Progress, Watch, look};
+use super::progress::{Progress, ProgressFn, check_cancelled};
 use flipside_core::settings::OptimiserSettings;
 use flipside_core::{Array, Arrays, Seed, Stream};
 use flipside_learn::{LearnError, Reader};
@@ -65,24 +65,24 @@ impl MinibatchTrainer {
         self.batch_size.div_ceil(self.gradient_accumulation_steps)
     }
 
-    /// Takes one gradient step on the next minibatch of `data`, which must not be empty. `watch` is called before every
-    /// part of the minibatch and may cancel. On any error nothing has changed.
+    /// Takes one gradient step on the next minibatch of `data`, which must not be empty. `on_progress` is called before
+    /// every part of the minibatch and may cancel. On any error nothing has changed.
     ///
     /// `part_loss` gets the minibatch, one part of it and the seed of that part's dropout. It returns the part's share
     /// of the minibatch's loss with the hidden states that it was computed from, or `None` if the part has no loss.
     pub fn step<'m, T>(
         &mut self,
         data: &[T],
-        watch: Watch,
+        on_progress: ProgressFn,
         part_loss: impl FnMut(&[&T], &[&T], u64) -> Result<Option<(Tensor, Hidden<'m>)>, LearnError>,
     ) -> Result<GradientStep, LearnError> {
         let cursor = self.cursor.clone();
-        let done = self.descend(data, watch, part_loss);
+        let done = self.descend(data, on_progress, part_loss);
         match done {
             // Weights and moments change only at the very end of a step, so an error leaves nothing to undo there.
             Ok(_) => self.steps[0] += 1,
             Err(_) => {
-                self.optimiser.forget();
+                self.optimiser.zero_grad();
                 self.cursor = cursor;
             }
         }
@@ -92,17 +92,17 @@ impl MinibatchTrainer {
     fn descend<'m, T>(
         &mut self,
         data: &[T],
-        watch: Watch,
+        on_progress: ProgressFn,
         mut part_loss: impl FnMut(&[&T], &[&T], u64) -> Result<Option<(Tensor, Hidden<'m>)>, LearnError>,
     ) -> Result<GradientStep, LearnError> {
-        let places = self.cursor.take(self.batch_size, data.len());
-        let minibatch: Vec<&T> = places.into_iter().map(|i| &data[i]).collect();
+        let indices = self.cursor.take(self.batch_size, data.len());
+        let minibatch: Vec<&T> = indices.into_iter().map(|i| &data[i]).collect();
         let [step, planned] = self.steps;
         let learning_rate = self.optimiser.settings().learning_rate_at(step, planned);
         let parts = minibatch.chunks(self.part_size());
         let of = parts.len();
         for (done, part) in parts.enumerate() {
-            look(watch, Progress::Learning { done, of })?;
+            check_cancelled(on_progress, Progress::Learning { done, of })?;
             if let Some((loss, hidden)) = part_loss(&minibatch, part, dropout_seed(self.seed, step, done))? {
                 self.optimiser.add(&loss, &hidden)?;
             }

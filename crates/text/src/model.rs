@@ -8,7 +8,7 @@ mod attention;
 mod linear;
 mod norm;
 
-use super::config::{Ending, Family, ModelConfig};
+use super::config::{Family, ModelConfig, ModelHead};
 use super::error::ModelError;
 use super::hidden::{Compute, Hidden};
 use attention::{Angles, Attention, Columns, Layer};
@@ -94,18 +94,18 @@ impl Mlp {
     }
 
     /// [`Mlp::forward`] for a decode batch on the CPU.
-    fn write(&self, x: &DecodeBatch, adapters: bool) -> Option<DecodeBatch> {
+    fn decode(&self, x: &DecodeBatch, adapters: bool) -> Option<DecodeBatch> {
         match self {
             Mlp::Gelu { input, output } => {
-                let mut inner = input.write(x, adapters)?;
+                let mut inner = input.decode(x, adapters)?;
                 inner.gelu();
-                output.write(&inner, adapters)
+                output.decode(&inner, adapters)
             }
             Mlp::Gated { gate, up, down } => {
-                let mut inner = gate.write(x, adapters)?;
+                let mut inner = gate.decode(x, adapters)?;
                 inner.silu();
-                inner.multiply(&up.write(x, adapters)?);
-                down.write(&inner, adapters)
+                inner.multiply(&up.decode(x, adapters)?);
+                down.decode(&inner, adapters)
             }
         }
     }
@@ -295,7 +295,7 @@ impl Transformer {
         let mut x = self.embed(ids, &batch);
         if cached
             && ids.size()[1] == 1
-            && let Some(hidden) = self.write_column(&x, &batch, cache, adapters)
+            && let Some(hidden) = self.decode_column(&x, &batch, cache, adapters)
         {
             cache.advance(&batch.columns);
             return hidden;
@@ -311,7 +311,7 @@ impl Transformer {
 
     /// [`Transformer::hidden_from`] with adapters and gradients, for a loss. A seed turns on the adapters' dropout.
     /// With [`Transformer::set_checkpointing`], only the inputs of the trained blocks are stored.
-    pub fn hidden_to_learn(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
+    pub fn hidden_for_loss(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
         let adapters = dropout.map_or(Adapters::On, Adapters::Dropping);
         let batch = Rc::new(self.lay_out(mask, &Cache::none(), false));
         let blocks = self.blocks.len();
@@ -321,11 +321,11 @@ impl Transformer {
             || (0..first).fold(self.embed(ids, &batch), |x, i| self.block(i, &x, from, &batch, None, adapters));
         if !self.checkpointing || first == blocks {
             let x = (first..blocks).fold(frozen_output(), |x, i| self.block(i, &x, from, &batch, None, adapters));
-            return Hidden::whole(self.norm.forward(&x));
+            return Hidden::with_graph(self.norm.forward(&x));
         }
         let frozen = (first > 0).then(|| tch::no_grad(frozen_output));
         let ids = ids.shallow_clone();
-        Hidden::in_pieces((first..blocks).map(|i| {
+        Hidden::checkpointed((first..blocks).map(|i| {
             let (batch, frozen, ids) = (batch.clone(), frozen.as_ref().map(Tensor::shallow_clone), ids.shallow_clone());
             let compute = move |input: Option<&Tensor>| {
                 let start = || frozen.as_ref().map_or_else(|| self.embed(&ids, &batch), Tensor::shallow_clone);
@@ -383,7 +383,7 @@ impl Transformer {
 
     /// One column of a decode batch on the CPU, from embeddings `[B, 1, d]` to hidden states `[B, 1, d]`; `None` if
     /// libtorch has to compute it.
-    fn write_column(&self, x: &Tensor, batch: &Batch, cache: &mut Cache, adapters: bool) -> Option<Tensor> {
+    fn decode_column(&self, x: &Tensor, batch: &Batch, cache: &mut Cache, adapters: bool) -> Option<Tensor> {
         if self.device != Device::Cpu || x.size()[0] as usize > DecodeBatch::MOST {
             return None;
         }
@@ -391,12 +391,12 @@ impl Transformer {
         let (bias, angles) = (columns.bias_of_last(), batch.angles.as_ref().map(Angles::of_column));
         let mut x = DecodeBatch::of_tensor(&x.squeeze_dim(1));
         for (i, block) in self.blocks.iter().enumerate() {
-            let normed = block.before_attention.write(&x);
+            let normed = block.before_attention.decode(&x);
             let layer = cache.layer(i, true)?;
-            x.add(&block.attention.write(&normed, columns, angles.as_ref(), layer, &bias, adapters)?, 1.0);
-            x.add(&block.mlp.write(&block.before_mlp.write(&x), adapters)?, 1.0);
+            x.add(&block.attention.decode(&normed, columns, angles.as_ref(), layer, &bias, adapters)?, 1.0);
+            x.add(&block.mlp.decode(&block.before_mlp.decode(&x), adapters)?, 1.0);
         }
-        Some(self.norm.write(&x).to_tensor().unsqueeze(1).to_kind(kind_of(self.precision)))
+        Some(self.norm.decode(&x).to_tensor().unsqueeze(1).to_kind(kind_of(self.precision)))
     }
 
     /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
@@ -405,7 +405,7 @@ impl Transformer {
     }
 
     /// The logits of hidden states `[B, d]` as numbers, row by row. Call it under [`tch::no_grad`].
-    pub(super) fn logits_to_write(&self, hidden: &Tensor) -> Vec<f32> {
+    pub(super) fn decode_logits(&self, hidden: &Tensor) -> Vec<f32> {
         let is_small = hidden.size()[0] as usize <= DecodeBatch::MOST && self.device == Device::Cpu;
         let decoded = is_small.then(|| DecodeBatch::of_tensor(hidden).map(&self.head, None)).flatten();
         decoded.map_or_else(|| numbers(&self.logits(hidden)), |logits| logits.to_rows())
@@ -572,7 +572,7 @@ fn prefix(family: Family) -> &'static str {
 /// Whether the head has weights of its own: a tied head is the embedding, and a model that ends in a score has no
 /// logits.
 fn has_head(config: &ModelConfig) -> bool {
-    !config.tied && config.ending == Ending::Causal
+    !config.tied && config.model_head == ModelHead::Causal
 }
 
 /// Every parameter's name and shape, as the family's causal model names them.

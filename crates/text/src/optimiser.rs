@@ -72,7 +72,7 @@ impl Optimiser {
     }
 
     /// Discards the gradients since the last step.
-    pub fn forget(&mut self) {
+    pub fn zero_grad(&mut self) {
         self.sums.clear();
     }
 
@@ -116,7 +116,7 @@ impl Optimiser {
     }
 
     /// Takes a copy that is no longer needed, to reuse its memory.
-    pub fn forget_saved(&mut self, saved: Saved) {
+    pub fn reuse(&mut self, saved: Saved) {
         self.spare = Some(saved);
     }
 

@@ -15,9 +15,9 @@ mod tests;
 
 use super::cursor::Cursor;
 use super::heads::ScalarHead;
-use super::language_model::{Draw, LanguageModel};
+use super::language_model::{AncestralSampling, LanguageModel};
 use super::optimiser::{Optimiser, Saved};
-use super::progress::{Progress, Watch, look};
+use super::progress::{Progress, ProgressFn, check_cancelled};
 use super::rows::{Rows, rows_of};
 use flipside_core::settings::TextPpoSettings;
 use flipside_core::{Array, Arrays, Seed, Stream};
@@ -67,7 +67,7 @@ struct State {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Episode {
     /// Index of the prompt.
-    pub place: usize,
+    pub prompt_index: usize,
     /// The prompt.
     pub prompt: Vec<u32>,
     /// The completion, including the stop token.
@@ -127,8 +127,8 @@ pub struct TextPpoStats {
     pub first_ratio_error: f64,
 }
 
-/// Returns a score for every episode of an update. Through the [`Watch`] it can report progress and be cancelled.
-pub type ScoreFn<'a> = &'a mut dyn FnMut(&[Episode], Watch) -> Result<Vec<f32>, LearnError>;
+/// Returns a score for every episode of an update. Through the [`ProgressFn`] it can report progress and be cancelled.
+pub type ScoreFn<'a> = &'a mut dyn FnMut(&[Episode], ProgressFn) -> Result<Vec<f32>, LearnError>;
 
 /// An episode with its advantages and returns, as training needs it.
 struct Sample<'a> {
@@ -225,12 +225,12 @@ impl<M: LanguageModel> TextPpo<M> {
         &mut self,
         prompts: &[Vec<u32>],
         score_fn: ScoreFn,
-        watch: Watch,
+        on_progress: ProgressFn,
     ) -> Result<(Vec<Episode>, TextPpoStats), LearnError> {
         let before = self.state.clone();
-        let episodes = self.collect(prompts, watch)?;
-        let scores = score_fn(&episodes, watch);
-        let done = scores.and_then(|scores| self.learn(&episodes, &scores, watch));
+        let episodes = self.collect(prompts, on_progress)?;
+        let scores = score_fn(&episodes, on_progress);
+        let done = scores.and_then(|scores| self.learn(&episodes, &scores, on_progress));
         if done.is_err() {
             self.state = before;
         }
@@ -242,14 +242,14 @@ impl<M: LanguageModel> TextPpo<M> {
     /// Generates a completion for each of the next prompts, and computes its log-probabilities, values and entropies.
     /// `prompts` should be the same in every call, none of them empty. On any error, including a cancel, nothing has
     /// changed.
-    pub fn collect(&mut self, prompts: &[Vec<u32>], watch: Watch) -> Result<Vec<Episode>, LearnError> {
+    pub fn collect(&mut self, prompts: &[Vec<u32>], on_progress: ProgressFn) -> Result<Vec<Episode>, LearnError> {
         if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
             let problem = "PPO needs prompts of at least one token each: add prompts, or begin them with a start token";
             return Err(LearnError::Settings(problem.to_owned()));
         }
         let before = self.state.clone();
-        let done = self.write(prompts, watch).and_then(|mut episodes| {
-            self.score(&mut episodes, watch)?;
+        let done = self.generate(prompts, on_progress).and_then(|mut episodes| {
+            self.score(&mut episodes, on_progress)?;
             Ok(episodes)
         });
         if done.is_err() {
@@ -258,33 +258,37 @@ impl<M: LanguageModel> TextPpo<M> {
         done
     }
 
-    fn write(&mut self, prompts: &[Vec<u32>], watch: Watch) -> Result<Vec<Episode>, LearnError> {
+    fn generate(&mut self, prompts: &[Vec<u32>], on_progress: ProgressFn) -> Result<Vec<Episode>, LearnError> {
         let TextPpoSettings {
             batch_size: batch, temperature, max_new_tokens, rollout_batch_size: side_by_side, ..
         } = self.settings;
-        let places = self.state.prompts.take(batch, prompts.len());
+        let indices = self.state.prompts.take(batch, prompts.len());
         let size = if side_by_side == 0 { batch } else { side_by_side };
         let of = batch.div_ceil(size) * max_new_tokens;
         let mut episodes = Vec::with_capacity(batch);
-        for (part, places) in places.chunks(size).enumerate() {
-            let draw =
-                Draw { temperature, max_new_tokens, stop: self.stop.clone(), seed: self.state.samples.next_u64() };
-            let chosen: Vec<&[u32]> = places.iter().map(|&place| &prompts[place][..]).collect();
+        for (part, indices) in indices.chunks(size).enumerate() {
+            let sampling = AncestralSampling {
+                temperature,
+                max_new_tokens,
+                stop: self.stop.clone(),
+                seed: self.state.samples.next_u64(),
+            };
+            let chosen: Vec<&[u32]> = indices.iter().map(|&index| &prompts[index][..]).collect();
             let (mut columns, mut cancelled) = (0, false);
-            let drawn = self.policy.complete(&chosen, &draw, &mut || {
+            let completions = self.policy.complete(&chosen, &sampling, &mut || {
                 columns += 1;
-                cancelled = watch(Progress::Writing { done: part * max_new_tokens + columns, of });
+                cancelled = on_progress(Progress::Generating { done: part * max_new_tokens + columns, of });
                 !cancelled
             });
             if cancelled {
                 return Err(LearnError::Cancelled);
             }
-            for (drawn, &place) in drawn.into_iter().zip(places) {
+            for (completion, &prompt_index) in completions.into_iter().zip(indices) {
                 episodes.push(Episode {
-                    place,
-                    prompt: prompts[place].clone(),
-                    completion: drawn.tokens,
-                    stopped: drawn.stopped,
+                    prompt_index,
+                    prompt: prompts[prompt_index].clone(),
+                    completion: completion.tokens,
+                    stopped: completion.stopped,
                     log_probs: Vec::new(),
                     reference_log_probs: Vec::new(),
                     values: Vec::new(),
@@ -296,11 +300,11 @@ impl<M: LanguageModel> TextPpo<M> {
     }
 
     /// Fills in log-probabilities, values and entropies, by the same forward passes as in training.
-    fn score(&self, episodes: &mut [Episode], watch: Watch) -> Result<(), LearnError> {
+    fn score(&self, episodes: &mut [Episode], on_progress: ProgressFn) -> Result<(), LearnError> {
         let parts = episodes.chunks_mut(self.part());
         let of = parts.len();
         for (done, part) in parts.enumerate() {
-            look(watch, Progress::Scoring { done, of })?;
+            check_cancelled(on_progress, Progress::Scoring { done, of })?;
             tch::no_grad(|| {
                 let rows = rows(part.iter(), &self.policy);
                 let temperature = self.settings.temperature;
@@ -310,7 +314,7 @@ impl<M: LanguageModel> TextPpo<M> {
                 let log_probs = rows_of(&rows.chosen(&all), lengths());
                 let entropies = rows_of(&-(all.exp() * &all).sum_dim_intlist(-1, false, Kind::Float), lengths());
                 drop(all);
-                let values = rows_of(&self.head.of_hidden(&hidden), lengths());
+                let values = rows_of(&self.head.forward(&hidden), lengths());
                 let reference = {
                     let (model, adapters) = match &self.reference {
                         Reference::Base => (&self.policy, false),
@@ -342,12 +346,17 @@ impl<M: LanguageModel> TextPpo<M> {
 
     // Learning.
 
-    /// Learns from episodes that were collected since the last update, with one score for each. `watch` is called
+    /// Learns from episodes that were collected since the last update, with one score for each. `on_progress` is called
     /// before every part of a minibatch and may cancel.
     ///
     /// On any error, including a cancel, the trainer is as it was before the call. A number that is not finite is an
     /// error.
-    pub fn learn(&mut self, episodes: &[Episode], scores: &[f32], watch: Watch) -> Result<TextPpoStats, LearnError> {
+    pub fn learn(
+        &mut self,
+        episodes: &[Episode],
+        scores: &[f32],
+        on_progress: ProgressFn,
+    ) -> Result<TextPpoStats, LearnError> {
         if episodes.is_empty() || episodes.len() != scores.len() {
             let what = "a score for every episode".to_owned();
             return Err(LearnError::Size { what, expected: episodes.len().max(1), got: scores.len() });
@@ -359,14 +368,14 @@ impl<M: LanguageModel> TextPpo<M> {
         // one, there is nothing to undo, and no copy is needed.
         let several = self.settings.update_epochs * episodes.len().div_ceil(self.settings.minibatch_size) > 1;
         let (before, saved) = (self.state.clone(), several.then(|| self.optimiser.save()));
-        let done = self.improve(episodes, scores, watch);
+        let done = self.improve(episodes, scores, on_progress);
         match (&done, saved) {
-            (Ok(_), Some(saved)) => self.optimiser.forget_saved(saved),
+            (Ok(_), Some(saved)) => self.optimiser.reuse(saved),
             (Ok(_), None) => {}
             (Err(_), Some(saved)) => self.restore(before, saved),
             (Err(_), None) => {
                 self.state = before;
-                self.optimiser.forget();
+                self.optimiser.zero_grad();
             }
         }
         done
@@ -377,7 +386,12 @@ impl<M: LanguageModel> TextPpo<M> {
         self.optimiser.restore(saved);
     }
 
-    fn improve(&mut self, episodes: &[Episode], scores: &[f32], watch: Watch) -> Result<TextPpoStats, LearnError> {
+    fn improve(
+        &mut self,
+        episodes: &[Episode],
+        scores: &[f32],
+        on_progress: ProgressFn,
+    ) -> Result<TextPpoStats, LearnError> {
         let [updates, planned] = self.state.updates;
         let mut stats = summary(episodes, scores);
         stats.beta = self.beta();
@@ -400,7 +414,7 @@ impl<M: LanguageModel> TextPpo<M> {
                 let tokens = chosen.iter().map(|l| l.advantages.len()).sum::<usize>().max(1);
                 let mut log_ratios = Vec::with_capacity(tokens);
                 for part in chosen.chunks(self.part()) {
-                    look(watch, Progress::Learning { done, of })?;
+                    check_cancelled(on_progress, Progress::Learning { done, of })?;
                     done += 1;
                     log_ratios.extend(self.add_gradient(part, tokens, &mut means)?);
                 }
@@ -506,13 +520,13 @@ impl<M: LanguageModel> TextPpo<M> {
         let returns = table(|l| l.returns.clone());
 
         // Without dropout: in the first minibatch the policy must be the one that generated the rollout.
-        let learning = rows.to_learn(&self.policy, None);
+        let learning = rows.hidden_for_loss(&self.policy, None);
         let hidden = rows.before_tokens(learning.states());
         let log_probs = rows.chosen(&rows.log_softmax(&self.policy, &hidden, temperature));
         let log_ratio = (log_probs - old) * &rows.real;
         let mean = |loss: Tensor| (loss * &rows.real).sum(Kind::Float) / tokens as f64;
         let policy = mean(clipped_objective(&log_ratio, &advantages, clip));
-        let values = self.head.of_hidden(&hidden);
+        let values = self.head.forward(&hidden);
         let value = mean(clipped_value_loss(&values, &old_values, &returns, value_clip));
         let [of_policy, of_value] = [&policy, &value].map(|loss| loss.double_value(&[]));
         for (what, loss) in [("policy", of_policy), ("critic", of_value)] {

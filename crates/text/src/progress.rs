@@ -6,7 +6,7 @@ use flipside_learn::LearnError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Completions are being generated, one column at a time.
-    Writing {
+    Generating {
         /// Columns generated.
         done: usize,
         /// The most columns that there can be.
@@ -29,9 +29,9 @@ pub enum Progress {
 }
 
 /// Receives the progress and returns whether to stop.
-pub type Watch<'a> = &'a mut dyn FnMut(Progress) -> bool;
+pub type ProgressFn<'a> = &'a mut dyn FnMut(Progress) -> bool;
 
 /// Reports the progress; returns an error if the caller wants to stop.
-pub(super) fn look(watch: Watch, progress: Progress) -> Result<(), LearnError> {
-    if watch(progress) { Err(LearnError::Cancelled) } else { Ok(()) }
+pub(super) fn check_cancelled(on_progress: ProgressFn, progress: Progress) -> Result<(), LearnError> {
+    if on_progress(progress) { Err(LearnError::Cancelled) } else { Ok(()) }
 }

@@ -5,7 +5,7 @@ use super::heads::ScalarHead;
 use super::hidden::Hidden;
 use super::language_model::LanguageModel;
 use super::minibatch::MinibatchTrainer;
-use super::progress::{Progress, Watch, look};
+use super::progress::{Progress, ProgressFn, check_cancelled};
 use super::rows::{Example, Rows};
 use flipside_core::settings::TextRewardSettings;
 use flipside_core::{Array, Arrays, Choice, Seed};
@@ -122,16 +122,21 @@ impl<M: LanguageModel> TextReward<M> {
         (self.reward.gain, self.reward.bias) = (gain, bias);
     }
 
-    /// Takes one gradient step on the next batch of `comparisons`, a list that should only grow between calls. `watch`
-    /// is called before every part of the batch (gradient accumulation) and may cancel. On any error the trainer is
-    /// unchanged.
-    pub fn step(&mut self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
+    /// Takes one gradient step on the next batch of `comparisons`, a list that should only grow between calls.
+    /// `on_progress` is called before every part of the batch (gradient accumulation) and may cancel. On any error the
+    /// trainer is unchanged.
+    pub fn step(
+        &mut self,
+        comparisons: &[TextComparison],
+        on_progress: ProgressFn,
+    ) -> Result<TextRewardStats, LearnError> {
         if comparisons.is_empty() {
             return Err(LearnError::Settings("there is no comparison to learn from".to_owned()));
         }
         let (reward, mut tally) = (&self.reward, Tally::default());
-        let step = self.training.step(comparisons, watch, |minibatch, part, dropout| {
-            let (loss, difference, hidden) = reward.loss(part, |rows| rows.to_learn(&reward.model, Some(dropout)));
+        let step = self.training.step(comparisons, on_progress, |minibatch, part, dropout| {
+            let (loss, difference, hidden) =
+                reward.loss(part, |rows| rows.hidden_for_loss(&reward.model, Some(dropout)));
             tally.count(&loss, &difference, part);
             if !tally.loss.is_finite() {
                 return Err(LearnError::NotFinite { what: "the loss of the comparisons".to_owned() });
@@ -142,13 +147,17 @@ impl<M: LanguageModel> TextReward<M> {
     }
 
     /// Loss, accuracy and margin of comparisons, without learning.
-    pub fn evaluate(&self, comparisons: &[TextComparison], watch: Watch) -> Result<TextRewardStats, LearnError> {
+    pub fn evaluate(
+        &self,
+        comparisons: &[TextComparison],
+        on_progress: ProgressFn,
+    ) -> Result<TextRewardStats, LearnError> {
         let all: Vec<&TextComparison> = comparisons.iter().collect();
         let parts = all.chunks(self.training.part_size());
         let (of, mut tally) = (parts.len(), Tally::default());
         for (done, part) in parts.enumerate() {
-            look(watch, Progress::Scoring { done, of })?;
-            let hidden = |rows: &Rows| Hidden::whole(rows.hidden(&self.reward.model, true));
+            check_cancelled(on_progress, Progress::Scoring { done, of })?;
+            let hidden = |rows: &Rows| Hidden::with_graph(rows.hidden(&self.reward.model, true));
             let (loss, difference, _) = tch::no_grad(|| self.reward.loss(part, hidden));
             tally.count(&loss, &difference, part);
         }
@@ -156,22 +165,22 @@ impl<M: LanguageModel> TextReward<M> {
     }
 
     /// The rewards of completions.
-    pub fn rewards(&self, examples: &[Example], watch: Watch) -> Result<Vec<f32>, LearnError> {
-        let raw = self.unscaled(examples, watch)?;
+    pub fn rewards(&self, examples: &[Example], on_progress: ProgressFn) -> Result<Vec<f32>, LearnError> {
+        let raw = self.unscaled(examples, on_progress)?;
         let RewardModel { gain, bias, .. } = self.reward;
         Ok(raw.into_iter().map(|x| (f64::from(x) * gain + bias) as f32).collect())
     }
 
-    fn unscaled(&self, examples: &[Example], watch: Watch) -> Result<Vec<f32>, LearnError> {
+    fn unscaled(&self, examples: &[Example], on_progress: ProgressFn) -> Result<Vec<f32>, LearnError> {
         let rows: Vec<(&[u32], &[u32])> = examples.iter().map(|e| (&e.prompt[..], &e.completion[..])).collect();
         let parts = rows.chunks(2 * self.training.part_size());
         let RewardModel { model, head, .. } = &self.reward;
         let (of, mut rewards) = (parts.len(), Vec::with_capacity(rows.len()));
         for (done, part) in parts.enumerate() {
-            look(watch, Progress::Scoring { done, of })?;
+            check_cancelled(on_progress, Progress::Scoring { done, of })?;
             let rows = Rows::new(part, model.device());
             let last = || rows.at_last(&rows.hidden(model, true));
-            rewards.extend(tch::no_grad(|| numbers(&head.of_hidden(&last()))));
+            rewards.extend(tch::no_grad(|| numbers(&head.forward(&last()))));
         }
         Ok(rewards)
     }
@@ -179,8 +188,8 @@ impl<M: LanguageModel> TextReward<M> {
     /// Sets gain and bias so that the rewards of these samples, which the reference policy generated, have mean 0 and
     /// standard deviation 1. Call it before the first step and after the last (Ziegler et al. 2019, section 2.1). On an
     /// error nothing has changed.
-    pub fn normalise(&mut self, samples: &[Example], watch: Watch) -> Result<(), LearnError> {
-        let raw = self.unscaled(samples, watch)?;
+    pub fn normalise(&mut self, samples: &[Example], on_progress: ProgressFn) -> Result<(), LearnError> {
+        let raw = self.unscaled(samples, on_progress)?;
         let n = raw.len() as f64;
         let mean = raw.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
         let std = (raw.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
@@ -224,7 +233,7 @@ impl<M: LanguageModel> RewardModel<M> {
         let rows: Vec<(&[u32], &[u32])> = left.chain(part.iter().map(|c| (&c.prompt[..], &c.right[..]))).collect();
         let rows = Rows::new(&rows, self.model.device());
         let hidden = hidden(&rows);
-        let rewards = self.head.of_hidden(&rows.at_last(hidden.states())) * self.gain;
+        let rewards = self.head.forward(&rows.at_last(hidden.states())) * self.gain;
         let n = part.len() as i64;
         let difference = rewards.narrow(0, 0, n) - rewards.narrow(0, n, n);
         let targets: Vec<f32> = part.iter().map(|c| c.target).collect();

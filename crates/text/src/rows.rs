@@ -85,8 +85,8 @@ impl Rows {
     }
 
     /// The same for a loss, with adapters. A seed turns on their dropout.
-    pub fn to_learn<'m>(&self, model: &'m impl LanguageModel, dropout: Option<u64>) -> Hidden<'m> {
-        model.hidden_to_learn(&self.ids, &self.mask, self.prompt - 1, dropout)
+    pub fn hidden_for_loss<'m>(&self, model: &'m impl LanguageModel, dropout: Option<u64>) -> Hidden<'m> {
+        model.hidden_for_loss(&self.ids, &self.mask, self.prompt - 1, dropout)
     }
 
     /// The hidden states that predict the completions' tokens, `[B, C, d]`, out of [`Rows::hidden`]'s: each is one

@@ -4,7 +4,7 @@
 use super::hidden::Hidden;
 use super::language_model::LanguageModel;
 use super::minibatch::MinibatchTrainer;
-use super::progress::{Progress, Watch, look};
+use super::progress::{Progress, ProgressFn, check_cancelled};
 use super::rows::{Example, Rows};
 use flipside_core::settings::SupervisedSettings;
 use flipside_core::{Arrays, Seed};
@@ -65,17 +65,17 @@ impl<M: LanguageModel> Supervised<M> {
         self.model
     }
 
-    /// Takes one gradient step on the next batch of `examples`, which should be the same in every call. `watch` is
-    /// called before every part of the batch (gradient accumulation) and may cancel. On any error the trainer is
+    /// Takes one gradient step on the next batch of `examples`, which should be the same in every call. `on_progress`
+    /// is called before every part of the batch (gradient accumulation) and may cancel. On any error the trainer is
     /// unchanged.
-    pub fn step(&mut self, examples: &[Example], watch: Watch) -> Result<SupervisedStats, LearnError> {
+    pub fn step(&mut self, examples: &[Example], on_progress: ProgressFn) -> Result<SupervisedStats, LearnError> {
         if examples.is_empty() {
             return Err(LearnError::Settings("there is no example to learn from".to_owned()));
         }
         let (model, mut stats) = (&self.model, SupervisedStats::default());
-        let step = self.training.step(examples, watch, |minibatch, part, dropout| {
+        let step = self.training.step(examples, on_progress, |minibatch, part, dropout| {
             stats.tokens = minibatch.iter().copied().map(completion_tokens).sum();
-            let hidden = |rows: &Rows| rows.to_learn(model, Some(dropout));
+            let hidden = |rows: &Rows| rows.hidden_for_loss(model, Some(dropout));
             let Some((sum, hidden)) = negative_log_likelihood(model, part.iter().copied(), hidden) else {
                 return Ok(None);
             };
@@ -91,13 +91,13 @@ impl<M: LanguageModel> Supervised<M> {
 
     /// Mean negative log-likelihood of the examples' completion tokens, nats; its exponential is the perplexity. 0
     /// where there are none.
-    pub fn evaluate(&self, examples: &[Example], watch: Watch) -> Result<f64, LearnError> {
+    pub fn evaluate(&self, examples: &[Example], on_progress: ProgressFn) -> Result<f64, LearnError> {
         let tokens: usize = examples.iter().map(completion_tokens).sum();
         let parts = examples.chunks(self.training.part_size());
         let (of, mut sum) = (parts.len(), 0.0);
         for (done, part) in parts.enumerate() {
-            look(watch, Progress::Scoring { done, of })?;
-            let hidden = |rows: &Rows| Hidden::whole(rows.hidden(&self.model, true));
+            check_cancelled(on_progress, Progress::Scoring { done, of })?;
+            let hidden = |rows: &Rows| Hidden::with_graph(rows.hidden(&self.model, true));
             let part = tch::no_grad(|| negative_log_likelihood(&self.model, part.iter(), hidden));
             sum += part.map_or(0.0, |(sum, _)| sum.double_value(&[]));
         }

@@ -75,8 +75,8 @@ fn supervised_training_goes_on_bit_for_bit_and_undoes_what_failed() {
     (0..9).for_each(|_| assert!(sft.step(&examples, &mut go_on).unwrap().loss.is_finite()));
     let saved = sft.to_arrays();
     for place in 0..3 {
-        let mut watch = |progress| progress == Progress::Learning { done: place, of: 3 };
-        assert!(matches!(sft.step(&examples, &mut watch), Err(LearnError::Cancelled)));
+        let mut on_progress = |progress| progress == Progress::Learning { done: place, of: 3 };
+        assert!(matches!(sft.step(&examples, &mut on_progress), Err(LearnError::Cancelled)));
         assert_eq!(sft.to_arrays(), saved);
     }
     let mut resumed = make();
@@ -176,8 +176,8 @@ fn a_reward_model_goes_on_bit_for_bit_and_undoes_what_failed() {
     reward.plan(20);
     (0..6).for_each(|_| assert!(reward.step(&pairs, &mut go_on).unwrap().loss.is_finite()));
     let saved = reward.to_arrays();
-    let mut watch = |progress| progress == Progress::Learning { done: 1, of: 2 };
-    assert!(matches!(reward.step(&pairs, &mut watch), Err(LearnError::Cancelled)));
+    let mut on_progress = |progress| progress == Progress::Learning { done: 1, of: 2 };
+    assert!(matches!(reward.step(&pairs, &mut on_progress), Err(LearnError::Cancelled)));
     assert_eq!(reward.to_arrays(), saved);
     // Another seed: the arrays hold everything that matters.
     let mut resumed = make(5);

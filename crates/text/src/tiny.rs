@@ -1,7 +1,7 @@
 //! A language model that is small enough for tests: one attention layer and one MLP, with an optional LoRA adapter on
 //! each matrix.
 
-use super::language_model::{Draw, Drawn, LanguageModel};
+use super::language_model::{AncestralSampling, LanguageModel, SampledCompletion};
 use flipside_core::{Seed, Stream};
 use flipside_learn::numbers;
 use rand::RngExt;
@@ -144,39 +144,45 @@ impl LanguageModel for Tiny {
         Device::Cpu
     }
 
-    fn complete(&self, prompts: &[&[u32]], draw: &Draw, on_token: &mut dyn FnMut() -> bool) -> Vec<Drawn> {
-        let mut stream = Seed(draw.seed).stream("draw");
-        let mut all: Vec<Drawn> = prompts.iter().map(|_| Drawn { tokens: Vec::new(), stopped: false }).collect();
+    fn complete(
+        &self,
+        prompts: &[&[u32]],
+        sampling: &AncestralSampling,
+        on_token: &mut dyn FnMut() -> bool,
+    ) -> Vec<SampledCompletion> {
+        let mut stream = Seed(sampling.seed).stream("draw");
+        let mut all: Vec<SampledCompletion> =
+            prompts.iter().map(|_| SampledCompletion { tokens: Vec::new(), stopped: false }).collect();
         let width = prompts.iter().map(|p| p.len()).max().unwrap();
-        for _ in 0..draw.max_new_tokens {
+        for _ in 0..sampling.max_new_tokens {
             let (mut ids, mut mask) = (Vec::new(), Vec::new());
-            for (prompt, drawn) in prompts.iter().zip(&all) {
+            for (prompt, completion) in prompts.iter().zip(&all) {
                 let pad = width - prompt.len();
                 ids.extend(
-                    std::iter::repeat_n(0, pad).chain(prompt.iter().chain(&drawn.tokens).map(|&x| i64::from(x))),
+                    std::iter::repeat_n(0, pad).chain(prompt.iter().chain(&completion.tokens).map(|&x| i64::from(x))),
                 );
-                mask.extend((0..width + drawn.tokens.len()).map(|i| i64::from(i >= pad)));
-                let missing =
-                    all[0].tokens.len().max(all.iter().map(|d| d.tokens.len()).max().unwrap()) - drawn.tokens.len();
+                mask.extend((0..width + completion.tokens.len()).map(|i| i64::from(i >= pad)));
+                let missing = all[0].tokens.len().max(all.iter().map(|d| d.tokens.len()).max().unwrap())
+                    - completion.tokens.len();
                 ids.extend(std::iter::repeat_n(0, missing));
                 mask.extend(std::iter::repeat_n(0, missing));
             }
             let shaped = |numbers: &[i64]| Tensor::from_slice(numbers).reshape([prompts.len() as i64, -1]);
             let logits = tch::no_grad(|| {
                 let hidden = self.hidden(&shaped(&ids), &shaped(&mask), 0, true);
-                self.logits(&hidden.select(1, hidden.size()[1] - 1)) / draw.temperature
+                self.logits(&hidden.select(1, hidden.size()[1] - 1)) / sampling.temperature
             });
             let weights = numbers(&logits.softmax(-1, Kind::Float));
-            for (drawn, weights) in all.iter_mut().zip(weights.chunks_exact(self.vocabulary as usize)) {
+            for (completion, weights) in all.iter_mut().zip(weights.chunks_exact(self.vocabulary as usize)) {
                 let mut left: f32 = stream.random();
                 let chosen = weights.iter().position(|w| {
                     left -= w;
                     left < 0.0
                 });
-                if !drawn.stopped {
+                if !completion.stopped {
                     let token = chosen.unwrap_or(weights.len() - 1) as u32;
-                    drawn.tokens.push(token);
-                    drawn.stopped = draw.stop.contains(&token);
+                    completion.tokens.push(token);
+                    completion.stopped = sampling.stop.contains(&token);
                 }
             }
             if !on_token() || all.iter().all(|d| d.stopped) {

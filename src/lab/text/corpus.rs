@@ -5,7 +5,7 @@ use crate::lab::LabError;
 use crate::settings::TextRun;
 use crate::store::read_text;
 use flipside_core::Seed;
-use flipside_text::data::{self, BadLines, Encoder, Example as Line, Tokens, Words};
+use flipside_text::data::{self, BadLines, Encoder, Example as Line, TextOrMessages, TokenizedExample};
 use flipside_text::tokenizer::Tokenizer;
 use flipside_text::{Example, TextComparison, grammar};
 use std::collections::HashSet;
@@ -40,7 +40,7 @@ pub(in crate::lab) struct Reader<'a> {
 
 impl Reader<'_> {
     /// The lines of a data file as tokens, in order. Lines that cannot be read are logged.
-    pub fn file(&self, path: &Path) -> Result<Vec<Tokens>, LabError> {
+    pub fn file(&self, path: &Path) -> Result<Vec<TokenizedExample>, LabError> {
         let on_bad = if self.skip_bad_lines { BadLines::Skip } else { BadLines::Stop };
         let read = data::read_lines(&read_text(path)?, on_bad)?;
         for bad in &read.bad {
@@ -54,15 +54,15 @@ impl Reader<'_> {
         Ok(all)
     }
 
-    fn encode(&self, line: &Line) -> Result<Tokens, LabError> {
+    fn encode(&self, line: &Line) -> Result<TokenizedExample, LabError> {
         let encoder = Encoder { tokenizer: self.tokenizer, tldr: Default::default() };
         // The encoder leaves out nothing but posts of TL;DR.
-        Ok(encoder.encode(line)?.unwrap_or(Tokens::Whole(Vec::new())))
+        Ok(encoder.encode(line)?.unwrap_or(TokenizedExample::Whole(Vec::new())))
     }
 
     /// A free prompt as tokens. If it is too long, its beginning is cut off.
     pub fn prompt_of(&self, prompt: &str) -> Result<Vec<u32>, LabError> {
-        let tokens = self.encode(&Line::Prompt(Words::Text(prompt.to_owned())))?;
+        let tokens = self.encode(&Line::Prompt(TextOrMessages::Text(prompt.to_owned())))?;
         let tokens = self.shortened(tokens.prompt());
         match tokens.is_empty() {
             true => Err(LabError::Text("A prompt needs at least one token; write something.".to_owned())),
@@ -76,22 +76,23 @@ impl Reader<'_> {
     }
 
     /// The examples for one line, cut to fit the model. A whole text that is too long is split into several examples.
-    pub fn examples(&self, tokens: Tokens) -> Vec<Example> {
+    pub fn examples(&self, tokens: TokenizedExample) -> Vec<Example> {
         match tokens {
-            Tokens::Whole(tokens) => {
+            TokenizedExample::Whole(tokens) => {
                 let parts = tokens.chunks(self.context).filter(|part| part.len() > 1);
                 parts.map(|part| Example { prompt: vec![], completion: part.to_vec() }).collect()
             }
-            Tokens::Completion { prompt, mut completion } | Tokens::Labelled { prompt, mut completion, good: true } => {
+            TokenizedExample::Completion { prompt, mut completion }
+            | TokenizedExample::Labelled { prompt, mut completion, good: true } => {
                 completion.truncate(self.context - 1);
                 let room = self.context - completion.len();
                 let prompt = prompt[prompt.len().saturating_sub(room)..].to_vec();
                 vec![Example { prompt, completion }]
             }
-            Tokens::Preference { prompt, chosen, .. } => {
-                self.examples(Tokens::Completion { prompt, completion: chosen })
+            TokenizedExample::Preference { prompt, chosen, .. } => {
+                self.examples(TokenizedExample::Completion { prompt, completion: chosen })
             }
-            Tokens::Prompt(_) | Tokens::Labelled { .. } => Vec::new(),
+            TokenizedExample::Prompt(_) | TokenizedExample::Labelled { .. } => Vec::new(),
         }
     }
 }
@@ -109,7 +110,7 @@ impl Corpus {
         let mut stream = self.seed.stream("text.documents");
         let mut all = Vec::with_capacity(DOCUMENTS);
         for _ in 0..DOCUMENTS {
-            let tokens = reader.encode(&Line::Whole(Words::Text(grammar::document(&mut stream))))?;
+            let tokens = reader.encode(&Line::Whole(TextOrMessages::Text(grammar::document(&mut stream))))?;
             all.extend(reader.examples(tokens));
         }
         Ok(all)
@@ -124,7 +125,7 @@ impl Corpus {
         let mut all = Vec::with_capacity(REVIEWS);
         for _ in 0..REVIEWS {
             let review = grammar::review(&mut stream);
-            let (prompt, completion) = (Words::Text(review.prompt), Words::Text(review.completion));
+            let (prompt, completion) = (TextOrMessages::Text(review.prompt), TextOrMessages::Text(review.completion));
             all.extend(reader.examples(reader.encode(&Line::Completion { prompt, completion })?));
         }
         Ok(all)
@@ -198,14 +199,14 @@ impl Corpus {
 }
 
 /// Pairs as tokens, with the chosen completion on the left.
-pub(in crate::lab) fn pairs(tokens: &[Tokens], reader: &Reader) -> Vec<TextComparison> {
+pub(in crate::lab) fn pairs(tokens: &[TokenizedExample], reader: &Reader) -> Vec<TextComparison> {
     let fit = |prompt: &[u32], completion: &[u32]| -> (Vec<u32>, Vec<u32>) {
         let cut = completion[..completion.len().min(reader.context - 1)].to_vec();
         let room = reader.context - cut.len();
         (prompt[prompt.len().saturating_sub(room)..].to_vec(), cut)
     };
-    let of = |tokens: &Tokens| match tokens {
-        Tokens::Preference { prompt, chosen, rejected } => {
+    let of = |tokens: &TokenizedExample| match tokens {
+        TokenizedExample::Preference { prompt, chosen, rejected } => {
             let longer = if chosen.len() > rejected.len() { chosen } else { rejected };
             let prompt = fit(prompt, longer).0;
             let (left, right) = (fit(&prompt, chosen).1, fit(&prompt, rejected).1);

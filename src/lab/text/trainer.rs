@@ -457,7 +457,7 @@ impl TextTrainer {
         let golds: Vec<Option<f64>> = episodes
             .iter()
             .map(|episode| {
-                let prompt = self.corpus.prompt_text(tokenizer, &episode.prompt, episode.place)?;
+                let prompt = self.corpus.prompt_text(tokenizer, &episode.prompt, episode.prompt_index)?;
                 Ok(self.corpus.gold(&prompt, &tokenizer.decode(&episode.completion, true)?))
             })
             .collect::<Result<_, LabError>>()?;

@@ -3,13 +3,13 @@
 use super::*;
 use serde_json::json;
 
-fn text(words: &str) -> Words {
-    Words::Text(words.to_owned())
+fn text(words: &str) -> TextOrMessages {
+    TextOrMessages::Text(words.to_owned())
 }
 
-fn messages(list: &[(&str, &str)]) -> Words {
+fn messages(list: &[(&str, &str)]) -> TextOrMessages {
     let message = |(role, content): &(&str, &str)| Message { role: (*role).to_owned(), content: (*content).to_owned() };
-    Words::Messages(list.iter().map(message).collect())
+    TextOrMessages::Messages(list.iter().map(message).collect())
 }
 
 fn one(line: &str) -> Example {
@@ -133,7 +133,8 @@ fn tldr_is_read_in_its_published_layout() {
     let query = post.query(&tokenizer, 512).unwrap();
     assert_eq!(query, "SUBREDDIT: r/tea\n\nTITLE: A kettle\n\nPOST: First.\nSecond.\n\nTL;DR:");
     let encoder = Encoder { tokenizer: &tokenizer, tldr: TldrRules::default() };
-    let Some(Tokens::Preference { prompt, chosen, rejected }) = encoder.encode(&Example::Tldr(post)).unwrap() else {
+    let Some(TokenizedExample::Preference { prompt, chosen, rejected }) = encoder.encode(&Example::Tldr(post)).unwrap()
+    else {
         panic!("{line}")
     };
     assert_eq!(tokenizer.decode(&prompt, false).unwrap(), query);
@@ -180,14 +181,15 @@ fn tldrs_filter_keeps_24_to_48_tokens_and_cuts_at_53() {
         let line = json!({"subreddit": "tea", "title": "t", "post": "p", "summary": summary}).to_string();
         let length = tokenizer.encode(&Tldr::completion(&summary), false).unwrap().len();
         assert_eq!(length, count + 1);
-        if let Some(Tokens::Completion { completion, .. }) = encoder.encode(&one(&line)).unwrap() {
+        if let Some(TokenizedExample::Completion { completion, .. }) = encoder.encode(&one(&line)).unwrap() {
             assert_eq!(completion.len(), length + 1);
             lengths.push(length);
         }
     }
     assert_eq!(lengths, (24..=48).collect::<Vec<_>>());
     let long = json!({"info": {"subreddit": "tea", "title": "t", "post": "p"}, "summaries": [{"text": "7".repeat(80)}, {"text": "7"}], "choice": 0});
-    let Some(Tokens::Preference { chosen, rejected, .. }) = encoder.encode(&one(&long.to_string())).unwrap() else {
+    let Some(TokenizedExample::Preference { chosen, rejected, .. }) = encoder.encode(&one(&long.to_string())).unwrap()
+    else {
         panic!("{long}")
     };
     assert_eq!((chosen.len(), rejected.len()), (53, 3));
@@ -203,15 +205,15 @@ fn prompts_have_the_same_tokens_whatever_follows_and_texts_end_once() {
     let answered = encode(r#"{"prompt": "a kettle", "completion": " and a lid"}"#);
     let compared = encode(r#"{"prompt": "a kettle", "chosen": "s", "rejected": "<|end|>"}"#);
     assert_eq!((alone.prompt(), alone.prompt()), (answered.prompt(), compared.prompt()));
-    let Tokens::Preference { chosen, rejected, .. } = compared else { panic!() };
+    let TokenizedExample::Preference { chosen, rejected, .. } = compared else { panic!() };
     assert_eq!((chosen.last(), rejected.as_slice()), (Some(&0), &[0][..]));
-    let Tokens::Whole(whole) = encode(r#"{"text": "a kettle"}"#) else { panic!() };
+    let TokenizedExample::Whole(whole) = encode(r#"{"text": "a kettle"}"#) else { panic!() };
     assert_eq!((&whole[..whole.len() - 1], whole.last()), (alone.prompt(), Some(&0)));
     // A conversation becomes its template's text, and its answer is what follows the prompt in that text.
     let talk = encode(
         r#"{"prompt": [{"role": "user", "content": "a kettle"}], "completion": [{"role": "assistant", "content": "a lid"}]}"#,
     );
-    let Tokens::Completion { prompt, completion } = talk else { panic!() };
+    let TokenizedExample::Completion { prompt, completion } = talk else { panic!() };
     assert_eq!(tokenizer.decode(&prompt, false).unwrap(), "user: a kettle\nassistant:");
     assert_eq!(tokenizer.decode(&completion, false).unwrap(), " a lid<|end|>");
 }

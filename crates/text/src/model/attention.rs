@@ -87,7 +87,7 @@ impl Attention {
     }
 
     /// [`Attention::forward`] for one column of a decode batch on the CPU.
-    pub fn write(
+    pub fn decode(
         &self,
         x: &DecodeBatch,
         columns: &Columns,
@@ -98,21 +98,21 @@ impl Attention {
     ) -> Option<DecodeBatch> {
         let [mut q, mut k, v] = match &self.input {
             Input::Fused(all) => {
-                let all = all.write(x, adapters)?;
+                let all = all.decode(x, adapters)?;
                 let width = all.features() / 3;
                 [0, 1, 2].map(|i| all.part(i * width, width))
             }
-            Input::Separate([q, k, v]) => [q.write(x, adapters)?, k.write(x, adapters)?, v.write(x, adapters)?],
+            Input::Separate([q, k, v]) => [q.decode(x, adapters)?, k.decode(x, adapters)?, v.decode(x, adapters)?],
         };
         if let Some([q_norm, k_norm]) = &self.qk_norm {
-            (q, k) = (q_norm.write(&q), k_norm.write(&k));
+            (q, k) = (q_norm.decode(&q), k_norm.decode(&k));
         }
         if let Some([cos, sin]) = angles {
             q.turn(cos, sin);
             k.turn(cos, sin);
         }
         let past = Past { keys: &mut layer.keys, values: &mut layer.values, filled: columns.before as usize };
-        self.output.write(&attend(&q, &k, &v, past, bias)?, adapters)
+        self.output.decode(&attend(&q, &k, &v, past, bias)?, adapters)
     }
 
     pub fn norms(&self) -> Option<&[Norm; 2]> {

@@ -87,7 +87,7 @@ impl Linear {
 
     /// [`Linear::forward`] for a decode batch on the CPU, without gradients; `None` if [`DecodeBatch::map`] does not
     /// take the weights.
-    pub fn write(&self, x: &DecodeBatch, adapters: bool) -> Option<DecodeBatch> {
+    pub fn decode(&self, x: &DecodeBatch, adapters: bool) -> Option<DecodeBatch> {
         let weight = if self.transposed { self.weight.tr() } else { self.weight.shallow_clone() };
         let mut y = x.map(&weight, self.bias.as_ref())?;
         if let Some(lora) = self.lora.as_ref().filter(|_| adapters) {

@@ -29,7 +29,7 @@ impl Norm {
 
     /// [`Norm::forward`] for a decode batch on the CPU. Its features may be several groups of size d, which are
     /// normalised separately.
-    pub fn write(&self, x: &DecodeBatch) -> DecodeBatch {
+    pub fn decode(&self, x: &DecodeBatch) -> DecodeBatch {
         x.norm(&numbers(&self.weight), self.bias.as_ref().map(numbers).as_deref(), self.eps)
     }
 }

@@ -78,7 +78,7 @@ fn the_first_minibatch_sees_the_policy_of_the_rollout() {
 #[test]
 fn scores_come_with_the_last_token_and_an_end_that_is_missing_costs() {
     let episode = |completion: Vec<u32>, stopped| Episode {
-        place: 0,
+        prompt_index: 0,
         prompt: vec![1],
         log_probs: completion.iter().map(|_| -1.0).collect(),
         reference_log_probs: completion.iter().map(|_| -1.5).collect(),
@@ -151,7 +151,7 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
     let mut ppo = learner(&small());
     round(&mut ppo);
     let before = ppo.to_arrays();
-    // Cancelled at every call of `watch`.
+    // Cancelled at every call of `on_progress`.
     let mut asked = 0;
     let episodes = ppo
         .collect(&prompts(), &mut |_| {
@@ -164,33 +164,33 @@ fn a_cancelled_or_failed_update_leaves_everything_as_it_was() {
     ppo.load_arrays(&before).unwrap();
     for place in 1..=asked {
         let mut count = 0;
-        let mut watch = |_| {
+        let mut on_progress = |_| {
             count += 1;
             count == place
         };
-        assert!(matches!(ppo.collect(&prompts(), &mut watch), Err(LearnError::Cancelled)));
+        assert!(matches!(ppo.collect(&prompts(), &mut on_progress), Err(LearnError::Cancelled)));
         assert_eq!(ppo.to_arrays(), before);
     }
     ppo.load_arrays(&collected).unwrap();
     let scores = threes(&episodes);
     // 4 epochs of 3 minibatches in 2 parts.
     for place in [0, 1, 13, 23] {
-        let mut watch = |progress| progress == Progress::Learning { done: place, of: 24 };
-        assert!(matches!(ppo.learn(&episodes, &scores, &mut watch), Err(LearnError::Cancelled)));
+        let mut on_progress = |progress| progress == Progress::Learning { done: place, of: 24 };
+        assert!(matches!(ppo.learn(&episodes, &scores, &mut on_progress), Err(LearnError::Cancelled)));
         assert_eq!(ppo.to_arrays(), collected);
     }
     // A whole update, scoring included.
     ppo.load_arrays(&before).unwrap();
-    let mut score_fn = |episodes: &[Episode], watch: Watch| {
-        look(watch, Progress::Scoring { done: 0, of: 1 }).map(|()| threes(episodes))
+    let mut score_fn = |episodes: &[Episode], on_progress: ProgressFn| {
+        check_cancelled(on_progress, Progress::Scoring { done: 0, of: 1 }).map(|()| threes(episodes))
     };
     for place in 1..=asked + 1 + 24 {
         let mut count = 0;
-        let mut watch = |_| {
+        let mut on_progress = |_| {
             count += 1;
             count == place
         };
-        assert!(matches!(ppo.update(&prompts(), &mut score_fn, &mut watch), Err(LearnError::Cancelled)));
+        assert!(matches!(ppo.update(&prompts(), &mut score_fn, &mut on_progress), Err(LearnError::Cancelled)));
         assert_eq!(ppo.to_arrays(), before);
     }
     assert_eq!(ppo.update(&prompts(), &mut score_fn, &mut go_on).unwrap().0, episodes);
@@ -454,10 +454,10 @@ fn walks(seed: u64) -> [f64; 2] {
         ppo.learn(&episodes, &scores, &mut go_on).unwrap();
     }
     // Evaluated as published: nearly greedy.
-    let draw = Draw { temperature: 0.01, max_new_tokens: LONGEST - 1, stop: vec![0], seed: 1 };
+    let sampling = AncestralSampling { temperature: 0.01, max_new_tokens: LONGEST - 1, stop: vec![0], seed: 1 };
     let from: Vec<&[u32]> = starts.iter().map(|s| &s[..]).collect();
-    let drawn = ppo.policy().complete(&from, &draw, &mut || true);
-    let end = from.iter().zip(drawn).map(|(s, d)| graph.optimality(s[0], &d.tokens)).sum::<f64>() / 20.0;
+    let completions = ppo.policy().complete(&from, &sampling, &mut || true);
+    let end = from.iter().zip(completions).map(|(s, c)| graph.optimality(s[0], &c.tokens)).sum::<f64>() / 20.0;
     [start, end]
 }
 
