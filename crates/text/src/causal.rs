@@ -35,7 +35,7 @@ impl LanguageModel for Transformer {
         &self,
         prompts: &[&[u32]],
         sampling: &AncestralSampling,
-        on_token: &mut dyn FnMut() -> bool,
+        on_column: &mut dyn FnMut() -> bool,
     ) -> Vec<SampledCompletion> {
         let sampling = Sampling {
             temperature: sampling.temperature,
@@ -44,7 +44,17 @@ impl LanguageModel for Transformer {
             seed: sampling.seed,
             ..Sampling::default()
         };
-        generate(self, prompts, &sampling, true, &mut |_, _| on_token())
+        // The tokens of a column are chosen together, so the first of them stands for all.
+        let (mut lengths, mut columns) = (vec![0_usize; prompts.len()], 0);
+        let mut on_token = |row: usize, _| {
+            lengths[row] += 1;
+            if lengths[row] <= columns {
+                return true;
+            }
+            columns = lengths[row];
+            on_column()
+        };
+        generate(self, prompts, &sampling, true, &mut on_token)
             .into_iter()
             .map(|completion| SampledCompletion { tokens: completion.tokens, stopped: completion.stopped })
             .collect()

@@ -29,13 +29,13 @@ pub trait LanguageModel {
     /// The device of the model's tensors.
     fn device(&self) -> Device;
 
-    /// One completion for each prompt, sampled with adapters. `on_token` is called after every token; if it returns
-    /// false, the completions so far are returned.
+    /// One completion for each prompt, sampled with adapters. `on_column` is called after every column, which is one
+    /// token of each unfinished completion; if it returns false, the completions so far are returned.
     fn complete(
         &self,
         prompts: &[&[u32]],
         sampling: &AncestralSampling,
-        on_token: &mut dyn FnMut() -> bool,
+        on_column: &mut dyn FnMut() -> bool,
     ) -> Vec<SampledCompletion>;
 }
 

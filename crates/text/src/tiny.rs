@@ -148,7 +148,7 @@ impl LanguageModel for Tiny {
         &self,
         prompts: &[&[u32]],
         sampling: &AncestralSampling,
-        on_token: &mut dyn FnMut() -> bool,
+        on_column: &mut dyn FnMut() -> bool,
     ) -> Vec<SampledCompletion> {
         let mut stream = Seed(sampling.seed).stream("draw");
         let mut all: Vec<SampledCompletion> =
@@ -185,7 +185,7 @@ impl LanguageModel for Tiny {
                     completion.stopped = sampling.stop.contains(&token);
                 }
             }
-            if !on_token() || all.iter().all(|d| d.stopped) {
+            if !on_column() || all.iter().all(|d| d.stopped) {
                 break;
             }
         }

@@ -1,6 +1,8 @@
 //! Tests of PPO of a language model: against optima that can be computed exactly, and against itself (resumed,
 //! cancelled, in parts).
 
+use super::super::config::ModelConfig;
+use super::super::model::{Precision, Transformer};
 use super::super::reward::TextReward;
 use super::super::supervised::Supervised;
 use super::super::tiny::Tiny;
@@ -110,6 +112,31 @@ fn scores_come_with_the_last_token_and_an_end_that_is_missing_costs() {
     assert!((ppo.token_rewards(&episodes, &[2.0, 3.0])[1][4] - 2.925).abs() < 1e-6);
     let stats = summary(&episodes, &[2.0, 3.0]);
     assert!((stats.kl - 2.0).abs() < 1e-6 && stats.length == 4.0 && stats.stopped == 0.5 && stats.entropy == 2.0);
+}
+
+#[test]
+fn generating_reports_every_column_once_and_no_more_than_there_can_be() {
+    let config = ModelConfig::gpt2(8, 32, 16, 1, 2);
+    // 12 completions of at most 5 tokens, 4 at a time.
+    let settings = TextPpoSettings { rollout_batch_size: 4, ..small() };
+    for stop in [&[][..], &[0, 1, 2, 3, 4, 5]] {
+        let policy = Transformer::random(&config, Precision::F32, Device::Cpu, &mut Seed(1).stream("weights"));
+        let mut ppo = TextPpo::new(policy, Reference::Base, stop, &settings, Seed(5)).unwrap();
+        let mut reported = Vec::new();
+        let mut on_progress = |progress| {
+            if let Progress::Generating { done, of } = progress {
+                reported.push((done, of));
+            }
+            false
+        };
+        let episodes = ppo.collect(&prompts(), &mut on_progress).unwrap();
+        let columns = |part: &[Episode]| part.iter().map(|e| e.completion.len()).max().unwrap();
+        let expected: Vec<(usize, usize)> = (episodes.chunks(4).enumerate())
+            .flat_map(|(i, part)| (1..=columns(part)).map(move |column| (i * 5 + column, 15)))
+            .collect();
+        assert_eq!(reported, expected);
+        assert_eq!(reported.len() == 15, stop.is_empty(), "{reported:?}");
+    }
 }
 
 #[test]
