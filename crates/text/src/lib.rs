@@ -5,6 +5,9 @@
 //! the caller owns the loop, receives the [`Progress`] within a call, may cancel it, and can save the whole state
 //! between calls as named arrays. The preference likelihood, GAE, the clipped losses, Adam and the KL controller come
 //! from [`flipside_learn`], which robots use too.
+//!
+//! Modules build on one another in one direction: `hidden`, then the [`model`] and, without knowing it, the trait
+//! [`LanguageModel`] with the batches (`rows`), then the trainers. `causal` is where the model meets the trait.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
