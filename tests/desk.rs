@@ -314,7 +314,7 @@ fn teacher_and_robot_are_chosen_in_the_panel() {
     harness.run_ok();
     wait_for(&mut harness, "Pause clips");
     assert_eq!(lab.heard(), [Command::Quit], "the present run is saved and closed before another begins");
-    assert_eq!(lab.script().snapshot.task, "half_cheetah");
+    assert_eq!(lab.script().snapshot.task(), "half_cheetah");
 }
 
 /// The panel and the form for a new run both show the whole list of robots, each on its own line.

@@ -2,7 +2,7 @@
 
 use super::commands::{DeskCommand, Menu};
 use super::desk::{Desk, Tone};
-use super::mode::Mode;
+use super::mode::ModeTab;
 use super::style::{Palette, semibold};
 use super::widgets::tip;
 use crate::lab::Phase;
@@ -64,9 +64,9 @@ impl Desk {
         match command {
             DeskCommand::ToggleLoop => Some(self.clock.looping),
             DeskCommand::Speed(rung) => Some(self.clock.speed == usize::from(rung)),
-            DeskCommand::ShowTab(tab) => Some(self.mode() == Mode::Text && self.text.tab == tab),
+            DeskCommand::ShowTab(tab) => Some(self.mode_tab() == ModeTab::Text && self.text.tab == tab),
             DeskCommand::ToggleColours => Some(self.text.colours),
-            DeskCommand::Switch(mode) => Some(self.mode() == mode),
+            DeskCommand::Switch(mode) => Some(self.mode_tab() == mode),
             DeskCommand::ThemeSystem => Some(theme == ThemePreference::System),
             DeskCommand::ThemeLight => Some(theme == ThemePreference::Light),
             DeskCommand::ThemeDark => Some(theme == ThemePreference::Dark),
@@ -112,7 +112,7 @@ impl Desk {
 
     fn resting_status(&self) -> String {
         let Some(snapshot) = &self.snapshot else { return String::new() };
-        if let Some(view) = &snapshot.text {
+        if let Some(view) = snapshot.text() {
             return match snapshot.phase {
                 Phase::Starting if view.doing.is_empty() => "Getting the language model ready…".to_owned(),
                 Phase::Starting => format!("{}…", view.doing),
@@ -122,10 +122,7 @@ impl Desk {
                 }
                 Phase::Paused => "Training is paused; your answers still count.".to_owned(),
                 Phase::Faulted => String::new(),
-                Phase::Finished if snapshot.text.is_some() => {
-                    "All stages are done; the models lie in the session's folder.".to_owned()
-                }
-                Phase::Finished => "All planned steps are done; answering and asking still work.".to_owned(),
+                Phase::Finished => "All stages are done; the models lie in the session's folder.".to_owned(),
             };
         }
         match snapshot.phase {

@@ -2,7 +2,7 @@
 //! palette all derive from one table, so that none of them can contradict another.
 
 use super::clock::SPEEDS;
-use super::mode::{Mode, TextTab};
+use super::mode::{ModeTab, TextTab};
 use egui::{Key, KeyboardShortcut, Modifiers};
 use flipside_core::Choice;
 
@@ -40,7 +40,7 @@ pub enum DeskCommand {
     /// Colour tokens by their log-ratios, or not.
     ToggleColours,
     /// Switch between teaching a robot and teaching a language model.
-    Switch(Mode),
+    Switch(ModeTab),
     /// Start or pause training.
     ToggleTraining,
     /// Set up another run.
@@ -113,8 +113,8 @@ impl DeskCommand {
     pub const ALL: [DeskCommand; 35] = [
         DeskCommand::ToggleTraining,
         DeskCommand::NewRun,
-        DeskCommand::Switch(Mode::Control),
-        DeskCommand::Switch(Mode::Text),
+        DeskCommand::Switch(ModeTab::Control),
+        DeskCommand::Switch(ModeTab::Text),
         DeskCommand::Save,
         DeskCommand::Quit,
         DeskCommand::PickLeft,
@@ -211,13 +211,13 @@ impl DeskCommand {
                 "Show by colour how much likelier teaching made each token",
                 plain(Key::C),
             ),
-            C::Switch(Mode::Control) => row(
+            C::Switch(ModeTab::Control) => row(
                 Menu::Session,
                 "Teach a robot",
                 "Save this run and go on with the latest of a robot, or begin one",
                 ctrl(Key::Num1),
             ),
-            C::Switch(Mode::Text) => row(
+            C::Switch(ModeTab::Text) => row(
                 Menu::Session,
                 "Teach a language model",
                 "Save this run and go on with the latest of a language model, or begin one",

@@ -3,7 +3,7 @@
 
 use super::commands::DeskCommand;
 use super::desk::Desk;
-use super::mode::{Mode, TextTab};
+use super::mode::{ModeTab, TextTab};
 use super::question::{ANSWERS, HEADER, View};
 use super::style::{CARD_RADIUS, GAP, Palette, semibold};
 use super::tokens::{Writing, Written, legend, length, note, show_written};
@@ -26,7 +26,7 @@ const READING: f32 = 15.0;
 
 impl Desk {
     /// The middle of the desk in text mode.
-    pub(super) fn show_text(&mut self, ui: &mut Ui, snapshot: &Arc<Snapshot>, view: &Arc<TextView>) {
+    pub(super) fn show_text(&mut self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
         let whole = ui.available_rect_before_wrap();
         let tabs = Rect::from_min_size(whole.min - vec2(0.0, 6.0), vec2(whole.width(), TABS));
         let rest = Rect::from_min_max(pos2(whole.left(), tabs.bottom()), whole.max);
@@ -70,15 +70,7 @@ impl Desk {
         });
     }
 
-    fn show_comparison(&mut self, ui: &mut Ui, snapshot: &Arc<Snapshot>, view: &Arc<TextView>) {
-        if !snapshot.from_preferences {
-            return self.show_progress(
-                ui,
-                snapshot,
-                view,
-                "A finished reward model judges: there is nothing to answer",
-            );
-        }
+    fn show_comparison(&mut self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
         let pair = self.shown.as_ref().and_then(|shown| shown.pair.completions());
         let Some(completions) = pair.map(|pair| pair.map(Arc::clone)) else {
             let headline = match view.stage {
@@ -282,7 +274,7 @@ pub(super) fn show_scrolled(
 impl Desk {
     /// What a tab shows while the models that it needs do not exist yet.
     pub(super) fn show_not_yet(&self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
-        debug_assert_eq!(self.mode(), Mode::Text, "only text mode has tabs");
+        debug_assert_eq!(self.mode_tab(), ModeTab::Text, "only text mode has tabs");
         if view.stage < TextStage::Reward {
             self.show_progress(ui, snapshot, view, "There is nothing to compare before the supervised model is done");
         } else {

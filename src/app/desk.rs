@@ -5,13 +5,13 @@ use super::commands::DeskCommand;
 use super::curves::CurveCache;
 use super::eye::Eye;
 use super::hold::Hold;
-use super::mode::{Mode, TextDesk, can_answer};
+use super::mode::{ModeTab, TextDesk, can_answer};
 use super::overlays::{NewRun, PaletteState};
 use super::probe::{Probe, ProbeReport};
 use super::viewport::Stage;
 use super::{DeskOptions, TaskChoice, style};
-use crate::lab::{Command, Event, PairView, Phase, Snapshot, TeacherKind};
-use crate::settings::{Asked, ControlRun, Mode as RunMode, RewardSource, RunSettings, TextRun};
+use crate::lab::{Command, ControlView, Event, ModeView, PairView, Phase, Snapshot, TeacherKind};
+use crate::settings::{Asked, ControlRun, Mode, RewardSource, RunSettings, TextRun};
 use eframe::egui_wgpu::RenderState;
 use egui::{RawInput, ThemePreference, Ui, ViewportCommand};
 use flipside_core::{Choice, Clip, JudgementId, PairId, Scene};
@@ -199,9 +199,9 @@ impl Desk {
         if self.closing && self.hold.is_ended() {
             ctx.send_viewport_cmd(ViewportCommand::Close);
         }
-        let title = match &self.snapshot {
-            Some(snapshot) if snapshot.text.is_some() => "Flipside – Language model".to_owned(),
-            Some(snapshot) => format!("Flipside – {}", self.task_title(&snapshot.task)),
+        let title = match self.snapshot.as_ref().map(|snapshot| &snapshot.mode) {
+            Some(ModeView::Text(_)) => "Flipside – Language model".to_owned(),
+            Some(ModeView::Control(view)) => format!("Flipside – {}", self.task_title(&view.task)),
             None => "Flipside".to_owned(),
         };
         if title != self.title {
@@ -256,7 +256,7 @@ impl Desk {
         let flashing = self.flash.as_ref().is_some_and(|flash| self.now - flash.at < super::question::FLASH);
         let pace = if self.stage.adapter().software { PACE_SOFTWARE } else { PACE };
         // Only clips move. Text stands still.
-        let pictures = self.mode() == Mode::Control;
+        let pictures = self.mode_tab() == ModeTab::Control;
         let moving =
             pictures && ((self.shown.is_some() && self.clock.is_moving()) || self.policy.clip.is_some()) || flashing;
         if let Some(last) = self.last_frame.replace(began)
@@ -328,8 +328,10 @@ impl Desk {
         if std::mem::take(&mut self.fresh) && matches!(snapshot.phase, Phase::Starting | Phase::Paused) {
             self.send(Command::Start);
         }
-        if self.framed.as_ref().is_none_or(|scene| !Arc::ptr_eq(scene, &snapshot.scene)) {
-            self.framed = Some(snapshot.scene.clone());
+        if let Some(view) = snapshot.control()
+            && self.framed.as_ref().is_none_or(|scene| !Arc::ptr_eq(scene, &view.scene))
+        {
+            self.framed = Some(view.scene.clone());
             self.eye = None;
             self.policy.eye = None;
         }
@@ -345,36 +347,36 @@ impl Desk {
         if let Some((pair, taught)) = replayed.or(asked).or_else(taught) {
             let known = self.shown.as_ref().is_some_and(|shown| shown.pair.id == pair.id && shown.taught == taught);
             if !known {
-                if let Some(clips) = pair.clips() {
+                if let Some((view, clips)) = snapshot.control().zip(pair.clips()) {
                     let duration = clips.iter().map(|clip| last_moment(clip)).fold(0.0, f64::max);
                     self.clock.restart(duration);
                     self.clock.playing = true;
-                    self.eye = framed(self.eye, &snapshot.scene, &clips.map(Arc::clone));
+                    self.eye = framed(self.eye, &view.scene, &clips.map(Arc::clone));
                 }
                 self.awaiting.take_if(|awaited| *awaited != pair.id);
                 self.shown = Some(Shown { pair, taught, since: Instant::now() });
             }
-        } else if snapshot.teacher != TeacherKind::Person || !snapshot.from_preferences {
+        } else if snapshot.teacher != TeacherKind::Person || !snapshot.from_preferences() {
             self.shown = None;
         }
-        match &snapshot.text {
-            Some(view) => {
+        match &snapshot.mode {
+            ModeView::Control(view) => self.look_at_policy(&snapshot, view),
+            ModeView::Text(view) => {
                 self.text.draft.follow(&view.prompts);
                 let begun = |prompt: &String| view.asked.as_ref().is_some_and(|asked| asked.prompt == *prompt);
                 self.text.sent.take_if(|prompt| begun(prompt));
-                self.look_at_samples(&snapshot);
+                self.look_at_samples(&snapshot, view);
             }
-            None => self.look_at_policy(&snapshot),
         }
         self.snapshot = Some(snapshot);
     }
 
-    fn look_at_policy(&mut self, snapshot: &Snapshot) {
-        if let Some(clip) = &snapshot.policy_clip {
+    fn look_at_policy(&mut self, snapshot: &Snapshot, view: &ControlView) {
+        if let Some(clip) = &view.policy_clip {
             let new = self.policy.clip.as_ref().is_none_or(|known| !Arc::ptr_eq(known, clip));
             if new {
                 self.policy.clock.restart(last_moment(clip));
-                self.policy.eye = framed(self.policy.eye, &snapshot.scene, std::slice::from_ref(clip));
+                self.policy.eye = framed(self.policy.eye, &view.scene, std::slice::from_ref(clip));
                 self.policy.clip = Some(clip.clone());
             }
         }
@@ -409,7 +411,7 @@ impl Desk {
     pub(super) fn can(&self, command: DeskCommand) -> bool {
         let snapshot = self.snapshot.as_deref();
         let open = self.hold.link().is_some();
-        let text = self.mode() == Mode::Text;
+        let text = self.mode_tab() == ModeTab::Text;
         match command {
             _ if command.choice().is_some() => self.open_pair().is_some() && self.sees_pair(),
             DeskCommand::Undo => {
@@ -520,13 +522,13 @@ impl Desk {
             settings.env_steps = snapshot.env_steps_planned;
             settings.labels = snapshot.labels_planned.unwrap_or(settings.labels);
             // A session that was opened by its folder brings its own; these only say which kind it is.
-            settings.mode = match (settings.mode, &snapshot.text) {
-                (RunMode::Text(run), Some(_)) => RunMode::Text(run),
-                (RunMode::Control(_), Some(_)) => RunMode::Text(TextRun::default()),
-                (mode, None) => {
-                    let run = if let RunMode::Control(run) = mode { run } else { ControlRun::default() };
-                    let reward = if snapshot.from_preferences { RewardSource::Preferences } else { RewardSource::True };
-                    RunMode::Control(ControlRun { task: snapshot.task.clone(), reward, ..run })
+            settings.mode = match (settings.mode, &snapshot.mode) {
+                (Mode::Text(run), ModeView::Text(_)) => Mode::Text(run),
+                (Mode::Control(_), ModeView::Text(_)) => Mode::Text(TextRun::default()),
+                (mode, ModeView::Control(view)) => {
+                    let run = if let Mode::Control(run) = mode { run } else { ControlRun::default() };
+                    let reward = if view.from_preferences { RewardSource::Preferences } else { RewardSource::True };
+                    Mode::Control(ControlRun { task: view.task.clone(), reward, ..run })
                 }
             };
         }

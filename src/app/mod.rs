@@ -33,7 +33,7 @@ mod widgets;
 pub use clock::{Clock, SPEEDS};
 pub use commands::{DeskCommand, Menu, Spec};
 pub use desk::Desk;
-pub use mode::{Mode, TextTab};
+pub use mode::{ModeTab, TextTab};
 pub use probe::{ProbePlan, ProbeReport};
 pub use viewport::Adapter;
 

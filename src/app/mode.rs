@@ -5,28 +5,46 @@ use super::desk::Desk;
 use super::prompts::Draft;
 use super::style::Palette;
 use super::widgets::segment;
-use crate::lab::{Command, Phase, Snapshot, TextStage};
-use crate::settings::{RunSettings, TaskSpec, TextRun};
+use crate::lab::{Command, ModeView, Phase, Snapshot, TextStage, TextView};
+use crate::settings::{Mode, RunSettings, TaskSpec, TextRun};
 use egui::{Ui, vec2};
 
 /// How often new samples are requested while they are on show and the policy learns, seconds.
 const SAMPLES_EVERY: f64 = 10.0;
 
-/// What is taught.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Mode {
+/// A tab of the switch in the menu bar: which mode the desk shows. Unlike [`Mode`] and [`ModeView`] it holds nothing of
+/// a run, because a person can choose a mode that has no run yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ModeTab {
     /// A robot, by clips.
-    #[default]
     Control,
     /// A language model, by completions.
     Text,
 }
 
-impl Mode {
-    /// Both.
-    pub const ALL: [Mode; 2] = [Mode::Control, Mode::Text];
+impl From<&Mode> for ModeTab {
+    fn from(mode: &Mode) -> ModeTab {
+        match mode {
+            Mode::Control(_) => ModeTab::Control,
+            Mode::Text(_) => ModeTab::Text,
+        }
+    }
+}
 
-    /// The switch's label.
+impl From<&ModeView> for ModeTab {
+    fn from(mode: &ModeView) -> ModeTab {
+        match mode {
+            ModeView::Control(_) => ModeTab::Control,
+            ModeView::Text(_) => ModeTab::Text,
+        }
+    }
+}
+
+impl ModeTab {
+    /// Both.
+    pub const ALL: [ModeTab; 2] = [ModeTab::Control, ModeTab::Text];
+
+    /// The tab's label.
     pub fn title(self) -> &'static str {
         ["Control", "Text"][self as usize]
     }
@@ -34,8 +52,8 @@ impl Mode {
     /// The run to start if there is none of this kind to continue.
     fn first_run(self) -> RunSettings {
         match self {
-            Mode::Control => RunSettings { env_steps: TaskSpec::UNHURRIED, ..RunSettings::default() },
-            Mode::Text => RunSettings::of_text(TextRun::default()),
+            ModeTab::Control => RunSettings { env_steps: TaskSpec::UNHURRIED, ..RunSettings::default() },
+            ModeTab::Text => RunSettings::of_text(TextRun::default()),
         }
     }
 }
@@ -108,22 +126,21 @@ impl TextDesk {
 
 impl Desk {
     /// What is taught now, or will be once the lab is open.
-    pub(super) fn mode(&self) -> Mode {
-        let text = match &self.snapshot {
-            Some(snapshot) => snapshot.text.is_some(),
-            None => self.hold.coming().text().is_some(),
-        };
-        if text { Mode::Text } else { Mode::Control }
+    pub(super) fn mode_tab(&self) -> ModeTab {
+        match &self.snapshot {
+            Some(snapshot) => ModeTab::from(&snapshot.mode),
+            None => ModeTab::from(&self.hold.coming().mode),
+        }
     }
 
     /// Whether the pair is visible. Keys must not answer a pair that is behind another tab.
     pub(super) fn sees_pair(&self) -> bool {
-        self.mode() == Mode::Control || self.text.tab == TextTab::Compare
+        self.mode_tab() == ModeTab::Control || self.text.tab == TextTab::Compare
     }
 
     /// Saves the present run and continues the latest one of `mode`, or starts one.
-    pub(super) fn switch_to(&mut self, mode: Mode) {
-        if self.mode() == mode {
+    pub(super) fn switch_to(&mut self, mode: ModeTab) {
+        if self.mode_tab() == mode {
             return;
         }
         let present = match &self.snapshot {
@@ -141,8 +158,8 @@ impl Desk {
         let size = vec2(62.0, 24.0);
         let (strip, _) = ui.allocate_exact_size(vec2(size.x * 2.0, size.y), egui::Sense::hover());
         ui.painter().rect_filled(strip, super::style::RADIUS, palette.card);
-        let present = self.mode();
-        for (index, mode) in Mode::ALL.into_iter().enumerate() {
+        let present = self.mode_tab();
+        for (index, mode) in ModeTab::ALL.into_iter().enumerate() {
             let rect = egui::Rect::from_min_size(strip.min + vec2(index as f32 * size.x, 0.0), size);
             let command = super::DeskCommand::Switch(mode);
             let response = segment(ui, ("mode", index), rect, mode.title(), mode.title(), mode == present);
@@ -153,8 +170,7 @@ impl Desk {
     }
 
     /// Requests new samples when they are due: when their tab is opened, and at intervals while the policy changes.
-    pub(super) fn look_at_samples(&mut self, snapshot: &Snapshot) {
-        let Some(view) = &snapshot.text else { return };
+    pub(super) fn look_at_samples(&mut self, snapshot: &Snapshot, view: &TextView) {
         if self.text.tab != TextTab::Samples || !can_answer(snapshot) {
             return;
         }
@@ -171,5 +187,5 @@ impl Desk {
 
 /// Whether there are a supervised model and a policy to generate with.
 pub(super) fn can_answer(snapshot: &Snapshot) -> bool {
-    snapshot.text.as_ref().is_some_and(|view| view.stage >= TextStage::Reward) && snapshot.phase != Phase::Starting
+    snapshot.text().is_some_and(|view| view.stage >= TextStage::Reward) && snapshot.phase != Phase::Starting
 }

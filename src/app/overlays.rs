@@ -2,11 +2,11 @@
 
 use super::commands::{DeskCommand, Menu};
 use super::desk::Desk;
-use super::mode::Mode;
+use super::mode::ModeTab;
 use super::panel::{mistake_slider, robot_picker, row, teacher_picker};
 use super::style::{Palette, semibold};
 use crate::lab::TeacherKind;
-use crate::settings::{Mode as RunMode, RewardSource, RunSettings, TextRun, TextStage};
+use crate::settings::{Mode, RewardSource, RunSettings, TextRun, TextStage};
 use egui::{Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, TextEdit, Ui, Window, vec2};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -67,12 +67,12 @@ impl Desk {
             .default_width(800.0)
             .anchor(Align2::CENTER_CENTER, vec2(0.0, 0.0))
             .show(ctx, |ui| {
-                let how = match self.mode() {
-                    Mode::Control => {
+                let how = match self.mode_tab() {
+                    ModeTab::Control => {
                         "Two clips of the robot play side by side. Choose the better one: a reward model learns from your answers, \
                          and the robot learns from it. Drag a clip to look around it, scroll to come nearer."
                     }
-                    Mode::Text => {
+                    ModeTab::Text => {
                         "Two completions of one prompt stand side by side. Choose the better one: a reward model learns from your \
                          answers, and the language model learns from it. Point at a token to see how far teaching moved it."
                     }
@@ -154,7 +154,7 @@ impl Desk {
 
     fn show_control_fields(&self, ui: &mut Ui, form: &mut NewRun) {
         let NewRun { settings, graphics, .. } = form;
-        let RunMode::Control(run) = &mut settings.mode else { return };
+        let Mode::Control(run) = &mut settings.mode else { return };
         row(ui, "Robot", |ui| {
             let (picked, response) = robot_picker(ui, "new robot", &self.tasks, &run.task);
             if let Some(choice) = picked {
@@ -205,8 +205,8 @@ impl Desk {
             );
             ui.add_space(6.0);
             match form.settings.mode {
-                RunMode::Control(_) => self.show_control_fields(ui, &mut form),
-                RunMode::Text(_) => show_text_fields(ui, &mut form),
+                Mode::Control(_) => self.show_control_fields(ui, &mut form),
+                Mode::Text(_) => show_text_fields(ui, &mut form),
             }
             let settings = &mut form.settings;
             row(ui, "Seed", |ui| {
@@ -242,7 +242,7 @@ impl Desk {
 /// The settings that the form offers for a text-mode run. The command line can set the rest.
 fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     let settings = &mut form.settings;
-    let RunMode::Text(text) = &mut settings.mode else { return };
+    let Mode::Text(text) = &mut settings.mode else { return };
     row(ui, "Model", |ui| {
         let hint = "The built-in one, from nothing";
         let field = TextEdit::singleline(&mut form.model).hint_text(hint).desired_width(f32::INFINITY);

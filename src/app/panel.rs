@@ -4,12 +4,12 @@ use super::TaskChoice;
 use super::commands::DeskCommand;
 use super::curves::Drawn;
 use super::desk::Desk;
-use super::mode::Mode;
+use super::mode::ModeTab;
 use super::question::View;
 use super::style::{CARD_RADIUS, Palette, semibold};
 use super::viewport::Slot;
 use super::widgets::{count, duration, main_button, meter, name_scroll_bar, number, tip};
-use crate::lab::{Command, Curve, Phase, Snapshot, TeacherKind};
+use crate::lab::{Command, ControlView, Curve, ModeView, Phase, Snapshot, TeacherKind};
 use crate::settings::{ControlRun, RewardSource, RunSettings};
 use egui::{
     Align, Align2, ComboBox, CornerRadius, FontId, Layout, Margin, Panel, Rect, Response, RichText, Role, ScrollArea,
@@ -42,35 +42,39 @@ impl Desk {
             let scrolled = ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
                 ui.set_width(WIDTH - 29.0);
                 let Some(snapshot) = self.snapshot.clone() else {
-                    return match self.mode() {
-                        Mode::Control => self.show_choice_of_robot(ui),
-                        Mode::Text => {}
+                    return match self.mode_tab() {
+                        ModeTab::Control => self.show_choice_of_robot(ui),
+                        ModeTab::Text => {}
                     };
                 };
-                if let Some(view) = snapshot.text.clone() {
-                    return self.show_text_panel(ui, &snapshot, &view);
+                match &snapshot.mode {
+                    ModeView::Control(view) => self.show_control_panel(ui, &snapshot, view),
+                    ModeView::Text(view) => self.show_text_panel(ui, &snapshot, view),
                 }
-                if snapshot.from_preferences {
-                    self.show_policy(ui, &snapshot);
-                    ui.add_space(4.0);
-                }
-                self.show_choice_of_robot(ui);
-                self.show_choice_of_reward(ui, &snapshot);
-                if snapshot.from_preferences {
-                    self.show_choice_of_teacher(ui, &snapshot);
-                }
-                ui.add_space(6.0);
-                self.show_training(ui, &snapshot);
-                if snapshot.from_preferences {
-                    ui.add_space(8.0);
-                    self.show_labels(ui, &snapshot);
-                    self.show_disputed(ui, &snapshot);
-                }
-                ui.add_space(8.0);
-                self.show_curves(ui, &CURVE_TABS);
             });
             name_scroll_bar(ui, &scrolled, "Scroll the training panel");
         });
+    }
+
+    fn show_control_panel(&mut self, ui: &mut Ui, snapshot: &Snapshot, view: &ControlView) {
+        if view.from_preferences {
+            self.show_policy(ui, snapshot);
+            ui.add_space(4.0);
+        }
+        self.show_choice_of_robot(ui);
+        self.show_choice_of_reward(ui, view);
+        if view.from_preferences {
+            self.show_choice_of_teacher(ui, snapshot);
+        }
+        ui.add_space(6.0);
+        self.show_training(ui, snapshot);
+        if view.from_preferences {
+            ui.add_space(8.0);
+            self.show_labels(ui, snapshot);
+            self.show_disputed(ui, snapshot);
+        }
+        ui.add_space(8.0);
+        self.show_curves(ui, &CURVE_TABS);
     }
 
     fn show_policy(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
@@ -107,9 +111,9 @@ impl Desk {
         }
     }
 
-    fn show_choice_of_reward(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
+    fn show_choice_of_reward(&mut self, ui: &mut Ui, view: &ControlView) {
         let names = [(true, "The judgements"), (false, "The task's own reward")];
-        let mut chosen = snapshot.from_preferences;
+        let mut chosen = view.from_preferences;
         row(ui, "Learns from", |ui| {
             let width = ui.available_width();
             let text = if chosen { names[0].1 } else { names[1].1 };
@@ -126,7 +130,7 @@ impl Desk {
                 .accessible_name("Learns from")
                 .on_hover_text("Choosing another reward saves this run and begins a new one");
         });
-        if chosen != snapshot.from_preferences {
+        if chosen != view.from_preferences {
             let reward = if chosen { RewardSource::Preferences } else { RewardSource::True };
             self.begin(self.present_settings().map_control(|run| ControlRun { reward, ..run }));
         }
@@ -135,9 +139,9 @@ impl Desk {
     pub(super) fn show_choice_of_teacher(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         let mut teacher = snapshot.teacher;
         // In text mode, a gold score is known only if the built-in grammar made the data.
-        let measure = match &snapshot.text {
-            None => Some("the task's true return"),
-            Some(view) => view.has_gold.then_some("the gold score"),
+        let measure = match &snapshot.mode {
+            ModeView::Control(_) => Some("the task's true return"),
+            ModeView::Text(view) => view.has_gold.then_some("the gold score"),
         };
         row(ui, "Teacher", |ui| teacher_picker(ui, "teacher", &mut teacher, measure));
         if let TeacherKind::Mistaken { rate } = &mut teacher {

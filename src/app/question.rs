@@ -3,11 +3,11 @@
 use super::commands::DeskCommand;
 use super::desk::Desk;
 use super::eye::Eye;
-use super::mode::Mode;
+use super::mode::ModeTab;
 use super::style::{CARD_RADIUS, GAP, Palette};
 use super::viewport::{Shot, Slot};
 use super::widgets::{answer_button, chip, count, main_button, round_corners};
-use crate::lab::{Phase, Snapshot};
+use crate::lab::{ModeView, Phase, Snapshot};
 use egui::emath::GuiRounding as _;
 use egui::{
     Align, Align2, CornerRadius, CursorIcon, FontFamily, FontId, Layout, PointerButton, Rect, Response, RichText, Role,
@@ -42,21 +42,22 @@ impl Desk {
                 return self.show_failure(ui, &failure);
             }
             let Some(snapshot) = self.snapshot.clone() else {
-                let words = match (self.hold.is_closing(), self.mode()) {
+                let words = match (self.hold.is_closing(), self.mode_tab()) {
                     (true, _) => "Saving the session…",
-                    (false, Mode::Control) => "Getting the robot ready…",
-                    (false, Mode::Text) => "Getting the language model ready…",
+                    (false, ModeTab::Control) => "Getting the robot ready…",
+                    (false, ModeTab::Text) => "Getting the language model ready…",
                 };
                 return self.show_waiting(ui, words);
             };
-            if let Some(view) = snapshot.text.clone() {
-                return self.show_text(ui, &snapshot, &view);
+            match &snapshot.mode {
+                ModeView::Control(view) if view.from_preferences => self.show_pair(ui, &snapshot),
+                ModeView::Control(_) => self.show_only_policy(ui, &snapshot),
+                ModeView::Text(view) => self.show_text(ui, &snapshot, view),
             }
-            if snapshot.from_preferences { self.show_pair(ui, &snapshot) } else { self.show_only_policy(ui, &snapshot) }
         });
     }
 
-    fn show_pair(&mut self, ui: &mut Ui, snapshot: &Arc<Snapshot>) {
+    fn show_pair(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         let asks = snapshot.teacher == crate::lab::TeacherKind::Person;
         let [header, views, transport, answers] = rows(ui.available_rect_before_wrap(), asks);
         let headline = self.headline(asks, "Getting the first clips ready…", "Which one is better?");
@@ -99,7 +100,7 @@ impl Desk {
         }
     }
 
-    fn show_only_policy(&mut self, ui: &mut Ui, snapshot: &Arc<Snapshot>) {
+    fn show_only_policy(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         let [header, mut views, transport, _] = rows(ui.available_rect_before_wrap(), false);
         self.show_header(ui, header, "The policy at work");
         views.max.y = transport.max.y;
@@ -208,9 +209,10 @@ impl Desk {
         let radius = CornerRadius::same(CARD_RADIUS);
         // Whole pixels, so that the picture's pixels coincide with the screen's.
         let rect = rect.round_to_pixels(ui.pixels_per_point());
-        let picture = clip.zip(eye).zip(self.snapshot.clone()).and_then(|((clip, eye), snapshot)| {
+        let view = self.snapshot.as_ref().and_then(|snapshot| snapshot.control());
+        let picture = clip.zip(eye).zip(view).and_then(|((clip, eye), view)| {
             let shot = Shot { clip: clip.clone(), time, camera: eye.camera, dark: ui.visuals().dark_mode };
-            self.stage.picture(slot, rect, ui.pixels_per_point(), &snapshot.scene, shot)
+            self.stage.picture(slot, rect, ui.pixels_per_point(), &view.scene, shot)
         });
         match picture {
             Some(shape) => {

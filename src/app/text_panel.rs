@@ -34,9 +34,7 @@ impl Desk {
             ui.add(Label::new(RichText::new(&view.model).small().color(palette.muted)).wrap());
         }
         ui.add_space(4.0);
-        if snapshot.from_preferences {
-            self.show_choice_of_teacher(ui, snapshot);
-        }
+        self.show_choice_of_teacher(ui, snapshot);
         ui.add_space(6.0);
         self.show_training_button(ui, snapshot);
         let (name, what) = stage_words(view.stage);
@@ -47,10 +45,8 @@ impl Desk {
         let doing = if view.doing.is_empty() { String::new() } else { format!("{}…", view.doing) };
         two_ends(ui, &doing, &pace)
             .on_hover_text("What is being done, how many steps a second, and the time left in all");
-        if snapshot.from_preferences {
-            ui.add_space(8.0);
-            self.show_labels(ui, snapshot);
-        }
+        ui.add_space(8.0);
+        self.show_labels(ui, snapshot);
         ui.add_space(8.0);
         show_figures(ui, snapshot, view);
         ui.add_space(8.0);

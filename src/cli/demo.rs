@@ -41,7 +41,7 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
     let png = done.folder.join("learning-curve.png");
     chart::curve_png(
         &png,
-        &format!("{} from {} judgements", done.task, done.labels),
+        &format!("{} from {} judgements", done.task(), done.labels),
         "env steps",
         "true return of training episodes",
         &curves(&done),
@@ -54,7 +54,7 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
     report(
         arguments.json,
         json!({
-            "task": done.task, "labels": done.labels, "env_steps": done.env_steps, "seconds": seconds,
+            "task": done.task(), "labels": done.labels, "env_steps": done.env_steps, "seconds": seconds,
             "return_before": before.mean_return, "return_after": after.mean_return, "ratio": ratio,
             "film": gif, "curve": png, "session": done.folder,
         }),

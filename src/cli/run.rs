@@ -58,7 +58,7 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
     report(
         arguments.json,
         json!({
-            "task": done.task,
+            "task": done.task(),
             "session": done.folder,
             "env_steps": done.env_steps,
             "labels": done.labels,
@@ -75,7 +75,7 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
         || {
             println!(
                 "{}: true return {:.0} ± {:.0} over 20 episodes, after {} env steps and {} labels in {seconds:.0} s",
-                done.task, evaluation.mean_return, evaluation.std_return, done.env_steps, done.labels
+                done.task(), evaluation.mean_return, evaluation.std_return, done.env_steps, done.labels
             );
             println!("session  {}", done.folder.display());
         },
@@ -126,7 +126,7 @@ fn progress(s: &Snapshot) -> String {
     if let Some(value) = latest("true_return") {
         words.push(format!("return {value:.0}"));
     }
-    if s.from_preferences {
+    if s.from_preferences() {
         words.push(format!("{} labels", s.labels));
     }
     if let Some(agreement) = s.agreement {

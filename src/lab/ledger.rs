@@ -290,7 +290,7 @@ impl Ledger {
     }
 
     fn set_teacher(&mut self, teacher: TeacherKind, now: Duration) {
-        let unknown = self.publisher.snapshot().text.as_ref().is_some_and(|text| !text.has_gold);
+        let unknown = self.publisher.snapshot().text().is_some_and(|text| !text.has_gold);
         if unknown && teacher != TeacherKind::Person && teacher != self.questions.teacher() {
             let why =
                 "Nobody knows the true score of answers to these prompts, so no simulated teacher can judge them.";

@@ -53,7 +53,7 @@ pub use text::{
 pub use vocabulary::*;
 
 use crate::settings::{Mode, RewardSource, RunSettings};
-use flipside_core::{Arrays, ItemId, Scene};
+use flipside_core::{Arrays, ItemId};
 pub use flipside_envs::physics::{Precision, SHADER, ThreadsPerWorld};
 pub use flipside_text::teacher::Noise;
 use ledger::{Ledger, Message};
@@ -103,7 +103,7 @@ impl Lab {
         let (next_item, folder) = (session.next_item_id()?, session.folder().to_owned());
         let prompts = session.meta(PROMPTS)?.and_then(|json| serde_json::from_str(&json).ok());
         // Threads inherit the priority of the thread that starts them.
-        let (training_loop, scene) = std::thread::scope(|scope| {
+        let (training_loop, mode) = std::thread::scope(|scope| {
             let build = Builder::new().name("flipside-setup".to_owned()).spawn_scoped(scope, || {
                 priority::yield_to_the_window();
                 training_loop_of(
@@ -120,8 +120,7 @@ impl Lab {
             // Whatever was measured after the checkpoint will be measured again.
             session.drop_metrics_after(training_loop.steps())?;
         }
-        let mut first = first_snapshot(&settings, scene, session.folder());
-        training_loop.publish(&mut first);
+        let mut first = first_snapshot(&settings, mode, session.folder());
         (first.env_steps, first.labels_wanted, first.agreement) =
             (training_loop.steps(), training_loop.labels_wanted(), training_loop.agreement());
         let publisher = Arc::new(SnapshotPublisher::new(first, repaint));
@@ -175,28 +174,34 @@ impl Drop for Lab {
     }
 }
 
-/// The training loop of a run's mode, resumed from the checkpoint if there is one, and the scene that shows its robot.
+/// The training loop of a run's mode, resumed from the checkpoint if there is one, and its part of the first snapshot.
 fn training_loop_of(
     settings: &RunSettings,
     folder: &Path,
     next_item: ItemId,
     prompts: Option<Vec<String>>,
     arrays: Option<&Arrays>,
-) -> Result<(Box<dyn TrainingLoop>, Scene), LabError> {
+) -> Result<(Box<dyn TrainingLoop>, ModeView), LabError> {
     match &settings.mode {
-        Mode::Control(_) => {
+        Mode::Control(run) => {
             let task = task_of(settings)?;
-            let scene = task.model().scene();
+            let view = ControlView {
+                task: run.task.clone(),
+                from_preferences: run.reward == RewardSource::Preferences,
+                scene: Arc::new(task.model().scene()),
+                policy_clip: None,
+            };
             let mut trainer = Trainer::new(settings, task, next_item, None, None)?;
             if let Some(arrays) = arrays {
                 trainer.load(arrays)?;
             }
-            Ok((Box::new(trainer), scene))
+            Ok((Box::new(trainer), ModeView::Control(view)))
         }
         Mode::Text(_) => {
             memory::keep_what_is_freed();
             let trainer = TextTrainer::new(settings, folder, next_item, prompts, arrays)?;
-            Ok((Box::new(trainer), Scene::default()))
+            let view = Arc::new(trainer.view());
+            Ok((Box::new(trainer), ModeView::Text(view)))
         }
     }
 }
@@ -207,11 +212,9 @@ const PROMPTS: &str = "prompts";
 /// The key under which a session stores which disputed judgements the person has confirmed, as JSON.
 const KEPT: &str = "kept";
 
-fn first_snapshot(settings: &RunSettings, scene: Scene, folder: &Path) -> Snapshot {
+fn first_snapshot(settings: &RunSettings, mode: ModeView, folder: &Path) -> Snapshot {
     Snapshot {
-        task: settings.task().to_owned(),
-        from_preferences: settings.reward() == RewardSource::Preferences,
-        scene: Arc::new(scene),
+        mode,
         phase: Phase::Starting,
         fault: None,
         teacher: settings.teacher,
@@ -231,8 +234,6 @@ fn first_snapshot(settings: &RunSettings, scene: Scene, folder: &Path) -> Snapsh
         env_steps_per_s: 0.0,
         seconds_left: None,
         curves: Arc::default(),
-        policy_clip: None,
-        text: None,
         folder: PathBuf::from(folder),
         at: Instant::now(),
     }

@@ -1,7 +1,7 @@
 //! What the worker drives, in either mode: a loop that collects experience, proposes pairs, and learns.
 
 use super::questions::Offered;
-use super::vocabulary::{DisputedView, Snapshot, TeacherKind};
+use super::vocabulary::{DisputedView, ModeView, Snapshot, TeacherKind};
 use super::{LabError, shared_requests::Label, trainer::Trainer};
 use flipside_core::Arrays;
 use flipside_preference::Alarm;
@@ -121,7 +121,7 @@ pub(super) trait TrainingLoop: Send {
         Ok(())
     }
 
-    /// Adds what only this mode has to the snapshot; called whenever there is something new.
+    /// Brings what only this mode has in the snapshot up to date; called whenever there is something new.
     fn publish(&self, _snapshot: &mut Snapshot) {}
 
     /// Whether its tensors are so small that one thread computes them fastest.
@@ -229,7 +229,11 @@ impl TrainingLoop for Trainer {
 
     fn show(&mut self, tell: Tell, _cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         let clip = Arc::new(self.film_policy(POLICY_SECONDS)?);
-        tell(&|s: &mut Snapshot| s.policy_clip = Some(clip.clone()));
+        tell(&|snapshot: &mut Snapshot| {
+            if let ModeView::Control(view) = &mut snapshot.mode {
+                view.policy_clip = Some(clip.clone());
+            }
+        });
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The types that pass between the lab and its users: the window, the command line, tests.
 
+use crate::settings::RunSettings;
 pub use crate::settings::{TeacherKind, TextStage};
 use flipside_core::{
     Choice, Clip, Completion, Item, JudgementId, PairId, PairReason, Scene, both_clips, both_completions,
@@ -35,7 +36,7 @@ pub enum Command {
     /// Write a checkpoint now.
     Save,
     /// Show what the current policy does as soon as the worker can. For a robot the result is
-    /// [`Snapshot::policy_clip`], for a language model [`TextView::samples`].
+    /// [`ControlView::policy_clip`], for a language model [`TextView::samples`].
     ShowPolicy,
     /// Text mode: answer this prompt with the model before and after preference learning; the result is
     /// [`TextView::asked`].
@@ -207,7 +208,29 @@ impl Curve {
     ];
 }
 
-/// What text mode shows beside pairs and curves.
+/// What a snapshot has of its mode only, as [`Mode`](crate::settings::Mode) has the settings of one mode.
+#[derive(Clone, Debug)]
+pub enum ModeView {
+    /// A robot is taught.
+    Control(ControlView),
+    /// A language model is taught. The view is shared, so a clone is cheap.
+    Text(Arc<TextView>),
+}
+
+/// What only a robot's run has.
+#[derive(Clone, Debug)]
+pub struct ControlView {
+    /// The task's name.
+    pub task: String,
+    /// Whether the reward is learned from preferences (true) or is the task's own (false).
+    pub from_preferences: bool,
+    /// The scene that shows the robot.
+    pub scene: Arc<Scene>,
+    /// A clip of the current policy without exploration; `None` until one was first asked for or made.
+    pub policy_clip: Option<Arc<Clip>>,
+}
+
+/// What only text mode has.
 #[derive(Clone, Debug, Default)]
 pub struct TextView {
     /// The model in a few words, e.g. `GPT-2, 0.9 M parameters, f32, LoRA r = 16`.
@@ -250,12 +273,8 @@ pub struct TextSample {
 /// to clone.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The task's name.
-    pub task: String,
-    /// Whether the reward is learned from preferences (true) or is the task's own (false).
-    pub from_preferences: bool,
-    /// The scene that shows the robot.
-    pub scene: Arc<Scene>,
+    /// What is taught, with what only this mode has.
+    pub mode: ModeView,
     /// What the lab is doing.
     pub phase: Phase,
     /// The sentence that describes the fault, while the phase is [`Phase::Faulted`].
@@ -298,14 +317,38 @@ pub struct Snapshot {
     pub seconds_left: Option<f64>,
     /// Learning curves, in the order of [`Curve::NAMES`]; shared, so a clone is cheap.
     pub curves: Arc<Vec<Curve>>,
-    /// A clip of the current policy without exploration; `None` until one was first asked for or made.
-    pub policy_clip: Option<Arc<Clip>>,
-    /// What only text mode has; `None` in a robot's run.
-    pub text: Option<Arc<TextView>>,
     /// The session's folder.
     pub folder: PathBuf,
     /// When this snapshot was made.
     pub at: Instant,
+}
+
+impl Snapshot {
+    /// The robot's part; `None` in text mode.
+    pub fn control(&self) -> Option<&ControlView> {
+        match &self.mode {
+            ModeView::Control(view) => Some(view),
+            ModeView::Text(_) => None,
+        }
+    }
+
+    /// The language model's part; `None` if a robot is taught.
+    pub fn text(&self) -> Option<&TextView> {
+        match &self.mode {
+            ModeView::Control(_) => None,
+            ModeView::Text(view) => Some(view),
+        }
+    }
+
+    /// The task's name; [`RunSettings::TEXT`] in text mode.
+    pub fn task(&self) -> &str {
+        self.control().map_or(RunSettings::TEXT, |view| &view.task)
+    }
+
+    /// Whether the reward is learned from preferences; in text mode always.
+    pub fn from_preferences(&self) -> bool {
+        self.control().is_none_or(|view| view.from_preferences)
+    }
 }
 
 /// The connection to a running lab, as its user sees it. [`Lab`](super::Lab) implements it; a scripted lab in a test

@@ -2,9 +2,10 @@
 
 use flipside::app::{DeskOptions, TaskChoice};
 use flipside::lab::{
-    Command, Curve, Event, Link, PairView, Phase, Snapshot, TeacherKind, TextSample, TextStage, TextView,
+    Command, ControlView, Curve, Event, Link, ModeView, PairView, Phase, Snapshot, TeacherKind, TextSample, TextStage,
+    TextView,
 };
-use flipside::settings::{RunSettings, TextRun};
+use flipside::settings::{Mode, RunSettings, TextRun};
 use flipside_core::{Choice, Clip, Completion, Frames, Geom, Item, ItemId, PairId, PairReason, Pose, Scene, Shape};
 use flipside_envs::tasks::{self, TaskEntry};
 use std::path::PathBuf;
@@ -34,11 +35,14 @@ pub struct Lab(Arc<Mutex<Script>>);
 impl Lab {
     /// A lab that trains a hopper and has pair 1 ready.
     pub fn new() -> Lab {
-        let scene = Arc::new(hopper());
-        let snapshot = Snapshot {
+        let view = ControlView {
             task: "hopper".to_owned(),
             from_preferences: true,
-            scene,
+            scene: Arc::new(hopper()),
+            policy_clip: None,
+        };
+        let snapshot = Snapshot {
+            mode: ModeView::Control(view),
             phase: Phase::Training,
             fault: None,
             teacher: TeacherKind::Person,
@@ -58,8 +62,6 @@ impl Lab {
             env_steps_per_s: 8_400.0,
             seconds_left: Some(222.0),
             curves: Arc::new(Vec::new()),
-            policy_clip: None,
-            text: None,
             folder: PathBuf::from("/sessions/hopper-1"),
             at: Instant::now(),
         };
@@ -95,17 +97,21 @@ impl Lab {
     /// Options for a desk that opens this lab for every run.
     pub fn options(&self) -> DeskOptions {
         let lab = self.clone();
-        let text = self.script().snapshot.text.is_some();
+        let text = self.script().snapshot.text().is_some();
         DeskOptions {
             settings: if text { RunSettings::of_text(TextRun::default()) } else { RunSettings::default() },
             make_lab: Arc::new(move |settings, _| {
                 let mut script = lab.script();
-                match (settings.text(), &script.snapshot.text) {
-                    (Some(_), None) => script.snapshot.teach_text(),
-                    (None, Some(_)) => script.snapshot = Lab::new().script().snapshot.clone(),
+                match (&settings.mode, &script.snapshot.mode) {
+                    (Mode::Text(_), ModeView::Control(_)) => script.snapshot.teach_text(),
+                    (Mode::Control(_), ModeView::Text(_)) => {
+                        script.snapshot = Lab::new().script().snapshot.clone();
+                    }
                     _ => {}
                 }
-                settings.task().clone_into(&mut script.snapshot.task);
+                if let ModeView::Control(view) = &mut script.snapshot.mode {
+                    settings.task().clone_into(&mut view.task);
+                }
                 script.opened.push(settings);
                 drop(script);
                 Ok(Box::new(lab.clone()))
@@ -125,16 +131,17 @@ impl Link for Lab {
         let mut script = self.script();
         let script = &mut *script;
         match &command {
-            Command::ShowPolicy if script.snapshot.text.is_some() => {}
             Command::ShowPolicy => {
-                script.snapshot.policy_clip = Some(Arc::new(clip(99, script.snapshot.env_steps, 1.0)));
-                return true;
+                if let ModeView::Control(view) = &mut script.snapshot.mode {
+                    view.policy_clip = Some(Arc::new(clip(99, script.snapshot.env_steps, 1.0)));
+                    return true;
+                }
             }
             Command::Judge { pair: id, .. } if script.answers => {
                 let answered =
                     script.snapshot.pair.take().filter(|shown| shown.id == *id).expect("the pair on show was answered");
                 script.judged.push(answered);
-                let text = script.snapshot.text.is_some();
+                let text = script.snapshot.text().is_some();
                 script.snapshot.pair = Some(if text { text_pair(script.next_pair) } else { pair(script.next_pair) });
                 script.next_pair += 1;
                 script.snapshot.labels += 1;
@@ -228,18 +235,15 @@ impl TextSnapshot for Snapshot {
             asked: None,
             kl_target: Some(6.0),
         };
-        self.task = RunSettings::TEXT.to_owned();
-        self.text = Some(Arc::new(view));
+        self.mode = ModeView::Text(Arc::new(view));
         self.pair = Some(text_pair(1));
-        self.policy_clip = None;
         (self.env_steps, self.env_steps_planned, self.env_steps_per_s) = (981, 1030, 0.41);
         self.folder = PathBuf::from("/sessions/text-1");
     }
 
     fn change_text(&mut self, change: impl FnOnce(&mut TextView)) {
-        let mut view = TextView::clone(self.text.as_ref().expect("text mode"));
-        change(&mut view);
-        self.text = Some(Arc::new(view));
+        let ModeView::Text(view) = &mut self.mode else { panic!("a robot is taught") };
+        change(Arc::make_mut(view));
     }
 }
 

@@ -18,7 +18,7 @@ use super::teaching::{FIRST_FIT, Teaching};
 use crate::lab::questions::Offered;
 use crate::lab::shared_requests::Label;
 use crate::lab::training_loop::{Tell, TrainingLoop, Values};
-use crate::lab::vocabulary::{Snapshot, TextSample, TextView};
+use crate::lab::vocabulary::{ModeView, Snapshot, TextSample, TextView};
 use crate::lab::{LabError, TeacherKind};
 use crate::settings::{RunSettings, TextRun, TextStage};
 use flipside_core::{Arrays, Item, ItemId, PairReason, Seed};
@@ -632,7 +632,7 @@ impl TrainingLoop for TextTrainer {
         let mut streaming = |samples: &[TextSample]| {
             let asked = samples.first().cloned().map(Arc::new);
             let view = Arc::new(TextView { asked, ..view.clone() });
-            tell(&|snapshot: &mut Snapshot| snapshot.text = Some(view.clone()));
+            tell(&|snapshot: &mut Snapshot| snapshot.mode = ModeView::Text(view.clone()));
         };
         let samples = self.then_and_now(&[(tokens, None)], self.steps, &mut streaming, cancelled)?;
         self.asked = samples.into_iter().next().map(Arc::new);
@@ -651,7 +651,7 @@ impl TrainingLoop for TextTrainer {
     }
 
     fn publish(&self, snapshot: &mut Snapshot) {
-        snapshot.text = Some(Arc::new(self.view()));
+        snapshot.mode = ModeView::Text(Arc::new(self.view()));
     }
 
     fn is_small(&self) -> bool {
