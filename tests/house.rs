@@ -97,6 +97,46 @@ fn the_program_is_wired_by_the_lab_alone() {
     );
 }
 
+/// Every word of `text` that follows `mark`.
+fn words_after<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> {
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    text.split(mark).skip(1).map(move |rest| rest.split(|letter| !is_part(letter)).next().unwrap_or_default())
+}
+
+/// A file of the desk builds on another if it imports from it, or if it calls a method that only the other defines.
+#[test]
+fn the_desk_is_built_in_layers() {
+    let mut desk = files(&["src/app"], ".rs");
+    desk.retain(|(file, _)| file != "src/app/mod.rs");
+    let mut modules: Vec<(&str, &str)> = desk
+        .iter()
+        .map(|(file, text)| (file.trim_start_matches("src/app/").trim_end_matches(".rs"), without_tests(text)))
+        .collect();
+    assert!(modules.len() > 20, "only {} files in src/app", modules.len());
+    let mut found = Vec::new();
+    for (module, text) in &modules {
+        for other in words_after(text, "super::") {
+            assert!(modules.iter().any(|(name, _)| *name == other), "{module} takes `{other}` from the top");
+            found.push((*module, other));
+        }
+        for method in words_after(text, "self.") {
+            let defines = |text: &str| text.contains(&format!("fn {method}("));
+            let homes: Vec<&str> = modules.iter().filter(|(_, text)| defines(text)).map(|(name, _)| *name).collect();
+            found.extend(homes.first().filter(|_| homes.len() == 1).map(|home| (*module, *home)));
+        }
+    }
+    // Takes away, again and again, what builds on nothing that is left.
+    loop {
+        let left: Vec<&str> = modules.iter().map(|(name, _)| *name).collect();
+        let waits = |name: &str| found.iter().any(|(from, to)| *from == name && *to != name && left.contains(to));
+        modules.retain(|(name, _)| waits(name));
+        if modules.len() == left.len() {
+            assert!(left.is_empty(), "these files of the desk build on each other in a circle: {left:?}");
+            return;
+        }
+    }
+}
+
 #[test]
 fn shaders_lie_in_their_folder() {
     let sources = files(&["src", "crates"], ".rs");

@@ -3,8 +3,8 @@
 use super::commands::{DeskCommand, Menu};
 use super::desk::{Desk, Tone};
 use super::mode::ModeTab;
-use super::style::{Palette, semibold};
-use super::widgets::tip;
+use super::style::{Palette, RADIUS, semibold};
+use super::widgets::{segment, tip};
 use crate::lab::Phase;
 use egui::{
     Align, Button, FontId, Label, Layout, Margin, Panel, RichText, Role, ThemePreference, Ui, WidgetInfo, vec2,
@@ -34,6 +34,23 @@ impl Desk {
                 });
             });
         });
+    }
+
+    /// The switch in the menu bar.
+    fn show_mode_switch(&mut self, ui: &mut Ui) {
+        let palette = Palette::of(ui.ctx());
+        let size = vec2(62.0, 24.0);
+        let (strip, _) = ui.allocate_exact_size(vec2(size.x * 2.0, size.y), egui::Sense::hover());
+        ui.painter().rect_filled(strip, RADIUS, palette.card);
+        let present = self.mode_tab();
+        for (index, mode) in ModeTab::ALL.into_iter().enumerate() {
+            let rect = egui::Rect::from_min_size(strip.min + vec2(index as f32 * size.x, 0.0), size);
+            let command = DeskCommand::Switch(mode);
+            let response = segment(ui, ("mode", index), rect, mode.title(), mode.title(), mode == present);
+            if tip(response, command).clicked() {
+                self.queue.push(command);
+            }
+        }
     }
 
     fn show_menu(&mut self, ui: &mut Ui, menu: Menu) {

@@ -1,76 +1,30 @@
-//! The middle of the desk in text mode: the prompt, two completions and the question about them, or the progress of the
-//! models that will write them.
+//! The tab of text mode where a person compares: the prompt, two completions and the question about them, or the
+//! progress of the models that will write them.
 
 use super::commands::DeskCommand;
 use super::desk::Desk;
-use super::mode::{ModeTab, TextTab};
+use super::mode::ModeTab;
 use super::question::{ANSWERS, HEADER, View};
 use super::style::{CARD_RADIUS, GAP, Palette, semibold};
-use super::tokens::{Writing, Written, legend, length, note, show_written};
+use super::tokens::{Writing, Written, length, note, show_written};
 use super::viewport::Slot;
-use super::widgets::{chip, count, duration, meter, name_scroll_bar, tip};
+use super::widgets::{chip, count, duration, meter, name_scroll_bar};
 use crate::lab::{Phase, Snapshot, TeacherKind, TextStage, TextView};
 use egui::{
-    Align, Align2, Button, CornerRadius, CursorIcon, FontFamily, FontId, Layout, Rect, RichText, Role, ScrollArea,
-    Sense, Stroke, StrokeKind, TextStyle, Ui, UiBuilder, WidgetInfo, pos2, vec2,
+    Align, Align2, CornerRadius, CursorIcon, FontFamily, FontId, Layout, Rect, RichText, Role, ScrollArea, Sense,
+    Stroke, StrokeKind, TextStyle, Ui, UiBuilder, WidgetInfo, pos2, vec2,
 };
 use flipside_core::Completion;
 use std::sync::Arc;
 
-/// Height of the row of tabs, points.
-const TABS: f32 = 38.0;
 /// Inner margin of a card of text, points.
 const INSET: f32 = 16.0;
 /// Font size of the texts that are compared, points.
 const READING: f32 = 15.0;
 
 impl Desk {
-    /// The middle of the desk in text mode.
-    pub(super) fn show_text(&mut self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
-        let whole = ui.available_rect_before_wrap();
-        let tabs = Rect::from_min_size(whole.min - vec2(0.0, 6.0), vec2(whole.width(), TABS));
-        let rest = Rect::from_min_max(pos2(whole.left(), tabs.bottom()), whole.max);
-        self.show_text_tabs(ui, tabs);
-        ui.scope_builder(UiBuilder::new().max_rect(rest), |ui| match self.text.tab {
-            TextTab::Compare => self.show_comparison(ui, snapshot, view),
-            TextTab::Samples => self.show_samples(ui, snapshot, view),
-            TextTab::Ask => self.show_free_prompt(ui, snapshot, view),
-            TextTab::Prompts => self.show_prompts(ui, view),
-        });
-    }
-
-    fn show_text_tabs(&mut self, ui: &mut Ui, rect: Rect) {
-        let palette = Palette::of(ui.ctx());
-        ui.scope_builder(UiBuilder::new().max_rect(rect).layout(Layout::left_to_right(Align::Center)), |ui| {
-            ui.spacing_mut().item_spacing.x = 4.0;
-            for tab in TextTab::ALL {
-                let (command, chosen) = (DeskCommand::ShowTab(tab), self.text.tab == tab);
-                let ink = if chosen { palette.text } else { palette.muted };
-                let response = ui.add(Button::selectable(chosen, RichText::new(tab.title()).color(ink)));
-                response.widget_info(|| WidgetInfo::selected(Role::Tab, true, chosen, tab.title()));
-                if tip(response, command).clicked() {
-                    self.queue.push(command);
-                }
-            }
-            if self.text.tab == TextTab::Prompts {
-                return;
-            }
-            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                let mut on = self.text.colours;
-                let label = RichText::new(DeskCommand::ToggleColours.spec().label).small().color(palette.muted);
-                if tip(ui.checkbox(&mut on, label), DeskCommand::ToggleColours).clicked() {
-                    self.queue.push(DeskCommand::ToggleColours);
-                }
-                ui.add_space(8.0);
-                // In a small window the tabs have priority.
-                if self.text.colours && ui.available_width() > 190.0 {
-                    legend(ui);
-                }
-            });
-        });
-    }
-
-    fn show_comparison(&mut self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
+    /// The pair and its question, or what is trained until there is one.
+    pub(super) fn show_comparison(&mut self, ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
         let pair = self.shown.as_ref().and_then(|shown| shown.pair.completions());
         let Some(completions) = pair.map(|pair| pair.map(Arc::clone)) else {
             let headline = match view.stage {

@@ -1,19 +1,21 @@
-//! The desk's state, and what each command does to it. How it looks is in the files beside this one.
+//! The desk's state, and what each command does to it. How it looks is in the views, which build on this file.
 
 use super::clock::Clock;
 use super::commands::DeskCommand;
 use super::curves::CurveCache;
 use super::eye::Eye;
+use super::forms::{NewRun, PaletteState};
 use super::hold::Hold;
-use super::mode::{ModeTab, TextDesk, can_answer};
-use super::overlays::{NewRun, PaletteState};
+use super::mode::{ModeTab, TextDesk, TextTab, can_answer};
+use super::options::{DeskOptions, TaskChoice};
 use super::probe::{Probe, ProbeReport};
+use super::style;
 use super::viewport::Stage;
-use super::{DeskOptions, TaskChoice, style};
-use crate::lab::{Command, ControlView, Event, ModeView, PairView, Phase, Snapshot, TeacherKind};
+use super::widgets::count;
+use crate::lab::{Command, ControlView, Event, ModeView, PairView, Phase, Snapshot, TeacherKind, TextStage, TextView};
 use crate::settings::{Asked, ControlRun, Mode, RewardSource, RunSettings, TextRun};
 use eframe::egui_wgpu::RenderState;
-use egui::{RawInput, ThemePreference, Ui, ViewportCommand};
+use egui::{RawInput, ThemePreference, ViewportCommand};
 use flipside_core::{Choice, Clip, JudgementId, PairId, Scene};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +26,10 @@ const PACE: Duration = Duration::from_millis(16);
 const PACE_SOFTWARE: Duration = Duration::from_millis(33);
 /// How often a new clip of the policy is requested while it learns, seconds.
 const POLICY_EVERY: f64 = 6.0;
+/// How often new samples are requested while they are on show and the policy learns, seconds.
+const SAMPLES_EVERY: f64 = 10.0;
+/// How long an answer glows, seconds.
+pub(super) const FLASH: f64 = 0.45;
 /// How long a sentence stays in the status line, seconds.
 const STATUS_FOR: f64 = 8.0;
 
@@ -210,34 +216,27 @@ impl Desk {
         }
     }
 
-    /// One frame. The `Ui` has neither margin nor background.
-    pub fn ui(&mut self, ui: &mut Ui) {
-        let began = Instant::now();
-        let ctx = ui.ctx().clone();
+    /// What a frame does before it is drawn: it takes the keys, and lets the clips run on.
+    pub(super) fn begin_frame(&mut self, ctx: &egui::Context) {
         let before = std::mem::replace(&mut self.now, ctx.input(|input| input.time));
         let passed = (self.now - before).clamp(0.0, 0.25);
 
         let typing =
             ctx.any_popup_open() || ctx.text_edit_focused() || self.palette.is_some() || self.new_run.is_some();
-        for command in DeskCommand::take_keys(&ctx, typing) {
-            self.perform(&ctx, command);
+        for command in DeskCommand::take_keys(ctx, typing) {
+            self.perform(ctx, command);
         }
         self.clock.advance(passed);
         self.policy.clock.advance(passed);
-
-        self.show_menu_bar(ui);
-        self.show_status_line(ui);
-        self.show_panel(ui);
-        self.show_question(ui);
-        self.show_overlays(&ctx);
-        for command in std::mem::take(&mut self.queue) {
-            self.perform(&ctx, command);
-        }
-        self.stage.submit();
-        self.finish_frame(&ctx, began);
     }
 
-    fn finish_frame(&mut self, ctx: &egui::Context, began: Instant) {
+    /// What a frame that began at `began` does once it is drawn: the commands of its widgets, and the time of the next
+    /// frame.
+    pub(super) fn finish_frame(&mut self, ctx: &egui::Context, began: Instant) {
+        for command in std::mem::take(&mut self.queue) {
+            self.perform(ctx, command);
+        }
+        self.stage.submit();
         let size = ctx.content_rect().size() * ctx.pixels_per_point();
         let on_show = self.shown.as_ref().filter(|shown| shown.taught.is_none()).map(|shown| shown.pair.id);
         let steps = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.env_steps);
@@ -253,7 +252,7 @@ impl Desk {
                 self.close();
             }
         }
-        let flashing = self.flash.as_ref().is_some_and(|flash| self.now - flash.at < super::question::FLASH);
+        let flashing = self.flash.as_ref().is_some_and(|flash| self.now - flash.at < FLASH);
         let pace = if self.stage.adapter().software { PACE_SOFTWARE } else { PACE };
         // Only clips move. Text stands still.
         let pictures = self.mode_tab() == ModeTab::Control;
@@ -303,7 +302,7 @@ impl Desk {
             }
             Event::Warned(sentence) => self.say(Tone::Warning, sentence),
             Event::Saved { env_steps } => {
-                self.say(Tone::Info, format!("Saved after {} steps.", super::widgets::count(env_steps as f64)));
+                self.say(Tone::Info, format!("Saved after {} steps.", count(env_steps as f64)));
             }
             Event::Faulted(sentence) => self.say(Tone::Error, sentence),
             Event::Finished => self.say(Tone::Info, "All planned steps are done."),
@@ -388,6 +387,21 @@ impl Desk {
         }
     }
 
+    /// Requests new samples when they are due: when their tab is opened, and at intervals while the policy changes.
+    fn look_at_samples(&mut self, snapshot: &Snapshot, view: &TextView) {
+        if self.text.tab != TextTab::Samples || !can_answer(snapshot) {
+            return;
+        }
+        let steps = snapshot.env_steps;
+        let due = match self.text.samples_asked {
+            None => true,
+            Some((at, then)) => steps > then && self.now - at >= SAMPLES_EVERY,
+        };
+        if due && view.stage >= TextStage::Reward && self.send(Command::ShowPolicy) {
+            self.text.samples_asked = Some((self.now, steps));
+        }
+    }
+
     /// Sends a command to the lab. The status line says so if it was not accepted, except for [`Command::ShowPolicy`].
     pub(super) fn send(&mut self, command: Command) -> bool {
         let Some(link) = self.hold.link() else { return false };
@@ -397,6 +411,19 @@ impl Desk {
             self.say(Tone::Warning, "The lab is busy and did not take that; try again in a moment.");
         }
         taken
+    }
+
+    /// What is taught now, or will be once the lab is open.
+    pub(super) fn mode_tab(&self) -> ModeTab {
+        match &self.snapshot {
+            Some(snapshot) => ModeTab::from(&snapshot.mode),
+            None => ModeTab::from(&self.hold.coming().mode),
+        }
+    }
+
+    /// Whether the pair is visible. Keys must not answer a pair that is behind another tab.
+    pub(super) fn sees_pair(&self) -> bool {
+        self.mode_tab() == ModeTab::Control || self.text.tab == TextTab::Compare
     }
 
     /// The pair that waits for the person's answer, if there is one.
@@ -539,6 +566,21 @@ impl Desk {
     pub(super) fn begin(&mut self, settings: RunSettings) {
         self.forget_run();
         self.hold.replace(settings);
+    }
+
+    /// Saves the present run and continues the latest one of `mode`, or starts one. So a person can alternate between
+    /// both modes without losing either.
+    fn switch_to(&mut self, mode: ModeTab) {
+        if self.mode_tab() == mode {
+            return;
+        }
+        let present = match &self.snapshot {
+            Some(snapshot) => RunSettings { folder: Some(snapshot.folder.clone()), ..self.present_settings() },
+            None => self.hold.coming().clone(),
+        };
+        let next = self.elsewhere.replace(present).unwrap_or_else(|| mode.first_run());
+        self.curve_tab = 0;
+        self.begin(next);
     }
 
     /// A robot's name as a person reads it.

@@ -1,7 +1,7 @@
 //! The desk's connection to a lab. A lab is opened in the background, so that the window appears at once. It is let go
 //! only when everything that it learnt is on disk.
 
-use super::{LabFactory, Repaint};
+use super::options::{LabFactory, Repaint};
 use crate::lab::{Command, Event, Link};
 use crate::settings::RunSettings;
 use std::sync::mpsc;

@@ -6,7 +6,14 @@
 //! only through the lab's commands, events and snapshots. It keeps no record of its own: it shows the latest snapshot,
 //! and an answer counts when the lab says that it is on disk.
 //!
-//! `commands` is the table from which keys, menus, buttons and help derive. `viewport` is the only file that uses wgpu.
+//! The files build on each other in this order, and never the other way; a test checks it:
+//!
+//! 1. What knows nothing of a [`Desk`]: `commands`, the table from which keys, menus, buttons and help derive;
+//!    `viewport`, the only file that uses wgpu; the connection to a lab (`hold`); what is chosen and typed (`mode`,
+//!    `draft`, `forms`); `widgets`, `style` and others.
+//! 2. `desk`: the state, and what each command does to it.
+//! 3. The views. Each draws a part of the desk: `question`, `completions`, `panel`, `chrome`, `overlays` and others.
+//! 4. `layout`: which view goes where, for each mode.
 
 mod chrome;
 mod clock;
@@ -14,9 +21,13 @@ mod commands;
 mod completions;
 mod curves;
 mod desk;
+mod draft;
 mod eye;
+mod forms;
 mod hold;
+mod layout;
 mod mode;
+mod options;
 mod overlays;
 mod panel;
 mod probe;
@@ -25,6 +36,7 @@ mod question;
 mod sampling;
 mod style;
 mod text_panel;
+mod text_tabs;
 mod tokens;
 mod transport;
 mod viewport;
@@ -34,41 +46,11 @@ pub use clock::{Clock, SPEEDS};
 pub use commands::{DeskCommand, Menu, Spec};
 pub use desk::Desk;
 pub use mode::{ModeTab, TextTab};
+pub use options::{DeskOptions, LabFactory, Repaint, TaskChoice};
 pub use probe::{ProbePlan, ProbeReport};
 pub use viewport::Adapter;
 
-use crate::lab::Link;
-use crate::settings::RunSettings;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Wakes the window up. A lab calls it when it has something new to show.
-pub type Repaint = Arc<dyn Fn() + Send + Sync>;
-
-/// Opens a lab for a run. It is called on its own thread, because it may take seconds.
-pub type LabFactory = Arc<dyn Fn(RunSettings, Repaint) -> anyhow::Result<Box<dyn Link>> + Send + Sync>;
-
-/// A robot that the picker offers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskChoice {
-    /// What [`RunSettings::task`] takes, e.g. `hopper`.
-    pub name: String,
-    /// What a person reads, e.g. `Hopper`.
-    pub title: String,
-    /// Env steps of a run with it.
-    pub env_steps: u64,
-}
-
-/// Everything that a desk needs.
-pub struct DeskOptions {
-    /// The run to start or continue.
-    pub settings: RunSettings,
-    /// Opens its lab, and those of later runs.
-    pub make_lab: LabFactory,
-    /// The robots to choose from.
-    pub tasks: Vec<TaskChoice>,
-    /// If set, the desk answers and measures by itself, then closes.
-    pub probe: Option<ProbePlan>,
-}
 
 /// Why no window could be opened.
 #[derive(Debug, thiserror::Error)]

@@ -2,49 +2,14 @@
 
 use super::commands::{DeskCommand, Menu};
 use super::desk::Desk;
+use super::forms::NewRun;
 use super::mode::ModeTab;
 use super::panel::{mistake_slider, robot_picker, row, teacher_picker};
 use super::style::{Palette, semibold};
 use crate::lab::TeacherKind;
-use crate::settings::{Mode, RewardSource, RunSettings, TextRun, TextStage};
+use crate::settings::{Mode, RewardSource, TextRun, TextStage};
 use egui::{Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, TextEdit, Ui, Window, vec2};
 use std::path::PathBuf;
-use std::sync::OnceLock;
-
-/// What is typed in the palette, and which match is selected.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PaletteState {
-    pub text: String,
-    chosen: usize,
-}
-
-/// The form for a new run.
-#[derive(Clone, Debug)]
-pub(super) struct NewRun {
-    settings: RunSettings,
-    /// The folder of the language model to start from, as typed; empty for the built-in one.
-    model: String,
-    /// The graphics adapter that can step the physics, if there is one.
-    graphics: Option<String>,
-    /// Why the settings were rejected.
-    refusal: Option<String>,
-}
-
-impl NewRun {
-    /// Starts from the settings of the present run.
-    pub fn like(settings: RunSettings) -> NewRun {
-        let model = settings.text().and_then(|text| text.model.as_ref());
-        let model = model.map(|folder| folder.display().to_string()).unwrap_or_default();
-        // Asked only once, because drivers take time to answer, and the form should open at once the next time.
-        static GRAPHICS: OnceLock<Option<String>> = OnceLock::new();
-        let graphics = GRAPHICS.get_or_init(|| {
-            let adapter = flipside_view::adapters().into_iter().find(|adapter| adapter.computes)?;
-            Some(if adapter.kind == "software" { format!("{}, a software driver", adapter.name) } else { adapter.name })
-        });
-        let graphics = graphics.clone();
-        NewRun { settings, model, graphics, refusal: None }
-    }
-}
 
 impl Desk {
     /// Everything that is open over the desk.

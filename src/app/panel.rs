@@ -1,24 +1,22 @@
 //! The right side of the desk: what is being trained, how far it is, and how well it does.
 
-use super::TaskChoice;
 use super::commands::DeskCommand;
 use super::curves::Drawn;
 use super::desk::Desk;
-use super::mode::ModeTab;
+use super::options::TaskChoice;
 use super::question::View;
 use super::style::{CARD_RADIUS, Palette, semibold};
 use super::viewport::Slot;
-use super::widgets::{count, duration, main_button, meter, name_scroll_bar, number, tip};
+use super::widgets::{count, duration, main_button, meter, number, tip};
 use crate::lab::{Command, ControlView, Curve, ModeView, Phase, Snapshot, TeacherKind};
 use crate::settings::{ControlRun, RewardSource, RunSettings};
 use egui::{
-    Align, Align2, ComboBox, CornerRadius, FontId, Layout, Margin, Panel, Rect, Response, RichText, Role, ScrollArea,
-    Sense, Slider, Stroke, StrokeKind, Ui, Vec2b, WidgetInfo, vec2,
+    Align, Align2, ComboBox, CornerRadius, FontId, Layout, Rect, Response, RichText, Role, Sense, Slider, Stroke,
+    StrokeKind, Ui, Vec2b, WidgetInfo, vec2,
 };
 use egui_plot::{Line, Plot, PlotPoints};
 use flipside_core::Choice;
 
-const WIDTH: f32 = 320.0;
 const POLICY_HEIGHT: f32 = 128.0;
 const CURVE_HEIGHT: f32 = 70.0;
 /// A mistaken teacher's first error rate: one wrong answer in ten, as in the field's benchmarks.
@@ -35,28 +33,8 @@ const CURVE_TABS: CurveTabs = [
 ];
 
 impl Desk {
-    /// The panel.
-    pub(super) fn show_panel(&mut self, ui: &mut Ui) {
-        let frame = egui::Frame::new().inner_margin(Margin::symmetric(14, 12));
-        Panel::right("training").exact_size(WIDTH).resizable(false).frame(frame).show(ui, |ui| {
-            let scrolled = ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-                ui.set_width(WIDTH - 29.0);
-                let Some(snapshot) = self.snapshot.clone() else {
-                    return match self.mode_tab() {
-                        ModeTab::Control => self.show_choice_of_robot(ui),
-                        ModeTab::Text => {}
-                    };
-                };
-                match &snapshot.mode {
-                    ModeView::Control(view) => self.show_control_panel(ui, &snapshot, view),
-                    ModeView::Text(view) => self.show_text_panel(ui, &snapshot, view),
-                }
-            });
-            name_scroll_bar(ui, &scrolled, "Scroll the training panel");
-        });
-    }
-
-    fn show_control_panel(&mut self, ui: &mut Ui, snapshot: &Snapshot, view: &ControlView) {
+    /// The panel's content while a robot is taught.
+    pub(super) fn show_control_panel(&mut self, ui: &mut Ui, snapshot: &Snapshot, view: &ControlView) {
         if view.from_preferences {
             self.show_policy(ui, snapshot);
             ui.add_space(4.0);
@@ -96,7 +74,8 @@ impl Desk {
         ui.painter().rect_stroke(rect, CornerRadius::same(CARD_RADIUS), line, StrokeKind::Inside);
     }
 
-    fn show_choice_of_robot(&mut self, ui: &mut Ui) {
+    /// The robot of the run.
+    pub(super) fn show_choice_of_robot(&mut self, ui: &mut Ui) {
         let present = self.present_settings();
         let mut chosen = None;
         row(ui, "Robot", |ui| {

@@ -5,7 +5,7 @@
 //! the frame after it begins. Keys are pressed by adding key events to the window's own input, so that a measured pick
 //! takes the same way as a real one.
 
-use super::DeskCommand;
+use super::commands::DeskCommand;
 use flipside_core::PairId;
 use std::time::{Duration, Instant};
 

@@ -1,13 +1,12 @@
 //! The middle of the desk: two clips and the question about them, or what is shown while there is none.
 
 use super::commands::DeskCommand;
-use super::desk::Desk;
+use super::desk::{Desk, FLASH};
 use super::eye::Eye;
-use super::mode::ModeTab;
 use super::style::{CARD_RADIUS, GAP, Palette};
 use super::viewport::{Shot, Slot};
 use super::widgets::{answer_button, chip, count, main_button, round_corners};
-use crate::lab::{ModeView, Phase, Snapshot};
+use crate::lab::{Phase, Snapshot};
 use egui::emath::GuiRounding as _;
 use egui::{
     Align, Align2, CornerRadius, CursorIcon, FontFamily, FontId, Layout, PointerButton, Rect, Response, RichText, Role,
@@ -15,9 +14,6 @@ use egui::{
 };
 use flipside_core::{Choice, Clip, PairReason};
 use std::sync::Arc;
-
-/// How long an answer glows, seconds.
-pub(super) const FLASH: f64 = 0.45;
 
 pub(super) const HEADER: f32 = 40.0;
 const TRANSPORT: f32 = 40.0;
@@ -34,30 +30,8 @@ pub(super) struct View<'a> {
 }
 
 impl Desk {
-    /// The middle of the desk.
-    pub(super) fn show_question(&mut self, ui: &mut Ui) {
-        let frame = egui::Frame::new().inner_margin(GAP);
-        egui::CentralPanel::default().frame(frame).show(ui, |ui| {
-            if let Some(failure) = self.hold.failure().map(str::to_owned) {
-                return self.show_failure(ui, &failure);
-            }
-            let Some(snapshot) = self.snapshot.clone() else {
-                let words = match (self.hold.is_closing(), self.mode_tab()) {
-                    (true, _) => "Saving the session…",
-                    (false, ModeTab::Control) => "Getting the robot ready…",
-                    (false, ModeTab::Text) => "Getting the language model ready…",
-                };
-                return self.show_waiting(ui, words);
-            };
-            match &snapshot.mode {
-                ModeView::Control(view) if view.from_preferences => self.show_pair(ui, &snapshot),
-                ModeView::Control(_) => self.show_only_policy(ui, &snapshot),
-                ModeView::Text(view) => self.show_text(ui, &snapshot, view),
-            }
-        });
-    }
-
-    fn show_pair(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
+    /// A robot's pair and the question about it.
+    pub(super) fn show_pair(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         let asks = snapshot.teacher == crate::lab::TeacherKind::Person;
         let [header, views, transport, answers] = rows(ui.available_rect_before_wrap(), asks);
         let headline = self.headline(asks, "Getting the first clips ready…", "Which one is better?");
@@ -100,7 +74,8 @@ impl Desk {
         }
     }
 
-    fn show_only_policy(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
+    /// The policy at work, where the task's own reward needs no answers.
+    pub(super) fn show_only_policy(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         let [header, mut views, transport, _] = rows(ui.available_rect_before_wrap(), false);
         self.show_header(ui, header, "The policy at work");
         views.max.y = transport.max.y;
@@ -319,7 +294,8 @@ impl Desk {
         }
     }
 
-    fn show_waiting(&self, ui: &mut Ui, words: &str) {
+    /// What is shown until there is a lab.
+    pub(super) fn show_waiting(&self, ui: &mut Ui, words: &str) {
         let palette = Palette::of(ui.ctx());
         let rect = ui.available_rect_before_wrap();
         ui.painter().rect_filled(rect, CornerRadius::same(CARD_RADIUS), palette.card);
@@ -333,7 +309,8 @@ impl Desk {
         });
     }
 
-    fn show_failure(&mut self, ui: &mut Ui, sentence: &str) {
+    /// What is shown if no lab could be opened.
+    pub(super) fn show_failure(&mut self, ui: &mut Ui, sentence: &str) {
         let palette = Palette::of(ui.ctx());
         let rect = ui.available_rect_before_wrap();
         ui.painter().rect_filled(rect, CornerRadius::same(CARD_RADIUS), palette.card);
