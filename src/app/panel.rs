@@ -203,7 +203,7 @@ impl Desk {
         if let Some((share, count)) = snapshot.consistency {
             let of = format!("{:.0} % of {count}", 100.0 * share);
             two_ends(ui, "Same answer when asked again", &of).on_hover_text(
-                "A few pairs come again with their sides changed; a coin gets 50 %, and a reward cannot be learnt better than it is told",
+                "A few pairs come again with left and right swapped; a coin gets 50 %, and answers that contradict each other limit what the reward model can learn",
             );
         }
         if let Some(alarm) = &snapshot.alarm {
@@ -222,8 +222,8 @@ impl Desk {
             all => format!("Disputed answer, one of {all}"),
         };
         ui.label(RichText::new(title).color(palette.muted)).on_hover_text(
-            "What the reward model, where it has not learnt from them, would have answered otherwise: a slip, a change of mind, or something \
-             that it has not understood yet",
+            "Members of the reward model that were not trained on this answer predict another one: it may be a slip, a change of mind, \
+             or something that the model has not understood yet",
         );
         let (said, chance) = match disputed.choice {
             Choice::Left => ("left", disputed.left),

@@ -135,18 +135,18 @@ impl Desk {
                 let (reason, why) = match shown.pair.reason {
                     PairReason::Disagreement => (
                         "Asked because the reward models disagree",
-                        "The members of the reward model give these two different orders, so an answer teaches most here",
+                        "The members of the reward model disagree about which of these two is better, so your answer teaches them most",
                     ),
                     PairReason::Past => (
                         "Asked to compare now with then",
-                        "One of these was judged before, the other is new: such answers put what was done at different times in one order",
+                        "One of these was judged before, the other is new: the answer puts old and new behaviour on one scale of reward",
                     ),
                     // Repeated pairs show no reason of their own. A person who knew of the repeat would answer from
                     // memory.
                     PairReason::Random | PairReason::Repeat => (
                         "Asked at random",
-                        "Some pairs are drawn at random, so that no part of what is done goes unjudged; a few come again later with their sides \
-                         changed, to see how steady the answers are",
+                        "Some pairs are drawn at random, so that no kind of behaviour goes unjudged; a few come again with left and right \
+                         swapped, to measure how consistent the answers are",
                     ),
                 };
                 ui.label(RichText::new(reason).small().color(palette.muted)).on_hover_text(why);
