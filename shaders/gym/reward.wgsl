@@ -165,10 +165,10 @@ struct Batch {
 
 // Values of `what`: begin a rollout; reset every world; compute reward and observation of a step; observe the worlds
 // that were reset.
-const REWIND: u32 = 0u;
-const ENTER: u32 = 1u;
-const JUDGE: u32 = 2u;
-const LOOK: u32 = 3u;
+const BEGIN_ROLLOUT: u32 = 0u;
+const RESET_ALL: u32 = 1u;
+const REWARD: u32 = 2u;
+const OBSERVE: u32 = 3u;
 
 @group(1) @binding(0) var<storage, read> batch: Batch;
 @group(0) @binding(0) var<storage, read> task: Task;
@@ -207,20 +207,20 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         return;
     }
     begins = false;
-    if batch.what == REWIND {
+    if batch.what == BEGIN_ROLLOUT {
         tally(ROW, 0u);
         tally(ENDS, 0u);
         trail(0u);
-    } else if batch.what == ENTER {
+    } else if batch.what == RESET_ALL {
         tally(EPISODES, 0u);
-        enter();
+        reset();
         tally(LENGTH, select(0u, u32(f32(world) * f32(task.horizon) / f32(batch.worlds)), batch.stagger != 0u));
-    } else if batch.what == JUDGE {
-        judge();
+    } else if batch.what == REWARD {
+        reward_and_observe();
     } else if frozen[world] == BEGINS {
         begins = true;
         read_all();
-        see();
+        observe();
         remember();
         frozen[world] = 0u;
         trail(counted(ROW));
@@ -228,7 +228,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 }
 
 // Computes reward and observation, and whether the episode ended.
-fn judge() {
+fn reward_and_observe() {
     read_all();
     let row = counted(ROW);
     let at = row * batch.worlds + world;
@@ -251,7 +251,7 @@ fn judge() {
     // If the physics is no longer finite, the last finite observation stays, the reward is 0, and the episode is
     // truncated.
     if finite {
-        see();
+        observe();
     }
     let length = counted(LENGTH) + 1u;
     let terminated = task.terminates != 0u && !healthy;
@@ -283,14 +283,14 @@ fn judge() {
         }
     }
     if terminated || truncated {
-        enter();
+        reset();
     } else {
         trail(row + 1u);
     }
 }
 
-// Draws the initial state of an episode. It is observed in a later dispatch with LOOK.
-fn enter() {
+// Draws the initial state of an episode. It is observed in a later dispatch with OBSERVE.
+fn reset() {
     let episode = counted(EPISODES);
     tally(EPISODES, episode + 1u);
     tally(LENGTH, 0u);
@@ -492,7 +492,7 @@ fn point(body: u32, offset: vec3f, axis: u32) -> f32 {
 }
 
 // Writes the observation, for which the next action is chosen.
-fn see() {
+fn observe() {
     for (var i = hold; i < OBS; i++) {
         rollout[batch.now + world * OBS + i] = book(VALUES + i);
     }

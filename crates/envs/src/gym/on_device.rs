@@ -27,10 +27,10 @@ const REWARD: Source = ("shaders/gym/reward.wgsl", include_str!("../../../../sha
 /// What a dispatch of the reward kernel does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    Rewind,
-    Enter,
+    BeginRollout,
+    ResetAll,
     Reward,
-    Look,
+    Observe,
 }
 
 /// A batch of worlds under one task on a graphics device.
@@ -149,9 +149,9 @@ impl DeviceEnv {
     pub fn reset(&mut self, seed: u64, stagger: bool) -> Result<(), EnvError> {
         self.seed = seed;
         self.submit(|env, commands, worlds| {
-            env.dispatch(commands, worlds.clone(), What::Enter, stagger)?;
-            env.dispatch(commands, worlds.clone(), What::Rewind, false)?;
-            env.look(commands, worlds)
+            env.dispatch(commands, worlds.clone(), What::ResetAll, stagger)?;
+            env.dispatch(commands, worlds.clone(), What::BeginRollout, false)?;
+            env.observe(commands, worlds)
         })
     }
 
@@ -169,7 +169,7 @@ impl DeviceEnv {
     ) -> Result<bool, EnvError> {
         self.submit(|env, commands, worlds| {
             actor.rewind(commands, worlds.clone())?;
-            env.dispatch(commands, worlds, What::Rewind, false)
+            env.dispatch(commands, worlds, What::BeginRollout, false)
         })?;
         let (mut done, mut together) = (0, 1);
         while done < self.layout.steps {
@@ -211,7 +211,7 @@ impl DeviceEnv {
         let (device, worlds) = (self.worlds.device.clone(), 0..self.at_once());
         let made = device.time(MOST_TIMED, |commands| {
             actor.rewind(commands, worlds.clone())?;
-            self.dispatch(commands, worlds.clone(), What::Rewind, false)?;
+            self.dispatch(commands, worlds.clone(), What::BeginRollout, false)?;
             self.advance(actor, commands, worlds)
         });
         Ok(made.map_err(EnvError::Device)?.map(seconds))
@@ -234,7 +234,7 @@ impl DeviceEnv {
             for _ in 0..2 {
                 let mut commands = device.commands();
                 actor.rewind(&mut commands, worlds.clone())?;
-                self.dispatch(&mut commands, worlds.clone(), What::Rewind, false)?;
+                self.dispatch(&mut commands, worlds.clone(), What::BeginRollout, false)?;
                 actor.act(&mut commands, worlds.clone())?;
                 device.submit(commands);
                 device.wait()?;
@@ -243,7 +243,7 @@ impl DeviceEnv {
                 })?;
                 let mut commands = device.commands();
                 self.dispatch(&mut commands, worlds.clone(), What::Reward, false)?;
-                self.look(&mut commands, worlds.clone())?;
+                self.observe(&mut commands, worlds.clone())?;
                 device.submit(commands);
             }
             Ok(times)
@@ -277,7 +277,7 @@ impl DeviceEnv {
         actor.act(commands, worlds.clone())?;
         self.worlds.step(commands, worlds.clone(), self.task.frame_skip())?;
         self.dispatch(commands, worlds.clone(), What::Reward, false)?;
-        self.look(commands, worlds)
+        self.observe(commands, worlds)
     }
 
     fn bring(&mut self, out: &mut DeviceRollout) -> Result<(), DeviceError> {
@@ -293,11 +293,11 @@ impl DeviceEnv {
 
     /// Evaluates worlds that begin an episode: first their derived quantities, if the task reads any, then their
     /// observation.
-    fn look(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError> {
+    fn observe(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError> {
         if !self.task.needs().is_empty() {
-            self.worlds.look(commands, worlds.clone())?;
+            self.worlds.derive_initial(commands, worlds.clone())?;
         }
-        self.dispatch(commands, worlds, What::Look, false)
+        self.dispatch(commands, worlds, What::Observe, false)
     }
 
     /// Submits what `list` records. It takes so few worlds at a time that no submission takes long, and waits for each.

@@ -216,7 +216,7 @@ impl DeviceWorlds {
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`] and [`DeviceError::Refused`].
-    pub fn look(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError> {
+    pub fn derive_initial(&mut self, commands: &mut Commands, worlds: Range<usize>) -> Result<(), DeviceError> {
         self.dispatch(commands, worlds, [0, 1, 1], true)
     }
 
