@@ -389,7 +389,7 @@ impl PreferenceLearner {
                 Some((label, Comparison::new(name, &left.frames, &right.frames, label.choice)?))
             })
             .unzip();
-        self.monitor.foresee(&self.reward, &comparisons);
+        self.monitor.record_predictions(&self.reward, &comparisons);
         let newest: Vec<&Frames> = self.pool.iter().map(|entry| &entry.clip.frames).collect();
         // Neighbours in the pool mostly come from different worlds. In any case they are treated as pairs that nobody
         // was asked about.
@@ -424,7 +424,7 @@ impl PreferenceLearner {
         values.extend(report.held_out_agreement.map(|a| ("agreement", a)));
         values.push(("random_answers", self.reward.error_rate()));
         values.extend(report.held_out_loss.map(|l| ("reward_loss", l)));
-        values.extend(self.monitor.foreseen().map(|share| ("foreseen", share)));
+        values.extend(self.monitor.recent_agreement().map(|share| ("foreseen", share)));
         Ok(values)
     }
 

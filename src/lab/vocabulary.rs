@@ -161,9 +161,10 @@ impl Curve {
             "Share of the judgements that the reward model takes for random, as it has learnt from them",
         ),
         (
+            // Sessions on disk know this curve by its older name.
             "foreseen",
-            "Foreseen",
-            "Share of the latest judgements that the reward model foresaw before it learnt from them",
+            "Recent agreement",
+            "Share of the latest judgements that the reward model predicted before it learnt from them",
         ),
         (
             "spread",

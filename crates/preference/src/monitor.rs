@@ -29,7 +29,7 @@ impl Alarm {
     pub fn sentence(self) -> String {
         match self {
             Alarm::Fresh(share) => format!(
-                "The reward model foresaw only {:.0} % of the latest answers; the robot may be learning something else, so answer more pairs.",
+                "The reward model predicted only {:.0} % of the latest answers; the robot may be learning something else, so answer more pairs.",
                 100.0 * share
             ),
             Alarm::HeldOut(share) => format!(
@@ -79,7 +79,7 @@ impl Monitor {
 
     /// Records whether the model predicts the judgements that came in since the last call. Call it before the model
     /// learns from them. `comparisons` are all valid judgements, oldest first.
-    pub fn foresee(&mut self, model: &RewardModel, comparisons: &[Comparison]) {
+    pub fn record_predictions(&mut self, model: &RewardModel, comparisons: &[Comparison]) {
         let newest = self.newest;
         for comparison in comparisons.iter().filter(|c| newest.is_none_or(|newest| c.id > newest)) {
             if model.is_fitted() && comparison.target != 0.5 {
@@ -153,7 +153,8 @@ impl Monitor {
         let ratio = self.ratios.iter().sum::<f64>() / self.ratios.len().max(1) as f64;
         let spread =
             (self.ratios.len() == RATIOS && ratio > self.settings.max_std_ratio).then_some(Alarm::Spread(ratio));
-        let fresh = self.foreseen().filter(|&share| share < self.settings.min_recent_agreement).map(Alarm::Fresh);
+        let fresh =
+            self.recent_agreement().filter(|&share| share < self.settings.min_recent_agreement).map(Alarm::Fresh);
         let held_out =
             self.held_out.filter(|&(share, count)| count >= FEWEST && share < self.settings.min_held_out_agreement);
         fresh.or(held_out.map(|(share, _)| Alarm::HeldOut(share))).or(spread)
@@ -206,12 +207,12 @@ mod tests {
         let lessons = compare(0, &taught, false);
         let mut model = RewardModel::new(2, 1, RewardModelSettings::default(), Seed(2));
         let mut monitor = Monitor::new(MonitorSettings::default());
-        monitor.foresee(&model, &lessons);
+        monitor.record_predictions(&model, &lessons);
         let report = model.fit(&lessons, &[], &mut || false).unwrap();
         let all = |part: fn(&Frames) -> &Vec<f32>| taught.iter().flat_map(part).copied().collect::<Vec<f32>>();
         model.renormalise(&all(|f| &f.obs), &all(|f| &f.actions)).unwrap();
         monitor.fitted(&model, &lessons, report.held_out_agreement.map(|share| (share, report.held_out)));
-        assert_eq!(monitor.foreseen(), None, "nothing was foreseen by a model that had learnt nothing");
+        assert_eq!(monitor.recent_agreement(), None, "a model that had learnt nothing predicted nothing");
         let observe = |monitor: &mut Monitor, place: f32, stream: &mut Stream| {
             for _ in 0..RATIOS {
                 let now = clip(place, stream);
@@ -221,7 +222,7 @@ mod tests {
         observe(&mut monitor, 0.5, &mut stream);
         let good = |choices: &[Frames], turned: bool| {
             let mut monitor = monitor.clone();
-            monitor.foresee(&model, &compare(1_000, choices, turned));
+            monitor.record_predictions(&model, &compare(1_000, choices, turned));
             monitor.alarm()
         };
         assert_eq!(good(&fresh, false), None);

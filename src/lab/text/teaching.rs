@@ -16,7 +16,7 @@ pub(super) const FIRST_FIT: usize = 12;
 const SCORED: usize = 32;
 
 /// The agreement is computed over this many of the latest judgements.
-const FORESEEN: usize = 50;
+const RECENT: usize = 50;
 
 /// The policy, its reward model, and what they start from.
 pub(super) struct Teaching {
@@ -47,7 +47,7 @@ pub(super) struct Teaching {
     /// Random stream for prompts, for seeds of completions and for sides of pairs.
     pub draws: Stream,
     /// Whether the reward model predicted each of the latest judgements, oldest first: 1, ½ or 0.
-    pub foreseen: Vec<f64>,
+    pub recent_predictions: Vec<f64>,
 }
 
 impl Teaching {
@@ -91,7 +91,7 @@ impl Teaching {
             return;
         }
         if self.trusted {
-            self.foresee(labels);
+            self.record_predictions(labels);
         }
         // The number of passes over the new answers is the same as the plan has over all of them.
         let first = self.fitted.0 == 0;
@@ -108,21 +108,21 @@ impl Teaching {
     }
 
     /// Records which judgements the reward model predicts before it learns from them.
-    fn foresee(&mut self, labels: &[Label]) {
+    fn record_predictions(&mut self, labels: &[Label]) {
         let new = labels.iter().filter(|label| label.judgement > JudgementId(self.fitted.1));
         let comparisons: Vec<TextComparison> = new.filter_map(comparison).collect();
         for comparison in comparisons.iter().filter(|c| c.target != 0.5) {
             if let Ok(stats) = self.reward.evaluate(std::slice::from_ref(comparison), &mut |_| false) {
-                self.foreseen.push(stats.accuracy);
+                self.recent_predictions.push(stats.accuracy);
             }
         }
-        let old = self.foreseen.len().saturating_sub(FORESEEN);
-        self.foreseen.drain(..old);
+        let old = self.recent_predictions.len().saturating_sub(RECENT);
+        self.recent_predictions.drain(..old);
     }
 
     pub fn agreement(&self) -> Option<f64> {
-        let n = self.foreseen.len();
-        (n >= 4).then(|| self.foreseen.iter().sum::<f64>() / n as f64)
+        let n = self.recent_predictions.len();
+        (n >= 4).then(|| self.recent_predictions.iter().sum::<f64>() / n as f64)
     }
 
     /// The log-ratio, log π − log π_ref, of each token in nats.

@@ -302,7 +302,7 @@ impl TextTrainer {
             filed,
             prompts,
             draws: self.seed.stream("text.draws"),
-            foreseen: Vec::new(),
+            recent_predictions: Vec::new(),
             start,
         })
     }

@@ -6,6 +6,9 @@ use crate::lab::arrays::{prefixed, unprefixed};
 use crate::settings::TextStage;
 use flipside_core::{Array, Arrays, Stream};
 
+/// The name of `Teaching::recent_predictions` in a checkpoint. It is older than the field's.
+const RECENT_PREDICTIONS: &str = "trainer/foreseen";
+
 /// What is read from a checkpoint before its pipeline stage is entered.
 pub(super) struct Saved {
     pub stage: TextStage,
@@ -58,8 +61,8 @@ impl TextTrainer {
                 ];
                 arrays.insert("trainer/fit".to_owned(), Array::u64(fit));
                 arrays.insert("trainer/draws".to_owned(), Array::u64(teaching.draws.state().to_vec()));
-                let foreseen = Array::f64(&[teaching.foreseen.len()], teaching.foreseen.clone());
-                arrays.insert("trainer/foreseen".to_owned(), foreseen);
+                let recent = Array::f64(&[teaching.recent_predictions.len()], teaching.recent_predictions.clone());
+                arrays.insert(RECENT_PREDICTIONS.to_owned(), recent);
                 arrays
             }
             Stage::Done(_) => Arrays::new(),
@@ -101,10 +104,10 @@ impl TextTrainer {
                 (teaching.fitted, teaching.fit_left) = ((count, newest), left);
                 let state: [u64; 4] = words("trainer/draws")?.try_into().map_err(|_| lacks("trainer/draws"))?;
                 teaching.draws = Stream::from_state(state);
-                teaching.foreseen = arrays
-                    .get("trainer/foreseen")
+                teaching.recent_predictions = arrays
+                    .get(RECENT_PREDICTIONS)
                     .and_then(Array::as_f64)
-                    .ok_or_else(|| lacks("trainer/foreseen"))?
+                    .ok_or_else(|| lacks(RECENT_PREDICTIONS))?
                     .to_vec();
             }
             Stage::Done(_) => {}
