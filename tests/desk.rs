@@ -382,7 +382,7 @@ fn a_disputed_answer_is_looked_at_again_and_taken_back() {
     harness.run();
     harness.get_by_label("Keep answer 8").click();
     harness.run();
-    assert_eq!(lab.heard(), [Command::Keep(JudgementId(8))]);
+    assert_eq!(lab.heard(), [Command::Confirm(JudgementId(8))]);
 }
 
 fn names_everything(harness: &Harness<'_>, state: &str) {

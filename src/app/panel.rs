@@ -245,7 +245,7 @@ impl Desk {
                 ui.ctx().request_repaint();
             }
             if ui.small_button("Keep").accessible_name(format!("Keep {what}")).clicked() {
-                self.send(Command::Keep(id));
+                self.send(Command::Confirm(id));
             }
             if ui.small_button("Take back").accessible_name(format!("Take back {what}")).clicked() {
                 self.send(Command::Retract(id));

@@ -120,8 +120,8 @@ impl Ledger {
             published_curves: Instant::now(),
         };
         ledger.publish(Duration::ZERO);
-        let kept = ledger.session.meta(super::KEPT)?.and_then(|json| serde_json::from_str(&json).ok());
-        ledger.control.change(|w| w.kept = Arc::new(kept.unwrap_or_default()));
+        let confirmed = ledger.session.meta(super::CONFIRMED)?.and_then(|json| serde_json::from_str(&json).ok());
+        ledger.control.change(|w| w.confirmed = Arc::new(confirmed.unwrap_or_default()));
         ledger.publisher.update(|s| s.curves = Arc::new(ledger.curves.clone()));
         Ok(ledger)
     }
@@ -201,7 +201,7 @@ impl Ledger {
             Command::Judge { pair, choice, thinking_ms } => self.judge((pair, choice), thinking_ms, now),
             Command::Undo => self.undo(now),
             Command::Retract(judgement) => self.retract(judgement, now),
-            Command::Keep(judgement) => self.keep(judgement),
+            Command::Confirm(judgement) => self.confirm(judgement),
             Command::SetTeacher(teacher) => self.set_teacher(teacher, now),
             Command::Save => self.control.change(|w| w.save = true),
             Command::ShowPolicy => self.control.change(|w| w.show_policy = true),
@@ -211,8 +211,8 @@ impl Ledger {
                     let why = "There must be a prompt, and none may be empty; the prompts stay as they were.";
                     return self.publisher.say(Event::Refused(why.to_owned()));
                 }
-                let kept = serde_json::to_string(&prompts).map(|json| self.session.put_meta(super::PROMPTS, &json));
-                if let Ok(Err(error)) = kept {
+                let saved = serde_json::to_string(&prompts).map(|json| self.session.put_meta(super::PROMPTS, &json));
+                if let Ok(Err(error)) = saved {
                     return self.disk_fault(&error);
                 }
                 // The waiting pairs were written for the old prompts.
@@ -271,16 +271,16 @@ impl Ledger {
         }
     }
 
-    fn keep(&mut self, judgement: JudgementId) {
-        let mut kept = self.control.look().kept.to_vec();
-        if !kept.contains(&judgement) {
-            kept.push(judgement);
+    fn confirm(&mut self, judgement: JudgementId) {
+        let mut confirmed = self.control.latest().confirmed.to_vec();
+        if !confirmed.contains(&judgement) {
+            confirmed.push(judgement);
         }
-        let saved = serde_json::to_string(&kept).map(|json| self.session.put_meta(super::KEPT, &json));
+        let saved = serde_json::to_string(&confirmed).map(|json| self.session.put_meta(super::CONFIRMED, &json));
         if let Ok(Err(error)) = saved {
             return self.disk_fault(&error);
         }
-        self.control.change(|w| w.kept = Arc::new(kept));
+        self.control.change(|w| w.confirmed = Arc::new(confirmed));
         self.settle(judgement);
     }
 
@@ -377,7 +377,7 @@ impl Ledger {
     /// The session cannot be written: reports it once and stops training, because its results would be lost.
     fn disk_fault(&mut self, error: &StoreError) {
         let why = format!("Training rests because the session could not be written: {error}");
-        let told = self.control.look().disk_fault.is_some();
+        let told = self.control.latest().disk_fault.is_some();
         self.control.change(|w| {
             w.run = false;
             w.disk_fault = Some(why.clone());

@@ -210,7 +210,7 @@ fn training_loop_of(
 const PROMPTS: &str = "prompts";
 
 /// The key under which a session stores which disputed judgements the person has confirmed, as JSON.
-const KEPT: &str = "kept";
+const CONFIRMED: &str = "kept";
 
 fn first_snapshot(settings: &RunSettings, mode: ModeView, folder: &Path) -> Snapshot {
     Snapshot {

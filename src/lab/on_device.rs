@@ -2,7 +2,7 @@
 
 use super::LabError;
 use crate::settings::folders::cache_folder;
-use crate::store::{keep_shaders, read_shaders};
+use crate::store::{read_shader_cache, write_shader_cache};
 use flipside_core::Seed;
 use flipside_envs::gym::{DeviceEnv, DeviceRollout, EnvError, Task};
 use flipside_envs::physics::BuildOptions;
@@ -50,13 +50,13 @@ impl OnDevice {
         let options = options.into();
         let checks = options.checks;
         let mut device = Device::open().map_err(EnvError::Device)?;
-        let kept = place(&device, checks).and_then(|(folder, name)| read_shaders(&folder, &name));
-        device.keep(kept.as_deref()).map_err(EnvError::Device)?;
+        let cached = place(&device, checks).and_then(|(folder, name)| read_shader_cache(&folder, &name));
+        device.use_cache(cached.as_deref()).map_err(EnvError::Device)?;
         let env = DeviceEnv::new(&device, task.clone(), worlds, steps, trailed, options)?;
         let buffers = [env.rollout(), env.controls()];
         let actor = DeviceActor::new(&device, env.layout(), policy, task.model().ctrl_range(), buffers, seed, checks)
             .map_err(EnvError::Device)?;
-        keep(&device, checks, kept);
+        save_cache(&device, checks, cached);
         Ok(OnDevice { env, actor, device, checks, scorer: None, readback: DeviceRollout::default(), ahead: None })
     }
 
@@ -171,9 +171,9 @@ impl OnDevice {
     pub fn score(&mut self, reward: &RewardModel) -> Result<Option<Scores>, DeviceError> {
         let OnDevice { env, device, checks, scorer, .. } = self;
         if scorer.is_none() {
-            let (kept, range) = (device.kept(), env.task().model().ctrl_range());
+            let (cached, range) = (device.cached(), env.task().model().ctrl_range());
             *scorer = Some(DeviceScorer::new(device, env.layout(), reward, range, env.rollout(), *checks)?);
-            keep(device, *checks, kept);
+            save_cache(device, *checks, cached);
         }
         scorer.iter_mut().flatten().next().map(|scorer| scorer.score(reward)).transpose()
     }
@@ -209,15 +209,15 @@ pub(super) fn applied_actions<'a>(task: &'a Task, actions: &'a [f32]) -> impl It
 /// tests, which leave no files behind.
 fn place(device: &Device, checks: Checks) -> Option<(PathBuf, String)> {
     let folder = cache_folder().filter(|_| checks == Checks::Off).map(|folder| folder.join("shaders"));
-    folder.zip(device.keeps_as().map(str::to_owned))
+    folder.zip(device.cache_name().map(str::to_owned))
 }
 
-/// Caches the driver's compiled shaders for the next run, if they differ from `kept`.
-fn keep(device: &Device, checks: Checks, kept: Option<Vec<u8>>) {
-    let compiled = device.kept().filter(|compiled| kept.as_ref() != Some(compiled));
+/// Caches the driver's compiled shaders for the next run, if they differ from `cached`.
+fn save_cache(device: &Device, checks: Checks, cached: Option<Vec<u8>>) {
+    let compiled = device.cached().filter(|compiled| cached.as_ref() != Some(compiled));
     if let Some(((folder, name), compiled)) = place(device, checks).zip(compiled) {
         // Shaders that could not be cached are compiled again.
-        if let Err(error) = keep_shaders(&folder, &name, &compiled) {
+        if let Err(error) = write_shader_cache(&folder, &name, &compiled) {
             log::debug!("{error}");
         }
     }

@@ -34,7 +34,7 @@ pub(super) struct WorkerRequests {
     /// How many offers of pairs the ledger has processed. A teacher that answers at once has answered them by then.
     pub offers_done: u64,
     /// Judgements that the person has confirmed, whatever the reward model says of them.
-    pub kept: Arc<Vec<JudgementId>>,
+    pub confirmed: Arc<Vec<JudgementId>>,
     /// Writing to the session failed. Training stops, because its results could not be saved.
     pub disk_fault: Option<String>,
 }
@@ -55,7 +55,7 @@ impl SharedRequests {
         self.changed.notify_all();
     }
 
-    pub fn look(&self) -> WorkerRequests {
+    pub fn latest(&self) -> WorkerRequests {
         self.lock().clone()
     }
 

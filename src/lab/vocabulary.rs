@@ -30,7 +30,7 @@ pub enum Command {
     /// Take back this judgement of [`Snapshot::disputed`] for good; its pair is not shown again.
     Retract(JudgementId),
     /// Confirm this judgement, whatever the reward model says of it; it is not listed again.
-    Keep(JudgementId),
+    Confirm(JudgementId),
     /// Who answers from now on.
     SetTeacher(TeacherKind),
     /// Write a checkpoint now.

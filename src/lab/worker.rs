@@ -223,7 +223,7 @@ impl Worker {
         let requests = self.control.look();
         let stands = |disputed: &&DisputedView| {
             requests.answers.labels.iter().any(|label| label.judgement == disputed.judgement)
-                && !requests.kept.contains(&disputed.judgement)
+                && !requests.confirmed.contains(&disputed.judgement)
         };
         let disputed: Arc<Vec<DisputedView>> =
             Arc::new(self.training.learner.disputed().iter().filter(stands).cloned().collect());

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 /// The version that this program writes, of [`CheckpointHeader`] and of the layout of the arrays.
 const VERSION: u32 = 1;
 
-/// How many unnamed checkpoints are kept: the newest, and the one before it in case the newest is damaged.
-const KEPT: usize = 2;
+/// How many unnamed checkpoints stay on disk: the newest, and the one before it in case the newest is damaged.
+const UNNAMED: usize = 2;
 
 /// Attempts at reading. The writing process may replace the files between listing and reading them.
 const TRIES: usize = 5;
@@ -52,7 +52,7 @@ pub struct Checkpoint {
 }
 
 impl Session {
-    /// Saves a checkpoint completely or not at all. It is on disk when this returns. The one before it is kept, older
+    /// Saves a checkpoint completely or not at all. It is on disk when this returns. The one before it stays, older
     /// ones are deleted.
     ///
     /// # Errors
@@ -62,9 +62,9 @@ impl Session {
         let number = numbers.last().map_or(1, |n| n + 1);
         let path = self.numbered(number);
         self.save_at(&path, header, arrays)?;
-        // A damaged checkpoint does not count as kept. Otherwise the last sound one would be deleted for it.
+        // A damaged checkpoint does not count. Otherwise the last sound one would be deleted for it.
         let sound = numbers.iter().rev().filter(|n| !self.damaged.contains(n));
-        if let Some(&oldest) = sound.take(KEPT - 1).last() {
+        if let Some(&oldest) = sound.take(UNNAMED - 1).last() {
             for &old in numbers.iter().filter(|&&n| n < oldest) {
                 let path = self.numbered(old);
                 fs::remove_file(&path).map_err(|e| StoreError::io(&path, e))?;
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_loaded_and_two_are_kept() {
+    fn the_newest_is_loaded_and_two_stay() {
         let (_folder, mut session) = session();
         assert_eq!(session.load_checkpoint().unwrap(), None);
         session.save_named("initial", &CheckpointHeader::new("policy", 0), &arrays(0)).unwrap();

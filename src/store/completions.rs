@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_kept_beside_their_judgements() {
+    fn texts_are_stored_beside_their_judgements() {
         let folder = tempfile::tempdir().unwrap();
         let settings = RunSettings::of_text(TextRun::default());
         let path = folder.path().join("s");

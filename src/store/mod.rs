@@ -5,8 +5,8 @@
 //!   session.db                      SQLite: settings, clips (or completions), pairs, the log of judgements, metrics
 //!   session.lock                    locked by the process that writes the session; never by a dead one
 //!   checkpoints/
-//!     checkpoint-00000041.safetensors   weights, optimiser, normalisers, random streams; the newest two are kept
-//!     initial.safetensors               checkpoints with a name are kept for ever
+//!     checkpoint-00000041.safetensors   weights, optimiser, normalisers, random streams; the newest two stay
+//!     initial.safetensors               checkpoints with a name stay for ever
 //! ```
 //!
 //! Language models have folders of their own, in Hugging Face's layout: [`ModelFolder`].
@@ -26,19 +26,19 @@ mod disk;
 mod error;
 mod export;
 mod judgements;
-mod kept_shaders;
 mod metrics;
 mod model_folder;
 pub mod npz;
 mod results;
 mod schema;
 mod session;
+mod shader_cache;
 
 pub use checkpoints::{Checkpoint, CheckpointHeader};
 pub use error::StoreError;
 pub use export::{LabelFrames, PolicyMetadata, export_policy};
-pub use kept_shaders::{keep_shaders, read_shaders};
 pub use metrics::Metric;
 pub use model_folder::{ModelFolder, SHARD, read_text, write_text};
 pub use results::{append_result, read_results};
 pub use session::{Session, sessions_in};
+pub use shader_cache::{read_shader_cache, write_shader_cache};

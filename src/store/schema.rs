@@ -115,11 +115,11 @@ const HEAD: &str = "
 /// The log's length and its newest entry's chain, as [`HEAD`] keeps them; `None` in a session that was last written
 /// before there was a head.
 pub(super) fn log_head(db: &Connection) -> rusqlite::Result<Option<(u64, i64)>> {
-    let kept: Option<String> =
+    let stored: Option<String> =
         db.query_row("SELECT value FROM meta WHERE name = 'log_head'", [], |row| row.get(0)).optional()?;
-    let Some(kept) = kept else { return Ok(None) };
-    let parsed = kept.split_once(' ').and_then(|(length, chain)| Some((length.parse().ok()?, chain.parse().ok()?)));
-    parsed.map(Some).ok_or_else(|| damaged(format!("the log's head cannot be read: `{kept}`")))
+    let Some(stored) = stored else { return Ok(None) };
+    let parsed = stored.split_once(' ').and_then(|(length, chain)| Some((length.parse().ok()?, chain.parse().ok()?)));
+    parsed.map(Some).ok_or_else(|| damaged(format!("the log's head cannot be read: `{stored}`")))
 }
 
 /// Writes a new, complete database at `path` and closes it. The caller renames it into place, so that a session is

@@ -20,7 +20,7 @@ pub struct Session {
     folder: PathBuf,
     settings: RunSettings,
     pub(super) db: Connection,
-    /// Checkpoints that [`Session::load_checkpoint`] found damaged. They do not count as kept.
+    /// Checkpoints that [`Session::load_checkpoint`] found damaged. They do not count as saved.
     pub(super) damaged: BTreeSet<u64>,
     /// `None` if opened for reading. It is the last field because fields are dropped in this order, and the database
     /// must be closed under the lock.

@@ -155,7 +155,7 @@ impl Link for Lab {
                 }
                 None => script.events.push(Event::Refused("There is no answer to take back.".to_owned())),
             },
-            Command::Retract(judgement) | Command::Keep(judgement) => {
+            Command::Retract(judgement) | Command::Confirm(judgement) => {
                 Arc::make_mut(&mut script.snapshot.disputed).retain(|disputed| disputed.judgement != *judgement);
             }
             Command::Start => script.snapshot.phase = Phase::Training,

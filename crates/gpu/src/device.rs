@@ -236,17 +236,17 @@ impl Device {
 
     /// The name under which compiled shaders of this device can be saved between runs; None if its driver supports no
     /// cache.
-    pub fn keeps_as(&self) -> Option<&str> {
+    pub fn cache_name(&self) -> Option<&str> {
         self.cache.as_ref().map(|(name, _)| name.as_str())
     }
 
-    /// Uses a pipeline cache from now on. `kept` is what [`Device::kept`] gave under the same name, if anything.
+    /// Uses a pipeline cache from now on. `cached` is what [`Device::cached`] gave under the same name, if anything.
     ///
     /// # Errors
     /// [`DeviceError`].
-    pub fn keep(&mut self, kept: Option<&[u8]>) -> Result<(), DeviceError> {
+    pub fn use_cache(&mut self, cached: Option<&[u8]>) -> Result<(), DeviceError> {
         let Some((name, _)) = &self.cache else { return Ok(()) };
-        let descriptor = wgpu::PipelineCacheDescriptor { label: None, data: kept, fallback: true };
+        let descriptor = wgpu::PipelineCacheDescriptor { label: None, data: cached, fallback: true };
         // SAFETY: the same driver gave these bytes, as their name and the checksum of their file show. wgpu checks
         // their header.
         let cache = self.make(|device| unsafe { device.create_pipeline_cache(&descriptor) })?;
@@ -254,8 +254,8 @@ impl Device {
         Ok(())
     }
 
-    /// The contents of the pipeline cache: shaders given to [`Device::keep`], and those compiled since.
-    pub fn kept(&self) -> Option<Vec<u8>> {
+    /// The contents of the pipeline cache: shaders given to [`Device::use_cache`], and those compiled since.
+    pub fn cached(&self) -> Option<Vec<u8>> {
         self.cache.as_ref().and_then(|(_, cache)| cache.as_ref()?.get_data())
     }
 

@@ -3,8 +3,8 @@
 
 mod corpus;
 mod folders;
-mod kept;
 mod measure;
+mod model_cache;
 mod speed;
 mod teaching;
 mod tools;

@@ -13,7 +13,7 @@ mod tests;
 
 use super::corpus::{Corpus, Reader};
 use super::folders;
-use super::kept;
+use super::model_cache;
 use super::teaching::{FIRST_FIT, Teaching};
 use crate::lab::questions::Offered;
 use crate::lab::shared_requests::Label;
@@ -126,10 +126,10 @@ impl TextTrainer {
         };
         // A person should not wait for a model that an earlier session has trained. Runs with a simulated teacher are
         // measured, so they train it every time.
-        let kept = (stage == Some(TextStage::Base) && saved.is_none() && settings.teacher == TeacherKind::Person)
-            .then(|| kept::find(&trainer.run, seed))
+        let cached = (stage == Some(TextStage::Base) && saved.is_none() && settings.teacher == TeacherKind::Person)
+            .then(|| model_cache::read(&trainer.run, seed))
             .flatten();
-        if let Some(model) = kept {
+        if let Some(model) = cached {
             folders::replace(&folders::of_stage(folder, TextStage::Supervised), model.to_parts()?)?;
             trainer.steps = trainer.run.base_steps + trainer.run.supervised_steps;
             trainer.enter(TextStage::Reward, None)?;
@@ -355,18 +355,18 @@ impl TextTrainer {
                     tokenizer: learning.tokenizer.clone(),
                     score: None,
                 };
-                self.keep(&copy, learning.stage)?;
+                self.save_model(&copy, learning.stage)?;
                 if learning.stage == TextStage::Supervised {
-                    kept::leave(&self.run, self.seed, &copy);
+                    model_cache::write(&self.run, self.seed, &copy);
                 }
                 TextStage::ALL[learning.stage as usize + 1]
             }
             Stage::Teaching(teaching) => {
                 if !teaching.given {
-                    self.keep(&teaching.reward_bundle(), TextStage::Reward)?;
+                    self.save_model(&teaching.reward_bundle(), TextStage::Reward)?;
                 }
                 if self.run.until == TextStage::Ppo && teaching.ppo.updates() > 0 {
-                    self.keep(&teaching.policy_bundle(), TextStage::Ppo)?;
+                    self.save_model(&teaching.policy_bundle(), TextStage::Ppo)?;
                 }
                 self.stage = Stage::Done(self.run.until);
                 return Ok(());
@@ -382,7 +382,7 @@ impl TextTrainer {
 
     /// Writes a pipeline stage's model into the session. If it has an adapter, both are written: the adapter to share,
     /// and the merged model for the next stage to start from.
-    fn keep(&self, bundle: &Bundle, stage: TextStage) -> Result<(), LabError> {
+    fn save_model(&self, bundle: &Bundle, stage: TextStage) -> Result<(), LabError> {
         let stage_began = match &self.stage {
             Stage::Learning(learning) => learning.stage,
             Stage::Teaching(teaching) => teaching.stage,

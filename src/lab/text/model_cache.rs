@@ -36,15 +36,15 @@ fn folder(run: &TextRun, seed: Seed) -> Option<PathBuf> {
 }
 
 /// The cached model, if an earlier session has saved it.
-pub(super) fn find(run: &TextRun, seed: Seed) -> Option<Bundle> {
+pub(super) fn read(run: &TextRun, seed: Seed) -> Option<Bundle> {
     folder(run, seed).and_then(|folder| folders::read(&folder, run.precision).ok())
 }
 
 /// Caches the model for later sessions. Failing to write it is no error: a later session trains it again.
-pub(super) fn leave(run: &TextRun, seed: Seed, model: &Bundle) {
+pub(super) fn write(run: &TextRun, seed: Seed, model: &Bundle) {
     let Some(folder) = folder(run, seed) else { return };
     let parts = model.to_parts().map_err(LabError::from);
     if let Err(error) = parts.and_then(|parts| folders::replace(&folder, parts)) {
-        log::debug!("the built-in model is not kept for other sessions: {error}");
+        log::debug!("the built-in model is not cached for other sessions: {error}");
     }
 }
