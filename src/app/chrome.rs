@@ -107,9 +107,9 @@ impl Desk {
                     Tone::Warning => palette.warning,
                     Tone::Error => palette.error,
                 };
-                let room = (ui.available_width() - 260.0).max(100.0);
-                ui.allocate_ui_with_layout(vec2(room, 18.0), Layout::left_to_right(Align::Center), |ui| {
-                    ui.set_min_width(room);
+                let width = (ui.available_width() - 260.0).max(100.0);
+                ui.allocate_ui_with_layout(vec2(width, 18.0), Layout::left_to_right(Align::Center), |ui| {
+                    ui.set_min_width(width);
                     let label = Label::new(RichText::new(&text).small().color(color)).truncate();
                     let response = ui.add(label);
                     if tone != Tone::Info {

@@ -12,7 +12,7 @@ use super::probe::{Probe, ProbeReport};
 use super::style;
 use super::viewport::Stage;
 use super::widgets::count;
-use crate::lab::{Command, ControlView, Event, ModeView, PairView, Phase, Snapshot, TeacherKind, TextStage, TextView};
+use crate::lab::{Command, ControlView, Event, ModeView, PairView, Phase, Snapshot, TeacherKind};
 use crate::settings::{Asked, ControlRun, Mode, RewardSource, RunSettings, TextRun};
 use eframe::egui_wgpu::RenderState;
 use egui::{RawInput, ThemePreference, ViewportCommand};
@@ -195,7 +195,7 @@ impl Desk {
             for event in events {
                 self.hear(event);
             }
-            self.look_at(snapshot);
+            self.read_snapshot(snapshot);
         }
         if ctx.input(|input| input.viewport().close_requested()) && !self.hold.is_ended() {
             // The window stays open until the lab has saved.
@@ -323,7 +323,7 @@ impl Desk {
         self.status.as_ref().filter(|status| self.now < status.until).map(|status| (status.tone, status.text.as_str()))
     }
 
-    fn look_at(&mut self, snapshot: Arc<Snapshot>) {
+    fn read_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         if std::mem::take(&mut self.fresh) && matches!(snapshot.phase, Phase::Starting | Phase::Paused) {
             self.send(Command::Start);
         }
@@ -359,18 +359,19 @@ impl Desk {
             self.shown = None;
         }
         match &snapshot.mode {
-            ModeView::Control(view) => self.look_at_policy(&snapshot, view),
+            ModeView::Control(view) => self.follow_policy(&snapshot, view),
             ModeView::Text(view) => {
                 self.text.draft.follow(&view.prompts);
                 let begun = |prompt: &String| view.asked.as_ref().is_some_and(|asked| asked.prompt == *prompt);
                 self.text.sent.take_if(|prompt| begun(prompt));
-                self.look_at_samples(&snapshot, view);
+                self.request_samples(&snapshot);
             }
         }
         self.snapshot = Some(snapshot);
     }
 
-    fn look_at_policy(&mut self, snapshot: &Snapshot, view: &ControlView) {
+    /// Shows the newest clip of the policy, and requests another at intervals while the policy changes.
+    fn follow_policy(&mut self, snapshot: &Snapshot, view: &ControlView) {
         if let Some(clip) = &view.policy_clip {
             let new = self.policy.clip.as_ref().is_none_or(|known| !Arc::ptr_eq(known, clip));
             if new {
@@ -388,7 +389,7 @@ impl Desk {
     }
 
     /// Requests new samples when they are due: when their tab is opened, and at intervals while the policy changes.
-    fn look_at_samples(&mut self, snapshot: &Snapshot, view: &TextView) {
+    fn request_samples(&mut self, snapshot: &Snapshot) {
         if self.text.tab != TextTab::Samples || !can_answer(snapshot) {
             return;
         }
@@ -397,7 +398,7 @@ impl Desk {
             None => true,
             Some((at, then)) => steps > then && self.now - at >= SAMPLES_EVERY,
         };
-        if due && view.stage >= TextStage::Reward && self.send(Command::ShowPolicy) {
+        if due && self.send(Command::ShowPolicy) {
             self.text.samples_asked = Some((self.now, steps));
         }
     }

@@ -214,8 +214,8 @@ impl Desk {
     /// The answers that the reward model contradicts. Each can be shown again, and confirmed or taken back.
     fn show_disputed(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         // One at a time, because more would push the learning curves out of the window: the one on show, or the worst.
-        let looked_at = snapshot.disputed.iter().find(|disputed| self.replayed == Some(disputed.judgement));
-        let Some(disputed) = looked_at.or(snapshot.disputed.first()) else { return };
+        let on_show = snapshot.disputed.iter().find(|disputed| self.replayed == Some(disputed.judgement));
+        let Some(disputed) = on_show.or(snapshot.disputed.first()) else { return };
         let palette = Palette::of(ui.ctx());
         let title = match snapshot.disputed.len() {
             1 => "Disputed answer".to_owned(),
@@ -238,10 +238,10 @@ impl Desk {
             ui.label(RichText::new(format!("You said {said}; it gives that {:.0} %", 100.0 * chance)).small());
         });
         ui.horizontal(|ui| {
-            let looking = self.replayed == Some(id);
-            let label = if looking { "Back to the question" } else { "Look again" };
+            let on_show = self.replayed == Some(id);
+            let label = if on_show { "Back to the question" } else { "Look again" };
             if ui.small_button(label).accessible_name(format!("{label}: {what}")).clicked() {
-                self.replayed = (!looking).then_some(id);
+                self.replayed = (!on_show).then_some(id);
                 ui.ctx().request_repaint();
             }
             if ui.small_button("Keep").accessible_name(format!("Keep {what}")).clicked() {

@@ -18,12 +18,12 @@ pub struct ProbePlan {
     /// The least number of picks.
     pub picks: usize,
     /// Seconds that each pair is shown before it is answered.
-    pub look: f64,
+    pub pair_seconds: f64,
 }
 
 impl Default for ProbePlan {
     fn default() -> Self {
-        ProbePlan { seconds: 20.0, picks: 40, look: 0.4 }
+        ProbePlan { seconds: 20.0, picks: 40, pair_seconds: 0.4 }
     }
 }
 
@@ -100,7 +100,7 @@ impl Probe {
             self.frame_s.push(now.duration_since(last).as_secs_f64());
         }
         let (pair, since) = self.shown?;
-        if self.picked.is_some() || now.duration_since(since).as_secs_f64() < self.plan.look {
+        if self.picked.is_some() || now.duration_since(since).as_secs_f64() < self.plan.pair_seconds {
             return None;
         }
         self.picked = Some((pair, now));
@@ -134,7 +134,7 @@ impl Probe {
     /// The time until the script presses its next key.
     pub fn next_key(&self) -> Option<Duration> {
         let (_, since) = self.shown?;
-        Some(Duration::from_secs_f64(self.plan.look).saturating_sub(since.elapsed()))
+        Some(Duration::from_secs_f64(self.plan.pair_seconds).saturating_sub(since.elapsed()))
     }
 
     /// Whether there is enough to report.
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_pick_is_timed_to_the_frame_after_the_next_pair() {
-        let mut probe = Probe::new(ProbePlan { seconds: 0.0, picks: 1, look: 0.0 });
+        let mut probe = Probe::new(ProbePlan { seconds: 0.0, picks: 1, pair_seconds: 0.0 });
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(5_000 + ms);
         assert_eq!(probe.frame(at(0)), None);

@@ -312,7 +312,7 @@ struct Sharpness {
     frames: u32,
     seconds: f64,
     /// Checks that must pass before a sharper rung is tried again. It doubles whenever one proved too slow.
-    patience: u32,
+    backoff: u32,
     calm: u32,
 }
 
@@ -320,9 +320,9 @@ impl Sharpness {
     /// Picture pixels per screen pixel, along each side.
     const SCALES: [f32; 4] = [1.0, 0.85, 0.7, 0.55];
     /// Frames between two checks.
-    const LOOK: u32 = 15;
+    const CHECK_EVERY: u32 = 15;
 
-    const FULL: Sharpness = Sharpness { rung: 0, frames: 0, seconds: 0.0, patience: 4, calm: 0 };
+    const FULL: Sharpness = Sharpness { rung: 0, frames: 0, seconds: 0.0, backoff: 4, calm: 0 };
 
     fn scale(&self) -> f32 {
         Self::SCALES[self.rung]
@@ -332,7 +332,7 @@ impl Sharpness {
     fn note(&mut self, seconds: f64, pace: f64) {
         self.frames += 1;
         self.seconds += seconds;
-        if self.frames < Self::LOOK {
+        if self.frames < Self::CHECK_EVERY {
             return;
         }
         let mean = self.seconds / f64::from(self.frames);
@@ -341,12 +341,12 @@ impl Sharpness {
             if self.rung + 1 < Self::SCALES.len() {
                 self.rung += 1;
                 // The sharper rung was too slow, so wait longer before the next try.
-                self.patience = (self.patience * 2).min(64);
+                self.backoff = (self.backoff * 2).min(64);
             }
             self.calm = 0;
         } else if mean < 1.04 * pace && self.rung > 0 {
             self.calm += 1;
-            if self.calm >= self.patience {
+            if self.calm >= self.backoff {
                 self.rung -= 1;
                 self.calm = 0;
             }
