@@ -7,7 +7,6 @@ use crate::settings::folders::task_folders;
 use crate::settings::{RewardSource, RunSettings, TeacherKind};
 use anyhow::{Context, bail};
 use flipside_core::Clip;
-use flipside_envs::gym::Task;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -75,7 +74,11 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
         || {
             println!(
                 "{}: true return {:.0} ± {:.0} over 20 episodes, after {} env steps and {} labels in {seconds:.0} s",
-                done.task(), evaluation.mean_return, evaluation.std_return, done.env_steps, done.labels
+                done.task(),
+                evaluation.mean_return,
+                evaluation.std_return,
+                done.env_steps,
+                done.labels
             );
             println!("session  {}", done.folder.display());
         },
@@ -194,7 +197,7 @@ pub(super) fn clip_of(saved: &SavedPolicy, frames: flipside_core::Frames) -> Cli
 
 /// Steps given states with given controls.
 pub fn rollout(arguments: &Rollout) -> anyhow::Result<()> {
-    let task = Task::load_from(&task_folders(), &arguments.task)?;
+    let task = lab::task(&task_folders(), &arguments.task)?;
     lab::replay(&task, &arguments.backend, arguments.precision, &arguments.input, &arguments.output)?;
     println!("{}", arguments.output.display());
     Ok(())

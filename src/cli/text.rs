@@ -3,7 +3,7 @@
 use super::arguments::SettingsArguments;
 use super::run::{open, report, watch};
 use crate::lab::{
-    ExampleKind, ExamplesPlan, GeneratePlan, Lab, Noise, Scored, TextModel, TokenizerPlan, copy_stage, evaluate_text,
+    ExampleKind, ExamplesPlan, GeneratePlan, Noise, Scored, TextModel, TokenizerPlan, copy_stage, evaluate_text,
     export_text, generate_text, measure_text, merge_text, train_tokenizer, write_examples,
 };
 use crate::settings::{LoraSettings, Mode, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};

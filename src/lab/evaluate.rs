@@ -27,8 +27,8 @@ pub struct SavedPolicy {
 }
 
 impl SavedPolicy {
-    /// Reads the newest intact checkpoint of the session in `folder`. Its task is searched for in `task_folders` and then
-    /// among the bundled ones.
+    /// Reads the newest intact checkpoint of the session in `folder`. Its task is searched for in `task_folders` and
+    /// then among the bundled ones.
     ///
     /// # Errors
     ///

@@ -98,7 +98,8 @@ fn same(folders: &Folders, name: &str, had: &Value, asked: &Value) -> bool {
             asked.iter().all(|(part, value)| had.get(part) == Some(value))
         }
         ("task", Value::String(had), Value::String(asked)) => {
-            had == asked || load_task(folders, &ControlRun::of(asked)).is_ok_and(|task| name_to_keep(asked, &task) == *had)
+            had == asked
+                || load_task(folders, &ControlRun::of(asked)).is_ok_and(|task| name_to_keep(asked, &task) == *had)
         }
         _ => had == asked,
     }

@@ -43,7 +43,7 @@ pub use error::LabError;
 pub use evaluate::{Evaluation, LandedFlips, SavedPolicy, evaluate, run_policy};
 pub use interval::Interval;
 pub use learning::{Learning, LearningPlan, LearningRun, learning};
-pub use offline::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, tasks};
+pub use offline::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, task, tasks};
 pub use preferences::{FLIPS_LEARNT, PreferencePlan, PreferenceRow, PreferenceRun, preferences};
 pub use text::{
     ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, Scored, TextMeasure, TextModel, TextSpeed,

@@ -43,6 +43,15 @@ pub fn tasks(folders: &Folders) -> Vec<TaskLine> {
         .collect()
 }
 
+/// The task of this name, in these folders or bundled.
+///
+/// # Errors
+///
+/// An unknown name, or a wrong file.
+pub fn task(folders: &Folders, name: &str) -> Result<Task, LabError> {
+    Ok(Task::load_from(folders, name)?)
+}
+
 /// Worlds that a replay steps in parallel.
 const REPLAY_WORLDS: usize = 64;
 
@@ -52,13 +61,7 @@ const REPLAY_WORLDS: usize = 64;
 /// # Errors
 ///
 /// Unknown names, arrays that are missing or do not fit the robot, files that cannot be read or written.
-pub fn replay(
-    task: &Task,
-    backend: &str,
-    precision: Precision,
-    input: &Path,
-    output: &Path,
-) -> Result<(), LabError> {
+pub fn replay(task: &Task, backend: &str, precision: Precision, input: &Path, output: &Path) -> Result<(), LabError> {
     let model = task.model().clone();
     let (nq, nv, nu, o) = (model.nq(), model.nv(), model.nu(), task.obs_dim());
     let (n, t) = (Axis::Free("N"), Axis::Free("T"));

@@ -58,7 +58,7 @@ impl QuestionQueue for LedgerQueue {
     }
 
     fn answers(&mut self) -> Result<Answers, LabError> {
-        Ok(self.control.look().answers)
+        Ok(self.control.latest().answers)
     }
 
     /// Waits until the ledger has the pairs. That makes runs with a teacher that answers at once repeatable.
@@ -114,7 +114,7 @@ impl Worker {
             self.checkpoint(Some("initial"));
         }
         loop {
-            let requests = self.control.look();
+            let requests = self.control.latest();
             if requests.quit {
                 break;
             }
@@ -135,7 +135,7 @@ impl Worker {
                 None => self.iterate(),
             }
         }
-        if self.control.look().disk_fault.is_none() {
+        if self.control.latest().disk_fault.is_none() {
             self.checkpoint(None);
         }
     }
@@ -220,7 +220,7 @@ impl Worker {
         let planned = self.training.learner.steps_planned();
         let wanted = self.training.learner.labels_wanted();
         let (agreement, alarm) = (self.training.learner.agreement(), self.training.learner.alarm());
-        let requests = self.control.look();
+        let requests = self.control.latest();
         let stands = |disputed: &&DisputedView| {
             requests.answers.labels.iter().any(|label| label.judgement == disputed.judgement)
                 && !requests.confirmed.contains(&disputed.judgement)

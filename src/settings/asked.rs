@@ -291,6 +291,7 @@ impl RunSettings {
             mode,
             folder: self.folder.clone(),
             asked: self.asked.clone().and(asked.clone()),
+            task_folders: self.task_folders.clone(),
         })
     }
 }

@@ -224,7 +224,18 @@ impl From<Stored> for RunSettings {
             None => Mode::Control(ControlRun { task, reward, backend, overrides }),
             Some(run) => Mode::Text(run),
         };
-        RunSettings { teacher, answer_seconds, labels, env_steps, seed, mode, folder: None, asked: Asked::default() }
+        let task_folders = Folders::default();
+        RunSettings {
+            teacher,
+            answer_seconds,
+            labels,
+            env_steps,
+            seed,
+            mode,
+            folder: None,
+            asked: Asked::default(),
+            task_folders,
+        }
     }
 }
 

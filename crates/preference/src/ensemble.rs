@@ -2,7 +2,7 @@
 //! member.
 
 use flipside_core::{Array, Arrays, Stream};
-use flipside_learn::{LearnError, Reader, orthogonal};
+use flipside_learn::{LearnError, Reader, numbers, orthogonal};
 use tch::{Kind, Tensor};
 
 /// `members` networks, each with two hidden layers of leaky rectifiers (slope 0.01 below 0) and one output.
@@ -120,11 +120,4 @@ fn with_products(rows: &Tensor, scale: f64) -> Tensor {
     let inputs = rows.size().last().copied().unwrap_or(0);
     let products = (0..inputs).map(|i| rows.narrow(-1, i, inputs - i) * (rows.narrow(-1, i, 1) * scale));
     Tensor::cat(&std::iter::once(rows.shallow_clone()).chain(products).collect::<Vec<Tensor>>(), -1)
-}
-
-/// The numbers of a tensor as f32, row-major.
-pub(super) fn numbers(tensor: &Tensor) -> Vec<f32> {
-    let mut numbers = vec![0.0; tensor.numel()];
-    tensor.detach().to_kind(Kind::Float).contiguous().copy_data(&mut numbers, tensor.numel());
-    numbers
 }

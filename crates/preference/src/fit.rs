@@ -13,13 +13,12 @@
 //! window of each clip, and unjudged pairs whose answer the model is sure of may serve as labels. “Much better” is a
 //! margin inside the likelihood, as in Llama 2 (Touvron et al. 2023, equation 2).
 
-use super::ensemble::numbers;
 use super::gaussian_process::{Observations, Pairs};
 use super::reward_model::ClipTable;
 use super::{PreferenceError, RewardModel};
 use flipside_core::settings::RewardModelSettings;
 use flipside_core::{Choice, Frames};
-use flipside_learn::{LearnError, preference_loss};
+use flipside_learn::{LearnError, numbers, preference_loss};
 use rand::{RngExt, seq::SliceRandom};
 use std::collections::HashMap;
 use tch::{Kind, Tensor};

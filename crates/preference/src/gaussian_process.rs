@@ -21,11 +21,10 @@
 //! assumes a higher label-noise rate.
 
 use super::PreferenceError;
-use super::ensemble::numbers;
 use evidence::{EVIDENCE_STEPS, RESTART_GROWTH, initialisation, noise_rate};
 use features::{WAVES, WIDTHS};
 use flipside_core::{Array, Arrays, Seed, Stream};
-use flipside_learn::{LearnError, Reader};
+use flipside_learn::{LearnError, Reader, numbers};
 use laplace::Mode;
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};

@@ -116,7 +116,7 @@ impl Monitor {
 
     /// The share of the most recent judgements that was predicted correctly before it was learnt from; `None` while
     /// there are too few.
-    pub fn foreseen(&self) -> Option<f64> {
+    pub fn recent_agreement(&self) -> Option<f64> {
         let right = self.fresh.iter().filter(|&&right| right).count();
         (self.fresh.len() >= FEWEST).then(|| right as f64 / self.fresh.len() as f64)
     }

@@ -2,14 +2,13 @@
 //! scores.
 
 use super::RewardModel;
-use super::ensemble::numbers;
 use super::reward_model::INPUT_BOUND;
 use bytemuck::{Pod, Zeroable};
 use flipside_gpu::{
     Bindings, Buffer, Checks, Definitions, Device, DeviceError, Kernel, MOST_TURNS, RolloutLayout, Source,
     SubmissionSizer, UniformCache, Use, compose,
 };
-use flipside_learn::{DeviceLayers, Layer, NETWORK, columns};
+use flipside_learn::{DeviceLayers, Layer, NETWORK, columns, numbers};
 use std::time::Instant;
 
 /// The shader code shared by all kinds of models, and the entry points for networks and for a Gaussian process.

@@ -6,13 +6,13 @@
 //! of the members. Each is first normalised to mean 0 and standard deviation 1 over the policy's recent env steps,
 //! since only differences of reward mean anything.
 
-use super::ensemble::{Ensemble, numbers};
+use super::ensemble::Ensemble;
 use super::gaussian_process::GaussianProcess;
 use super::similarity::moments;
 use super::{Comparison, PreferenceError};
 use flipside_core::settings::{RewardModelKind, RewardModelSettings};
 use flipside_core::{Array, Arrays, Frames, Seed, Stream};
-use flipside_learn::{Adam, LearnError, Reader, RunningNorm, preference_probability};
+use flipside_learn::{Adam, LearnError, Reader, RunningNorm, numbers, preference_probability};
 use rand::RngExt;
 use std::collections::HashMap;
 use tch::{Kind, Tensor};

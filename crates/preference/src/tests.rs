@@ -3,6 +3,7 @@
 use super::*;
 use flipside_core::settings::{RewardModelKind, RewardModelSettings, TeacherKind};
 use flipside_core::{Array, Choice, Frames, Seed, Stream};
+use flipside_learn::LearnError;
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 
@@ -312,11 +313,17 @@ fn a_failed_fit_changes_nothing() {
     assert!(matches!(model.fit(&[], &[], &mut || false), Err(PreferenceError::NoComparisons)));
     let odd = Frames { obs_dim: OBS - 1, ..clips[0].clone() };
     let comparison = Comparison { id: 0, left: &odd, right: &clips[1], target: 1.0, much: false };
-    assert!(matches!(model.fit(&[comparison], &[], &mut || false), Err(PreferenceError::Learn(LearnError::Size { .. }))));
+    assert!(matches!(
+        model.fit(&[comparison], &[], &mut || false),
+        Err(PreferenceError::Learn(LearnError::Size { .. }))
+    ));
     clips[3].obs[5] = f32::NAN;
     let poisoned = model.fit(&judge(&clips, TeacherKind::Oracle), &[], &mut || false);
     assert!(matches!(poisoned, Err(PreferenceError::Learn(LearnError::NotFinite { .. }))), "{poisoned:?}");
-    assert!(matches!(model.renormalise(&clips[3].obs, &clips[3].actions), Err(PreferenceError::Learn(LearnError::NotFinite { .. }))));
+    assert!(matches!(
+        model.renormalise(&clips[3].obs, &clips[3].actions),
+        Err(PreferenceError::Learn(LearnError::NotFinite { .. }))
+    ));
     assert_eq!(before, model.to_arrays());
     // Weights that diverge during the fit are also refused.
     let settings = RewardModelSettings { learning_rate: 1e30, ..networks() };
@@ -409,7 +416,10 @@ fn a_gaussian_process_keeps_the_laws() {
     assert_eq!(fit(&mut straight, &comparisons), fit(&mut resumed, &comparisons));
     assert_eq!(straight.to_arrays(), resumed.to_arrays());
     let before = straight.to_arrays();
-    assert!(matches!(straight.fit(&comparisons, &[], &mut || true), Err(PreferenceError::Learn(LearnError::Cancelled))));
+    assert!(matches!(
+        straight.fit(&comparisons, &[], &mut || true),
+        Err(PreferenceError::Learn(LearnError::Cancelled))
+    ));
     assert_eq!(straight.to_arrays(), before);
 
     // The same pairs with only ties, or with every answer “much better”.

@@ -117,8 +117,8 @@ impl Renderer {
         }
     }
 
-    /// Records one picture of the present scene into `encoder`. The picture covers all of `target`, which must have the renderer's format and a size of `size`
-    /// pixels.
+    /// Records one picture of the present scene into `encoder`. The picture covers all of `target`, which must have
+    /// the renderer's format and a size of `size` pixels.
     pub fn render(
         &mut self,
         device: &wgpu::Device,

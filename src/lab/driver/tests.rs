@@ -4,10 +4,10 @@ use crate::lab::shared_requests::{Label, SharedRequests, WorkerRequests};
 use crate::lab::snapshot_publisher::SnapshotPublisher;
 use crate::lab::trainer::Trainer;
 use crate::lab::training_loop::Tell;
-use crate::lab::{TeacherKind, first_snapshot, task_of};
+use crate::lab::{ControlView, ModeView, TeacherKind, first_snapshot, task_of};
 use crate::settings::{ControlRun, TeacherNoise};
 use crate::store::Session;
-use flipside_core::{Arrays, Choice, Clip, Frames, Item, ItemId, JudgementId, PairReason, Scene};
+use flipside_core::{Arrays, Choice, Clip, Frames, Item, ItemId, JudgementId, PairReason};
 use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
@@ -232,7 +232,7 @@ impl QuestionQueue for SameThread {
 
     fn answers(&mut self) -> Result<Answers, LabError> {
         self.ledger.advance(self.clock.get());
-        Ok(self.control.look().answers)
+        Ok(self.control.latest().answers)
     }
 
     fn offer(&mut self, pairs: Vec<Offered>, env_steps: u64) -> Result<(), LabError> {
@@ -280,7 +280,13 @@ fn by_the_driver(settings: &RunSettings) -> Outcome {
 /// Runs it as a session does: the worker's half of the loop, the ledger, and the session on disk.
 fn by_the_ledger(settings: &RunSettings, folder: &Path) -> Outcome {
     let session = Session::create(folder, settings).unwrap();
-    let first = first_snapshot(settings, Scene::default(), folder);
+    let mode = ControlView {
+        task: settings.task().to_owned(),
+        from_preferences: true,
+        scene: Arc::default(),
+        policy_clip: None,
+    };
+    let first = first_snapshot(settings, ModeView::Control(mode), folder);
     let publisher = Arc::new(SnapshotPublisher::new(first, Arc::new(|| {})));
     let control = Arc::new(SharedRequests::new(WorkerRequests { run: true, ..WorkerRequests::default() }));
     let ledger = Ledger::new(session, publisher, control.clone(), settings).unwrap();
@@ -302,7 +308,7 @@ fn by_the_ledger(settings: &RunSettings, folder: &Path) -> Outcome {
             Next::Finish => break,
         }
     }
-    (control.look().answers.labels.to_vec(), training.learner.to_arrays(), waits)
+    (control.latest().answers.labels.to_vec(), training.learner.to_arrays(), waits)
 }
 
 /// A benchmark's result for a teacher that takes its time also holds for the desk and for `train`: the teacher answers

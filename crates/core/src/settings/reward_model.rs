@@ -14,11 +14,11 @@ pub struct LabelSettings {
     /// Length of a training episode in simulated seconds. An episode has at least the length of two clips and at least
     /// 250 env steps, where the task's horizon allows it.
     pub episode_seconds: f64,
-    /// Worlds of the batch that clips are cut from, 1 or more. Each clip that is being recorded costs one copy of the poses per
-    /// env step.
+    /// Worlds of the batch that clips are cut from, 1 or more. Each clip that is being recorded costs one copy of the
+    /// poses per env step.
     pub recorded_worlds: usize,
-    /// Number of clips in the pool that pairs are chosen from, 32 or more. They are the most recent ones, so that labels
-    /// are about what the policy does now.
+    /// Number of clips in the pool that pairs are chosen from, 32 or more. They are the most recent ones, so that
+    /// labels are about what the policy does now.
     pub pool: usize,
     /// Candidate pairs drawn for each pair that is asked about, 1 or more.
     pub candidates: usize,
@@ -94,7 +94,8 @@ impl LabelSettings {
     /// Most env steps of a clip. This bounds memory and the reward model's work.
     pub const MOST_STEPS: usize = 200;
 
-    /// Fewest clips in the pool. Queries begin when it holds this many, which show the full range of what the policy does.
+    /// Fewest clips in the pool. Queries begin when it holds this many, which show the full range of what the policy
+    /// does.
     pub const FEWEST_CLIPS: usize = 32;
 
     /// Fewest env steps of a training episode, where the task's own horizon allows it.

@@ -2,9 +2,8 @@
 //! scale them.
 
 use super::{GaussianProcess, Pairs};
-use crate::ensemble::numbers;
 #[cfg(feature = "gpu")]
-use flipside_learn::Layer;
+use flipside_learn::{Layer, numbers};
 use std::f64::consts::{FRAC_1_SQRT_2, TAU};
 use tch::{Kind, Tensor};
 
