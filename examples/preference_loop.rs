@@ -90,7 +90,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
         if update % UPDATES_A_FIT == 0 {
             // Ask: pairs that the reward model's members disagree on, at random before the first fit.
-            let mut rank = |pairs: &[(&Frames, &Frames)]| reward_model.disagreement(pairs);
+            let mut rank = |pairs: &[[usize; 2]]| {
+                let clips = |[a, b]: &[usize; 2]| (&pool.get(*a).clip.frames, &pool.get(*b).clip.frames);
+                reward_model.disagreement(&pairs.iter().map(clips).collect::<Vec<_>>())
+            };
             let rank: Option<flipside_preference::Rank> = if judged.is_empty() { None } else { Some(&mut rank) };
             let settings = LabelSettings::default();
             for pair in choose_pairs(&pool, PAIRS_A_FIT, &asked, rank, &settings, &mut pair_stream) {

@@ -49,7 +49,7 @@ pub use error::LearnError;
 pub use gae::{Gae, Trajectories, gae};
 pub use gaussian::{entropy, kl, log_prob};
 pub use kl::{KlController, approx_kl, kl_estimate};
-pub use likelihood::{preference_loss, preference_probability, surprise};
+pub use likelihood::{preference_loss, preference_probability, signed_margin, surprise};
 pub use nearest::neighbour_distances;
 pub use network::{Network, orthogonal};
 pub use norm::{RewardScale, RunningNorm, whiten};

@@ -31,6 +31,12 @@ pub fn preference_loss(difference: &Tensor, target: &Tensor, error_rate: f64) ->
     target * (&right - left) - right
 }
 
+/// What is subtracted from R_left − R_right before the likelihood sees it, if the better item must be further ahead by
+/// `margin` log-odds. The sign is the better side's; a tie has no better side and no margin.
+pub fn signed_margin(target: f32, margin: f32) -> f32 {
+    margin * (2.0 * target - 1.0)
+}
+
 /// How much an answer surprises a model that gave the left item the probability `left`: the loss minus its minimum for
 /// this answer (0 for a pick, ln 2 for a tie), in nats. This is −ln P for a pick, and 0 for a tie between items that
 /// the model considers equal.
@@ -70,9 +76,30 @@ mod tests {
         let tie = -0.5 * (0.725_f64.ln() + 0.275_f64.ln());
         let extreme = -0.5 * (0.05_f64.ln() + 0.95_f64.ln());
         close(preference_loss(&difference, &(&left * 0.5), 0.1), [tie, ln2, extreme, extreme]);
+        // “Much better” by a margin of ln 3 cancels a lead of ln 3, and triples the odds against the worse side.
+        assert!([(1.0, 3.0), (0.0, -3.0), (0.5, 0.0)].iter().all(|&(target, margin)| signed_margin(target, 3.0) == margin));
+        let ahead = &difference - f64::from(signed_margin(1.0, 1.0)) * 3_f64.ln();
+        close(preference_probability(&ahead, 0.0), [0.5, 0.25, 1.0, 0.0]);
         assert!((surprise(0.725, 1.0) + 0.725_f64.ln()).abs() < 1e-12);
         assert!((surprise(0.725, 0.0) + 0.275_f64.ln()).abs() < 1e-12);
         assert!((surprise(0.725, 0.5) - (tie - ln2)).abs() < 1e-12 && surprise(0.5, 0.5) == 0.0);
+    }
+
+    /// The losses that TRL 1.16 gives (`RewardTrainer.compute_loss`) for chosen minus rejected rewards of 0.7, −0.7, 3
+    /// and 0 with margins of 0.5, 0, 1 and 2, whichever side was chosen.
+    #[test]
+    fn a_margin_costs_what_it_costs_in_trl() {
+        let trl = [0.598_138_869_381_591_9, 1.103_186_048_885_458, 0.126_928_011_042_972_5, 2.126_928_011_042_972_7];
+        for target in [1.0_f32, 0.0] {
+            let side = f64::from(signed_margin(target, 1.0));
+            let ahead = Tensor::from_slice(&[0.7 * side, -0.7 * side, 3.0 * side, 0.0]);
+            let margins: Vec<f64> = [0.5, 0.0, 1.0, 2.0].map(|m| f64::from(signed_margin(target, m))).to_vec();
+            let losses =
+                preference_loss(&(ahead - Tensor::from_slice(&margins)), &Tensor::from(f64::from(target)), 0.0);
+            for (got, expected) in doubles(&losses).into_iter().zip(trl) {
+                assert!((got - expected).abs() < 1e-12, "{got} instead of {expected}");
+            }
+        }
     }
 
     #[test]

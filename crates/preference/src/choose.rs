@@ -1,6 +1,6 @@
 //! Chooses which pairs to ask: those with the highest rank (see [`super::rank_pairs`]), mixed with random ones.
 
-use super::{ClipPool, similarity::distances};
+use super::{ClipPool, Pool};
 use flipside_core::settings::LabelSettings;
 use flipside_core::{Clip, Frames, ItemId, PairReason, Stream};
 use rand::{
@@ -10,8 +10,11 @@ use rand::{
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Rates how much it is worth to ask each pair, on any scale; larger is better.
-pub type Rank<'a> = &'a mut dyn FnMut(&[(&Frames, &Frames)]) -> Vec<f32>;
+/// Rates how much it is worth to ask each pair of indices into a pool, on any scale; larger is better.
+pub type Rank<'a> = &'a mut dyn FnMut(&[[usize; 2]]) -> Vec<f32>;
+
+/// The same for pairs of clips.
+pub type ClipRank<'a> = &'a mut dyn FnMut(&[(&Frames, &Frames)]) -> Vec<f32>;
 
 /// The pairs that were asked before, whichever side each item was on.
 #[derive(Clone, Debug, Default)]
@@ -32,25 +35,25 @@ impl AskedPairs {
 /// A pair to ask, as indices into the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChosenPair {
-    /// The clip shown on the left.
+    /// The item shown on the left.
     pub left: usize,
-    /// The clip shown on the right.
+    /// The item shown on the right.
     pub right: usize,
     /// Why it was chosen.
     pub reason: PairReason,
 }
 
-/// Chooses up to `count` pairs from the pool that were not asked before and whose clips do not overlap in time in the
-/// same world. Returns fewer if the pool has no more. Left and right are assigned at random.
+/// Chooses up to `count` comparable pairs from the pool that were not asked before. Returns fewer if the pool has no
+/// more. Left and right are assigned at random.
 ///
 /// [`LabelSettings::candidates`] candidate pairs are drawn for each pair wanted. The share
-/// [`LabelSettings::drop_similar_share`] of them whose clips are most similar is removed, as long as enough remain. A
+/// [`LabelSettings::drop_similar_share`] of them whose items are most similar is removed, as long as enough remain. A
 /// share [`LabelSettings::random_share`] of the result is chosen at random, the rest by highest `rank`. Without `rank`,
-/// as before the reward model's first fit, all are random. Within one call a clip is used twice only if the candidates
-/// leave no choice, so that one unusual clip cannot fill the queue. The chosen pairs are not added to `asked`: a pair
+/// as before the reward model's first fit, all are random. Within one call an item is used twice only if the candidates
+/// leave no choice, so that one unusual item cannot fill the queue. The chosen pairs are not added to `asked`: a pair
 /// that is discarded before it is shown may be chosen again.
 pub fn choose_pairs(
-    pool: &ClipPool,
+    pool: &impl Pool,
     count: usize,
     asked: &AskedPairs,
     rank: Option<Rank>,
@@ -62,11 +65,7 @@ pub fn choose_pairs(
         return Vec::new();
     }
     candidates = without_alike(pool, candidates, count, settings.drop_similar_share);
-    let ranks = rank.map(|rank| {
-        let frames = |i: usize| &pool.get(i).clip.frames;
-        let pairs: Vec<_> = candidates.iter().map(|&[a, b]| (frames(a), frames(b))).collect();
-        rank(&pairs)
-    });
+    let ranks = rank.map(|rank| rank(&candidates));
     // The best is last, for `rposition`. A NaN ranks below everything.
     let mut ranked: Vec<usize> = (0..candidates.len()).collect();
     if let Some(ranks) = &ranks {
@@ -79,7 +78,7 @@ pub fn choose_pairs(
         // Always drawn, so that the use of the stream does not depend on whether the model was fitted.
         let at_random = stream.random_bool(settings.random_share.clamp(0.0, 1.0)) || ranks.is_none();
         let fresh = |&i: &usize| {
-            candidates[i].iter().all(|clip| chosen.iter().all(|pair| pair.left != *clip && pair.right != *clip))
+            candidates[i].iter().all(|item| chosen.iter().all(|pair| pair.left != *item && pair.right != *item))
         };
         let place = if at_random {
             // The candidates are in random order, so the lowest index is a random one.
@@ -107,7 +106,7 @@ pub fn choose_past_pairs(
     past: &[Arc<Clip>],
     count: usize,
     asked: &AskedPairs,
-    rank: Rank,
+    rank: ClipRank,
     settings: &LabelSettings,
     stream: &mut Stream,
 ) -> Vec<[Arc<Clip>; 2]> {
@@ -135,15 +134,15 @@ pub fn choose_past_pairs(
     chosen
 }
 
-/// The candidates in their order, without the share of them whose clips are most similar. At least `count` remain if
+/// The candidates in their order, without the share of them whose items are most similar. At least `count` remain if
 /// there were that many.
-fn without_alike(pool: &ClipPool, candidates: Vec<[usize; 2]>, count: usize, share: f64) -> Vec<[usize; 2]> {
+fn without_alike(pool: &impl Pool, candidates: Vec<[usize; 2]>, count: usize, share: f64) -> Vec<[usize; 2]> {
     let removed = (share.clamp(0.0, 1.0) * candidates.len() as f64) as usize;
     let removed = removed.min(candidates.len().saturating_sub(count));
     if removed == 0 {
         return candidates;
     }
-    let distances = distances(pool, &candidates);
+    let distances = pool.distances(&candidates);
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by(|&a, &b| distances[a].total_cmp(&distances[b]));
     let mut remaining = order.split_off(removed);
@@ -152,12 +151,10 @@ fn without_alike(pool: &ClipPool, candidates: Vec<[usize; 2]>, count: usize, sha
 }
 
 /// Draws up to `count` different pairs of the pool that may be asked, in random order.
-fn draw(pool: &ClipPool, count: usize, asked: &AskedPairs, stream: &mut Stream) -> Vec<[usize; 2]> {
-    let n = pool.len();
-    let askable =
-        |a: usize, b: usize| !pool.share_a_moment(a, b) && !asked.contains(pool.get(a).clip.id, pool.get(b).clip.id);
-    let all = n * n.saturating_sub(1) / 2;
-    if all <= count.saturating_mul(8) {
+fn draw(pool: &impl Pool, count: usize, asked: &AskedPairs, stream: &mut Stream) -> Vec<[usize; 2]> {
+    let n = pool.count();
+    let askable = |a: usize, b: usize| pool.comparable(a, b) && !asked.contains(pool.id(a), pool.id(b));
+    if pool.most_pairs() <= count.saturating_mul(8) {
         // Few pairs: list them all, so that even the last one that may be asked is found.
         let mut pairs: Vec<[usize; 2]> =
             (1..n).flat_map(|b| (0..b).map(move |a| [a, b])).filter(|&[a, b]| askable(a, b)).collect();
@@ -202,9 +199,9 @@ mod tests {
         Origin { world: 0, start: 10 * i as u64 }
     }
 
-    /// A rank that grows with the difference of the two clips' observations.
-    fn distance(pairs: &[(&Frames, &Frames)]) -> Vec<f32> {
-        pairs.iter().map(|(a, b)| (a.obs[0] - b.obs[0]).abs()).collect()
+    /// A rank that grows with the difference of the two clips' observations, which are their indices.
+    fn distance(pairs: &[[usize; 2]]) -> Vec<f32> {
+        pairs.iter().map(|[a, b]| a.abs_diff(*b) as f32).collect()
     }
 
     #[test]
@@ -289,6 +286,9 @@ mod tests {
         let (settings, mut stream) =
             (LabelSettings { random_share: 0.0, ..LabelSettings::default() }, Seed(5).stream("past"));
         let (mut asked, mut far) = (AskedPairs::default(), 0.0);
+        let mut distance = |pairs: &[(&Frames, &Frames)]| -> Vec<f32> {
+            pairs.iter().map(|(a, b)| (a.obs[0] - b.obs[0]).abs()).collect()
+        };
         for _ in 0..40 {
             let chosen = choose_past_pairs(&pool, &past, 3, &asked, &mut distance, &settings, &mut stream);
             assert_eq!(chosen.len(), 3);
@@ -308,7 +308,7 @@ mod tests {
     fn the_same_stream_chooses_the_same_pairs_and_nan_is_no_reason() {
         let pool = pool(30, apart);
         let choose = |seed| {
-            let mut nan = |pairs: &[(&Frames, &Frames)]| vec![f32::NAN; pairs.len()];
+            let mut nan = |pairs: &[[usize; 2]]| vec![f32::NAN; pairs.len()];
             let stream = &mut Seed(seed).stream("pairs");
             choose_pairs(&pool, 4, &AskedPairs::default(), Some(&mut nan), &LabelSettings::default(), stream)
         };

@@ -18,7 +18,7 @@ use super::reward_model::ClipTable;
 use super::{PreferenceError, RewardModel};
 use flipside_core::settings::RewardModelSettings;
 use flipside_core::{Choice, Frames};
-use flipside_learn::{LearnError, numbers, preference_loss};
+use flipside_learn::{LearnError, numbers, preference_loss, signed_margin};
 use rand::{RngExt, seq::SliceRandom};
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
@@ -52,7 +52,7 @@ impl<'a> Comparison<'a> {
     /// What is subtracted from R_left − R_right before the likelihood sees it. A clip that is much better must be
     /// further ahead by `margin` for the same likelihood.
     fn margin(&self, margin: f64) -> f32 {
-        if self.much { margin as f32 * (2.0 * self.target - 1.0) } else { 0.0 }
+        if self.much { signed_margin(self.target, margin as f32) } else { 0.0 }
     }
 }
 

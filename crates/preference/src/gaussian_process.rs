@@ -25,7 +25,7 @@ use evidence::{EVIDENCE_STEPS, RESTART_GROWTH, initialisation, noise_rate};
 use features::{WAVES, WIDTHS};
 use flipside_core::{Array, Arrays, Seed, Stream};
 use flipside_learn::{LearnError, Reader, numbers};
-use laplace::Mode;
+use laplace::Conditioned;
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use std::f64::consts::TAU;
@@ -34,6 +34,9 @@ use tch::{Kind, Tensor};
 mod evidence;
 mod features;
 mod laplace;
+mod linear;
+
+pub use linear::{LinearComparison, LinearFit, LinearReward};
 
 /// The answers to the pairs, `[n]` each, f64.
 pub(super) struct Observations<'a> {
@@ -162,46 +165,20 @@ impl GaussianProcess {
         }
         let (relevance, variances) = self.relevance_and_variances(&Tensor::from_slice(&self.scales));
         let differences = self.differences(pairs, &relevance);
-        let scaled = &differences * &variances;
-        let covariance = scaled.matmul(&differences.tr());
         if observations.learns_errors {
+            let covariance = (&differences * &variances).matmul(&differences.tr());
             self.fit_noise_rate(&covariance, observations)?;
         }
-        let mode = Mode::find(&covariance, &believed(self), None)?;
-        // w = A Dᵀ α, where A is the diagonal matrix of prior variances.
-        let mean = scaled.tr().matmul(&mode.slope);
-        let weights = mean.unsqueeze(1) + self.deviations(&differences, &scaled, &variances, &mode);
+        let conditioned = Conditioned::on(&differences, &variances, &believed(self))?;
+        let weights = conditioned.mean().unsqueeze(1) + conditioned.deviations(self.members, self.seed);
         self.weights = weights.to_kind(Kind::Float).contiguous();
-        let inverse = mode.inverse().diagonal(0, 0, 1);
-        // Leave-one-out predictions: equation 5.12, with the normal likelihoods that approximate the true ones at the
-        // mode.
-        let loo_predictions = &mode.value - &mode.slope * (inverse.reciprocal() - &mode.curvature.reciprocal());
-        let (differences, loo_predictions) = (doubles(&mode.value), doubles(&loo_predictions));
+        let (differences, loo_predictions) = (doubles(&conditioned.mode.value), conditioned.loo_predictions());
         Ok(Posterior { differences, loo_predictions, evidence_steps })
     }
 
     /// The label-noise rate as learnt so far, where `prior` is its prior value.
     pub fn error_rate(&self, prior: f64) -> f64 {
         noise_rate(prior, self.noise_steps)
-    }
-
-    /// Draws of w minus its mean, `[features, members]`: half of the members, then their mirror images.
-    ///
-    /// By Matheron's rule: a draw from the prior, corrected by what it predicts of the judgements. The same normal
-    /// numbers are used in every fit, so that the draws change no more than the posterior does.
-    fn deviations(&self, differences: &Tensor, scaled: &Tensor, variances: &Tensor, mode: &Mode) -> Tensor {
-        let [n, features] = [differences.size()[0] as usize, differences.size()[1] as usize];
-        let halves = self.members / 2;
-        let normal = |name: &str, rows: usize| {
-            let mut stream = self.seed.stream(name);
-            let numbers: Vec<f64> = (0..rows * halves).map(|_| StandardNormal.sample(&mut stream)).collect();
-            Tensor::from_slice(&numbers).view([rows as i64, halves as i64])
-        };
-        let prior = normal("prior", features) * variances.sqrt().unsqueeze(1);
-        let root = mode.curvature.sqrt().unsqueeze(1);
-        let apart = &root * differences.matmul(&prior) + normal("likelihood", n);
-        let half = prior - scaled.tr().matmul(&(&root * apart.cholesky_solve(&mode.factor, false)));
-        Tensor::cat(&[half.shallow_clone(), -half], 1)
     }
 
     /// Adds everything that was learnt and drawn, under `process.`.

@@ -26,17 +26,18 @@ mod schedule;
 mod similarity;
 mod teacher;
 
-pub use choose::{AskedPairs, ChosenPair, Rank, choose_pairs, choose_past_pairs};
+pub use choose::{AskedPairs, ChosenPair, ClipRank, Rank, choose_pairs, choose_past_pairs};
 pub use consistency::consistency;
-pub use disputed::{Disputed, disputed};
+pub use disputed::{Disputed, by_surprise, disputed};
 pub use error::PreferenceError;
 pub use fit::{Comparison, FitReport, Unjudged};
+pub use gaussian_process::{LinearComparison, LinearFit, LinearReward};
 pub use monitor::{Alarm, Monitor};
 pub use novelty::{Novelty, state_entropy};
 #[cfg(feature = "gpu")]
 pub use on_device::{DeviceScorer, Scores};
-pub use pool::{ClipPool, Origin, PoolEntry};
-pub use rank::rank_pairs;
+pub use pool::{ClipPool, Origin, Pool, PoolEntry};
+pub use rank::{RatePairs, rank_pairs};
 pub use recorder::{Cut, Recorder, StepRecord};
 pub use reward_model::RewardModel;
 pub use schedule::LabelSchedule;

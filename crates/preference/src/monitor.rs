@@ -1,14 +1,13 @@
 //! Detects when the learned reward can no longer be trusted. A policy that is optimised against a reward model finds
-//! the model's errors. Before the robot's behaviour looks wrong, one of three signs shows:
+//! the model's errors. Before its behaviour looks wrong, one of three signs shows:
 //!
 //! - **Fresh answers** contradict the model: its predictions of judgements that it has not yet learnt from are wrong.
 //! - **Held-out answers** contradict it: members do not agree with labels that they never trained on.
 //! - The **members diverge**: their standard deviation is larger on the policy's present behaviour than on judged
-//!   clips.
+//!   items.
 //!
 //! Each of them raises an [`Alarm`]. The monitor does not change the reward; it asks for labels.
 
-use super::{Comparison, RewardModel};
 use flipside_core::settings::MonitorSettings;
 use flipside_core::{Array, Arrays};
 use std::collections::VecDeque;
@@ -20,16 +19,16 @@ pub enum Alarm {
     Fresh(f64),
     /// This share of the held-out judgements is predicted correctly.
     HeldOut(f64),
-    /// The ensemble standard deviation on the policy's behaviour, divided by that on the judged clips.
+    /// The ensemble standard deviation on the policy's behaviour, divided by that on the judged items.
     Spread(f64),
 }
 
 impl Alarm {
-    /// One sentence for the teacher that says what to do.
-    pub fn sentence(self) -> String {
+    /// One sentence for the teacher that says what to do. `learner` is what learns, e.g. `robot`.
+    pub fn sentence(self, learner: &str) -> String {
         match self {
             Alarm::Fresh(share) => format!(
-                "The reward model predicted only {:.0} % of the latest answers; the robot may be learning something else, so answer more pairs.",
+                "The reward model predicted only {:.0} % of the latest answers; the {learner} may be learning something else, so answer more pairs.",
                 100.0 * share
             ),
             Alarm::HeldOut(share) => format!(
@@ -37,7 +36,7 @@ impl Alarm {
                 100.0 * share
             ),
             Alarm::Spread(times) => format!(
-                "The robot does things that were never judged (the reward models differ {times:.1} times as much about them); answer more pairs.",
+                "The {learner} does things that were never judged (the reward models differ {times:.1} times as much about them); answer more pairs.",
             ),
         }
     }
@@ -52,7 +51,7 @@ pub struct Monitor {
     /// The highest comparison id seen. A pair that is asked again keeps its id and does not count as fresh.
     newest: Option<u64>,
     held_out: Option<(f64, usize)>,
-    /// Mean ensemble standard deviation on the judged clips.
+    /// Mean ensemble standard deviation on the judged items.
     judged_spread: f64,
     /// The most recent ratios of the policy's ensemble standard deviation to it.
     ratios: VecDeque<f64>,
@@ -78,33 +77,39 @@ impl Monitor {
     }
 
     /// Records whether the model predicts the judgements that came in since the last call. Call it before the model
-    /// learns from them. `comparisons` are all valid judgements, oldest first.
-    pub fn record_predictions(&mut self, model: &RewardModel, comparisons: &[Comparison]) {
-        let newest = self.newest;
-        for comparison in comparisons.iter().filter(|c| newest.is_none_or(|newest| c.id > newest)) {
-            if model.is_fitted() && comparison.target != 0.5 {
-                let left = model.predict(comparison.left, comparison.right) > 0.5;
-                self.fresh.push_back(left == (comparison.target > 0.5));
+    /// learns from them. `answers` are the pair and the target of all valid judgements, oldest first. `predict` gives
+    /// the model's probability that left is preferred, by the judgement's place in `answers`; `None` while there is no
+    /// model.
+    pub fn record_predictions(
+        &mut self,
+        answers: impl Iterator<Item = (u64, f32)>,
+        predict: &mut dyn FnMut(usize) -> Option<f64>,
+    ) {
+        let (before, mut newest) = (self.newest, self.newest);
+        for (place, (id, target)) in answers.enumerate() {
+            newest = newest.max(Some(id));
+            if before.is_none_or(|before| id > before)
+                && target != 0.5
+                && let Some(left) = predict(place)
+            {
+                self.fresh.push_back((left > 0.5) == (target > 0.5));
             }
         }
         while self.fresh.len() > self.settings.window.max(FEWEST) {
             self.fresh.pop_front();
         }
-        self.newest = comparisons.iter().map(|c| c.id).max().max(newest);
+        self.newest = newest;
     }
 
-    /// Records the result of a fit. `held_out` is the share of held-out judgements that are predicted correctly, and
-    /// their number. The ensemble standard deviation on the judged clips is computed here.
-    pub fn fitted(&mut self, model: &RewardModel, comparisons: &[Comparison], held_out: Option<(f64, usize)>) {
-        self.held_out = held_out;
-        let rows = |c: &Comparison| [c.left, c.right].map(|clip| model.ensemble_std(&clip.obs, &clip.actions));
-        let spreads: Vec<f64> = comparisons.iter().flat_map(rows).collect();
-        self.judged_spread = spreads.iter().sum::<f64>() / spreads.len().max(1) as f64;
+    /// Records the result of a fit. `judged_spread` is the mean ensemble standard deviation on the judged items.
+    /// `held_out` is the share of held-out judgements that are predicted correctly, and their number.
+    pub fn fitted(&mut self, judged_spread: f64, held_out: Option<(f64, usize)>) {
+        (self.judged_spread, self.held_out) = (judged_spread, held_out);
         self.ratios.clear();
     }
 
     /// Records the ensemble standard deviation on the policy's present behaviour. Returns its ratio to that on the
-    /// judged clips.
+    /// judged items.
     pub fn observe(&mut self, spread: f64) -> f64 {
         let ratio = if self.judged_spread > 0.0 { spread / self.judged_spread } else { 1.0 };
         self.ratios.push_back(ratio);
@@ -164,6 +169,7 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Comparison, RewardModel};
     use flipside_core::settings::RewardModelSettings;
     use flipside_core::{Frames, Seed, Stream};
     use rand_distr::{Distribution, StandardNormal};
@@ -198,6 +204,14 @@ mod tests {
         places.into_iter().map(|place| clip(place, stream)).collect()
     }
 
+    fn record(monitor: &mut Monitor, model: &RewardModel, comparisons: &[Comparison]) {
+        let predict = |place: usize| {
+            let c = &comparisons[place];
+            model.is_fitted().then(|| model.predict(c.left, c.right))
+        };
+        monitor.record_predictions(comparisons.iter().map(|c| (c.id, c.target)), &mut { predict });
+    }
+
     /// A well-fitted model raises no alarm, and each sign on its own raises its alarm.
     #[test]
     fn each_sign_raises_its_alarm_and_a_good_model_none() {
@@ -207,11 +221,11 @@ mod tests {
         let lessons = compare(0, &taught, false);
         let mut model = RewardModel::new(2, 1, RewardModelSettings::default(), Seed(2));
         let mut monitor = Monitor::new(MonitorSettings::default());
-        monitor.record_predictions(&model, &lessons);
+        record(&mut monitor, &model, &lessons);
         let report = model.fit(&lessons, &[], &mut || false).unwrap();
         let all = |part: fn(&Frames) -> &Vec<f32>| taught.iter().flat_map(part).copied().collect::<Vec<f32>>();
         model.renormalise(&all(|f| &f.obs), &all(|f| &f.actions)).unwrap();
-        monitor.fitted(&model, &lessons, report.held_out_agreement.map(|share| (share, report.held_out)));
+        monitor.fitted(model.judged_spread(&lessons), report.held_out_agreement.map(|share| (share, report.held_out)));
         assert_eq!(monitor.recent_agreement(), None, "a model that had learnt nothing predicted nothing");
         let observe = |monitor: &mut Monitor, place: f32, stream: &mut Stream| {
             for _ in 0..RATIOS {
@@ -222,19 +236,19 @@ mod tests {
         observe(&mut monitor, 0.5, &mut stream);
         let good = |choices: &[Frames], turned: bool| {
             let mut monitor = monitor.clone();
-            monitor.record_predictions(&model, &compare(1_000, choices, turned));
+            record(&mut monitor, &model, &compare(1_000, choices, turned));
             monitor.alarm()
         };
         assert_eq!(good(&fresh, false), None);
         // The teacher now wants the opposite.
         assert!(matches!(good(&fresh, true), Some(Alarm::Fresh(share)) if share < 0.3), "{:?}", good(&fresh, true));
         let mut wrong = monitor.clone();
-        wrong.fitted(&model, &lessons, Some((0.5, 30)));
+        wrong.fitted(model.judged_spread(&lessons), Some((0.5, 30)));
         assert_eq!(wrong.alarm(), Some(Alarm::HeldOut(0.5)));
         let mut far = monitor.clone();
         observe(&mut far, 4.0, &mut stream);
         assert!(matches!(far.alarm(), Some(Alarm::Spread(_))), "{:?}, {:?}", far.alarm(), far.ratios);
-        assert!(far.alarm().unwrap().sentence().contains("never judged"));
+        assert!(far.alarm().unwrap().sentence("robot").contains("never judged"));
         let mut again = Monitor::new(MonitorSettings::default());
         again.load_arrays(&far.to_arrays());
         assert_eq!((again.alarm(), again.newest, again.held_out), (far.alarm(), far.newest, far.held_out));

@@ -1,9 +1,31 @@
-//! The recent clips that pairs are chosen from.
+//! What pairs are chosen from, and the pool of recent clips.
 
-use flipside_core::{Clip, Stream};
+use super::similarity;
+use flipside_core::{Clip, ItemId, Stream};
 use rand::RngExt;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// The items that pairs are chosen from, by index: clips or completions.
+pub trait Pool {
+    /// Number of items.
+    fn count(&self) -> usize;
+
+    /// An item's id. Panics, like a slice, if `index` is not below [`Pool::count`].
+    fn id(&self, index: usize) -> ItemId;
+
+    /// Whether a teacher can compare these two items.
+    fn comparable(&self, a: usize, b: usize) -> bool;
+
+    /// At least the number of pairs that are comparable.
+    fn most_pairs(&self) -> usize {
+        self.count() * self.count().saturating_sub(1) / 2
+    }
+
+    /// How far the two items of each pair are apart, on any scale: 0 for items that are alike. It needs no reward
+    /// model.
+    fn distances(&self, pairs: &[[usize; 2]]) -> Vec<f32>;
+}
 
 /// Which world a clip was cut from, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,5 +109,24 @@ impl ClipPool {
     pub fn share_a_moment(&self, a: usize, b: usize) -> bool {
         let (a, b) = (self.get(a), self.get(b));
         a.clip.id == b.clip.id || a.origin.overlaps(a.clip.frames.steps, b.origin, b.clip.frames.steps)
+    }
+}
+
+impl Pool for ClipPool {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn id(&self, index: usize) -> ItemId {
+        self.get(index).clip.id
+    }
+
+    /// Clips that overlap in time in the same world are not compared.
+    fn comparable(&self, a: usize, b: usize) -> bool {
+        !self.share_a_moment(a, b)
+    }
+
+    fn distances(&self, pairs: &[[usize; 2]]) -> Vec<f32> {
+        similarity::distances(self, pairs)
     }
 }

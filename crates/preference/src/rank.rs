@@ -4,36 +4,74 @@ use super::RewardModel;
 use flipside_core::Frames;
 use flipside_core::settings::PairChoice;
 
+/// A model that says of pairs how uncertain it is and what they show.
+pub trait RatePairs<Pair> {
+    /// Each member's probability that left is preferred, `[members][pairs]`.
+    fn member_probabilities(&self, pairs: &[Pair]) -> Vec<Vec<f32>>;
+
+    /// The features of a pair's two items, in which distances mean something.
+    fn pair_features(&self, pair: &Pair) -> [Vec<f32>; 2];
+}
+
+impl<'a> RatePairs<(&'a Frames, &'a Frames)> for RewardModel {
+    fn member_probabilities(&self, pairs: &[(&'a Frames, &'a Frames)]) -> Vec<Vec<f32>> {
+        self.probabilities(pairs, self.settings.rows)
+    }
+
+    fn pair_features(&self, pair: &(&'a Frames, &'a Frames)) -> [Vec<f32>; 2] {
+        [self.features(pair.0), self.features(pair.1)]
+    }
+}
+
 /// Rates each candidate pair by the method `choice`, on any scale; larger is better. `known` are the pairs that were
 /// judged.
-pub fn rank_pairs(
-    model: &RewardModel,
+pub fn rank_pairs<Pair>(
+    model: &impl RatePairs<Pair>,
     choice: PairChoice,
-    pairs: &[(&Frames, &Frames)],
-    known: &[(&Frames, &Frames)],
+    pairs: &[Pair],
+    known: &[Pair],
 ) -> Vec<f32> {
-    let features = |pair: &(&Frames, &Frames)| [model.features(pair.0), model.features(pair.1)];
-    let coverage = |pairs: &[(&Frames, &Frames)]| {
-        k_centre(&pairs.iter().map(features).collect::<Vec<_>>(), &known.iter().map(features).collect::<Vec<_>>())
-    };
+    let features = |pair: &Pair| model.pair_features(pair);
+    let coverage = |pairs: Vec<PairFeatures>| k_centre(&pairs, &known.iter().map(features).collect::<Vec<_>>());
     match choice {
-        PairChoice::Disagreement => model.disagreement(pairs),
-        PairChoice::Entropy => model.predictive_entropy(pairs),
-        PairChoice::Coverage => coverage(pairs),
+        PairChoice::Disagreement => disagreement(&model.member_probabilities(pairs)),
+        PairChoice::Entropy => predictive_entropy(&model.member_probabilities(pairs)),
+        PairChoice::Coverage => coverage(pairs.iter().map(features).collect()),
         PairChoice::DisagreementCoverage => {
-            let mut ranks = model.disagreement(pairs);
+            let mut ranks = disagreement(&model.member_probabilities(pairs));
             let mut order: Vec<usize> = (0..pairs.len()).collect();
             order.sort_by(|&a, &b| ranks[b].total_cmp(&ranks[a]));
             order.truncate(pairs.len().div_ceil(3));
-            let chosen: Vec<_> = order.iter().map(|&i| pairs[i]).collect();
+            let chosen = coverage(order.iter().map(|&i| features(&pairs[i])).collect());
             // A variance of probabilities is at most ¼, so all of these rank above the rest.
-            order.iter().zip(coverage(&chosen)).for_each(|(&i, rank)| ranks[i] = 1.0 + rank);
+            order.iter().zip(chosen).for_each(|(&i, rank)| ranks[i] = 1.0 + rank);
             ranks
         }
     }
 }
 
-/// The features of a pair's two clips.
+/// How much members disagree about each pair: the variance between them of the probability that left is preferred.
+/// `members` is `[members][pairs]`.
+pub(super) fn disagreement(members: &[Vec<f32>]) -> Vec<f32> {
+    let count = members.len() as f32;
+    let variance = |i: usize| {
+        let mean = members.iter().map(|p| p[i]).sum::<f32>() / count;
+        members.iter().map(|p| (p[i] - mean).powi(2)).sum::<f32>() / count
+    };
+    (0..members.first().map_or(0, Vec::len)).map(variance).collect()
+}
+
+/// The predictive entropy of each pair's answer: the entropy in nats of the members' mean probability that left is
+/// preferred, at most ln 2. `members` is `[members][pairs]`.
+pub(super) fn predictive_entropy(members: &[Vec<f32>]) -> Vec<f32> {
+    let entropy = |i: usize| {
+        let left = members.iter().map(|p| p[i]).sum::<f32>() / members.len() as f32;
+        -left * left.ln() - (1.0 - left) * (1.0 - left).ln()
+    };
+    (0..members.first().map_or(0, Vec::len)).map(entropy).collect()
+}
+
+/// The features of a pair's two items.
 type PairFeatures = [Vec<f32>; 2];
 
 /// The greedy k-centre order (Sener and Savarese 2018) as ranks: the next pair is always the one farthest from all that

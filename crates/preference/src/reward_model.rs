@@ -8,6 +8,7 @@
 
 use super::ensemble::Ensemble;
 use super::gaussian_process::GaussianProcess;
+use super::rank::disagreement;
 use super::similarity::moments;
 use super::{Comparison, PreferenceError};
 use flipside_core::settings::{RewardModelKind, RewardModelSettings};
@@ -162,24 +163,7 @@ impl RewardModel {
     /// How much the members disagree about each pair: the variance between them of the probability that `left` is
     /// preferred.
     pub fn disagreement(&self, pairs: &[(&Frames, &Frames)]) -> Vec<f32> {
-        let members = self.probabilities(pairs, self.settings.rows);
-        let count = members.len() as f32;
-        let variance = |i: usize| {
-            let mean = members.iter().map(|p| p[i]).sum::<f32>() / count;
-            members.iter().map(|p| (p[i] - mean).powi(2)).sum::<f32>() / count
-        };
-        (0..pairs.len()).map(variance).collect()
-    }
-
-    /// The predictive entropy of each pair's answer: the entropy in nats of the members' mean probability that `left`
-    /// is preferred, at most ln 2.
-    pub fn predictive_entropy(&self, pairs: &[(&Frames, &Frames)]) -> Vec<f32> {
-        let members = self.probabilities(pairs, self.settings.rows);
-        let entropy = |i: usize| {
-            let left = members.iter().map(|p| p[i]).sum::<f32>() / members.len() as f32;
-            -left * left.ln() - (1.0 - left) * (1.0 - left).ln()
-        };
-        (0..pairs.len()).map(entropy).collect()
+        disagreement(&self.probabilities(pairs, self.settings.rows))
     }
 
     /// The ensemble standard deviation at these env steps, `[n, O]` and `[n, A]`: the standard deviation between the
@@ -187,6 +171,13 @@ impl RewardModel {
     pub fn ensemble_std(&self, obs: &[f32], actions: &[f32]) -> f64 {
         let votes = self.votes(obs, actions);
         votes.iter().map(|[_, deviation]| deviation).sum::<f64>() / votes.len().max(1) as f64
+    }
+
+    /// The mean of [`RewardModel::ensemble_std`] over the judged clips.
+    pub fn judged_spread(&self, comparisons: &[Comparison]) -> f64 {
+        let clips = comparisons.iter().flat_map(|c| [c.left, c.right]);
+        let spreads: Vec<f64> = clips.map(|clip| self.ensemble_std(&clip.obs, &clip.actions)).collect();
+        spreads.iter().sum::<f64>() / spreads.len().max(1) as f64
     }
 
     /// Mean and standard deviation over the members' normalised rewards, of each env step.

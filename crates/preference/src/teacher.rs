@@ -57,13 +57,25 @@ impl SimulatedTeacher {
     /// Prefers the clip with the higher true return, subject to the teacher's noise; equal returns are a tie. The kinds
     /// of noise are applied in BPref's order: skip, equal, myopic, noisy, mistaken.
     pub fn judge(&mut self, left: &Frames, right: &Frames) -> Choice {
+        let gamma = self.noise.gamma;
+        let whole = [left.task_return(), right.task_return()];
+        let recent = if gamma == 1.0 { whole } else { [left, right].map(|clip| recency_return(clip, gamma)) };
+        self.judge_returns(whole, recent)
+    }
+
+    /// The same for items without steps, by their scores: a myopic teacher judges like one that is not.
+    pub fn judge_scores(&mut self, left: f64, right: f64) -> Choice {
+        self.judge_returns([left, right], [left, right])
+    }
+
+    /// Compares two returns. `recent` are those that weight recent steps most.
+    fn judge_returns(&mut self, whole: [f64; 2], recent: [f64; 2]) -> Choice {
         // Always drawn, so that the stream's position depends only on the number of answers.
         let [skip, pick]: [f64; 2] = std::array::from_fn(|_| self.stream.random());
-        let TeacherNoise { beta, mistakes, skips, skip_below, gamma, equal_within, much_above } = self.noise;
+        let TeacherNoise { beta, mistakes, skips, skip_below, equal_within, much_above, .. } = self.noise;
         if skip < skips {
             return Choice::Skip;
         }
-        let whole = [left.task_return(), right.task_return()];
         if let Some(RunningReturnStats { mean_return: usual, .. }) = self.usual {
             if skip_below > 0.0 && whole[0].max(whole[1]) < usual - (1.0 - skip_below) * usual.abs() {
                 return Choice::Skip;
@@ -72,7 +84,7 @@ impl SimulatedTeacher {
                 return Choice::Tie;
             }
         }
-        let [left, right] = if gamma == 1.0 { whole } else { [left, right].map(|clip| recency_return(clip, gamma)) };
+        let [left, right] = recent;
         let ahead = left - right;
         if ahead.abs() <= Self::TIE * left.abs().max(right.abs()) {
             return Choice::Tie;
@@ -156,6 +168,11 @@ mod tests {
         assert_eq!(judge(Some(1.0), 1.4, 0.0), Choice::Left);
         assert_eq!(judge(Some(0.0), 0.0, 0.0), Choice::Tie);
         assert_eq!(judge(None, 100.0, 0.0), Choice::Left);
+        let usual = RunningReturnStats { mean_return: 0.0, difference: 0.5 };
+        let mut graded = teacher(TeacherKind::Fallible(TeacherNoise::GRADED)).with_return_stats(Some(usual));
+        let scores = [(1.0, 0.4), (0.4, 1.0), (0.4, 0.0), (0.4, 0.4)];
+        let answers = scores.map(|(left, right)| graded.judge_scores(left, right));
+        assert_eq!(answers, [Choice::MuchLeft, Choice::MuchRight, Choice::Left, Choice::Tie]);
     }
 
     /// How often a teacher with this noise gives each answer to one pair: left, right, tie, skip.

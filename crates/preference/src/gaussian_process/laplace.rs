@@ -2,7 +2,9 @@
 
 use super::{Observations, doubles};
 use crate::PreferenceError;
+use flipside_core::Seed;
 use flipside_learn::LearnError;
+use rand_distr::{Distribution, StandardNormal};
 use tch::{Kind, Tensor};
 
 /// At most this many Newton steps to the mode.
@@ -87,6 +89,61 @@ impl Mode {
         let root = self.curvature.sqrt();
         let inner = Tensor::diag_embed(&root, 0, 0, 1).cholesky_solve(&self.factor, false);
         root.unsqueeze(1) * inner
+    }
+}
+
+/// The posterior of w in r(x) = w · φ(x), where the prior variances are those of w's numbers, f64.
+pub(super) struct Conditioned {
+    /// Σ φ(left) − Σ φ(right) of each pair, `[n, features]`.
+    differences: Tensor,
+    /// The same times the prior variances.
+    scaled: Tensor,
+    /// `[features]`.
+    variances: Tensor,
+    pub mode: Mode,
+}
+
+impl Conditioned {
+    /// Conditions w on these observations of differences, `[n, features]`. `variances` is `[features]`.
+    pub fn on(
+        differences: &Tensor,
+        variances: &Tensor,
+        observations: &Observations,
+    ) -> Result<Conditioned, PreferenceError> {
+        let scaled = differences * variances;
+        let mode = Mode::find(&scaled.matmul(&differences.tr()), observations, None)?;
+        Ok(Conditioned { differences: differences.shallow_clone(), scaled, variances: variances.shallow_clone(), mode })
+    }
+
+    /// The mean of w, `[features]`: A Dᵀ α, where A is the diagonal matrix of prior variances.
+    pub fn mean(&self) -> Tensor {
+        self.scaled.tr().matmul(&self.mode.slope)
+    }
+
+    /// Draws of w minus its mean, `[features, members]`: half of the members, then their mirror images.
+    ///
+    /// By Matheron's rule: a draw from the prior, corrected by what it predicts of the judgements. The same seed gives
+    /// the same normal numbers for every posterior, so that the draws change no more than the posterior does.
+    pub fn deviations(&self, members: usize, seed: Seed) -> Tensor {
+        let [n, features] = [self.differences.size()[0] as usize, self.differences.size()[1] as usize];
+        let halves = members / 2;
+        let normal = |name: &str, rows: usize| {
+            let mut stream = seed.stream(name);
+            let numbers: Vec<f64> = (0..rows * halves).map(|_| StandardNormal.sample(&mut stream)).collect();
+            Tensor::from_slice(&numbers).view([rows as i64, halves as i64])
+        };
+        let prior = normal("prior", features) * self.variances.sqrt().unsqueeze(1);
+        let root = self.mode.curvature.sqrt().unsqueeze(1);
+        let apart = &root * self.differences.matmul(&prior) + normal("likelihood", n);
+        let half = prior - self.scaled.tr().matmul(&(&root * apart.cholesky_solve(&self.mode.factor, false)));
+        Tensor::cat(&[half.shallow_clone(), -half], 1)
+    }
+
+    /// Each difference of returns as predicted by all other judgements (leave-one-out), `[n]`: equation 5.12, with the
+    /// normal likelihoods that approximate the true ones at the mode.
+    pub fn loo_predictions(&self) -> Vec<f64> {
+        let inverse = self.mode.inverse().diagonal(0, 0, 1);
+        doubles(&(&self.mode.value - &self.mode.slope * (inverse.reciprocal() - &self.mode.curvature.reciprocal())))
     }
 }
 
