@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(dataset.examples.len() + dataset.bad.len() <= lines);
             assert_eq!(strict.is_ok(), dataset.bad.is_empty());
             for example in &dataset.examples {
-                if let Example::Preference { prompt, chosen, rejected } = example {
+                if let Example::Preference { prompt, chosen, rejected, .. } = example {
                     let said = [prompt, chosen, rejected].map(ToString::to_string);
                     assert!(said.iter().map(String::len).sum::<usize>() <= 8 * text.len() + 8);
                 }

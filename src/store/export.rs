@@ -69,7 +69,7 @@ impl Session {
     /// ```
     /// `target` is the probability that left is better. `obs` are raw, not normalised. `actions` are as the robot
     /// received them. [`LabelFrames::Without`] leaves both out. A text-mode session writes the texts instead: `prompt`,
-    /// `left` and `right`, with `chosen` and `rejected` if one is better.
+    /// `left` and `right`, with `chosen`, `rejected` and `margin` if one is better.
     pub fn export_labels(&self, path: &Path, frames: LabelFrames) -> Result<usize, StoreError> {
         disk::write_whole_with(path, |file: &mut File| {
             let mut out = BufWriter::new(file);
@@ -112,9 +112,11 @@ impl Session {
 
 impl Session {
     /// Writes the standing judgements of texts. A line with a preference has a `chosen` and a `rejected` text, so that
-    /// a reward model can be trained on the file, here and elsewhere. A tie or a skip has neither.
+    /// a reward model can be trained on the file, here and elsewhere, and a `margin`, which is 0 unless it is much
+    /// better. A tie or a skip has none of them.
     fn write_text_labels(&self, mut out: impl Write) -> Result<usize, StoreError> {
         let standing = self.standing()?;
+        let margin = self.settings().text().map_or(0.0, |run| run.reward.margin);
         for judgement in &standing {
             let pair = self.pair(judgement.pair)?.ok_or(StoreError::NoSuchPair(judgement.pair))?;
             let items = [self.item(pair.items[0])?, self.item(pair.items[1])?];
@@ -132,6 +134,7 @@ impl Session {
                 prompt: &left.prompt,
                 chosen,
                 rejected,
+                margin: order.map(|_| if judgement.choice.is_much() { margin } else { 0.0 }),
                 left: left.text(),
                 right: right.text(),
                 choice: judgement.choice,
@@ -157,6 +160,8 @@ struct TextLabel<'a> {
     chosen: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejected: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    margin: Option<f64>,
     left: String,
     right: String,
     choice: Choice,

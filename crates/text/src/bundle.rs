@@ -256,3 +256,26 @@ pub fn log_probs(
     }
     all
 }
+
+/// The final hidden state of each example's last token, `[d]`, which is what a reward model's head reads, computed in
+/// batches of `batch` rows. `on_batch` is called before every batch with the number of batches done; if it returns
+/// true, only the states so far are returned.
+pub fn last_hidden_states(
+    model: &Transformer,
+    examples: &[Example],
+    adapters: bool,
+    batch: usize,
+    on_batch: &mut dyn FnMut(usize) -> bool,
+) -> Vec<Vec<f32>> {
+    let mut all = Vec::with_capacity(examples.len());
+    for (done, part) in examples.chunks(batch.max(1)).enumerate() {
+        if on_batch(done) {
+            break;
+        }
+        let rows: Vec<(&[u32], &[u32])> = part.iter().map(|e| (&e.prompt[..], &e.completion[..])).collect();
+        let rows = Rows::new(&rows, model.device());
+        let states = tch::no_grad(|| numbers(&rows.at_last(&rows.hidden(model, adapters))));
+        all.extend(states.chunks_exact(states.len() / part.len()).map(<[f32]>::to_vec));
+    }
+    all
+}

@@ -7,7 +7,7 @@
 //! | `messages` | a conversation to train on |
 //! | `prompt` | a prompt to answer |
 //! | `prompt`, `completion` | a prompt and an answer to train on |
-//! | `prompt`, `chosen`, `rejected` | two answers, the better one first |
+//! | `prompt`, `chosen`, `rejected` | two answers, the better one first; `margin`, a number, says how much better |
 //! | `chosen`, `rejected` | two texts with a common beginning, which is the prompt |
 //! | `prompt`, `completion`, `label` | an answer, and whether it is a good one |
 //! | `info`, `summaries`, `choice` | TL;DR: a post and two summaries of it, `choice` the better one's index |
@@ -34,7 +34,7 @@ pub enum TextOrMessages {
 }
 
 /// The example that one line holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Example {
     /// A whole text or conversation to train on: `text` or `messages`.
     Whole(TextOrMessages),
@@ -55,6 +55,8 @@ pub enum Example {
         chosen: TextOrMessages,
         /// The worse one, without the prompt.
         rejected: TextOrMessages,
+        /// How much further ahead the better one must be, in log-odds; 0 if the line does not say.
+        margin: f32,
     },
     /// An answer, and whether it is a good one.
     Labelled {
@@ -144,7 +146,7 @@ pub enum DataError {
 }
 
 /// The examples of a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dataset {
     /// In the file's order.
     pub examples: Vec<Example>,
@@ -198,7 +200,7 @@ fn read_line(line: &str) -> Result<Example, String> {
             false => common_prompt(chosen, rejected)?,
         };
         check_same_kind(&[("prompt", &prompt), ("chosen", &chosen), ("rejected", &rejected)])?;
-        return Ok(Example::Preference { prompt, chosen, rejected });
+        return Ok(Example::Preference { prompt, chosen, rejected, margin: margin(&object)? });
     }
     if has("completion") {
         let (prompt, completion) = (words(&object, "prompt")?, words(&object, "completion")?);
@@ -255,6 +257,17 @@ fn words(object: &Map<String, Value>, key: &str) -> Result<TextOrMessages, Strin
                 _ => "true or false",
             }
         )),
+    }
+}
+
+/// The number under `margin`; 0 if there is none.
+fn margin(object: &Map<String, Value>) -> Result<f32, String> {
+    match object.get("margin") {
+        None | Some(Value::Null) => Ok(0.0),
+        Some(value) => {
+            let margin = value.as_f64().map(|margin| margin as f32).filter(|margin| margin.is_finite());
+            margin.ok_or_else(|| format!("\"margin\" is {value} where a number is expected"))
+        }
     }
 }
 
@@ -351,7 +364,7 @@ impl Example {
             Example::Completion { prompt, completion } | Example::Labelled { prompt, completion, .. } => {
                 vec![format!("{prompt}{completion}")]
             }
-            Example::Preference { prompt, chosen, rejected } => {
+            Example::Preference { prompt, chosen, rejected, .. } => {
                 vec![format!("{prompt}{chosen}"), format!("{prompt}{rejected}")]
             }
             Example::Tldr(post) => {
@@ -414,7 +427,7 @@ impl Default for TldrRules {
 }
 
 /// An example in tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TokenizedExample {
     /// A whole text to train on, EOS included.
     Whole(Vec<u32>),
@@ -435,6 +448,8 @@ pub enum TokenizedExample {
         chosen: Vec<u32>,
         /// The worse one.
         rejected: Vec<u32>,
+        /// See [`Example::Preference`].
+        margin: f32,
     },
     /// An answer, EOS included, and whether it is a good one.
     Labelled {
@@ -484,10 +499,11 @@ impl Encoder<'_> {
                 prompt: self.opening(prompt, true)?,
                 completion: self.answer(prompt, completion)?,
             },
-            Example::Preference { prompt, chosen, rejected } => TokenizedExample::Preference {
+            Example::Preference { prompt, chosen, rejected, margin } => TokenizedExample::Preference {
                 prompt: self.opening(prompt, true)?,
                 chosen: self.answer(prompt, chosen)?,
                 rejected: self.answer(prompt, rejected)?,
+                margin: *margin,
             },
             Example::Labelled { prompt, completion, good } => TokenizedExample::Labelled {
                 prompt: self.opening(prompt, true)?,
@@ -516,7 +532,7 @@ impl Encoder<'_> {
             }
             Summaries::Judged(summaries, choice) => {
                 let (chosen, rejected) = (answer(&summaries[*choice])?, answer(&summaries[1 - choice])?);
-                Some(TokenizedExample::Preference { prompt, chosen, rejected })
+                Some(TokenizedExample::Preference { prompt, chosen, rejected, margin: 0.0 })
             }
         })
     }

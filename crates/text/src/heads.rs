@@ -47,6 +47,14 @@ impl ScalarHead {
         ScalarHead::of(&numbers(&self.weight), numbers(&self.bias)[0], self.weight.device())
     }
 
+    /// Replaces weights and bias in place, so that an optimiser of this head goes on with them.
+    pub fn set(&mut self, weight: &[f32], bias: f32) {
+        tch::no_grad(|| {
+            self.weight.copy_(&Tensor::from_slice(weight).reshape([1, -1]));
+            self.bias.copy_(&Tensor::from_slice(&[bias]));
+        });
+    }
+
     /// Hidden states `[.., d]` → numbers `[..]`, f32.
     pub fn forward(&self, hidden: &Tensor) -> Tensor {
         hidden.to_kind(Kind::Float).linear(&self.weight, Some(&self.bias)).squeeze_dim(-1)

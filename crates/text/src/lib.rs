@@ -41,7 +41,7 @@ mod tiny;
 pub mod tokenizer;
 pub mod weights;
 
-pub use bundle::{Bundle, BundleError, Parts, device, log_probs, tokenizer_of};
+pub use bundle::{Bundle, BundleError, Parts, device, last_hidden_states, log_probs, tokenizer_of};
 pub use error::ModelError;
 pub use heads::ScalarHead;
 pub use hidden::Hidden;

@@ -9,7 +9,7 @@ use super::progress::{Progress, ProgressFn, check_cancelled};
 use super::rows::{Example, Rows};
 use flipside_core::settings::TextRewardSettings;
 use flipside_core::{Array, Arrays, Choice, Seed};
-use flipside_learn::{LearnError, Reader, numbers, preference_loss};
+use flipside_learn::{LearnError, Reader, numbers, preference_loss, signed_margin};
 use tch::{Kind, Tensor};
 
 /// Two completions of one prompt, with their label.
@@ -23,12 +23,23 @@ pub struct TextComparison {
     pub right: Vec<u32>,
     /// The label: the probability that the left one is better, which is 1, 0, or ½ for a tie.
     pub target: f32,
+    /// How much further ahead the better one must be for the same likelihood, in log-odds: the margin m in the loss
+    /// −ln σ(R_chosen − R_rejected − m) of Llama 2 (Touvron et al. 2023, equation 2) and TRL. A tie has none.
+    pub margin: f32,
 }
 
 impl TextComparison {
-    /// The comparison with the label of this judgement; `None` for a skip, which has no label.
-    pub fn new(prompt: Vec<u32>, left: Vec<u32>, right: Vec<u32>, choice: Choice) -> Option<TextComparison> {
-        choice.target().map(|target| TextComparison { prompt, left, right, target })
+    /// The comparison with the label of this judgement; `None` for a skip, which has no label. `margin` is that of a
+    /// completion that is much better, [`TextRewardSettings::margin`].
+    pub fn new(
+        prompt: Vec<u32>,
+        left: Vec<u32>,
+        right: Vec<u32>,
+        choice: Choice,
+        margin: f64,
+    ) -> Option<TextComparison> {
+        let margin = if choice.is_much() { margin as f32 } else { 0.0 };
+        choice.target().map(|target| TextComparison { prompt, left, right, target, margin })
     }
 }
 
@@ -122,6 +133,12 @@ impl<M: LanguageModel> TextReward<M> {
         (self.reward.gain, self.reward.bias) = (gain, bias);
     }
 
+    /// Replaces the head, before the first step: with what a linear model has learned from the same judgements, training
+    /// begins where that ends (Kumar et al. 2022, "Fine-tuning can distort pretrained features").
+    pub fn set_head(&mut self, weight: &[f32], bias: f64) {
+        self.reward.head.set(weight, bias as f32);
+    }
+
     /// Takes one gradient step on the next batch of `comparisons`, a list that should only grow between calls.
     /// `on_progress` is called before every part of the batch (gradient accumulation) and may cancel. On any error the
     /// trainer is unchanged.
@@ -162,6 +179,21 @@ impl<M: LanguageModel> TextReward<M> {
             tally.count(&loss, &difference, part);
         }
         Ok(tally.stats())
+    }
+
+    /// The reward of the left completion of each comparison minus that of the right one.
+    pub fn differences(
+        &self,
+        comparisons: &[TextComparison],
+        on_progress: ProgressFn,
+    ) -> Result<Vec<f32>, LearnError> {
+        let side = |c: &TextComparison, completion: &Vec<u32>| Example {
+            prompt: c.prompt.clone(),
+            completion: completion.clone(),
+        };
+        let examples: Vec<Example> = comparisons.iter().flat_map(|c| [side(c, &c.left), side(c, &c.right)]).collect();
+        let rewards = self.rewards(&examples, on_progress)?;
+        Ok(rewards.chunks_exact(2).map(|pair| pair[0] - pair[1]).collect())
     }
 
     /// The rewards of completions.
@@ -236,9 +268,13 @@ impl<M: LanguageModel> RewardModel<M> {
         let rewards = self.head.forward(&rows.at_last(hidden.states())) * self.gain;
         let n = part.len() as i64;
         let difference = rewards.narrow(0, 0, n) - rewards.narrow(0, n, n);
-        let targets: Vec<f32> = part.iter().map(|c| c.target).collect();
-        let targets = Tensor::from_slice(&targets).to_device(self.model.device());
-        (preference_loss(&difference, &targets, self.error_rate).sum(Kind::Float), difference, hidden)
+        let column = |of: fn(&TextComparison) -> f32| {
+            let numbers: Vec<f32> = part.iter().map(|c| of(c)).collect();
+            Tensor::from_slice(&numbers).to_device(self.model.device())
+        };
+        let ahead = &difference - column(|c| signed_margin(c.target, c.margin));
+        let loss = preference_loss(&ahead, &column(|c| c.target), self.error_rate);
+        (loss.sum(Kind::Float), difference, hidden)
     }
 }
 

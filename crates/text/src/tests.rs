@@ -110,7 +110,7 @@ fn comparisons(count: usize, noise: bool) -> Vec<TextComparison> {
             d if d > 0.0 => Choice::Left,
             _ => Choice::Right,
         };
-        all.extend(TextComparison::new(vec![2, 3], left, right, choice));
+        all.extend(TextComparison::new(vec![2, 3], left, right, choice, 0.0));
     }
     all
 }
@@ -149,6 +149,49 @@ fn a_reward_model_learns_what_the_teacher_prefers() {
     // Gain and bias change the sign of no preference.
     assert_eq!(reward.evaluate(&clean, &mut go_on).unwrap().accuracy, after.accuracy);
     assert!(reward.normalise(&samples[..1], &mut go_on).is_err() && is_normal(&reward));
+}
+
+/// The loss is the mean of −ln σ(Δ − m), Δ the chosen reward minus the rejected one. A gradient step descends along the
+/// margin's own gradient: judged much better, the same pair ends up further apart.
+#[test]
+fn a_margin_asks_for_a_wider_gap() {
+    let settings = TextRewardSettings { batch_size: 4, optimiser: optimiser(3e-3), ..TextRewardSettings::default() };
+    let make = || TextReward::new(Tiny::new(6, 16, 1), &settings, Seed(4)).unwrap();
+    let graded = |choice: Choice, margin: f64| TextComparison::new(vec![2], vec![5, 5], vec![1, 3], choice, margin).unwrap();
+    let pairs = [Choice::Left, Choice::MuchLeft, Choice::Right, Choice::MuchRight, Choice::Tie].map(|c| graded(c, 0.8));
+    let reward = make();
+    let ahead = f64::from(reward.differences(&pairs[..1], &mut go_on).unwrap()[0]);
+    let loss = |pair: &TextComparison| reward.evaluate(std::slice::from_ref(pair), &mut go_on).unwrap().loss;
+    let expected = [-ahead, 0.8 - ahead, ahead, 0.8 + ahead].map(|x| x.exp().ln_1p());
+    for (pair, expected) in pairs.iter().zip(expected) {
+        assert!((loss(pair) - expected).abs() < 1e-6, "{pair:?}: {} {expected}", loss(pair));
+    }
+    let tie = 0.5 * (ahead.exp().ln_1p() + (-ahead).exp().ln_1p());
+    assert!((loss(&pairs[4]) - tie).abs() < 1e-6 && pairs[4].margin == 0.0);
+    let taught = |choice: Choice, margin: f64| {
+        let (mut reward, pair) = (make(), [graded(choice, margin)]);
+        (0..60).for_each(|_| assert!(reward.step(&pair, &mut go_on).unwrap().loss.is_finite()));
+        reward.differences(&pair, &mut go_on).unwrap()[0]
+    };
+    let (plain, much) = (taught(Choice::Left, 2.0), taught(Choice::MuchLeft, 2.0));
+    assert!(much > plain + 0.2 && plain > 0.0, "{plain} {much}");
+    assert!((taught(Choice::MuchLeft, 0.0) - plain).abs() < 1e-6);
+}
+
+/// A head that was given is the one that rewards, and training goes on from it.
+#[test]
+fn a_given_head_is_where_training_begins() {
+    let settings = TextRewardSettings { batch_size: 4, ..TextRewardSettings::default() };
+    let mut reward = TextReward::new(Tiny::new(6, 16, 1), &settings, Seed(4)).unwrap();
+    let other = ScalarHead::of(&[0.5; 16], 0.25, tch::Device::Cpu);
+    let expected = TextReward::with_head(Tiny::new(6, 16, 1), other, &settings, Seed(4)).unwrap();
+    reward.set_head(&[0.5; 16], 0.25);
+    let pairs = comparisons(12, true);
+    let (a, b) = (reward.differences(&pairs, &mut go_on).unwrap(), expected.differences(&pairs, &mut go_on).unwrap());
+    assert_eq!(a, b);
+    let before = reward.evaluate(&pairs, &mut go_on).unwrap().loss;
+    (0..40).for_each(|_| assert!(reward.step(&pairs, &mut go_on).unwrap().loss.is_finite()));
+    assert!(reward.evaluate(&pairs, &mut go_on).unwrap().loss < before);
 }
 
 #[test]

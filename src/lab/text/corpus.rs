@@ -206,11 +206,11 @@ pub(in crate::lab) fn pairs(tokens: &[TokenizedExample], reader: &Reader) -> Vec
         (prompt[prompt.len().saturating_sub(room)..].to_vec(), cut)
     };
     let of = |tokens: &TokenizedExample| match tokens {
-        TokenizedExample::Preference { prompt, chosen, rejected } => {
+        TokenizedExample::Preference { prompt, chosen, rejected, margin } => {
             let longer = if chosen.len() > rejected.len() { chosen } else { rejected };
             let prompt = fit(prompt, longer).0;
             let (left, right) = (fit(&prompt, chosen).1, fit(&prompt, rejected).1);
-            Some(TextComparison { prompt, left, right, target: 1.0 })
+            Some(TextComparison { prompt, left, right, target: 1.0, margin: *margin })
         }
         _ => None,
     };

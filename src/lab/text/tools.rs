@@ -217,7 +217,7 @@ mod tests {
                     (ExampleKind::Documents, data::Example::Whole(_))
                     | (ExampleKind::Prompts, data::Example::Prompt(_))
                     | (ExampleKind::Reviews, data::Example::Completion { .. }) => {}
-                    (ExampleKind::Pairs, data::Example::Preference { prompt, chosen, rejected }) => {
+                    (ExampleKind::Pairs, data::Example::Preference { prompt, chosen, rejected, .. }) => {
                         let [prompt, chosen, rejected] = [prompt, chosen, rejected].map(ToString::to_string);
                         assert_ne!(grammar::score(&prompt, &chosen), grammar::score(&prompt, &rejected));
                     }

@@ -14,7 +14,10 @@ pub use reward_model::{
     ExploreSettings, LabelSettings, MonitorSettings, PairChoice, RewardModelKind, RewardModelSettings,
 };
 pub use teacher::{TeacherKind, TeacherNoise};
-pub use text::{KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
+pub use text::{
+    KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextLabelSettings, TextPpoSettings,
+    TextRewardSettings,
+};
 pub use text_run::{LoraSettings, TextPrecision, TextRun, TextShape, TextStage};
 
 use schemars::JsonSchema;

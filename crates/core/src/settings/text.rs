@@ -1,6 +1,7 @@
 //! Settings for training language models: supervised fine-tuning, reward models, PPO. The defaults are those of
 //! lm-human-preferences (Ziegler et al. 2019) and its reproductions (Huang et al. 2024), where they name one.
 
+use super::{LabelSettings, PairChoice};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -128,6 +129,9 @@ pub struct TextRewardSettings {
     pub gradient_accumulation_steps: usize,
     /// Share of judgements that is assumed to be random, 0 to 1: ε in the Bradley–Terry likelihood.
     pub error_rate: f64,
+    /// Margin in nats of log-odds: how much further ahead the better completion must be if the teacher calls it “much
+    /// better”. 0 treats that like “better”. A `margin` in a data file counts as it is.
+    pub margin: f64,
     /// The optimiser, Adam.
     pub optimiser: OptimiserSettings,
 }
@@ -138,6 +142,7 @@ impl Default for TextRewardSettings {
             batch_size: 16,
             gradient_accumulation_steps: 1,
             error_rate: 0.0,
+            margin: 1.0,
             optimiser: OptimiserSettings { learning_rate: 5e-5, ..OptimiserSettings::default() },
         }
     }
@@ -148,7 +153,68 @@ impl TextRewardSettings {
     pub fn check(&self) -> Result<(), String> {
         parts("text.reward", self.batch_size, self.gradient_accumulation_steps)?;
         within("text.reward", "error_rate", self.error_rate, 0.0, 1.0)?;
+        within("text.reward", "margin", self.margin, 0.0, f64::MAX)?;
         self.optimiser.check("text.reward.optimiser")
+    }
+}
+
+/// Which completions are asked about. Both completions of a pair answer the same prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextLabelSettings {
+    /// Completions that are written for each prompt, so that pairs can be chosen; 2 or more. Before the first answers
+    /// there are two.
+    pub completions: usize,
+    /// Number of completions in the pool that pairs are chosen from, 32 or more. They are the most recent ones.
+    pub pool: usize,
+    /// Candidate pairs drawn for each pair that is asked about, 1 or more.
+    pub candidates: usize,
+    /// Share of the candidate pairs that is discarded because their two completions are the most similar, 0 to 1.
+    pub drop_similar_share: f64,
+    /// Share of the queries that repeat an answered pair with left and right swapped, 0 to 1. They measure the
+    /// teacher's consistency.
+    pub repeat_share: f64,
+    /// How pairs are chosen, except those that are chosen at random (`text.labels.random_share`).
+    pub choice: PairChoice,
+    /// Share of the pairs that is chosen at random, 0 to 1.
+    pub random_share: f64,
+}
+
+impl Default for TextLabelSettings {
+    fn default() -> Self {
+        let LabelSettings { candidates, repeat_share, choice, random_share, .. } = LabelSettings::default();
+        TextLabelSettings {
+            completions: 4,
+            pool: 200,
+            candidates,
+            drop_similar_share: 0.0,
+            repeat_share,
+            choice,
+            random_share,
+        }
+    }
+}
+
+impl TextLabelSettings {
+    /// The same as settings of a robot's queries; what only those have is at its default.
+    pub fn of_pairs(&self) -> LabelSettings {
+        LabelSettings {
+            pool: self.pool,
+            candidates: self.candidates,
+            drop_similar_share: self.drop_similar_share,
+            repeat_share: self.repeat_share,
+            choice: self.choice,
+            random_share: self.random_share,
+            ..LabelSettings::default()
+        }
+    }
+
+    /// Refuses settings that cannot work. The error names the field and what it must be.
+    pub fn check(&self) -> Result<(), String> {
+        match self.completions {
+            0 | 1 => Err("text.labels.completions must be at least 2, which make a pair".to_owned()),
+            _ => self.of_pairs().check().map_err(|sentence| sentence.replace("`labels.", "`text.labels.")),
+        }
     }
 }
 
@@ -355,6 +421,9 @@ mod tests {
         TextPpoSettings::default().check().unwrap();
         SupervisedSettings::default().check().unwrap();
         TextRewardSettings::default().check().unwrap();
+        TextLabelSettings::default().check().unwrap();
+        let labels = TextLabelSettings { random_share: 1.5, ..TextLabelSettings::default() };
+        assert_eq!(labels.check().unwrap_err(), "expected `text.labels.random_share` from 0 to 1, not 1.5");
         let ppo = TextPpoSettings::default;
         for (settings, wanted) in [
             (

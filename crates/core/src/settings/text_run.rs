@@ -1,6 +1,9 @@
 //! Settings of a run in text mode: the model, the data, the pipeline stages, and how each of them learns.
 
-use super::{KlSettings, OptimiserSettings, SupervisedSettings, TextPpoSettings, TextRewardSettings};
+use super::{
+    KlSettings, MonitorSettings, OptimiserSettings, SupervisedSettings, TextLabelSettings, TextPpoSettings,
+    TextRewardSettings,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -137,6 +140,8 @@ impl Default for TextShape {
 pub struct TextRun {
     /// Folder of the model to start from. None trains the built-in model from scratch.
     pub model: Option<PathBuf>,
+    /// Folder of an adapter in PEFT's format, which is merged into `text.model` before training.
+    pub adapter: Option<PathBuf>,
     /// First pipeline stage that is trained. The stages before it are those that `text.model` has already been through.
     pub from: TextStage,
     /// Last pipeline stage that is trained.
@@ -178,6 +183,10 @@ pub struct TextRun {
     pub base: SupervisedSettings,
     /// Training of the supervised model.
     pub supervised: SupervisedSettings,
+    /// Which completions are asked about.
+    pub labels: TextLabelSettings,
+    /// When the learned reward is no longer trusted.
+    pub monitor: MonitorSettings,
     /// Training of the reward model.
     pub reward: TextRewardSettings,
     /// Training of the policy with PPO.
@@ -190,6 +199,7 @@ impl Default for TextRun {
         let ppo = TextPpoSettings::default();
         TextRun {
             model: None,
+            adapter: None,
             from: TextStage::Base,
             until: TextStage::Ppo,
             reward_model: None,
@@ -212,6 +222,8 @@ impl Default for TextRun {
             updates: 100,
             base: SupervisedSettings { batch_size: 8, optimiser: at(2e-3), ..SupervisedSettings::default() },
             supervised: SupervisedSettings { batch_size: 8, optimiser: at(5e-4), ..SupervisedSettings::default() },
+            labels: TextLabelSettings::default(),
+            monitor: MonitorSettings::default(),
             reward: TextRewardSettings { batch_size: 16, optimiser: at(3e-4), ..TextRewardSettings::default() },
             ppo: TextPpoSettings {
                 max_new_tokens: 64,
@@ -232,6 +244,12 @@ impl TextRun {
         if self.from > TextStage::Base && self.model.is_none() {
             return Err(format!("text.from = {} needs a model to begin with: set text.model", self.from.name()));
         }
+        if self.adapter.is_some() && self.model.is_none() {
+            return Err("text.adapter needs the model that it was trained on: set text.model".to_owned());
+        }
+        if self.lora.as_ref().is_some_and(|lora| lora.rank == 0) {
+            return Err("text.lora.rank must be at least 1".to_owned());
+        }
         if self.lora.is_some() && self.frozen_layers > 0 {
             return Err("text.lora freezes every layer already: leave text.frozen_layers at 0".to_owned());
         }
@@ -243,6 +261,7 @@ impl TextRun {
         }
         self.base.check()?;
         self.supervised.check()?;
+        self.labels.check()?;
         self.reward.check()?;
         self.ppo.check()
     }

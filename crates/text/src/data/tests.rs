@@ -29,7 +29,7 @@ fn every_form_is_read() {
         json!({"role": "assistant", "content": "Yes."}),
         json!({"role": "assistant", "content": "No."}),
     );
-    let preference = |prompt, chosen, rejected| Example::Preference { prompt, chosen, rejected };
+    let preference = |prompt, chosen, rejected| Example::Preference { prompt, chosen, rejected, margin: 0.0 };
     for (line, expected) in [
         (json!({"text": "A text."}), Example::Whole(text("A text."))),
         (json!({"messages": [u, g]}), Example::Whole(messages(&[user, good]))),
@@ -70,6 +70,24 @@ fn every_form_is_read() {
         ),
     ] {
         assert_eq!(one(&line.to_string()), expected, "{line}");
+    }
+}
+
+/// `margin` as in TRL: how much better, in log-odds; null and none are 0.
+#[test]
+fn a_margin_is_read_and_stays_with_its_pair() {
+    let tokenizer = tokenizer();
+    let encoder = Encoder { tokenizer: &tokenizer, tldr: TldrRules::default() };
+    let line = |margin: &str| format!(r#"{{"prompt": "a", "chosen": " lid", "rejected": " kettle"{margin}}}"#);
+    for (margin, expected) in [("", 0.0), (r#", "margin": null"#, 0.0), (r#", "margin": 1"#, 1.0), (r#", "margin": -0.5"#, -0.5)] {
+        match encoder.encode(&one(&line(margin))).unwrap() {
+            Some(TokenizedExample::Preference { margin, .. }) => assert_eq!(margin, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+    for (margin, wrong) in [(r#", "margin": "big""#, "\"big\""), (r#", "margin": 1e300"#, "1e300")] {
+        let error = read_lines(&line(margin), BadLines::Stop).unwrap_err().to_string();
+        assert!(error.contains(&format!("\"margin\" is {wrong} where a number is expected")), "{error}");
     }
 }
 
@@ -133,7 +151,7 @@ fn tldr_is_read_in_its_published_layout() {
     let query = post.query(&tokenizer, 512).unwrap();
     assert_eq!(query, "SUBREDDIT: r/tea\n\nTITLE: A kettle\n\nPOST: First.\nSecond.\n\nTL;DR:");
     let encoder = Encoder { tokenizer: &tokenizer, tldr: TldrRules::default() };
-    let Some(TokenizedExample::Preference { prompt, chosen, rejected }) = encoder.encode(&Example::Tldr(post)).unwrap()
+    let Some(TokenizedExample::Preference { prompt, chosen, rejected, .. }) = encoder.encode(&Example::Tldr(post)).unwrap()
     else {
         panic!("{line}")
     };
