@@ -212,7 +212,7 @@ impl Desk {
     }
 
     /// The answers that the reward model contradicts. Each can be shown again, and confirmed or taken back.
-    fn show_disputed(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
+    pub(super) fn show_disputed(&mut self, ui: &mut Ui, snapshot: &Snapshot) {
         // One at a time, because more would push the learning curves out of the window: the one on show, or the worst.
         let on_show = snapshot.disputed.iter().find(|disputed| self.replayed == Some(disputed.judgement));
         let Some(disputed) = on_show.or(snapshot.disputed.first()) else { return };

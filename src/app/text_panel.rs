@@ -47,6 +47,7 @@ impl Desk {
             .on_hover_text("What is being done, how many steps a second, and the time left in all");
         ui.add_space(8.0);
         self.show_labels(ui, snapshot);
+        self.show_disputed(ui, snapshot);
         ui.add_space(8.0);
         show_figures(ui, snapshot, view);
         ui.add_space(8.0);

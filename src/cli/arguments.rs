@@ -379,6 +379,39 @@ pub enum Bench {
     Desk(BenchDesk),
     /// Tokens per second in text mode, for writing completions and for a gradient step of PPO on them.
     Text(BenchText),
+    /// How well a reward model of text agrees with a simulated teacher after so many answers, as a table over settings
+    /// and seeds. A benchmark that was interrupted continues.
+    TextPreferences(BenchTextPreferences),
+}
+
+#[derive(Args, Debug)]
+pub struct BenchTextPreferences {
+    /// Folder of the supervised model. Default: the built-in one, which is trained first.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Probability that the teacher flips an answer, 0 to 1. The teacher is also unsure where two gold scores are
+    /// close. With 0 it never errs.
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = share)]
+    pub mistake_rate: f64,
+    /// Numbers of labels.
+    #[arg(long, value_delimiter = ',', default_value = "50,100,200,500")]
+    pub labels: Vec<usize>,
+    /// Settings to compare with the defaults. Each `--set` gets its own runs. TOML, with several settings separated by
+    /// `;`.
+    #[arg(long, value_name = "TOML", default_value = "text.labels.random_share = 1")]
+    pub set: Vec<String>,
+    /// Number of seeds, with one run each per combination.
+    #[arg(long, default_value_t = 5)]
+    pub seeds: u64,
+    /// New pairs that a reward model is compared with the teacher on.
+    #[arg(long, default_value_t = 1000)]
+    pub held_out: usize,
+    /// Folder for results. Runs whose results are there are not repeated.
+    #[arg(long, value_name = "DIR", default_value = "text-preferences")]
+    pub output: PathBuf,
+    /// Print one JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args, Debug)]

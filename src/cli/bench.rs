@@ -1,13 +1,15 @@
 //! The verb that measures. Results go to stdout, together with the machine that they were measured on.
 
 use super::arguments::{
-    Bench, BenchDesk, BenchLearning, BenchPpo, BenchPreferences, BenchTask, BenchText, DeskArguments, SettingsArguments,
+    Bench, BenchDesk, BenchLearning, BenchPpo, BenchPreferences, BenchTask, BenchText, BenchTextPreferences,
+    DeskArguments, SettingsArguments,
 };
 use super::run::{desk_options, report};
 use crate::app::{self, ProbePlan};
 use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor};
 use crate::lab::{
-    LearningPlan, Precision, PreferencePlan, PreferenceRow, SHADER, TextSpeedPlan, learning, preferences, text_speed,
+    LabelEfficiencyPlan, LearningPlan, Precision, PreferencePlan, PreferenceRow, SHADER, TeacherKind, TextSpeedPlan,
+    label_efficiency, learning, preferences, text_speed,
 };
 use crate::settings::folders::task_folders;
 use anyhow::{Context, anyhow, bail};
@@ -44,6 +46,7 @@ pub fn bench(what: &Bench) -> anyhow::Result<()> {
         Bench::Preferences(arguments) => preference_table(arguments)?,
         Bench::Desk(arguments) => desk(arguments)?,
         Bench::Text(arguments) => text(arguments)?,
+        Bench::TextPreferences(arguments) => text_preferences(arguments)?,
     }
     Ok(())
 }
@@ -265,6 +268,56 @@ fn text(arguments: &BenchText) -> anyhow::Result<()> {
         );
         println!("PPO step  {:.0} tokens/s, prompts included ({:.2} s)", found.ppo_tokens_per_s, found.ppo_step_s);
         println!("{:.0} M parameters, {}", found.parameters as f64 / 1e6, found.machine);
+    });
+    Ok(())
+}
+
+/// Prints a line to stderr for every finished run, then the table.
+fn text_preferences(arguments: &BenchTextPreferences) -> anyhow::Result<()> {
+    let rate = arguments.mistake_rate;
+    let plan = LabelEfficiencyPlan {
+        model: arguments.model.clone(),
+        teacher: if rate == 0.0 { TeacherKind::Oracle } else { TeacherKind::Mistaken { rate } },
+        labels: arguments.labels.clone(),
+        sets: arguments.set.clone(),
+        seeds: arguments.seeds.max(1),
+        held_out: arguments.held_out,
+        output: arguments.output.clone(),
+    };
+    let set = |set: &str| if set.is_empty() { "the defaults".to_owned() } else { format!("`{set}`") };
+    let rows = label_efficiency(&plan, &|run| {
+        eprintln!(
+            "{}, {} labels, seed {}: {:.1} % of {:.1} % in {:.0} s",
+            set(&run.set),
+            run.labels,
+            run.seed,
+            100.0 * run.agreement,
+            100.0 * run.ceiling,
+            run.seconds
+        );
+    })?;
+    let device = processor();
+    report(arguments.json, json!({ "text_preferences": rows, "device": device }), || {
+        println!("| labels | settings | runs | held-out agreement, IQM (95 %) | mean ± deviation | at most |");
+        println!("|--:|---|--:|--:|--:|--:|");
+        for row in &rows {
+            let (count, percent) = (row.runs.len() as f64, |share: f64| 100.0 * share);
+            let mean = row.runs.iter().sum::<f64>() / count;
+            let deviation = (row.runs.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count).sqrt();
+            println!(
+                "| {} | {} | {} | {:.1} % ({:.1}–{:.1}) | {:.1} ± {:.1} % | {:.1} % |",
+                row.labels,
+                set(&row.set),
+                row.runs.len(),
+                percent(row.agreement.iqm),
+                percent(row.agreement.low),
+                percent(row.agreement.high),
+                percent(mean),
+                percent(deviation),
+                percent(row.ceiling),
+            );
+        }
+        println!("\n{device}");
     });
     Ok(())
 }

@@ -110,7 +110,7 @@ impl<C: TrainingLoop + ?Sized> Training<C> {
         if count == 0 {
             return Ok(false);
         }
-        let pairs = self.learner.propose(count, standing, cancelled)?;
+        let pairs = self.learner.propose(count, &answers.labels, cancelled)?;
         if pairs.is_empty() {
             return Ok(false);
         }

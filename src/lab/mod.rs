@@ -13,6 +13,7 @@
 //! tests drive the same loop.
 
 mod arrays;
+mod asked_before;
 pub mod bench;
 mod driver;
 mod error;
@@ -46,8 +47,9 @@ pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use offline::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, task, tasks};
 pub use preferences::{FLIPS_LEARNT, PreferencePlan, PreferenceRow, PreferenceRun, preferences};
 pub use text::{
-    ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, Scored, TextMeasure, TextModel, TextSpeed,
-    TextSpeedPlan, TokenizerPlan, TokenizerReport, copy_stage, evaluate_text, export_text, generate_text, measure_text,
+    ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, LabelEfficiencyPlan, LabelEfficiencyRow,
+    LabelEfficiencyRun, Scored, TextMeasure, TextModel, TextSpeed,
+    TextSpeedPlan, TokenizerPlan, TokenizerReport, check_text_run, copy_stage, evaluate_text, export_text, generate_text, label_efficiency, measure_text,
     merge_text, text_speed, train_tokenizer, write_examples,
 };
 pub use vocabulary::*;

@@ -4,10 +4,11 @@
 
 use super::LabError;
 use super::arrays::{prefixed, unprefixed, words};
+use super::asked_before::{AskedBefore, disputed_views};
 use super::questions::Offered;
 use super::shared_requests::Label;
 use super::training_loop::Values;
-use super::vocabulary::{DisputedView, PairView};
+use super::vocabulary::DisputedView;
 use crate::settings::{ExploreSettings, LabelSettings, RunSettings};
 use flipside_core::{
     Array, Arrays, Clip, Frames, Item, ItemId, JudgementId, PairReason, Pose, Seed, Stream, both_clips,
@@ -15,11 +16,10 @@ use flipside_core::{
 use flipside_envs::gym::Task;
 use flipside_learn::{Rollout, whiten};
 use flipside_preference::{
-    Alarm, AskedPairs, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Recorder, RewardModel, Scores,
-    StepRecord, Unjudged, choose_pairs, choose_past_pairs, disputed, rank_pairs,
+    Alarm, ClipPool, Comparison, LabelSchedule, Monitor, Novelty, Rank, Recorder, RewardModel, Scores, StepRecord,
+    Unjudged, choose_pairs, choose_past_pairs, disputed, rank_pairs,
 };
-use rand::{RngExt, seq::IndexedRandom};
-use std::collections::HashMap;
+use rand::RngExt;
 use std::sync::Arc;
 
 /// Judgements before the first fit. With fewer, the held-out share is empty and the ensemble members agree by accident.
@@ -27,11 +27,6 @@ const FIRST_FIT: usize = 10;
 
 /// Clips in the pool before the first pairs are proposed, so that the first question is chosen from several.
 const FIRST_CLIPS: usize = 4;
-
-/// At most `DISPUTED` disputed judgements are listed, and only those with a surprise of more than `SURPRISE` nats: the
-/// model gave the answer a probability below 0.3.
-const DISPUTED: usize = 8;
-const SURPRISE: f64 = 1.2;
 
 /// The monitor evaluates one rollout in this many: that costs as much as computing the rollout's rewards.
 const WATCH_EVERY: usize = 8;
@@ -44,9 +39,6 @@ const REFIT_SHARE: usize = 25;
 /// it.
 const GUESS_STRIDES: usize = 3;
 
-/// Judgements before a pair is asked again, so that nobody remembers the first time.
-const FIRST_REPEAT: usize = 20;
-
 /// What only a run that learns from preferences has.
 pub(super) struct PreferenceLearner {
     /// See [`RewardModelSettings::centre_rewards`](crate::settings::RewardModelSettings::centre_rewards).
@@ -56,7 +48,7 @@ pub(super) struct PreferenceLearner {
     schedule: LabelSchedule,
     recorder: Recorder,
     pool: ClipPool,
-    asked: AskedPairs,
+    asked: AskedBefore,
     /// Random stream that draws candidate pairs and shuffles their sides.
     pairs: Stream,
     next_item: u64,
@@ -78,10 +70,6 @@ pub(super) struct PreferenceLearner {
     unwatched: usize,
     /// The judgements that the last fit contradicts.
     disputed: Vec<DisputedView>,
-    /// The judged pairs: new ones are chosen to be unlike them, and some of them are asked again.
-    known: Vec<[Arc<Clip>; 2]>,
-    /// The pairs that were asked again.
-    repeated: AskedPairs,
     /// The number of labels that an alarm demands, whatever the schedule says.
     urgent: usize,
 }
@@ -118,8 +106,6 @@ impl PreferenceLearner {
             novelty: Novelty::new(task.obs_dim(), &spec.explore, seed.stream("novelty")),
             explore: spec.explore.clone(),
             explores_until: explores,
-            known: Vec::new(),
-            repeated: AskedPairs::default(),
             urgent: 0,
             monitor: Monitor::new(spec.monitor.clone()),
             unwatched: 0,
@@ -127,7 +113,7 @@ impl PreferenceLearner {
             schedule: LabelSchedule::new(settings.labels, settings.env_steps.saturating_sub(explores), &labels),
             recorder: Recorder::new(&recorded, steps, task.horizon() as usize, seed.stream("clips")),
             pool: ClipPool::new(labels.pool),
-            asked: AskedPairs::default(),
+            asked: AskedBefore::default(),
             pairs: seed.stream("pairs"),
             next_item: next_item.0,
             fitted: None,
@@ -232,53 +218,40 @@ impl PreferenceLearner {
     }
 
     pub fn propose(&mut self, count: usize) -> Vec<Offered> {
-        let again = self.repeats(count);
-        let PreferenceLearner { pool, asked, reward, settings, pairs, fitted, known, monitor, .. } = self;
+        let again = self.asked.repeats(count, self.settings.repeat_share, &mut self.pairs);
+        let PreferenceLearner { pool, asked, reward, settings, pairs, fitted, monitor, .. } = self;
+        let known: Vec<[&Arc<Clip>; 2]> = asked.judged.iter().filter_map(both_clips).collect();
         // Clips that are still in the pool do not count as past.
         let oldest = pool.iter().next().map_or(0, |entry| entry.clip.recorded_at);
         let past = known.iter().flatten().filter(|clip| settings.past_clip_share > 0.0 && clip.recorded_at < oldest);
-        let past: Vec<Arc<Clip>> = past.cloned().collect();
+        let past: Vec<Arc<Clip>> = past.map(|clip| Arc::clone(clip)).collect();
         let known: Vec<_> = known.iter().map(|[left, right]| (&left.frames, &right.frames)).collect();
         // While the reward cannot be trusted, every question is chosen by the model and none at random.
         let random_share = if monitor.alarm().is_some() { 0.0 } else { settings.random_share };
         let settings = &LabelSettings { random_share, ..settings.clone() };
         let count = count - again.len();
-        let mut rank = |candidates: &[(&Frames, &Frames)]| rank_pairs(reward, settings.choice, candidates, &known);
+        let mut rank = |candidates: &[(&Frames, &Frames)]| rank_pairs(&*reward, settings.choice, candidates, &known);
         let share = settings.past_clip_share.clamp(0.0, 1.0);
         let wanted = if share == 0.0 { 0 } else { (0..count).filter(|_| pairs.random_bool(share)).count() };
-        let then = choose_past_pairs(pool, &past, wanted, asked, &mut rank, settings, pairs);
+        let then = choose_past_pairs(pool, &past, wanted, &asked.pairs, &mut rank, settings, pairs);
         let count = count - then.len();
-        let chosen = choose_pairs(pool, count, asked, fitted.is_some().then_some(&mut rank), settings, pairs);
+        let mut rank_places = |candidates: &[[usize; 2]]| {
+            let frames = |place: usize| &pool.get(place).clip.frames;
+            rank(&candidates.iter().map(|&[a, b]| (frames(a), frames(b))).collect::<Vec<_>>())
+        };
+        let rank: Option<Rank> = if fitted.is_some() { Some(&mut rank_places) } else { None };
+        let chosen = choose_pairs(&*pool, count, &asked.pairs, rank, settings, pairs);
         let offered = chosen.into_iter().map(|pair| {
             let clips = [pair.left, pair.right].map(|i| pool.get(i).clip.clone());
-            asked.insert(clips[0].id, clips[1].id);
             Offered { items: clips.map(Item::Clip), reason: pair.reason }
         });
-        let mut offered: Vec<Offered> = offered.collect();
-        for clips in then {
-            asked.insert(clips[0].id, clips[1].id);
-            offered.push(Offered { items: clips.map(Item::Clip), reason: PairReason::Past });
+        let past = then.into_iter().map(|clips| Offered { items: clips.map(Item::Clip), reason: PairReason::Past });
+        let mut offered: Vec<Offered> = offered.chain(past).collect();
+        for Offered { items: [left, right], .. } in &offered {
+            asked.pairs.insert(left.id(), right.id());
         }
         offered.extend(again);
         offered
-    }
-
-    /// Draws which of `count` questions repeat an answered pair, and returns those pairs with their sides swapped. No
-    /// pair is repeated twice.
-    fn repeats(&mut self, count: usize) -> Vec<Offered> {
-        let share = self.settings.repeat_share.clamp(0.0, 1.0);
-        if share == 0.0 || self.known.len() < FIRST_REPEAT {
-            return Vec::new();
-        }
-        let wanted = (0..count).filter(|_| self.pairs.random_bool(share)).count();
-        let fresh: Vec<&[Arc<Clip>; 2]> =
-            self.known.iter().filter(|[left, right]| !self.repeated.contains(left.id, right.id)).collect();
-        let chosen: Vec<[Arc<Clip>; 2]> = fresh.sample(&mut self.pairs, wanted).map(|&pair| pair.clone()).collect();
-        let again = |[left, right]: [Arc<Clip>; 2]| {
-            self.repeated.insert(left.id, right.id);
-            Offered { items: [right, left].map(Item::Clip), reason: PairReason::Repeat }
-        };
-        chosen.into_iter().map(again).collect()
     }
 
     /// The current reward model.
@@ -372,24 +345,20 @@ impl PreferenceLearner {
     }
 
     pub fn fit(&mut self, labels: &[Label], cancelled: &mut dyn FnMut() -> bool) -> Result<Values, LabError> {
-        // A pair that was asked again keeps the number of its first question. An ensemble member for which the first
-        // answer is held out then does not learn from the second answer either.
-        let mut names: HashMap<[ItemId; 2], u64> = HashMap::new();
-        let repeated = &mut self.repeated;
+        let ids = self.asked.comparison_ids(labels);
         let (decided, comparisons): (Vec<&Label>, Vec<Comparison>) = labels
             .iter()
-            .filter_map(|label| {
+            .zip(ids)
+            .filter_map(|(label, id)| {
                 let [left, right] = both_clips(&label.items)?;
-                let name = *names.entry([left.id.min(right.id), left.id.max(right.id)]).or_insert(label.pair.0);
-                if name != label.pair.0 {
-                    // This is derived from the labels, so that a run that is reopened does not repeat a pair a second
-                    // time.
-                    repeated.insert(left.id, right.id);
-                }
-                Some((label, Comparison::new(name, &left.frames, &right.frames, label.choice)?))
+                Some((label, Comparison::new(id, &left.frames, &right.frames, label.choice)?))
             })
             .unzip();
-        self.monitor.record_predictions(&self.reward, &comparisons);
+        let reward = &self.reward;
+        self.monitor.record_predictions(comparisons.iter().map(|c| (c.id, c.target)), &mut |place| {
+            let comparison = &comparisons[place];
+            reward.is_fitted().then(|| reward.predict(comparison.left, comparison.right))
+        });
         let newest: Vec<&Frames> = self.pool.iter().map(|entry| &entry.clip.frames).collect();
         // Neighbours in the pool mostly come from different worlds. In any case they are treated as pairs that nobody
         // was asked about.
@@ -397,8 +366,7 @@ impl PreferenceLearner {
             .flat_map(|stride| newest.iter().zip(newest.iter().skip(stride)).map(|(a, b)| [*a, *b]))
             .collect();
         let report = self.reward.fit(&comparisons, &unjudged, cancelled)?;
-        self.known =
-            labels.iter().filter_map(|label| both_clips(&label.items)).map(|clips| clips.map(Arc::clone)).collect();
+        self.asked.set_judged(labels);
         // The pool shows whole clips of what the policy did recently. One rollout is too short to estimate the mean and
         // the standard deviation of the reward.
         let recent = |part: fn(&Frames) -> &Vec<f32>| -> Vec<f32> {
@@ -407,17 +375,8 @@ impl PreferenceLearner {
         let (obs, actions) = (recent(|f| &f.obs), recent(|f| &f.actions));
         self.reward.renormalise(&obs, &actions)?;
         let held_out = report.held_out_agreement.map(|share| (share, report.held_out));
-        self.monitor.fitted(&self.reward, &comparisons, held_out);
-        let surprising = disputed(&self.reward, &comparisons).into_iter().filter(|found| found.surprise > SURPRISE);
-        self.disputed = surprising
-            .take(DISPUTED)
-            .map(|found| {
-                let label = decided[found.index];
-                // A label does not say why its pair was asked, and here it does not matter.
-                let pair = PairView { id: label.pair, items: label.items.clone(), reason: PairReason::Disagreement };
-                DisputedView { judgement: label.judgement, pair, choice: label.choice, left: found.left }
-            })
-            .collect();
+        self.monitor.fitted(self.reward.judged_spread(&comparisons), held_out);
+        self.disputed = disputed_views(&disputed(&self.reward, &comparisons), &decided);
         self.fitted = Some(fit_state(labels));
         self.agreement = report.held_out_agreement.or(self.agreement);
         let mut values = vec![("labels", labels.len() as f64)];

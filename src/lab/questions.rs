@@ -417,19 +417,26 @@ pub(super) fn simulated(
     }
     let [left, right] = both_completions(items)?;
     let (left, right) = (left.gold?, right.gold?);
-    let noise = text_noise(teacher)?;
-    Some((GoldTeacher::new(noise, stream).judge(left, right), GoldTeacher::NAME))
+    let choice = match teacher {
+        TeacherKind::Fallible(_) => {
+            SimulatedTeacher::new(teacher, stream)?.with_return_stats(usual).judge_scores(left, right)
+        }
+        _ => GoldTeacher::new(text_noise(teacher)?, stream).judge(left, right),
+    };
+    Some((choice, GoldTeacher::NAME))
 }
 
-/// Return statistics of the latest judgements, as many as a simulated teacher remembers.
+/// Statistics of the returns, or of the gold scores of texts, of the latest judgements, as many as a simulated teacher
+/// remembers.
 pub(super) fn return_stats(labels: &[Label]) -> Option<RunningReturnStats> {
     const REMEMBERED: usize = 20;
     let latest = &labels[labels.len().saturating_sub(REMEMBERED)..];
-    let returns: Vec<[f64; 2]> = latest
-        .iter()
-        .filter_map(|label| both_clips(&label.items))
-        .map(|clips| clips.map(|clip| clip.frames.task_return()))
-        .collect();
+    let of = |item: &Item| match item {
+        Item::Clip(clip) => Some(clip.frames.task_return()),
+        Item::Completion(completion) => completion.gold,
+    };
+    let both = |label: &Label| Some([of(&label.items[0])?, of(&label.items[1])?]);
+    let returns: Vec<[f64; 2]> = latest.iter().filter_map(both).collect();
     let mean = |of: fn(&[f64; 2]) -> f64| returns.iter().map(of).sum::<f64>() / returns.len() as f64;
     let usual = || RunningReturnStats {
         mean_return: mean(|pair| (pair[0] + pair[1]) / 2.0),

@@ -85,11 +85,11 @@ pub(super) trait TrainingLoop: Send {
         &[]
     }
 
-    /// Up to `count` pairs worth asking, with their sides shuffled. `labels` is the number of standing judgements.
+    /// Up to `count` pairs worth asking, with their sides shuffled. `labels` are the standing judgements.
     fn propose(
         &mut self,
         count: usize,
-        labels: usize,
+        labels: &[Label],
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Offered>, LabError>;
 
@@ -195,7 +195,7 @@ impl TrainingLoop for Trainer {
     }
 
     fn alarm(&self) -> Option<String> {
-        Trainer::alarm(self).map(Alarm::sentence)
+        Trainer::alarm(self).map(|alarm: Alarm| alarm.sentence("robot"))
     }
 
     fn disputed(&self) -> &[DisputedView] {
@@ -205,7 +205,7 @@ impl TrainingLoop for Trainer {
     fn propose(
         &mut self,
         count: usize,
-        _labels: usize,
+        _labels: &[Label],
         _cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Offered>, LabError> {
         Ok(Trainer::propose(self, count))

@@ -168,8 +168,8 @@ impl Curve {
         ),
         (
             "spread",
-            "Spread on new movements",
-            "How far the reward models differ about what the robot does, over the same of what was judged",
+            "Spread on new behaviour",
+            "How far the reward models differ about what the policy does, over the same of what was judged",
         ),
         ("alarm", "Alarm", "1 while the learned reward should not be trusted"),
         ("reward_loss", "Reward loss", "Held-out cross-entropy of the reward model, nats"),

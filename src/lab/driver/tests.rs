@@ -58,10 +58,10 @@ impl TrainingLoop for Counting {
     fn propose(
         &mut self,
         count: usize,
-        labels: usize,
+        labels: &[Label],
         _cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Offered>, LabError> {
-        self.done.push(format!("propose {count} after {labels}"));
+        self.done.push(format!("propose {count} after {}", labels.len()));
         let mut clip = |reward: f32| {
             self.proposed += 1;
             let frames = Frames { steps: 1, task_reward: vec![reward], ..Frames::default() };

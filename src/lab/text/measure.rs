@@ -4,7 +4,7 @@ use super::corpus::{Corpus, Reader};
 use super::folders;
 use crate::lab::questions::text_noise;
 use crate::lab::{LabError, TeacherKind};
-use crate::settings::TextStage;
+use crate::settings::{TextRewardSettings, TextRun, TextStage};
 use crate::store::Session;
 use flipside_core::{Seed, Stream};
 use flipside_text::generate::{Sampling, generate};
@@ -50,62 +50,85 @@ pub fn measure_text(folder: &Path, prompts: usize, seed: u64) -> Result<TextMeas
     let (supervised, policy) = (read(TextStage::Supervised)?, read(TextStage::Ppo)?);
     let reward = read(TextStage::Reward)?;
     let corpus = Corpus::new(&run, Seed(settings.seed));
-    let context = supervised.model.config().context;
-    let reader = Reader {
-        tokenizer: &supervised.tokenizer,
-        context,
-        prompt: context.saturating_sub(run.ppo.max_new_tokens),
-        skip_bad_lines: false,
-    };
-    let listed = corpus.prompt_list();
     if run.demonstrations.is_some() || run.prompts.is_some() || !corpus.has_gold() {
         return Err(LabError::Text(
             "The gold score of these prompts is not known; there is nothing to measure by.".into(),
         ));
     }
     let mut stream = Seed(seed).stream("text.measure");
-    let asked: Vec<&String> = (0..prompts.max(1)).map(|_| &listed[stream.random_range(0..listed.len())]).collect();
-    let mut write = |bundle: &Bundle| -> Result<Vec<(Example, f64)>, LabError> {
-        let mut all = Vec::new();
-        for part in asked.chunks(ROWS) {
-            let tokens: Vec<Vec<u32>> = part.iter().map(|p| reader.prompt_of(p)).collect::<Result<_, _>>()?;
-            for ((prompt, tokens), completion) in
-                part.iter().zip(&tokens).zip(draw(bundle, &tokens, &run.ppo, &mut stream))
-            {
-                let gold = corpus.gold(prompt, &bundle.tokenizer.decode(&completion, true)?).unwrap_or(0.0);
-                all.push((Example { prompt: tokens.clone(), completion }, gold));
-            }
-        }
-        Ok(all)
-    };
+    let asked = grammar_prompts(&corpus, prompts, &mut stream);
+    let mut write = |bundle: &Bundle| completions(bundle, &corpus, &asked, &run, &mut stream);
     let (ours, theirs, others) = (write(&policy)?, write(&supervised)?, write(&supervised)?);
-    let win = |(ours, theirs): (&(Example, f64), &(Example, f64))| match ours.1 - theirs.1 {
+    let win = |(ours, theirs): (&Written, &Written)| match ours.1 - theirs.1 {
         gap if gap > 0.0 => 1.0,
         0.0 => 0.5,
         _ => 0.0,
     };
-    let head = reward.head().ok_or_else(|| LabError::Text("The session has no reward model yet.".to_owned()))?;
-    let judge = TextReward::with_head(reward.model, head, &run.reward, Seed(0))?;
-    let score = |all: &[(Example, f64)]| {
-        let examples: Vec<Example> = all.iter().map(|(example, _)| example.clone()).collect();
-        judge.rewards(&examples, &mut |_| false)
-    };
-    let (left, right) = (score(&theirs)?, score(&others)?);
     let teacher = if settings.teacher == TeacherKind::Person { TeacherKind::Oracle } else { settings.teacher };
-    let noise = text_noise(teacher).unwrap_or_default();
-    let pairs = || theirs.iter().zip(&others).zip(left.iter().zip(&right)).filter(|((a, b), _)| a.0 != b.0);
-    let agrees = pairs().map(|((a, b), (left, right))| {
-        let says_left = noise.probability_left(a.1, b.1);
-        if left > right { says_left } else { 1.0 - says_left }
-    });
+    let (reward_accuracy, reward_ceiling) = agreement(reward, &theirs, &others, teacher)?;
     Ok(TextMeasure {
         prompts: asked.len(),
         supervised_gold: mean(theirs.iter().map(|(_, gold)| *gold)),
         policy_gold: mean(ours.iter().map(|(_, gold)| *gold)),
         win_rate: mean(ours.iter().zip(&theirs).map(win)),
-        reward_accuracy: mean(agrees),
-        reward_ceiling: mean(pairs().map(|((a, b), _)| noise.ceiling(a.1, b.1))),
+        reward_accuracy,
+        reward_ceiling,
     })
+}
+
+/// A completion and its gold score.
+pub(super) type Written = (Example, f64);
+
+/// Prompts of the grammar, as many as asked for.
+pub(super) fn grammar_prompts(corpus: &Corpus, count: usize, stream: &mut Stream) -> Vec<String> {
+    let listed = corpus.prompt_list();
+    (0..count.max(1)).map(|_| listed[stream.random_range(0..listed.len())].clone()).collect()
+}
+
+/// One completion for each of these prompts, sampled as in PPO.
+pub(super) fn completions(
+    bundle: &Bundle,
+    corpus: &Corpus,
+    prompts: &[String],
+    run: &TextRun,
+    stream: &mut Stream,
+) -> Result<Vec<Written>, LabError> {
+    let context = bundle.model.config().context;
+    let prompt = context.saturating_sub(run.ppo.max_new_tokens);
+    let reader = Reader { tokenizer: &bundle.tokenizer, context, prompt, skip_bad_lines: false };
+    let mut all = Vec::new();
+    for part in prompts.chunks(ROWS) {
+        let tokens: Vec<Vec<u32>> = part.iter().map(|p| reader.prompt_of(p)).collect::<Result<_, _>>()?;
+        for ((prompt, tokens), completion) in part.iter().zip(&tokens).zip(draw(bundle, &tokens, &run.ppo, stream)) {
+            let gold = corpus.gold(prompt, &bundle.tokenizer.decode(&completion, true)?).unwrap_or(0.0);
+            all.push((Example { prompt: tokens.clone(), completion }, gold));
+        }
+    }
+    Ok(all)
+}
+
+/// Probability that an answer of the teacher agrees with the reward model, the mean over pairs of different
+/// completions, and the same for the gold score itself, which no reward model can surpass.
+pub(super) fn agreement(
+    reward: Bundle,
+    left: &[Written],
+    right: &[Written],
+    teacher: TeacherKind,
+) -> Result<(f64, f64), LabError> {
+    let head = reward.head().ok_or_else(|| LabError::Text("The session has no reward model yet.".to_owned()))?;
+    let judge = TextReward::with_head(reward.model, head, &TextRewardSettings::default(), Seed(0))?;
+    let score = |all: &[Written]| {
+        let examples: Vec<Example> = all.iter().map(|(example, _)| example.clone()).collect();
+        judge.rewards(&examples, &mut |_| false)
+    };
+    let scores = (score(left)?, score(right)?);
+    let noise = text_noise(teacher).unwrap_or_default();
+    let pairs = || left.iter().zip(right).zip(scores.0.iter().zip(&scores.1)).filter(|((a, b), _)| a.0 != b.0);
+    let agrees = pairs().map(|((a, b), (left, right))| {
+        let says_left = noise.probability_left(a.1, b.1);
+        if left > right { says_left } else { 1.0 - says_left }
+    });
+    Ok((mean(agrees), mean(pairs().map(|((a, b), _)| noise.ceiling(a.1, b.1)))))
 }
 
 fn draw(

@@ -1,16 +1,21 @@
 //! Text mode in the lab: the training loop of a session, tools that need no session, and reading and writing of model
 //! folders.
 
+mod asking;
 mod corpus;
 mod folders;
+mod label_efficiency;
 mod measure;
 mod model_cache;
+mod new_run;
 mod speed;
 mod teaching;
 mod tools;
 mod trainer;
 mod verbs;
 
+pub use label_efficiency::{LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, label_efficiency};
+pub use new_run::check_text_run;
 pub use measure::{TextMeasure, measure_text};
 pub use speed::{TextSpeed, TextSpeedPlan, text_speed};
 pub use tools::{

@@ -24,6 +24,8 @@ fn folder(run: &TextRun, seed: Seed) -> Option<PathBuf> {
         prompts: None,
         skip_bad_lines: plain.skip_bad_lines,
         gradient_checkpointing: plain.gradient_checkpointing,
+        labels: plain.labels.clone(),
+        monitor: plain.monitor.clone(),
         reward_steps: plain.reward_steps,
         updates: plain.updates,
         reward: plain.reward.clone(),

@@ -1,19 +1,23 @@
 //! What learns once there is a supervised model: the reward model, which is fitted to the judgements, and the policy,
 //! which PPO trains on that reward model.
 
+use super::asking::Asking;
+use crate::lab::LabError;
 use crate::lab::shared_requests::Label;
+use crate::lab::training_loop::Values;
 use crate::settings::{TextRun, TextStage};
 use flipside_core::{JudgementId, Stream, both_completions};
 use flipside_text::generate::Sampling;
 use flipside_text::model::Transformer;
-use flipside_text::{Bundle, Example, TextComparison, TextPpo, TextReward, log_probs};
+use flipside_text::{Bundle, Episode, Example, TextComparison, TextPpo, TextReward, log_probs};
+use std::collections::HashMap;
 
 /// A person's answers before the first fit of the reward model. With fewer it memorises the pairs instead of learning
 /// the teacher's preferences.
 pub(super) const FIRST_FIT: usize = 12;
 
 /// Rows that are scored at a time outside of training.
-const SCORED: usize = 32;
+pub(super) const SCORED: usize = 32;
 
 /// The agreement is computed over this many of the latest judgements.
 const RECENT: usize = 50;
@@ -42,6 +46,10 @@ pub(super) struct Teaching {
     pub fit: u64,
     /// Comparisons from a data file.
     pub filed: Vec<TextComparison>,
+    /// How much further ahead a much better completion must be, in log-odds.
+    pub margin: f64,
+    /// Which completions are asked about, and how far the reward can be trusted.
+    pub asking: Asking,
     /// The prompts that pairs are drawn from, as tokens, in the corpus's order.
     pub prompts: Vec<Vec<u32>>,
     /// Random stream for prompts, for seeds of completions and for sides of pairs.
@@ -69,7 +77,7 @@ impl Teaching {
 
     /// All standing comparisons to learn from: the file's, then the session's.
     pub fn comparisons(&self, labels: &[Label]) -> Vec<TextComparison> {
-        self.filed.iter().cloned().chain(labels.iter().filter_map(comparison)).collect()
+        self.filed.iter().cloned().chain(labels.iter().filter_map(|label| comparison(label, self.margin))).collect()
     }
 
     /// Decides whether to fit the reward model, and for how many steps. Before a fit it records how well the model
@@ -90,9 +98,7 @@ impl Teaching {
         if !enough || (self.trusted && grown < (labels.len() / 8).clamp(4, 32)) {
             return;
         }
-        if self.trusted {
-            self.record_predictions(labels);
-        }
+        self.record_predictions(labels);
         // The number of passes over the new answers is the same as the plan has over all of them.
         let first = self.fitted.0 == 0;
         let whole = planned.max(1) + if planned == 0 { self.filed.len() } else { 0 };
@@ -110,14 +116,47 @@ impl Teaching {
     /// Records which judgements the reward model predicts before it learns from them.
     fn record_predictions(&mut self, labels: &[Label]) {
         let new = labels.iter().filter(|label| label.judgement > JudgementId(self.fitted.1));
-        let comparisons: Vec<TextComparison> = new.filter_map(comparison).collect();
-        for comparison in comparisons.iter().filter(|c| c.target != 0.5) {
-            if let Ok(stats) = self.reward.evaluate(std::slice::from_ref(comparison), &mut |_| false) {
-                self.recent_predictions.push(stats.accuracy);
-            }
-        }
+        let (judgements, new): (Vec<JudgementId>, Vec<TextComparison>) = new
+            .filter_map(|label| Some((label.judgement, comparison(label, 0.0)?)))
+            .filter(|(_, comparison)| self.trusted && comparison.target != 0.5)
+            .unzip();
+        let ahead = self.reward.differences(&new, &mut |_| false).unwrap_or_default();
+        let right = |(ahead, comparison): (&f32, &TextComparison)| match *ahead {
+            0.0 => 0.5,
+            ahead => f64::from(u8::from((ahead > 0.0) == (comparison.target > 0.5))),
+        };
+        self.recent_predictions.extend(ahead.iter().zip(&new).map(right));
         let old = self.recent_predictions.len().saturating_sub(RECENT);
         self.recent_predictions.drain(..old);
+
+        let ahead: HashMap<JudgementId, f32> = judgements.into_iter().zip(ahead).collect();
+        let ids = self.asking.before.comparison_ids(labels);
+        let (decided, answers): (Vec<JudgementId>, Vec<(u64, f32)>) = labels
+            .iter()
+            .zip(ids)
+            .filter_map(|(label, id)| Some((label.judgement, (id, label.choice.target()?))))
+            .unzip();
+        self.asking.monitor.record_predictions(answers.into_iter(), &mut |place| {
+            ahead.get(&decided[place]).map(|&ahead| 1.0 / (1.0 + f64::from(-ahead).exp()))
+        });
+    }
+
+    /// Has the monitor evaluate the completions of an update now and then. Returns points of curves.
+    pub fn watch(
+        &mut self,
+        episodes: &[Episode],
+        labels: &[Label],
+        person: bool,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Values, LabError> {
+        if self.given || !self.filed.is_empty() {
+            return Ok(Values::new());
+        }
+        // A run that is reopened has no ensemble yet.
+        self.asking.refit(labels, !person, &self.start.model, cancelled)?;
+        let example = |e: &Episode| Example { prompt: e.prompt.clone(), completion: e.completion.clone() };
+        let examples: Vec<Example> = episodes.iter().map(example).collect();
+        self.asking.watch(&examples, labels.len(), &self.start.model, cancelled)
     }
 
     pub fn agreement(&self) -> Option<f64> {
@@ -158,8 +197,9 @@ impl Teaching {
     }
 }
 
-/// The comparison that a judgement gives to learn from; `None` for a skip.
-fn comparison(label: &Label) -> Option<TextComparison> {
+/// The comparison that a judgement gives to learn from; `None` for a skip. `margin` is that of a much better completion.
+fn comparison(label: &Label, margin: f64) -> Option<TextComparison> {
     let [left, right] = both_completions(&label.items)?;
-    TextComparison::new(left.prompt_tokens.clone(), left.tokens.clone(), right.tokens.clone(), label.choice)
+    let (prompt, choice) = (left.prompt_tokens.clone(), label.choice);
+    TextComparison::new(prompt, left.tokens.clone(), right.tokens.clone(), choice, margin)
 }

@@ -11,6 +11,7 @@ mod showing;
 #[cfg(test)]
 mod tests;
 
+use super::asking::Asking;
 use super::corpus::{Corpus, Reader};
 use super::folders;
 use super::model_cache;
@@ -18,10 +19,10 @@ use super::teaching::{FIRST_FIT, Teaching};
 use crate::lab::questions::Offered;
 use crate::lab::shared_requests::Label;
 use crate::lab::training_loop::{Tell, TrainingLoop, Values};
-use crate::lab::vocabulary::{ModeView, Snapshot, TextSample, TextView};
+use crate::lab::vocabulary::{DisputedView, ModeView, Snapshot, TextSample, TextView};
 use crate::lab::{LabError, TeacherKind};
 use crate::settings::{RunSettings, TextRun, TextStage};
-use flipside_core::{Arrays, Item, ItemId, PairReason, Seed};
+use flipside_core::{Arrays, ItemId, Seed};
 use flipside_learn::LearnError;
 use flipside_text::generate::generate;
 use flipside_text::model::Transformer;
@@ -30,6 +31,7 @@ use flipside_text::{Bundle, Episode, Example, Reference, Supervised, TextPpo, Te
 use rand::Rng;
 use rand::RngExt;
 use saved::Saved;
+use showing::Written;
 pub(in crate::lab) use saved::reached;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,8 +43,8 @@ const POINT: u64 = 5;
 /// PPO updates that training may continue after a person's last answer.
 const PATIENCE: u64 = 24;
 
-/// Pairs that a simulated teacher is asked at a time.
-const HANDFUL: usize = 32;
+/// Pairs that a simulated teacher is asked at a time. They are chosen by the answers before them.
+const HANDFUL: usize = 16;
 
 /// Prompts that are answered by both the supervised model and the policy to show the difference.
 const SAMPLES: usize = 8;
@@ -98,6 +100,12 @@ impl TextTrainer {
     ) -> Result<TextTrainer, LabError> {
         let run = settings.text().cloned().unwrap_or_default();
         run.check().map_err(LabError::Text)?;
+        if matches!(settings.teacher, TeacherKind::Fallible(noise) if noise.gamma != 1.0) {
+            return Err(LabError::Text(
+                "A myopic teacher judges a clip by its end, which a completion does not have; choose another teacher."
+                    .to_owned(),
+            ));
+        }
         let seed = Seed(settings.seed);
         let saved = arrays.map(Saved::read).transpose()?;
         // A finished run that was asked to go further starts the pipeline stage after its last one.
@@ -162,7 +170,14 @@ impl TextTrainer {
     fn bundle_for(&self, stage: TextStage) -> Result<Bundle, LabError> {
         let precision = self.run.precision;
         let mut bundle = match self.origin(stage) {
-            Some(folder) => folders::read(&folder, precision)?,
+            Some(folder) => {
+                let adapter = self.run.adapter.as_deref().filter(|_| self.run.model.as_ref() == Some(&folder));
+                let mut bundle = folders::read_with(&folder, adapter, precision)?;
+                if adapter.is_some() {
+                    bundle.model = bundle.model.merged();
+                }
+                bundle
+            }
             None => Bundle::random(&self.run.shape, self.tokenizer()?, precision, self.seed),
         };
         let adapted = stage > TextStage::Base || self.run.model.is_some();
@@ -300,6 +315,8 @@ impl TextTrainer {
             unscaled: false,
             fit: 0,
             filed,
+            margin: self.run.reward.margin,
+            asking: Asking::new(&self.run, Seed(self.seed.stream("text.ensemble").next_u64())),
             prompts,
             draws: self.seed.stream("text.draws"),
             recent_predictions: Vec::new(),
@@ -412,6 +429,13 @@ impl TextTrainer {
         if teaching.fit_left > 0 {
             self.doing = "Learning what is liked";
             let comparisons = teaching.comparisons(labels);
+            // The session's answers are few: before the whole model learns from them, the head does.
+            if teaching.reward.steps() == 0 && teaching.filed.is_empty() {
+                teaching.asking.refit(labels, true, &teaching.start.model, cancelled)?;
+                if let Some((weight, bias)) = teaching.asking.head() {
+                    teaching.reward.set_head(&weight, bias);
+                }
+            }
             let stats = teaching.reward.step(&comparisons, &mut |_| cancelled())?;
             teaching.fit_left -= 1;
             teaching.unscaled = teaching.fit_left == 0;
@@ -453,6 +477,7 @@ impl TextTrainer {
             &mut |_| cancelled(),
         )?;
         self.steps += 1;
+        let watched = teaching.watch(&episodes, labels, person, cancelled)?;
         let tokenizer = &teaching.start.tokenizer;
         let golds: Vec<Option<f64>> = episodes
             .iter()
@@ -473,6 +498,7 @@ impl TextTrainer {
             ("value_loss", stats.value_loss),
         ];
         values.extend(gold.map(|gold| ("gold", gold)));
+        values.extend(watched);
         if teaching.ppo.updates() >= self.run.updates {
             self.leave()?;
         }
@@ -523,7 +549,8 @@ impl TrainingLoop for TextTrainer {
             TeacherKind::Person => {
                 let share = teaching.ppo.updates() as f64 / self.run.updates.max(1) as f64;
                 let first = FIRST_FIT.min(self.settings.labels);
-                first + ((self.settings.labels - first) as f64 * share) as usize
+                let scheduled = first + ((self.settings.labels - first) as f64 * share) as usize;
+                scheduled.max(teaching.asking.urgent.min(self.settings.labels))
             }
             _ => self.settings.labels,
         }
@@ -547,49 +574,75 @@ impl TrainingLoop for TextTrainer {
     fn propose(
         &mut self,
         count: usize,
-        labels: usize,
+        labels: &[Label],
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Offered>, LabError> {
         let person = self.teacher == TeacherKind::Person;
         let Stage::Teaching(teaching) = &mut self.stage else { return Ok(Vec::new()) };
         self.doing = "Writing completions";
-        let before = teaching.draws.clone();
-        // The pairs for a simulated teacher depend only on the number of standing answers, so a run that was killed
-        // between two answers continues with exactly the next pair. For this, a handful is always generated as a whole,
-        // and the part that was already answered is left out.
-        let (written, answered) = if person { (count, 0) } else { (HANDFUL, labels % HANDFUL) };
-        let mut own = self.seed.stream(&format!("text.pairs/{}", labels / HANDFUL));
-        let stream = if person { &mut teaching.draws } else { &mut own };
-        let places: Vec<usize> = (0..written).map(|_| stream.random_range(0..teaching.prompts.len())).collect();
+        // The pairs for a simulated teacher depend only on the standing answers, so a run that was killed between two
+        // answers continues with exactly the next pair. For this, a handful is always generated and chosen as a whole,
+        // by the answers before it, and the part that was already answered is left out.
+        let answered = if person { 0 } else { labels.len() % HANDFUL };
+        let wanted = if person { count } else { HANDFUL };
+        let before = &labels[..labels.len() - answered];
+        teaching.asking.refit(before, !person, &teaching.start.model, cancelled)?;
+        let mut stream = match person {
+            true => teaching.draws.clone(),
+            false => self.seed.stream(&format!("text.pairs/{}", before.len() / HANDFUL)),
+        };
+        let places: Vec<usize> = (0..wanted).map(|_| stream.random_range(0..teaching.prompts.len())).collect();
         let seed = stream.next_u64();
         let sampling = teaching.sampling(&self.run, seed);
-        let rows: Vec<&[u32]> = places.iter().flat_map(|&place| [&teaching.prompts[place][..]; 2]).collect();
+        let each = teaching.asking.completions();
+        let asked: Vec<usize> = places.into_iter().flat_map(|place| std::iter::repeat_n(place, each)).collect();
+        let rows: Vec<&[u32]> = asked.iter().map(|&place| &teaching.prompts[place][..]).collect();
         let mut stop = false;
         let written = generate(teaching.ppo.policy(), &rows, &sampling, true, &mut |_, _| {
             stop = cancelled();
             !stop
         });
         if stop {
-            teaching.draws = before;
             return Err(LabError::Cancelled);
         }
-        let prompts: Vec<Vec<u32>> = places.iter().map(|&place| teaching.prompts[place].clone()).collect();
-        let mut offered = Vec::new();
-        let mut written = written.into_iter();
-        for (i, (prompt, place)) in prompts.iter().zip(places).enumerate() {
-            let (Some(left), Some(right)) = (written.next(), written.next()) else { break };
-            // Two identical completions are no question for a person. A simulated teacher answers them too: this
-            // teaches nothing, but keeps the count.
-            if i < answered || i >= answered + count || (person && left.tokens == right.tokens) {
-                continue;
-            }
-            let left = self.shown(prompt, Some(place), left.tokens, left.stopped)?;
-            let right = self.shown(prompt, Some(place), right.tokens, right.stopped)?;
-            let items = [left, right].map(|completion| Item::Completion(Arc::new(completion)));
-            offered.push(Offered { items, reason: PairReason::Random });
+        let written = asked.iter().zip(written).map(|(&place, completion)| Written {
+            prompt: teaching.prompts[place].clone(),
+            place: Some(place),
+            tokens: completion.tokens,
+            stopped: completion.stopped,
+        });
+        let written: Vec<Written> = written.collect();
+        let completions = self.shown(written)?;
+        let Stage::Teaching(teaching) = &mut self.stage else { return Ok(Vec::new()) };
+        if !person {
+            teaching.asking.pool.clear();
+        }
+        teaching.asking.add(asked.into_iter().zip(completions), &teaching.start.model, cancelled)?;
+        let mut offered = teaching.asking.choose(wanted, &mut stream);
+        if person {
+            teaching.draws = stream;
+        } else if offered.len() < HANDFUL {
+            // A simulated teacher compares equal completions, too: this teaches nothing, but keeps the count.
+            offered.extend(teaching.asking.pool.any_pairs().into_iter().take(HANDFUL - offered.len()));
         }
         self.doing = "";
-        Ok(offered)
+        Ok(offered.into_iter().skip(answered).take(count).collect())
+    }
+
+    fn alarm(&self) -> Option<String> {
+        match &self.stage {
+            Stage::Teaching(teaching) if !teaching.given => {
+                teaching.asking.monitor.alarm().map(|alarm| alarm.sentence("policy"))
+            }
+            _ => None,
+        }
+    }
+
+    fn disputed(&self) -> &[DisputedView] {
+        match &self.stage {
+            Stage::Teaching(teaching) => &teaching.asking.disputed,
+            _ => &[],
+        }
     }
 
     fn collect(&mut self, _cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
@@ -646,6 +699,7 @@ impl TrainingLoop for TextTrainer {
         let prompts = self.corpus.prompts(&self.reader(&teaching.start))?;
         if let Stage::Teaching(teaching) = &mut self.stage {
             teaching.prompts = prompts;
+            teaching.asking.pool.clear();
         }
         Ok(())
     }

@@ -59,6 +59,7 @@ impl TextTrainer {
                     teaching.fit_left,
                     u64::from(teaching.unscaled),
                 ];
+                arrays.extend(prefixed(teaching.asking.to_arrays(), "asking/"));
                 arrays.insert("trainer/fit".to_owned(), Array::u64(fit));
                 arrays.insert("trainer/draws".to_owned(), Array::u64(teaching.draws.state().to_vec()));
                 let recent = Array::f64(&[teaching.recent_predictions.len()], teaching.recent_predictions.clone());
@@ -102,6 +103,7 @@ impl TextTrainer {
                 };
                 (teaching.trusted, teaching.unscaled) = (trusted == 1, unscaled == [1]);
                 (teaching.fitted, teaching.fit_left) = ((count, newest), left);
+                teaching.asking.load_arrays(&unprefixed(arrays, "asking/"));
                 let state: [u64; 4] = words("trainer/draws")?.try_into().map_err(|_| lacks("trainer/draws"))?;
                 teaching.draws = Stream::from_state(state);
                 teaching.recent_predictions = arrays

@@ -9,6 +9,15 @@ use flipside_text::Example;
 use flipside_text::generate::generate;
 use flipside_text::tokenizer::Tokenizer;
 
+/// A completion as the policy wrote it.
+pub(super) struct Written {
+    pub prompt: Vec<u32>,
+    /// The prompt's place in the corpus, if it has one.
+    pub place: Option<usize>,
+    pub tokens: Vec<u32>,
+    pub stopped: bool,
+}
+
 impl TextTrainer {
     /// The part of the snapshot that only text mode has.
     pub fn view(&self) -> TextView {
@@ -27,39 +36,34 @@ impl TextTrainer {
         }
     }
 
-    /// A completion of the policy with its log-ratios, ready to be shown.
-    pub(super) fn shown(
-        &mut self,
-        prompt: &[u32],
-        place: Option<usize>,
-        tokens: Vec<u32>,
-        stopped: bool,
-    ) -> Result<Completion, LabError> {
-        let id = ItemId(self.next_item);
-        let steps = self.steps;
-        let Stage::Teaching(teaching) = &self.stage else { return Ok(Completion::default()) };
+    /// Completions of the policy with their log-ratios, ready to be shown.
+    pub(super) fn shown(&mut self, written: Vec<Written>) -> Result<Vec<Completion>, LabError> {
+        let Stage::Teaching(teaching) = &self.stage else { return Ok(Vec::new()) };
         let tokenizer = &teaching.start.tokenizer;
-        let text = match place {
-            Some(place) => self.corpus.prompt_text(tokenizer, prompt, place)?,
-            None => tokenizer.decode(prompt, true)?,
-        };
-        let example = [Example { prompt: prompt.to_vec(), completion: tokens }];
-        let log_ratios = teaching.log_ratios(&example, self.run.ppo.temperature).pop().unwrap_or_default();
-        let [Example { completion: tokens, .. }] = example;
-        let pieces = pieces(tokenizer, &tokens)?;
-        let gold = self.corpus.gold(&text, &pieces.concat());
-        self.next_item += 1;
-        Ok(Completion {
-            id,
-            prompt: text,
-            prompt_tokens: prompt.to_vec(),
-            tokens,
-            pieces,
-            log_ratios,
-            stopped,
-            recorded_at: steps,
-            gold,
-        })
+        let example = |w: &Written| Example { prompt: w.prompt.clone(), completion: w.tokens.clone() };
+        let examples: Vec<Example> = written.iter().map(example).collect();
+        let log_ratios = teaching.log_ratios(&examples, self.run.ppo.temperature);
+        let mut completions = Vec::with_capacity(written.len());
+        for (Written { prompt, place, tokens, stopped }, log_ratios) in written.into_iter().zip(log_ratios) {
+            let text = match place {
+                Some(place) => self.corpus.prompt_text(tokenizer, &prompt, place)?,
+                None => tokenizer.decode(&prompt, true)?,
+            };
+            let pieces = pieces(tokenizer, &tokens)?;
+            completions.push(Completion {
+                id: ItemId(self.next_item + completions.len() as u64),
+                gold: self.corpus.gold(&text, &pieces.concat()),
+                prompt: text,
+                prompt_tokens: prompt,
+                tokens,
+                pieces,
+                log_ratios,
+                stopped,
+                recorded_at: self.steps,
+            });
+        }
+        self.next_item += completions.len() as u64;
+        Ok(completions)
     }
 
     /// Answers prompts with the supervised model and then with the policy. `on_token` receives the growing texts.
@@ -108,7 +112,8 @@ impl TextTrainer {
             sample.before.pieces = pieces(&tokenizer, &before.tokens)?;
             sample.before.stopped = before.stopped;
             sample.before.gold = self.corpus.gold(&sample.prompt, &sample.before.text());
-            sample.now = self.shown(prompt, *place, now.tokens, now.stopped)?;
+            let now = Written { prompt: prompt.clone(), place: *place, tokens: now.tokens, stopped: now.stopped };
+            sample.now = self.shown(vec![now])?.pop().unwrap_or_default();
             sample.complete = true;
         }
         Ok(samples)

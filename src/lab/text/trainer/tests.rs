@@ -29,7 +29,7 @@ fn small_model(root: &Path) -> PathBuf {
 fn points_and_end(settings: &RunSettings, root: &Path, cancels: bool, reopened: bool) -> (Vec<Values>, Arrays) {
     let new = |arrays: Option<&Arrays>| TextTrainer::new(settings, root, ItemId(0), None, arrays).unwrap();
     let mut trainer = new(None);
-    let offered = trainer.propose(8, 0, &mut || false).unwrap();
+    let offered = trainer.propose(8, &[], &mut || false).unwrap();
     let label = |(i, Offered { items, .. }): (usize, Offered)| {
         let choice = if i % 3 == 0 { Choice::Left } else { Choice::Right };
         Label { judgement: JudgementId(i as u64 + 1), pair: PairId(i as u64 + 1), items, choice }
