@@ -35,6 +35,7 @@ mod prompts;
 mod question;
 mod sampling;
 mod style;
+mod text_form;
 mod text_panel;
 mod text_tabs;
 mod tokens;

@@ -6,10 +6,12 @@ use super::forms::NewRun;
 use super::mode::ModeTab;
 use super::panel::{mistake_slider, robot_picker, row, teacher_picker};
 use super::style::{Palette, semibold};
-use crate::lab::TeacherKind;
-use crate::settings::{Mode, RewardSource, TextRun, TextStage};
-use egui::{Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, TextEdit, Ui, Window, vec2};
-use std::path::PathBuf;
+use super::text_form::{self, show_text_fields, shows};
+use crate::lab::{TeacherKind, check_text_run};
+use crate::settings::{Mode, RewardSource};
+use egui::{
+    Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, ScrollArea, TextEdit, Ui, Window, vec2,
+};
 
 impl Desk {
     /// Everything that is open over the desk.
@@ -163,23 +165,30 @@ impl Desk {
         let palette = Palette::of(ctx);
         let mut verdict = None;
         let modal = Modal::new(Id::unique("new run")).show(ctx, |ui| {
-            ui.set_width(340.0);
+            let is_text = form.settings.text().is_some();
+            ui.set_width(if is_text { 520.0 } else { 340.0 });
             ui.label(RichText::new("New run").font(FontId::new(17.0, semibold())));
             ui.label(
                 RichText::new("The present run is saved first; its session folder stays.").small().color(palette.muted),
             );
             ui.add_space(6.0);
-            match form.settings.mode {
-                Mode::Control(_) => self.show_control_fields(ui, &mut form),
-                Mode::Text(_) => show_text_fields(ui, &mut form),
-            }
-            let settings = &mut form.settings;
-            row(ui, "Seed", |ui| {
-                ui.add(DragValue::new(&mut settings.seed)).accessible_name("Seed");
+            // The buttons stay in sight whatever the window's height.
+            let height = (ctx.content_rect().height() - 190.0).max(120.0);
+            ScrollArea::vertical().id_salt("new run").max_height(height).show(ui, |ui| {
+                match form.settings.mode {
+                    Mode::Control(_) => self.show_control_fields(ui, &mut form),
+                    Mode::Text(_) => show_text_fields(ui, &mut form),
+                }
+                let settings = &mut form.settings;
+                let seed = |ui: &mut Ui| drop(ui.add(DragValue::new(&mut settings.seed)).accessible_name("Seed"));
+                if is_text { text_form::name(ui, "Seed", seed) } else { row(ui, "Seed", seed) }
             });
-            if let Some(refusal) = &form.refusal {
-                ui.add_space(4.0);
-                ui.label(RichText::new(refusal).small().color(palette.warning));
+            for (_, problem) in form.problems.iter().filter(|(name, _)| !shows(name)) {
+                ui.label(RichText::new(problem).small().color(palette.warning));
+            }
+            if form.problems.iter().any(|(name, _)| shows(name)) {
+                let words = "Nothing was started: see what is marked above.";
+                ui.label(RichText::new(words).small().color(palette.warning));
             }
             ui.add_space(8.0);
             ui.horizontal(|ui| {
@@ -193,50 +202,18 @@ impl Desk {
             });
         });
         match verdict {
-            Some(true) => match form.settings.text().map_or(Ok(()), TextRun::check) {
-                Ok(()) => self.begin(form.settings),
-                Err(sentence) => self.new_run = Some(NewRun { refusal: Some(sentence), ..form }),
-            },
+            Some(true) => {
+                let problems = form.settings.text().map(check_text_run).unwrap_or_default();
+                match problems.is_empty() {
+                    true => self.begin(form.settings),
+                    false => self.new_run = Some(NewRun { problems, ..form }),
+                }
+            }
             Some(false) => {}
             None if modal.should_close() => {}
             None => self.new_run = Some(form),
         }
     }
-}
-
-/// The settings that the form offers for a text-mode run. The command line can set the rest.
-fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
-    let settings = &mut form.settings;
-    let Mode::Text(text) = &mut settings.mode else { return };
-    row(ui, "Model", |ui| {
-        let hint = "The built-in one, from nothing";
-        let field = TextEdit::singleline(&mut form.model).hint_text(hint).desired_width(f32::INFINITY);
-        let response = ui.add(field).accessible_name("Folder of the model to begin with");
-        if response.on_hover_text("A folder in Hugging Face's layout: GPT-2 or a Llama").changed() {
-            let folder = form.model.trim();
-            text.model = (!folder.is_empty()).then(|| PathBuf::from(folder));
-            // Without a model, later stages have nothing to start from.
-            text.from = if text.model.is_some() { TextStage::Supervised } else { TextStage::Base };
-        }
-    });
-    if text.model.is_some() {
-        row(ui, "Begins with", |ui| {
-            ui.radio_value(&mut text.from, TextStage::Supervised, "Demonstrations");
-            ui.radio_value(&mut text.from, TextStage::Reward, "Judgements");
-        });
-    }
-    let measure = (text.prompts.is_none() && text.demonstrations.is_none()).then_some("the gold score");
-    row(ui, "Teacher", |ui| teacher_picker(ui, "new teacher", &mut settings.teacher, measure));
-    if let TeacherKind::Mistaken { rate } = &mut settings.teacher {
-        row(ui, "Mistakes", |ui| mistake_slider(ui, rate));
-    }
-    row(ui, "Answers", |ui| {
-        ui.add(DragValue::new(&mut settings.labels).range(10..=5000).speed(5)).accessible_name("Answers planned");
-    });
-    row(ui, "Updates", |ui| {
-        ui.add(DragValue::new(&mut text.updates).range(1..=10_000).speed(1)).accessible_name("Updates of PPO planned");
-    });
-    settings.env_steps = text.steps();
 }
 
 /// Whether the typed letters occur in `label` in this order, ignoring case and white space.
