@@ -7,7 +7,7 @@
 //! The program's loop, `src/lab/driver.rs`, does more: a schedule of labels, ranked pairs, monitoring, checkpoints.
 
 use flipside_core::settings::{LabelSettings, PpoSettings, RewardModelSettings, TeacherKind};
-use flipside_core::{Choice, Clip, Frames, ItemId, Pose, Seed};
+use flipside_core::{Choice, Clip, ItemId, Pose, Seed};
 use flipside_envs::physics::{self, Precision};
 use flipside_envs::{Autoreset, Task, VectorEnv};
 use flipside_learn::{Ppo, Rollout, Transition};

@@ -156,9 +156,9 @@ fn pausing_saves_and_reopening_goes_on_from_there() {
     // A checkpoint that was due anyway may come before the one that pausing writes.
     let mut last = None;
     let saved = until(&lab, "the pause and its checkpoint", |s, events| {
-        let saves =
+        let mut saves =
             events.iter().filter_map(|e| if let Event::Saved { env_steps } = e { Some(*env_steps) } else { None });
-        last = saves.last().or(last);
+        last = saves.next_back().or(last);
         last.filter(|steps| s.phase == Phase::Paused && *steps == s.env_steps)
     });
     drop(lab);

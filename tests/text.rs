@@ -3,18 +3,43 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use flipside::store::ModelFolder;
-use flipside_core::Seed;
+use flipside::store::{ModelFolder, read_gguf};
+use flipside_core::settings::TextRewardSettings;
+use flipside_core::{ArrayData, Seed};
 use flipside_text::config::{Family, ModelConfig, ModelHead};
 use flipside_text::generate::{Sampling, generate};
 use flipside_text::lora::LoraSettings;
 use flipside_text::model::{Precision, Transformer, weights_bytes};
-use flipside_text::weights;
+use flipside_text::{Bundle, Example, ScalarHead, TextReward};
 use serde_json::Value;
 use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};
 
-const FOLDERS: [&str; 7] = ["gpt2", "llama", "llama3", "mistral", "qwen2", "qwen3", "llama_score"];
+const FOLDERS: [&str; 20] = [
+    "gpt2",
+    "llama",
+    "llama3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "llama_score",
+    "gpt2_exact",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "gpt_neox",
+    "gpt_neox_serial",
+    "opt",
+    "smollm3",
+    "olmo2",
+    "qwen3_window",
+    "llama_linear",
+    "llama_yarn",
+];
+
+/// Models whose hidden states depend on the length of the longest text in the batch, or that are only scored.
+const WHOLE_ONLY: [&str; 3] = ["llama_dynamic", "phi3_long", "gpt_neox_score"];
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/text/models").join(name)
@@ -50,21 +75,93 @@ fn logits(model: &Transformer, ids: &Tensor, mask: &Tensor) -> Tensor {
     (model.logits(&hidden) * mask.unsqueeze(-1)).flatten(0, 1)
 }
 
+/// The rewards of a batch's texts, as a reward model reads them.
+fn rewards(model: &Transformer, head: &flipside_core::Array, ids: &Tensor, mask: &Tensor) -> Tensor {
+    let mut model = model.clone();
+    model.set_score_pad(model.config().pad);
+    let head = ScalarHead::of(head.as_f32().unwrap(), 0.0, Device::Cpu);
+    let rewards = TextReward::with_head(model, head, &TextRewardSettings::default(), Seed(0)).unwrap();
+    let row = |row: i64| -> Vec<u32> {
+        let real = |column: &i64| mask.int64_value(&[row, *column]) == 1;
+        (0..ids.size()[1]).filter(real).map(|column| ids.int64_value(&[row, column]) as u32).collect()
+    };
+    let texts: Vec<Example> = (0..ids.size()[0])
+        .map(|i| Example { prompt: row(i)[..1].to_vec(), completion: row(i)[1..].to_vec() })
+        .collect();
+    Tensor::from_slice(&rewards.rewards(&texts, &mut |_| false).unwrap()).unsqueeze(1)
+}
+
 #[test]
 fn every_family_computes_what_transformers_does() {
-    for name in FOLDERS {
+    for name in FOLDERS.into_iter().chain(WHOLE_ONLY) {
         let (model, folder) = load(name, Precision::F32);
         let (ids, mask, expected) = expected(name);
         let found = match model.config().model_head {
             ModelHead::Causal => logits(&model, &ids, &mask),
-            ModelHead::Score => {
-                let hidden = model.hidden(&ids, &mask, None, true);
-                let last = hidden.narrow(1, hidden.size()[1] - 1, 1).squeeze_dim(1);
-                last.matmul(&weights::tensor(&folder.weights["score.weight"]).unwrap().tr())
-            }
+            ModelHead::Score => rewards(&model, &folder.weights["score.weight"], &ids, &mask),
         };
         let error = largest(&(found - &expected));
         assert!(error < 2e-5 * (1.0 + largest(&expected)), "{name}: {error}");
+    }
+}
+
+#[test]
+fn adapters_compute_what_peft_does() {
+    for name in [
+        "gpt2_ends",
+        "gpt2_dora",
+        "gpt2_bias",
+        "gpt2_lora_bias",
+        "gpt2_pissa",
+        "llama_pattern",
+        "llama_layers",
+        "llama_exclude",
+        "llama_saved",
+        "llama_tokens",
+        "llama_olora",
+        "llama_dora_ends",
+        "llama3_ends",
+        "llama3_saved",
+        "llama3_tokens",
+    ] {
+        let at = folder("").join("../adapters").join(name);
+        let golden: Value = serde_json::from_str(&std::fs::read_to_string(at.join("expected.json")).unwrap()).unwrap();
+        let base_name = golden["model"].as_str().unwrap();
+        let (base, _) = load(base_name, Precision::F32);
+        let (ids, mask, plain) = expected(base_name);
+        let rows: Vec<Vec<f32>> = serde_json::from_value(golden["logits"].clone()).unwrap();
+        let expected = Tensor::from_slice(&rows.concat()).reshape([rows.len() as i64, -1]);
+        let ModelFolder { texts, weights } = ModelFolder::read(&at).unwrap();
+        let config = &texts["adapter_config.json"];
+        let mut model = base.clone();
+        model.attach_peft(config, &weights).unwrap();
+        let error = largest(&(logits(&model, &ids, &mask) - &expected));
+        assert!(error < 2e-5 * (1.0 + largest(&expected)), "{name}: {error}");
+        assert!(largest(&(&expected - &plain)) > 1e-2, "{name} changes too little to be seen");
+        // Merged it is the same, also when it has gone through arrays; off it is the base, bit for bit.
+        let merged = model.merged();
+        let again =
+            Transformer::from_arrays(merged.config(), &merged.to_arrays(), Precision::F32, Device::Cpu).unwrap();
+        if name != "gpt2_lora_bias" {
+            let error = largest(&(logits(&again, &ids, &mask) - &expected));
+            assert!(error < 1e-4 * (1.0 + largest(&expected)), "{name}, merged: {error}");
+        }
+        let off = |model: &Transformer| model.hidden(&ids, &mask, None, false);
+        assert!(off(&model).equal(&off(&base)) && off(&model.clone()).equal(&off(&base)), "{name}");
+        // Written again it reads the same, and it comes off without a trace.
+        let (config, weights) = model.to_peft(None, None).unwrap();
+        let mut read = base.clone();
+        read.attach_peft(&config, &weights).unwrap();
+        assert!(logits(&read, &ids, &mask).equal(&logits(&model, &ids, &mask)), "{name}");
+        model.remove_adapters();
+        assert!(logits(&model, &ids, &mask).equal(&logits(&base, &ids, &mask)), "{name}");
+        let name = weights.keys().next().unwrap().clone();
+        let mut broken = weights;
+        if let ArrayData::F32(numbers) = &mut broken.get_mut(&name).unwrap().data {
+            numbers[0] = f32::NAN;
+        }
+        let error = base.clone().attach_peft(&config, &broken).unwrap_err().to_string();
+        assert!(error.contains(&name) && error.contains("NaN"), "{error}");
     }
 }
 
@@ -143,7 +240,7 @@ fn bf16_is_close_and_its_logits_are_f32() {
 
 #[test]
 fn a_config_is_written_as_it_was_read_and_others_are_refused_by_name() {
-    for name in FOLDERS {
+    for name in FOLDERS.into_iter().chain(WHOLE_ONLY) {
         let text = std::fs::read_to_string(folder(name).join("config.json")).unwrap();
         let config = ModelConfig::from_json(&text).unwrap();
         assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config, "{name}");
@@ -158,8 +255,9 @@ fn a_config_is_written_as_it_was_read_and_others_are_refused_by_name() {
         refused("quantization_config", serde_json::json!({"bits": 4}), "quantization_config");
         refused("vocab_size", serde_json::json!("forty"), "vocab_size");
         match config.family {
-            Family::Gpt2 => refused("activation_function", "relu".into(), "activation_function"),
-            _ => refused("rope_scaling", serde_json::json!({"rope_type": "yarn"}), "rope_type is \"yarn\""),
+            Family::Gpt2 | Family::Opt => refused("activation_function", "mish".into(), "activation_function"),
+            Family::Gemma3 => refused("use_bidirectional_attention", true.into(), "use_bidirectional_attention"),
+            _ => refused("rope_parameters", serde_json::json!({"rope_type": "axial"}), "rope_type is \"axial\""),
         }
     }
 }
@@ -385,7 +483,7 @@ fn an_adapter_goes_through_peft_files_and_comes_off_without_a_trace() {
         let head: Vec<f32> = (0..model.config().width).map(|i| i as f32).collect();
         let (text, arrays) = model.to_peft(Some("base/model"), Some(&head)).unwrap();
         let written: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(written["fan_in_fan_out"], Value::Bool(name == "gpt2"));
+        assert_eq!(written["fan_in_fan_out"], Value::Bool(name.starts_with("gpt2")));
         assert_eq!((&written["task_type"], &written["r"]), (&"SEQ_CLS".into(), &3.into()));
         assert_eq!(arrays["base_model.model.score.weight"].shape, [1, head.len()]);
         let mut read = base.clone();
@@ -405,12 +503,11 @@ fn an_adapter_goes_through_peft_files_and_comes_off_without_a_trace() {
         assert!((read.adapter().unwrap().alpha - 6.0 * 3.0_f64.sqrt()).abs() < 1e-12);
         for (key, value) in [
             ("peft_type", "IA3".into()),
-            ("use_dora", true.into()),
-            ("rank_pattern", serde_json::json!({"c_attn": 2})),
-            ("bias", "all".into()),
-            ("modules_to_save", serde_json::json!(["lm_head"])),
-            ("target_modules", ".*attn".into()),
-            ("init_lora_weights", "pissa".into()),
+            ("use_qalora", true.into()),
+            ("bias", "some".into()),
+            ("modules_to_save", serde_json::json!([3])),
+            ("target_modules", "(".into()),
+            ("init_lora_weights", "pissa_niter_4".into()),
         ] {
             let error = base.clone().attach_peft(&changed(key, value), &arrays).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
@@ -422,4 +519,114 @@ fn an_adapter_goes_through_peft_files_and_comes_off_without_a_trace() {
         let error = base.clone().attach_peft(&changed("r", 4.into()), &arrays).unwrap_err().to_string();
         assert!(error.contains("lora_A") && error.contains("[4, "), "{error}");
     }
+}
+
+fn gguf_file() -> PathBuf {
+    folder("").join("../gguf/tiny.gguf")
+}
+
+#[test]
+fn a_gguf_file_computes_and_reads_what_transformers_does() {
+    let text = std::fs::read_to_string(folder("").join("../gguf/expected.json")).unwrap();
+    let golden: Value = serde_json::from_str(&text).unwrap();
+    let ids: Vec<i64> = serde_json::from_value(golden["ids"].clone()).unwrap();
+    let ids = Tensor::from_slice(&ids).unsqueeze(0);
+    let rows: Vec<Vec<f32>> = serde_json::from_value(golden["logits"].clone()).unwrap();
+    let expected = Tensor::from_slice(&rows.concat()).reshape([rows.len() as i64, -1]);
+    for (half, tolerance) in [(false, 2e-5), (true, 0.05)] {
+        let (metadata, arrays) = read_gguf(&gguf_file(), half).unwrap();
+        let parts = flipside_text::gguf::parts(&metadata, arrays).unwrap();
+        let bundle = Bundle::from_parts(&parts, if half { Precision::Bf16 } else { Precision::F32 }).unwrap();
+        let found = logits(&bundle.model, &ids, &ids.ones_like());
+        let error = largest(&(found - &expected)) / largest(&expected);
+        assert!(error < tolerance, "half {half}: {error}");
+        assert_eq!(bundle.stop(), [2]);
+        assert!(bundle.tokenizer.chat_template().unwrap().contains("<|im_start|>"));
+        for (text, tokens) in golden["texts"].as_array().unwrap().iter().zip(golden["tokens"].as_array().unwrap()) {
+            let tokens: Vec<u32> = serde_json::from_value(tokens.clone()).unwrap();
+            assert_eq!(bundle.tokenizer.encode(text.as_str().unwrap(), false).unwrap(), tokens, "{text}");
+        }
+        // Written as a folder it is the same model.
+        let again = Bundle::from_parts(&bundle.to_parts().unwrap(), bundle.model.precision()).unwrap();
+        assert!(logits(&again.model, &ids, &ids.ones_like()).equal(&logits(&bundle.model, &ids, &ids.ones_like())));
+    }
+}
+
+#[test]
+fn a_damaged_gguf_file_is_refused_in_one_line() {
+    let whole = std::fs::read(gguf_file()).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("damaged.gguf");
+    let read = |bytes: &[u8]| -> Result<(), String> {
+        std::fs::write(&path, bytes).unwrap();
+        let (metadata, arrays) = read_gguf(&path, false).map_err(|error| error.to_string())?;
+        let parts = flipside_text::gguf::parts(&metadata, arrays).map_err(|error| error.to_string())?;
+        Bundle::from_parts(&parts, Precision::F32).map(drop).map_err(|error| error.to_string())
+    };
+    read(&whole).unwrap();
+    let one_line = |error: &str| assert!(!error.is_empty() && !error.contains('\n'), "{error}");
+    for cut in (0..whole.len()).step_by(997) {
+        one_line(&read(&whole[..cut]).unwrap_err());
+    }
+    // The header and the metadata, byte by byte; whatever can still be read is fine.
+    for at in (0..600).step_by(5).chain((600..whole.len()).step_by(1201)) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x91;
+        if let Err(error) = read(&bytes) {
+            one_line(&error);
+        }
+    }
+    // So many tensors and entries that no file could hold them; a type that is not read; a family that is not known.
+    let mut many = whole.clone();
+    many[8..24].fill(0xff);
+    assert!(read(&many).unwrap_err().contains("cut short"));
+    let replaced = |from: &[u8], to: &[u8]| {
+        let at = whole.windows(from.len()).position(|window| window == from).unwrap();
+        [&whole[..at], to, &whole[at + from.len()..]].concat()
+    };
+    let error = read(&replaced(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0mamba")).unwrap_err();
+    assert!(error.contains("architecture is \"mamba\""), "{error}");
+    let name = b"blk.0.attn_q.weight\x02\0\0\0\x20\0\0\0\0\0\0\0\x20\0\0\0\0\0\0\0";
+    let error =
+        read(&replaced(&[&name[..], &[8, 0, 0, 0]].concat(), &[&name[..], &[14, 0, 0, 0]].concat())).unwrap_err();
+    assert!(error.contains("blk.0.attn_q.weight is in Q6_K"), "{error}");
+}
+
+#[test]
+fn vocab_and_merges_are_the_tokenizer_that_they_came_from() {
+    let text = std::fs::read_to_string(folder("").join("../tokenizers.json")).unwrap();
+    let golden: Value = serde_json::from_str(&text).unwrap();
+    let gpt2 = &golden["tokenizers"]["gpt2"];
+    let json: Value = serde_json::from_str(gpt2["json"].as_str().unwrap()).unwrap();
+    let merges: Vec<String> = json["model"]["merges"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|merge| match merge {
+            Value::Array(parts) => format!("{} {}", parts[0].as_str().unwrap(), parts[1].as_str().unwrap()),
+            whole => whole.as_str().unwrap().to_owned(),
+        })
+        .collect();
+    let specials = r#"{"eos_token": "<|end|>", "bos_token": "<|end|>", "pad_token": {"content": "<|pad|>"}}"#;
+    let mut texts = std::collections::BTreeMap::from([
+        ("vocab.json".to_owned(), json["model"]["vocab"].to_string()),
+        ("merges.txt".to_owned(), format!("#version: 0.2\n{}\n", merges.join("\n"))),
+        ("special_tokens_map.json".to_owned(), specials.to_owned()),
+        ("tokenizer_config.json".to_owned(), r#"{"tokenizer_class": "GPT2Tokenizer"}"#.to_owned()),
+    ]);
+    let read = |texts: &std::collections::BTreeMap<String, String>| flipside_text::tokenizer_of(texts);
+    let tokenizer = read(&texts).unwrap();
+    for case in gpt2["cases"].as_array().unwrap() {
+        let tokens: Vec<u32> = serde_json::from_value(case["plain"].clone()).unwrap();
+        assert_eq!(tokenizer.encode(case["text"].as_str().unwrap(), true).unwrap(), tokens, "{case}");
+        assert_eq!(tokenizer.decode(&tokens, true).unwrap(), case["decoded"].as_str().unwrap());
+    }
+    // With the setting of OPT, the beginning is put before each text.
+    texts.insert("tokenizer_config.json".to_owned(), r#"{"add_bos_token": true, "bos_token": "<|end|>"}"#.to_owned());
+    assert_eq!(read(&texts).unwrap().encode("a", true).unwrap()[0], tokenizer.id("<|end|>").unwrap());
+    // A token of its own gets the next place.
+    texts.insert("added_tokens.json".to_owned(), r#"{"<new>": 480}"#.to_owned());
+    assert_eq!(read(&texts).unwrap().encode("a<new>", false).unwrap()[1], 480);
+    texts.remove("merges.txt");
+    assert!(read(&texts).unwrap_err().to_string().contains("merges.txt"));
 }

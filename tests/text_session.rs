@@ -9,6 +9,7 @@ use flipside::lab::{
 use flipside::settings::{Mode, RunSettings, TeacherKind, TextPrecision, TextRun, TextShape, TextStage};
 use flipside::store::{ModelFolder, SHARD, Session};
 use flipside_core::{Choice, LogEntry, Seed};
+use flipside_text::data::Reading;
 use flipside_text::{Bundle, tokenizer_of};
 use rand::RngExt;
 use std::path::{Path, PathBuf};
@@ -24,8 +25,13 @@ fn small_model(root: &Path) -> PathBuf {
     let noise = Noise::default();
     write_examples(&ExamplesPlan { kind: ExampleKind::Reviews, count: 300, seed: 1, noise, output: texts.clone() })
         .unwrap();
-    let plan =
-        TokenizerPlan { data: Some(texts), skip_bad_lines: false, vocabulary: 300, seed: 0, output: words.clone() };
+    let plan = TokenizerPlan {
+        data: Some(texts),
+        reading: Reading::default(),
+        vocabulary: 300,
+        seed: 0,
+        output: words.clone(),
+    };
     train_tokenizer(&plan).unwrap();
     let tokenizer = tokenizer_of(&ModelFolder::read_texts(&words).unwrap()).unwrap();
     let shape = TextShape { vocabulary: 300, context: 64, width: 16, layers: 2, heads: 2 };

@@ -28,6 +28,8 @@ fuzz_target!(|data: &[u8]| {
     }
     checked(tokenizer.decode(&[0, 1, u32::MAX], false));
     tokenizer.chat_template();
+    tokenizer.ends();
+    tokenizer.roles();
     tokenizer.config_json();
     checked(tokenizer.add_pad());
     checked(tokenizer.to_json());

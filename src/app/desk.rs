@@ -552,7 +552,7 @@ impl Desk {
             // A session that was opened by its folder brings its own; these only say which kind it is.
             settings.mode = match (settings.mode, &snapshot.mode) {
                 (Mode::Text(run), ModeView::Text(_)) => Mode::Text(run),
-                (Mode::Control(_), ModeView::Text(_)) => Mode::Text(TextRun::default()),
+                (Mode::Control(_), ModeView::Text(_)) => Mode::Text(TextRun::built_in()),
                 (mode, ModeView::Control(view)) => {
                     let run = if let Mode::Control(run) = mode { run } else { ControlRun::default() };
                     let reward = if view.from_preferences { RewardSource::Preferences } else { RewardSource::True };

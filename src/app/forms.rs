@@ -41,14 +41,18 @@ impl PathField {
         match self {
             PathField::Model => ("Model", "The built-in one", "Folder of the model to begin with", true),
             PathField::Adapter => ("Adapter", "None", "Folder of an adapter to put on the model", true),
-            PathField::Documents => ("Documents", "The built-in grammar's", "File of documents: JSON lines with text", false),
+            PathField::Documents => {
+                ("Documents", "The built-in grammar's", "File of documents: JSON lines with text", false)
+            }
             PathField::Demonstrations => (
                 "Demonstrations",
                 "The built-in grammar's",
                 "File of demonstrations: JSON lines with prompt and completion",
                 false,
             ),
-            PathField::Prompts => ("Prompts", "Those of the demonstrations", "File of prompts: JSON lines with prompt", false),
+            PathField::Prompts => {
+                ("Prompts", "Those of the demonstrations", "File of prompts: JSON lines with prompt", false)
+            }
             PathField::Comparisons => (
                 "Judged pairs",
                 "None: only your answers count",
@@ -172,10 +176,10 @@ impl NewRun {
         let Mode::Text(run) = &mut self.settings.mode else { return };
         *field.of(run) = path;
         match (&run.model, run.from) {
-            // Without a model, later stages have nothing to start from, and an adapter has nothing to sit on.
+            // Without a model, a run starts from the built-in one, and an adapter has nothing to sit on.
             (None, _) => {
-                run.from = TextStage::Base;
                 run.adapter = None;
+                run.from = run.first_stage();
             }
             (Some(_), TextStage::Base) => run.from = TextStage::Supervised,
             _ => {}

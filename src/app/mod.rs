@@ -2,9 +2,9 @@
 //! the robot or the language model.
 //!
 //! [`run`] opens the window first and the lab in the background. [`Desk`] is everything that the window shows, over any
-//! [`Link`], so that a test can drive it through the accessibility tree without a window. The desk reaches the work
-//! only through the lab's commands, events and snapshots. It keeps no record of its own: it shows the latest snapshot,
-//! and an answer counts when the lab says that it is on disk.
+//! [`Link`](crate::lab::Link), so that a test can drive it through the accessibility tree without a window. The desk
+//! reaches the work only through the lab's commands, events and snapshots. It keeps no record of its own: it shows the
+//! latest snapshot, and an answer counts when the lab says that it is on disk.
 //!
 //! The files build on each other in this order, and never the other way; a test checks it:
 //!

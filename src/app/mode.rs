@@ -45,7 +45,7 @@ impl ModeTab {
     pub(super) fn first_run(self) -> RunSettings {
         match self {
             ModeTab::Control => RunSettings { env_steps: TaskSpec::UNHURRIED, ..RunSettings::default() },
-            ModeTab::Text => RunSettings::of_text(TextRun::default()),
+            ModeTab::Text => RunSettings::of_text(TextRun::built_in()),
         }
     }
 }

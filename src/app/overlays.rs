@@ -7,10 +7,12 @@ use super::mode::ModeTab;
 use super::panel::{mistake_slider, robot_picker, row, teacher_picker};
 use super::style::{Palette, semibold};
 use super::text_form::{self, show_text_fields, shows};
+use super::widgets::name_scroll_bar;
 use crate::lab::{TeacherKind, check_text_run};
 use crate::settings::{Mode, RewardSource};
 use egui::{
-    Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, ScrollArea, TextEdit, Ui, Window, vec2,
+    Align2, Button, DragValue, FontId, Grid, Id, Key, Modal, Modifiers, RichText, ScrollArea, TextEdit, Ui, Window,
+    vec2,
 };
 
 impl Desk {
@@ -174,7 +176,7 @@ impl Desk {
             ui.add_space(6.0);
             // The buttons stay in sight whatever the window's height.
             let height = (ctx.content_rect().height() - 190.0).max(120.0);
-            ScrollArea::vertical().id_salt("new run").max_height(height).show(ui, |ui| {
+            let scrolled = ScrollArea::vertical().id_salt("new run").max_height(height).show(ui, |ui| {
                 match form.settings.mode {
                     Mode::Control(_) => self.show_control_fields(ui, &mut form),
                     Mode::Text(_) => show_text_fields(ui, &mut form),
@@ -183,6 +185,7 @@ impl Desk {
                 let seed = |ui: &mut Ui| drop(ui.add(DragValue::new(&mut settings.seed)).accessible_name("Seed"));
                 if is_text { text_form::name(ui, "Seed", seed) } else { row(ui, "Seed", seed) }
             });
+            name_scroll_bar(ui, &scrolled, "Scroll the form");
             for (_, problem) in form.problems.iter().filter(|(name, _)| !shows(name)) {
                 ui.label(RichText::new(problem).small().color(palette.warning));
             }

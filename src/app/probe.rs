@@ -6,6 +6,7 @@
 //! takes the same way as a real one.
 
 use super::commands::DeskCommand;
+use super::mode::ModeTab;
 use flipside_core::PairId;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,9 @@ use std::time::{Duration, Instant};
 /// have passed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProbePlan {
+    /// What is taught. With [`ModeTab::Text`] the probe waits for the robot's first pair, then chooses Text as a person
+    /// would, and measures from there.
+    pub mode: ModeTab,
     /// The least seconds to measure, once the first pair is on show.
     pub seconds: f64,
     /// The least number of picks.
@@ -23,14 +27,14 @@ pub struct ProbePlan {
 
 impl Default for ProbePlan {
     fn default() -> Self {
-        ProbePlan { seconds: 20.0, picks: 40, pair_seconds: 0.4 }
+        ProbePlan { mode: ModeTab::Control, seconds: 20.0, picks: 40, pair_seconds: 0.4 }
     }
 }
 
 /// What the probe measured.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ProbeReport {
-    /// From the window's first frame to the first painting of a pair, seconds.
+    /// From the window's first frame, or from the choice of Text, to the first painting of a pair, seconds.
     pub first_pair_s: f64,
     /// Frames measured.
     pub frames: usize,
@@ -56,6 +60,8 @@ pub struct ProbeReport {
 pub(super) struct Probe {
     plan: ProbePlan,
     begun: Instant,
+    /// When the mode that is measured was chosen.
+    chosen: Option<Instant>,
     first_pair: Option<Instant>,
     /// The pair on show and since when.
     shown: Option<(PairId, Instant)>,
@@ -73,9 +79,11 @@ pub(super) struct Probe {
 
 impl Probe {
     pub fn new(plan: ProbePlan) -> Probe {
+        let begun = Instant::now();
         Probe {
             plan,
-            begun: Instant::now(),
+            begun,
+            chosen: (plan.mode == ModeTab::Control).then_some(begun),
             first_pair: None,
             shown: None,
             picked: None,
@@ -100,6 +108,11 @@ impl Probe {
             self.frame_s.push(now.duration_since(last).as_secs_f64());
         }
         let (pair, since) = self.shown?;
+        if self.chosen.is_none() {
+            self.chosen = Some(now);
+            self.shown = None;
+            return Some(DeskCommand::Switch(self.plan.mode));
+        }
         if self.picked.is_some() || now.duration_since(since).as_secs_f64() < self.plan.pair_seconds {
             return None;
         }
@@ -112,6 +125,10 @@ impl Probe {
         let now = Instant::now();
         self.size = size;
         let Some(pair) = pair else { return };
+        if self.chosen.is_none() {
+            self.shown = Some((pair, now));
+            return;
+        }
         self.first_pair.get_or_insert(now);
         let (since, before) = *self.steps.get_or_insert((now, env_steps));
         let seconds = now.duration_since(since).as_secs_f64();
@@ -149,7 +166,8 @@ impl Probe {
         let per_frame: Vec<f64> = self.frame_s.iter().map(|s| 1.0 / s.max(1e-6)).collect();
         let to_ms = |s: f64| 1e3 * s;
         ProbeReport {
-            first_pair_s: self.first_pair.map_or(f64::NAN, |first| first.duration_since(self.begun).as_secs_f64()),
+            first_pair_s: (self.first_pair.zip(self.chosen))
+                .map_or(f64::NAN, |(first, chosen)| first.duration_since(chosen).as_secs_f64()),
             frames: self.frame_s.len(),
             fps_median: quantile(&per_frame, 0.5),
             fps_p5: quantile(&per_frame, 0.05),
@@ -191,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_pick_is_timed_to_the_frame_after_the_next_pair() {
-        let mut probe = Probe::new(ProbePlan { seconds: 0.0, picks: 1, pair_seconds: 0.0 });
+        let mut probe = Probe::new(ProbePlan { seconds: 0.0, picks: 1, pair_seconds: 0.0, ..ProbePlan::default() });
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(5_000 + ms);
         assert_eq!(probe.frame(at(0)), None);
@@ -206,5 +224,22 @@ mod tests {
         assert_eq!(report.picks, 1);
         assert!((report.click_p50_ms - 35.0).abs() < 1e-9);
         assert_eq!(report.frames, 3);
+    }
+
+    #[test]
+    fn text_is_chosen_once_and_timed_from_there() {
+        let plan = ProbePlan { mode: ModeTab::Text, seconds: 0.0, picks: 1, pair_seconds: 0.0 };
+        let mut probe = Probe::new(plan);
+        probe.painted(Some(PairId(3)), [1280, 800], 500);
+        let chosen = Instant::now();
+        assert_eq!(probe.frame(chosen), Some(DeskCommand::Switch(ModeTab::Text)));
+        probe.painted(None, [1280, 800], 0);
+        assert_eq!(probe.frame(chosen + Duration::from_millis(10)), None);
+        assert!(probe.report("llvmpipe").first_pair_s.is_nan());
+        std::thread::sleep(Duration::from_millis(20));
+        probe.painted(Some(PairId(1)), [1280, 800], 0);
+        let first = probe.report("llvmpipe").first_pair_s;
+        assert!((0.02..=chosen.elapsed().as_secs_f64()).contains(&first), "{first}");
+        assert_eq!(probe.frame(chosen + Duration::from_secs(9)), Some(DeskCommand::PickLeft));
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     form.take_picked();
     heading(ui, "Model");
     show_path(ui, form, PathField::Model);
-    let has_model = text(form).is_some_and(|run| run.model.is_some());
+    let has_model = text_run(form).is_some_and(|run| run.model.is_some());
     if has_model {
         show_path(ui, form, PathField::Adapter);
         field(ui, form, "Begins with", "text.from", |ui, run| {
@@ -54,7 +54,7 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     if !has_model {
         show_path(ui, form, PathField::Documents);
     }
-    if text(form).is_some_and(|run| run.from <= TextStage::Supervised) {
+    if text_run(form).is_some_and(|run| run.from <= TextStage::Supervised) {
         show_path(ui, form, PathField::Demonstrations);
     }
     show_path(ui, form, PathField::Prompts);
@@ -62,7 +62,7 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     show_path(ui, form, PathField::RewardModel);
 
     heading(ui, "Answers and training");
-    let measure = text(form).is_some_and(|run| run.prompts.is_none() && run.demonstrations.is_none());
+    let measure = text_run(form).is_some_and(|run| run.prompts.is_none() && run.demonstrations.is_none());
     let measure = measure.then_some("the gold score");
     let settings = &mut form.settings;
     name(ui, "Teacher", |ui| teacher_picker(ui, "new teacher", &mut settings.teacher, measure));
@@ -95,13 +95,13 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     }
 }
 
-fn text(form: &NewRun) -> Option<&TextRun> {
+fn text_run(form: &NewRun) -> Option<&TextRun> {
     form.settings.text()
 }
 
 /// LoRA on or off, and its three numbers.
 fn show_lora(ui: &mut Ui, form: &mut NewRun) {
-    let mut on = text(form).is_some_and(|run| run.lora.is_some());
+    let mut on = text_run(form).is_some_and(|run| run.lora.is_some());
     let was = on;
     field(ui, form, "LoRA", "text.lora", |ui, run| {
         ui.checkbox(&mut on, "Train a small adapter instead of all weights");

@@ -48,10 +48,9 @@ impl DeskArguments {
         if asked.is_of_text() {
             let mut settings = RunSettings::of_text(TextRun::default()).with(&asked)?;
             if let Mode::Text(run) = &mut settings.mode
-                && run.model.is_some()
                 && asked.get("text.from").is_none()
             {
-                run.from = TextStage::Supervised;
+                run.from = if run.model.is_some() { TextStage::Supervised } else { run.first_stage() };
                 settings.env_steps = run.steps();
             }
             return Ok(RunSettings { folder, ..settings });
@@ -574,8 +573,22 @@ impl BenchPreferences {
     }
 }
 
+/// What is taught at the desk.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum BenchMode {
+    /// A robot.
+    #[default]
+    Control,
+    /// A language model.
+    Text,
+}
+
 #[derive(Args, Debug)]
 pub struct BenchDesk {
+    /// What is taught while the desk is measured. For text, the desk opens with the task, and Text is chosen when its
+    /// first pair is on show.
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: BenchMode,
     /// Task, by the name of its file or by its Gymnasium id.
     #[arg(long, default_value = "hopper")]
     pub task: String,

@@ -1,11 +1,11 @@
 //! The verb that measures. Results go to stdout, together with the machine that they were measured on.
 
 use super::arguments::{
-    Bench, BenchDesk, BenchLearning, BenchPpo, BenchPreferences, BenchTask, BenchText, BenchTextPreferences,
+    Bench, BenchDesk, BenchLearning, BenchMode, BenchPpo, BenchPreferences, BenchTask, BenchText, BenchTextPreferences,
     DeskArguments, SettingsArguments,
 };
 use super::run::{desk_options, report};
-use crate::app::{self, ProbePlan};
+use crate::app::{self, ModeTab, ProbePlan};
 use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor};
 use crate::lab::{
     LabelEfficiencyPlan, LearningPlan, Precision, PreferencePlan, PreferenceRow, SHADER, TeacherKind, TextSpeedPlan,
@@ -325,20 +325,24 @@ fn text_preferences(arguments: &BenchTextPreferences) -> anyhow::Result<()> {
 /// Opens the real desk, which answers by itself while training goes on, and reports frame rate and response times.
 fn desk(arguments: &BenchDesk) -> anyhow::Result<()> {
     let desk = DeskArguments { task: Some(arguments.task.clone()), ..DeskArguments::default() };
-    let plan = ProbePlan { seconds: arguments.seconds, ..ProbePlan::default() };
+    let (mode, what) = match arguments.mode {
+        BenchMode::Control => (ModeTab::Control, arguments.task.as_str()),
+        BenchMode::Text => (ModeTab::Text, "text"),
+    };
+    let plan = ProbePlan { mode, seconds: arguments.seconds, ..ProbePlan::default() };
     let found =
         app::run(desk_options(&desk, Some(plan))?)?.context("the desk was closed before it had measured anything")?;
     let device = processor();
     report(
         arguments.json,
         json!({
-            "task": arguments.task, "device": device, "fps": found.fps_median, "desk": found,
+            "task": what, "device": device, "fps": found.fps_median, "desk": found,
         }),
         || {
             println!(
                 "desk {}: {:.0} frames/s (5 % of frames below {:.0}), click to next pair {:.0} ms median, {:.0} ms at p95, over {} picks; \
                  first pair after {:.1} s; {} at {}×{}; {device}",
-                arguments.task,
+                what,
                 found.fps_median,
                 found.fps_p5,
                 found.click_p50_ms,

@@ -13,6 +13,8 @@ mod text;
 
 use arguments::{Arguments, Verb};
 use clap::Parser;
+use flipside_core::panic_reason;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 /// Runs the program: the verb that was typed, or the desk if there is none.
@@ -23,10 +25,18 @@ pub fn main() -> ExitCode {
         // Messages of the graphics libraries are only shown if asked for.
         .parse_env("FLIPSIDE_LOG")
         .init();
-    match perform(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    // A panic is reported below, or by the lab, in one sentence. What the system says of it, a trace, is only shown if
+    // asked for.
+    std::panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
+    match catch_unwind(AssertUnwindSafe(|| perform(arguments))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
             eprintln!("flipside: {error:#}");
+            ExitCode::FAILURE
+        }
+        Err(panic) => {
+            let why = panic_reason(&*panic);
+            eprintln!("flipside: the program broke down ({why}); please report it, with what `--verbose` shows");
             ExitCode::FAILURE
         }
     }

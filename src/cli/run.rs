@@ -27,7 +27,10 @@ pub(super) fn desk_options(arguments: &DeskArguments, probe: Option<ProbePlan>) 
     let tasks = lab::tasks(&task_folders()).into_iter().filter(|task| task.fault.is_none());
     Ok(DeskOptions {
         settings: arguments.settings().map_err(anyhow::Error::msg)?,
-        make_lab: Arc::new(|settings, repaint| Ok(Box::new(open(settings, repaint)?))),
+        make_lab: Arc::new(|settings, repaint| {
+            let settings = RunSettings { task_folders: task_folders(), ..settings };
+            Ok(Box::new(Lab::open_at_desk(settings, repaint)?))
+        }),
         tasks: tasks
             .map(|task| TaskChoice { name: task.name, title: task.title, env_steps: task.desk_steps })
             .collect(),

@@ -3,8 +3,9 @@
 use super::arguments::SettingsArguments;
 use super::run::{open, report, watch};
 use crate::lab::{
-    ExampleKind, ExamplesPlan, GeneratePlan, Noise, Scored, TextModel, TokenizerPlan, copy_stage, evaluate_text,
-    export_text, generate_text, measure_text, merge_text, train_tokenizer, write_examples,
+    BadLines, ExampleKind, ExamplesPlan, GeneratePlan, Noise, Reading, Scored, TextModel, TokenizerPlan, copy_stage,
+    evaluate_text, export_text, generate_text, measure_text, merge_text, train_tokenizer, write_built_in,
+    write_examples,
 };
 use crate::settings::{LoraSettings, Mode, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};
 use anyhow::bail;
@@ -39,12 +40,15 @@ pub enum Text {
     Merge(FolderArguments),
     /// Write a model in another precision or in shards.
     Export(FolderArguments),
+    /// Train the built-in base and supervised models again and write them as they are shipped, for `cargo xtask
+    /// weights`.
+    Weights(WeightsArguments),
 }
 
 /// A model's folder and how it is read.
 #[derive(Args, Debug)]
 pub struct ModelArguments {
-    /// Model folder in Hugging Face's format: config.json, tokenizer.json, safetensors.
+    /// Model folder in Hugging Face's format (config.json, tokenizer.json, safetensors), or a GGUF file.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Adapter folder in PEFT's format.
@@ -61,6 +65,24 @@ impl ModelArguments {
     }
 }
 
+/// How a data file is read.
+#[derive(Args, Debug)]
+pub struct ReadingArguments {
+    /// Report lines that cannot be read and continue without them.
+    #[arg(long)]
+    pub skip_bad_lines: bool,
+    /// Pass over fields that carry text and are not used. Otherwise they are an error.
+    #[arg(long)]
+    pub ignore_fields: bool,
+}
+
+impl ReadingArguments {
+    fn reading(&self) -> Reading {
+        let on_bad = if self.skip_bad_lines { BadLines::Skip } else { BadLines::Stop };
+        Reading { on_bad, ignore_fields: self.ignore_fields }
+    }
+}
+
 #[derive(Args, Debug)]
 pub struct StageArguments {
     /// Folder of the model to start from. Default: the session's model, or the built-in model.
@@ -72,9 +94,8 @@ pub struct StageArguments {
     /// Folder of a finished reward model, for ppo.
     #[arg(long, value_name = "DIR")]
     pub reward: Option<PathBuf>,
-    /// Report lines that cannot be read and continue without them.
-    #[arg(long)]
-    pub skip_bad_lines: bool,
+    #[command(flatten)]
+    pub reading: ReadingArguments,
     /// Gradient steps (for ppo: updates). Default: as in the built-in plan.
     #[arg(long)]
     pub steps: Option<u64>,
@@ -133,9 +154,8 @@ pub struct GenerateArguments {
     /// JSON lines with prompts.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Report lines that cannot be read and continue without them.
-    #[arg(long)]
-    pub skip_bad_lines: bool,
+    #[command(flatten)]
+    pub reading: ReadingArguments,
     /// Maximum number of tokens in a completion.
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
@@ -158,7 +178,7 @@ pub struct GenerateArguments {
 
 #[derive(Args, Debug)]
 pub struct EvalArguments {
-    /// Model folder.
+    /// Model folder, or a GGUF file.
     #[arg(long, value_name = "DIR", required_unless_present = "session", requires = "data")]
     pub model: Option<PathBuf>,
     /// Adapter folder in PEFT's format.
@@ -176,9 +196,8 @@ pub struct EvalArguments {
     /// Number type of weights and activations: f32 or bf16.
     #[arg(long, default_value = "f32")]
     pub precision: TextPrecision,
-    /// Report lines that cannot be read and continue without them.
-    #[arg(long)]
-    pub skip_bad_lines: bool,
+    #[command(flatten)]
+    pub reading: ReadingArguments,
     /// File of arrays to write: the log-probability of every token, or the two rewards of every pair.
     #[arg(long, value_name = "OUT.npz")]
     pub logprobs: Option<PathBuf>,
@@ -203,13 +222,28 @@ pub struct FolderArguments {
 }
 
 #[derive(Args, Debug)]
+pub struct WeightsArguments {
+    /// Folder to write the folders `base` and `supervised` to. Those that are there are replaced.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Session folder to train in, or to continue if it exists. Default: a new one.
+    #[arg(long, value_name = "DIR")]
+    pub session: Option<PathBuf>,
+    /// Seed of all random streams.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print one JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
 pub struct TokenizerArguments {
     /// JSON lines to train on. Default: the built-in grammar.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Report lines that cannot be read and continue without them.
-    #[arg(long)]
-    pub skip_bad_lines: bool,
+    #[command(flatten)]
+    pub reading: ReadingArguments,
     /// Tokens in the vocabulary, at least 258.
     #[arg(long, default_value_t = 1024)]
     pub vocabulary: usize,
@@ -286,6 +320,7 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
             println!("{}", arguments.output.display());
             Ok(())
         }
+        Text::Weights(arguments) => weights(arguments),
     }
 }
 
@@ -307,7 +342,8 @@ impl StageArguments {
             ("--model", "text.model", path(&self.model)),
             ("--data", &data, path(&self.data)),
             ("--reward", "text.reward_model", path(&self.reward)),
-            ("--skip-bad-lines", "text.skip_bad_lines", self.skip_bad_lines.then_some(json!(true))),
+            ("--skip-bad-lines", "text.skip_bad_lines", self.reading.skip_bad_lines.then_some(json!(true))),
+            ("--ignore-fields", "text.ignore_fields", self.reading.ignore_fields.then_some(json!(true))),
             ("--steps", &steps, self.steps.map(Value::from)),
             ("--batch", &batch, self.batch.map(Value::from)),
             ("--learning-rate", &rate, self.learning_rate.map(Value::from)),
@@ -336,7 +372,7 @@ impl StageArguments {
             // A model that is given has already been through all stages before this one. But PPO has to train a reward
             // model first, unless that is given, too.
             run.from = match &run.model {
-                None => TextStage::Base,
+                None => run.first_stage(),
                 Some(_) if until == TextStage::Ppo && run.reward_model.is_none() => TextStage::Reward,
                 Some(_) => until,
             };
@@ -382,11 +418,31 @@ fn stage(arguments: &StageArguments, until: TextStage) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Trains the built-in models from nothing with the default settings, in a session of their own.
+fn weights(arguments: &WeightsArguments) -> anyhow::Result<()> {
+    let run = TextRun { from: TextStage::Base, until: TextStage::Supervised, ..TextRun::default() };
+    let settings = RunSettings {
+        teacher: TeacherKind::Oracle,
+        seed: arguments.seed,
+        folder: arguments.session.clone(),
+        ..RunSettings::of_text(run)
+    };
+    let lab = open(settings, Arc::new(|| {}))?;
+    let done = watch(&lab, TextStage::Supervised.name())?;
+    drop(lab);
+    let written = write_built_in(&done.folder, &arguments.output)?;
+    report(arguments.json, json!({ "session": done.folder, "folders": written.folders }), || {
+        written.folders.iter().for_each(|folder| println!("{}", folder.display()));
+        println!("session  {}", done.folder.display());
+    });
+    Ok(())
+}
+
 fn generate(arguments: &GenerateArguments) -> anyhow::Result<()> {
     let plan = GeneratePlan {
         prompts: arguments.prompt.clone(),
         data: arguments.data.clone(),
-        skip_bad_lines: arguments.skip_bad_lines,
+        reading: arguments.reading.reading(),
         max_new_tokens: arguments.max_new_tokens,
         temperature: arguments.temperature,
         top_k: arguments.top_k,
@@ -431,7 +487,7 @@ fn eval(arguments: &EvalArguments) -> anyhow::Result<()> {
     };
     let model =
         TextModel { folder: folder.clone(), adapter: arguments.adapter.clone(), precision: arguments.precision };
-    let found = evaluate_text(&model, data, arguments.skip_bad_lines, arguments.logprobs.as_deref())?;
+    let found = evaluate_text(&model, data, arguments.reading.reading(), arguments.logprobs.as_deref())?;
     report(arguments.json, json!(found), || match found {
         Scored::Likelihood { tokens, nll, perplexity } => {
             println!("{tokens} tokens, {nll:.4} nats a token, perplexity {perplexity:.3}");
@@ -446,7 +502,7 @@ fn eval(arguments: &EvalArguments) -> anyhow::Result<()> {
 fn tokenizer(arguments: &TokenizerArguments) -> anyhow::Result<()> {
     let made = train_tokenizer(&TokenizerPlan {
         data: arguments.data.clone(),
-        skip_bad_lines: arguments.skip_bad_lines,
+        reading: arguments.reading.reading(),
         vocabulary: arguments.vocabulary,
         seed: arguments.seed,
         output: arguments.output.clone(),

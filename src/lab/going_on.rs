@@ -129,7 +129,7 @@ fn text_may_change(
     let longer = asked.as_u64() > had.as_u64();
     let finished = reached.is_some_and(|(_, done)| done);
     match name {
-        "teacher" | "text.skip_bad_lines" | "text.gradient_checkpointing" => true,
+        "teacher" | "text.skip_bad_lines" | "text.ignore_fields" | "text.gradient_checkpointing" => true,
         "num_labels" => longer && (later || !finished),
         "text.until" => later,
         "text.frozen_layers" => later && run.frozen_layers == 0,

@@ -28,6 +28,8 @@ pub(super) enum Message {
     Checkpoint { env_steps: u64, arrays: Arrays, name: Option<&'static str> },
     /// The worker paused itself.
     Fault(String),
+    /// The plan is done.
+    Finished,
     /// The worker has ended, so the ledger ends too.
     Closed,
 }
@@ -169,6 +171,10 @@ impl Ledger {
                     s.fault = Some(why.clone());
                 });
                 self.publisher.say(Event::Faulted(why));
+            }
+            Message::Finished => {
+                self.publisher.update(|s| s.curves = Arc::new(self.curves.clone()));
+                self.publisher.say(Event::Finished);
             }
             Message::Closed => {}
         }

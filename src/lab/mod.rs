@@ -47,16 +47,17 @@ pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use offline::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, task, tasks};
 pub use preferences::{FLIPS_LEARNT, PreferencePlan, PreferenceRow, PreferenceRun, preferences};
 pub use text::{
-    ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, LabelEfficiencyPlan, LabelEfficiencyRow,
-    LabelEfficiencyRun, Scored, TextMeasure, TextModel, TextSpeed,
-    TextSpeedPlan, TokenizerPlan, TokenizerReport, check_text_run, copy_stage, evaluate_text, export_text, generate_text, label_efficiency, measure_text,
-    merge_text, text_speed, train_tokenizer, write_examples,
+    BuiltInReport, ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, LabelEfficiencyPlan,
+    LabelEfficiencyRow, LabelEfficiencyRun, Scored, TextMeasure, TextModel, TextSpeed, TextSpeedPlan, TokenizerPlan,
+    TokenizerReport, check_text_run, copy_stage, evaluate_text, export_text, generate_text, label_efficiency,
+    measure_text, merge_text, text_speed, train_tokenizer, write_built_in, write_examples,
 };
 pub use vocabulary::*;
 
 use crate::settings::{Mode, RewardSource, RunSettings};
 use flipside_core::{Arrays, ItemId};
 pub use flipside_envs::physics::{Precision, SHADER, ThreadsPerWorld};
+pub use flipside_text::data::{BadLines, Reading};
 pub use flipside_text::teacher::Noise;
 use ledger::{Ledger, Message};
 pub use opening::is_session;
@@ -98,7 +99,22 @@ impl Lab {
     /// - The task or the backend is unknown, or the robot's or the task's file is wrong.
     /// - The session cannot be read, written or locked, or a newer version wrote it.
     pub fn open(settings: RunSettings, repaint: Arc<dyn Fn() + Send + Sync>) -> Result<Lab, LabError> {
+        Lab::open_beside(settings, repaint, false)
+    }
+
+    /// [`Lab::open`] for a desk. Training gives way to the window where its pictures move.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::open`].
+    pub fn open_at_desk(settings: RunSettings, repaint: Arc<dyn Fn() + Send + Sync>) -> Result<Lab, LabError> {
+        Lab::open_beside(settings, repaint, true)
+    }
+
+    fn open_beside(settings: RunSettings, repaint: Arc<dyn Fn() + Send + Sync>, window: bool) -> Result<Lab, LabError> {
         let Opened { mut session, settings, checkpoint } = open_session(settings)?;
+        // Texts stand still, and a window that only shows them needs no priority.
+        let gives_way = window && settings.control().is_some();
         if let Some(warning) = checkpoint.as_ref().and_then(|loaded| loaded.warning.as_ref()) {
             log::warn!("{warning}");
         }
@@ -107,7 +123,9 @@ impl Lab {
         // Threads inherit the priority of the thread that starts them.
         let (training_loop, mode) = std::thread::scope(|scope| {
             let build = Builder::new().name("flipside-setup".to_owned()).spawn_scoped(scope, || {
-                priority::yield_to_the_window();
+                if gives_way {
+                    priority::yield_to_the_window();
+                }
                 training_loop_of(
                     &settings,
                     &folder,
@@ -145,7 +163,12 @@ impl Lab {
                     control.change(|w| w.quit = true);
                 }
             })?,
-            spawn("flipside-worker", move || worker.run())?,
+            spawn("flipside-worker", move || {
+                if gives_way {
+                    priority::yield_to_the_window();
+                }
+                worker.run();
+            })?,
         ];
         Ok(Lab { publisher, inbox, threads })
     }

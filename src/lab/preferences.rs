@@ -473,7 +473,9 @@ mod tests {
         let lab = Lab::open(RunSettings { folder: Some(path.clone()), ..settings }, Arc::new(|| {})).unwrap();
         let began = Instant::now();
         while !lab.events().contains(&Event::Finished) {
-            assert!(began.elapsed() < Duration::from_secs(120), "{:?}", lab.snapshot());
+            // Only a hang takes this long, even on a busy machine.
+            let steps = lab.snapshot().env_steps;
+            assert!(began.elapsed() < Duration::from_secs(600), "the session stays at {steps} env steps");
             std::thread::sleep(Duration::from_millis(5));
         }
         drop(lab);

@@ -7,7 +7,8 @@ use super::questions::{Answers, Offered};
 use super::shared_requests::{SharedRequests, WorkerRequests};
 use super::snapshot_publisher::SnapshotPublisher;
 use super::training_loop::TrainingLoop;
-use super::{DisputedView, Event, LabError, Phase, Snapshot, priority};
+use super::{DisputedView, Event, LabError, Phase, Snapshot};
+use flipside_core::panic_reason;
 use flipside_learn::OneThread;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -91,16 +92,10 @@ impl Worker {
 
     /// Works until the ledger requests to quit, then saves and sends `Closed`.
     pub fn run(mut self) {
-        priority::yield_to_the_window();
         // The setting is per thread, and all computing happens on this thread.
         let _one_thread = self.training.learner.is_small().then(OneThread::new);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.serve())) {
-            let why = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .and_then(|why| why.lines().next())
-                .unwrap_or("no reason given");
+            let why = panic_reason(&*panic);
             self.queue.tell(Message::Fault(format!(
                 "Training broke down ({why}); what was saved is safe: reopen the session to go on from its last checkpoint."
             )));
@@ -160,7 +155,8 @@ impl Worker {
         if self.publisher.snapshot().phase != phase {
             if phase == Phase::Finished {
                 self.checkpoint(None);
-                self.publisher.say(Event::Finished);
+                // Through the ledger, so that the curves of the whole run are published before.
+                self.queue.tell(Message::Finished);
             }
             self.publisher.update(|s| {
                 s.phase = phase;

@@ -48,14 +48,6 @@ pub fn cache_folder() -> Option<PathBuf> {
     ProjectDirs::from("", "", "flipside").map(|dirs| dirs.cache_dir().to_owned())
 }
 
-/// A number that identifies this build of the program, from the length and modification time of its file. Another build
-/// hardly ever has the same number.
-pub fn build_mark() -> Option<u64> {
-    let about = env::current_exe().and_then(fs::metadata).ok()?;
-    let written = about.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(about.len() ^ (written.as_nanos() as u64).rotate_left(20))
-}
-
 /// Makes a new, empty folder for a session of this task. Its name is the task and the time (UTC), e.g.
 /// `hopper-2026-11-23-194501`, with `-2`, `-3`, … if that exists. The folder is created by this call, so two callers
 /// never get the same one.

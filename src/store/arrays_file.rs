@@ -7,8 +7,9 @@ use flipside_core::{Array, ArrayData, Arrays, fnv1a, fnv1a_on, one_line};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, View, serialize};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 
 /// The only metadata entry of Flipside's own files. There is only one, because the safetensors crate writes several in
@@ -51,13 +52,37 @@ pub(super) fn encode_plain<'a, S: AsRef<str> + Ord + Display>(
     serialize(arrays.into_iter().map(|(name, array)| (name, Viewed(array))), Some(metadata)).map_err(|e| e.to_string())
 }
 
-/// Reads any safetensors file whose number types [`ArrayData`] has.
+/// The bytes of [`encode_plain`] with the header's entries in order, so that equal content gives equal bytes even with
+/// several metadata entries, which the safetensors crate writes in random order.
+pub(super) fn in_order(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+    let [length @ .., _, _, _, _] = bytes.first_chunk::<12>().ok_or("it has no header")?;
+    let end = 8 + u64::from_le_bytes(*length) as usize;
+    let header = bytes.get(8..end).ok_or("its header is cut")?;
+    let sorted: BTreeMap<String, BTreeMap<String, Value>> =
+        serde_json::from_slice(header).map_err(|e| one_line(&e.to_string()))?;
+    let mut sorted = serde_json::to_vec(&sorted).map_err(|e| e.to_string())?;
+    // The crate pads the header with spaces.
+    sorted.resize(end - 8, b' ');
+    bytes[8..end].copy_from_slice(&sorted);
+    Ok(bytes)
+}
+
+/// Reads any safetensors file. Arrays whose number type [`ArrayData`] lacks are left out, as transformers leaves out
+/// masks and counters that a model does not name.
 pub(super) fn decode_plain(bytes: &[u8]) -> Result<(HashMap<String, String>, Arrays), String> {
+    decode_known(bytes).map(|(metadata, arrays, _)| (metadata, arrays))
+}
+
+/// The metadata of a file, its arrays, and the names of those that were left out.
+type Decoded = (HashMap<String, String>, Arrays, BTreeSet<String>);
+
+/// [`decode_plain`], with the names of the arrays that were left out.
+pub(super) fn decode_known(bytes: &[u8]) -> Result<Decoded, String> {
     // Names are whatever the file says.
     let refused = |e: SafeTensorError| one_line(&e.to_string());
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(refused)?;
     let file = SafeTensors::deserialize(bytes).map_err(refused)?;
-    let mut arrays = Arrays::new();
+    let (mut arrays, mut left_out) = (Arrays::new(), BTreeSet::new());
     for (name, tensor) in file.iter() {
         fn numbers<const N: usize, T>(bytes: &[u8], number: fn([u8; N]) -> T) -> Vec<T> {
             bytes.as_chunks::<N>().0.iter().map(|&b| number(b)).collect()
@@ -70,11 +95,14 @@ pub(super) fn decode_plain(bytes: &[u8]) -> Result<(HashMap<String, String>, Arr
             Dtype::F16 => ArrayData::F16(numbers(bytes, u16::from_le_bytes)),
             Dtype::I64 => ArrayData::I64(numbers(bytes, i64::from_le_bytes)),
             Dtype::U64 => ArrayData::U64(numbers(bytes, u64::from_le_bytes)),
-            other => return Err(format!("array {} has numbers of type {other:?}", one_line(name))),
+            _ => {
+                left_out.insert(name.to_owned());
+                continue;
+            }
         };
         arrays.insert(name.to_owned(), Array { shape: tensor.shape().to_vec(), data });
     }
-    Ok((metadata.metadata().clone().unwrap_or_default(), arrays))
+    Ok((metadata.metadata().clone().unwrap_or_default(), arrays, left_out))
 }
 
 /// The numbers as the bytes that the file holds.
@@ -93,7 +121,7 @@ fn bytes(array: &Array) -> Vec<u8> {
 
 /// A hash over the header and every array's name, type, shape and numbers. Each part is hashed after its length, so
 /// that different contents never hash the same bytes.
-fn checksum(header: &str, arrays: &Arrays) -> String {
+pub(super) fn checksum(header: &str, arrays: &Arrays) -> String {
     let sized = |hash: u64, bytes: &[u8]| fnv1a_on(fnv1a_on(hash, &(bytes.len() as u64).to_le_bytes()), bytes);
     let mut hash = sized(fnv1a(b""), header.as_bytes());
     for (name, array) in arrays {
@@ -235,5 +263,18 @@ pub(super) mod tests {
         assert!(
             decode(include_bytes!("../../tests/golden/python.safetensors")).unwrap_err().contains("another program")
         );
+    }
+
+    #[test]
+    fn stray_arrays_of_other_types_are_left_out() {
+        let header = r#"{"mask":{"dtype":"BOOL","shape":[2],"data_offsets":[0,2]},"n":{"dtype":"I32","shape":[],
+            "data_offsets":[2,6]},"w":{"dtype":"F32","shape":[1],"data_offsets":[6,10]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([1, 0, 7, 0, 0, 0]);
+        bytes.extend(0.5_f32.to_le_bytes());
+        let (_, arrays, left_out) = decode_known(&bytes).unwrap();
+        assert_eq!(arrays, Arrays::from([("w".to_owned(), Array::f32(&[1], vec![0.5]))]));
+        assert_eq!(left_out.into_iter().collect::<Vec<_>>(), ["mask", "n"]);
     }
 }

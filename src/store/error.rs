@@ -80,7 +80,10 @@ pub enum StoreError {
         reason: String,
     },
     /// There is no such folder.
-    #[error("{} is no folder; give the folder of a model, with config.json and model.safetensors in it", .0.display())]
+    #[error(
+        "{} is no folder; give the folder of a model, with config.json and model.safetensors in it, or a GGUF file",
+        .0.display()
+    )]
     NoModelFolder(PathBuf),
     /// A model's folder without weights.
     #[error("{} holds no weights; put model.safetensors, or its shards and model.safetensors.index.json, there", .0.display())]
@@ -98,6 +101,25 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
         /// What was found.
+        reason: String,
+    },
+    /// A GGUF file that is damaged or has numbers that are not read.
+    #[error("{} cannot be read ({reason}); take a whole file in one of the formats that are", path.display())]
+    UnreadGguf {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A pointer of Git LFS in a file's place.
+    #[error("{} is a pointer of Git LFS, not the file itself; fetch the file with `git lfs pull` in its repository", .0.display())]
+    LfsPointer(PathBuf),
+    /// A file of training data is in an encoding or a format that is not read; the reason says what to do.
+    #[error("{} cannot be read: {reason}", path.display())]
+    DataFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
         reason: String,
     },
     /// A model was to be written into a folder that holds other files.

@@ -3,7 +3,7 @@
 //!
 //! Pickled weights (`.bin`, `.pt`) are never opened, because reading one runs whatever program is in it.
 
-use super::{StoreError, arrays_file, disk};
+use super::{StoreError, arrays_file, disk, gguf};
 use flipside_core::{Array, Arrays};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,8 +18,12 @@ const TEXTS: &[&str] = &[
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "adapter_config.json",
     "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.json",
 ];
 
 /// A model's weights in one file.
@@ -28,11 +32,17 @@ const WHOLE: &str = "model.safetensors";
 /// The index: which array is in which shard.
 const INDEX: &str = "model.safetensors.index.json";
 
+/// The metadata entry of shipped weights that holds their checksum.
+const CHECKSUM: &str = "checksum";
+
 /// An adapter's weights.
 const ADAPTER: &str = "adapter_model.safetensors";
 
 /// Extensions of pickled files, which contain programs as well as data.
 const PICKLED: &[&str] = &["bin", "pt", "pth", "ckpt", "pkl", "pickle"];
+
+/// What a file of Git LFS begins with that was not fetched: Git has only noted where it is.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Default size of a shard in bytes: 5 GB, as Hugging Face splits weights.
 pub const SHARD: usize = 5_000_000_000;
@@ -58,8 +68,8 @@ impl ModelFolder {
         let mut weights = Arrays::new();
         if let Some(index) = read_text_if_there(&folder.join(INDEX))? {
             for (shard, names) in shards(&folder.join(INDEX), &index)? {
-                let mut found = read_weights(&folder.join(&shard))?;
-                for name in names {
+                let (mut found, left_out) = read_weights(&folder.join(&shard))?;
+                for name in names.into_iter().filter(|name| !left_out.contains(name)) {
                     let array = found.remove(&name).ok_or_else(|| StoreError::DamagedModel {
                         path: folder.join(&shard),
                         reason: format!("the index says that {name} is in it, and it is not"),
@@ -72,7 +82,7 @@ impl ModelFolder {
         for name in [WHOLE, ADAPTER] {
             let path = folder.join(name);
             if path.is_file() {
-                return Ok(ModelFolder { texts, weights: read_weights(&path)? });
+                return Ok(ModelFolder { texts, weights: read_weights(&path)?.0 });
             }
         }
         Err(match pickled(folder)? {
@@ -137,6 +147,43 @@ impl ModelFolder {
         self.write(folder, shard)
     }
 
+    /// Writes the folder in place of the one that is there, to be shipped with the program: in one file of weights,
+    /// whose metadata has these entries and a checksum of the arrays. Equal content gives equal bytes.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses.
+    pub fn ship(&self, folder: &Path, entries: &[(&str, String)]) -> Result<(), StoreError> {
+        let checksum = (CHECKSUM, arrays_file::checksum("", &self.weights));
+        let entries = entries.iter().cloned().chain([checksum, ("format", "pt".to_owned())]);
+        let metadata = entries.map(|(name, value)| (name.to_owned(), value)).collect();
+        let bytes = arrays_file::encode_plain(metadata, &self.weights).and_then(arrays_file::in_order);
+        let bytes = bytes.map_err(|reason| unsound("the model", &reason))?;
+        let texts = ModelFolder { texts: self.texts.clone(), weights: Arrays::new() };
+        texts.replace(folder, SHARD)?;
+        disk::write_whole(&folder.join(WHOLE), &bytes)
+    }
+
+    /// The folder that [`ModelFolder::ship`] wrote, from the content of its files, and its metadata. `name` is what an
+    /// error calls it.
+    ///
+    /// # Errors
+    ///
+    /// Weights that cannot be read, or whose checksum is another.
+    pub fn shipped(
+        name: &str,
+        texts: &[(&str, &str)],
+        weights: &[u8],
+    ) -> Result<(ModelFolder, HashMap<String, String>), StoreError> {
+        let damaged = |reason: String| StoreError::DamagedModel { path: name.into(), reason };
+        let (metadata, weights) = arrays_file::decode_plain(weights).map_err(damaged)?;
+        if metadata.get(CHECKSUM) != Some(&arrays_file::checksum("", &weights)) {
+            return Err(damaged("its numbers do not match its checksum".to_owned()));
+        }
+        let texts = texts.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).collect();
+        Ok((ModelFolder { texts, weights }, metadata))
+    }
+
     fn fill(&self, folder: &Path, shard: usize) -> Result<(), StoreError> {
         for (name, text) in &self.texts {
             if !is_plain(name) {
@@ -164,6 +211,23 @@ impl ModelFolder {
     }
 }
 
+/// Reads a GGUF file: its metadata and its tensors by llama.cpp's names. Quantised tensors become bf16 with `half`,
+/// else f32.
+///
+/// # Errors
+///
+/// The file is damaged, is no GGUF file, or has tensors of a number type that is not read.
+pub fn read_gguf(path: &Path, half: bool) -> Result<(Map<String, Value>, Arrays), StoreError> {
+    let bytes = fs::read(path).map_err(|error| StoreError::io(path, error))?;
+    if bytes.starts_with(LFS_POINTER) {
+        return Err(StoreError::LfsPointer(path.to_owned()));
+    }
+    if !bytes.starts_with(gguf::MAGIC) {
+        return Err(StoreError::NoModelFolder(path.to_owned()));
+    }
+    gguf::decode(&bytes, half).map_err(|reason| StoreError::UnreadGguf { path: path.to_owned(), reason })
+}
+
 /// Reads a text file.
 ///
 /// # Errors
@@ -184,6 +248,7 @@ pub fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
 
 fn read_text_if_there(path: &Path) -> Result<Option<String>, StoreError> {
     match fs::read_to_string(path) {
+        Ok(text) if text.as_bytes().starts_with(LFS_POINTER) => Err(StoreError::LfsPointer(path.to_owned())),
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StoreError::io(path, error)),
@@ -203,10 +268,14 @@ fn read_texts(folder: &Path) -> Result<BTreeMap<String, String>, StoreError> {
     Ok(texts)
 }
 
-fn read_weights(path: &Path) -> Result<Arrays, StoreError> {
+/// The arrays of a file of weights, and the names of those whose number type is none that a model computes in.
+fn read_weights(path: &Path) -> Result<(Arrays, BTreeSet<String>), StoreError> {
     let bytes = fs::read(path).map_err(|error| StoreError::io(path, error))?;
+    if bytes.starts_with(LFS_POINTER) {
+        return Err(StoreError::LfsPointer(path.to_owned()));
+    }
     let damaged = |reason| StoreError::DamagedModel { path: path.to_owned(), reason };
-    arrays_file::decode_plain(&bytes).map(|(_, arrays)| arrays).map_err(damaged)
+    arrays_file::decode_known(&bytes).map(|(_, arrays, left_out)| (arrays, left_out)).map_err(damaged)
 }
 
 fn write_weights(path: &Path, names: &[&String], weights: &Arrays) -> Result<(), StoreError> {
@@ -325,6 +394,28 @@ mod tests {
     }
 
     #[test]
+    fn shipped_weights_are_the_same_bytes_and_notice_a_changed_one() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("shipped");
+        let entries = ["a", "b", "c", "d"].map(|name| (name, format!("{name}…")));
+        let bytes: Vec<Vec<u8>> = (0..4)
+            .map(|_| {
+                model().ship(&folder, &entries).unwrap();
+                fs::read(folder.join(WHOLE)).unwrap()
+            })
+            .collect();
+        assert!(bytes.iter().all(|again| *again == bytes[0]));
+        assert_eq!(ModelFolder::read(&folder).unwrap(), model());
+        let texts = [("config.json", "{\"model_type\": \"gpt2\"}")];
+        let (read, metadata) = ModelFolder::shipped("it", &texts, &bytes[0]).unwrap();
+        assert_eq!((read, metadata["c"].as_str(), metadata["format"].as_str()), (model(), "c…", "pt"));
+        let mut changed = bytes[0].clone();
+        *changed.last_mut().unwrap() ^= 1;
+        let error = ModelFolder::shipped("it", &texts, &changed).unwrap_err().to_string();
+        assert!(error.contains("checksum"), "{error}");
+    }
+
+    #[test]
     fn an_adapter_has_the_name_that_peft_looks_for() {
         let root = tempfile::tempdir().unwrap();
         let mut adapter = model();
@@ -349,6 +440,12 @@ mod tests {
         let taken = model().write(&folder, SHARD).unwrap_err().to_string();
         assert!(taken.contains("holds other files"), "{taken}");
         assert_eq!(files(&folder), ["pytorch_model.bin"]);
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 548105171\n";
+        fs::write(folder.join(WHOLE), pointer).unwrap();
+        assert!(refused(&folder).contains("Git LFS"), "{}", refused(&folder));
+        fs::write(folder.join("config.json"), pointer).unwrap();
+        assert!(refused(&folder).contains("config.json is a pointer"), "{}", refused(&folder));
+        fs::remove_file(folder.join("config.json")).unwrap();
         fs::write(folder.join(WHOLE), b"not safetensors").unwrap();
         assert!(refused(&folder).contains(WHOLE));
         for (index, words) in [

@@ -52,6 +52,7 @@ SPECIAL = dict(bos_token_id=EOS, eos_token_id=EOS, pad_token_id=PAD)
 LLAMA = dict(vocab_size=VOCABULARY, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=256, **SPECIAL)
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+NEOX = dict(vocab_size=VOCABULARY, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256, **SPECIAL)
 GPT2 = dict(vocab_size=VOCABULARY, n_embd=48, n_layer=3, n_head=4, n_positions=256, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, **SPECIAL)
 
 
@@ -64,10 +65,23 @@ def configs(**more):
         "mistral": tf.MistralConfig(**LLAMA, sliding_window=6, **more),
         "qwen2": tf.Qwen2Config(**LLAMA, **more),
         "qwen3": tf.Qwen3Config(**LLAMA, head_dim=16, **more),
+        "gpt2-exact": tf.GPT2Config(**GPT2, activation_function="gelu", scale_attn_by_inverse_layer_idx=True, **more),
+        "gemma": tf.GemmaConfig(**LLAMA, head_dim=16, **more),
+        "gemma2": tf.Gemma2Config(**LLAMA, head_dim=16, query_pre_attn_scalar=12, sliding_window=6, attn_logit_softcapping=8.0, final_logit_softcapping=6.0, **more),
+        "gemma3": tf.Gemma3TextConfig(**LLAMA, head_dim=16, query_pre_attn_scalar=16, sliding_window=6, layer_types=["sliding_attention", "full_attention", "sliding_attention"], **more),
+        "phi3": tf.Phi3Config(**LLAMA, sliding_window=6, **more),
+        "pythia": tf.GPTNeoXConfig(**NEOX, rope_parameters={"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}, **more),
+        "opt": tf.OPTConfig(vocab_size=VOCABULARY, hidden_size=48, ffn_dim=80, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256, word_embed_proj_dim=48,
+                            dropout=0.0, **SPECIAL, **more),
+        "smollm3": tf.SmolLM3Config(**LLAMA, no_rope_layers=[1, 0, 1], **more),
+        "olmo2": tf.Olmo2Config(**LLAMA, **more),
+        "llama-linear": tf.LlamaConfig(**LLAMA, rope_parameters={"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0}, **more),
+        "llama-yarn": tf.LlamaConfig(**LLAMA, rope_parameters={"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 4.0}, **more),
     }
 
 
-TARGETS = {"gpt2": ["c_attn", "c_proj", "c_fc"]}
+TARGETS = {"gpt2": ["c_attn", "c_proj", "c_fc"], "gpt2-exact": ["c_attn", "c_proj", "c_fc"], "phi3": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
+           "pythia": ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"], "opt": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]}
 LLAMA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -308,9 +322,11 @@ class Interop:
         theirs = []
         for side in rows:
             width = max(map(len, side))
-            ids = torch.tensor([row + [PAD] * (width - len(row)) for row in side])
+            pad = model.config.pad_token_id
+            ids = torch.tensor([row + [pad] * (width - len(row)) for row in side])
+            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in side])
             with torch.no_grad():
-                theirs.append(model(input_ids=ids, attention_mask=(ids != PAD).long()).logits[:, 0].numpy())
+                theirs.append(model(input_ids=ids, attention_mask=mask).logits[:, 0].numpy())
         margin = torch.tensor(theirs[0] - theirs[1]).double()
         loss, accuracy = float(-torch.nn.functional.logsigmoid(margin).mean()), float((margin > 0).double().mean())
         if about["pairs"] != len(PAIRS) or abs(about["accuracy"] - accuracy) > 1e-6 or abs(about["loss"] - loss) > TOLERANCE:
@@ -335,6 +351,24 @@ class Interop:
             return self.rewards(out, load(out, kind))
         self.check(f"reward {name}: ours there", ours)
 
+    def reward_with_end_as_padding(self):
+        """Reward models whose padding token is the end: the score is read before the end, in both directions."""
+        kind = tf.AutoModelForSequenceClassification
+        config = tf.GPT2Config(**GPT2 | dict(pad_token_id=EOS), num_labels=1)
+        folder = self.new("reward-end")
+        save(make(config, kind), folder)
+        about = json.loads((folder / "tokenizer_config.json").read_text()) | {"pad_token": "<|end|>"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(about))
+        self.check("reward, end as padding: theirs here", lambda: self.rewards(folder, kind.from_pretrained(folder, dtype=torch.float32).eval()))
+        base = self.new("base-end")
+        save(make(tf.GPT2Config(**GPT2 | dict(pad_token_id=EOS))), base)
+
+        def ours():
+            out = self.new("our-reward-end")
+            self.flipside("reward", "--model", base, "--data", self.data["pairs"], "--steps", 3, "--output", out, "--session", self.new("session"), "--json")
+            return self.rewards(out, load(out, kind))
+        self.check("reward, end as padding: ours there", ours)
+
     def adapters(self, name, base):
         fresh = lambda: tf.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         targets = TARGETS.get(name, LLAMA_TARGETS)
@@ -344,7 +378,7 @@ class Interop:
             folder = self.new("their-adapter")
             adapter.save_pretrained(folder)
             return adapter, folder
-        settings = dict(task_type="CAUSAL_LM", r=4, lora_alpha=12, lora_dropout=0.1, fan_in_fan_out=name == "gpt2")
+        settings = dict(task_type="CAUSAL_LM", r=4, lora_alpha=12, lora_dropout=0.1, fan_in_fan_out=name.startswith("gpt2"))
         adapter, folder = of(peft.LoraConfig(target_modules=targets, **settings))
         self.check(f"adapter {name}: theirs here", lambda: self.agree(base, adapter, "texts", "--adapter", folder))
         few, few_folder = of(peft.LoraConfig(target_modules=targets[:1], use_rslora=False, **settings))
@@ -376,6 +410,36 @@ class Interop:
             return self.agree(base, model, "texts", "--adapter", out)
         self.check(f"adapter {name}: ours there", ours)
 
+    def kinds_of_adapters(self, bases):
+        """Adapters that peft makes and that are only read here: each kind on a GPT-2, a Llama and a Llama with tied embeddings."""
+        kinds = {
+            "ends": lambda first, ends: dict(target_modules=[first, *ends]),
+            "saved ends": lambda first, ends: dict(target_modules=[first], modules_to_save=ends),
+            "pattern": lambda first, ends: dict(target_modules=rf".*\.[12]\..*{first}$", rank_pattern={rf"1\..*{first}": 2}, alpha_pattern={first: 5}),
+            "DoRA": lambda first, ends: dict(target_modules=[first, ends[1]], use_dora=True),
+            "layers": lambda first, ends: dict(target_modules=[first], layers_to_transform=[0, 2]),
+            "excluded": lambda first, ends: dict(target_modules="all-linear", exclude_modules=[first]),
+            "all biases": lambda first, ends: dict(target_modules=[first], bias="all"),
+            "tokens": lambda first, ends: dict(target_modules=[first], trainable_token_indices={ends[0]: [3, 40, 41]}),
+            "PiSSA": lambda first, ends: dict(target_modules=[first], init_lora_weights="pissa"),
+        }
+        for name, first, ends in [("gpt2", "c_attn", ["wte", "lm_head"]), ("llama2", "q_proj", ["embed_tokens", "lm_head"]), ("llama3", "q_proj", ["embed_tokens", "lm_head"])]:
+            for kind, settings in kinds.items():
+                def work():
+                    fresh = lambda: tf.AutoModelForCausalLM.from_pretrained(bases[name], dtype=torch.float32)
+                    adapter = peft.get_peft_model(fresh(), peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=12, fan_in_fan_out=name == "gpt2", **settings(first, ends)))
+                    with torch.no_grad():
+                        for parameter in (p for p in adapter.parameters() if p.requires_grad):
+                            parameter.add_(torch.randn_like(parameter) * 0.1)
+                    folder = self.new("their-adapter")
+                    adapter.save_pretrained(folder)
+                    theirs = peft.PeftModel.from_pretrained(fresh(), folder).eval()
+                    found = self.agree(bases[name], theirs, "texts", "--adapter", folder)
+                    out = self.new("merged")
+                    self.flipside("merge", "--model", bases[name], "--adapter", folder, "--output", out)
+                    return max(found, worst(logits_of(load(out), whole_rows()), logits_of(theirs, whole_rows())))
+                self.check(f"adapter {name}, {kind}: theirs here", work)
+
     def run(self):
         torch.manual_seed(0)
         bases = {name: self.causal(name, config) for name, config in configs().items()}
@@ -390,8 +454,10 @@ class Interop:
             self.trained(name, base)
         for name, config in configs(num_labels=1).items():
             self.reward(name, config, bases[name])
+        self.reward_with_end_as_padding()
         for name, base in bases.items():
             self.adapters(name, base)
+        self.kinds_of_adapters(bases)
 
 
 def main():

@@ -8,6 +8,7 @@ Set up, build, run and test Flipside.
     cargo xtask run [--cuda] [--yes] [-- ARGS…]    build, then open the desk (or `flipside ARGS…`)
     cargo xtask test [--quick|--all] [-- ARGS…]    formatting, lints, docs and every test (or `cargo test ARGS…` alone)
     cargo xtask build [--cuda] [--yes]             stop at target/release/flipside
+    cargo xtask weights [--cuda] [--yes]           train the built-in language models again, into assets/models
     cargo xtask setup [--cuda] [--yes]             stop after libtorch and the system packages; print the environment
                                                    that a plain `cargo build --release` needs
 
@@ -25,6 +26,7 @@ pub enum Task {
     Build,
     Run,
     Test,
+    Weights,
 }
 
 /// How much `cargo xtask test` runs.
@@ -82,6 +84,7 @@ pub fn parse(words: &[String]) -> Result<Invocation, Error> {
             "build" => Task::Build,
             "run" => Task::Run,
             "test" => Task::Test,
+            "weights" => Task::Weights,
             other => {
                 return Err(Error::Usage(match named {
                     Some(Task::Run | Task::Test) => format!("`{other}` is not for xtask: put it after `--`"),
@@ -127,6 +130,7 @@ mod tests {
         check("--help", Ok((Task::Help, false, false, &[])));
         check("run", Ok((Task::Run, false, false, &[])));
         check("--yes build --cuda", Ok((Task::Build, true, true, &[])));
+        check("weights", Ok((Task::Weights, false, false, &[])));
         check(
             "run -y -- train hopper --reward true",
             Ok((Task::Run, false, true, &["train", "hopper", "--reward", "true"])),

@@ -52,6 +52,11 @@ fn execute(invocation: &Invocation) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Run => run(invocation),
+        Task::Weights => {
+            let libtorch = set_up(invocation, Purpose::Headless)?;
+            steps::build(&libtorch)?;
+            Err(steps::become_flipside(&steps::weights()))
+        }
         Task::Test => {
             let libtorch = set_up(invocation, Purpose::Test)?;
             steps::test(&libtorch, invocation.depth, &invocation.rest)

@@ -54,6 +54,11 @@ pub fn become_flipside(words: &[String]) -> Error {
     }
 }
 
+/// What `flipside` is told for `cargo xtask weights`. The next build embeds what it writes.
+pub fn weights() -> [String; 4] {
+    ["text", "weights", "--output", &root().join("assets/models").display().to_string()].map(str::to_owned)
+}
+
 /// Everything that must hold before a change is shared. All steps run even after one failed, so that one run shows
 /// everything there is to do. With `words`, it is `cargo test` with these alone.
 pub fn test(libtorch: &Libtorch, depth: Depth, words: &[String]) -> Result<ExitCode, Error> {

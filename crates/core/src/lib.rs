@@ -21,7 +21,7 @@ pub use clip::{Clip, Frames};
 pub use completion::Completion;
 pub use item::{Item, both_clips, both_completions};
 pub use judgement::{Choice, ItemId, Judgement, JudgementId, LogEntry, Pair, PairId, PairReason, standing};
-pub use one_line::one_line;
+pub use one_line::{first_line, one_line, panic_reason};
 pub use scene::{Geom, Pose, Scene, Shape, TriangleMesh};
 pub use seed::{Seed, Stream};
 pub use threads::{Threads, cores};

@@ -118,6 +118,11 @@ impl DecodeBatch {
         run(Bend { numbers: &mut self.numbers, gated: true });
     }
 
+    /// max(x, 0).
+    pub fn relu(&mut self) {
+        self.numbers.iter_mut().for_each(|x| *x = x.max(0.0));
+    }
+
     /// Normalises every `weight.len()` features separately: layer norm if there is a bias, else RMS norm.
     pub fn norm(&self, weight: &[f32], bias: Option<&[f32]>, eps: f64) -> DecodeBatch {
         let mut normed = self.clone();

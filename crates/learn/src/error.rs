@@ -1,5 +1,7 @@
 //! The errors of learning.
 
+use flipside_core::first_line;
+
 /// Why a learner refused or stopped. After any of these errors the learner is as it was before the call.
 #[derive(Debug, thiserror::Error)]
 pub enum LearnError {
@@ -34,6 +36,6 @@ pub enum LearnError {
     #[error("{0}")]
     Settings(String),
     /// libtorch refused.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", first_line(&.0.to_string()))]
     Torch(#[from] tch::TchError),
 }

@@ -77,7 +77,9 @@ mod tests {
         let extreme = -0.5 * (0.05_f64.ln() + 0.95_f64.ln());
         close(preference_loss(&difference, &(&left * 0.5), 0.1), [tie, ln2, extreme, extreme]);
         // “Much better” by a margin of ln 3 cancels a lead of ln 3, and triples the odds against the worse side.
-        assert!([(1.0, 3.0), (0.0, -3.0), (0.5, 0.0)].iter().all(|&(target, margin)| signed_margin(target, 3.0) == margin));
+        assert!(
+            [(1.0, 3.0), (0.0, -3.0), (0.5, 0.0)].iter().all(|&(target, margin)| signed_margin(target, 3.0) == margin)
+        );
         let ahead = &difference - f64::from(signed_margin(1.0, 1.0)) * 3_f64.ln();
         close(preference_probability(&ahead, 0.0), [0.5, 0.25, 1.0, 0.0]);
         assert!((surprise(0.725, 1.0) + 0.725_f64.ln()).abs() < 1e-12);

@@ -25,12 +25,7 @@ impl<'a> RatePairs<(&'a Frames, &'a Frames)> for RewardModel {
 
 /// Rates each candidate pair by the method `choice`, on any scale; larger is better. `known` are the pairs that were
 /// judged.
-pub fn rank_pairs<Pair>(
-    model: &impl RatePairs<Pair>,
-    choice: PairChoice,
-    pairs: &[Pair],
-    known: &[Pair],
-) -> Vec<f32> {
+pub fn rank_pairs<Pair>(model: &impl RatePairs<Pair>, choice: PairChoice, pairs: &[Pair], known: &[Pair]) -> Vec<f32> {
     let features = |pair: &Pair| model.pair_features(pair);
     let coverage = |pairs: Vec<PairFeatures>| k_centre(&pairs, &known.iter().map(features).collect::<Vec<_>>());
     match choice {

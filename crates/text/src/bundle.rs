@@ -2,6 +2,7 @@
 //! reward model, and an adapter if there is one. This module takes and returns texts and arrays; the caller reads and
 //! writes the files.
 
+use super::bpe_files::from_vocabulary_and_merges;
 use super::config::{ModelConfig, ModelHead};
 use super::error::ModelError;
 use super::heads::ScalarHead;
@@ -10,14 +11,23 @@ use super::rows::{Example, Rows, rows_of};
 use super::tokenizer::{Tokenizer, TokenizerError};
 use super::weights;
 use flipside_core::settings::{LoraSettings, TextShape};
-use flipside_core::{Array, Arrays, Seed};
+use flipside_core::{Array, ArrayData, Arrays, Seed};
 use flipside_learn::numbers;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tch::Device;
 
 /// The key of `config.json` for the bias of a reward model's score, for which Hugging Face's format has no place.
 const SCORE_BIAS: &str = "flipside_score_bias";
+
+/// The files of a folder that change the tokens of a text.
+const TOKENIZER_FILES: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
 
 /// Why a bundle cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -31,14 +41,6 @@ pub enum BundleError {
     /// The tokenizer cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The tokenizer has more tokens than the model's embedding has rows.
-    #[error("the tokenizer has {tokens} tokens, the model's embedding only {rows}; take both from the same model")]
-    Vocabulary {
-        /// Tokens of the tokenizer.
-        tokens: usize,
-        /// Rows of the model's embedding.
-        rows: usize,
-    },
 }
 
 /// A model, its tokenizer and, for a reward model, its head.
@@ -65,11 +67,10 @@ impl Bundle {
         let (texts, arrays) = parts;
         let config_text = texts.get("config.json").ok_or(BundleError::Missing("config.json"))?;
         let config = ModelConfig::from_json(config_text)?;
-        let tokenizer = tokenizer_of(texts)?;
-        if tokenizer.vocabulary() > config.vocabulary {
-            return Err(BundleError::Vocabulary { tokens: tokenizer.vocabulary(), rows: config.vocabulary });
-        }
-        let model = Transformer::from_arrays(&config, arrays, precision, device())?;
+        let mut tokenizer = tokenizer_of(texts)?;
+        tokenizer.set_rows(config.vocabulary);
+        let mut model = Transformer::from_arrays(&config, arrays, precision, device())?;
+        model.set_score_pad(score_pad(&config, &tokenizer));
         let score = match config.model_head {
             ModelHead::Causal => None,
             ModelHead::Score => {
@@ -79,6 +80,7 @@ impl Bundle {
                     let expected = vec![1, config.width as i64];
                     return Err(ModelError::Shape { name: "score.weight".into(), found: head.size(), expected }.into());
                 }
+                weights::check_finite("score.weight", &head)?;
                 let all: Value = serde_json::from_str(config_text).unwrap_or_default();
                 Some((numbers(&head), all[SCORE_BIAS].as_f64().unwrap_or(0.0)))
             }
@@ -93,7 +95,8 @@ impl Bundle {
         config.bos = tokenizer.bos().or(tokenizer.eos());
         config.eos = tokenizer.eos().into_iter().collect();
         config.pad = tokenizer.pad();
-        let model = Transformer::random(&config, precision, device(), &mut seed.stream("text.model"));
+        let mut model = Transformer::random(&config, precision, device(), &mut seed.stream("text.model"));
+        model.set_score_pad(score_pad(&config, &tokenizer));
         Bundle { model, tokenizer, score: None }
     }
 
@@ -106,8 +109,8 @@ impl Bundle {
         let mut config = self.model.config().clone();
         config.model_head = if self.score.is_some() { ModelHead::Score } else { ModelHead::Causal };
         if self.score.is_some() {
-            // transformers finds a row's last token by the padding token.
-            config.pad = config.pad.or(self.tokenizer.pad()).or(self.tokenizer.eos());
+            // transformers reads the score at the last token that is not this one, as it is read here.
+            config.pad = self.model.score_pad();
         }
         let mut arrays = self.model.to_arrays();
         let mut all: Value = serde_json::from_str(&config.to_json()).unwrap_or_default();
@@ -117,21 +120,39 @@ impl Bundle {
         if let Some((weight, bias)) = &self.score {
             arrays.remove("lm_head.weight");
             arrays.insert("score.weight".to_owned(), Array::f32(&[1, weight.len()], weight.clone()));
-            all[SCORE_BIAS] = json!(bias);
+            if !absorb_bias(&mut arrays, self.model.last_bias(), weight, *bias) {
+                all[SCORE_BIAS] = json!(bias);
+            }
         }
-        let generation = json!({
-            "bos_token_id": config.bos, "pad_token_id": config.pad,
-            "eos_token_id": match &config.eos[..] { [] => Value::Null, [one] => json!(one), more => json!(more) },
-        });
+        let generation = self.generation(&config);
         let mut texts = BTreeMap::from([
             ("config.json".to_owned(), format!("{all:#}\n")),
             ("tokenizer.json".to_owned(), self.tokenizer.to_json()?),
             ("tokenizer_config.json".to_owned(), self.tokenizer.config_json()),
         ]);
         if self.score.is_none() {
-            texts.insert("generation_config.json".to_owned(), format!("{generation:#}\n"));
+            texts.insert("generation_config.json".to_owned(), format!("{:#}\n", Value::Object(generation)));
         }
         Ok((texts, arrays))
+    }
+
+    /// `generation_config.json`: what was read, such as defaults of sampling, with all tokens that end a completion.
+    fn generation(&self, config: &ModelConfig) -> Map<String, Value> {
+        let mut generation = self.tokenizer.generation().clone();
+        let mut set = |key: &str, value: Value| {
+            if generation.get(key).is_none_or(Value::is_null) {
+                generation.insert(key.to_owned(), value);
+            }
+        };
+        set("bos_token_id", json!(config.bos));
+        set("pad_token_id", json!(config.pad));
+        let ends = match &self.stop()[..] {
+            [] => Value::Null,
+            [one] => json!(one),
+            more => json!(more),
+        };
+        generation.insert("eos_token_id".to_owned(), ends);
+        generation
     }
 
     /// The adapter alone, in PEFT's format; `None` if there is none. `base` is the base model's folder.
@@ -152,6 +173,7 @@ impl Bundle {
     pub fn attach(&mut self, parts: &Parts) -> Result<(), BundleError> {
         let config = parts.0.get("adapter_config.json").ok_or(BundleError::Missing("adapter_config.json"))?;
         self.model.attach_peft(config, &parts.1)?;
+        self.take_tokenizer(&parts.0)?;
         if let Some(head) = parts.1.get("base_model.model.score.weight").and_then(weights::tensor) {
             self.score = Some((numbers(&head), 0.0));
         }
@@ -175,16 +197,41 @@ impl Bundle {
         Ok(())
     }
 
+    /// Takes what an adapter's folder has of a tokenizer, chat template and ends in place of the base model's.
+    ///
+    /// # Errors
+    ///
+    /// A damaged tokenizer.
+    fn take_tokenizer(&mut self, adapter: &BTreeMap<String, String>) -> Result<(), BundleError> {
+        if !TOKENIZER_FILES.iter().any(|file| adapter.contains_key(*file)) {
+            return Ok(());
+        }
+        let mut texts = adapter.clone();
+        let base = &self.tokenizer;
+        if !texts.contains_key("tokenizer.json") {
+            texts.insert("tokenizer.json".to_owned(), base.to_json()?);
+            texts.entry("tokenizer_config.json".to_owned()).or_insert_with(|| base.config_json());
+        }
+        let generation = || Value::Object(base.generation().clone()).to_string();
+        texts.entry("generation_config.json".to_owned()).or_insert_with(generation);
+        let mut tokenizer = tokenizer_of(&texts)?;
+        tokenizer.set_rows(self.model.config().vocabulary);
+        self.tokenizer = tokenizer;
+        Ok(())
+    }
+
     /// The head of a reward model.
     pub fn head(&self) -> Option<ScalarHead> {
         self.score.as_ref().map(|(weight, _)| ScalarHead::of(weight, 0.0, self.model.device()))
     }
 
-    /// The tokens that end a completion.
+    /// The tokens that end a completion: all that config.json, generation_config.json and the tokenizer name.
     pub fn stop(&self) -> Vec<u32> {
         let mut stop = self.model.config().eos.clone();
-        if let Some(eos) = self.tokenizer.eos().filter(|eos| !stop.contains(eos)) {
-            stop.push(eos);
+        for end in self.tokenizer.ends() {
+            if !stop.contains(&end) {
+                stop.push(end);
+            }
         }
         stop
     }
@@ -204,20 +251,47 @@ impl Bundle {
     }
 }
 
+/// The token at which a reward of this model is never read, so that transformers reads it at the same one: the model's
+/// padding token, even if that is also its end. A model that becomes a reward model and has none takes the tokenizer's,
+/// or at last the end.
+fn score_pad(config: &ModelConfig, tokenizer: &Tokenizer) -> Option<u32> {
+    let pad = config.pad.or_else(|| tokenizer.pad());
+    match config.model_head {
+        ModelHead::Score => pad,
+        ModelHead::Causal => pad.or_else(|| config.eos.first().copied()).or_else(|| tokenizer.eos()),
+    }
+}
+
+/// Adds a score's bias to the last norm's bias, for a score head of transformers has none. The shift b w/|w|² of the
+/// hidden states changes the score w · h by b. Returns whether it could be done; an RMS norm has no bias.
+fn absorb_bias(arrays: &mut Arrays, last: Option<String>, weight: &[f32], bias: f64) -> bool {
+    let length = weight.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>();
+    let array = last.and_then(|name| arrays.get_mut(&name));
+    match array.map(|array| &mut array.data) {
+        Some(ArrayData::F32(shift)) if length > 0.0 => {
+            for (shift, &weight) in shift.iter_mut().zip(weight) {
+                *shift = (f64::from(*shift) + bias * f64::from(weight) / length) as f32;
+            }
+            true
+        }
+        _ => false,
+    }
+}
+
 /// The tokenizer of a folder's texts.
 ///
 /// # Errors
 ///
 /// A missing or damaged tokenizer.
 pub fn tokenizer_of(texts: &BTreeMap<String, String>) -> Result<Tokenizer, BundleError> {
-    let tokenizer = texts.get("tokenizer.json").ok_or(BundleError::Missing("tokenizer.json"))?;
-    let config = texts.get("tokenizer_config.json").map(String::as_str);
-    let mut config: Value = serde_json::from_str(config.unwrap_or("{}")).unwrap_or_else(|_| json!({}));
-    // A chat template in its own file takes precedence over the one in the configuration.
-    if let Some(template) = texts.get("chat_template.jinja") {
-        config["chat_template"] = json!(template);
+    if !texts.contains_key("tokenizer.json")
+        && let Some(built) = from_vocabulary_and_merges(texts)?
+    {
+        let mut texts = texts.clone();
+        texts.insert("tokenizer.json".to_owned(), built);
+        return Tokenizer::from_texts(&texts)?.ok_or(BundleError::Missing("tokenizer.json"));
     }
-    Ok(Tokenizer::from_json(tokenizer, Some(&config.to_string()))?)
+    Tokenizer::from_texts(texts)?.ok_or(BundleError::Missing("tokenizer.json"))
 }
 
 /// The device of models: the first GPU that libtorch finds, else the CPU.

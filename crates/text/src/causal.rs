@@ -27,6 +27,10 @@ impl LanguageModel for Transformer {
         Transformer::trainable(self)
     }
 
+    fn score_pad(&self) -> Option<u32> {
+        Transformer::score_pad(self)
+    }
+
     fn device(&self) -> Device {
         Transformer::device(self)
     }

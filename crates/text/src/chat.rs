@@ -1,24 +1,57 @@
-//! Conversations as text: by the model's chat template if `tokenizer_config.json` has one, else in a plain format.
+//! Conversations as text: by the model's chat template if its folder has one, else in a plain format.
+//!
+//! A template sees what transformers' sandbox gives it: the special tokens by role, `raise_exception`, `strftime_now`,
+//! `{% generation %}`, loop controls, Python's methods of texts, `tojson` as Python's `json.dumps` writes, and values
+//! printed as Python prints them. `json` has the last two.
+
+// The paths are given because the fuzz targets take this file by its path.
+#[path = "chat/json.rs"]
+mod json;
+#[path = "chat/methods.rs"]
+mod methods;
 
 use super::tokenizer::Tokenizer;
 use flipside_core::one_line;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, Error, ErrorKind, context};
+use minijinja::{Environment, Error, ErrorKind, Value, context};
+use serde_json::Map;
+use std::sync::LazyLock;
 
 /// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`, …
     pub role: String,
     /// The text.
     pub content: String,
+    /// Other entries, which a chat template may use: `name`, `tool_calls`, `reasoning_content`, …
+    #[serde(flatten)]
+    pub more: Map<String, serde_json::Value>,
+}
+
+impl Message {
+    /// A message with no other entries.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
+        Message { role: role.into(), content: content.into(), more: Map::new() }
+    }
 }
 
 /// Why a conversation cannot be written as text.
 #[derive(Debug, thiserror::Error)]
-#[error("the model's chat template refuses a conversation ({0}); change the conversation or the template")]
-pub struct TemplateError(pub String);
+pub enum TemplateError {
+    /// The template is not one of Jinja.
+    #[error("the chat template in {file} cannot be read ({reason}); take the one that came with the model")]
+    Damaged {
+        /// The file that it is in.
+        file: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The template refuses the conversation.
+    #[error("the model's chat template refuses a conversation ({0}); change the conversation or the template")]
+    Refused(String),
+}
 
 /// The conversation as one text; with `add_generation_prompt`, up to where the assistant's answer begins.
 ///
@@ -41,24 +74,87 @@ pub fn render(
         text.push_str(if add_generation_prompt { "\nassistant:" } else { "" });
         return Ok(text);
     };
-    // The settings and functions are those of `transformers.PreTrainedTokenizerBase.apply_chat_template`.
-    let refused = |error: Error| TemplateError(one_line(error.detail().unwrap_or(&error.to_string())));
+    let why = |error: Error| one_line(error.detail().unwrap_or(&error.to_string()));
+    let template = without_generation_blocks(template);
+    let environment = environment().map_err(|error| TemplateError::Refused(why(error)))?;
+    let template = environment
+        .template_from_str(&template)
+        .map_err(|error| TemplateError::Damaged { file: tokenizer.template_file(), reason: why(error) })?;
+    // transformers gives every template `tools` and `documents`, which are none without tools and documents.
+    let rendered = template.render(context! {
+        messages => Serde(&messages.iter().map(with_reasoning).collect::<Vec<_>>()),
+        add_generation_prompt,
+        tools => (),
+        documents => (),
+        ..Value::from(tokenizer.roles())
+    });
+    rendered.map_err(|error| TemplateError::Refused(why(error)))
+}
+
+/// The conversation as one text, up to the end of its last message's content, so that the message is continued.
+///
+/// # Errors
+///
+/// As [`render`], and a template that changes the last message's text.
+pub fn render_to_continue(tokenizer: &Tokenizer, messages: &[Message]) -> Result<String, TemplateError> {
+    let mut text = render(tokenizer, messages, false)?;
+    let last = messages.last().map_or("", |message| message.content.as_str());
+    let place = text.rfind(last.trim()).ok_or_else(|| {
+        TemplateError::Refused("it changes the text of the answer that is to be continued".to_owned())
+    })?;
+    let kept = last.trim_start();
+    let length = if text[place..].starts_with(kept) { kept.len() } else { last.trim().len() };
+    text.truncate(place + length);
+    Ok(text)
+}
+
+/// The message with its reasoning under the names that templates read. transformers does the same.
+fn with_reasoning(message: &Message) -> Message {
+    let mut message = message.clone();
+    let given = ["reasoning_content", "thinking", "reasoning"].iter().find_map(|key| message.more.get(*key).cloned());
+    if let Some(reasoning) = given {
+        message.more.entry("thinking").or_insert_with(|| reasoning.clone());
+        message.more.insert("reasoning_content".to_owned(), reasoning);
+    }
+    message
+}
+
+/// The settings and functions of `transformers.PreTrainedTokenizerBase.apply_chat_template`.
+fn environment() -> Result<Environment<'static>, Error> {
     let mut jinja = Environment::new();
-    jinja.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(refused)?);
-    jinja.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    jinja.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    jinja.set_unknown_method_callback(methods::call);
+    jinja.set_formatter(|out, _, value| out.write_str(&json::printed(value)).map_err(Error::from));
+    jinja.add_filter("tojson", json::to_json);
     jinja.add_function("raise_exception", |why: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, why))
     });
-    let name = |token: Option<u32>| token.and_then(|id| tokenizer.name(id)).unwrap_or_default();
-    let template = jinja.template_from_str(template).map_err(refused)?;
-    let rendered = template.render(context! {
-        messages => Serde(messages),
-        add_generation_prompt,
-        bos_token => name(tokenizer.bos()),
-        eos_token => name(tokenizer.eos()),
-        pad_token => name(tokenizer.pad()),
+    jinja.add_function("strftime_now", |format: &str| -> Result<String, Error> {
+        // One time for the whole program: tokens may not change while it runs.
+        static NOW: LazyLock<jiff::Zoned> = LazyLock::new(jiff::Zoned::now);
+        let written = jiff::fmt::strtime::format(format, &*NOW);
+        written.map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
     });
-    rendered.map_err(refused)
+    Ok(jinja)
+}
+
+/// The template with `{% generation %}` blocks as plain scopes. transformers marks in them what the assistant has
+/// written; the text is the same.
+fn without_generation_blocks(template: &str) -> String {
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else { break };
+        let inside = &rest[start + 2..start + length];
+        let word = inside.trim_matches(|c: char| matches!(c, '-' | '+') || c.is_whitespace());
+        text.push_str(&rest[..start + 2]);
+        text.push_str(&match word {
+            "generation" | "endgeneration" => inside.replacen("generation", "with", 1),
+            _ => inside.to_owned(),
+        });
+        rest = &rest[start + length..];
+    }
+    text + rest
 }
 
 #[cfg(test)]
@@ -66,8 +162,11 @@ mod tests {
     use super::*;
 
     fn talk() -> Vec<Message> {
-        let said = |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
-        vec![said("system", "Be brief."), said("user", " Is it good? "), said("assistant", "Yes.")]
+        vec![
+            Message::new("system", "Be brief."),
+            Message::new("user", " Is it good? "),
+            Message::new("assistant", "Yes."),
+        ]
     }
 
     fn tokenizer(template: Option<&str>) -> Tokenizer {
@@ -102,12 +201,36 @@ mod tests {
         }
     }
 
+    /// `tests/golden/text/chat.py` asks transformers.
+    #[test]
+    fn whatever_templates_use_is_written_as_python_writes_it() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../../tests/golden/text/chat.json")).unwrap();
+        let case = &golden["everything"];
+        let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+        let written = render(&tokenizer(case["template"].as_str()), &messages, false).unwrap();
+        for (found, expected) in written.lines().zip(case["text"].as_str().unwrap().lines()) {
+            assert_eq!(found, expected);
+        }
+        assert_eq!(written, case["text"].as_str().unwrap());
+    }
+
+    #[test]
+    fn other_entries_of_a_message_reach_the_template_and_the_date_is_todays() {
+        let mut said = Message::new("assistant", "Yes.");
+        said.more.insert("thinking".to_owned(), "hm".into());
+        let template = "{{ messages[0].reasoning_content }}{{ messages[0].thinking }} {{ strftime_now('%Y-%m-%d') }}";
+        let written = render(&tokenizer(Some(template)), &[said], false).unwrap();
+        assert_eq!(written, format!("hmhm {}", jiff::Zoned::now().strftime("%Y-%m-%d")));
+    }
+
     #[test]
     fn a_template_that_refuses_says_why() {
         let error = render(&tokenizer(Some("{{ raise_exception('no system message, please') }}")), &talk(), true);
         let words = error.unwrap_err().to_string();
         assert!(words.contains("no system message, please"), "{words}");
-        assert!(render(&tokenizer(Some("{% for")), &talk(), true).is_err());
+        let damaged = render(&tokenizer(Some("{% for")), &talk(), true).unwrap_err().to_string();
+        assert!(damaged.starts_with("the chat template in tokenizer_config.json cannot be read"), "{damaged}");
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub struct Completion {
 
 /// Generates one completion for each prompt. Every prompt must have at least one token. After every token, `on_token`
 /// is called with its row and the token; if it returns `false`, the completions so far are returned. Without `adapters`
-/// the base model generates.
+/// the base model generates. All completions are truncated where the longest prompt's leaves the model's context: the
+/// caller checks the lengths and says so.
 pub fn generate(
     model: &Transformer,
     prompts: &[&[u32]],
@@ -63,13 +64,15 @@ fn decode(
 ) -> Vec<Completion> {
     let rows = prompts.len();
     let mut completions = vec![Completion::default(); rows];
-    if rows == 0 || sampling.max_new_tokens == 0 {
+    let width = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(1);
+    // The last token is not read again, so it needs no position.
+    let max_new_tokens = sampling.max_new_tokens.min((model.config().context + 1).saturating_sub(width));
+    if rows == 0 || max_new_tokens == 0 {
         return completions;
     }
-    let width = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(1);
     let mut draws: Vec<Stream> =
         (0..rows).map(|row| Seed(sampling.seed).stream(&format!("completion {row}"))).collect();
-    let mut cache = model.cache(rows, width + sampling.max_new_tokens);
+    let mut cache = model.cache(rows, width + max_new_tokens);
     let (mut ids, mut mask) = left_padded(prompts, width, model.device());
     let mut _one_thread = None;
     loop {
@@ -93,7 +96,7 @@ fn decode(
             }
         }
         let longest = completions.iter().map(|completion| completion.tokens.len()).max().unwrap_or(0);
-        if longest >= sampling.max_new_tokens || real.iter().all(|&real| real == 0) {
+        if longest >= max_new_tokens || real.iter().all(|&real| real == 0) {
             return completions;
         }
         // Only small operations are left to libtorch. Its threads would wait for them on the cores that compute the

@@ -26,6 +26,12 @@ pub trait LanguageModel {
     /// The trained tensors by name: leaves that require gradients, shared with the model. The order is always the same.
     fn trainable(&self) -> Vec<(String, Tensor)>;
 
+    /// The token at which a reward is never read: it is read at a text's last token that is not this one, as
+    /// transformers' `…ForSequenceClassification` does with the padding token. `None` reads it at the last token.
+    fn score_pad(&self) -> Option<u32> {
+        None
+    }
+
     /// The device of the model's tensors.
     fn device(&self) -> Device;
 

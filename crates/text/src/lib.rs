@@ -11,6 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
+mod bpe_files;
 mod bundle;
 mod causal;
 pub mod chat;
@@ -19,6 +20,7 @@ mod cursor;
 pub mod data;
 mod error;
 pub mod generate;
+pub mod gguf;
 pub mod grammar;
 mod heads;
 mod hidden;
@@ -31,7 +33,9 @@ pub mod peft;
 mod ppo;
 mod progress;
 mod reward;
+pub mod rope;
 mod rows;
+mod score_encoder;
 mod supervised;
 pub mod teacher;
 #[cfg(test)]
@@ -50,6 +54,7 @@ pub use ppo::{Episode, Reference, ScoreFn, TextPpo, TextPpoStats};
 pub use progress::{Progress, ProgressFn};
 pub use reward::{TextComparison, TextReward, TextRewardStats};
 pub use rows::Example;
+pub use score_encoder::ScoreEncoder;
 pub use supervised::{Supervised, SupervisedStats};
 
 /// The page of this crate, whose program is a test.

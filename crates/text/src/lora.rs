@@ -53,6 +53,11 @@ impl Transformer {
 
     /// Removes the adapters and leaves the base model, bit for bit as it was before they were attached.
     pub fn remove_adapters(&mut self) {
+        if let Some(base) = self.attached.take().and_then(|attached| attached.base) {
+            let pad = self.score_pad();
+            *self = *base;
+            self.set_score_pad(pad);
+        }
         self.linears_mut().into_iter().for_each(|linear| linear.lora = None);
         self.adapter = None;
     }
@@ -81,7 +86,7 @@ impl Transformer {
     /// adapter changes. This model keeps its base and its adapters, so unmerging needs no subtraction.
     pub fn merged(&self) -> Transformer {
         let mut merged = self.clone();
-        merged.adapter = None;
+        (merged.adapter, merged.attached) = (None, None);
         for linear in merged.linears_mut() {
             let Some(lora) = linear.lora.take() else { continue };
             let delta = tch::no_grad(|| if linear.transposed { lora.delta().tr() } else { lora.delta() });

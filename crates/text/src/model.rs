@@ -1,4 +1,5 @@
-//! The transformer: GPT-2 and the Llama family, from token ids to hidden states and logits.
+//! The transformer, from token ids to hidden states and logits. How a family is built is said by its `Names` and by
+//! the `ModelConfig`; this file knows no family.
 //!
 //! Parameters have Hugging Face's names and layouts, so that the same tensors are loaded, trained and saved. There is
 //! no dropout, except in adapters that train with it. In bf16, weights and activations are bf16; norms, softmax and the
@@ -6,16 +7,20 @@
 
 mod attention;
 mod linear;
+mod names;
 mod norm;
 
-use super::config::{Family, ModelConfig, ModelHead};
+use super::config::{Activation, ModelConfig, ModelHead, NormKind, QkNorm};
 use super::error::ModelError;
 use super::hidden::{Compute, Hidden};
-use attention::{Angles, Attention, Columns, Layer};
+use super::peft::Attached;
+use super::weights::check_finite;
+use attention::{Attention, Columns, Input, LastColumn, Layer};
 use flipside_core::Stream;
 use flipside_core::settings::LoraSettings;
-use flipside_learn::{DecodeBatch, numbers};
+use flipside_learn::{DecodeBatch, numbers, wait_asleep};
 use linear::{Adapters, Linear, outputs_first, product};
+use names::{InputNames, MlpNames, Names, QK_NORMS};
 use norm::Norm;
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +50,7 @@ pub struct Transformer {
     device: Device,
     /// `[vocabulary, d]`.
     embedding: Tensor,
-    /// GPT-2's `[context, d]`.
+    /// Learnt positions, `[context, d]` and perhaps rows before them.
     positions: Option<Tensor>,
     blocks: Vec<Block>,
     norm: Norm,
@@ -55,67 +60,130 @@ pub struct Transformer {
     frozen: usize,
     /// The adapters' settings, if there are adapters.
     pub(super) adapter: Option<LoraSettings>,
+    /// The rest of an adapter that was read.
+    pub(super) attached: Option<Attached>,
+    /// The token at which a reward is never read; see [`Transformer::set_score_pad`].
+    score_pad: Option<u32>,
     /// Gradient checkpointing: whether the backward pass recomputes blocks instead of storing their activations.
     checkpointing: bool,
 }
 
-/// Attention and MLP, each with a norm before it and a residual connection around both.
+/// Attention and MLP, each with norms around it and a residual connection around all.
 #[derive(Debug)]
 struct Block {
-    before_attention: Norm,
+    before_attention: Option<Norm>,
     attention: Attention,
-    before_mlp: Norm,
+    after_attention: Option<Norm>,
+    before_mlp: Option<Norm>,
     mlp: Mlp,
+    after_mlp: Option<Norm>,
 }
 
 #[derive(Debug)]
-enum Mlp {
-    /// GPT-2: out(gelu(in(x))), with the tanh approximation of GELU.
-    Gelu { input: Linear, output: Linear },
-    /// SwiGLU: down(silu(gate(x)) · up(x)).
-    Gated { gate: Linear, up: Linear, down: Linear },
+struct Mlp {
+    layers: MlpLayers,
+    activation: Activation,
 }
 
-/// What all blocks share in a forward pass.
-struct Batch {
-    columns: Columns,
-    /// `None` if position embeddings are learnt.
-    angles: Option<Angles>,
+#[derive(Debug)]
+enum MlpLayers {
+    /// output(f(input(x))).
+    Plain([Linear; 2]),
+    /// down(f(gate(x)) · up(x)).
+    Gated([Linear; 3]),
+    /// The same with gate and up in one layer.
+    Fused([Linear; 2]),
+}
+
+/// A module that an adapter can change.
+pub(super) struct Module {
+    pub name: String,
+    /// Sizes of input and output; of an embedding, its rows and their size.
+    pub sizes: [i64; 2],
+    /// Whether its weight is stored `[input, output]`.
+    pub transposed: bool,
+    pub is_embedding: bool,
+    pub is_in_block: bool,
+}
+
+impl Activation {
+    fn forward(self, x: &Tensor) -> Tensor {
+        match self {
+            Activation::Gelu => x.gelu("none"),
+            Activation::GeluTanh => x.gelu("tanh"),
+            Activation::Silu => x.silu(),
+            Activation::Relu => x.relu(),
+        }
+    }
+
+    /// [`Activation::forward`] in place for a decode batch on the CPU; `None` where it has none.
+    fn decode(self, x: &mut DecodeBatch) -> Option<()> {
+        match self {
+            Activation::Gelu => return None,
+            Activation::GeluTanh => x.gelu(),
+            Activation::Silu => x.silu(),
+            Activation::Relu => x.relu(),
+        }
+        Some(())
+    }
 }
 
 impl Mlp {
     fn forward(&self, x: &Tensor, adapters: Adapters) -> Tensor {
-        match self {
-            Mlp::Gelu { input, output } => output.forward(&input.forward(x, adapters).gelu("tanh"), adapters),
-            Mlp::Gated { gate, up, down } => {
-                down.forward(&(gate.forward(x, adapters).silu() * up.forward(x, adapters)), adapters)
+        let bent = |x: &Tensor| self.activation.forward(x);
+        match &self.layers {
+            MlpLayers::Plain([input, output]) => output.forward(&bent(&input.forward(x, adapters)), adapters),
+            MlpLayers::Gated([gate, up, down]) => {
+                down.forward(&(bent(&gate.forward(x, adapters)) * up.forward(x, adapters)), adapters)
+            }
+            MlpLayers::Fused([gate_up, down]) => {
+                let both = gate_up.forward(x, adapters).chunk(2, -1);
+                down.forward(&(bent(&both[0]) * &both[1]), adapters)
             }
         }
     }
 
     /// [`Mlp::forward`] for a decode batch on the CPU.
     fn decode(&self, x: &DecodeBatch, adapters: bool) -> Option<DecodeBatch> {
-        match self {
-            Mlp::Gelu { input, output } => {
-                let mut inner = input.decode(x, adapters)?;
-                inner.gelu();
-                output.decode(&inner, adapters)
+        let (mut inner, up, down) = match &self.layers {
+            MlpLayers::Plain([input, output]) => (input.decode(x, adapters)?, None, output),
+            MlpLayers::Gated([gate, up, down]) => (gate.decode(x, adapters)?, Some(up.decode(x, adapters)?), down),
+            MlpLayers::Fused([gate_up, down]) => {
+                let both = gate_up.decode(x, adapters)?;
+                let half = both.features() / 2;
+                (both.part(0, half), Some(both.part(half, half)), down)
             }
-            Mlp::Gated { gate, up, down } => {
-                let mut inner = gate.decode(x, adapters)?;
-                inner.silu();
-                inner.multiply(&up.decode(x, adapters)?);
-                down.decode(&inner, adapters)
-            }
+        };
+        self.activation.decode(&mut inner)?;
+        if let Some(up) = up {
+            inner.multiply(&up);
+        }
+        down.decode(&inner, adapters)
+    }
+
+    fn linears(&self) -> &[Linear] {
+        match &self.layers {
+            MlpLayers::Plain(layers) | MlpLayers::Fused(layers) => layers,
+            MlpLayers::Gated(layers) => layers,
         }
     }
 
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        match self {
-            Mlp::Gelu { input, output } => vec![input, output],
-            Mlp::Gated { gate, up, down } => vec![gate, up, down],
+    fn linears_mut(&mut self) -> &mut [Linear] {
+        match &mut self.layers {
+            MlpLayers::Plain(layers) | MlpLayers::Fused(layers) => layers,
+            MlpLayers::Gated(layers) => layers,
         }
     }
+}
+
+/// The norm of x, or x where there is none.
+fn normed(norm: Option<&Norm>, x: &Tensor) -> Tensor {
+    norm.map_or_else(|| x.shallow_clone(), |norm| norm.forward(x))
+}
+
+/// [`normed`] for a decode batch on the CPU.
+fn decoded(norm: Option<&Norm>, x: &DecodeBatch) -> DecodeBatch {
+    norm.map_or_else(|| x.clone(), |norm| norm.decode(x))
 }
 
 impl Transformer {
@@ -132,10 +200,7 @@ impl Transformer {
                 .collect();
             Tensor::from_slice(&numbers).reshape(shape)
         };
-        let residual = match config.family {
-            Family::Gpt2 => 0.02 / (2.0 * config.layers as f64).sqrt(),
-            _ => 0.02,
-        };
+        let residual = 0.02 / (2.0 * config.layers as f64).sqrt();
         let tensors = shapes(config)
             .into_iter()
             .map(|(name, shape)| {
@@ -143,7 +208,8 @@ impl Transformer {
                 let tensor = if name.ends_with("bias") {
                     Tensor::zeros(&shape, options)
                 } else if shape.len() == 1 {
-                    Tensor::ones(&shape, options)
+                    let zero = config.norm == NormKind::RmsPlusOne;
+                    if zero { Tensor::zeros(&shape, options) } else { Tensor::ones(&shape, options) }
                 } else {
                     draw(&shape, if name.ends_with("c_proj.weight") { residual } else { 0.02 })
                 };
@@ -167,14 +233,18 @@ impl Transformer {
         precision: Precision,
         device: Device,
     ) -> Result<Transformer, ModelError> {
+        let names = Names::of(config.family);
         let mut taken = Tensors::new();
         for (name, shape) in shapes(config) {
             let bare = name.split_once('.').map_or(&name[..], |(_, bare)| bare);
-            let found = tensors.remove(&name).or_else(|| tensors.remove(bare));
+            // Some programs give every family's head the usual name.
+            let other = if name.starts_with(names.prefix) { bare } else { "lm_head.weight" };
+            let found = tensors.remove(&name).or_else(|| tensors.remove(other));
             let Some(tensor) = found else { return Err(ModelError::MissingTensor(name)) };
             if tensor.size() != shape {
                 return Err(ModelError::Shape { name, found: tensor.size(), expected: shape });
             }
+            check_finite(&name, &tensor)?;
             // Norms are computed in f32, so their parameters stay in f32.
             let kind = if shape.len() == 1 && name.contains("norm") || name.contains("ln_") {
                 Kind::Float
@@ -182,76 +252,66 @@ impl Transformer {
                 kind_of(precision)
             };
             let tensor = tensor.detach().to_device(device).to_kind(kind);
-            // GPT-2's linear layers: their weights are the only matrices in its blocks.
-            let transposed = config.family == Family::Gpt2 && shape.len() == 2 && name.contains(".h.");
+            // Linear layers: their weights are the only matrices in the blocks.
+            let transposed = names.transposed && shape.len() == 2 && names.block_of(&name).is_some();
             taken.insert(name, outputs_first(&tensor, transposed));
         }
         Ok(Transformer::assemble(config, &taken, precision, device))
     }
 
     fn assemble(config: &ModelConfig, tensors: &Tensors, precision: Precision, device: Device) -> Transformer {
+        wait_asleep();
         let get = |name: &str| tensors[name].shallow_clone();
         let maybe = |name: &str| tensors.get(name).map(Tensor::shallow_clone);
         let norm = |name: &str| Norm {
             name: name.to_owned(),
             weight: get(&format!("{name}.weight")),
             bias: maybe(&format!("{name}.bias")),
+            plus_one: config.norm == NormKind::RmsPlusOne,
             eps: config.norm_eps,
         };
-        let conv1d = config.family == Family::Gpt2;
-        let linear =
-            |name: String| Linear::new(get(&format!("{name}.weight")), maybe(&format!("{name}.bias")), conv1d, name);
-        let prefix = prefix(config.family);
-        let block = |i: usize| match config.family {
-            Family::Gpt2 => {
-                let at = format!("{prefix}h.{i}");
-                Block {
-                    before_attention: norm(&format!("{at}.ln_1")),
-                    attention: Attention::fused(
-                        config,
-                        linear(format!("{at}.attn.c_attn")),
-                        linear(format!("{at}.attn.c_proj")),
-                    ),
-                    before_mlp: norm(&format!("{at}.ln_2")),
-                    mlp: Mlp::Gelu {
-                        input: linear(format!("{at}.mlp.c_fc")),
-                        output: linear(format!("{at}.mlp.c_proj")),
-                    },
-                }
-            }
-            _ => {
-                let at = format!("{prefix}layers.{i}");
-                let qk_norm = (config.family == Family::Qwen3)
-                    .then(|| [norm(&format!("{at}.self_attn.q_norm")), norm(&format!("{at}.self_attn.k_norm"))]);
-                let [q, k, v, o] = ["q", "k", "v", "o"].map(|x| linear(format!("{at}.self_attn.{x}_proj")));
-                Block {
-                    before_attention: norm(&format!("{at}.input_layernorm")),
-                    attention: Attention::separate(config, [q, k, v], o, qk_norm),
-                    before_mlp: norm(&format!("{at}.post_attention_layernorm")),
-                    mlp: Mlp::Gated {
-                        gate: linear(format!("{at}.mlp.gate_proj")),
-                        up: linear(format!("{at}.mlp.up_proj")),
-                        down: linear(format!("{at}.mlp.down_proj")),
-                    },
-                }
+        let names = Names::of(config.family);
+        let linear = |name: String| {
+            let [weight, bias] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
+            Linear::new(get(&weight), maybe(&bias), names.transposed, name)
+        };
+        let block = |i: usize| {
+            let linear = |name: &str| linear(names.in_block(i, name));
+            let norm = |name: &str| norm(&names.in_block(i, name));
+            let input = match names.input {
+                InputNames::Fused(all) => Input::Fused(linear(all)),
+                InputNames::PerHead(all) => Input::PerHead(linear(all)),
+                InputNames::Separate(each) => Input::Separate(each.map(linear)),
+            };
+            let layers = match names.mlp {
+                MlpNames::Plain(each) => MlpLayers::Plain(each.map(linear)),
+                MlpNames::Gated(each) => MlpLayers::Gated(each.map(linear)),
+                MlpNames::Fused(each) => MlpLayers::Fused(each.map(linear)),
+            };
+            let qk_norm = (config.qk_norm != QkNorm::None).then(|| QK_NORMS.map(norm));
+            Block {
+                before_attention: names.before_attention.map(norm),
+                attention: Attention::new(config, i, input, linear(names.output), qk_norm),
+                after_attention: names.after_attention.map(norm),
+                before_mlp: names.before_mlp.map(norm),
+                mlp: Mlp { layers, activation: config.activation },
+                after_mlp: names.after_mlp.map(norm),
             }
         };
-        let [embedding, last] = match config.family {
-            Family::Gpt2 => [format!("{prefix}wte.weight"), format!("{prefix}ln_f")],
-            _ => [format!("{prefix}embed_tokens.weight"), format!("{prefix}norm")],
-        };
-        let embedding = get(&embedding);
+        let embedding = get(&format!("{}.weight", names.outside(names.embedding)));
         Transformer {
             config: config.clone(),
             precision,
             device,
-            positions: maybe(&format!("{prefix}wpe.weight")),
+            positions: names.positions.and_then(|(name, _)| maybe(&format!("{}.weight", names.outside(name)))),
             blocks: (0..config.layers).map(block).collect(),
-            norm: norm(&last),
-            head: maybe("lm_head.weight").unwrap_or_else(|| embedding.shallow_clone()),
+            norm: norm(&names.outside(names.norm)),
+            head: maybe(&format!("{}.weight", names.head)).unwrap_or_else(|| embedding.shallow_clone()),
             embedding,
             frozen: 0,
             adapter: None,
+            attached: None,
+            score_pad: None,
             checkpointing: false,
         }
     }
@@ -288,23 +348,26 @@ impl Transformer {
         cache: Option<&mut Cache>,
         adapters: bool,
     ) -> Tensor {
+        if let (false, Some(base)) = (adapters, self.attached.as_ref().and_then(|attached| attached.base.as_ref())) {
+            return base.hidden_from(ids, mask, from, cache, false);
+        }
         let mut no_cache = Cache::none();
         let cached = cache.is_some();
         let cache = cache.unwrap_or(&mut no_cache);
-        let batch = self.lay_out(mask, cache, cached);
-        let mut x = self.embed(ids, &batch);
+        let columns = self.lay_out(mask, cache, cached);
+        let mut x = self.embed(ids, &columns);
         if cached
             && ids.size()[1] == 1
-            && let Some(hidden) = self.decode_column(&x, &batch, cache, adapters)
+            && let Some(hidden) = self.decode_column(&x, &columns, cache, adapters)
         {
-            cache.advance(&batch.columns);
+            cache.advance(&columns);
             return hidden;
         }
         for i in 0..self.blocks.len() {
-            x = self.block(i, &x, from, &batch, cache.layer(i, cached), adapters.into());
+            x = self.block(i, &x, from, &columns, cache.layer(i, cached), adapters.into());
         }
         if cached {
-            cache.advance(&batch.columns);
+            cache.advance(&columns);
         }
         self.norm.forward(&x)
     }
@@ -313,24 +376,25 @@ impl Transformer {
     /// With [`Transformer::set_checkpointing`], only the inputs of the trained blocks are stored.
     pub fn hidden_for_loss(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
         let adapters = dropout.map_or(Adapters::On, Adapters::Dropping);
-        let batch = Rc::new(self.lay_out(mask, &Cache::none(), false));
+        let columns = Rc::new(self.lay_out(mask, &Cache::none(), false));
         let blocks = self.blocks.len();
         // Frozen blocks have no gradient and are computed once.
         let first = self.frozen.min(blocks);
         let frozen_output =
-            || (0..first).fold(self.embed(ids, &batch), |x, i| self.block(i, &x, from, &batch, None, adapters));
+            || (0..first).fold(self.embed(ids, &columns), |x, i| self.block(i, &x, from, &columns, None, adapters));
         if !self.checkpointing || first == blocks {
-            let x = (first..blocks).fold(frozen_output(), |x, i| self.block(i, &x, from, &batch, None, adapters));
+            let x = (first..blocks).fold(frozen_output(), |x, i| self.block(i, &x, from, &columns, None, adapters));
             return Hidden::with_graph(self.norm.forward(&x));
         }
         let frozen = (first > 0).then(|| tch::no_grad(frozen_output));
         let ids = ids.shallow_clone();
         Hidden::checkpointed((first..blocks).map(|i| {
-            let (batch, frozen, ids) = (batch.clone(), frozen.as_ref().map(Tensor::shallow_clone), ids.shallow_clone());
+            let (columns, frozen, ids) =
+                (columns.clone(), frozen.as_ref().map(Tensor::shallow_clone), ids.shallow_clone());
             let compute = move |input: Option<&Tensor>| {
-                let start = || frozen.as_ref().map_or_else(|| self.embed(&ids, &batch), Tensor::shallow_clone);
+                let start = || frozen.as_ref().map_or_else(|| self.embed(&ids, &columns), Tensor::shallow_clone);
                 let x = input.map_or_else(start, Tensor::shallow_clone);
-                let x = self.block(i, &x, from, &batch, None, adapters);
+                let x = self.block(i, &x, from, &columns, None, adapters);
                 if i + 1 == blocks { self.norm.forward(&x) } else { x }
             };
             Box::new(compute) as Box<Compute>
@@ -343,21 +407,23 @@ impl Transformer {
         self.checkpointing = on;
     }
 
-    /// What all blocks share in a forward pass over columns that follow those of the cache.
-    fn lay_out(&self, mask: &Tensor, cache: &Cache, cached: bool) -> Batch {
-        let kind = kind_of(self.precision);
-        let columns = Columns::new(mask, cache, cached, self.config.window, kind);
-        let rope = self.config.rope;
-        let angles = rope.map(|rope| Angles::new(rope, self.config.head_width, &columns.positions, kind));
-        Batch { columns, angles }
+    /// The columns of a forward pass, which follow those of the cache.
+    fn lay_out(&self, mask: &Tensor, cache: &Cache, cached: bool) -> Columns {
+        Columns::new(&self.config, mask, cache, cached, kind_of(self.precision))
     }
 
     /// `[B, T]` → `[B, T, d]`.
-    fn embed(&self, ids: &Tensor, batch: &Batch) -> Tensor {
-        let x = Tensor::embedding(&self.embedding, ids, -1, false, false);
-        match &self.positions {
-            Some(positions) => x + Tensor::embedding(positions, &batch.columns.positions, -1, false, false),
-            None => x,
+    fn embed(&self, ids: &Tensor, columns: &Columns) -> Tensor {
+        let mut x = Tensor::embedding(&self.embedding, ids, -1, false, false);
+        if let Some(scale) = self.config.embedding_scale {
+            // The factor is rounded to the model's precision, as transformers does.
+            x = &x * Tensor::from(scale as f32).to_kind(x.kind()).to_device(x.device());
+        }
+        match (&self.positions, Names::of(self.config.family).positions) {
+            (Some(positions), Some((_, first))) => {
+                x + Tensor::embedding(positions, &(&columns.positions + first), -1, false, false)
+            }
+            _ => x,
         }
     }
 
@@ -367,47 +433,63 @@ impl Transformer {
         i: usize,
         x: &Tensor,
         from: i64,
-        batch: &Batch,
+        columns: &Columns,
         layer: Option<&mut Layer>,
         adapters: Adapters,
     ) -> Tensor {
         let block = &self.blocks[i];
         let from = if i + 1 == self.blocks.len() { from } else { 0 };
-        let normed = block.before_attention.forward(x);
-        let seen = block.attention.forward(&normed, from, &batch.columns, batch.angles.as_ref(), layer, adapters);
+        let seen = block.attention.forward(
+            &normed(block.before_attention.as_ref(), x),
+            from,
+            &columns.of(self.config.blocks[i]),
+            layer,
+            adapters,
+        );
+        let seen = normed(block.after_attention.as_ref(), &seen);
+        let before = if from == 0 { x.shallow_clone() } else { x.narrow(1, from, x.size()[1] - from) };
         // Each sum is a new tensor: adding in place would overwrite an input that the norm's backward pass needs.
-        let x = if from == 0 { x.shallow_clone() } else { x.narrow(1, from, x.size()[1] - from) } + seen;
-        let normed = block.before_mlp.forward(&x);
-        &x + block.mlp.forward(&normed, adapters)
+        let after = &before + seen;
+        let input = if self.config.parallel { &before } else { &after };
+        let output = block.mlp.forward(&normed(block.before_mlp.as_ref(), input), adapters);
+        after + normed(block.after_mlp.as_ref(), &output)
     }
 
     /// One column of a decode batch on the CPU, from embeddings `[B, 1, d]` to hidden states `[B, 1, d]`; `None` if
     /// libtorch has to compute it.
-    fn decode_column(&self, x: &Tensor, batch: &Batch, cache: &mut Cache, adapters: bool) -> Option<Tensor> {
+    fn decode_column(&self, x: &Tensor, columns: &Columns, cache: &mut Cache, adapters: bool) -> Option<Tensor> {
         if self.device != Device::Cpu || x.size()[0] as usize > DecodeBatch::MOST {
             return None;
         }
-        let columns = &batch.columns;
-        let (bias, angles) = (columns.bias_of_last(), batch.angles.as_ref().map(Angles::of_column));
+        let last: Vec<LastColumn> = columns.last();
         let mut x = DecodeBatch::of_tensor(&x.squeeze_dim(1));
-        for (i, block) in self.blocks.iter().enumerate() {
-            let normed = block.before_attention.decode(&x);
-            let layer = cache.layer(i, true)?;
-            x.add(&block.attention.decode(&normed, columns, angles.as_ref(), layer, &bias, adapters)?, 1.0);
-            x.add(&block.mlp.decode(&block.before_mlp.decode(&x), adapters)?, 1.0);
+        for (i, (block, &kind)) in self.blocks.iter().zip(&self.config.blocks).enumerate() {
+            let normed = decoded(block.before_attention.as_ref(), &x);
+            let (seen, last) = (columns.of(kind), &last[columns.index(kind)]);
+            let seen = block.attention.decode(&normed, &seen, cache.layer(i, true)?, last, adapters)?;
+            let seen = decoded(block.after_attention.as_ref(), &seen);
+            let before = self.config.parallel.then(|| x.clone());
+            x.add(&seen, 1.0);
+            let input = decoded(block.before_mlp.as_ref(), before.as_ref().unwrap_or(&x));
+            x.add(&decoded(block.after_mlp.as_ref(), &block.mlp.decode(&input, adapters)?), 1.0);
         }
         Some(self.norm.decode(&x).to_tensor().unsqueeze(1).to_kind(kind_of(self.precision)))
     }
 
     /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        product(hidden, &self.head, None).to_kind(Kind::Float)
+        let logits = product(hidden, &self.head, None).to_kind(Kind::Float);
+        match self.config.logit_cap {
+            Some(cap) => (logits / cap).tanh() * cap,
+            None => logits,
+        }
     }
 
     /// The logits of hidden states `[B, d]` as numbers, row by row. Call it under [`tch::no_grad`].
     pub(super) fn decode_logits(&self, hidden: &Tensor) -> Vec<f32> {
         let is_small = hidden.size()[0] as usize <= DecodeBatch::MOST && self.device == Device::Cpu;
-        let decoded = is_small.then(|| DecodeBatch::of_tensor(hidden).map(&self.head, None)).flatten();
+        let is_plain = is_small && self.config.logit_cap.is_none();
+        let decoded = is_plain.then(|| DecodeBatch::of_tensor(hidden).map(&self.head, None)).flatten();
         decoded.map_or_else(|| numbers(&self.logits(hidden)), |logits| logits.to_rows())
     }
 
@@ -419,13 +501,10 @@ impl Transformer {
     /// The base model's parameters by name; a tied head is left out.
     pub fn tensors(&self) -> Tensors {
         let mut all = Tensors::new();
-        let prefix = prefix(self.config.family);
-        match self.config.family {
-            Family::Gpt2 => all.insert(format!("{prefix}wte.weight"), self.embedding.shallow_clone()),
-            _ => all.insert(format!("{prefix}embed_tokens.weight"), self.embedding.shallow_clone()),
-        };
-        if let Some(positions) = &self.positions {
-            all.insert(format!("{prefix}wpe.weight"), positions.shallow_clone());
+        let names = Names::of(self.config.family);
+        all.insert(format!("{}.weight", names.outside(names.embedding)), self.embedding.shallow_clone());
+        if let (Some(positions), Some((name, _))) = (&self.positions, names.positions) {
+            all.insert(format!("{}.weight", names.outside(name)), positions.shallow_clone());
         }
         let mut norm = |norm: &Norm| {
             all.insert(format!("{}.weight", norm.name), norm.weight.shallow_clone());
@@ -435,8 +514,8 @@ impl Transformer {
         };
         norm(&self.norm);
         for block in &self.blocks {
-            norm(&block.before_attention);
-            norm(&block.before_mlp);
+            let around = [&block.before_attention, &block.after_attention, &block.before_mlp, &block.after_mlp];
+            around.into_iter().flatten().for_each(&mut norm);
             block.attention.norms().into_iter().flatten().for_each(&mut norm);
         }
         for linear in self.linears() {
@@ -446,9 +525,85 @@ impl Transformer {
             }
         }
         if has_head(&self.config) {
-            all.insert("lm_head.weight".into(), self.head.shallow_clone());
+            all.insert(format!("{}.weight", names.head), self.head.shallow_clone());
         }
         all
+    }
+
+    /// [`Transformer::tensors`], with the head also where it is the embedding.
+    pub(super) fn tensors_with_head(&self) -> Tensors {
+        let mut all = self.tensors();
+        if self.config.model_head == ModelHead::Causal {
+            all.insert(format!("{}.weight", Names::of(self.config.family).head), self.head.shallow_clone());
+        }
+        all
+    }
+
+    /// This model with other parameters, as [`Transformer::tensors_with_head`] gives them. The head is tied if it is
+    /// the embedding's own tensor.
+    pub(super) fn with_tensors(&self, mut tensors: Tensors) -> Transformer {
+        let mut like = self.clone();
+        let [embedding, head] = self.ends().map(|module| format!("{module}.weight"));
+        if let (Some(ours), Some(other)) = (tensors.get(&embedding), tensors.get(&head)) {
+            like.config.tied = ours.data_ptr() == other.data_ptr();
+            if like.config.tied {
+                tensors.remove(&head);
+            }
+        }
+        like.of_same_kind(&tensors)
+    }
+
+    /// The names of the embedding and of the head.
+    pub(super) fn ends(&self) -> [String; 2] {
+        let names = Names::of(self.config.family);
+        [names.outside(names.embedding), names.head.to_owned()]
+    }
+
+    /// A parameter of this name as it has to lie in memory.
+    pub(super) fn laid_out(&self, name: &str, tensor: &Tensor) -> Tensor {
+        let names = Names::of(self.config.family);
+        outputs_first(tensor, names.transposed && tensor.dim() == 2 && names.block_of(name).is_some())
+    }
+
+    /// The modules that an adapter can change: the linear layers, the embeddings and the head.
+    pub(super) fn modules(&self) -> Vec<Module> {
+        let names = Names::of(self.config.family);
+        let linear = |linear: &Linear| Module {
+            name: linear.name.clone(),
+            sizes: linear.sizes(),
+            transposed: linear.transposed,
+            is_embedding: false,
+            is_in_block: true,
+        };
+        let mut all: Vec<Module> = self.linears().into_iter().map(linear).collect();
+        let positions = names.positions.and_then(|(name, _)| Some((name, self.positions.as_ref()?)));
+        for (name, table) in [(names.embedding, &self.embedding)].into_iter().chain(positions) {
+            let sizes = [table.size()[0], table.size()[1]];
+            let name = names.outside(name);
+            all.push(Module { name, sizes, transposed: false, is_embedding: true, is_in_block: false });
+        }
+        if self.config.model_head == ModelHead::Causal {
+            let sizes = [self.head.size()[1], self.head.size()[0]];
+            let name = names.head.to_owned();
+            all.push(Module { name, sizes, transposed: false, is_embedding: false, is_in_block: false });
+        }
+        all
+    }
+
+    /// The name of the last norm's bias, if it has one.
+    pub(super) fn last_bias(&self) -> Option<String> {
+        self.norm.bias.as_ref().map(|_| format!("{}.bias", self.norm.name))
+    }
+
+    /// Sets the token at which a reward is never read. transformers reads the score of a text at the last token that is
+    /// not the padding token, wherever that is; without one, at the last token.
+    pub fn set_score_pad(&mut self, pad: Option<u32>) {
+        self.score_pad = pad;
+    }
+
+    /// The token at which a reward is never read.
+    pub fn score_pad(&self) -> Option<u32> {
+        self.score_pad
     }
 
     /// The adapters' matrices, `MODULE.lora_A.weight` `[r, input]` and `MODULE.lora_B.weight` `[output, r]`.
@@ -473,10 +628,7 @@ impl Transformer {
         let mut all = vec![];
         for block in &self.blocks {
             all.extend(block.attention.linears());
-            match &block.mlp {
-                Mlp::Gelu { input, output } => all.extend([input, output]),
-                Mlp::Gated { gate, up, down } => all.extend([gate, up, down]),
-            }
+            all.extend(block.mlp.linears());
         }
         all
     }
@@ -486,7 +638,7 @@ impl Transformer {
         let mut all = vec![];
         for block in &mut self.blocks {
             all.extend(block.attention.linears_mut());
-            all.extend(block.mlp.linears());
+            all.extend(block.mlp.linears_mut());
         }
         all
     }
@@ -504,11 +656,13 @@ impl Transformer {
         if self.frozen == 0 {
             return false;
         }
-        let bare = name.strip_prefix(prefix(self.config.family)).unwrap_or(name);
-        let block = bare.strip_prefix("h.").or_else(|| bare.strip_prefix("layers."));
-        match block.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok()) {
+        let names = Names::of(self.config.family);
+        match names.block_of(name) {
             Some(block) => block < self.frozen,
-            None => ["wte.", "wpe.", "embed_tokens."].iter().any(|embedding| bare.starts_with(embedding)),
+            None => {
+                let embeddings = [Some(names.embedding), names.positions.map(|(name, _)| name)];
+                embeddings.into_iter().flatten().any(|embedding| name == format!("{}.weight", names.outside(embedding)))
+            }
         }
     }
 
@@ -536,6 +690,8 @@ impl Transformer {
         let mut model = Transformer::assemble(&self.config, tensors, self.precision, self.device);
         model.frozen = self.frozen;
         model.adapter = self.adapter.clone();
+        model.attached = self.attached.clone();
+        model.score_pad = self.score_pad;
         model.checkpointing = self.checkpointing;
         model
     }
@@ -554,19 +710,12 @@ impl Clone for Transformer {
 /// The total size of these models' weights in bytes, adapters included. Shared tensors count once.
 pub fn weights_bytes(models: &[&Transformer]) -> usize {
     let mut seen = BTreeSet::new();
-    let all =
-        models.iter().flat_map(|model| model.tensors().into_values().chain(model.adapter_tensors().into_values()));
+    let bases = models.iter().filter_map(|model| model.attached.as_ref()?.base.as_deref());
+    let all = models.iter().copied().chain(bases);
+    let all = all.flat_map(|model| model.tensors().into_values().chain(model.adapter_tensors().into_values()));
     all.filter(|tensor| seen.insert(tensor.data_ptr() as usize))
         .map(|tensor| tensor.numel() * tensor.kind().elt_size_in_bytes())
         .sum()
-}
-
-/// The prefix of a family's parameter names, except the head's.
-fn prefix(family: Family) -> &'static str {
-    match family {
-        Family::Gpt2 => "transformer.",
-        _ => "model.",
-    }
 }
 
 /// Whether the head has weights of its own: a tied head is the embedding, and a model that ends in a score has no
@@ -577,62 +726,60 @@ fn has_head(config: &ModelConfig) -> bool {
 
 /// Every parameter's name and shape, as the family's causal model names them.
 fn shapes(config: &ModelConfig) -> Vec<(String, Vec<i64>)> {
-    let number = |n: usize| n as i64;
-    let (d, inner) = (number(config.width), number(config.inner));
-    let prefix = prefix(config.family);
+    let names = Names::of(config.family);
+    let [vocabulary, context, d, inner] =
+        [config.vocabulary, config.context, config.width, config.inner].map(|n| n as i64);
+    let [q, kv] = [config.heads, config.kv_heads].map(|heads| (heads * config.head_width) as i64);
     let mut all: Vec<(String, Vec<i64>)> = vec![];
-    let mut add = |name: String, shape: &[i64]| all.push((name, shape.to_vec()));
-    match config.family {
-        Family::Gpt2 => {
-            add(format!("{prefix}wte.weight"), &[number(config.vocabulary), d]);
-            add(format!("{prefix}wpe.weight"), &[number(config.context), d]);
-            for i in 0..config.layers {
-                for norm in ["ln_1", "ln_2"] {
-                    add(format!("{prefix}h.{i}.{norm}.weight"), &[d]);
-                    add(format!("{prefix}h.{i}.{norm}.bias"), &[d]);
-                }
-                for (map, input, output) in
-                    [("attn.c_attn", d, 3 * d), ("attn.c_proj", d, d), ("mlp.c_fc", d, inner), ("mlp.c_proj", inner, d)]
-                {
-                    add(format!("{prefix}h.{i}.{map}.weight"), &[input, output]);
-                    add(format!("{prefix}h.{i}.{map}.bias"), &[output]);
-                }
-            }
-            add(format!("{prefix}ln_f.weight"), &[d]);
-            add(format!("{prefix}ln_f.bias"), &[d]);
+    let mut add = |module: String, part: &str, shape: &[i64]| all.push((format!("{module}.{part}"), shape.to_vec()));
+    let has_norm_bias = config.norm == NormKind::Layer;
+    add(names.outside(names.embedding), "weight", &[vocabulary, d]);
+    if let Some((positions, first)) = names.positions {
+        add(names.outside(positions), "weight", &[context + first, d]);
+    }
+    // Each linear layer with the sizes of its input and output, and whether it has a bias.
+    let mut linears = match names.input {
+        InputNames::Fused(all) | InputNames::PerHead(all) => vec![(all, d, q + 2 * kv, config.qkv_bias)],
+        InputNames::Separate(each) => {
+            each.into_iter().zip([q, kv, kv]).map(|(name, output)| (name, d, output, config.qkv_bias)).collect()
         }
-        _ => {
-            let w = number(config.head_width);
-            let (q, kv) = (number(config.heads) * w, number(config.kv_heads) * w);
-            add(format!("{prefix}embed_tokens.weight"), &[number(config.vocabulary), d]);
-            for i in 0..config.layers {
-                let at = format!("{prefix}layers.{i}");
-                add(format!("{at}.input_layernorm.weight"), &[d]);
-                add(format!("{at}.post_attention_layernorm.weight"), &[d]);
-                for (map, output, input, bias) in [
-                    ("self_attn.q_proj", q, d, config.qkv_bias),
-                    ("self_attn.k_proj", kv, d, config.qkv_bias),
-                    ("self_attn.v_proj", kv, d, config.qkv_bias),
-                    ("self_attn.o_proj", d, q, config.output_bias),
-                    ("mlp.gate_proj", inner, d, config.mlp_bias),
-                    ("mlp.up_proj", inner, d, config.mlp_bias),
-                    ("mlp.down_proj", d, inner, config.mlp_bias),
-                ] {
-                    add(format!("{at}.{map}.weight"), &[output, input]);
-                    if bias {
-                        add(format!("{at}.{map}.bias"), &[output]);
-                    }
-                }
-                if config.family == Family::Qwen3 {
-                    add(format!("{at}.self_attn.q_norm.weight"), &[w]);
-                    add(format!("{at}.self_attn.k_norm.weight"), &[w]);
-                }
+    };
+    linears.push((names.output, q, d, config.output_bias));
+    let (inputs, output, from_input) = match names.mlp {
+        MlpNames::Plain([input, output]) => (vec![input], output, inner),
+        MlpNames::Gated([gate, up, down]) => (vec![gate, up], down, inner),
+        MlpNames::Fused([gate_up, down]) => (vec![gate_up], down, 2 * inner),
+    };
+    linears.extend(inputs.into_iter().map(|name| (name, d, from_input, config.mlp_bias)));
+    linears.push((output, inner, d, config.mlp_bias));
+    let qk_sizes = match config.qk_norm {
+        QkNorm::None => None,
+        QkNorm::Heads => Some([config.head_width as i64; 2]),
+        QkNorm::Whole => Some([q, kv]),
+    };
+    for i in 0..config.layers {
+        for norm in names.norms().into_iter().flatten() {
+            add(names.in_block(i, norm), "weight", &[d]);
+            if has_norm_bias {
+                add(names.in_block(i, norm), "bias", &[d]);
             }
-            add(format!("{prefix}norm.weight"), &[d]);
+        }
+        for &(name, input, output, bias) in &linears {
+            add(names.in_block(i, name), "weight", &if names.transposed { [input, output] } else { [output, input] });
+            if bias {
+                add(names.in_block(i, name), "bias", &[output]);
+            }
+        }
+        for (norm, size) in QK_NORMS.into_iter().zip(qk_sizes.into_iter().flatten()) {
+            add(names.in_block(i, norm), "weight", &[size]);
         }
     }
+    add(names.outside(names.norm), "weight", &[d]);
+    if has_norm_bias {
+        add(names.outside(names.norm), "bias", &[d]);
+    }
     if has_head(config) {
-        add("lm_head.weight".into(), &[number(config.vocabulary), d]);
+        add(names.head.to_owned(), "weight", &[vocabulary, d]);
     }
     all
 }

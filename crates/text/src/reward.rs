@@ -6,7 +6,7 @@ use super::hidden::Hidden;
 use super::language_model::LanguageModel;
 use super::minibatch::MinibatchTrainer;
 use super::progress::{Progress, ProgressFn, check_cancelled};
-use super::rows::{Example, Rows};
+use super::rows::{Example, Rows, up_to_last_token};
 use flipside_core::settings::TextRewardSettings;
 use flipside_core::{Array, Arrays, Choice, Seed};
 use flipside_learn::{LearnError, Reader, numbers, preference_loss, signed_margin};
@@ -133,8 +133,8 @@ impl<M: LanguageModel> TextReward<M> {
         (self.reward.gain, self.reward.bias) = (gain, bias);
     }
 
-    /// Replaces the head, before the first step: with what a linear model has learned from the same judgements, training
-    /// begins where that ends (Kumar et al. 2022, "Fine-tuning can distort pretrained features").
+    /// Replaces the head, before the first step: with what a linear model has learned from the same judgements,
+    /// training begins where that ends (Kumar et al. 2022, "Fine-tuning can distort pretrained features").
     pub fn set_head(&mut self, weight: &[f32], bias: f64) {
         self.reward.head.set(weight, bias as f32);
     }
@@ -182,11 +182,7 @@ impl<M: LanguageModel> TextReward<M> {
     }
 
     /// The reward of the left completion of each comparison minus that of the right one.
-    pub fn differences(
-        &self,
-        comparisons: &[TextComparison],
-        on_progress: ProgressFn,
-    ) -> Result<Vec<f32>, LearnError> {
+    pub fn differences(&self, comparisons: &[TextComparison], on_progress: ProgressFn) -> Result<Vec<f32>, LearnError> {
         let side = |c: &TextComparison, completion: &Vec<u32>| Example {
             prompt: c.prompt.clone(),
             completion: completion.clone(),
@@ -204,9 +200,10 @@ impl<M: LanguageModel> TextReward<M> {
     }
 
     fn unscaled(&self, examples: &[Example], on_progress: ProgressFn) -> Result<Vec<f32>, LearnError> {
-        let rows: Vec<(&[u32], &[u32])> = examples.iter().map(|e| (&e.prompt[..], &e.completion[..])).collect();
-        let parts = rows.chunks(2 * self.training.part_size());
         let RewardModel { model, head, .. } = &self.reward;
+        let row = |e| up_to_last_token(Example::parts(e), model.score_pad());
+        let rows: Vec<(&[u32], &[u32])> = examples.iter().map(row).collect();
+        let parts = rows.chunks(2 * self.training.part_size());
         let (of, mut rewards) = (parts.len(), Vec::with_capacity(rows.len()));
         for (done, part) in parts.enumerate() {
             check_cancelled(on_progress, Progress::Scoring { done, of })?;
@@ -225,7 +222,11 @@ impl<M: LanguageModel> TextReward<M> {
         let n = raw.len() as f64;
         let mean = raw.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
         let std = (raw.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
-        if !(std.is_finite() && std > 0.0) {
+        if !std.is_finite() {
+            return Err(LearnError::NotFinite { what: "a reward".to_owned() });
+        }
+        // Rewards of equal samples may still differ by rounding.
+        if std <= 1e-6 * mean.abs() {
             let problem =
                 "the rewards of the reference's samples do not vary: give more samples, or train the reward model";
             return Err(LearnError::Settings(problem.to_owned()));
@@ -262,7 +263,8 @@ impl<M: LanguageModel> RewardModel<M> {
         hidden: impl FnOnce(&Rows) -> Hidden<'m>,
     ) -> (Tensor, Tensor, Hidden<'m>) {
         let left = part.iter().map(|c| (&c.prompt[..], &c.left[..]));
-        let rows: Vec<(&[u32], &[u32])> = left.chain(part.iter().map(|c| (&c.prompt[..], &c.right[..]))).collect();
+        let all = left.chain(part.iter().map(|c| (&c.prompt[..], &c.right[..])));
+        let rows: Vec<_> = all.map(|row| up_to_last_token(row, self.model.score_pad())).collect();
         let rows = Rows::new(&rows, self.model.device());
         let hidden = hidden(&rows);
         let rewards = self.head.forward(&rows.at_last(hidden.states())) * self.gain;

@@ -114,6 +114,20 @@ impl Rows {
     }
 }
 
+/// A row up to its last token that is not `pad`, which is where transformers reads the score of a text. It keeps one
+/// token at least.
+pub(super) fn up_to_last_token<'a>(
+    (prompt, completion): (&'a [u32], &'a [u32]),
+    pad: Option<u32>,
+) -> (&'a [u32], &'a [u32]) {
+    let length = |tokens: &[u32]| tokens.iter().rposition(|&token| Some(token) != pad).map_or(0, |last| last + 1);
+    match (length(prompt), length(completion)) {
+        (0, 0) if prompt.is_empty() => (prompt, &completion[..completion.len().min(1)]),
+        (shorter, 0) => (&prompt[..shorter.max(1).min(prompt.len())], &completion[..0]),
+        (_, shorter) => (prompt, &completion[..shorter]),
+    }
+}
+
 /// The numbers of a `[B, C]` tensor without padding, row by row.
 pub(super) fn rows_of(tensor: &Tensor, lengths: impl Iterator<Item = usize>) -> Vec<Vec<f32>> {
     let width = tensor.size()[1] as usize;

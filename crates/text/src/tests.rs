@@ -157,7 +157,8 @@ fn a_reward_model_learns_what_the_teacher_prefers() {
 fn a_margin_asks_for_a_wider_gap() {
     let settings = TextRewardSettings { batch_size: 4, optimiser: optimiser(3e-3), ..TextRewardSettings::default() };
     let make = || TextReward::new(Tiny::new(6, 16, 1), &settings, Seed(4)).unwrap();
-    let graded = |choice: Choice, margin: f64| TextComparison::new(vec![2], vec![5, 5], vec![1, 3], choice, margin).unwrap();
+    let graded =
+        |choice: Choice, margin: f64| TextComparison::new(vec![2], vec![5, 5], vec![1, 3], choice, margin).unwrap();
     let pairs = [Choice::Left, Choice::MuchLeft, Choice::Right, Choice::MuchRight, Choice::Tie].map(|c| graded(c, 0.8));
     let reward = make();
     let ahead = f64::from(reward.differences(&pairs[..1], &mut go_on).unwrap()[0]);

@@ -3,7 +3,7 @@
 use super::config::ModelConfig;
 use super::error::ModelError;
 use super::model::{Precision, Tensors, Transformer};
-use flipside_core::{Array, ArrayData, Arrays};
+use flipside_core::{Array, ArrayData, Arrays, one_line};
 use tch::{Device, Kind, Tensor};
 
 impl Transformer {
@@ -41,6 +41,19 @@ pub fn tensor(array: &Array) -> Option<Tensor> {
         ArrayData::I64(_) | ArrayData::U64(_) => return None,
     }
     .ok()
+}
+
+/// Checks that all numbers are finite, which those of a model that can be used are.
+///
+/// # Errors
+///
+/// Infinity or NaN among them; the error has this name.
+pub fn check_finite(name: &str, tensor: &Tensor) -> Result<(), ModelError> {
+    // A sum of finite numbers in f64 is finite.
+    match tensor.sum(Kind::Double).double_value(&[]).is_finite() {
+        true => Ok(()),
+        false => Err(ModelError::NotFinite(one_line(name))),
+    }
 }
 
 /// Arrays of these tensors: bf16 stays bf16, everything else becomes f32.

@@ -3,10 +3,12 @@
 //!
 //! A language model is too large to have several of it. The ensemble is therefore linear: draws from the posterior of a
 //! linear reward on the final hidden state of the supervised model, which does not change while the run lasts. It costs
-//! one pass over each judged completion, in all. Its leave-one-out predictions say which answers are disputed, its
-//! spread says how far PPO has moved away from what was judged, and the reward model's head begins with its mean.
+//! one pass over each judged completion, in all. It reads the tokens that a reward model would which begins as the
+//! supervised model, so its weights are a head for that reward model. Its leave-one-out predictions say which answers
+//! are disputed, its spread says how far PPO has moved away from what was judged, and the reward model's head begins
+//! with its mean.
 
-use super::teaching::SCORED;
+use super::teaching::{SCORED, Words, scored};
 use crate::lab::LabError;
 use crate::lab::arrays::{prefixed, unprefixed};
 use crate::lab::asked_before::{AskedBefore, disputed_views};
@@ -17,11 +19,8 @@ use crate::lab::vocabulary::DisputedView;
 use crate::settings::{LabelSettings, TextLabelSettings, TextRun};
 use flipside_core::{Array, Arrays, Completion, Item, ItemId, PairReason, Seed, Stream, both_completions};
 use flipside_learn::signed_margin;
-use flipside_preference::{
-    LinearComparison, LinearReward, Monitor, Pool, Rank, by_surprise, choose_pairs, rank_pairs,
-};
-use flipside_text::model::Transformer;
-use flipside_text::{Example, last_hidden_states};
+use flipside_preference::{LinearComparison, LinearReward, Monitor, Pool, Rank, by_surprise, choose_pairs, rank_pairs};
+use flipside_text::{Bundle, Episode, Example, ScoreEncoder, last_hidden_states};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -48,6 +47,9 @@ pub(super) struct Asking {
     seed: Seed,
     pub before: AskedBefore,
     pub pool: CompletionPool,
+    /// Turns completions into what the supervised model reads as a reward model. A reward model that was given may have
+    /// another tokenizer, so this is not its encoder.
+    encoder: ScoreEncoder,
     /// The features of each judged completion.
     features: HashMap<ItemId, Arc<[f32]>>,
     ensemble: Option<LinearReward>,
@@ -63,8 +65,11 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    pub fn new(run: &TextRun, seed: Seed) -> Asking {
+    /// `start` is the supervised model, here and below.
+    pub fn new(run: &TextRun, start: &Bundle, seed: Seed) -> Asking {
+        let context = start.model.config().context;
         Asking {
+            encoder: ScoreEncoder::new(&start.tokenizer, &start.tokenizer, start.stop(), context),
             margin: run.reward.margin,
             seed,
             before: AskedBefore::default(),
@@ -85,13 +90,13 @@ impl Asking {
         if self.ensemble.is_some() { self.settings.completions } else { 2 }
     }
 
-    /// Conditions the ensemble on these labels if they have changed enough, or at all if `exact`. `model` is the
-    /// supervised model.
+    /// Conditions the ensemble on these labels if they have changed enough, or at all if `exact`.
     pub fn refit(
         &mut self,
         labels: &[Label],
         exact: bool,
-        model: &Transformer,
+        start: &Bundle,
+        words: &Words,
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<(), LabError> {
         let state = (labels.len(), labels.last().map_or(0, |label| label.judgement.0));
@@ -109,7 +114,7 @@ impl Asking {
         if labels.len() < FIRST_FIT {
             return Ok(());
         }
-        self.read_features(labels, model, cancelled)?;
+        self.read_features(labels, start, words, cancelled)?;
         let features = &self.features;
         let (decided, comparisons): (Vec<&Label>, Vec<LinearComparison>) = labels
             .iter()
@@ -141,15 +146,17 @@ impl Asking {
     fn read_features(
         &mut self,
         labels: &[Label],
-        model: &Transformer,
+        start: &Bundle,
+        words: &Words,
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<(), LabError> {
         for completions in labels.iter().filter_map(|label| both_completions(&label.items)) {
             if completions.iter().all(|completion| self.features.contains_key(&completion.id)) {
                 continue;
             }
-            let examples = completions.map(|completion| example(completion));
-            let states = last_hidden_states(model, &examples, true, examples.len(), &mut |_| cancelled());
+            let [left, right] = completions.map(|completion| self.example(completion, start, words));
+            let examples = [left?, right?];
+            let states = last_hidden_states(&start.model, &examples, true, examples.len(), &mut |_| cancelled());
             if states.len() < examples.len() {
                 return Err(LabError::Cancelled);
             }
@@ -160,11 +167,17 @@ impl Asking {
         Ok(())
     }
 
+    /// What the ensemble reads of a completion.
+    fn example(&self, completion: &Completion, start: &Bundle, words: &Words) -> Result<Example, LabError> {
+        scored(&self.encoder, words, &start.tokenizer, &completion.prompt_tokens, &completion.tokens)
+    }
+
     /// Adds completions to the pool, each with its prompt's place.
     pub fn add(
         &mut self,
         written: impl Iterator<Item = (usize, Completion)>,
-        model: &Transformer,
+        start: &Bundle,
+        words: &Words,
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<(), LabError> {
         for (prompt, completion) in written {
@@ -173,14 +186,15 @@ impl Asking {
         if self.ensemble.is_none() {
             return Ok(());
         }
-        let mut new: Vec<&mut PoolCompletion> =
-            self.pool.entries.iter_mut().filter(|entry| entry.features.is_empty()).collect();
-        let examples: Vec<Example> = new.iter().map(|entry| example(&entry.completion)).collect();
-        let states = last_hidden_states(model, &examples, true, SCORED, &mut |_| cancelled());
+        let new = self.pool.entries.iter().filter(|entry| entry.features.is_empty());
+        let examples = new.map(|entry| self.example(&entry.completion, start, words));
+        let examples: Vec<Example> = examples.collect::<Result<_, _>>()?;
+        let states = last_hidden_states(&start.model, &examples, true, SCORED, &mut |_| cancelled());
         if states.len() < examples.len() {
             return Err(LabError::Cancelled);
         }
-        new.iter_mut().zip(states).for_each(|(entry, state)| entry.features = state.into());
+        let new = self.pool.entries.iter_mut().filter(|entry| entry.features.is_empty());
+        new.zip(states).for_each(|(entry, state)| entry.features = state.into());
         Ok(())
     }
 
@@ -228,9 +242,10 @@ impl Asking {
     /// Has the monitor evaluate the completions of an update now and then. An alarm demands more labels than there are.
     pub fn watch(
         &mut self,
-        episodes: &[Example],
+        episodes: &[Episode],
         labels: usize,
-        model: &Transformer,
+        start: &Bundle,
+        words: &Words,
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Values, LabError> {
         let Some(ensemble) = &self.ensemble else { return Ok(Values::new()) };
@@ -238,7 +253,9 @@ impl Asking {
             self.unwatched += 1;
             return Ok(Values::new());
         }
-        let states = last_hidden_states(model, episodes, true, SCORED, &mut |_| cancelled());
+        let example = |e: &Episode| scored(&self.encoder, words, &start.tokenizer, &e.prompt, &e.completion);
+        let examples: Vec<Example> = episodes.iter().map(example).collect::<Result<_, _>>()?;
+        let states = last_hidden_states(&start.model, &examples, true, SCORED, &mut |_| cancelled());
         if states.len() < episodes.len() {
             return Err(LabError::Cancelled);
         }
@@ -277,10 +294,6 @@ impl Asking {
             self.features = rows.map(|(&id, row)| (ItemId(id), row.into())).collect();
         }
     }
-}
-
-fn example(completion: &Completion) -> Example {
-    Example { prompt: completion.prompt_tokens.clone(), completion: completion.tokens.clone() }
 }
 
 /// A completion in the pool.

@@ -3,9 +3,11 @@
 
 use crate::lab::LabError;
 use crate::settings::TextRun;
-use crate::store::read_text;
+use crate::store::{TrainingData, read_data};
 use flipside_core::Seed;
-use flipside_text::data::{self, BadLines, Encoder, Example as Line, TextOrMessages, TokenizedExample};
+use flipside_text::data::{
+    BadLines, Dataset, Encoder, Example as Line, Reading, TextOrMessages, TokenizedExample, read_lines, read_records,
+};
 use flipside_text::tokenizer::Tokenizer;
 use flipside_text::{Example, TextComparison, grammar};
 use std::collections::HashSet;
@@ -35,44 +37,110 @@ pub(in crate::lab) struct Reader<'a> {
     pub context: usize,
     /// The number of tokens that a prompt may have, so that a completion still fits.
     pub prompt: usize,
-    pub skip_bad_lines: bool,
+    pub reading: Reading,
+}
+
+/// A prompt to answer.
+#[derive(Clone)]
+pub(in crate::lab) struct Prompt {
+    /// What it says.
+    pub words: TextOrMessages,
+    /// Its tokens. If it is too long, they lack its beginning.
+    pub tokens: Vec<u32>,
+}
+
+/// How a run reads its data files.
+pub(in crate::lab) fn reading_of(run: &TextRun) -> Reading {
+    let on_bad = if run.skip_bad_lines { BadLines::Skip } else { BadLines::Stop };
+    Reading { on_bad, ignore_fields: run.ignore_fields }
+}
+
+/// The examples of a data file.
+pub(in crate::lab) fn read_examples(path: &Path, reading: Reading) -> Result<Dataset, LabError> {
+    Ok(match read_data(path)? {
+        TrainingData::Text(text) => read_lines(&text, reading)?,
+        TrainingData::Rows(rows) => read_records("row", rows.into_iter().map(Ok).enumerate(), reading)?,
+    })
 }
 
 impl Reader<'_> {
-    /// The lines of a data file as tokens, in order. Lines that cannot be read are logged.
-    pub fn file(&self, path: &Path) -> Result<Vec<TokenizedExample>, LabError> {
-        let on_bad = if self.skip_bad_lines { BadLines::Skip } else { BadLines::Stop };
-        let read = data::read_lines(&read_text(path)?, on_bad)?;
+    /// The lines of a data file, in order. Lines that cannot be read are logged.
+    fn lines(&self, path: &Path) -> Result<Vec<Line>, LabError> {
+        let read = read_examples(path, self.reading)?;
         for bad in &read.bad {
             log::warn!("{}: left out: {bad}", path.display());
         }
-        let encoder = Encoder { tokenizer: self.tokenizer, tldr: Default::default() };
-        let mut all = Vec::with_capacity(read.examples.len());
-        for example in &read.examples {
+        Ok(read.examples)
+    }
+
+    /// The lines of a data file as tokens.
+    pub fn file(&self, path: &Path) -> Result<Vec<TokenizedExample>, LabError> {
+        let encoder = Encoder::new(self.tokenizer);
+        let mut all = Vec::new();
+        for example in &self.lines(path)? {
             all.extend(encoder.encode(example)?);
         }
         Ok(all)
     }
 
-    fn encode(&self, line: &Line) -> Result<TokenizedExample, LabError> {
-        let encoder = Encoder { tokenizer: self.tokenizer, tldr: Default::default() };
-        // The encoder leaves out nothing but posts of TL;DR.
-        Ok(encoder.encode(line)?.unwrap_or(TokenizedExample::Whole(Vec::new())))
-    }
-
-    /// A free prompt as tokens. If it is too long, its beginning is cut off.
-    pub fn prompt_of(&self, prompt: &str) -> Result<Vec<u32>, LabError> {
-        let tokens = self.encode(&Line::Prompt(TextOrMessages::Text(prompt.to_owned())))?;
-        let tokens = self.shortened(tokens.prompt());
-        match tokens.is_empty() {
-            true => Err(LabError::Text("A prompt needs at least one token; write something.".to_owned())),
-            false => Ok(tokens),
+    /// The prompts of a data file.
+    pub fn prompts(&self, path: &Path) -> Result<Vec<Prompt>, LabError> {
+        let encoder = Encoder::new(self.tokenizer);
+        let mut all = Vec::new();
+        for example in &self.lines(path)? {
+            let prompt = encoder.prompt_of(example)?.filter(|(_, tokens)| !tokens.is_empty());
+            all.extend(prompt.map(|(words, tokens)| Prompt { words, tokens }));
+        }
+        match all.is_empty() {
+            true => Err(LabError::Text(format!("{} holds no prompts; give a file with some.", path.display()))),
+            false => Ok(all),
         }
     }
 
-    /// The last tokens of a prompt, as many as leave space for a completion.
-    fn shortened(&self, prompt: &[u32]) -> Vec<u32> {
-        prompt[prompt.len().saturating_sub(self.prompt)..].to_vec()
+    fn encode(&self, line: &Line) -> Result<TokenizedExample, LabError> {
+        // The encoder leaves out nothing but posts of TL;DR.
+        Ok(Encoder::new(self.tokenizer).encode(line)?.unwrap_or(TokenizedExample::Whole(Vec::new())))
+    }
+
+    /// A prompt that was typed. It may be too long.
+    pub fn prompt_of(&self, prompt: &str) -> Result<Prompt, LabError> {
+        let words = TextOrMessages::Text(prompt.to_owned());
+        let tokens = Encoder::new(self.tokenizer).prompt(&words)?;
+        match tokens.is_empty() {
+            true => Err(LabError::Text("A prompt needs at least one token; write something.".to_owned())),
+            false => Ok(Prompt { words, tokens }),
+        }
+    }
+
+    /// Refuses a prompt that leaves no space for a completion.
+    pub fn check_length(&self, prompt: &Prompt) -> Result<(), LabError> {
+        let (length, context) = (prompt.tokens.len(), self.context);
+        match length <= self.prompt {
+            true => Ok(()),
+            false => Err(LabError::Text(format!(
+                "The model has {context} positions. A prompt of {length} tokens and the longest completion do not fit into \
+                 them: lower max_new_tokens to {} or less, or shorten the prompt.",
+                (context + 1).saturating_sub(length).max(1)
+            ))),
+        }
+    }
+
+    /// The prompts, each without its beginning if it is too long. How many were is logged.
+    fn shortened(&self, mut prompts: Vec<Prompt>) -> Vec<Prompt> {
+        let mut cut = 0;
+        for Prompt { tokens, .. } in &mut prompts {
+            let over = tokens.len().saturating_sub(self.prompt);
+            tokens.drain(..over);
+            cut += usize::from(over > 0);
+        }
+        if cut > 0 {
+            log::warn!(
+                "{cut} of {} prompts are longer than the {} tokens that leave space for a completion; their beginnings are left out",
+                prompts.len(),
+                self.prompt
+            );
+        }
+        prompts
     }
 
     /// The examples for one line, cut to fit the model. A whole text that is too long is split into several examples.
@@ -131,31 +199,27 @@ impl Corpus {
         Ok(all)
     }
 
-    /// The prompts that are asked about, as tokens: those that the person chose, else those of a file of prompts,
+    /// The prompts that are asked about: those that the person chose, else those of a file of prompts,
     /// demonstrations or pairs, else the grammar's.
-    pub fn prompts(&self, reader: &Reader) -> Result<Vec<Vec<u32>>, LabError> {
+    pub fn prompts(&self, reader: &Reader) -> Result<Vec<Prompt>, LabError> {
         let files =
             || [&self.run.prompts, &self.run.demonstrations, &self.run.comparisons].into_iter().flatten().next();
         if let (None, Some(path)) = (&self.prompts, files()) {
             let mut known = HashSet::new();
-            let all: Vec<Vec<u32>> = (reader.file(path)?.iter())
-                .map(|tokens| reader.shortened(tokens.prompt()))
-                .filter(|prompt| !prompt.is_empty() && known.insert(prompt.clone()))
-                .collect();
-            let texts = all.iter().map(|prompt| reader.tokenizer.decode(prompt, true)).collect::<Result<_, _>>()?;
-            let _ = self.listed.set(Arc::new(texts));
-            return match all.is_empty() {
-                true => Err(LabError::Text(format!("{} holds no prompts; give a file with some.", path.display()))),
-                false => Ok(all),
-            };
+            let mut all = reader.shortened(reader.prompts(path)?);
+            all.retain(|prompt| known.insert(prompt.tokens.clone()));
+            let text = |prompt: &Prompt| reader.tokenizer.decode(&prompt.tokens, true);
+            let _ = self.listed.set(Arc::new(all.iter().map(text).collect::<Result<_, _>>()?));
+            return Ok(all);
         }
-        self.prompt_list().iter().map(|prompt| reader.prompt_of(prompt)).collect()
+        let listed: Result<_, LabError> = self.prompt_list().iter().map(|prompt| reader.prompt_of(prompt)).collect();
+        Ok(reader.shortened(listed?))
     }
 
     /// The judged pairs of a file.
     pub fn comparisons(&self, reader: &Reader) -> Result<Vec<TextComparison>, LabError> {
         let Some(path) = &self.run.comparisons else { return Ok(Vec::new()) };
-        let all = pairs(&reader.file(path)?, reader);
+        let all = pairs(path, reader)?;
         match all.is_empty() {
             true => Err(LabError::Text(format!(
                 "{} holds no pairs; the reward model learns from lines with \"chosen\" and \"rejected\".",
@@ -198,27 +262,60 @@ impl Corpus {
     }
 }
 
-/// Pairs as tokens, with the chosen completion on the left.
-pub(in crate::lab) fn pairs(tokens: &[TokenizedExample], reader: &Reader) -> Vec<TextComparison> {
-    let fit = |prompt: &[u32], completion: &[u32]| -> (Vec<u32>, Vec<u32>) {
-        let cut = completion[..completion.len().min(reader.context - 1)].to_vec();
-        let room = reader.context - cut.len();
-        (prompt[prompt.len().saturating_sub(room)..].to_vec(), cut)
-    };
-    let of = |tokens: &TokenizedExample| match tokens {
-        TokenizedExample::Preference { prompt, chosen, rejected, margin } => {
-            let longer = if chosen.len() > rejected.len() { chosen } else { rejected };
-            let prompt = fit(prompt, longer).0;
-            let (left, right) = (fit(&prompt, chosen).1, fit(&prompt, rejected).1);
-            Some(TextComparison { prompt, left, right, target: 1.0, margin: *margin })
+/// The pairs of a data file as tokens, with the chosen completion on the left, cut to fit the model. Pairs of equal
+/// completions are left out. How many were, and how many were cut, is logged.
+pub(in crate::lab) fn pairs(path: &Path, reader: &Reader) -> Result<Vec<TextComparison>, LabError> {
+    let (mut all, mut alike, mut cut) = (Vec::new(), 0, 0);
+    for tokens in reader.file(path)? {
+        let TokenizedExample::Preference { mut prompt, chosen: mut left, rejected: mut right, margin } = tokens else {
+            continue;
+        };
+        let longest = left.len().max(right.len());
+        cut += usize::from(prompt.len() + longest > reader.context);
+        left.truncate(reader.context - 1);
+        right.truncate(reader.context - 1);
+        let room = reader.context - left.len().max(right.len());
+        prompt.drain(..prompt.len().saturating_sub(room));
+        match left == right {
+            true => alike += 1,
+            false => all.push(TextComparison { prompt, left, right, target: 1.0, margin }),
         }
-        _ => None,
-    };
-    tokens.iter().filter_map(of).collect()
+    }
+    let path = path.display();
+    if cut > 0 {
+        log::warn!("{path}: {cut} pairs are longer than the model's {} positions and are cut", reader.context);
+    }
+    if alike > 0 {
+        log::warn!(
+            "{path}: {alike} pairs are left out, because their two completions are the same{}",
+            match cut {
+                0 => "",
+                _ => ", some of them only after they were cut",
+            }
+        );
+    }
+    Ok(all)
 }
 
 fn of_file(reader: &Reader, path: &Path, what: &str) -> Result<Vec<Example>, LabError> {
-    let all: Vec<Example> = reader.file(path)?.into_iter().flat_map(|tokens| reader.examples(tokens)).collect();
+    let lines = reader.file(path)?;
+    let cut = lines.iter().filter(|line| match line {
+        TokenizedExample::Completion { prompt, completion }
+        | TokenizedExample::Labelled { prompt, completion, good: true }
+        | TokenizedExample::Preference { prompt, chosen: completion, .. } => {
+            prompt.len() + completion.len() > reader.context
+        }
+        _ => false,
+    });
+    let cut = cut.count();
+    if cut > 0 {
+        let (path, context) = (path.display(), reader.context);
+        log::warn!(
+            "{path}: {cut} examples are longer than the model's {context} positions; the beginnings of their prompts are left out, \
+             and completions that are too long by themselves are cut"
+        );
+    }
+    let all: Vec<Example> = lines.into_iter().flat_map(|tokens| reader.examples(tokens)).collect();
     match all.iter().all(|example| example.completion.is_empty()) {
         true => Err(LabError::Text(format!("{} holds no {what}; give a file with some.", path.display()))),
         false => Ok(all),

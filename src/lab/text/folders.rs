@@ -2,8 +2,8 @@
 
 use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextStage};
-use crate::store::{ModelFolder, SHARD};
-use flipside_text::{Bundle, Parts};
+use crate::store::{ModelFolder, SHARD, read_gguf};
+use flipside_text::{Bundle, BundleError, Parts, gguf};
 use std::path::{Path, PathBuf};
 
 /// The folder that contains a session's models.
@@ -21,10 +21,45 @@ pub(in crate::lab) fn adapter_of(session: &Path, stage: TextStage) -> PathBuf {
     models(session).join(format!("{}-adapter", stage.name()))
 }
 
-/// Reads a model from its folder.
+/// Reads a model from its folder, or from a GGUF file. The folder of an adapter gives the base model that it names,
+/// with the adapter.
 pub(in crate::lab) fn read(folder: &Path, precision: TextPrecision) -> Result<Bundle, LabError> {
+    if folder.is_file() {
+        let (metadata, arrays) = read_gguf(folder, precision == TextPrecision::Bf16)?;
+        let parts = gguf::parts(&metadata, arrays).map_err(BundleError::from)?;
+        return Ok(Bundle::from_parts(&parts, precision)?);
+    }
     let ModelFolder { texts, weights } = ModelFolder::read(folder)?;
-    Ok(Bundle::from_parts(&(texts, weights), precision)?)
+    match texts.get("adapter_config.json") {
+        Some(config) if !texts.contains_key("config.json") => {
+            read_with(&base_of(folder, config)?, Some(folder), precision)
+        }
+        _ => Ok(Bundle::from_parts(&(texts, weights), precision)?),
+    }
+}
+
+/// The folder of an adapter's base model.
+fn base_of(adapter: &Path, config: &str) -> Result<PathBuf, LabError> {
+    let shown = adapter.display();
+    let config: serde_json::Value = serde_json::from_str(config).map_err(|error| {
+        LabError::Text(format!(
+            "{shown}/adapter_config.json cannot be read ({error}); take the one that came with the adapter."
+        ))
+    })?;
+    let Some(name) = config["base_model_name_or_path"].as_str().filter(|name| !name.is_empty()) else {
+        return Err(LabError::Text(format!(
+            "{shown} is an adapter and names no base model; write the base model's folder into its adapter_config.json, as \
+             base_model_name_or_path."
+        )));
+    };
+    // As it stands, or beside the adapter's files.
+    let known = [PathBuf::from(name), adapter.join(name)].into_iter().find(|path| path.join("config.json").is_file());
+    known.ok_or_else(|| {
+        LabError::Text(format!(
+            "{shown} is an adapter of {name}, which is no model's folder here; put the base model there, or write its folder into \
+             adapter_config.json, as base_model_name_or_path."
+        ))
+    })
 }
 
 /// Reads a model and attaches the adapter in another folder.

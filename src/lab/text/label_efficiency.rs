@@ -100,9 +100,7 @@ pub fn label_efficiency(
     let mut rows = Vec::new();
     let mut stream = Seed(0).stream("bootstrap");
     for (&labels, set) in plan.labels.iter().flat_map(|labels| sets.iter().map(move |set| (labels, *set))) {
-        let of = |run: &&LabelEfficiencyRun| {
-            (run.set.as_str(), run.labels) == (set, labels) && run.seed < plan.seeds
-        };
+        let of = |run: &&LabelEfficiencyRun| (run.set.as_str(), run.labels) == (set, labels) && run.seed < plan.seeds;
         let runs: Vec<&LabelEfficiencyRun> = known.iter().filter(of).collect();
         let agreements: Vec<f64> = runs.iter().map(|run| run.agreement).collect();
         if let (Some(agreement), Some(first)) = (Interval::of(&agreements, &mut stream), runs.first()) {

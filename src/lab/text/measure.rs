@@ -1,6 +1,6 @@
 //! Measures how good a session's models are, by the grammar's gold score.
 
-use super::corpus::{Corpus, Reader};
+use super::corpus::{Corpus, Prompt, Reader};
 use super::folders;
 use crate::lab::questions::text_noise;
 use crate::lab::{LabError, TeacherKind};
@@ -95,12 +95,15 @@ pub(super) fn completions(
 ) -> Result<Vec<Written>, LabError> {
     let context = bundle.model.config().context;
     let prompt = context.saturating_sub(run.ppo.max_new_tokens);
-    let reader = Reader { tokenizer: &bundle.tokenizer, context, prompt, skip_bad_lines: false };
+    let reader = Reader { tokenizer: &bundle.tokenizer, context, prompt, reading: Default::default() };
     let mut all = Vec::new();
     for part in prompts.chunks(ROWS) {
-        let tokens: Vec<Vec<u32>> = part.iter().map(|p| reader.prompt_of(p)).collect::<Result<_, _>>()?;
+        let asked: Vec<Prompt> = part.iter().map(|p| reader.prompt_of(p)).collect::<Result<_, _>>()?;
+        asked.iter().try_for_each(|prompt| reader.check_length(prompt))?;
+        let tokens: Vec<Vec<u32>> = asked.into_iter().map(|prompt| prompt.tokens).collect();
         for ((prompt, tokens), completion) in part.iter().zip(&tokens).zip(draw(bundle, &tokens, &run.ppo, stream)) {
-            let gold = corpus.gold(prompt, &bundle.tokenizer.decode(&completion, true)?).unwrap_or(0.0);
+            let text = bundle.tokenizer.continuation(tokens, &completion, true)?;
+            let gold = corpus.gold(prompt, &text).unwrap_or(0.0);
             all.push((Example { prompt: tokens.clone(), completion }, gold));
         }
     }

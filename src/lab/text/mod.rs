@@ -2,11 +2,11 @@
 //! folders.
 
 mod asking;
+mod built_in;
 mod corpus;
 mod folders;
 mod label_efficiency;
 mod measure;
-mod model_cache;
 mod new_run;
 mod speed;
 mod teaching;
@@ -14,9 +14,10 @@ mod tools;
 mod trainer;
 mod verbs;
 
+pub use built_in::{BuiltInReport, write_built_in};
 pub use label_efficiency::{LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, label_efficiency};
-pub use new_run::check_text_run;
 pub use measure::{TextMeasure, measure_text};
+pub use new_run::check_text_run;
 pub use speed::{TextSpeed, TextSpeedPlan, text_speed};
 pub use tools::{
     ExampleKind, ExamplesPlan, ExamplesReport, TokenizerPlan, TokenizerReport, train_tokenizer, write_examples,

@@ -6,10 +6,12 @@ use crate::lab::LabError;
 use crate::lab::shared_requests::Label;
 use crate::lab::training_loop::Values;
 use crate::settings::{TextRun, TextStage};
-use flipside_core::{JudgementId, Stream, both_completions};
+use flipside_core::{Completion, JudgementId, Stream, both_completions};
+use flipside_text::data::TextOrMessages;
 use flipside_text::generate::Sampling;
 use flipside_text::model::Transformer;
-use flipside_text::{Bundle, Episode, Example, TextComparison, TextPpo, TextReward, log_probs};
+use flipside_text::tokenizer::Tokenizer;
+use flipside_text::{Bundle, Episode, Example, ScoreEncoder, TextComparison, TextPpo, TextReward, log_probs};
 use std::collections::HashMap;
 
 /// A person's answers before the first fit of the reward model. With fewer it memorises the pairs instead of learning
@@ -21,6 +23,9 @@ pub(super) const SCORED: usize = 32;
 
 /// The agreement is computed over this many of the latest judgements.
 const RECENT: usize = 50;
+
+/// What the run's prompts say, by their tokens.
+pub(super) type Words = HashMap<Vec<u32>, TextOrMessages>;
 
 /// The policy, its reward model, and what they start from.
 pub(super) struct Teaching {
@@ -52,6 +57,10 @@ pub(super) struct Teaching {
     pub asking: Asking,
     /// The prompts that pairs are drawn from, as tokens, in the corpus's order.
     pub prompts: Vec<Vec<u32>>,
+    /// What these prompts say, by their tokens.
+    pub words: Words,
+    /// Turns completions into what the reward model scores.
+    pub encoder: ScoreEncoder,
     /// Random stream for prompts, for seeds of completions and for sides of pairs.
     pub draws: Stream,
     /// Whether the reward model predicted each of the latest judgements, oldest first: 1, ½ or 0.
@@ -76,18 +85,30 @@ impl Teaching {
     }
 
     /// All standing comparisons to learn from: the file's, then the session's.
-    pub fn comparisons(&self, labels: &[Label]) -> Vec<TextComparison> {
-        self.filed.iter().cloned().chain(labels.iter().filter_map(|label| comparison(label, self.margin))).collect()
+    pub fn comparisons(&self, labels: &[Label]) -> Result<Vec<TextComparison>, LabError> {
+        let labelled = labels.iter().filter_map(|label| self.comparison(label, self.margin).transpose());
+        self.filed.iter().cloned().map(Ok).chain(labelled).collect()
+    }
+
+    /// The comparison that a judgement gives to learn from; `None` for a skip. `margin` is that of a much better
+    /// completion.
+    fn comparison(&self, label: &Label, margin: f64) -> Result<Option<TextComparison>, LabError> {
+        let Some([left, right]) = both_completions(&label.items) else { return Ok(None) };
+        let scored = |completion: &Completion| {
+            scored(&self.encoder, &self.words, &self.start.tokenizer, &completion.prompt_tokens, &completion.tokens)
+        };
+        let ([left, right], shared) = with_one_prompt([scored(left)?, scored(right)?]);
+        Ok(TextComparison::new(shared, left, right, label.choice, margin))
     }
 
     /// Decides whether to fit the reward model, and for how many steps. Before a fit it records how well the model
     /// predicts the new answers.
-    pub fn plan_fit(&mut self, labels: &[Label], planned: usize, person: bool, run: &TextRun) {
+    pub fn plan_fit(&mut self, labels: &[Label], planned: usize, person: bool, run: &TextRun) -> Result<(), LabError> {
         let newest = labels.last().map_or(0, |label| label.judgement.0);
         let state = (labels.len() as u64, newest);
         let all = labels.len() + self.filed.len();
         if self.is_fitting() || all == 0 || (self.trusted && state == self.fitted) {
-            return;
+            return Ok(());
         }
         let enough = match (person, self.filed.is_empty()) {
             (_, false) => true,
@@ -96,9 +117,9 @@ impl Teaching {
         };
         let grown = (state.0.abs_diff(self.fitted.0) as usize).max(1);
         if !enough || (self.trusted && grown < (labels.len() / 8).clamp(4, 32)) {
-            return;
+            return Ok(());
         }
-        self.record_predictions(labels);
+        self.record_predictions(labels)?;
         // The number of passes over the new answers is the same as the plan has over all of them.
         let first = self.fitted.0 == 0;
         let whole = planned.max(1) + if planned == 0 { self.filed.len() } else { 0 };
@@ -111,15 +132,19 @@ impl Teaching {
         };
         self.fit = self.fit_left;
         self.fitted = state;
+        Ok(())
     }
 
     /// Records which judgements the reward model predicts before it learns from them.
-    fn record_predictions(&mut self, labels: &[Label]) {
+    fn record_predictions(&mut self, labels: &[Label]) -> Result<(), LabError> {
         let new = labels.iter().filter(|label| label.judgement > JudgementId(self.fitted.1));
-        let (judgements, new): (Vec<JudgementId>, Vec<TextComparison>) = new
-            .filter_map(|label| Some((label.judgement, comparison(label, 0.0)?)))
-            .filter(|(_, comparison)| self.trusted && comparison.target != 0.5)
-            .unzip();
+        let new = new.filter(|_| self.trusted).filter_map(|label| {
+            let comparison = self.comparison(label, 0.0).transpose()?;
+            Some(comparison.map(|comparison| (label.judgement, comparison)))
+        });
+        let new: Vec<(JudgementId, TextComparison)> = new.collect::<Result<_, LabError>>()?;
+        let (judgements, new): (Vec<JudgementId>, Vec<TextComparison>) =
+            new.into_iter().filter(|(_, comparison)| comparison.target != 0.5).unzip();
         let ahead = self.reward.differences(&new, &mut |_| false).unwrap_or_default();
         let right = |(ahead, comparison): (&f32, &TextComparison)| match *ahead {
             0.0 => 0.5,
@@ -139,6 +164,7 @@ impl Teaching {
         self.asking.monitor.record_predictions(answers.into_iter(), &mut |place| {
             ahead.get(&decided[place]).map(|&ahead| 1.0 / (1.0 + f64::from(-ahead).exp()))
         });
+        Ok(())
     }
 
     /// Has the monitor evaluate the completions of an update now and then. Returns points of curves.
@@ -153,10 +179,8 @@ impl Teaching {
             return Ok(Values::new());
         }
         // A run that is reopened has no ensemble yet.
-        self.asking.refit(labels, !person, &self.start.model, cancelled)?;
-        let example = |e: &Episode| Example { prompt: e.prompt.clone(), completion: e.completion.clone() };
-        let examples: Vec<Example> = episodes.iter().map(example).collect();
-        self.asking.watch(&examples, labels.len(), &self.start.model, cancelled)
+        self.asking.refit(labels, !person, &self.start, &self.words, cancelled)?;
+        self.asking.watch(episodes, labels.len(), &self.start, &self.words, cancelled)
     }
 
     pub fn agreement(&self) -> Option<f64> {
@@ -197,9 +221,24 @@ impl Teaching {
     }
 }
 
-/// The comparison that a judgement gives to learn from; `None` for a skip. `margin` is that of a much better completion.
-fn comparison(label: &Label, margin: f64) -> Option<TextComparison> {
-    let [left, right] = both_completions(&label.items)?;
-    let (prompt, choice) = (left.prompt_tokens.clone(), label.choice);
-    TextComparison::new(prompt, left.tokens.clone(), right.tokens.clone(), choice, margin)
+/// What the reward model scores of a completion. A prompt that is not among the run's was typed as a text.
+pub(super) fn scored(
+    encoder: &ScoreEncoder,
+    words: &Words,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    completion: &[u32],
+) -> Result<Example, LabError> {
+    let typed = || Ok::<_, LabError>(TextOrMessages::Text(tokenizer.decode(prompt, true)?));
+    let words = words.get(prompt).cloned().map_or_else(typed, Ok)?;
+    Ok(encoder.example(&words, prompt, completion)?)
+}
+
+/// Two examples as completions of one prompt, which is what their prompts have in common.
+fn with_one_prompt(examples: [Example; 2]) -> ([Vec<u32>; 2], Vec<u32>) {
+    let [left, right] = &examples;
+    let shared = left.prompt.iter().zip(&right.prompt).take_while(|(left, right)| left == right).count();
+    let prompt = left.prompt[..shared].to_vec();
+    let completions = examples.map(|Example { prompt, completion }| [&prompt[shared..], &completion].concat());
+    (completions, prompt)
 }

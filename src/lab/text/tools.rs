@@ -1,9 +1,10 @@
 //! Text mode's commands that need no session: training a tokenizer, and writing the built-in grammar's data to files.
 
+use super::corpus::read_examples;
 use crate::lab::LabError;
-use crate::store::{ModelFolder, read_text, write_text};
+use crate::store::{ModelFolder, write_text};
 use flipside_core::{Choice, Seed, Stream};
-use flipside_text::data::{self, BadLine, BadLines};
+use flipside_text::data::{self, BadLine, Reading};
 use flipside_text::grammar;
 use flipside_text::teacher::{GoldTeacher, Noise};
 use flipside_text::tokenizer::Tokenizer;
@@ -20,8 +21,8 @@ const DOCUMENTS: usize = 20_000;
 pub struct TokenizerPlan {
     /// A file of JSON lines; `None` uses the built-in grammar.
     pub data: Option<PathBuf>,
-    /// Whether to leave out lines that cannot be read.
-    pub skip_bad_lines: bool,
+    /// How the file is read.
+    pub reading: Reading,
     /// Total number of tokens.
     pub vocabulary: usize,
     /// The seed for the grammar.
@@ -53,7 +54,7 @@ pub struct TokenizerReport {
 /// Data that cannot be read, a vocabulary of fewer than 258 tokens, a folder that holds other files.
 pub fn train_tokenizer(plan: &TokenizerPlan) -> Result<TokenizerReport, LabError> {
     let (texts, bad) = match &plan.data {
-        Some(path) => texts_of(path, plan.skip_bad_lines)?,
+        Some(path) => texts_of(path, plan.reading)?,
         None => {
             let mut stream = Seed(plan.seed).stream("text.tokenizer");
             let mut texts: Vec<String> = (0..DOCUMENTS).map(|_| grammar::document(&mut stream)).collect();
@@ -88,8 +89,8 @@ pub fn train_tokenizer(plan: &TokenizerPlan) -> Result<TokenizerReport, LabError
 }
 
 /// The texts of a data file, and its bad lines.
-fn texts_of(path: &Path, skip_bad_lines: bool) -> Result<(Vec<String>, Vec<BadLine>), LabError> {
-    let read = data::read_lines(&read_text(path)?, if skip_bad_lines { BadLines::Skip } else { BadLines::Stop })?;
+fn texts_of(path: &Path, reading: Reading) -> Result<(Vec<String>, Vec<BadLine>), LabError> {
+    let read = read_examples(path, reading)?;
     Ok((read.examples.iter().flat_map(data::Example::texts).collect(), read.bad))
 }
 
@@ -199,6 +200,8 @@ fn judged(stream: &mut Stream, teacher: &mut GoldTeacher) -> (Value, [f64; 2]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::read_text;
+    use flipside_text::data::BadLines;
 
     fn plan(kind: ExampleKind, output: &Path) -> ExamplesPlan {
         ExamplesPlan { kind, count: 2_000, seed: 3, noise: Noise::default(), output: output.to_owned() }
@@ -210,7 +213,7 @@ mod tests {
         for kind in [ExampleKind::Documents, ExampleKind::Reviews, ExampleKind::Prompts, ExampleKind::Pairs] {
             let file = folder.path().join(format!("{kind:?}.jsonl"));
             let report = write_examples(&plan(kind, &file)).unwrap();
-            let read = data::read_lines(&read_text(&file).unwrap(), BadLines::Stop).unwrap();
+            let read = read_examples(&file, Reading::default()).unwrap();
             assert_eq!(read.examples.len(), 2_000);
             for example in &read.examples {
                 match (kind, example) {
@@ -242,18 +245,18 @@ mod tests {
         let file = folder.path().join("pairs.jsonl");
         write_examples(&plan(ExampleKind::Pairs, &file)).unwrap();
         std::fs::write(&file, read_text(&file).unwrap() + "{\"text\": 3}\n").unwrap();
-        let plan = |data: Option<&Path>, skip_bad_lines: bool, name: &str| TokenizerPlan {
+        let plan = |data: Option<&Path>, on_bad: BadLines, name: &str| TokenizerPlan {
             data: data.map(Path::to_owned),
-            skip_bad_lines,
+            reading: Reading { on_bad, ..Reading::default() },
             vocabulary: 600,
             seed: 0,
             output: folder.path().join(name),
         };
-        let error = train_tokenizer(&plan(Some(&file), false, "a")).unwrap_err().to_string();
+        let error = train_tokenizer(&plan(Some(&file), BadLines::Stop, "a")).unwrap_err().to_string();
         assert!(error.starts_with("line 2001: "), "{error}");
-        let own = train_tokenizer(&plan(Some(&file), true, "a")).unwrap();
+        let own = train_tokenizer(&plan(Some(&file), BadLines::Skip, "a")).unwrap();
         assert_eq!((own.bad_lines.len(), own.vocabulary), (1, 600));
-        let built_in = train_tokenizer(&plan(None, false, "b")).unwrap();
+        let built_in = train_tokenizer(&plan(None, BadLines::Stop, "b")).unwrap();
         for report in [&own, &built_in] {
             // The grammar has few words, and most of them are one token.
             assert!(report.bytes_per_token > 3.0, "{report:?}");

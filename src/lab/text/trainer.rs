@@ -1,6 +1,7 @@
 //! Text mode's training loop, without threads or database. A base model learns the language, a supervised model learns
 //! to answer, a reward model learns from the judgements, and PPO trains the policy on that reward. The next pairs show
-//! what PPO made of the policy.
+//! what PPO made of the policy. A run may start from a model that has been through the first stages already: a given
+//! one, or the built-in one.
 //!
 //! With a person at the desk, the reward model and PPO take turns for as long as answers come. A simulated teacher
 //! answers at once, so it gives all its answers first. Every finished pipeline stage writes its model to the session's
@@ -12,10 +13,10 @@ mod showing;
 mod tests;
 
 use super::asking::Asking;
-use super::corpus::{Corpus, Reader};
+use super::built_in;
+use super::corpus::{Corpus, Prompt, Reader, reading_of};
 use super::folders;
-use super::model_cache;
-use super::teaching::{FIRST_FIT, Teaching};
+use super::teaching::{FIRST_FIT, Teaching, scored};
 use crate::lab::questions::Offered;
 use crate::lab::shared_requests::Label;
 use crate::lab::training_loop::{Tell, TrainingLoop, Values};
@@ -27,12 +28,12 @@ use flipside_learn::LearnError;
 use flipside_text::generate::generate;
 use flipside_text::model::Transformer;
 use flipside_text::tokenizer::Tokenizer;
-use flipside_text::{Bundle, Episode, Example, Reference, Supervised, TextPpo, TextReward, tokenizer_of};
+use flipside_text::{Bundle, Episode, Example, Reference, ScoreEncoder, Supervised, TextPpo, TextReward, tokenizer_of};
 use rand::Rng;
 use rand::RngExt;
 use saved::Saved;
-use showing::Written;
 pub(in crate::lab) use saved::reached;
+use showing::Written;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub(in crate::lab) struct TextTrainer {
     samples: Arc<Vec<TextSample>>,
     asked: Option<Arc<TextSample>>,
     doing: &'static str,
+    /// What the person should be told once.
+    warnings: Vec<String>,
 }
 
 /// What is being trained.
@@ -127,21 +130,15 @@ impl TextTrainer {
             samples: Arc::default(),
             asked: None,
             doing: "",
+            warnings: Vec::new(),
             settings: settings.clone(),
             run,
             seed,
             folder: folder.to_owned(),
         };
-        // A person should not wait for a model that an earlier session has trained. Runs with a simulated teacher are
-        // measured, so they train it every time.
-        let cached = (stage == Some(TextStage::Base) && saved.is_none() && settings.teacher == TeacherKind::Person)
-            .then(|| model_cache::read(&trainer.run, seed))
-            .flatten();
-        if let Some(model) = cached {
-            folders::replace(&folders::of_stage(folder, TextStage::Supervised), model.to_parts()?)?;
-            trainer.steps = trainer.run.base_steps + trainer.run.supervised_steps;
-            trainer.enter(TextStage::Reward, None)?;
-            return Ok(trainer);
+        if saved.is_none() && trainer.run.model.is_none() && trainer.run.from > TextStage::Base {
+            let trained = trainer.run.from.min(TextStage::Reward) as usize - 1;
+            built_in::copy(TextStage::ALL[trained], &trainer.folder)?;
         }
         let going_on = saved.as_ref().filter(|saved| !saved.done);
         if let Some(stage) = stage {
@@ -197,7 +194,7 @@ impl TextTrainer {
             Err(_) => {
                 let plan = super::tools::TokenizerPlan {
                     data: self.run.documents.clone(),
-                    skip_bad_lines: self.run.skip_bad_lines,
+                    reading: reading_of(&self.run),
                     vocabulary: self.run.shape.vocabulary,
                     seed: self.seed.0,
                     output: folder.clone(),
@@ -259,7 +256,7 @@ impl TextTrainer {
             tokenizer: &bundle.tokenizer,
             context,
             prompt: context.saturating_sub(self.run.ppo.max_new_tokens),
-            skip_bad_lines: self.run.skip_bad_lines,
+            reading: reading_of(&self.run),
         }
     }
 
@@ -280,8 +277,11 @@ impl TextTrainer {
                     .to_owned(),
             ));
         }
-        let mut reward = match given {
-            None => TextReward::new(start.model.deep_clone(), &self.run.reward, self.seed)?,
+        let (mut reward, encoder) = match given {
+            None => {
+                let reward = TextReward::new(start.model.deep_clone(), &self.run.reward, self.seed)?;
+                (reward, ScoreEncoder::new(&start.tokenizer, &start.tokenizer, start.stop(), reader.context))
+            }
             Some(folder) => {
                 let bundle = folders::read(folder, self.run.precision)?;
                 let head = bundle.head().ok_or_else(|| {
@@ -291,9 +291,12 @@ impl TextTrainer {
                     ))
                 })?;
                 let bias = bundle.score.as_ref().map_or(0.0, |(_, bias)| *bias);
+                let context = bundle.model.config().context;
+                let encoder = ScoreEncoder::new(&start.tokenizer, &bundle.tokenizer, start.stop(), context);
+                self.check_encoder(&encoder, &prompts, folder, context)?;
                 let mut reward = TextReward::with_head(bundle.model, head, &self.run.reward, self.seed)?;
                 reward.set_gain_and_bias([1.0, bias]);
-                reward
+                (reward, encoder)
             }
         };
         let given = given.is_some();
@@ -316,12 +319,58 @@ impl TextTrainer {
             fit: 0,
             filed,
             margin: self.run.reward.margin,
-            asking: Asking::new(&self.run, Seed(self.seed.stream("text.ensemble").next_u64())),
-            prompts,
+            asking: Asking::new(&self.run, &start, Seed(self.seed.stream("text.ensemble").next_u64())),
+            words: prompts.iter().map(|prompt| (prompt.tokens.clone(), prompt.words.clone())).collect(),
+            prompts: prompts.into_iter().map(|prompt| prompt.tokens).collect(),
+            encoder,
             draws: self.seed.stream("text.draws"),
             recent_predictions: Vec::new(),
             start,
         })
+    }
+
+    /// Refuses a reward model that cannot read the prompts or a whole completion.
+    fn check_encoder(
+        &self,
+        encoder: &ScoreEncoder,
+        prompts: &[Prompt],
+        folder: &Path,
+        context: usize,
+    ) -> Result<(), LabError> {
+        let (folder, longest) = (folder.display(), self.run.ppo.max_new_tokens);
+        if context <= longest {
+            return Err(LabError::Text(format!(
+                "The reward model in {folder} has {context} positions, and a completion may have {longest} tokens; lower \
+                 max_new_tokens, or take a reward model with a longer context."
+            )));
+        }
+        let mut cut = 0;
+        for Prompt { words, tokens } in prompts {
+            let length = match encoder.encodes_anew() {
+                false => tokens.len(),
+                true => {
+                    let tokens = encoder.prompt(words);
+                    let tokens = tokens.map_err(|error| {
+                        LabError::Text(format!("The reward model in {folder} cannot read a prompt: {error}."))
+                    });
+                    tokens?.len()
+                }
+            };
+            cut += usize::from(length + longest > context);
+        }
+        if encoder.encodes_anew() {
+            log::warn!(
+                "the reward model in {folder} has another tokenizer or chat template than the policy; completions are encoded anew \
+                 for it"
+            );
+        }
+        if cut > 0 {
+            log::warn!(
+                "the reward model in {folder} has {context} positions: for {cut} of {} prompts it may not see their beginnings",
+                prompts.len()
+            );
+        }
+        Ok(())
     }
 
     /// The stage as the person sees it, the steps done in it, and the planned steps.
@@ -351,10 +400,11 @@ impl TextTrainer {
             }
         }
         if learning.trainer.steps() >= planned {
-            // The last point on the curve is the held-out loss.
+            // The last point on the curve is the held-out loss, if there are examples that were held out.
             let held =
                 (!learning.held.is_empty()).then(|| learning.trainer.evaluate(&learning.held, &mut |_| cancelled()));
-            values.extend(held.transpose()?.map(|loss| (name, loss)));
+            let trained = self.window[0] / self.window[1].max(1.0);
+            values.push((name, held.transpose()?.unwrap_or(trained)));
             self.leave()?;
         } else {
             values.push((name, self.window[0] / self.window[1].max(1.0)));
@@ -373,9 +423,6 @@ impl TextTrainer {
                     score: None,
                 };
                 self.save_model(&copy, learning.stage)?;
-                if learning.stage == TextStage::Supervised {
-                    model_cache::write(&self.run, self.seed, &copy);
-                }
                 TextStage::ALL[learning.stage as usize + 1]
             }
             Stage::Teaching(teaching) => {
@@ -424,14 +471,14 @@ impl TextTrainer {
         let person = self.teacher == TeacherKind::Person;
         let Stage::Teaching(teaching) = &mut self.stage else { return Ok(Values::new()) };
         if !teaching.given {
-            teaching.plan_fit(labels, planned, person, &self.run);
+            teaching.plan_fit(labels, planned, person, &self.run)?;
         }
         if teaching.fit_left > 0 {
             self.doing = "Learning what is liked";
-            let comparisons = teaching.comparisons(labels);
+            let comparisons = teaching.comparisons(labels)?;
             // The session's answers are few: before the whole model learns from them, the head does.
             if teaching.reward.steps() == 0 && teaching.filed.is_empty() {
-                teaching.asking.refit(labels, true, &teaching.start.model, cancelled)?;
+                teaching.asking.refit(labels, true, &teaching.start, &teaching.words, cancelled)?;
                 if let Some((weight, bias)) = teaching.asking.head() {
                     teaching.reward.set_head(&weight, bias);
                 }
@@ -445,16 +492,23 @@ impl TextTrainer {
         // Scaling is a turn of its own. If it is cancelled, the gradient steps already reported remain and scaling
         // starts again.
         if teaching.unscaled {
-            let comparisons = teaching.comparisons(labels);
+            let comparisons = teaching.comparisons(labels)?;
             let samples: Vec<Example> = comparisons
                 .iter()
                 .take(256)
                 .map(|c| Example { prompt: c.prompt.clone(), completion: c.left.clone() })
                 .collect();
             let scaled = teaching.reward.normalise(&samples, &mut |_| cancelled());
-            // If all rewards of the model are equal, it has more to learn: the next turn plans a fit.
             teaching.unscaled = matches!(scaled, Err(LearnError::Cancelled));
-            scaled?;
+            match scaled {
+                // What was learned is kept, whatever it is worth.
+                Err(LearnError::Settings(_)) => self.warnings.push(
+                    "The reward model gives every completion the same reward, so the rewards keep their scale. Give it pairs whose \
+                     completions differ."
+                        .to_owned(),
+                ),
+                scaled => scaled?,
+            }
             teaching.trusted = true;
             let mut values = vec![("labels", labels.len() as f64)];
             values.extend(teaching.agreement().map(|share| ("agreement", share)));
@@ -467,12 +521,13 @@ impl TextTrainer {
             return Ok(Values::new());
         }
         self.doing = "Following the reward";
-        let Teaching { ppo, reward, prompts, .. } = &mut **teaching;
+        let Teaching { ppo, reward, prompts, encoder, words, start, .. } = &mut **teaching;
         let (episodes, stats) = ppo.update(
             prompts,
             &mut |episodes, watch| {
-                let example = |e: &Episode| Example { prompt: e.prompt.clone(), completion: e.completion.clone() };
-                reward.rewards(&episodes.iter().map(example).collect::<Vec<_>>(), watch)
+                let example = |e: &Episode| scored(encoder, words, &start.tokenizer, &e.prompt, &e.completion);
+                let examples: Result<Vec<Example>, LabError> = episodes.iter().map(example).collect();
+                reward.rewards(&examples.map_err(|error| LearnError::Settings(error.to_string()))?, watch)
             },
             &mut |_| cancelled(),
         )?;
@@ -483,7 +538,8 @@ impl TextTrainer {
             .iter()
             .map(|episode| {
                 let prompt = self.corpus.prompt_text(tokenizer, &episode.prompt, episode.prompt_index)?;
-                Ok(self.corpus.gold(&prompt, &tokenizer.decode(&episode.completion, true)?))
+                let completion = tokenizer.continuation(&episode.prompt, &episode.completion, true)?;
+                Ok(self.corpus.gold(&prompt, &completion))
             })
             .collect::<Result<_, LabError>>()?;
         let gold: Option<f64> = golds.iter().copied().sum::<Option<f64>>().map(|sum| sum / golds.len() as f64);
@@ -571,6 +627,10 @@ impl TrainingLoop for TextTrainer {
         }
     }
 
+    fn take_warning(&mut self) -> Option<String> {
+        (!self.warnings.is_empty()).then(|| self.warnings.remove(0))
+    }
+
     fn propose(
         &mut self,
         count: usize,
@@ -586,7 +646,7 @@ impl TrainingLoop for TextTrainer {
         let answered = if person { 0 } else { labels.len() % HANDFUL };
         let wanted = if person { count } else { HANDFUL };
         let before = &labels[..labels.len() - answered];
-        teaching.asking.refit(before, !person, &teaching.start.model, cancelled)?;
+        teaching.asking.refit(before, !person, &teaching.start, &teaching.words, cancelled)?;
         let mut stream = match person {
             true => teaching.draws.clone(),
             false => self.seed.stream(&format!("text.pairs/{}", before.len() / HANDFUL)),
@@ -617,7 +677,8 @@ impl TrainingLoop for TextTrainer {
         if !person {
             teaching.asking.pool.clear();
         }
-        teaching.asking.add(asked.into_iter().zip(completions), &teaching.start.model, cancelled)?;
+        let written = asked.into_iter().zip(completions);
+        teaching.asking.add(written, &teaching.start, &teaching.words, cancelled)?;
         let mut offered = teaching.asking.choose(wanted, &mut stream);
         if person {
             teaching.draws = stream;
@@ -680,7 +741,13 @@ impl TrainingLoop for TextTrainer {
 
     fn ask(&mut self, prompt: &str, tell: Tell, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
-        let tokens = self.reader(&teaching.start).prompt_of(prompt)?;
+        let reader = self.reader(&teaching.start);
+        let prompt = reader.prompt_of(prompt)?;
+        if let Err(too_long) = reader.check_length(&prompt) {
+            self.warnings.push(too_long.to_string());
+            return Ok(());
+        }
+        let tokens = prompt.tokens;
         let view = self.view();
         let mut streaming = |samples: &[TextSample]| {
             let asked = samples.first().cloned().map(Arc::new);
@@ -698,7 +765,8 @@ impl TrainingLoop for TextTrainer {
         let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
         let prompts = self.corpus.prompts(&self.reader(&teaching.start))?;
         if let Stage::Teaching(teaching) = &mut self.stage {
-            teaching.prompts = prompts;
+            teaching.words = prompts.iter().map(|prompt| (prompt.tokens.clone(), prompt.words.clone())).collect();
+            teaching.prompts = prompts.into_iter().map(|prompt| prompt.tokens).collect();
             teaching.asking.pool.clear();
         }
         Ok(())

@@ -1,11 +1,12 @@
 //! Operations on a model folder that need no session: score texts, generate texts, merge an adapter, export the model.
 
-use super::corpus::{Reader, pairs};
+use super::corpus::{Prompt, Reader, pairs};
 use super::folders;
 use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextRewardSettings, TextStage};
 use crate::store::npz::{self, Values};
 use flipside_core::Seed;
+use flipside_text::data::Reading;
 use flipside_text::generate::{Sampling, generate};
 use flipside_text::{Bundle, Example, TextReward, log_probs};
 use serde::Serialize;
@@ -31,9 +32,23 @@ impl TextModel {
     }
 }
 
-fn reader(bundle: &Bundle, skip_bad_lines: bool, room: usize) -> Reader<'_> {
+/// A reader for prompts with a completion of up to `max_new_tokens`. The last token of a completion is not read again,
+/// so it needs no position.
+fn reader(bundle: &Bundle, reading: Reading, max_new_tokens: usize) -> Reader<'_> {
     let context = bundle.model.config().context;
-    Reader { tokenizer: &bundle.tokenizer, context, prompt: context.saturating_sub(room).max(1), skip_bad_lines }
+    Reader { tokenizer: &bundle.tokenizer, context, prompt: (context + 1).saturating_sub(max_new_tokens), reading }
+}
+
+/// Refuses a model whose weights have led to something that is not a number.
+fn check_finite(mut numbers: impl Iterator<Item = f32>, folder: &Path) -> Result<(), LabError> {
+    match numbers.all(f32::is_finite) {
+        true => Ok(()),
+        false => Err(LabError::Text(format!(
+            "The model in {} computes numbers that are not finite, so its weights are damaged or are too large for the \
+             precision; fetch them again, or use f32.",
+            folder.display()
+        ))),
+    }
 }
 
 /// A model's scores on a data file.
@@ -69,19 +84,19 @@ pub enum Scored {
 pub fn evaluate_text(
     model: &TextModel,
     data: &Path,
-    skip_bad_lines: bool,
+    reading: Reading,
     output: Option<&Path>,
 ) -> Result<Scored, LabError> {
     let bundle = model.read()?;
-    let reader = reader(&bundle, skip_bad_lines, 1);
-    let lines = reader.file(data)?;
+    let reader = reader(&bundle, reading, 1);
     let nothing = |what: &str| LabError::Text(format!("{} holds no {what}; give a file with some.", data.display()));
     if let Some(head) = bundle.head() {
-        let pairs = pairs(&lines, &reader);
+        let pairs = pairs(data, &reader)?;
         if pairs.is_empty() {
             return Err(nothing("pairs"));
         }
-        let judge = TextReward::with_head(bundle.model.clone(), head, &TextRewardSettings::default(), Seed(0))?;
+        let mut judge = TextReward::with_head(bundle.model.clone(), head, &TextRewardSettings::default(), Seed(0))?;
+        judge.set_gain_and_bias([1.0, bundle.score.as_ref().map_or(0.0, |(_, bias)| *bias)]);
         let side = |right: bool| {
             let of = |pair: &flipside_text::TextComparison| Example {
                 prompt: pair.prompt.clone(),
@@ -90,6 +105,7 @@ pub fn evaluate_text(
             judge.rewards(&pairs.iter().map(of).collect::<Vec<_>>(), &mut |_| false)
         };
         let (chosen, rejected) = (side(false)?, side(true)?);
+        check_finite(chosen.iter().chain(&rejected).copied(), &model.folder)?;
         if let Some(path) = output {
             let shape: &[usize] = &[chosen.len()];
             npz::write(path, &[("chosen", shape, Values::F32(&chosen)), ("rejected", shape, Values::F32(&rejected))])?;
@@ -103,12 +119,13 @@ pub fn evaluate_text(
             loss: gaps().map(|gap| (-gap).exp().ln_1p()).sum::<f64>() / n,
         });
     }
-    let examples: Vec<Example> = lines.into_iter().flat_map(|tokens| reader.examples(tokens)).collect();
+    let examples: Vec<Example> = reader.file(data)?.into_iter().flat_map(|tokens| reader.examples(tokens)).collect();
     if examples.is_empty() {
         return Err(nothing("texts"));
     }
     let found = log_probs(&bundle.model, &examples, true, 1.0, ROWS, &mut |_| false);
     let flat: Vec<f32> = found.concat();
+    check_finite(flat.iter().copied(), &model.folder)?;
     if let Some(path) = output {
         let predicted = |example: &Example| {
             let given = usize::from(example.prompt.is_empty() && !example.completion.is_empty());
@@ -140,8 +157,8 @@ pub struct GeneratePlan {
     pub prompts: Vec<String>,
     /// A file with more prompts.
     pub data: Option<PathBuf>,
-    /// Whether to leave out lines that cannot be read.
-    pub skip_bad_lines: bool,
+    /// How the file is read.
+    pub reading: Reading,
     /// The maximum number of tokens in a completion.
     pub max_new_tokens: usize,
     /// The logits are divided by this; 0 takes the most likely token.
@@ -179,12 +196,12 @@ pub fn generate_text(
     on_piece: &mut dyn FnMut(usize, &str),
 ) -> Result<Vec<Generated>, LabError> {
     let bundle = model.read()?;
-    let reader = reader(&bundle, plan.skip_bad_lines, plan.max_new_tokens);
-    let mut prompts: Vec<Vec<u32>> = plan.prompts.iter().map(|p| reader.prompt_of(p)).collect::<Result<_, _>>()?;
+    let reader = reader(&bundle, plan.reading, plan.max_new_tokens);
+    let mut prompts: Vec<Prompt> = plan.prompts.iter().map(|p| reader.prompt_of(p)).collect::<Result<_, _>>()?;
     if let Some(path) = &plan.data {
-        let lines = reader.file(path)?;
-        prompts.extend(lines.iter().map(|tokens| tokens.prompt().to_vec()).filter(|prompt| !prompt.is_empty()));
+        prompts.extend(reader.prompts(path)?);
     }
+    prompts.iter().try_for_each(|prompt| reader.check_length(prompt))?;
     if prompts.is_empty() {
         return Err(LabError::Text("There is nothing to answer; give a prompt or a file with some.".to_owned()));
     }
@@ -198,17 +215,19 @@ pub fn generate_text(
             stop: bundle.stop(),
             seed: plan.seed.wrapping_add(part as u64),
         };
-        let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        let mut streams: Vec<_> = rows.iter().map(|_| bundle.tokenizer.stream()).collect();
+        let rows: Vec<&[u32]> = prompts.iter().map(|prompt| &prompt.tokens[..]).collect();
+        let mut streams: Vec<_> = rows.iter().map(|prompt| bundle.tokenizer.stream_after(prompt)).collect();
         let written = generate(&bundle.model, &rows, &sampling, true, &mut |row, token| {
             let piece = streams[row].push(token).unwrap_or_default();
             on_piece(part * ROWS + row, &piece);
             true
         });
-        for (prompt, completion) in prompts.iter().zip(written) {
+        for (row, (prompt, completion)) in rows.iter().zip(written).enumerate() {
+            check_finite(completion.log_probs.iter().copied(), &model.folder)?;
+            on_piece(part * ROWS + row, &streams[row].finish()?);
             all.push(Generated {
                 prompt: bundle.tokenizer.decode(prompt, true)?,
-                text: bundle.tokenizer.decode(&completion.tokens, true)?,
+                text: bundle.tokenizer.continuation(prompt, &completion.tokens, true)?,
                 tokens: completion.tokens,
                 stopped: completion.stopped,
             });

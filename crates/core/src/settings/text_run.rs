@@ -112,7 +112,7 @@ impl FromStr for LoraSettings {
     }
 }
 
-/// The size of the built-in model, a GPT-2 that is trained from scratch.
+/// The size of a GPT-2 that is trained from scratch. The built-in model has the default one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextShape {
@@ -138,11 +138,14 @@ impl Default for TextShape {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextRun {
-    /// Folder of the model to start from. None trains the built-in model from scratch.
+    /// Folder of the model to start from. None means the built-in model.
     pub model: Option<PathBuf>,
     /// Folder of an adapter in PEFT's format, which is merged into `text.model` before training.
     pub adapter: Option<PathBuf>,
-    /// First pipeline stage that is trained. The stages before it are those that `text.model` has already been through.
+    /// First pipeline stage that is trained. The model has already been through the stages before it. Unless it is set,
+    /// a run on the built-in model starts with the first stage of its own: reward, if all settings of the base and the
+    /// supervised stage are the default ones; supervised, if those of the base stage are. With `base`, the built-in
+    /// model is trained from scratch.
     pub from: TextStage,
     /// Last pipeline stage that is trained.
     pub until: TextStage,
@@ -158,7 +161,9 @@ pub struct TextRun {
     pub prompts: Option<PathBuf>,
     /// Whether lines of data files that cannot be read are reported and left out.
     pub skip_bad_lines: bool,
-    /// The size of the built-in model, a GPT-2 that is trained from scratch.
+    /// Whether fields of data files that carry text and are not used are passed over. Otherwise they are an error.
+    pub ignore_fields: bool,
+    /// The size of a GPT-2 that is trained from scratch. The built-in model has the default one.
     pub shape: TextShape,
     /// The number type of weights and activations.
     pub precision: TextPrecision,
@@ -208,6 +213,7 @@ impl Default for TextRun {
             comparisons: None,
             prompts: None,
             skip_bad_lines: false,
+            ignore_fields: false,
             shape: TextShape::default(),
             precision: TextPrecision::default(),
             lora: None,
@@ -241,8 +247,12 @@ impl TextRun {
         if self.from > self.until {
             return Err(format!("text.from, {}, comes after text.until, {}", self.from.name(), self.until.name()));
         }
-        if self.from > TextStage::Base && self.model.is_none() {
-            return Err(format!("text.from = {} needs a model to begin with: set text.model", self.from.name()));
+        if self.from > TextStage::Base && self.model.is_none() && self.shape != TextShape::default() {
+            return Err(format!(
+                "text.from = {} starts from the built-in model, which has the default text.shape: set text.model, or leave \
+                 text.shape as it is",
+                self.from.name()
+            ));
         }
         if self.adapter.is_some() && self.model.is_none() {
             return Err("text.adapter needs the model that it was trained on: set text.model".to_owned());
@@ -264,6 +274,32 @@ impl TextRun {
         self.labels.check()?;
         self.reward.check()?;
         self.ppo.check()
+    }
+
+    /// The default run: it starts from the built-in supervised model.
+    pub fn built_in() -> TextRun {
+        let run = TextRun::default();
+        TextRun { from: run.first_stage(), ..run }
+    }
+
+    /// The first pipeline stage that a run on the built-in model has to train. The built-in base and supervised models
+    /// stand for all stages with the default settings, whatever the seed and the precision. The run's last stage is
+    /// trained in any case.
+    pub fn first_stage(&self) -> TextStage {
+        let usual = TextRun::default();
+        let base = self.model.is_none()
+            && self.documents.is_none()
+            && (&self.shape, &self.base, self.base_steps) == (&usual.shape, &usual.base, usual.base_steps);
+        let supervised = base
+            && self.demonstrations.is_none()
+            && self.lora.is_none()
+            && self.frozen_layers == 0
+            && (&self.supervised, self.supervised_steps) == (&usual.supervised, usual.supervised_steps);
+        match (base, supervised) {
+            (_, true) if self.until > TextStage::Supervised => TextStage::Reward,
+            (true, _) if self.until > TextStage::Base => TextStage::Supervised,
+            _ => TextStage::Base,
+        }
     }
 
     /// Gradient steps or updates of this stage; 0 if the stage is not trained.
@@ -307,7 +343,8 @@ mod tests {
     #[test]
     fn impossible_runs_are_refused() {
         TextRun::default().check().unwrap();
-        let run = TextRun { from: TextStage::Ppo, ..TextRun::default() };
+        let shape = TextShape { width: 64, ..TextShape::default() };
+        let run = TextRun { from: TextStage::Reward, shape, ..TextRun::default() };
         assert!(run.check().unwrap_err().contains("text.model"));
         let run = TextRun { until: TextStage::Base, from: TextStage::Reward, ..TextRun::default() };
         assert!(run.check().unwrap_err().contains("comes after"));

@@ -7,8 +7,8 @@
 
 use super::laplace::{Conditioned, Mode};
 use super::{Observations, doubles};
-use crate::rank::RatePairs;
 use crate::PreferenceError;
+use crate::rank::RatePairs;
 use flipside_core::Seed;
 use flipside_learn::{LearnError, RunningNorm};
 use tch::{Kind, Tensor};
@@ -159,9 +159,8 @@ impl LinearReward {
 impl<'a> RatePairs<[&'a [f32]; 2]> for LinearReward {
     fn member_probabilities(&self, pairs: &[[&'a [f32]; 2]]) -> Vec<Vec<f32>> {
         let ahead = |draw: &[f64], pair: &[&[f32]; 2]| self.reward(draw, pair[0]) - self.reward(draw, pair[1]);
-        let of = |draw: &Vec<f64>| {
-            pairs.iter().map(|pair| probability(ahead(draw, pair), self.error_rate) as f32).collect()
-        };
+        let of =
+            |draw: &Vec<f64>| pairs.iter().map(|pair| probability(ahead(draw, pair), self.error_rate) as f32).collect();
         self.draws.iter().map(of).collect()
     }
 
@@ -248,7 +247,8 @@ mod tests {
             let rest: Vec<LinearComparison> =
                 all.iter().enumerate().filter(|(i, _)| *i != left_out).map(|(_, c)| *c).collect();
             let refit = LinearReward::fit(&rest, 0.05, Seed(1)).unwrap();
-            let (claimed, found) = (fit.held_out[left_out].unwrap(), refit.reward.predict(all[left_out].left, all[left_out].right));
+            let (claimed, found) =
+                (fit.held_out[left_out].unwrap(), refit.reward.predict(all[left_out].left, all[left_out].right));
             assert!((claimed - found).abs() < 0.06, "{left_out}: {claimed} {found}");
         }
         let fresh = items(2_000, &mut stream);

@@ -1,7 +1,7 @@
 //! A Gaussian process on made-up judgements, compared with fits that leave a judgement out and with closed forms.
 
-use super::laplace::Mode;
 use super::evidence::{LOG_RELEVANCE_BOUNDS, OTHER_LOG_RELEVANCE, SINGLE_INPUT_LOG_RELEVANCE};
+use super::laplace::Mode;
 use super::*;
 
 const INPUTS: usize = 5;

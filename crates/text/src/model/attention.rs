@@ -2,41 +2,42 @@
 
 use super::linear::{Adapters, Linear};
 use super::norm::Norm;
-use crate::config::{ModelConfig, Rope};
+use crate::config::{BlockKind, ModelConfig};
+use crate::rope::Rope;
 use flipside_learn::{DecodeBatch, Past, attend, numbers};
 use tch::{Device, Kind, Tensor};
 
 /// The attention layer of one block: the projections to queries, keys and values, and the output projection.
 #[derive(Debug)]
 pub struct Attention {
-    /// One projection for all three (GPT-2), or one for each.
     input: Input,
     output: Linear,
-    /// Qwen3's norms of queries and keys.
+    /// Norms of queries and keys.
     qk_norm: Option<[Norm; 2]>,
     heads: i64,
     kv_heads: i64,
     width: i64,
+    /// What multiplies the products of queries and keys; none for 1/√width.
+    scale: Option<f64>,
+    /// Scores s become c tanh(s/c).
+    cap: Option<f64>,
 }
 
 #[derive(Debug)]
-enum Input {
+pub enum Input {
+    /// One projection for all: first all queries, then keys, then values.
     Fused(Linear),
+    /// One projection for all: each head's query, key and value side by side.
+    PerHead(Linear),
     Separate([Linear; 3]),
 }
 
 impl Attention {
-    pub fn fused(config: &ModelConfig, input: Linear, output: Linear) -> Attention {
-        Attention::new(config, Input::Fused(input), output, None)
-    }
-
-    pub fn separate(config: &ModelConfig, input: [Linear; 3], output: Linear, qk_norm: Option<[Norm; 2]>) -> Attention {
-        Attention::new(config, Input::Separate(input), output, qk_norm)
-    }
-
-    fn new(config: &ModelConfig, input: Input, output: Linear, qk_norm: Option<[Norm; 2]>) -> Attention {
+    /// The attention of block `i`.
+    pub fn new(config: &ModelConfig, i: usize, input: Input, output: Linear, qk_norm: Option<[Norm; 2]>) -> Attention {
         let [heads, kv_heads, width] = [config.heads, config.kv_heads, config.head_width].map(|n| n as i64);
-        Attention { input, output, qk_norm, heads, kv_heads, width }
+        let (scale, cap) = (config.query_scale_of(i), config.attention_cap);
+        Attention { input, output, qk_norm, heads, kv_heads, width, scale, cap }
     }
 
     /// The outputs of the columns from `from` on, `[B, T, d]` → `[B, T - from, d]`. Keys and values come from all
@@ -45,33 +46,35 @@ impl Attention {
         &self,
         x: &Tensor,
         from: i64,
-        columns: &Columns,
-        angles: Option<&Angles>,
+        columns: &BlockColumns,
         cache: Option<&mut Layer>,
         adapters: Adapters,
     ) -> Tensor {
         let (rows, new) = (x.size()[0], x.size()[1]);
         let query_columns = new - from;
         let from_column = |x: &Tensor| if from == 0 { x.shallow_clone() } else { x.narrow(1, from, query_columns) };
-        let [q, k, v] = match &self.input {
+        let [q_width, kv_width] = [self.heads, self.kv_heads].map(|heads| heads * self.width);
+        let [mut q, mut k, v] = match &self.input {
             Input::Fused(all) => {
-                let width = self.heads * self.width;
                 let all = all.forward(x, adapters);
-                let part = |i: i64| all.narrow(-1, i * width, width);
+                let part = |start: i64, width: i64| all.narrow(-1, start, width);
+                [from_column(&part(0, q_width)), part(q_width, kv_width), part(q_width + kv_width, kv_width)]
+            }
+            Input::PerHead(all) => {
+                let all = all.forward(x, adapters).reshape([rows, new, self.heads, 3, self.width]);
+                let part = |i: i64| all.select(3, i).reshape([rows, new, q_width]);
                 [from_column(&part(0)), part(1), part(2)]
             }
             Input::Separate([q, k, v]) => {
                 [q.forward(&from_column(x), adapters), k.forward(x, adapters), v.forward(x, adapters)]
             }
         };
-        let split = |part: &Tensor, heads: i64| part.reshape([rows, part.size()[1], heads, self.width]);
-        let (mut q, mut k) = (split(&q, self.heads), split(&k, self.kv_heads));
         if let Some([q_norm, k_norm]) = &self.qk_norm {
-            (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
+            (q, k) = (q_norm.forward_groups(&q), k_norm.forward_groups(&k));
         }
-        let (mut q, mut k) = (q.transpose(1, 2), k.transpose(1, 2));
-        let mut v = split(&v, self.kv_heads).transpose(1, 2);
-        if let Some(angles) = angles {
+        let split = |part: &Tensor, heads: i64| part.reshape([rows, part.size()[1], heads, self.width]).transpose(1, 2);
+        let (mut q, mut k, mut v) = (split(&q, self.heads), split(&k, self.kv_heads), split(&v, self.kv_heads));
+        if let Some(angles) = columns.angles {
             (q, k) = (angles.turn(&q, from), angles.turn(&k, 0));
         }
         if let Some(layer) = cache {
@@ -82,37 +85,54 @@ impl Attention {
         }
         let bias = if from == 0 { columns.bias.shallow_clone() } else { columns.bias.narrow(2, from, query_columns) };
         let grouped = self.heads != self.kv_heads;
-        let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, None, grouped);
-        self.output.forward(&mixed.transpose(1, 2).reshape([rows, query_columns, self.heads * self.width]), adapters)
+        let mixed = match self.cap {
+            None => Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, self.scale, grouped),
+            Some(cap) => self.capped(&q, &k, &v, &bias, cap),
+        };
+        self.output.forward(&mixed.transpose(1, 2).reshape([rows, query_columns, q_width]), adapters)
     }
 
-    /// [`Attention::forward`] for one column of a decode batch on the CPU.
+    /// softmax(c tanh(s/c) + bias) v of the scores s, with the softmax in f32.
+    fn capped(&self, q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor, cap: f64) -> Tensor {
+        let scale = self.scale.unwrap_or(1.0 / (self.width as f64).sqrt());
+        let served = self.heads / self.kv_heads;
+        let [k, v] = [k, v].map(|x| x.repeat_interleave_self_int(served, 1, None));
+        let scores = (q.matmul(&k.transpose(2, 3)) * (scale / cap)).tanh() * cap + bias;
+        scores.softmax(-1, Kind::Float).to_kind(q.kind()).matmul(&v)
+    }
+
+    /// [`Attention::forward`] for one column of a decode batch on the CPU; `None` where [`attend`] does not compute
+    /// what this attention needs.
     pub fn decode(
         &self,
         x: &DecodeBatch,
-        columns: &Columns,
-        angles: Option<&[DecodeBatch; 2]>,
+        columns: &BlockColumns,
         layer: &mut Layer,
-        bias: &[f32],
+        last: &LastColumn,
         adapters: bool,
     ) -> Option<DecodeBatch> {
+        let is_partial = last.angles.as_ref().is_some_and(|[cos, _]| cos.features() as i64 != self.width);
+        if self.scale.is_some() || self.cap.is_some() || is_partial {
+            return None;
+        }
         let [mut q, mut k, v] = match &self.input {
             Input::Fused(all) => {
                 let all = all.decode(x, adapters)?;
-                let width = all.features() / 3;
-                [0, 1, 2].map(|i| all.part(i * width, width))
+                let [q, kv] = [self.heads, self.kv_heads].map(|heads| (heads * self.width) as usize);
+                [all.part(0, q), all.part(q, kv), all.part(q + kv, kv)]
             }
+            Input::PerHead(_) => return None,
             Input::Separate([q, k, v]) => [q.decode(x, adapters)?, k.decode(x, adapters)?, v.decode(x, adapters)?],
         };
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             (q, k) = (q_norm.decode(&q), k_norm.decode(&k));
         }
-        if let Some([cos, sin]) = angles {
+        if let Some([cos, sin]) = &last.angles {
             q.turn(cos, sin);
             k.turn(cos, sin);
         }
         let past = Past { keys: &mut layer.keys, values: &mut layer.values, filled: columns.before as usize };
-        self.output.decode(&attend(&q, &k, &v, past, bias)?, adapters)
+        self.output.decode(&attend(&q, &k, &v, past, &last.bias)?, adapters)
     }
 
     pub fn norms(&self) -> Option<&[Norm; 2]> {
@@ -121,7 +141,7 @@ impl Attention {
 
     pub fn linears(&self) -> Vec<&Linear> {
         let mut all = match &self.input {
-            Input::Fused(map) => vec![map],
+            Input::Fused(map) | Input::PerHead(map) => vec![map],
             Input::Separate(maps) => maps.iter().collect(),
         };
         all.push(&self.output);
@@ -130,7 +150,7 @@ impl Attention {
 
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         let mut all = match &mut self.input {
-            Input::Fused(map) => vec![map],
+            Input::Fused(map) | Input::PerHead(map) => vec![map],
             Input::Separate(maps) => maps.iter_mut().collect(),
         };
         all.push(&mut self.output);
@@ -138,20 +158,43 @@ impl Attention {
     }
 }
 
-/// The positions and the attention mask of a batch's columns.
+/// The positions, rotary angles and attention masks of a batch's columns.
 pub struct Columns {
     /// `[B, T]` (i64): each column's position, which is the number of tokens before it in its row.
     pub positions: Tensor,
-    /// `[B, 1, T, S]`: 0 where a query may attend to a key, −∞ elsewhere. S counts the cached columns too.
-    bias: Tensor,
+    /// What each kind of block sees; there are as many as the model has kinds.
+    kinds: Vec<(BlockKind, Sight)>,
     /// Number of columns in the cache, which come before these.
     before: i64,
     /// `[B, S]`: 1 for a token, 0 for padding; the cached columns are included.
     mask: Tensor,
 }
 
+/// What the blocks of one kind see.
+struct Sight {
+    /// `[B, 1, T, S]`: 0 where a query may attend to a key, −∞ elsewhere. S counts the cached columns too.
+    bias: Tensor,
+    /// `None` without rotary positions.
+    angles: Option<Angles>,
+}
+
+/// The columns as a block sees them.
+pub struct BlockColumns<'a> {
+    bias: &'a Tensor,
+    angles: Option<&'a Angles>,
+    before: i64,
+}
+
+/// The last column of a decode batch as the blocks of one kind see it.
+pub struct LastColumn {
+    /// The attention bias, `[B, S]` row by row.
+    bias: Vec<f32>,
+    /// Cosines and sines, `[B, rotary channels]` each.
+    angles: Option<[DecodeBatch; 2]>,
+}
+
 impl Columns {
-    pub fn new(mask: &Tensor, cache: &Cache, cached: bool, window: Option<usize>, kind: Kind) -> Columns {
+    pub fn new(config: &ModelConfig, mask: &Tensor, cache: &Cache, cached: bool, kind: Kind) -> Columns {
         let new = mask.size()[1];
         let before = if cached { cache.filled } else { 0 };
         let mask = if before == 0 { mask.shallow_clone() } else { Tensor::cat(&[&cache.mask, mask], 1) };
@@ -165,65 +208,89 @@ impl Columns {
         // context.
         let at = (mask.cumsum(1, Kind::Int64) - 1).clamp_min(0);
         let positions = at.narrow(1, before, new);
-        let mut allowed = keys.le_tensor(&queries).unsqueeze(0).logical_and(&tokens);
-        if let Some(window) = window {
-            let behind = positions.unsqueeze(2) - at.unsqueeze(1);
-            allowed = allowed.logical_and(&behind.lt(window as i64));
+        let causal = keys.le_tensor(&queries).unsqueeze(0).logical_and(&tokens);
+        let bias = |windowed: bool| {
+            let mut allowed = causal.shallow_clone();
+            if let Some(window) = config.window.filter(|_| windowed) {
+                let behind = positions.unsqueeze(2) - at.unsqueeze(1);
+                allowed = allowed.logical_and(&behind.lt(window as i64));
+            }
+            let allowed = allowed.logical_or(&keys.eq_tensor(&queries).unsqueeze(0)).unsqueeze(1);
+            let zero = Tensor::zeros([1], (kind, mask.device()));
+            zero.where_self(&allowed, &zero.fill(f64::NEG_INFINITY))
+        };
+        let mut kinds: Vec<(BlockKind, Sight)> = vec![];
+        for &block in &config.blocks {
+            if kinds.iter().all(|(known, _)| *known != block) {
+                let same_bias = kinds.iter().find(|(known, _)| known.windowed == block.windowed);
+                let bias = same_bias.map_or_else(|| bias(block.windowed), |(_, sight)| sight.bias.shallow_clone());
+                let angles = config.rope_of(block).map(|rope| Angles::new(rope, &positions, kind));
+                kinds.push((block, Sight { bias, angles }));
+            }
         }
-        let allowed = allowed.logical_or(&keys.eq_tensor(&queries).unsqueeze(0)).unsqueeze(1);
-        let zero = Tensor::zeros([1], (kind, mask.device()));
-        let bias = zero.where_self(&allowed, &zero.fill(f64::NEG_INFINITY));
-        Columns { positions, bias, before, mask }
+        Columns { positions, kinds, before, mask }
     }
-}
 
-impl Columns {
-    /// The attention bias of the last column, `[B, S]` row by row, f32.
-    pub fn bias_of_last(&self) -> Vec<f32> {
-        numbers(&self.bias.select(2, self.bias.size()[2] - 1))
+    /// The columns as a block of this kind sees them.
+    pub fn of(&self, block: BlockKind) -> BlockColumns<'_> {
+        let (_, sight) = &self.kinds[self.index(block)];
+        BlockColumns { bias: &sight.bias, angles: sight.angles.as_ref(), before: self.before }
+    }
+
+    /// The place of this kind of block among the model's kinds.
+    pub fn index(&self, block: BlockKind) -> usize {
+        self.kinds.iter().position(|(kind, _)| *kind == block).unwrap_or(0)
+    }
+
+    /// The last column as each kind of block sees it.
+    pub fn last(&self) -> Vec<LastColumn> {
+        let last = |(_, sight): &(BlockKind, Sight)| LastColumn {
+            bias: numbers(&sight.bias.select(2, sight.bias.size()[2] - 1)),
+            angles: sight.angles.as_ref().map(Angles::of_column),
+        };
+        self.kinds.iter().map(last).collect()
     }
 }
 
 /// The cosines and sines of the rotary position embedding.
-pub struct Angles {
-    /// `[B, 1, T, head]`.
+struct Angles {
+    /// `[B, 1, T, rotary channels]`.
     cos: Tensor,
-    /// `[B, 1, T, head]`.
+    /// `[B, 1, T, rotary channels]`.
     sin: Tensor,
 }
 
 impl Angles {
-    pub fn new(rope: Rope, width: usize, positions: &Tensor, kind: Kind) -> Angles {
-        let frequencies: Vec<f32> = (0..width / 2).map(|i| frequency(rope, 2.0 * i as f64 / width as f64)).collect();
-        let frequencies = Tensor::from_slice(&frequencies).to_device(positions.device());
+    fn new(rope: &Rope, positions: &Tensor, kind: Kind) -> Angles {
+        let length =
+            if rope.needs_length() && positions.numel() > 0 { positions.max().int64_value(&[]) + 1 } else { 0 };
+        let frequencies = Tensor::from_slice(&rope.frequencies(length as usize)).to_device(positions.device());
         let half = positions.to_kind(Kind::Float).unsqueeze(-1) * frequencies;
         let angles = Tensor::cat(&[&half, &half], -1).unsqueeze(1);
-        Angles { cos: angles.cos().to_kind(kind), sin: angles.sin().to_kind(kind) }
+        let scaled = |x: Tensor| match rope.attention_factor() {
+            1.0 => x.to_kind(kind),
+            factor => (x * factor).to_kind(kind),
+        };
+        Angles { cos: scaled(angles.cos()), sin: scaled(angles.sin()) }
     }
 
-    /// Cosines and sines of one column, `[B, head]` each.
-    pub fn of_column(&self) -> [DecodeBatch; 2] {
+    /// Cosines and sines of one column, `[B, rotary channels]` each.
+    fn of_column(&self) -> [DecodeBatch; 2] {
         [&self.cos, &self.sin].map(|angles| DecodeBatch::of_tensor(&angles.flatten(1, 2).select(1, 0)))
     }
 
-    /// Rotates the channel pairs (i, i + head/2) of `[B, heads, T - from, head]`, which holds the columns from `from`
-    /// on.
+    /// Rotates the channel pairs (i, i + r/2) of the first r channels of `[B, heads, T - from, head]`, which holds the
+    /// columns from `from` on.
     fn turn(&self, x: &Tensor, from: i64) -> Tensor {
+        let (head, rotary) = (x.size()[3], self.cos.size()[3]);
+        if rotary < head {
+            let still = x.narrow(3, rotary, head - rotary);
+            return Tensor::cat(&[&self.turn(&x.narrow(3, 0, rotary), from), &still], -1);
+        }
         let halves = x.chunk(2, -1);
         let [cos, sin] = [&self.cos, &self.sin].map(|angles| angles.narrow(2, from, x.size()[2]));
         x * cos + Tensor::cat(&[&halves[1].neg(), &halves[0]], -1) * sin
     }
-}
-
-/// Radians per position of a channel pair; `share` is 2i / head size for pair i.
-fn frequency(rope: Rope, share: f64) -> f32 {
-    let plain = rope.theta.powf(-share);
-    let Some(l) = rope.llama3 else { return plain as f32 };
-    let wavelength = std::f64::consts::TAU / plain;
-    // 0 for long wavelengths, which are stretched; 1 for short ones, which stay.
-    let fast = (l.original_context / wavelength - l.low_freq_factor) / (l.high_freq_factor - l.low_freq_factor);
-    let fast = fast.clamp(0.0, 1.0);
-    ((1.0 - fast) * plain / l.factor + fast * plain) as f32
 }
 
 /// The KV cache: keys and values of the columns so far, so that each is computed once.

@@ -11,6 +11,8 @@ pub struct Norm {
     pub weight: Tensor,
     /// `[d]`, f32; a layer norm has one, an RMS norm does not.
     pub bias: Option<Tensor>,
+    /// Whether the factor is 1 + the weight.
+    pub plus_one: bool,
     pub eps: f64,
 }
 
@@ -22,14 +24,30 @@ impl Norm {
         let width = self.weight.size();
         let normed = match &self.bias {
             Some(bias) => x.layer_norm(width, Some(&self.weight), Some(bias), self.eps, false),
-            None => x.rms_norm(width, Some(&self.weight), self.eps),
+            None => x.rms_norm(width, Some(self.factor()), self.eps),
         };
         normed.to_kind(kind)
     }
 
-    /// [`Norm::forward`] for a decode batch on the CPU. Its features may be several groups of size d, which are
-    /// normalised separately.
+    /// [`Norm::forward`] of several groups of size d along the last axis, which are normalised separately.
+    pub fn forward_groups(&self, x: &Tensor) -> Tensor {
+        let shape = x.size();
+        let d = self.weight.size()[0];
+        if shape.last() == Some(&d) {
+            return self.forward(x);
+        }
+        let mut groups = shape.clone();
+        groups.pop();
+        groups.extend([-1, d]);
+        self.forward(&x.reshape(groups)).reshape(shape)
+    }
+
+    /// [`Norm::forward_groups`] for a decode batch on the CPU.
     pub fn decode(&self, x: &DecodeBatch) -> DecodeBatch {
-        x.norm(&numbers(&self.weight), self.bias.as_ref().map(numbers).as_deref(), self.eps)
+        x.norm(&numbers(&self.factor()), self.bias.as_ref().map(numbers).as_deref(), self.eps)
+    }
+
+    fn factor(&self) -> Tensor {
+        if self.plus_one { &self.weight + 1.0 } else { self.weight.shallow_clone() }
     }
 }

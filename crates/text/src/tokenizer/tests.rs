@@ -138,11 +138,114 @@ fn what_cannot_serve_is_refused_in_one_sentence() {
     let refused =
         |tokenizer: &str, config: Option<&str>| Tokenizer::from_json(tokenizer, config).unwrap_err().to_string();
     assert!(refused("{}", None).contains("tokenizer.json cannot be read"));
+    assert!(refused("{\"version\": \"1.0\"", None).contains("tokenizer.json cannot be read"));
     assert!(refused(&text, Some("[")).contains("tokenizer_config.json cannot be read"));
-    assert!(refused(&text, Some(r#"{"eos_token": "</s>"}"#)).contains("eos_token \"</s>\""));
+    assert!(refused(&text, Some("[]")).contains("tokenizer_config.json cannot be read (it is not a JSON object)"));
     let dropout = text.replace("\"dropout\": null", "\"dropout\": 0.1");
     assert!(refused(&dropout, None).contains("dropout 0.1"));
     assert!(matches!(Tokenizer::train(["a"], 257), Err(TokenizerError::TooSmall { asked: 257, least: 258 })));
     assert!(matches!(Tokenizer::train([], 300), Err(TokenizerError::NoText)));
     assert!(matches!(Tokenizer::train([""], 300), Err(TokenizerError::NoText)));
+}
+
+/// The files of a folder with the tokenizer of `trained(300)`, whose ids 0 and 1 are `<|end|>` and `<|pad|>`.
+fn folder(files: &[(&str, Value)]) -> Result<Tokenizer, TokenizerError> {
+    let mut texts: BTreeMap<String, String> = files
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.as_str().map_or(value.to_string(), str::to_owned)))
+        .collect();
+    texts.insert("tokenizer.json".to_owned(), trained(300).to_json().unwrap());
+    Tokenizer::from_texts(&texts).map(Option::unwrap)
+}
+
+/// What transformers 5 reads of the same folders.
+#[test]
+fn the_files_of_a_folder_are_read_together() {
+    let config = |value: Value| ("tokenizer_config.json", value);
+    let map = ("special_tokens_map.json", json!({"eos_token": {"content": "<stop>"}, "pad_token": "<|pad|>"}));
+    // It counts alone, and before a configuration without `added_tokens_decoder`.
+    for files in [vec![map.clone()], vec![map.clone(), config(json!({"eos_token": "<|end|>"}))]] {
+        let tokenizer = folder(&files).unwrap();
+        assert_eq!((tokenizer.eos(), tokenizer.id("<stop>"), tokenizer.pad()), (Some(300), Some(300), Some(1)));
+        // It is a token of its own from then on, and the files that are written say so.
+        assert_eq!(tokenizer.encode("<stop>", false).unwrap(), [300]);
+        let again = Tokenizer::from_json(&tokenizer.to_json().unwrap(), Some(&tokenizer.config_json())).unwrap();
+        assert_eq!((again.eos(), again.vocabulary()), (Some(300), 301));
+    }
+    let newer = json!({"eos_token": "<|end|>", "added_tokens_decoder": {"0": {"content": "<|end|>", "special": true}}});
+    assert_eq!(folder(&[map.clone(), config(newer)]).unwrap().eos(), Some(0));
+    // Tokens that the vocabulary lacks come after it, in the order of their roles.
+    let lacking =
+        config(json!({"pad_token": "[PAD]", "bos_token": "<s>", "additional_special_tokens": ["<a>", "<b>"]}));
+    let tokenizer = folder(&[lacking]).unwrap();
+    assert_eq!(["<s>", "[PAD]", "<a>", "<b>"].map(|name| tokenizer.id(name).unwrap()), [300, 301, 302, 303]);
+    assert_eq!((tokenizer.bos(), tokenizer.pad(), tokenizer.eos()), (Some(300), Some(301), Some(0)));
+    // Added tokens that only their own file lists.
+    let tokenizer = folder(&[("added_tokens.json", json!({"<x>": 301, "<y>": 300}))]).unwrap();
+    assert_eq!((tokenizer.id("<y>"), tokenizer.id("<x>")), (Some(300), Some(301)));
+    assert!(tokenizer.to_json().unwrap().contains("<x>"));
+    // Ends: all that are named, and one for texts if no tokenizer's file names one.
+    let generation = ("generation_config.json", json!({"eos_token_id": [5, 7], "temperature": 0.6}));
+    let tokenizer = folder(&[generation.clone(), config(json!({"eos_token": "<|end|>"}))]).unwrap();
+    assert_eq!((tokenizer.eos(), tokenizer.ends()), (Some(0), vec![0, 5, 7]));
+    assert_eq!(folder(&[generation]).unwrap().eos(), Some(5));
+    assert_eq!(folder(&[("config.json", json!({"eos_token_id": 9}))]).unwrap().eos(), Some(9));
+    // Templates.
+    let [jinja, own, listed] = [
+        ("chat_template.jinja", json!("jinja")),
+        ("chat_template.json", json!({"chat_template": "json"})),
+        config(json!({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]})),
+    ];
+    let template = |files: &[(&str, Value)]| folder(files).unwrap().chat_template().map(str::to_owned);
+    assert_eq!(template(&[jinja.clone(), own.clone(), listed.clone()]).as_deref(), Some("jinja"));
+    assert_eq!(template(&[own, listed.clone()]).as_deref(), Some("json"));
+    assert_eq!(template(&[listed]).as_deref(), Some("d"));
+    assert_eq!(template(&[]), None);
+    let written = folder(&[jinja]).unwrap().config_json();
+    assert!(written.contains("\"chat_template\": \"jinja\""), "{written}");
+    // Whatever is damaged is named.
+    for file in [
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "generation_config.json",
+        "chat_template.json",
+    ] {
+        for damage in ["{\"eos_token\": \"a\",}", "[1]"] {
+            let error = folder(&[(file, json!(damage))]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{file} cannot be read (")), "{error}");
+        }
+    }
+    let unnamed = config(json!({"chat_template": [{"name": "rag", "template": "r"}]}));
+    assert!(folder(&[unnamed]).unwrap_err().to_string().contains("\"default\""));
+}
+
+#[test]
+fn a_token_without_a_row_is_refused_by_name_where_a_text_has_it() {
+    let mut tokenizer = folder(&[("tokenizer_config.json", json!({"pad_token": "[PAD]"}))]).unwrap();
+    tokenizer.set_rows(300);
+    assert_eq!((tokenizer.vocabulary(), tokenizer.pad()), (301, None));
+    assert!(tokenizer.encode("the kettle", true).is_ok());
+    for found in
+        [tokenizer.encode("a [PAD]", false), tokenizer.encode_with_ends("a [PAD]", false).map(|(tokens, _)| tokens)]
+    {
+        let error = found.unwrap_err().to_string();
+        assert!(
+            error.starts_with("the token \"[PAD]\" has the id 300, and the model's embedding has only 300 rows"),
+            "{error}"
+        );
+    }
+}
+
+/// A panic of the crate `tokenizers`, found by damaging files at random.
+#[test]
+fn a_decoder_without_its_fields_is_an_error() {
+    let mut json: Value = serde_json::from_str(&trained(300).to_json().unwrap()).unwrap();
+    for decoder in
+        [json!({"type": "Sequence", "decoders": [{"type": "Strip"}]}), json!({"decoders": []}), json!({"type": 3})]
+    {
+        json["decoder"] = decoder;
+        let error = Tokenizer::from_json(&json.to_string(), None).unwrap_err().to_string();
+        assert!(error.starts_with("tokenizer.json cannot be read") && !error.contains('\n'), "{error}");
+    }
 }

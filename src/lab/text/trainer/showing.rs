@@ -49,7 +49,7 @@ impl TextTrainer {
                 Some(place) => self.corpus.prompt_text(tokenizer, &prompt, place)?,
                 None => tokenizer.decode(&prompt, true)?,
             };
-            let pieces = pieces(tokenizer, &tokens)?;
+            let pieces = pieces(tokenizer, &prompt, &tokens)?;
             completions.push(Completion {
                 id: ItemId(self.next_item + completions.len() as u64),
                 gold: self.corpus.gold(&text, &pieces.concat()),
@@ -89,7 +89,7 @@ impl TextTrainer {
         let mut written = Vec::new();
         for tuned in [false, true] {
             let model = if tuned { teaching.ppo.policy() } else { &teaching.start.model };
-            let mut streams: Vec<_> = rows.iter().map(|_| tokenizer.stream()).collect();
+            let mut streams: Vec<_> = rows.iter().map(|prompt| tokenizer.stream_after(prompt)).collect();
             let mut stop = false;
             let done = generate(model, &rows, &sampling, tuned, &mut |row, token| {
                 let piece = streams[row].push(token).unwrap_or_default();
@@ -109,7 +109,7 @@ impl TextTrainer {
         let now = written.pop().unwrap_or_default();
         let before = written.pop().unwrap_or_default();
         for (((sample, (prompt, place)), before), now) in samples.iter_mut().zip(prompts).zip(before).zip(now) {
-            sample.before.pieces = pieces(&tokenizer, &before.tokens)?;
+            sample.before.pieces = pieces(&tokenizer, prompt, &before.tokens)?;
             sample.before.stopped = before.stopped;
             sample.before.gold = self.corpus.gold(&sample.prompt, &sample.before.text());
             let now = Written { prompt: prompt.clone(), place: *place, tokens: now.tokens, stopped: now.stopped };
@@ -120,9 +120,10 @@ impl TextTrainer {
     }
 }
 
-/// The text that each token adds. Bytes that never became a character are added to the last token's text.
-fn pieces(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<Vec<String>, LabError> {
-    let mut stream = tokenizer.stream();
+/// The text that each token of a completion adds to its prompt. Bytes that never became a character are added to the
+/// last token's text.
+fn pieces(tokenizer: &Tokenizer, prompt: &[u32], tokens: &[u32]) -> Result<Vec<String>, LabError> {
+    let mut stream = tokenizer.stream_after(prompt);
     let mut pieces = tokens.iter().map(|&token| stream.push(token)).collect::<Result<Vec<String>, _>>()?;
     let rest = stream.finish()?;
     if let Some(last) = pieces.last_mut() {

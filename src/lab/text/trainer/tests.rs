@@ -6,6 +6,7 @@ use crate::lab::Noise;
 use crate::settings::{TextPrecision, TextShape};
 use crate::store::{ModelFolder, SHARD};
 use flipside_core::{Choice, JudgementId, PairId};
+use flipside_text::data::Reading;
 
 /// Writes a model folder with random weights and a tokenizer for the grammar's words.
 fn small_model(root: &Path) -> PathBuf {
@@ -13,8 +14,13 @@ fn small_model(root: &Path) -> PathBuf {
     let noise = Noise::default();
     write_examples(&ExamplesPlan { kind: ExampleKind::Reviews, count: 100, seed: 1, noise, output: texts.clone() })
         .unwrap();
-    let plan =
-        TokenizerPlan { data: Some(texts), skip_bad_lines: false, vocabulary: 300, seed: 0, output: words.clone() };
+    let plan = TokenizerPlan {
+        data: Some(texts),
+        reading: Reading::default(),
+        vocabulary: 300,
+        seed: 0,
+        output: words.clone(),
+    };
     train_tokenizer(&plan).unwrap();
     let tokenizer = tokenizer_of(&ModelFolder::read_texts(&words).unwrap()).unwrap();
     let shape = TextShape { vocabulary: 300, context: 64, width: 16, layers: 1, heads: 2 };

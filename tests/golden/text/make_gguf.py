@@ -1,0 +1,91 @@
+"""Writes gguf/tiny.gguf beside this file, a Llama with random weights in every number type that is read, and what transformers and
+tokenizers make of it (expected.json).
+
+    python tests/golden/text/make_gguf.py
+
+Needs torch, transformers, tokenizers and gguf.
+"""
+
+import json
+import pathlib
+
+import gguf
+import numpy as np
+import torch
+import transformers as tf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from make import CORPUS, STRINGS
+
+HERE = pathlib.Path(__file__).parent / "gguf"
+D, INNER, HEADS, KV, BLOCKS = 32, 64, 4, 2, 2
+TYPES = {"attn_q": "Q8_0", "attn_k": "Q4_1", "attn_v": "F16", "attn_output": "BF16", "ffn_gate": "Q4_0", "ffn_up": "Q4_1", "ffn_down": "Q8_0", "token_embd": "Q8_0"}
+
+
+def tokenizer():
+    """SmolLM's kind: single digits, byte-level."""
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    t.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(vocab_size=288, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    t.train_from_iterator(CORPUS, trainer)
+    return t, specials
+
+
+def main():
+    HERE.mkdir(exist_ok=True)
+    t, specials = tokenizer()
+    state = json.loads(t.to_str())["model"]
+    tokens = sorted(state["vocab"], key=state["vocab"].get)
+    rng = np.random.default_rng(0)
+    file = HERE / "tiny.gguf"
+    w = gguf.GGUFWriter(file, "llama")
+    w.add_context_length(64)
+    w.add_embedding_length(D)
+    w.add_block_count(BLOCKS)
+    w.add_feed_forward_length(INNER)
+    w.add_head_count(HEADS)
+    w.add_head_count_kv(KV)
+    w.add_layer_norm_rms_eps(1e-5)
+    w.add_rope_freq_base(100.0)
+    w.add_rope_dimension_count(D // HEADS)
+    w.add_vocab_size(len(tokens))
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("smollm")
+    w.add_token_list(tokens)
+    w.add_token_types([3 if token in specials else 1 for token in tokens])
+    w.add_token_merges([" ".join(merge) if isinstance(merge, list) else merge for merge in state["merges"]])
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+    w.add_unk_token_id(0)
+    w.add_pad_token_id(2)
+    w.add_add_bos_token(False)
+    w.add_chat_template("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}")
+
+    def add(name, *shape):
+        values = (rng.standard_normal(shape) * 0.3 + (1.0 if len(shape) == 1 else 0.0)).astype(np.float32)
+        kind = gguf.GGMLQuantizationType[TYPES.get(name.split(".")[-2], "F32") if len(shape) > 1 else "F32"]
+        w.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+
+    add("token_embd.weight", len(tokens), D)
+    for i in range(BLOCKS):
+        for name, shape in [("attn_norm", (D,)), ("attn_q", (D, D)), ("attn_k", (D * KV // HEADS, D)), ("attn_v", (D * KV // HEADS, D)), ("attn_output", (D, D)),
+                            ("ffn_norm", (D,)), ("ffn_gate", (INNER, D)), ("ffn_up", (INNER, D)), ("ffn_down", (D, INNER))]:
+            add(f"blk.{i}.{name}.weight", *shape)
+    add("output_norm.weight", D)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    model = tf.AutoModelForCausalLM.from_pretrained(HERE, gguf_file="tiny.gguf", dtype=torch.float32, attn_implementation="eager").eval()
+    ids = torch.randint(0, len(tokens), (1, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = model(ids).logits[0]
+    expected = {"transformers": tf.__version__, "gguf": "0.19.0", "ids": ids[0].tolist(), "logits": [[round(x, 5) for x in row] for row in logits.tolist()],
+                "texts": STRINGS, "tokens": [t.encode(text).ids for text in STRINGS]}
+    (HERE / "expected.json").write_text(json.dumps(expected, separators=(",", ":"), ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
