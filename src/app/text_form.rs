@@ -54,7 +54,7 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     if !has_model {
         show_path(ui, form, PathField::Documents);
     }
-    if text_run(form).is_some_and(|run| run.from <= TextStage::Supervised) {
+    if !has_model || text_run(form).is_some_and(|run| run.from <= TextStage::Supervised) {
         show_path(ui, form, PathField::Demonstrations);
     }
     show_path(ui, form, PathField::Prompts);
@@ -90,7 +90,11 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
             .accessible_name("KL target, nats")
             .on_hover_text("How far a completion of the policy may move away from the supervised model");
     });
-    if let Mode::Text(run) = &form.settings.mode {
+    if let Mode::Text(run) = &mut form.settings.mode {
+        // What the built-in models do not stand for is trained first.
+        if run.model.is_none() {
+            run.from = run.first_stage();
+        }
         form.settings.env_steps = run.steps();
     }
 }
