@@ -7,7 +7,6 @@
 //! ends, and incomplete characters while a text streams.
 
 use flipside_core::one_line;
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -466,14 +465,33 @@ impl Tokenizer {
 /// The file whose entries are a tokenizer's configuration.
 const CONFIG: &str = "tokenizer_config.json";
 
+/// What is checked of a `tokenizer.json` before the crate reads it.
+#[derive(serde::Deserialize)]
+struct Part {
+    #[serde(default)]
+    post_processor: Value,
+}
+
 /// The crate's tokenizer of a `tokenizer.json`. For some damaged files the crate panics instead of failing.
 fn backend(text: &str) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let wrong = |reason: &str| TokenizerError::NotATokenizer(one_line(reason));
-    serde_json::from_str::<IgnoredAny>(text).map_err(|error| wrong(&error.to_string()))?;
+    let part: Part = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
+    if let Some(token) = undefined_token(&part.post_processor) {
+        return Err(wrong(&format!("its post_processor names the token {token:?} without its ids")));
+    }
     match catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_str(text))) {
         Ok(read) => read.map_err(|error| wrong(&error.to_string())),
         Err(_) => Err(wrong("a part of it is missing or of another kind")),
     }
+}
+
+/// A token that a template of this post-processor names and does not define. The crate looks it up with every text and
+/// panics.
+fn undefined_token(processor: &Value) -> Option<&str> {
+    let parts = |list: &'static str| processor[list].as_array().into_iter().flatten();
+    let named = ["single", "pair"].into_iter().flat_map(parts).filter_map(|part| part["SpecialToken"]["id"].as_str());
+    let mut undefined = named.filter(|token| processor["special_tokens"].get(token).is_none());
+    undefined.next().or_else(|| parts("processors").find_map(undefined_token))
 }
 
 /// The entries of this file, which is a JSON object; none if there is no such file.

@@ -141,6 +141,14 @@ fn what_cannot_serve_is_refused_in_one_sentence() {
     assert!(refused("{\"version\": \"1.0\"", None).contains("tokenizer.json cannot be read"));
     assert!(refused(&text, Some("[")).contains("tokenizer_config.json cannot be read"));
     assert!(refused(&text, Some("[]")).contains("tokenizer_config.json cannot be read (it is not a JSON object)"));
+    // Found by fuzzing: the crate would panic at the first text.
+    let mut template: Value = serde_json::from_str(&text).unwrap();
+    template["post_processor"] = json!({"type": "Sequence", "processors": [{
+        "type": "TemplateProcessing", "pair": [],
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {"<z>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+    }]});
+    assert!(refused(&template.to_string(), None).contains("names the token \"<s>\" without its ids"));
     let dropout = text.replace("\"dropout\": null", "\"dropout\": 0.1");
     assert!(refused(&dropout, None).contains("dropout 0.1"));
     assert!(matches!(Tokenizer::train(["a"], 257), Err(TokenizerError::TooSmall { asked: 257, least: 258 })));
