@@ -118,7 +118,8 @@ impl Bundle {
             all["torch_dtype"] = json!("bfloat16");
         }
         if let Some((weight, bias)) = &self.score {
-            arrays.remove("lm_head.weight");
+            let [_, head] = self.model.ends();
+            arrays.remove(&format!("{head}.weight"));
             arrays.insert("score.weight".to_owned(), Array::f32(&[1, weight.len()], weight.clone()));
             if !absorb_bias(&mut arrays, self.model.last_bias(), weight, *bias) {
                 all[SCORE_BIAS] = json!(bias);

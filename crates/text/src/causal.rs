@@ -31,6 +31,10 @@ impl LanguageModel for Transformer {
         Transformer::score_pad(self)
     }
 
+    fn keeps_score_bias(&self) -> bool {
+        self.last_bias().is_some()
+    }
+
     fn device(&self) -> Device {
         Transformer::device(self)
     }

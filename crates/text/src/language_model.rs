@@ -32,6 +32,12 @@ pub trait LanguageModel {
         None
     }
 
+    /// Whether a reward model's bias can be kept in the model, for a score head of transformers has none. It goes into the
+    /// bias of the last norm; an RMS norm has none.
+    fn keeps_score_bias(&self) -> bool {
+        true
+    }
+
     /// The device of the model's tensors.
     fn device(&self) -> Device;
 

@@ -342,6 +342,11 @@ impl Tokenizer {
         self.inner.id_to_token(token)
     }
 
+    /// Whether this is the name of a special token, which decoding may leave out.
+    fn is_special(&self, name: &str) -> bool {
+        self.inner.get_added_vocabulary().is_special_token(name)
+    }
+
     /// The id of the token with this name.
     pub fn id(&self, name: &str) -> Option<u32> {
         self.inner.token_to_id(name)
@@ -602,6 +607,11 @@ fn special_tokens(inner: &tokenizers::Tokenizer, config: &Map<String, Value>) ->
     named_tokens(config).filter(|token| there.values().all(|known| known.content != token.content)).collect()
 }
 
+/// Whether this is the name of a token for a byte, such as `<0x0A>`.
+fn is_byte(name: &str) -> bool {
+    name.len() == 6 && name.starts_with("<0x") && name.ends_with('>')
+}
+
 /// The token that `tokenizer_config.json` gives this role: a text, or an object with the text as `content`.
 fn special<'a>(config: &'a Map<String, Value>, role: &str) -> Option<&'a str> {
     let token = config.get(role)?;
@@ -628,6 +638,11 @@ impl TextStream<'_> {
     /// As [`Tokenizer::decode`].
     pub fn push(&mut self, token: u32) -> Result<String, TokenizerError> {
         self.tokens.push(token);
+        // What bytes in a row stand for is known when another token follows them that adds to the text.
+        let adds = |name: &String| !is_byte(name) && !self.tokenizer.is_special(name);
+        if self.tokenizer.name(token).filter(adds).is_none() {
+            return Ok(String::new());
+        }
         let whole = self.tokenizer.decode(&self.tokens[self.prefix_offset..], true)?;
         let before = self.tokenizer.decode(&self.tokens[self.prefix_offset..self.read_offset], true)?;
         // U+FFFD stands for bytes that do not form a character yet.

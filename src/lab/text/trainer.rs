@@ -765,7 +765,9 @@ impl TrainingLoop for TextTrainer {
         let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
         let prompts = self.corpus.prompts(&self.reader(&teaching.start))?;
         if let Stage::Teaching(teaching) = &mut self.stage {
-            teaching.words = prompts.iter().map(|prompt| (prompt.tokens.clone(), prompt.words.clone())).collect();
+            // Labels on earlier prompts are still learned from, so what these say is kept.
+            let words = prompts.iter().map(|prompt| (prompt.tokens.clone(), prompt.words.clone()));
+            teaching.words.extend(words);
             teaching.prompts = prompts.into_iter().map(|prompt| prompt.tokens).collect();
             teaching.asking.pool.clear();
         }

@@ -257,3 +257,22 @@ fn a_decoder_without_its_fields_is_an_error() {
         assert!(error.starts_with("tokenizer.json cannot be read") && !error.contains('\n'), "{error}");
     }
 }
+
+/// A model that has learned little writes bytes that form no character.
+#[test]
+fn any_tokens_are_heard_as_they_are_decoded() {
+    let golden = golden();
+    let mut draws = flipside_core::Seed(3).stream("tokens");
+    for (name, golden) in golden["tokenizers"].as_object().unwrap() {
+        let tokenizer = Tokenizer::from_json(golden["json"].as_str().unwrap(), None).unwrap();
+        let prompt = tokenizer.encode("The kettle:", true).unwrap();
+        for _ in 0..300 {
+            let tokens: Vec<u32> =
+                (0..12).map(|_| rand::RngExt::random_range(&mut draws, 0..tokenizer.vocabulary() as u32)).collect();
+            let mut stream = tokenizer.stream_after(&prompt);
+            let mut heard: String = tokens.iter().map(|&token| stream.push(token).unwrap()).collect();
+            heard += &stream.finish().unwrap();
+            assert_eq!(heard, tokenizer.continuation(&prompt, &tokens, true).unwrap(), "{name}: {tokens:?}");
+        }
+    }
+}
