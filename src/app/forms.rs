@@ -4,7 +4,6 @@ use crate::settings::{Mode, RunSettings, TextRun, TextStage};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
 /// What is typed in the palette, and which match is selected.
 #[derive(Clone, Debug, Default)]
@@ -95,19 +94,19 @@ impl PathField {
 #[derive(Clone, Debug)]
 pub(super) struct Dialog {
     pub field: PathField,
-    opened: Instant,
     /// What was picked, once the dialog is closed.
     picked: Arc<OnceLock<Option<PathBuf>>>,
 }
 
-/// Nobody dismisses a dialog sooner than this after it opened.
-const SOON: Duration = Duration::from_millis(400);
+/// A dialog that nobody filled in and one that the system could not show look alike from here.
+const UNPICKED: &str =
+    "Nothing was chosen. If no dialog appeared, install xdg-desktop-portal or zenity, or type the path here.";
 
 impl Dialog {
     /// Opens a dialog at the path that is typed, if there is one.
     pub fn open(field: PathField, typed: &str, ctx: &egui::Context) -> Dialog {
         let (label, _, _, folder) = field.words();
-        let dialog = Dialog { field, opened: Instant::now(), picked: Arc::default() };
+        let dialog = Dialog { field, picked: Arc::default() };
         let mut ask = rfd::FileDialog::new().set_title(label);
         let typed = PathBuf::from(typed.trim());
         if let Some(start) = typed.ancestors().find(|path| path.is_dir()) {
@@ -192,17 +191,13 @@ impl NewRun {
     /// Takes what was picked in the dialog, if it has closed.
     pub fn take_picked(&mut self) {
         let closed = |dialog: &mut Dialog| dialog.picked.get().is_some();
-        let Some(Dialog { field, opened, picked }) = self.dialog.take_if(closed) else { return };
+        let Some(Dialog { field, picked }) = self.dialog.take_if(closed) else { return };
         match picked.get().cloned().flatten() {
             Some(path) => {
                 self.typed[field as usize] = path.display().to_string();
                 self.set_path(field);
             }
-            None if opened.elapsed() < SOON => {
-                let sentence = "No file dialog opened: install xdg-desktop-portal or zenity, or type the path here.";
-                self.unpicked = Some((field, sentence));
-            }
-            None => self.unpicked = Some((field, "Nothing was chosen; the path can be typed, too.")),
+            None => self.unpicked = Some((field, UNPICKED)),
         }
     }
 }

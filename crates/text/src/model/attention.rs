@@ -56,9 +56,9 @@ impl Attention {
         let [q_width, kv_width] = [self.heads, self.kv_heads].map(|heads| heads * self.width);
         let [mut q, mut k, v] = match &self.input {
             Input::Fused(all) => {
-                let all = all.forward(x, adapters);
-                let part = |start: i64, width: i64| all.narrow(-1, start, width);
-                [from_column(&part(0, q_width)), part(q_width, kv_width), part(q_width + kv_width, kv_width)]
+                // One split and not three views, whose gradients would each be as wide as all three.
+                let parts = all.forward(x, adapters).split_with_sizes([q_width, kv_width, kv_width], -1);
+                [from_column(&parts[0]), parts[1].shallow_clone(), parts[2].shallow_clone()]
             }
             Input::PerHead(all) => {
                 let all = all.forward(x, adapters).reshape([rows, new, self.heads, 3, self.width]);
