@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Teach a robot by choosing between two clips. Without a command, the desk opens.
+/// Teach a robot by choosing between two clips, or a language model by choosing between two completions. Without a
+/// command, the desk opens.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -214,7 +215,7 @@ pub struct Train {
     /// Number of judgements to ask for. Default: 200.
     #[arg(long)]
     pub labels: Option<usize>,
-    /// Env steps to train for, over all worlds. Default: as in the task's file, or 1_000_000.
+    /// Env steps to train for, over all worlds. Default: as in the task's file, or 1,000,000.
     #[arg(long, value_parser = count)]
     pub steps: Option<u64>,
     /// Physics backend. Default: lanes.

@@ -77,8 +77,9 @@ pub(super) fn markdown() -> String {
          flipside train --config run.toml --seed 3\n\
          ```\n\n\
          `--set` wins over the file. An option that is short for a setting, such as `--labels` for `num_labels`, wins over the file, too; one that \
-         contradicts a `--set` is refused. What is set is stored with the session. A session that exists keeps what it has: one that is opened with \
-         another value says so and refuses, but for a longer plan (`env_steps`, `num_labels`), another teacher, and stages of a text run that have not begun.\n\n\
+         contradicts a `--set` is refused. What is set is stored with the session. A session that exists keeps what it has. \
+         Opened with another value, it names what differs and refuses. A longer plan (`env_steps`, `num_labels`), another \
+         teacher and the settings of text stages that have not begun may change.\n\n\
          The tables `ppo`, `labels`, `explore`, `reward_model` and `monitor` are those of a task's file, which may have other values than the \
          defaults here; what is set wins over the file.\n",
     );

@@ -29,7 +29,8 @@ pub enum Text {
     Sft(StageArguments),
     /// Train a reward model on judged pairs from a file or on a simulated teacher's answers.
     Reward(StageArguments),
-    /// Train a policy with PPO against a reward model. With a new session and no model, all pipeline stages run.
+    /// Train a policy with PPO against a reward model. With a new session and no model, it starts from the built-in
+    /// supervised model and trains the reward model first.
     Ppo(StageArguments),
     /// Write completions for prompts.
     Generate(GenerateArguments),
@@ -42,6 +43,7 @@ pub enum Text {
     Export(FolderArguments),
     /// Train the built-in base and supervised models again and write them as they are shipped, for `cargo xtask
     /// weights`.
+    #[command(hide = true)]
     Weights(WeightsArguments),
 }
 
@@ -105,7 +107,7 @@ pub struct StageArguments {
     /// Adam's step size.
     #[arg(long)]
     pub learning_rate: Option<f64>,
-    /// Train low-rank adapters instead of all weights: r=16,alpha=32,targets=all or targets=q_proj+v_proj.
+    /// Train low-rank adapters instead of all weights: r=16,alpha=32,dropout=0.05,targets=all or targets=q_proj+v_proj.
     #[arg(long, value_name = "r=R,…")]
     pub lora: Option<LoraSettings>,
     /// Number of blocks, counted from the embedding, that are not trained. Default: 0.

@@ -392,23 +392,42 @@ struct Map<'a, T> {
 /// How many outputs' weights are widened at once: as many rows as a product may take.
 const WIDENED: usize = 12;
 
+/// Numbers in a cache line.
+const LINE: usize = 16;
+
+/// Rows of a multiple of so many numbers all begin in the same set of the first cache (64 sets of lines) …
+const SAME_SET: usize = 64 * LINE;
+
+/// … which holds 8 lines or more. A product that reads more rows at once would fetch every line again and again.
+const WAYS: usize = 6;
+
 impl<T: Number> Job for Map<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<L: F32Lanes>(self) {
         let Map { x, inputs, stride, weight, bias, y } = self;
         let right = Right { numbers: x, stride, columns: stride };
+        let bias_from = |output: usize| bias.get(output..).unwrap_or(&[]);
         if let Some(numbers) = T::as_f32(weight) {
-            let left = Left { numbers, stride: inputs };
-            product::<L, false, _>(y.len() / stride, inputs, left, right, &mut Outputs { bias, y, stride });
+            let side_by_side = if inputs.is_multiple_of(SAME_SET) { WAYS } else { y.len() / stride };
+            let rows = numbers.chunks(side_by_side * inputs).zip(y.chunks_mut(side_by_side * stride));
+            for (i, (numbers, y)) in rows.enumerate() {
+                let left = Left { numbers, stride: inputs };
+                let mut outputs = Outputs { bias: bias_from(i * side_by_side), y, stride };
+                product::<L, false, _>(outputs.y.len() / stride, inputs, left, right, &mut outputs);
+            }
             return;
         }
-        let mut wide = vec![0.0; WIDENED * inputs];
+        // One cache line between rows, for the same reason as above.
+        let apart = inputs + LINE;
+        let mut wide = vec![0.0; WIDENED * apart];
         for (i, (weight, y)) in weight.chunks(WIDENED * inputs).zip(y.chunks_mut(WIDENED * stride)).enumerate() {
-            wide.iter_mut().zip(weight).for_each(|(wide, number)| *wide = number.widened());
-            let left = Left { numbers: &wide, stride: inputs };
-            let bias = bias.get(i * WIDENED..).unwrap_or(&[]);
-            product::<L, false, _>(y.len() / stride, inputs, left, right, &mut Outputs { bias, y, stride });
+            for (wide, weight) in wide.chunks_mut(apart).zip(weight.chunks(inputs)) {
+                wide.iter_mut().zip(weight).for_each(|(wide, number)| *wide = number.widened());
+            }
+            let left = Left { numbers: &wide, stride: apart };
+            let mut outputs = Outputs { bias: bias_from(i * WIDENED), y, stride };
+            product::<L, false, _>(outputs.y.len() / stride, inputs, left, right, &mut outputs);
         }
     }
 }

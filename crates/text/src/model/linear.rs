@@ -123,6 +123,15 @@ fn dropout_factors(x: &Tensor, share: f64, seed: Seed, name: &str) -> Tensor {
 
 /// x Wᵀ + b with W `[output, input]`. The result has the dtype of x, or f32 if the computation was in f32.
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let shape = x.size();
+    if let [rows @ .., input] = &shape[..]
+        && rows.len() > 1
+    {
+        // Of more than two dimensions, libtorch multiplies each row by a copy of the weights of its own unless the
+        // rows lie one after the other in memory.
+        let y = product(&x.reshape([-1, *input]), weight, bias);
+        return y.reshape([rows, &y.size()[1..]].concat());
+    }
     if x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !multiplies_bf16() {
         // Sums and products are the same in f32. Without bf16 instructions, libtorch takes thirty times as long in
         // bf16.
