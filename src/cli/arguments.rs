@@ -386,7 +386,7 @@ pub enum Bench {
 
 #[derive(Args, Debug)]
 pub struct BenchTextPreferences {
-    /// Folder of the supervised model. Default: the built-in one, which is trained first.
+    /// Folder of the supervised model. Default: the built-in one.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Probability that the teacher flips an answer, 0 to 1. The teacher is also unsure where two gold scores are

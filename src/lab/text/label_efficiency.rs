@@ -4,9 +4,9 @@
 //! interrupted benchmark resumes where it stopped.
 
 use super::corpus::Corpus;
-use super::folders;
 use super::measure::{Written, agreement, completions, grammar_prompts};
 use super::trainer::TextTrainer;
+use super::{built_in, folders};
 use crate::lab::driver::{Driver, Step};
 use crate::lab::interval::Interval;
 use crate::lab::{LabError, TeacherKind};
@@ -81,7 +81,7 @@ pub fn label_efficiency(
     let results = plan.output.join("runs.jsonl");
     let model = match &plan.model {
         Some(folder) => folder.clone(),
-        None => built_in(&plan.output)?,
+        None => built_in_model(&plan.output)?,
     };
     let held_out = HeldOut::write(&model, plan)?;
     let mut known: Vec<LabelEfficiencyRun> = read_results(&results)?;
@@ -129,15 +129,11 @@ impl HeldOut {
     }
 }
 
-/// The built-in supervised model, trained once.
-fn built_in(output: &Path) -> Result<PathBuf, LabError> {
+/// The built-in supervised model, in the folder of results.
+fn built_in_model(output: &Path) -> Result<PathBuf, LabError> {
     let session = output.join("model");
-    let model = folders::of_stage(&session, TextStage::Supervised);
-    if !model.exists() {
-        let run = TextRun { until: TextStage::Supervised, ..TextRun::default() };
-        train(&RunSettings { teacher: TeacherKind::Oracle, ..RunSettings::of_text(run) }, &session)?;
-    }
-    Ok(model)
+    built_in::copy(TextStage::Supervised, &session)?;
+    Ok(folders::of_stage(&session, TextStage::Supervised))
 }
 
 /// Trains to the end. The models are in the folder then.
