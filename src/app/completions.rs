@@ -117,7 +117,8 @@ impl Desk {
             ui.label(RichText::new(doing).color(palette.muted));
             ui.add_space(14.0);
             let planned = self.hold.settings().text();
-            for stage in TextStage::ALL {
+            let path = if view.stage > TextStage::Ppo { view.stage } else { TextStage::Ppo }.path();
+            for &stage in path {
                 // A stage that the run does not train needs no line. A session that was opened by its folder does not
                 // say which these are.
                 if stage == view.stage || planned.is_none_or(|run| run.steps_of(stage) > 0) {
@@ -135,6 +136,8 @@ pub(super) fn stage_words(stage: TextStage) -> (&'static str, &'static str) {
         TextStage::Supervised => ("Supervised model", "Learns to answer prompts from demonstrations"),
         TextStage::Reward => ("Reward model", "Learns from your answers which completion is better"),
         TextStage::Ppo => ("Policy", "Follows the reward model by PPO, held near the supervised model"),
+        TextStage::Preference => ("Policy", "Learns from your answers directly, held near the supervised model"),
+        TextStage::Ilql => ("Policy", "Learns by ILQL which tokens lead to the better completions"),
     }
 }
 

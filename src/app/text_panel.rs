@@ -12,7 +12,21 @@ use egui::{CornerRadius, FontFamily, FontId, Label, Rect, RichText, Role, Sense,
 const CURVE_TABS: CurveTabs = [
     ("Learning", &["reward", "gold", "reference_kl"]),
     ("Policy", &["entropy", "beta", "length", "ended"]),
-    ("Models", &["agreement", "reward_loss", "value_loss", "base_loss", "supervised_loss"]),
+    (
+        "Models",
+        &[
+            "agreement",
+            "reward_loss",
+            "value_loss",
+            "base_loss",
+            "supervised_loss",
+            "preference_loss",
+            "preference_margin",
+            "chosen_log_prob",
+            "rejected_log_prob",
+            "ilql_loss",
+        ],
+    ),
 ];
 
 /// The figures of the latest update: a curve's name, and its short label.

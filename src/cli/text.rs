@@ -7,7 +7,7 @@ use crate::lab::{
     evaluate_text, export_text, generate_text, measure_text, merge_text, train_tokenizer, write_built_in,
     write_examples,
 };
-use crate::settings::{LoraSettings, Mode, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};
+use crate::settings::{LoraSettings, Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -32,6 +32,10 @@ pub enum Text {
     /// Train a policy with PPO against a reward model. With a new session and no model, it starts from the built-in
     /// supervised model and trains the reward model first.
     Ppo(StageArguments),
+    /// Train a policy on judged pairs directly, without a reward model: DPO and its relatives.
+    Preference(PreferenceArguments),
+    /// Train a policy by ILQL on judged completions, without a reward model.
+    Ilql(StageArguments),
     /// Write completions for prompts.
     Generate(GenerateArguments),
     /// Score a data file, or evaluate a session's models by the gold score. A data file is scored by likelihood, or by
@@ -90,7 +94,7 @@ pub struct StageArguments {
     /// Folder of the model to start from. Default: the session's model, or the built-in model.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// JSON lines to learn from (for ppo: prompts). Default: those of the built-in grammar.
+    /// JSON lines to learn from (for ppo: prompts; for preference and ilql: judged pairs or completions). Default: those of the built-in grammar.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Folder of a finished reward model, for ppo.
@@ -147,6 +151,16 @@ pub struct StageArguments {
 }
 
 #[derive(Args, Debug)]
+pub struct PreferenceArguments {
+    /// Loss: sigmoid (DPO), hinge, ipo, robust, cdpo, length-normalised, reference-free, simpo, orpo or kto. Default:
+    /// sigmoid.
+    #[arg(long)]
+    pub loss: Option<PreferenceLoss>,
+    #[command(flatten)]
+    pub stage: StageArguments,
+}
+
+#[derive(Args, Debug)]
 pub struct GenerateArguments {
     #[command(flatten)]
     pub model: ModelArguments,
@@ -170,6 +184,9 @@ pub struct GenerateArguments {
     /// Sample from the likeliest tokens that together have this probability, 0 to 1.
     #[arg(long, default_value_t = 1.0, value_parser = super::arguments::share)]
     pub top_p: f64,
+    /// Write by log π + β (Q − V) with the heads of a model that `text ilql` trained. Default: by π alone.
+    #[arg(long, value_name = "β")]
+    pub beta: Option<f64>,
     /// Seed of all random streams.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -303,10 +320,12 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
     match what {
         Text::Tokenizer(arguments) => tokenizer(arguments),
         Text::Examples(arguments) => examples(arguments),
-        Text::Base(arguments) => stage(arguments, TextStage::Base),
-        Text::Sft(arguments) => stage(arguments, TextStage::Supervised),
-        Text::Reward(arguments) => stage(arguments, TextStage::Reward),
-        Text::Ppo(arguments) => stage(arguments, TextStage::Ppo),
+        Text::Base(arguments) => stage(arguments, TextStage::Base, None),
+        Text::Sft(arguments) => stage(arguments, TextStage::Supervised, None),
+        Text::Reward(arguments) => stage(arguments, TextStage::Reward, None),
+        Text::Ppo(arguments) => stage(arguments, TextStage::Ppo, None),
+        Text::Preference(arguments) => stage(&arguments.stage, TextStage::Preference, arguments.loss),
+        Text::Ilql(arguments) => stage(arguments, TextStage::Ilql, None),
         Text::Generate(arguments) => generate(arguments),
         Text::Eval(arguments) => eval(arguments),
         Text::Merge(arguments) => {
@@ -328,15 +347,17 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
 
 impl StageArguments {
     /// The run that these arguments ask for, up to the end of this stage.
-    fn settings(&self, until: TextStage) -> Result<RunSettings, String> {
+    fn settings(&self, until: TextStage, loss: Option<PreferenceLoss>) -> Result<RunSettings, String> {
         let (table, data, steps) = match until {
             TextStage::Base => ("base", "documents", "base_steps"),
             TextStage::Supervised => ("supervised", "demonstrations", "supervised_steps"),
             TextStage::Reward => ("reward", "comparisons", "reward_steps"),
             TextStage::Ppo => ("ppo", "prompts", "updates"),
+            TextStage::Preference => ("preference", "comparisons", "preference_steps"),
+            TextStage::Ilql => ("ilql", "comparisons", "ilql_steps"),
         };
         let (data, steps) = (format!("text.{data}"), format!("text.{steps}"));
-        let (batch, rate) = (format!("text.{table}.batch"), format!("text.{table}.optimiser.learning_rate"));
+        let (batch, rate) = (format!("text.{table}.batch_size"), format!("text.{table}.optimiser.learning_rate"));
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| json!(path));
         let teacher = |rate: f64| if rate == 0.0 { TeacherKind::Oracle } else { TeacherKind::Mistaken { rate } };
         let asked = self.more.asked([
@@ -347,6 +368,7 @@ impl StageArguments {
             ("--skip-bad-lines", "text.skip_bad_lines", self.reading.skip_bad_lines.then_some(json!(true))),
             ("--ignore-fields", "text.ignore_fields", self.reading.ignore_fields.then_some(json!(true))),
             ("--steps", &steps, self.steps.map(Value::from)),
+            ("--loss", "text.preference.loss", loss.map(|loss| json!(loss))),
             ("--batch", &batch, self.batch.map(Value::from)),
             ("--learning-rate", &rate, self.learning_rate.map(Value::from)),
             ("--lora", "text.lora", self.lora.as_ref().map(|lora| json!(lora))),
@@ -385,9 +407,12 @@ impl StageArguments {
 }
 
 /// Trains to the end of a stage, from wherever the session is.
-fn stage(arguments: &StageArguments, until: TextStage) -> anyhow::Result<()> {
+fn stage(arguments: &StageArguments, until: TextStage, loss: Option<PreferenceLoss>) -> anyhow::Result<()> {
+    if arguments.reward.is_some() && until > TextStage::Ppo {
+        bail!("`text {}` learns without a reward model; leave --reward out", until.name());
+    }
     let started = Instant::now();
-    let lab = open(arguments.settings(until).map_err(anyhow::Error::msg)?, Arc::new(|| {}))?;
+    let lab = open(arguments.settings(until, loss).map_err(anyhow::Error::msg)?, Arc::new(|| {}))?;
     let done = watch(&lab, until.name())?;
     drop(lab);
     if let Some(output) = &arguments.output {
@@ -395,9 +420,23 @@ fn stage(arguments: &StageArguments, until: TextStage) -> anyhow::Result<()> {
     }
     let seconds = started.elapsed().as_secs_f64();
     let last = |name: &str| done.curves.iter().find(|c| c.name == name).and_then(|c| c.points.last()).map(|p| p[1]);
-    let names = ["base_loss", "supervised_loss", "reward_loss", "reward", "gold", "reference_kl", "beta", "length"];
+    let names: &[&str] = match until {
+        TextStage::Preference => &[
+            "preference_loss",
+            "preference_accuracy",
+            "preference_margin",
+            "chosen_log_prob",
+            "rejected_log_prob",
+            "log_ratio",
+            "grad_norm",
+            "agreement",
+            "gold",
+        ],
+        TextStage::Ilql => &["ilql_loss", "q_loss", "v_loss", "q", "v", "nll", "grad_norm", "gold"],
+        _ => &["base_loss", "supervised_loss", "reward_loss", "reward", "gold", "reference_kl", "beta", "length"],
+    };
     let figures: serde_json::Map<String, serde_json::Value> =
-        names.into_iter().filter_map(|name| Some((name.to_owned(), json!(last(name)?)))).collect();
+        names.iter().filter_map(|&name| Some((name.to_owned(), json!(last(name)?)))).collect();
     report(
         arguments.json,
         json!({
@@ -449,6 +488,7 @@ fn generate(arguments: &GenerateArguments) -> anyhow::Result<()> {
         temperature: arguments.temperature,
         top_k: arguments.top_k,
         top_p: arguments.top_p,
+        beta: arguments.beta,
         seed: arguments.seed,
     };
     // A single completion is printed as it is written. Several would be mixed up.

@@ -125,9 +125,10 @@ fn text_may_change(
     asked: &Value,
 ) -> bool {
     let until = all.get("text.until").and_then(|until| serde_json::from_value(until.clone()).ok()).unwrap_or(run.until);
-    let later = until > run.until;
-    let longer = asked.as_u64() > had.as_u64();
+    // On another way than the one so far, only what is finished can be built on.
     let finished = reached.is_some_and(|(_, done)| done);
+    let later = until > run.until && (finished || until.path().contains(&run.until));
+    let longer = asked.as_u64() > had.as_u64();
     match name {
         "teacher" | "text.skip_bad_lines" | "text.ignore_fields" | "text.gradient_checkpointing" => true,
         "num_labels" => longer && (later || !finished),
@@ -138,7 +139,14 @@ fn text_may_change(
             None => false,
             Some(stage) if stage > run.until => true,
             Some(stage) => {
-                let steps = ["text.base_steps", "text.supervised_steps", "text.reward_steps", "text.updates"];
+                let steps = [
+                    "text.base_steps",
+                    "text.supervised_steps",
+                    "text.reward_steps",
+                    "text.updates",
+                    "text.preference_steps",
+                    "text.ilql_steps",
+                ];
                 let goes_on = reached.is_none_or(|(at, done)| at <= stage && !done);
                 steps[stage as usize] == name && longer && goes_on
             }
@@ -154,6 +162,8 @@ fn stage_of(name: &str) -> Option<TextStage> {
         "demonstrations" | "supervised_steps" | "supervised" => Some(TextStage::Supervised),
         "comparisons" | "reward_steps" | "reward" => Some(TextStage::Reward),
         "prompts" | "updates" | "ppo" | "reward_model" => Some(TextStage::Ppo),
+        "preference_steps" | "preference" => Some(TextStage::Preference),
+        "ilql_steps" | "ilql" => Some(TextStage::Ilql),
         _ => None,
     }
 }

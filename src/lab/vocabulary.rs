@@ -206,6 +206,27 @@ impl Curve {
         ),
         ("length", "Length", "Mean length of a completion, tokens"),
         ("ended", "Ended", "Share of the completions that come to an end rather than being cut"),
+        ("preference_loss", "Preference loss", "Loss of DPO or a relative of it on the pairs of a step"),
+        (
+            "preference_accuracy",
+            "Preference accuracy",
+            "Share of a step's pairs whose better completion the policy has moved towards more than the other one",
+        ),
+        (
+            "preference_margin",
+            "Preference margin",
+            "How far the better completion is ahead of the other one: β times the difference of their log-ratios",
+        ),
+        ("chosen_log_prob", "Log π of the better", "Mean over the better completions of a step, nats"),
+        ("rejected_log_prob", "Log π of the worse", "Mean over the worse completions of a step, nats"),
+        ("log_ratio", "Log-ratio", "Mean of log π − log π_ref over the completions of a step, nats"),
+        ("grad_norm", "Gradient norm", "Length of a step's gradient before it is clipped"),
+        ("ilql_loss", "ILQL loss", "Weighted sum of the losses of Q, V and the language model"),
+        ("q_loss", "Q loss", "Squared error of both Q heads, mean over tokens"),
+        ("v_loss", "V loss", "Expectile loss of V, mean over tokens"),
+        ("q", "Q", "Mean Q of the tokens of the data, in standard deviations of the score"),
+        ("v", "V", "Mean V, in standard deviations of the score"),
+        ("nll", "Token loss", "Negative log-likelihood of the data, nats a token"),
     ];
 }
 

@@ -108,7 +108,7 @@ fn decode(
 }
 
 /// Prompts, padded on the left: ids and mask, `[B, width]` (i64).
-fn left_padded(prompts: &[&[u32]], width: usize, device: Device) -> (Tensor, Tensor) {
+pub(super) fn left_padded(prompts: &[&[u32]], width: usize, device: Device) -> (Tensor, Tensor) {
     let (mut ids, mut mask) = (vec![0_i64; prompts.len() * width], vec![0_i64; prompts.len() * width]);
     for (row, prompt) in prompts.iter().enumerate() {
         let start = (row + 1) * width - prompt.len();
@@ -123,7 +123,7 @@ fn left_padded(prompts: &[&[u32]], width: usize, device: Device) -> (Tensor, Ten
 }
 
 /// Chooses a token; returns it with its log-probability under the full distribution. The logits are overwritten.
-fn choose(logits: &mut [f32], sampling: &Sampling, stream: &mut Stream) -> (u32, f32) {
+pub(super) fn choose(logits: &mut [f32], sampling: &Sampling, stream: &mut Stream) -> (u32, f32) {
     let greedy = sampling.temperature == 0.0;
     if !greedy && sampling.temperature != 1.0 {
         let inverse_temperature = (1.0 / sampling.temperature) as f32;

@@ -1,7 +1,8 @@
 //! RLHF for language models: the same loop as for robots, with completions instead of clips.
 //!
 //! [`Supervised`] fine-tunes a model on texts, [`TextReward`] fits a reward model to judgements of pairs, and
-//! [`TextPpo`] optimises a policy for that reward under a KL penalty to the reference. Each trainer works step by step:
+//! [`TextPpo`] optimises a policy for that reward under a KL penalty to the reference. [`TextPreference`] (DPO and its
+//! relatives) and [`Ilql`] learn from a fixed set of judgements without a reward model. Each trainer works step by step:
 //! the caller owns the loop, receives the [`Progress`] within a call, may cancel it, and can save the whole state
 //! between calls as named arrays. The preference likelihood, GAE, the clipped losses, Adam and the KL controller come
 //! from [`flipside_learn`], which robots use too.
@@ -24,6 +25,7 @@ pub mod gguf;
 pub mod grammar;
 mod heads;
 mod hidden;
+mod ilql;
 mod language_model;
 pub mod lora;
 mod minibatch;
@@ -31,6 +33,7 @@ pub mod model;
 mod optimiser;
 pub mod peft;
 mod ppo;
+mod preference;
 mod progress;
 mod reward;
 pub mod rope;
@@ -49,8 +52,10 @@ pub use bundle::{Bundle, BundleError, Parts, device, last_hidden_states, log_pro
 pub use error::ModelError;
 pub use heads::ScalarHead;
 pub use hidden::Hidden;
+pub use ilql::{Ilql, IlqlHeads, IlqlStats, ScoredCompletion, generate_by_values, standardise};
 pub use language_model::{AncestralSampling, LanguageModel, SampledCompletion};
 pub use ppo::{Episode, Reference, ScoreFn, TextPpo, TextPpoStats};
+pub use preference::{LabelledCompletion, TextPreference, TextPreferenceStats};
 pub use progress::{Progress, ProgressFn};
 pub use reward::{TextComparison, TextReward, TextRewardStats};
 pub use rows::Example;

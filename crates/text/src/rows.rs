@@ -8,7 +8,7 @@
 
 use super::hidden::Hidden;
 use super::language_model::LanguageModel;
-use flipside_learn::numbers;
+use flipside_learn::{LearnError, numbers};
 use tch::{Device, Kind, Tensor};
 
 /// A prompt with a completion.
@@ -125,6 +125,19 @@ pub(super) fn up_to_last_token<'a>(
         (0, 0) if prompt.is_empty() => (prompt, &completion[..completion.len().min(1)]),
         (shorter, 0) => (&prompt[..shorter.max(1).min(prompt.len())], &completion[..0]),
         (_, shorter) => (prompt, &completion[..shorter]),
+    }
+}
+
+/// Refuses data that is empty, or that has an empty prompt: the first token of its completion would have no likelihood.
+pub(super) fn check_prompts<'a>(mut prompts: impl ExactSizeIterator<Item = &'a Vec<u32>>, what: &str) -> Result<(), LearnError> {
+    if prompts.len() == 0 {
+        return Err(LearnError::Settings(format!("there is no {what} to learn from")));
+    }
+    match prompts.any(Vec::is_empty) {
+        true => Err(LearnError::Settings(format!(
+            "every {what} needs a prompt of at least one token: add prompts, or begin them with a start token"
+        ))),
+        false => Ok(()),
     }
 }
 

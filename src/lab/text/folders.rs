@@ -3,7 +3,7 @@
 use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextStage};
 use crate::store::{ModelFolder, SHARD, read_gguf};
-use flipside_text::{Bundle, BundleError, Parts, gguf};
+use flipside_text::{Bundle, BundleError, IlqlHeads, Parts, gguf};
 use std::path::{Path, PathBuf};
 
 /// The folder that contains a session's models.
@@ -36,6 +36,19 @@ pub(in crate::lab) fn read(folder: &Path, precision: TextPrecision) -> Result<Bu
         }
         _ => Ok(Bundle::from_parts(&(texts, weights), precision)?),
     }
+}
+
+/// The heads of ILQL that a model's folder has beside this model.
+pub(super) fn ilql_heads(folder: &Path, bundle: &Bundle) -> Result<IlqlHeads, LabError> {
+    let weights = if folder.is_dir() { ModelFolder::read(folder)?.weights } else { Default::default() };
+    let config = bundle.model.config();
+    if !weights.keys().any(|name| name.starts_with("ilql_heads.")) {
+        return Err(LabError::Text(format!(
+            "{} has no heads of ILQL; train them with `flipside text ilql`, or leave --beta out.",
+            folder.display()
+        )));
+    }
+    Ok(IlqlHeads::from_arrays(config.width, config.vocabulary, bundle.model.device(), &weights)?)
 }
 
 /// The folder of an adapter's base model.

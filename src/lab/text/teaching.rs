@@ -73,17 +73,6 @@ impl Teaching {
         self.fit_left > 0 || self.unscaled
     }
 
-    /// The sampling settings for completions that a person sees and the reward model scores: the same as in PPO.
-    pub fn sampling(&self, run: &TextRun, seed: u64) -> Sampling {
-        Sampling {
-            temperature: run.ppo.temperature,
-            max_new_tokens: run.ppo.max_new_tokens,
-            stop: self.start.stop(),
-            seed,
-            ..Sampling::default()
-        }
-    }
-
     /// All standing comparisons to learn from: the file's, then the session's.
     pub fn comparisons(&self, labels: &[Label]) -> Result<Vec<TextComparison>, LabError> {
         let labelled = labels.iter().filter_map(|label| self.comparison(label, self.margin).transpose());
@@ -218,6 +207,17 @@ impl Teaching {
 
     pub fn policy_bundle(&self) -> Bundle {
         Bundle { model: self.ppo.policy().clone(), tokenizer: self.start.tokenizer.clone(), score: None }
+    }
+}
+
+/// The sampling settings for completions that a person sees, a reward model scores or a run shows: the same as in PPO.
+pub(super) fn sampling(start: &Bundle, run: &TextRun, seed: u64) -> Sampling {
+    Sampling {
+        temperature: run.ppo.temperature,
+        max_new_tokens: run.ppo.max_new_tokens,
+        stop: start.stop(),
+        seed,
+        ..Sampling::default()
     }
 }
 

@@ -7,6 +7,7 @@
 //! answers at once, so it gives all its answers first. Every finished pipeline stage writes its model to the session's
 //! folder, `models/base` and so on, in the format of Hugging Face.
 
+mod offline;
 mod saved;
 mod showing;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use super::asking::Asking;
 use super::built_in;
 use super::corpus::{Corpus, Prompt, Reader, reading_of};
 use super::folders;
-use super::teaching::{FIRST_FIT, Teaching, scored};
+use super::teaching::{FIRST_FIT, Teaching, sampling, scored};
 use crate::lab::questions::Offered;
 use crate::lab::shared_requests::Label;
 use crate::lab::training_loop::{Tell, TrainingLoop, Values};
@@ -31,6 +32,7 @@ use flipside_text::tokenizer::Tokenizer;
 use flipside_text::{Bundle, Episode, Example, Reference, ScoreEncoder, Supervised, TextPpo, TextReward, tokenizer_of};
 use rand::Rng;
 use rand::RngExt;
+use offline::{Asks, Offline};
 use saved::Saved;
 pub(in crate::lab) use saved::reached;
 use showing::Written;
@@ -78,6 +80,8 @@ enum Stage {
     Learning(Box<Learning>),
     /// The reward model and the policy.
     Teaching(Box<Teaching>),
+    /// The policy, on a fixed set of judgements.
+    Offline(Box<Offline>),
     /// Nothing: the run's last pipeline stage is finished.
     Done(TextStage),
 }
@@ -89,6 +93,18 @@ struct Learning {
     trainer: Supervised<Transformer>,
     examples: Vec<Example>,
     held: Vec<Example>,
+}
+
+impl Stage {
+    /// The pipeline stage that it began with.
+    fn began(&self) -> TextStage {
+        match self {
+            Stage::Learning(learning) => learning.stage,
+            Stage::Teaching(teaching) => teaching.stage,
+            Stage::Offline(offline) => offline.stage,
+            Stage::Done(stage) => *stage,
+        }
+    }
 }
 
 impl TextTrainer {
@@ -113,9 +129,9 @@ impl TextTrainer {
         let saved = arrays.map(Saved::read).transpose()?;
         // A finished run that was asked to go further starts the pipeline stage after its last one.
         let stage = match &saved {
-            None => Some(run.from),
+            None => run.stages().first().copied(),
             Some(saved) if !saved.done => Some(saved.stage),
-            Some(saved) => TextStage::ALL.into_iter().find(|next| *next > saved.stage && *next <= run.until),
+            Some(saved) => saved.stage.next_towards(run.until),
         };
         let mut corpus = Corpus::new(&run, seed);
         corpus.prompts = prompts.map(Arc::new);
@@ -246,6 +262,7 @@ impl TextTrainer {
                 };
                 Stage::Teaching(Box::new(self.teaching(bundle, stage, given.as_deref())?))
             }
+            TextStage::Preference | TextStage::Ilql => Stage::Offline(Box::new(self.offline(bundle, stage)?)),
         };
         Ok(())
     }
@@ -381,6 +398,7 @@ impl TextTrainer {
                 (TextStage::Reward, t.reward.steps(), (t.reward.steps() + t.fit_left).max(self.run.reward_steps))
             }
             Stage::Teaching(t) => (TextStage::Ppo, t.ppo.updates(), self.run.updates),
+            Stage::Offline(offline) => (offline.stage, offline.steps(), self.run.steps_of(offline.stage)),
             Stage::Done(stage) => (*stage, self.run.steps_of(*stage), self.run.steps_of(*stage)),
         }
     }
@@ -423,7 +441,11 @@ impl TextTrainer {
                     score: None,
                 };
                 self.save_model(&copy, learning.stage)?;
-                TextStage::ALL[learning.stage as usize + 1]
+                learning.stage.next_towards(self.run.until)
+            }
+            Stage::Offline(offline) => {
+                self.save_model_with(&offline.bundle(), offline.stage, offline.heads())?;
+                None
             }
             Stage::Teaching(teaching) => {
                 if !teaching.given {
@@ -437,21 +459,24 @@ impl TextTrainer {
             }
             Stage::Done(_) => return Ok(()),
         };
-        if next > self.run.until {
-            self.stage = Stage::Done(self.run.until);
-            return Ok(());
+        match next {
+            Some(next) => self.enter(next, None),
+            None => {
+                self.stage = Stage::Done(self.run.until);
+                Ok(())
+            }
         }
-        self.enter(next, None)
     }
 
     /// Writes a pipeline stage's model into the session. If it has an adapter, both are written: the adapter to share,
     /// and the merged model for the next stage to start from.
     fn save_model(&self, bundle: &Bundle, stage: TextStage) -> Result<(), LabError> {
-        let stage_began = match &self.stage {
-            Stage::Learning(learning) => learning.stage,
-            Stage::Teaching(teaching) => teaching.stage,
-            Stage::Done(stage) => *stage,
-        };
+        self.save_model_with(bundle, stage, Arrays::new())
+    }
+
+    /// The same with further arrays beside the model's.
+    fn save_model_with(&self, bundle: &Bundle, stage: TextStage, more: Arrays) -> Result<(), LabError> {
+        let stage_began = self.stage.began();
         let base = self.origin(stage_began).map(|path| path.display().to_string());
         if let Some(parts) = bundle.to_adapter_parts(base.as_deref()) {
             folders::replace(&folders::adapter_of(&self.folder, stage), parts)?;
@@ -460,9 +485,13 @@ impl TextTrainer {
                 tokenizer: bundle.tokenizer.clone(),
                 score: bundle.score.clone(),
             };
-            return folders::replace(&folders::of_stage(&self.folder, stage), merged.to_parts()?);
+            let (texts, mut arrays) = merged.to_parts()?;
+            arrays.extend(more);
+            return folders::replace(&folders::of_stage(&self.folder, stage), (texts, arrays));
         }
-        folders::replace(&folders::of_stage(&self.folder, stage), bundle.to_parts()?)
+        let (texts, mut arrays) = bundle.to_parts()?;
+        arrays.extend(more);
+        folders::replace(&folders::of_stage(&self.folder, stage), (texts, arrays))
     }
 
     /// One turn of the training loop: fits the reward model if there is more to learn, and otherwise runs PPO.
@@ -569,8 +598,8 @@ impl TrainingLoop for TextTrainer {
 
     fn steps_planned(&self) -> u64 {
         let (stage, done, of) = self.progress();
-        let later = TextStage::ALL.into_iter().filter(|later| *later > stage).map(|later| self.run.steps_of(later));
-        self.steps + of.saturating_sub(done) + later.sum::<u64>()
+        let later = self.run.stages().iter().filter(|later| !stage.path().contains(later));
+        self.steps + of.saturating_sub(done) + later.map(|&later| self.run.steps_of(later)).sum::<u64>()
     }
 
     fn finished(&self) -> bool {
@@ -583,20 +612,30 @@ impl TrainingLoop for TextTrainer {
                 let waits = !teaching.given && teaching.filed.is_empty() && !teaching.is_fitting();
                 waits.then_some(PATIENCE + teaching.fit)
             }
+            // It waits for all planned answers, and then for none.
+            Stage::Offline(offline) => offline.needs_answers().then_some(0),
             _ => None,
         }
     }
 
     fn has_reward(&self) -> bool {
-        matches!(&self.stage, Stage::Teaching(teaching) if teaching.trusted || teaching.is_fitting())
+        match &self.stage {
+            Stage::Teaching(teaching) => teaching.trusted || teaching.is_fitting(),
+            Stage::Offline(offline) => !offline.needs_answers(),
+            Stage::Learning(_) | Stage::Done(_) => false,
+        }
     }
 
     fn has_choice(&self) -> bool {
-        matches!(self.stage, Stage::Teaching(_))
+        matches!(self.stage, Stage::Teaching(_) | Stage::Offline(_))
     }
 
     fn labels_wanted(&self) -> usize {
-        let Stage::Teaching(teaching) = &self.stage else { return 0 };
+        let teaching = match &self.stage {
+            Stage::Teaching(teaching) => teaching,
+            Stage::Offline(offline) if !offline.has_file() => return self.settings.labels,
+            _ => return 0,
+        };
         if teaching.given || !teaching.filed.is_empty() {
             return 0;
         }
@@ -638,7 +677,9 @@ impl TrainingLoop for TextTrainer {
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Offered>, LabError> {
         let person = self.teacher == TeacherKind::Person;
-        let Stage::Teaching(teaching) = &mut self.stage else { return Ok(Vec::new()) };
+        let Some(Asks { asking, start, words, prompts, draws, policy }) = self.stage.asks() else {
+            return Ok(Vec::new());
+        };
         self.doing = "Writing completions";
         // The pairs for a simulated teacher depend only on the standing answers, so a run that was killed between two
         // answers continues with exactly the next pair. For this, a handful is always generated and chosen as a whole,
@@ -646,19 +687,19 @@ impl TrainingLoop for TextTrainer {
         let answered = if person { 0 } else { labels.len() % HANDFUL };
         let wanted = if person { count } else { HANDFUL };
         let before = &labels[..labels.len() - answered];
-        teaching.asking.refit(before, !person, &teaching.start, &teaching.words, cancelled)?;
+        asking.refit(before, !person, start, words, cancelled)?;
         let mut stream = match person {
-            true => teaching.draws.clone(),
+            true => draws.clone(),
             false => self.seed.stream(&format!("text.pairs/{}", before.len() / HANDFUL)),
         };
-        let places: Vec<usize> = (0..wanted).map(|_| stream.random_range(0..teaching.prompts.len())).collect();
+        let places: Vec<usize> = (0..wanted).map(|_| stream.random_range(0..prompts.len())).collect();
         let seed = stream.next_u64();
-        let sampling = teaching.sampling(&self.run, seed);
-        let each = teaching.asking.completions();
+        let sampling = sampling(start, &self.run, seed);
+        let each = asking.completions();
         let asked: Vec<usize> = places.into_iter().flat_map(|place| std::iter::repeat_n(place, each)).collect();
-        let rows: Vec<&[u32]> = asked.iter().map(|&place| &teaching.prompts[place][..]).collect();
+        let rows: Vec<&[u32]> = asked.iter().map(|&place| &prompts[place][..]).collect();
         let mut stop = false;
-        let written = generate(teaching.ppo.policy(), &rows, &sampling, true, &mut |_, _| {
+        let written = generate(policy, &rows, &sampling, true, &mut |_, _| {
             stop = cancelled();
             !stop
         });
@@ -666,25 +707,25 @@ impl TrainingLoop for TextTrainer {
             return Err(LabError::Cancelled);
         }
         let written = asked.iter().zip(written).map(|(&place, completion)| Written {
-            prompt: teaching.prompts[place].clone(),
+            prompt: prompts[place].clone(),
             place: Some(place),
             tokens: completion.tokens,
             stopped: completion.stopped,
         });
         let written: Vec<Written> = written.collect();
         let completions = self.shown(written)?;
-        let Stage::Teaching(teaching) = &mut self.stage else { return Ok(Vec::new()) };
+        let Some(Asks { asking, start, words, draws, .. }) = self.stage.asks() else { return Ok(Vec::new()) };
         if !person {
-            teaching.asking.pool.clear();
+            asking.pool.clear();
         }
         let written = asked.into_iter().zip(completions);
-        teaching.asking.add(written, &teaching.start, &teaching.words, cancelled)?;
-        let mut offered = teaching.asking.choose(wanted, &mut stream);
+        asking.add(written, start, words, cancelled)?;
+        let mut offered = asking.choose(wanted, &mut stream);
         if person {
-            teaching.draws = stream;
+            *draws = stream;
         } else if offered.len() < HANDFUL {
             // A simulated teacher compares equal completions, too: this teaches nothing, but keeps the count.
-            offered.extend(teaching.asking.pool.any_pairs().into_iter().take(HANDFUL - offered.len()));
+            offered.extend(asking.pool.any_pairs().into_iter().take(HANDFUL - offered.len()));
         }
         self.doing = "";
         Ok(offered.into_iter().skip(answered).take(count).collect())
@@ -719,6 +760,7 @@ impl TrainingLoop for TextTrainer {
                 self.study(cancelled)
             }
             Stage::Teaching(_) => self.teach(labels, cancelled),
+            Stage::Offline(_) => self.learn_offline(labels, cancelled),
             Stage::Done(_) => Ok(Values::new()),
         }
     }
@@ -762,15 +804,21 @@ impl TrainingLoop for TextTrainer {
 
     fn set_prompts(&mut self, prompts: Vec<String>) -> Result<(), LabError> {
         self.corpus.prompts = Some(Arc::new(prompts));
-        let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
-        let prompts = self.corpus.prompts(&self.reader(&teaching.start))?;
-        if let Stage::Teaching(teaching) = &mut self.stage {
-            // Labels on earlier prompts are still learned from, so what these say is kept.
-            let words = prompts.iter().map(|prompt| (prompt.tokens.clone(), prompt.words.clone()));
-            teaching.words.extend(words);
-            teaching.prompts = prompts.into_iter().map(|prompt| prompt.tokens).collect();
-            teaching.asking.pool.clear();
-        }
+        let start = match &self.stage {
+            Stage::Teaching(teaching) => &teaching.start,
+            Stage::Offline(offline) => &offline.start,
+            Stage::Learning(_) | Stage::Done(_) => return Ok(()),
+        };
+        let chosen = self.corpus.prompts(&self.reader(start))?;
+        let (words, prompts, asking) = match &mut self.stage {
+            Stage::Teaching(teaching) => (&mut teaching.words, &mut teaching.prompts, &mut teaching.asking),
+            Stage::Offline(offline) => (&mut offline.words, &mut offline.prompts, &mut offline.asking),
+            Stage::Learning(_) | Stage::Done(_) => return Ok(()),
+        };
+        // Labels on earlier prompts are still learned from, so what these say is kept.
+        words.extend(chosen.iter().map(|prompt| (prompt.tokens.clone(), prompt.words.clone())));
+        *prompts = chosen.into_iter().map(|prompt| prompt.tokens).collect();
+        asking.pool.clear();
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::store::npz::{self, Values};
 use flipside_core::Seed;
 use flipside_text::data::Reading;
 use flipside_text::generate::{Sampling, generate};
-use flipside_text::{Bundle, Example, TextReward, log_probs};
+use flipside_text::{Bundle, Example, TextReward, generate_by_values, log_probs};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -167,6 +167,8 @@ pub struct GeneratePlan {
     pub top_k: usize,
     /// Sample only from the most likely tokens that together have this probability.
     pub top_p: f64,
+    /// Write by log π + β (Q − V) with the heads of ILQL; `None` writes by π.
+    pub beta: Option<f64>,
     /// The seed of all draws.
     pub seed: u64,
 }
@@ -205,6 +207,8 @@ pub fn generate_text(
     if prompts.is_empty() {
         return Err(LabError::Text("There is nothing to answer; give a prompt or a file with some.".to_owned()));
     }
+    let heads = plan.beta.map(|beta| Ok::<_, LabError>((beta, folders::ilql_heads(&model.folder, &bundle)?)));
+    let heads = heads.transpose()?;
     let mut all = Vec::new();
     for (part, prompts) in prompts.chunks(ROWS).enumerate() {
         let sampling = Sampling {
@@ -217,11 +221,17 @@ pub fn generate_text(
         };
         let rows: Vec<&[u32]> = prompts.iter().map(|prompt| &prompt.tokens[..]).collect();
         let mut streams: Vec<_> = rows.iter().map(|prompt| bundle.tokenizer.stream_after(prompt)).collect();
-        let written = generate(&bundle.model, &rows, &sampling, true, &mut |row, token| {
+        let mut on_token = |row: usize, token| {
             let piece = streams[row].push(token).unwrap_or_default();
             on_piece(part * ROWS + row, &piece);
             true
-        });
+        };
+        let written = match &heads {
+            Some((beta, heads)) => {
+                generate_by_values((&bundle.model, heads), &rows, *beta, &sampling, &mut on_token)
+            }
+            None => generate(&bundle.model, &rows, &sampling, true, &mut on_token),
+        };
         for (row, (prompt, completion)) in rows.iter().zip(written).enumerate() {
             check_finite(completion.log_probs.iter().copied(), &model.folder)?;
             on_piece(part * ROWS + row, &streams[row].finish()?);
@@ -263,7 +273,7 @@ pub fn export_text(model: &TextModel, output: &Path, shard: Option<usize>) -> Re
 }
 
 /// Copies the model of a session's pipeline stage to another folder. If the stage trained an adapter, copies only the
-/// adapter.
+/// adapter, except for ILQL, whose heads are beside the merged model.
 ///
 /// # Errors
 ///
@@ -271,8 +281,8 @@ pub fn export_text(model: &TextModel, output: &Path, shard: Option<usize>) -> Re
 pub fn copy_stage(session: &Path, stage: TextStage, output: &Path) -> Result<(), LabError> {
     let read = |folder: &Path| crate::store::ModelFolder::read(folder);
     let folder = match read(&folders::adapter_of(session, stage)) {
-        Ok(adapter) => adapter,
-        Err(_) => read(&folders::of_stage(session, stage))?,
+        Ok(adapter) if stage != TextStage::Ilql => adapter,
+        _ => read(&folders::of_stage(session, stage))?,
     };
     Ok(folder.write(output, crate::store::SHARD)?)
 }

@@ -49,7 +49,7 @@ impl Default for OptimiserSettings {
 }
 
 impl OptimiserSettings {
-    fn check(&self, room: &str) -> Result<(), String> {
+    pub(super) fn check(&self, room: &str) -> Result<(), String> {
         above(room, "learning_rate", self.learning_rate)?;
         within(room, "final_learning_rate", self.final_learning_rate, 0.0, 1.0)?;
         above(room, "adam_eps", self.adam_eps)?;
@@ -371,7 +371,7 @@ impl TextPpoSettings {
     }
 }
 
-fn parts(room: &str, batch: usize, parts: usize) -> Result<(), String> {
+pub(super) fn parts(room: &str, batch: usize, parts: usize) -> Result<(), String> {
     match (batch, parts) {
         (0, _) => Err(format!("{room}.batch_size must be at least 1")),
         (batch, parts) if parts == 0 || parts > batch => Err(format!(
@@ -381,14 +381,14 @@ fn parts(room: &str, batch: usize, parts: usize) -> Result<(), String> {
     }
 }
 
-fn above(room: &str, name: &str, value: f64) -> Result<(), String> {
+pub(super) fn above(room: &str, name: &str, value: f64) -> Result<(), String> {
     match value.is_finite() && value > 0.0 {
         true => Ok(()),
         false => Err(format!("{room}.{name} must be a number above 0, not {value}")),
     }
 }
 
-fn within(room: &str, name: &str, value: f64, low: f64, high: f64) -> Result<(), String> {
+pub(super) fn within(room: &str, name: &str, value: f64, low: f64, high: f64) -> Result<(), String> {
     match ((low..=high).contains(&value), high) {
         (true, _) => Ok(()),
         (false, f64::MAX) => Err(format!("{room}.{name} must be a number of at least {low}, not {value}")),

@@ -1,15 +1,16 @@
 //! Settings of a run in text mode: the model, the data, the pipeline stages, and how each of them learns.
 
 use super::{
-    KlSettings, MonitorSettings, OptimiserSettings, SupervisedSettings, TextLabelSettings, TextPpoSettings,
-    TextRewardSettings,
+    IlqlSettings, KlSettings, MonitorSettings, OptimiserSettings, SupervisedSettings, TextLabelSettings,
+    TextPpoSettings, TextPreferenceSettings, TextRewardSettings,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The pipeline stages of a run in text mode, in order.
+/// The pipeline stages of a run in text mode. After the supervised model, a run goes one of three ways: to a reward model
+/// and PPO, to learning from preferences directly, or to ILQL ([`TextStage::path`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextStage {
@@ -22,15 +23,44 @@ pub enum TextStage {
     /// Trains the policy with PPO against the reward model.
     #[default]
     Ppo,
+    /// Trains the policy on judgements directly, with the loss of DPO or one of its relatives.
+    Preference,
+    /// Trains the policy on judged completions by ILQL.
+    Ilql,
 }
 
 impl TextStage {
-    /// All stages, in order.
-    pub const ALL: [TextStage; 4] = [TextStage::Base, TextStage::Supervised, TextStage::Reward, TextStage::Ppo];
+    /// All stages. Each comes after those that it builds on.
+    pub const ALL: [TextStage; 6] = [
+        TextStage::Base,
+        TextStage::Supervised,
+        TextStage::Reward,
+        TextStage::Ppo,
+        TextStage::Preference,
+        TextStage::Ilql,
+    ];
 
     /// The stage's name in files and folders.
     pub fn name(self) -> &'static str {
-        ["base", "supervised", "reward", "ppo"][self as usize]
+        ["base", "supervised", "reward", "ppo", "preference", "ilql"][self as usize]
+    }
+
+    /// The stages of a run that ends with this one, in order.
+    pub fn path(self) -> &'static [TextStage] {
+        match self {
+            TextStage::Base => &[TextStage::Base],
+            TextStage::Supervised => &[TextStage::Base, TextStage::Supervised],
+            TextStage::Reward => &[TextStage::Base, TextStage::Supervised, TextStage::Reward],
+            TextStage::Ppo => &[TextStage::Base, TextStage::Supervised, TextStage::Reward, TextStage::Ppo],
+            TextStage::Preference => &[TextStage::Base, TextStage::Supervised, TextStage::Preference],
+            TextStage::Ilql => &[TextStage::Base, TextStage::Supervised, TextStage::Ilql],
+        }
+    }
+
+    /// The stage that follows this one in a run that ends with `until`; `None` if it ends here. On another way, it is the
+    /// first one after the supervised model.
+    pub fn next_towards(self, until: TextStage) -> Option<TextStage> {
+        until.path().iter().copied().find(|stage| !self.path().contains(stage))
     }
 }
 
@@ -155,7 +185,8 @@ pub struct TextRun {
     pub documents: Option<PathBuf>,
     /// File of prompts with completions for the supervised model, JSON lines. None uses the built-in grammar's.
     pub demonstrations: Option<PathBuf>,
-    /// File of judged pairs for the reward model, JSON lines. They are added to the judgements of the session.
+    /// File of judged pairs, JSON lines, for the reward model, for learning from preferences directly and for ILQL. They
+    /// are added to the judgements of the session. KTO and ILQL also take completions with a label.
     pub comparisons: Option<PathBuf>,
     /// File of prompts to answer, JSON lines. None uses the prompts of the demonstrations.
     pub prompts: Option<PathBuf>,
@@ -184,6 +215,10 @@ pub struct TextRun {
     pub reward_steps: u64,
     /// Number of PPO updates.
     pub updates: u64,
+    /// Gradient steps of learning from preferences directly.
+    pub preference_steps: u64,
+    /// Gradient steps of ILQL.
+    pub ilql_steps: u64,
     /// Training of the base model.
     pub base: SupervisedSettings,
     /// Training of the supervised model.
@@ -196,6 +231,10 @@ pub struct TextRun {
     pub reward: TextRewardSettings,
     /// Training of the policy with PPO.
     pub ppo: TextPpoSettings,
+    /// Training of the policy on judgements directly.
+    pub preference: TextPreferenceSettings,
+    /// Training of the policy by ILQL.
+    pub ilql: IlqlSettings,
 }
 
 impl Default for TextRun {
@@ -226,6 +265,8 @@ impl Default for TextRun {
             // Two passes over 500 answers. Five passes fit their noise.
             reward_steps: 60,
             updates: 100,
+            preference_steps: 100,
+            ilql_steps: 400,
             base: SupervisedSettings { batch_size: 8, optimiser: at(2e-3), ..SupervisedSettings::default() },
             supervised: SupervisedSettings { batch_size: 8, optimiser: at(5e-4), ..SupervisedSettings::default() },
             labels: TextLabelSettings::default(),
@@ -237,6 +278,8 @@ impl Default for TextRun {
                 optimiser: at(2e-4),
                 ..ppo
             },
+            preference: TextPreferenceSettings { optimiser: at(1e-4), ..TextPreferenceSettings::default() },
+            ilql: IlqlSettings { optimiser: at(3e-4), ..IlqlSettings::default() },
         }
     }
 }
@@ -244,7 +287,7 @@ impl Default for TextRun {
 impl TextRun {
     /// Refuses settings that cannot work. The error names the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
-        if self.from > self.until {
+        if self.stages().is_empty() {
             return Err(format!("text.from, {}, comes after text.until, {}", self.from.name(), self.until.name()));
         }
         if self.from > TextStage::Base && self.model.is_none() && self.shape != TextShape::default() {
@@ -273,7 +316,17 @@ impl TextRun {
         self.supervised.check()?;
         self.labels.check()?;
         self.reward.check()?;
-        self.ppo.check()
+        self.ppo.check()?;
+        self.preference.check()?;
+        self.ilql.check()
+    }
+
+    /// The stages that are trained, in order; none if `from` comes after `until`. The first one after the supervised
+    /// model stands for the one on the way to `until`.
+    pub fn stages(&self) -> &'static [TextStage] {
+        let path = self.until.path();
+        let place = self.from.path().len() - 1;
+        path.get(place..).unwrap_or_default()
     }
 
     /// The default run: it starts from the built-in supervised model.
@@ -296,7 +349,7 @@ impl TextRun {
             && self.frozen_layers == 0
             && (&self.supervised, self.supervised_steps) == (&usual.supervised, usual.supervised_steps);
         match (base, supervised) {
-            (_, true) if self.until > TextStage::Supervised => TextStage::Reward,
+            (_, true) if self.until > TextStage::Supervised => self.until.path()[2],
             (true, _) if self.until > TextStage::Base => TextStage::Supervised,
             _ => TextStage::Base,
         }
@@ -304,7 +357,7 @@ impl TextRun {
 
     /// Gradient steps or updates of this stage; 0 if the stage is not trained.
     pub fn steps_of(&self, stage: TextStage) -> u64 {
-        if !(self.from..=self.until).contains(&stage) {
+        if !self.stages().contains(&stage) {
             return 0;
         }
         match stage {
@@ -313,12 +366,14 @@ impl TextRun {
             TextStage::Reward if self.reward_model.is_some() => 0,
             TextStage::Reward => self.reward_steps,
             TextStage::Ppo => self.updates,
+            TextStage::Preference => self.preference_steps,
+            TextStage::Ilql => self.ilql_steps,
         }
     }
 
     /// Steps of all stages together.
     pub fn steps(&self) -> u64 {
-        TextStage::ALL.into_iter().map(|stage| self.steps_of(stage)).sum()
+        self.stages().iter().map(|&stage| self.steps_of(stage)).sum()
     }
 }
 
@@ -355,6 +410,14 @@ mod tests {
         assert!(run.check().unwrap_err().contains("text.reward_model"));
         let run = TextRun { until: TextStage::Supervised, ..TextRun::default() };
         assert_eq!((run.steps(), run.steps_of(TextStage::Ppo)), (3200, 0));
+        // From the supervised model, one way leads to PPO and another to DPO.
+        let run = TextRun { until: TextStage::Preference, from: TextStage::Reward, ..TextRun::default() };
+        assert_eq!((run.stages(), run.steps()), (&[TextStage::Preference][..], 100));
+        assert_eq!(run.first_stage(), TextStage::Preference);
+        assert_eq!(TextStage::Reward.next_towards(TextStage::Ppo), Some(TextStage::Ppo));
+        assert_eq!(TextStage::Ppo.next_towards(TextStage::Ilql), Some(TextStage::Ilql));
+        assert_eq!(TextStage::Ilql.next_towards(TextStage::Ilql), None);
+        assert!(TextRun { until: TextStage::Ilql, from: TextStage::Ppo, ..TextRun::default() }.check().is_err());
         let back: TextRun = toml::from_str(&toml::to_string(&run).unwrap()).unwrap();
         assert_eq!(back, run);
     }

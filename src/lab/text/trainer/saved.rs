@@ -66,13 +66,15 @@ impl TextTrainer {
                 arrays.insert(RECENT_PREDICTIONS.to_owned(), recent);
                 arrays
             }
+            Stage::Offline(offline) => {
+                let mut arrays = prefixed(offline.to_arrays(), "offline/");
+                arrays.extend(prefixed(offline.asking.to_arrays(), "asking/"));
+                arrays.insert("trainer/draws".to_owned(), Array::u64(offline.draws.state().to_vec()));
+                arrays
+            }
             Stage::Done(_) => Arrays::new(),
         };
-        let stage = match &self.stage {
-            Stage::Learning(learning) => learning.stage,
-            Stage::Teaching(teaching) => teaching.stage,
-            Stage::Done(stage) => *stage,
-        };
+        let stage = self.stage.began();
         arrays.insert("trainer/stage".to_owned(), Array::u64(vec![stage as u64]));
         arrays.insert("trainer/done".to_owned(), Array::u64(vec![u64::from(matches!(self.stage, Stage::Done(_)))]));
         arrays.insert("trainer/steps".to_owned(), Array::u64(vec![self.steps]));
@@ -111,6 +113,13 @@ impl TextTrainer {
                     .and_then(Array::as_f64)
                     .ok_or_else(|| lacks(RECENT_PREDICTIONS))?
                     .to_vec();
+            }
+            Stage::Offline(offline) => {
+                let planned = self.run.steps_of(offline.stage);
+                offline.load_arrays(&unprefixed(arrays, "offline/"), planned)?;
+                offline.asking.load_arrays(&unprefixed(arrays, "asking/"));
+                let state: [u64; 4] = words("trainer/draws")?.try_into().map_err(|_| lacks("trainer/draws"))?;
+                offline.draws = Stream::from_state(state);
             }
             Stage::Done(_) => {}
         }

@@ -1,6 +1,7 @@
 //! What a person sees of the policy: its completions with their log-ratios, answers before and after preference
 //! learning, and the progress of the training loop.
 
+use super::super::teaching::sampling;
 use super::{Stage, TextTrainer};
 use crate::lab::LabError;
 use crate::lab::vocabulary::{TextSample, TextView};
@@ -38,11 +39,18 @@ impl TextTrainer {
 
     /// Completions of the policy with their log-ratios, ready to be shown.
     pub(super) fn shown(&mut self, written: Vec<Written>) -> Result<Vec<Completion>, LabError> {
-        let Stage::Teaching(teaching) = &self.stage else { return Ok(Vec::new()) };
-        let tokenizer = &teaching.start.tokenizer;
         let example = |w: &Written| Example { prompt: w.prompt.clone(), completion: w.tokens.clone() };
         let examples: Vec<Example> = written.iter().map(example).collect();
-        let log_ratios = teaching.log_ratios(&examples, self.run.ppo.temperature);
+        let (tokenizer, log_ratios) = match &self.stage {
+            Stage::Teaching(teaching) => {
+                (&teaching.start.tokenizer, teaching.log_ratios(&examples, self.run.ppo.temperature))
+            }
+            // What is asked about is written by the reference itself.
+            Stage::Offline(offline) => {
+                (&offline.start.tokenizer, examples.iter().map(|e| vec![0.0; e.completion.len()]).collect())
+            }
+            Stage::Learning(_) | Stage::Done(_) => return Ok(Vec::new()),
+        };
         let mut completions = Vec::with_capacity(written.len());
         for (Written { prompt, place, tokens, stopped }, log_ratios) in written.into_iter().zip(log_ratios) {
             let text = match place {
@@ -75,7 +83,7 @@ impl TextTrainer {
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<TextSample>, LabError> {
         let Stage::Teaching(teaching) = &self.stage else { return Ok(Vec::new()) };
-        let sampling = teaching.sampling(&self.run, seed);
+        let sampling = sampling(&teaching.start, &self.run, seed);
         let rows: Vec<&[u32]> = prompts.iter().map(|(tokens, _)| &tokens[..]).collect();
         let tokenizer = teaching.start.tokenizer.clone();
         let mut samples: Vec<TextSample> = Vec::new();
