@@ -206,6 +206,12 @@ impl Curve {
         ),
         ("length", "Length", "Mean length of a completion, tokens"),
         ("ended", "Ended", "Share of the completions that come to an end rather than being cut"),
+        ("grad_norm", "Gradient length", "Mean L2 norm of an update's gradients before clipping, without a critic"),
+        (
+            "equal_groups",
+            "Equal groups",
+            "Share of the prompts whose completions all have the same score, from which only a KL penalty is learnt",
+        ),
     ];
 }
 

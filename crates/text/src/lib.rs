@@ -11,6 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
+mod advantage;
 mod bpe_files;
 mod bundle;
 mod causal;
@@ -33,6 +34,7 @@ pub mod peft;
 mod ppo;
 mod progress;
 mod reward;
+pub mod reward_functions;
 pub mod rope;
 mod rows;
 mod score_encoder;

@@ -57,6 +57,8 @@ struct RewardModel<M> {
     bias: f64,
     /// Share of judgements that is assumed to be random: ε in the Bradley–Terry likelihood.
     error_rate: f64,
+    /// c of the term c · (R_left + R_right)² of the loss.
+    centring: f64,
 }
 
 /// Statistics of a step or an evaluation.
@@ -99,7 +101,8 @@ impl<M: LanguageModel> TextReward<M> {
             seed.stream("text.reward.comparisons"),
             seed,
         )?;
-        let reward = RewardModel { model, head, gain: 1.0, bias: 0.0, error_rate: settings.error_rate };
+        let (error_rate, centring) = (settings.error_rate, settings.center_rewards_coefficient);
+        let reward = RewardModel { model, head, gain: 1.0, bias: 0.0, error_rate, centring };
         Ok(TextReward { reward, training })
     }
 
@@ -278,7 +281,11 @@ impl<M: LanguageModel> RewardModel<M> {
             Tensor::from_slice(&numbers).to_device(self.model.device())
         };
         let ahead = &difference - column(|c| signed_margin(c.target, c.margin));
-        let loss = preference_loss(&ahead, &column(|c| c.target), self.error_rate);
+        let mut loss = preference_loss(&ahead, &column(|c| c.target), self.error_rate);
+        if self.centring > 0.0 {
+            let sum = rewards.narrow(0, 0, n) + rewards.narrow(0, n, n) + 2.0 * self.bias;
+            loss += sum.square() * self.centring;
+        }
         (loss.sum(Kind::Float), difference, hidden)
     }
 }

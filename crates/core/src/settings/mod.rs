@@ -7,6 +7,7 @@ mod ppo;
 mod reward_model;
 mod teacher;
 mod text;
+mod text_estimator;
 mod text_run;
 
 pub use ppo::PpoSettings;
@@ -18,6 +19,7 @@ pub use text::{
     KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextLabelSettings, TextPpoSettings,
     TextRewardSettings,
 };
+pub use text_estimator::{KlPlace, TextAdvantage, TextAverage, TextPreset, TextRatio};
 pub use text_run::{LoraSettings, TextPrecision, TextRun, TextShape, TextStage};
 
 use schemars::JsonSchema;
