@@ -15,9 +15,9 @@ pub fn kl_estimate(estimator: KlEstimator, log_ratio: f64) -> f64 {
     }
 }
 
-/// [`kl_estimate`] of each element as a tensor, to be differentiated: a KL penalty in the loss. The expected gradient, for
-/// actions of the policy itself, is 0 with k1, that of KL(policy ‖ reference) with k2, and that of KL(reference ‖ policy)
-/// with k3.
+/// [`kl_estimate`] of each element as a tensor, to be differentiated: a KL penalty in the loss. The expected gradient,
+/// for actions of the policy itself, is 0 with k1, that of KL(policy ‖ reference) with k2, and that of KL(reference ‖
+/// policy) with k3.
 pub fn kl_loss(estimator: KlEstimator, log_ratio: &Tensor) -> Tensor {
     match estimator {
         KlEstimator::K1 => log_ratio.shallow_clone(),

@@ -24,8 +24,8 @@ pub(super) fn is_equal(scores: &[Option<f64>]) -> bool {
     moments(scores).1 <= EQUAL
 }
 
-/// The advantage of each completion of a group, from their rewards. [`TextAdvantage::BatchBaseline`] is not yet whitened.
-/// A completion that has no other beside it has the advantage 0.
+/// The advantage of each completion of a group, from their rewards. [`TextAdvantage::BatchBaseline`] is not yet
+/// whitened. A completion that has no other beside it has the advantage 0.
 pub(super) fn of_group(advantage: TextAdvantage, rewards: &[Option<f64>]) -> Vec<f64> {
     let (mean, std, count) = moments(rewards);
     let scale = match advantage {

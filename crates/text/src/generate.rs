@@ -55,8 +55,8 @@ pub fn generate(
     generate_each(model, prompts, 1, sampling, adapters, on_token)
 }
 
-/// [`generate`] with `each` completions for each prompt, those of one prompt in a row. Each prompt is read once, and its
-/// part of the KV cache is then copied for its completions.
+/// [`generate`] with `each` completions for each prompt, those of one prompt in a row. Each prompt is read once, and
+/// its part of the KV cache is then copied for its completions.
 pub fn generate_each(
     model: &Transformer,
     prompts: &[&[u32]],

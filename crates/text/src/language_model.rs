@@ -32,8 +32,8 @@ pub trait LanguageModel {
         None
     }
 
-    /// Whether a reward model's bias can be kept in the model, for a score head of transformers has none. It goes into the
-    /// bias of the last norm; an RMS norm has none.
+    /// Whether a reward model's bias can be kept in the model, for a score head of transformers has none. It goes into
+    /// the bias of the last norm; an RMS norm has none.
     fn keeps_score_bias(&self) -> bool {
         true
     }
@@ -50,8 +50,8 @@ pub trait LanguageModel {
         on_column: &mut dyn FnMut() -> bool,
     ) -> Vec<SampledCompletion>;
 
-    /// `each` completions for each prompt, those of one prompt in a row; otherwise as [`LanguageModel::complete`]. A model
-    /// that can reads each prompt once.
+    /// `each` completions for each prompt, those of one prompt in a row; otherwise as [`LanguageModel::complete`]. A
+    /// model that can reads each prompt once.
     fn complete_each(
         &self,
         prompts: &[&[u32]],

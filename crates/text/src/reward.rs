@@ -218,9 +218,9 @@ impl<M: LanguageModel> TextReward<M> {
     }
 
     /// Sets gain and bias so that the rewards of these samples, which the reference policy generated, have mean 0 and
-    /// standard deviation 1. Call it before the first step and after the last (Ziegler et al. 2019, section 2.1). Where the
-    /// model cannot keep a bias ([`LanguageModel::keeps_score_bias`]), only the standard deviation becomes 1, so that
-    /// transformers computes the same rewards from it; the mean is left to the critic of PPO. On an error nothing
+    /// standard deviation 1. Call it before the first step and after the last (Ziegler et al. 2019, section 2.1). Where
+    /// the model cannot keep a bias ([`LanguageModel::keeps_score_bias`]), only the standard deviation becomes 1, so
+    /// that transformers computes the same rewards from it; the mean is left to the critic of PPO. On an error nothing
     /// has changed.
     pub fn normalise(&mut self, samples: &[Example], on_progress: ProgressFn) -> Result<(), LearnError> {
         let raw = self.unscaled(samples, on_progress)?;

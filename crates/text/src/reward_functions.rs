@@ -1,5 +1,5 @@
-//! Reward functions: what gives a completion its score. A reward model, an ensemble of reward models, a rule or a program
-//! of one's own; several are added up with weights. A completion may have no score.
+//! Reward functions: what gives a completion its score. A reward model, an ensemble of reward models, a rule or a
+//! program of one's own; several are added up with weights. A completion may have no score.
 //!
 //! This module computes; the caller reads models and runs programs.
 
@@ -124,12 +124,7 @@ impl<M: LanguageModel> FittedReward<M> {
 
     /// The rewards of completions, computed in batches of `batch` rows. `on_progress` is called before every batch and
     /// may cancel.
-    pub fn rewards(
-        &self,
-        examples: &[Example],
-        batch: usize,
-        on_progress: ProgressFn,
-    ) -> Result<Vec<f32>, LearnError> {
+    pub fn rewards(&self, examples: &[Example], batch: usize, on_progress: ProgressFn) -> Result<Vec<f32>, LearnError> {
         let parts = examples.chunks(batch.max(1));
         let (of, mut rewards) = (parts.len(), Vec::with_capacity(examples.len()));
         for (done, part) in parts.enumerate() {

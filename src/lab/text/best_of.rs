@@ -115,10 +115,7 @@ struct Group {
 /// # Errors
 ///
 /// A model, data or reward function that cannot be used, or a file that cannot be written.
-pub fn best_of_text(
-    plan: &BestOfPlan,
-    on_progress: &mut dyn FnMut(usize, usize),
-) -> Result<BestOfReport, LabError> {
+pub fn best_of_text(plan: &BestOfPlan, on_progress: &mut dyn FnMut(usize, usize)) -> Result<BestOfReport, LabError> {
     let bundle = start(plan)?;
     let groups = scored_groups(&bundle, plan, &prompts(&bundle, plan)?, plan.seed, on_progress)?;
     let mut lines = String::new();
@@ -147,9 +144,9 @@ pub fn best_of_text(
     })
 }
 
-/// Rejection sampling in rounds (trlX's RFT; Touvron et al. 2023, section 3.2.3). Round k leaves `round-k/winners.jsonl`,
-/// `round-k/model` and `round-k/round.json` in the output folder. Rounds that are there are not repeated, so an
-/// interrupted run goes on with the round that it was in. `on_round` gets each finished round.
+/// Rejection sampling in rounds (trlX's RFT; Touvron et al. 2023, section 3.2.3). Round k leaves
+/// `round-k/winners.jsonl`, `round-k/model` and `round-k/round.json` in the output folder. Rounds that are there are
+/// not repeated, so an interrupted run goes on with the round that it was in. `on_round` gets each finished round.
 ///
 /// # Errors
 ///
@@ -175,7 +172,7 @@ pub fn rejection_sampling(
     Ok(rounds)
 }
 
-/// Refuses a folder whose rounds were made by another plan. More rounds than before are no other plan.
+/// Refuses a folder whose rounds were made by another plan.
 fn check_same_plan(plan: &RejectionPlan) -> Result<(), LabError> {
     let BestOfPlan { model, data, prompts, n, reward_functions, max_new_tokens, temperature, seed, output, .. } =
         &plan.sampling;
@@ -400,7 +397,11 @@ mod tests {
             ..TextRun::default()
         };
         let of = |output: &str| RejectionPlan {
-            sampling: BestOfPlan { reward_functions: vec!["-0.1*length:..9".to_owned(), "regex:the".to_owned()], n: 12, ..plan(root.path(), output) },
+            sampling: BestOfPlan {
+                reward_functions: vec!["-0.1*length:..9".to_owned(), "regex:the".to_owned()],
+                n: 12,
+                ..plan(root.path(), output)
+            },
             rounds: 2,
             quantiles: [0.5, 0.9],
             run: run.clone(),
@@ -415,7 +416,9 @@ mod tests {
         std::fs::remove_file(second.join("round.json")).unwrap();
         std::fs::remove_dir_all(second.join("model")).unwrap();
         rounds("cut");
-        for file in ["round-1/winners.jsonl", "round-2/winners.jsonl", "round-2/round.json", "round-2/model/model.safetensors"] {
+        for file in
+            ["round-1/winners.jsonl", "round-2/winners.jsonl", "round-2/round.json", "round-2/model/model.safetensors"]
+        {
             let read = |folder: &str| std::fs::read(root.path().join(folder).join(file)).unwrap();
             assert!(read("whole") == read("cut"), "{file}");
         }

@@ -51,7 +51,8 @@ pub(in crate::lab) struct Prompt {
     pub reference: Option<String>,
 }
 
-/// The answer that a line of a data file gives to its prompt, as text; `None` if it gives none that is known to be good.
+/// The answer that a line of a data file gives to its prompt, as text; `None` if it gives none that is known to be
+/// good.
 fn reference_of(line: &Line) -> Option<String> {
     match line {
         Line::Completion { prompt: _, completion: answer }

@@ -78,7 +78,8 @@ mod tests {
         assert!(problems[0].1.contains("config.json") && problems[1].1.contains("nowhere"), "{problems:?}");
         assert!(check_text_run(&TextRun::default()).is_empty());
         for (function, words) in [("regexp:a", "is no reward function"), ("model:nowhere", "no nowhere")] {
-            let problems = check_text_run(&TextRun { reward_functions: vec![function.to_owned()], ..TextRun::default() });
+            let problems =
+                check_text_run(&TextRun { reward_functions: vec![function.to_owned()], ..TextRun::default() });
             assert!(problems[0].0 == "text.reward_functions" && problems[0].1.contains(words), "{problems:?}");
         }
         let lora = LoraSettings { dropout: 1.0, ..LoraSettings::default() };

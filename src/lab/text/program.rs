@@ -1,5 +1,5 @@
-//! A program of one's own as a reward function. It gets each completion as a line of JSON and answers each with a line: a
-//! number, or null for no score. It is started once and kept running.
+//! A program of one's own as a reward function. It gets each completion as a line of JSON and answers each with a line:
+//! a number, or null for no score. It is started once and kept running.
 
 use crate::lab::LabError;
 use flipside_text::reward_functions::Answer;
@@ -49,11 +49,7 @@ impl Program {
         done
     }
 
-    fn ask(
-        &mut self,
-        answers: &[Answer],
-        cancelled: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<Option<f32>>, LabError> {
+    fn ask(&mut self, answers: &[Answer], cancelled: &mut dyn FnMut() -> bool) -> Result<Vec<Option<f32>>, LabError> {
         let command = &self.command;
         let running = match &mut self.running {
             Some(running) => running,
@@ -190,9 +186,7 @@ mod tests {
 
     #[test]
     fn what_a_program_does_wrong_is_one_sentence() {
-        let refused = |command: &str| {
-            Program::new(command).scores(&answers(3), &mut || false).unwrap_err().to_string()
-        };
+        let refused = |command: &str| Program::new(command).scores(&answers(3), &mut || false).unwrap_err().to_string();
         assert!(refused("awk '{ print \"good\" }'").contains("answered `good`"));
         assert!(refused("head -n 1 > /dev/null; echo 1").contains("ended after 1 of 3 answers"));
         assert!(refused("flipside-has-no-such-program").contains("ended after 0 of 3 answers"));

@@ -117,11 +117,7 @@ impl RewardFunctions {
     }
 
     /// Normalises each member of an ensemble at these samples of the reference.
-    pub fn normalise(
-        &mut self,
-        samples: &[Candidate],
-        cancelled: &mut dyn FnMut() -> bool,
-    ) -> Result<(), LabError> {
+    pub fn normalise(&mut self, samples: &[Candidate], cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         for (_, function) in &mut self.functions {
             let Function::Models(members, _) = function else { continue };
             if members.len() > 1 {

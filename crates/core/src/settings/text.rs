@@ -335,8 +335,8 @@ pub struct TextPpoSettings {
     #[serde(alias = "missing_eos_cost")]
     #[schemars(extend("aliases" = ["missing_eos_cost"]))]
     pub missing_eos_penalty: f64,
-    /// Share of `text.ppo.max_new_tokens` at its end in which a completion costs more with every token: nothing where it
-    /// begins, `text.ppo.overlong_penalty` at the last token; 0 to 1. 0 turns it off. DAPO's is 0.2.
+    /// Share of `text.ppo.max_new_tokens` at its end in which a completion costs more with every token: nothing where
+    /// it begins, `text.ppo.overlong_penalty` at the last token; 0 to 1. 0 turns it off. DAPO's is 0.2.
     pub overlong_share: f64,
     /// What is subtracted from the reward of a completion of `text.ppo.max_new_tokens` tokens, if
     /// `text.ppo.overlong_share` is above 0; 0 or more.
@@ -347,8 +347,8 @@ pub struct TextPpoSettings {
     /// How often completions are drawn for one update at most, with `text.ppo.drop_equal`; at least 1. After that,
     /// training goes on with the groups that differ.
     pub drop_equal_rounds: usize,
-    /// Whether completions that were cut at `text.ppo.max_new_tokens` are left out of the loss. They stay in the mean of
-    /// their group. TRL's `mask_truncated_completions`.
+    /// Whether completions that were cut at `text.ppo.max_new_tokens` are left out of the loss. They stay in the mean
+    /// of their group. TRL's `mask_truncated_completions`.
     #[serde(alias = "mask_truncated_completions")]
     #[schemars(extend("aliases" = ["mask_truncated_completions"]))]
     pub drop_cut: bool,

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// What a completion, or a token of it, is worth. R is the reward of a completion: its score and what is subtracted from
-/// it. A group is the completions of one prompt.
+/// What a completion, or a token of it, is worth. R is the reward of a completion: its score and what is subtracted
+/// from it. A group is the completions of one prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextAdvantage {
@@ -41,7 +41,8 @@ pub enum TextRatio {
     /// Of each token.
     #[default]
     Token,
-    /// Of the whole completion: the product over its tokens. With n tokens, a clip range of 0.2 leaves each about 0.2/n.
+    /// Of the whole completion: the product over its tokens. With n tokens, a clip range of 0.2 leaves each about
+    /// 0.2/n.
     CompletionSum,
     /// The geometric mean over the tokens of a completion (Zheng et al. 2025). GSPO.
     CompletionMean,
@@ -51,8 +52,8 @@ pub enum TextRatio {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextAverage {
-    /// Each completion's by its number of tokens, then by the number of completions: a token of a long completion counts
-    /// less. GRPO.
+    /// Each completion's by its number of tokens, then by the number of completions: a token of a long completion
+    /// counts less. GRPO.
     Completions,
     /// By the number of all tokens. DAPO, and PPO here.
     #[default]
@@ -109,8 +110,8 @@ impl TextPreset {
         ["ppo", "rloo", "grpo", "dr-grpo", "gspo", "dapo", "reinforce++"][self as usize]
     }
 
-    /// The settings that it stands for, as `--set` takes them. Step size and batch are the run's, because they depend on
-    /// the model.
+    /// The settings that it stands for, as `--set` takes them. Step size and batch are the run's, because they depend
+    /// on the model.
     pub fn assignments(self) -> &'static str {
         match self {
             TextPreset::Ppo => {

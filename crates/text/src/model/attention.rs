@@ -337,7 +337,8 @@ impl Cache {
         let repeat = |x: &Tensor| x.repeat_interleave_self_int(copies as i64, 0, None);
         let wider = |x: &Tensor| {
             let size = x.size();
-            let wide = Tensor::empty([size[0] * copies as i64, size[1], columns as i64, size[3]], (x.kind(), x.device()));
+            let wide =
+                Tensor::empty([size[0] * copies as i64, size[1], columns as i64, size[3]], (x.kind(), x.device()));
             wide.narrow(2, 0, self.filled).copy_(&repeat(&x.narrow(2, 0, self.filled)));
             wide
         };

@@ -1,7 +1,8 @@
-//! Tests of the methods beside PPO: expected gradients by enumeration, optima and fixed points that can be computed, and
-//! what must not matter.
+//! Tests of the methods beside PPO: expected gradients by enumeration, optima and fixed points that can be computed,
+//! and what must not matter.
 
 use super::super::model::{Precision, Transformer};
+use super::super::reward_functions::{best_of, best_of_n, best_of_n_kl_bound};
 use super::super::tiny::Tiny;
 use super::super::{config::ModelConfig, generate};
 use super::tests::{BETA, Enumerable, go_on, optimiser, prompts, small, threes};
@@ -159,10 +160,8 @@ fn the_expected_gradient_of_rloo_is_that_of_the_reward() {
     ppo.score(&mut episodes, &mut go_on).unwrap();
     let scores: Vec<f32> = pairs.iter().flatten().map(|&i| rewards[i]).collect();
     let probability = |e: &Episode| e.log_probs.iter().sum::<f32>().exp();
-    let weights: Vec<f32> = episodes
-        .chunks(2)
-        .flat_map(|pair| [81.0 * pair.iter().map(probability).product::<f32>(); 2])
-        .collect();
+    let weights: Vec<f32> =
+        episodes.chunks(2).flat_map(|pair| [81.0 * pair.iter().map(probability).product::<f32>(); 2]).collect();
     let total: f32 = weights.iter().sum::<f32>() / 162.0;
     assert!((total - 1.0).abs() < 1e-5, "{total}");
 
@@ -220,7 +219,8 @@ fn parts_of_a_gradient_step_do_not_matter() {
             let cut = episodes.iter().filter(|e| !e.stopped).count();
             assert!(cut > 0 && cut < episodes.len(), "{cut}");
             // As after a step: a policy that has moved away from the one of the rollout.
-            for log_prob in episodes.iter_mut().enumerate().flat_map(|(i, e)| e.log_probs.iter_mut().map(move |l| (i, l)))
+            for log_prob in
+                episodes.iter_mut().enumerate().flat_map(|(i, e)| e.log_probs.iter_mut().map(move |l| (i, l)))
             {
                 *log_prob.1 += 0.1 * (log_prob.0 as f32 - 5.0) / 6.0;
             }
@@ -386,10 +386,9 @@ fn long_completions_cost_more_and_cut_ones_may_be_left_out() {
 
 #[test]
 fn completions_of_a_group_are_those_of_the_prompt_repeated() {
-    for (name, config) in [
-        ("small", ModelConfig::gpt2(40, 64, 32, 2, 4)),
-        ("one block", ModelConfig::gpt2(19, 32, 16, 1, 2)),
-    ] {
+    for (name, config) in
+        [("small", ModelConfig::gpt2(40, 64, 32, 2, 4)), ("one block", ModelConfig::gpt2(19, 32, 16, 1, 2))]
+    {
         let model = Transformer::random(&config, Precision::F32, Device::Cpu, &mut Seed(1).stream("weights"));
         let prompts: [&[u32]; 3] = [&[3, 4, 5, 6, 7], &[8], &[9, 8, 7]];
         let sampling = generate::Sampling { max_new_tokens: 9, stop: vec![2, 11], seed: 4, ..Default::default() };
@@ -450,6 +449,45 @@ fn rloo_reaches_the_exact_optimum_on_every_seed() {
     let shares: Vec<f64> = (0..20).map(recovers).collect();
     println!("{shares:.4?}");
     assert!(shares.iter().all(|&share| share >= 0.98), "{shares:.4?}");
+}
+
+/// The best of n of a policy's completions is distributed as computed, and its KL stays below the bound.
+#[test]
+fn the_best_of_n_has_its_exact_distribution_and_divergence() {
+    const GROUPS: usize = 4000;
+    let (task, policy) = (Enumerable::new(1), Tiny::new(8, 16, 1));
+    let log_probs = task.log_probs(&policy);
+    let probabilities: Vec<f64> = log_probs.iter().map(|l| l.exp()).collect();
+    let place = |s: &[u32]| s.iter().rev().fold(0, |i, &x| 8 * i + x as usize);
+    let sampling = |seed| AncestralSampling { temperature: 1.0, max_new_tokens: 4, stop: vec![], seed };
+    for n in [4, 16] {
+        let exact = best_of_n(&probabilities, &task.rewards, n);
+        let kl: f64 = exact.iter().zip(&log_probs).filter(|(p, _)| **p > 0.0).map(|(p, l)| p * (p.ln() - l)).sum();
+        let bound = best_of_n_kl_bound(n);
+        assert!(kl <= bound && kl > 0.97 * bound, "best of {n}: {kl} of {bound}");
+        // Sixteen classes of about the same probability, by score.
+        let mut order: Vec<usize> = (0..4096).collect();
+        order.sort_by(|&a, &b| task.rewards[a].total_cmp(&task.rewards[b]));
+        let mut class = vec![0; 4096];
+        let mut mass = 0.0;
+        for &i in &order {
+            class[i] = ((16.0 * mass) as usize).min(15);
+            mass += exact[i];
+        }
+        let mut counts = [0.0; 16];
+        for part in 0..GROUPS / 500 {
+            let written = policy.complete_each(&[&[0]; 500], n, &sampling(part as u64), &mut || true);
+            for group in written.chunks(n) {
+                let places: Vec<usize> = group.iter().map(|completion| place(&completion.tokens)).collect();
+                let scores: Vec<Option<f32>> = places.iter().map(|&i| Some(task.rewards[i] as f32)).collect();
+                counts[class[places[best_of(&scores).unwrap()]]] += 1.0;
+            }
+        }
+        // χ² with 15 degrees of freedom exceeds 45 with probability 8e-5.
+        let expected = |of: usize| (0..4096).filter(|&i| class[i] == of).map(|i| exact[i]).sum::<f64>() * GROUPS as f64;
+        let chi2: f64 = counts.iter().enumerate().map(|(i, c)| (c - expected(i)).powi(2) / expected(i)).sum();
+        assert!(chi2 < 45.0, "best of {n}: χ² {chi2}, {counts:?}");
+    }
 }
 
 /// Completions of one token out of eight.
@@ -515,11 +553,13 @@ fn each_method_comes_to_the_fixed_point_of_its_gradient() {
     let of = |advantage, group_size, kl| TextPpoSettings { advantage, group_size, kl, ..TextPpoSettings::default() };
     let (beta, updates) = (0.3, 200);
     // RLOO with k1 in the reward: the exponential tilt.
-    let [reference, found] = one_token(&of(TextAdvantage::Rloo, 4, kl(KlPlace::Reward, KlEstimator::K1, beta)), updates);
+    let [reference, found] =
+        one_token(&of(TextAdvantage::Rloo, 4, kl(KlPlace::Reward, KlEstimator::K1, beta)), updates);
     let (rloo, expected) = (found, tilted(&reference, beta));
     assert!(total_variation(&rloo, &expected) < 0.02, "{rloo:.3?} {expected:.3?}");
 
-    // A group's mean takes 1/G of the reward's gradient away, so β counts G/(G − 1) times. With k2 in the loss: the tilt.
+    // A group's mean takes 1/G of the reward's gradient away, so β counts G/(G − 1) times. With k2 in the loss: the
+    // tilt.
     let b = beta * 4.0 / 3.0;
     let [_, found] = one_token(&of(TextAdvantage::Group, 4, kl(KlPlace::Loss, KlEstimator::K2, beta)), updates);
     let expected = tilted(&reference, b);
@@ -533,16 +573,14 @@ fn each_method_comes_to_the_fixed_point_of_its_gradient() {
     assert!(total_variation(&found, &expected) < 0.02, "{found:.3?} {expected:.3?}");
     assert!(total_variation(&expected, &tilted(&reference, b)) > 0.05);
 
-    // GRPO as published: divided by the deviation, an advantage of a pair is ±1/√2 whatever the rewards. The fixed point
-    // solves π = β π_ref / (λ − Q(π)) with Q the expected advantage of a token.
+    // GRPO as published: divided by the deviation, an advantage of a pair is ±1/√2 whatever the rewards. The fixed
+    // point solves π = β π_ref / (λ − Q(π)) with Q the expected advantage of a token.
     let [_, found] = one_token(&of(TextAdvantage::GroupStd, 2, kl(KlPlace::Loss, KlEstimator::K3, beta)), updates);
     let advantage = |a: f64, b: f64| 0.5 * (a - b) / ((a - b).abs() / 2_f64.sqrt() + 1e-4);
     let mut expected = reference.clone();
     for _ in 0..2000 {
-        let worth: Vec<f64> = REWARDS
-            .iter()
-            .map(|&a| expected.iter().zip(REWARDS).map(|(p, b)| p * advantage(a, b)).sum())
-            .collect();
+        let worth: Vec<f64> =
+            REWARDS.iter().map(|&a| expected.iter().zip(REWARDS).map(|(p, b)| p * advantage(a, b)).sum()).collect();
         let best = worth.iter().copied().fold(f64::MIN, f64::max);
         let weigh = |lambda: f64| reference.iter().zip(&worth).map(|(p, q)| beta * p / (lambda - q)).collect();
         let next = normalised(best, weigh);

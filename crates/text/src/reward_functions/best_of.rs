@@ -1,14 +1,15 @@
-//! Best of n and rejection sampling: which of several completions of a prompt are taken, and how far that leads from the
-//! policy that wrote them.
+//! Best of n and rejection sampling: which of several completions of a prompt are taken, and how far that leads from
+//! the policy that wrote them.
 
 /// The index of the completion with the highest score, the first of several; `None` if none has a score.
 pub fn best_of(scores: &[Option<f32>]) -> Option<usize> {
     let known = scores.iter().enumerate().filter_map(|(i, score)| Some((i, (*score)?)));
-    known.fold(None, |best: Option<(usize, f32)>, (i, score)| match best {
-        Some((_, highest)) if highest >= score => best,
-        _ => Some((i, score)),
-    })
-    .map(|(i, _)| i)
+    known
+        .fold(None, |best: Option<(usize, f32)>, (i, score)| match best {
+            Some((_, highest)) if highest >= score => best,
+            _ => Some((i, score)),
+        })
+        .map(|(i, _)| i)
 }
 
 /// An upper bound of KL(best of n ‖ policy), nats: ln n − (n − 1)/n (Stiennon et al. 2020, appendix G.3). It is reached
@@ -19,7 +20,8 @@ pub fn best_of_n_kl_bound(n: usize) -> f64 {
 }
 
 /// The distribution of the best of n samples, from the probabilities of all outcomes and their scores: P(y) = F(y)ⁿ −
-/// F(below y)ⁿ with F the mass of what scores no higher. Outcomes with the same score share theirs by their probability.
+/// F(below y)ⁿ with F the mass of what scores no higher. Outcomes with the same score share theirs by their
+/// probability.
 pub fn best_of_n(probabilities: &[f64], scores: &[f64], n: usize) -> Vec<f64> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
@@ -34,8 +36,9 @@ pub fn best_of_n(probabilities: &[f64], scores: &[f64], n: usize) -> Vec<f64> {
     best
 }
 
-/// The completions of a prompt that rejection sampling takes, by index: those whose score reaches this quantile (0 to 1)
-/// of the prompt's scores, except the lowest, each different one once (trlX's RFT). With equal scores, none is taken.
+/// The completions of a prompt that rejection sampling takes, by index: those whose score reaches this quantile (0 to
+/// 1) of the prompt's scores, except the lowest, each different one once (trlX's RFT). With equal scores, none is
+/// taken.
 pub fn accepted<T: PartialEq>(completions: &[T], scores: &[Option<f32>], quantile: f64) -> Vec<usize> {
     let mut sorted: Vec<f32> = scores.iter().flatten().copied().collect();
     sorted.sort_by(f32::total_cmp);
@@ -86,7 +89,8 @@ mod tests {
         for n in [1, 2, 16] {
             let best = best_of_n(&probabilities, &scores, n);
             assert!((best.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-            let kl: f64 = best.iter().zip(&probabilities).filter(|(b, _)| **b > 0.0).map(|(b, p)| b * (b / p).ln()).sum();
+            let kl: f64 =
+                best.iter().zip(&probabilities).filter(|(b, _)| **b > 0.0).map(|(b, p)| b * (b / p).ln()).sum();
             assert!(kl >= -1e-12 && kl <= best_of_n_kl_bound(n) + 1e-12, "{n}: {kl}");
         }
         // Three outcomes by hand, best of 2: .2² , .5² − .2², 1 − .5².

@@ -1,5 +1,5 @@
-//! Ensembles of reward models: several scores of a completion become one (Coste et al. 2024, "Reward model ensembles help
-//! mitigate overoptimization").
+//! Ensembles of reward models: several scores of a completion become one (Coste et al. 2024, "Reward model ensembles
+//! help mitigate overoptimization").
 
 /// How the scores of an ensemble become one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,8 +34,8 @@ impl Combination {
     }
 }
 
-/// What brings a reward model's scores of some samples to mean 0 and standard deviation 1, so that members of an ensemble
-/// can be compared.
+/// What brings a reward model's scores of some samples to mean 0 and standard deviation 1, so that members of an
+/// ensemble can be compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normaliser {
     mean: f64,

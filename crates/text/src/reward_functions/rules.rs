@@ -121,7 +121,8 @@ mod tests {
         let marked = Rule::Number { mark: "####".to_owned() };
         let last = Rule::Number { mark: String::new() };
         let gold = Some("She sells 16 - 3 - 4 = 9 eggs for 2 dollars each.\n#### 18");
-        for right in ["#### 18", "#### 18.", "#### 18.0", "####18.00 dollars", "#### $18", "#### 17\n#### 18", "#### 1.8e1"]
+        for right in
+            ["#### 18", "#### 18.", "#### 18.0", "####18.00 dollars", "#### $18", "#### 17\n#### 18", "#### 1.8e1"]
         {
             assert_eq!(marked.score(&answer(right, gold)), Some(1.0), "{right}");
         }
@@ -145,8 +146,12 @@ mod tests {
     #[test]
     fn patterns_and_lengths() {
         let rule = Rule::pattern(r"^\s*(yes|no)\b").unwrap();
-        assert_eq!(["yes, sir", " no", "nobody"].map(|text| rule.score(&answer(text, None))), [1.0, 1.0, 0.0].map(Some));
-        for (range, scores) in [("2..4", [0.0, 1.0, 1.0, 0.0]), ("3..", [0.0, 0.0, 1.0, 1.0]), ("..1", [1.0, 0.0, 0.0, 0.0])]
+        assert_eq!(
+            ["yes, sir", " no", "nobody"].map(|text| rule.score(&answer(text, None))),
+            [1.0, 1.0, 0.0].map(Some)
+        );
+        for (range, scores) in
+            [("2..4", [0.0, 1.0, 1.0, 0.0]), ("3..", [0.0, 0.0, 1.0, 1.0]), ("..1", [1.0, 0.0, 0.0, 0.0])]
         {
             let rule = Rule::length(range).unwrap();
             assert_eq!(["a", "ab", "abcd", "abcde"].map(|text| rule.score(&answer(text, None))), scores.map(Some));
