@@ -176,7 +176,7 @@ pub fn rejection(arguments: &RejectionArguments) -> anyhow::Result<()> {
     let quantiles = [arguments.first_quantile, arguments.last_quantile];
     let plan = RejectionPlan { sampling, rounds: arguments.rounds, quantiles, run };
     let bar = ProgressBar::new(0);
-    let on_progress = &mut |done, of| {
+    let on_progress = &mut |done: usize, of: usize| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
     };

@@ -8,7 +8,7 @@ use super::reward_functions::{Candidate, RewardFunctions};
 use super::verbs::{TextModel, check_finite, reader};
 use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextRun, TextStage};
-use crate::store::{read_text, write_text};
+use crate::store::{make_folder, read_text, write_text};
 use flipside_core::Seed;
 use flipside_text::data::{Reading, TextOrMessages};
 use flipside_text::generate::{Sampling, generate_each};
@@ -157,10 +157,12 @@ pub fn rejection_sampling(
     on_round: &mut dyn FnMut(&RejectionRound),
 ) -> Result<Vec<RejectionRound>, LabError> {
     plan.run.supervised.check().map_err(LabError::Text)?;
+    make_folder(&plan.sampling.output)?;
     check_same_plan(plan)?;
     let mut rounds: Vec<RejectionRound> = Vec::new();
     for round in 1..=plan.rounds {
         let folder = plan.sampling.output.join(format!("round-{round}"));
+        make_folder(&folder)?;
         let known = read_text(&folder.join("round.json")).ok().and_then(|text| serde_json::from_str(&text).ok());
         let done = match known {
             Some(known) => known,

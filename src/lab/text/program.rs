@@ -56,6 +56,11 @@ impl Program {
             none => none.insert(Running::start(command)?),
         };
         let (input, output) = (&mut running.input, &running.output);
+        if output.try_recv().is_ok() {
+            return Err(LabError::Text(format!(
+                "The reward program `{command}` answered more lines than it was given; let it answer each line once."
+            )));
+        }
         std::thread::scope(|scope| {
             // The program may answer before it has read everything, so writing and reading go on side by side.
             let writer = Builder::new().name("reward program".to_owned()).spawn_scoped(scope, move || {
@@ -174,20 +179,22 @@ mod tests {
 
     #[test]
     fn a_program_scores_line_by_line_and_stays() {
-        // awk answers the number of the line that it has read since it was started; the third line has no score.
-        let mut program = Program::new("awk '{ print (NR == 3 ? \"null\" : NR); fflush() }'");
+        // It answers the number of lines that it has read since it was started; the third line has no score.
+        let mut program = Program::new(
+            "n=0; while read -r line; do n=$((n + 1)); if [ $n = 3 ]; then echo null; else echo $n; fi; done",
+        );
         let mut go_on = || false;
         assert_eq!(program.scores(&answers(3), &mut go_on).unwrap(), [Some(1.0), Some(2.0), None]);
         assert_eq!(program.scores(&answers(2), &mut go_on).unwrap(), [Some(4.0), Some(5.0)]);
         // More than pipes and the queue hold.
-        let many = program.scores(&answers(20_000), &mut go_on).unwrap();
-        assert_eq!((many.len(), many[19_999]), (20_000, Some(20_005.0)));
+        let many = program.scores(&answers(6_000), &mut go_on).unwrap();
+        assert_eq!((many.len(), many[5_999]), (6_000, Some(6_005.0)));
     }
 
     #[test]
     fn what_a_program_does_wrong_is_one_sentence() {
         let refused = |command: &str| Program::new(command).scores(&answers(3), &mut || false).unwrap_err().to_string();
-        assert!(refused("awk '{ print \"good\" }'").contains("answered `good`"));
+        assert!(refused("while read -r line; do echo good; done").contains("answered `good`"));
         assert!(refused("head -n 1 > /dev/null; echo 1").contains("ended after 1 of 3 answers"));
         assert!(refused("flipside-has-no-such-program").contains("ended after 0 of 3 answers"));
         let began = Instant::now();
