@@ -11,7 +11,7 @@ use egui::{CornerRadius, FontFamily, FontId, Label, Rect, RichText, Role, Sense,
 /// How well the model does, how the policy moves, and how well the other models fit.
 const CURVE_TABS: CurveTabs = [
     ("Learning", &["reward", "gold", "reference_kl"]),
-    ("Policy", &["entropy", "beta", "length", "ended"]),
+    ("Policy", &["entropy", "beta", "length", "ended", "grad_norm", "equal_groups"]),
     (
         "Models",
         &[

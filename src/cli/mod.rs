@@ -5,6 +5,7 @@
 
 mod arguments;
 mod bench;
+mod best_of;
 mod demo;
 mod help;
 mod run;

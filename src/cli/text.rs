@@ -1,14 +1,18 @@
 //! The verbs of text mode.
 
 use super::arguments::SettingsArguments;
+use super::best_of::{BestOfArguments, RejectionArguments, best_of, rejection};
 use super::run::{open, report, watch};
 use crate::lab::{
     BadLines, ExampleKind, ExamplesPlan, GeneratePlan, Noise, Reading, Scored, TextModel, TokenizerPlan, copy_stage,
     evaluate_text, export_text, generate_text, measure_text, merge_text, train_tokenizer, write_built_in,
     write_examples,
 };
-use crate::settings::{LoraSettings, Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};
+use crate::settings::{
+    Asked, LoraSettings, Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextPreset, TextRun, TextStage,
+};
 use anyhow::bail;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -29,8 +33,8 @@ pub enum Text {
     Sft(StageArguments),
     /// Train a reward model on judged pairs from a file or on a simulated teacher's answers.
     Reward(StageArguments),
-    /// Train a policy with PPO against a reward model. With a new session and no model, it starts from the built-in
-    /// supervised model and trains the reward model first.
+    /// Train a policy with PPO, RLOO, GRPO or a method like them against a reward model or other reward functions. With
+    /// a new session and no model, it starts from the built-in supervised model and trains the reward model first.
     Ppo(StageArguments),
     /// Train a policy on judged pairs directly, without a reward model: DPO and its relatives.
     Preference(PreferenceArguments),
@@ -38,6 +42,10 @@ pub enum Text {
     Ilql(StageArguments),
     /// Write completions for prompts.
     Generate(GenerateArguments),
+    /// Write the best of n completions of each prompt, by a reward model or other reward functions.
+    BestOf(BestOfArguments),
+    /// Fine-tune a model on the best of its own completions, in rounds (rejection sampling).
+    RejectionSampling(RejectionArguments),
     /// Score a data file, or evaluate a session's models by the gold score. A data file is scored by likelihood, or by
     /// a reward model's accuracy on its pairs.
     Eval(EvalArguments),
@@ -49,6 +57,11 @@ pub enum Text {
     /// weights`.
     #[command(hide = true)]
     Weights(WeightsArguments),
+}
+
+/// The presets by their names.
+fn presets() -> impl TypedValueParser<Value = TextPreset> {
+    PossibleValuesParser::new(TextPreset::ALL.map(TextPreset::name)).try_map(|name| name.parse::<TextPreset>())
 }
 
 /// A model's folder and how it is read.
@@ -83,7 +96,7 @@ pub struct ReadingArguments {
 }
 
 impl ReadingArguments {
-    fn reading(&self) -> Reading {
+    pub(super) fn reading(&self) -> Reading {
         let on_bad = if self.skip_bad_lines { BadLines::Skip } else { BadLines::Stop };
         Reading { on_bad, ignore_fields: self.ignore_fields }
     }
@@ -100,6 +113,13 @@ pub struct StageArguments {
     /// Folder of a finished reward model, for ppo.
     #[arg(long, value_name = "DIR")]
     pub reward: Option<PathBuf>,
+    /// What scores completions instead of a reward model, for ppo, as in `text best-of`. May be given several times;
+    /// the scores are added up.
+    #[arg(long, value_name = "FUNCTION")]
+    pub reward_function: Vec<String>,
+    /// Method by its name, for ppo: settings of `text.ppo`, over which every `--set` and `--config` wins.
+    #[arg(long, value_parser = presets())]
+    pub preset: Option<TextPreset>,
     #[command(flatten)]
     pub reading: ReadingArguments,
     /// Gradient steps (for ppo: updates). Default: as in the built-in plan.
@@ -327,6 +347,8 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
         Text::Preference(arguments) => stage(&arguments.stage, TextStage::Preference, arguments.loss),
         Text::Ilql(arguments) => stage(arguments, TextStage::Ilql, None),
         Text::Generate(arguments) => generate(arguments),
+        Text::BestOf(arguments) => best_of(arguments),
+        Text::RejectionSampling(arguments) => rejection(arguments),
         Text::Eval(arguments) => eval(arguments),
         Text::Merge(arguments) => {
             if arguments.model.adapter.is_none() {
@@ -360,11 +382,17 @@ impl StageArguments {
         let (batch, rate) = (format!("text.{table}.batch_size"), format!("text.{table}.optimiser.learning_rate"));
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| json!(path));
         let teacher = |rate: f64| if rate == 0.0 { TeacherKind::Oracle } else { TeacherKind::Mistaken { rate } };
+        if until != TextStage::Ppo && (self.preset.is_some() || !self.reward_function.is_empty()) {
+            return Err("--preset and --reward-function are for `flipside text ppo`; leave them out here".to_owned());
+        }
+        let functions = (!self.reward_function.is_empty()).then(|| json!(self.reward_function));
+        let preset = self.preset.map_or(Ok(Asked::default()), |preset| Asked::assignments(preset.assignments()))?;
         let asked = self.more.asked([
             ("The verb", "text.until", Some(json!(until))),
             ("--model", "text.model", path(&self.model)),
             ("--data", &data, path(&self.data)),
             ("--reward", "text.reward_model", path(&self.reward)),
+            ("--reward-function", "text.reward_functions", functions),
             ("--skip-bad-lines", "text.skip_bad_lines", self.reading.skip_bad_lines.then_some(json!(true))),
             ("--ignore-fields", "text.ignore_fields", self.reading.ignore_fields.then_some(json!(true))),
             ("--steps", &steps, self.steps.map(Value::from)),
@@ -389,6 +417,7 @@ impl StageArguments {
             folder: self.session.clone(),
             ..RunSettings::of_text(TextRun::default())
         };
+        let asked = preset.and(asked);
         let mut settings = usual.with(&asked)?;
         if let Mode::Text(run) = &mut settings.mode
             && asked.get("text.from").is_none()
@@ -397,7 +426,7 @@ impl StageArguments {
             // model first, unless that is given, too.
             run.from = match &run.model {
                 None => run.first_stage(),
-                Some(_) if until == TextStage::Ppo && run.reward_model.is_none() => TextStage::Reward,
+                Some(_) if until == TextStage::Ppo && !run.has_given_reward() => TextStage::Reward,
                 Some(_) => until,
             };
             settings.env_steps = run.steps();
@@ -433,7 +462,18 @@ fn stage(arguments: &StageArguments, until: TextStage, loss: Option<PreferenceLo
             "gold",
         ],
         TextStage::Ilql => &["ilql_loss", "q_loss", "v_loss", "q", "v", "nll", "grad_norm", "gold"],
-        _ => &["base_loss", "supervised_loss", "reward_loss", "reward", "gold", "reference_kl", "beta", "length"],
+        _ => &[
+            "base_loss",
+            "supervised_loss",
+            "reward_loss",
+            "reward",
+            "gold",
+            "reference_kl",
+            "beta",
+            "length",
+            "grad_norm",
+            "equal_groups",
+        ],
     };
     let figures: serde_json::Map<String, serde_json::Value> =
         names.iter().filter_map(|&name| Some((name.to_owned(), json!(last(name)?)))).collect();

@@ -47,10 +47,11 @@ pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use offline::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, task, tasks};
 pub use preferences::{FLIPS_LEARNT, PreferencePlan, PreferenceRow, PreferenceRun, preferences};
 pub use text::{
-    BuiltInReport, ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated, LabelEfficiencyPlan,
-    LabelEfficiencyRow, LabelEfficiencyRun, Scored, TextMeasure, TextModel, TextSpeed, TextSpeedPlan, TokenizerPlan,
-    TokenizerReport, check_text_run, copy_stage, evaluate_text, export_text, generate_text, label_efficiency,
-    measure_text, merge_text, text_speed, train_tokenizer, write_built_in, write_examples,
+    BestOfPlan, BestOfReport, BuiltInReport, ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated,
+    LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, RejectionPlan, RejectionRound, Scored, TextMeasure,
+    TextModel, TextSpeed, TextSpeedPlan, TokenizerPlan, TokenizerReport, best_of_text, check_text_run, copy_stage,
+    evaluate_text, export_text, generate_text, label_efficiency, measure_text, merge_text, rejection_sampling,
+    text_speed, train_tokenizer, write_built_in, write_examples,
 };
 pub use vocabulary::*;
 

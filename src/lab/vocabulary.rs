@@ -227,6 +227,11 @@ impl Curve {
         ("q", "Q", "Mean Q of the tokens of the data, in standard deviations of the score"),
         ("v", "V", "Mean V, in standard deviations of the score"),
         ("nll", "Token loss", "Negative log-likelihood of the data, nats a token"),
+        (
+            "equal_groups",
+            "Equal groups",
+            "Share of the prompts whose completions all have the same score, from which only a KL penalty is learnt",
+        ),
     ];
 }
 

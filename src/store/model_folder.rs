@@ -246,6 +246,15 @@ pub fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
     disk::write_whole(path, text.as_bytes())
 }
 
+/// Makes a folder and those above it, if they are not there.
+///
+/// # Errors
+///
+/// The disk refuses.
+pub fn make_folder(path: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(path).map_err(|error| StoreError::io(path, error))
+}
+
 fn read_text_if_there(path: &Path) -> Result<Option<String>, StoreError> {
     match fs::read_to_string(path) {
         Ok(text) if text.as_bytes().starts_with(LFS_POINTER) => Err(StoreError::LfsPointer(path.to_owned())),

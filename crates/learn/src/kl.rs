@@ -3,6 +3,7 @@
 use super::{LearnError, Reader};
 use flipside_core::settings::{KlEstimator, KlSettings};
 use flipside_core::{Array, Arrays};
+use tch::Tensor;
 
 /// The estimate of KL(policy ‖ reference), nats, from log π(a) − log π_ref(a) of one action sampled from the policy
 /// (Schulman, "Approximating KL divergence", 2020).
@@ -11,6 +12,17 @@ pub fn kl_estimate(estimator: KlEstimator, log_ratio: f64) -> f64 {
         KlEstimator::K1 => log_ratio,
         KlEstimator::K2 => 0.5 * log_ratio * log_ratio,
         KlEstimator::K3 => (-log_ratio).exp_m1() + log_ratio,
+    }
+}
+
+/// [`kl_estimate`] of each element as a tensor, to be differentiated: a KL penalty in the loss. The expected gradient,
+/// for actions of the policy itself, is 0 with k1, that of KL(policy ‖ reference) with k2, and that of KL(reference ‖
+/// policy) with k3.
+pub fn kl_loss(estimator: KlEstimator, log_ratio: &Tensor) -> Tensor {
+    match estimator {
+        KlEstimator::K1 => log_ratio.shallow_clone(),
+        KlEstimator::K2 => log_ratio.square() * 0.5,
+        KlEstimator::K3 => log_ratio.neg().expm1() + log_ratio,
     }
 }
 
@@ -69,6 +81,7 @@ mod tests {
     use super::*;
     use flipside_core::Seed;
     use rand::RngExt;
+    use tch::Kind;
 
     #[test]
     fn the_estimators_agree_with_the_divergence_of_two_known_distributions() {
@@ -86,6 +99,39 @@ mod tests {
         for _ in 0..1000 {
             let log_ratio = stream.random_range(-5.0..5.0);
             assert!(kl_estimate(KlEstimator::K2, log_ratio) >= 0.0 && kl_estimate(KlEstimator::K3, log_ratio) >= 0.0);
+        }
+    }
+
+    /// Expected gradients with respect to the logits of the policy, over all actions.
+    #[test]
+    fn in_a_loss_k1_pulls_nowhere_k2_to_the_reference_and_k3_from_it() {
+        let logits = Tensor::from_slice(&[0.3_f64, -0.4, 1.1, 0.0]).set_requires_grad(true);
+        let reference = Tensor::from_slice(&[0.5_f64, 0.1, -0.7, 0.9]).log_softmax(-1, Kind::Double);
+        let policy = || logits.log_softmax(-1, Kind::Double);
+        let gradient = |loss: Tensor| Vec::<f64>::try_from(&Tensor::run_backward(&[loss], &[&logits], true, false)[0]);
+        let sampled = |estimator| {
+            let loss = policy().exp().detach() * kl_loss(estimator, &(policy() - &reference));
+            gradient(loss.sum(Kind::Double)).unwrap()
+        };
+        let forward = gradient((policy().exp() * (policy() - &reference)).sum(Kind::Double)).unwrap();
+        let reverse = gradient((reference.exp() * (&reference - policy())).sum(Kind::Double)).unwrap();
+        let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
+        assert!(close(&sampled(KlEstimator::K1), &[0.0; 4]));
+        assert!(close(&sampled(KlEstimator::K2), &forward));
+        assert!(close(&sampled(KlEstimator::K3), &reverse) && !close(&forward, &reverse));
+        // In the reward, each estimate weighs the score of its action: k1 has the gradient of KL(policy ‖ reference),
+        // k3 the difference of the two.
+        let weighed = |estimator| {
+            let estimates: Vec<f64> = Vec::try_from(policy() - &reference).unwrap();
+            let estimates: Vec<f64> = estimates.into_iter().map(|x| kl_estimate(estimator, x)).collect();
+            gradient((policy().exp() * Tensor::from_slice(&estimates)).sum(Kind::Double)).unwrap()
+        };
+        let difference: Vec<f64> = forward.iter().zip(&reverse).map(|(f, r)| f - r).collect();
+        assert!(close(&weighed(KlEstimator::K1), &forward) && close(&weighed(KlEstimator::K3), &difference));
+        for estimator in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3] {
+            let x = [-2.0_f64, -0.1, 0.0, 0.7, 3.0];
+            let tensor: Vec<f64> = Vec::try_from(kl_loss(estimator, &Tensor::from_slice(&x))).unwrap();
+            assert!(close(&tensor, &x.map(|x| kl_estimate(estimator, x))), "{estimator:?}");
         }
     }
 

@@ -48,12 +48,12 @@ pub use devices::{CudaLibrary, cuda_devices, cuda_library};
 pub use error::LearnError;
 pub use gae::{Gae, Trajectories, gae};
 pub use gaussian::{entropy, kl, log_prob};
-pub use kl::{KlController, approx_kl, kl_estimate};
+pub use kl::{KlController, approx_kl, kl_estimate, kl_loss};
 pub use likelihood::{preference_loss, preference_probability, signed_margin, surprise};
 pub use nearest::neighbour_distances;
 pub use network::{Network, orthogonal};
 pub use norm::{RewardScale, RunningNorm, whiten};
-pub use objective::{clipped_objective, clipped_value_loss, explained_variance};
+pub use objective::{clipped_objective, clipped_objective_between, clipped_value_loss, explained_variance};
 #[cfg(feature = "gpu")]
 pub use on_device::{Acting, DeviceActor};
 pub use policy::Policy;

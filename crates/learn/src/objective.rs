@@ -6,8 +6,14 @@ use tch::Tensor;
 /// PPO's surrogate to be minimised, −min(r Â, clip(r, 1 − ε, 1 + ε) Â) with r = exp(log π − log π_old). It has the
 /// shape of the inputs, which must agree. Schulman et al. 2017, equation 7.
 pub fn clipped_objective(log_ratio: &Tensor, advantages: &Tensor, clip: f64) -> Tensor {
+    clipped_objective_between(log_ratio, advantages, [clip, clip])
+}
+
+/// [`clipped_objective`] with a range of its own below 1 and above it, clip(r, 1 − ε_low, 1 + ε_high) (Yu et al. 2025,
+/// DAPO's “clip-higher”).
+pub fn clipped_objective_between(log_ratio: &Tensor, advantages: &Tensor, [low, high]: [f64; 2]) -> Tensor {
     let ratio = log_ratio.exp();
-    let clipped = ratio.clamp(1.0 - clip, 1.0 + clip) * advantages;
+    let clipped = ratio.clamp(1.0 - low, 1.0 + high) * advantages;
     -(ratio * advantages).minimum(&clipped)
 }
 
@@ -55,6 +61,10 @@ mod tests {
         let advantages = Tensor::from_slice(&[3.0_f32, -3.0, 3.0, -3.0, 3.0, -3.0]);
         let loss = numbers(&clipped_objective(&log_ratio, &advantages, 0.2));
         let expected = [-1.5, 2.4, -3.0, 3.0, -3.6, 6.0];
+        assert!(loss.iter().zip(expected).all(|(l, e)| (l - e).abs() < 1e-5), "{loss:?}");
+        // A higher upper bound changes only what has left upwards with a good advantage.
+        let loss = numbers(&clipped_objective_between(&log_ratio, &advantages, [0.2, 0.28]));
+        let expected = [-1.5, 2.4, -3.0, 3.0, -3.84, 6.0];
         assert!(loss.iter().zip(expected).all(|(l, e)| (l - e).abs() < 1e-5), "{loss:?}");
     }
 

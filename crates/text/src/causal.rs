@@ -1,6 +1,6 @@
 //! The transformer as the [`LanguageModel`] that is trained.
 
-use super::generate::{Sampling, generate};
+use super::generate::{Sampling, generate_each};
 use super::hidden::Hidden;
 use super::language_model::{AncestralSampling, LanguageModel, SampledCompletion};
 use super::model::Transformer;
@@ -45,6 +45,16 @@ impl LanguageModel for Transformer {
         sampling: &AncestralSampling,
         on_column: &mut dyn FnMut() -> bool,
     ) -> Vec<SampledCompletion> {
+        self.complete_each(prompts, 1, sampling, on_column)
+    }
+
+    fn complete_each(
+        &self,
+        prompts: &[&[u32]],
+        each: usize,
+        sampling: &AncestralSampling,
+        on_column: &mut dyn FnMut() -> bool,
+    ) -> Vec<SampledCompletion> {
         let sampling = Sampling {
             temperature: sampling.temperature,
             max_new_tokens: sampling.max_new_tokens,
@@ -53,7 +63,7 @@ impl LanguageModel for Transformer {
             ..Sampling::default()
         };
         // The tokens of a column are chosen together, so the first of them stands for all.
-        let (mut lengths, mut columns) = (vec![0_usize; prompts.len()], 0);
+        let (mut lengths, mut columns) = (vec![0_usize; prompts.len() * each], 0);
         let mut on_token = |row: usize, _| {
             lengths[row] += 1;
             if lengths[row] <= columns {
@@ -62,7 +72,7 @@ impl LanguageModel for Transformer {
             columns = lengths[row];
             on_column()
         };
-        generate(self, prompts, &sampling, true, &mut on_token)
+        generate_each(self, prompts, each, &sampling, true, &mut on_token)
             .into_iter()
             .map(|completion| SampledCompletion { tokens: completion.tokens, stopped: completion.stopped })
             .collect()

@@ -52,17 +52,31 @@ pub fn generate(
     adapters: bool,
     on_token: &mut dyn FnMut(usize, u32) -> bool,
 ) -> Vec<Completion> {
-    tch::no_grad(|| decode(model, prompts, sampling, adapters, on_token))
+    generate_each(model, prompts, 1, sampling, adapters, on_token)
+}
+
+/// [`generate`] with `each` completions for each prompt, those of one prompt in a row. Each prompt is read once, and
+/// its part of the KV cache is then copied for its completions.
+pub fn generate_each(
+    model: &Transformer,
+    prompts: &[&[u32]],
+    each: usize,
+    sampling: &Sampling,
+    adapters: bool,
+    on_token: &mut dyn FnMut(usize, u32) -> bool,
+) -> Vec<Completion> {
+    tch::no_grad(|| decode(model, prompts, each, sampling, adapters, on_token))
 }
 
 fn decode(
     model: &Transformer,
     prompts: &[&[u32]],
+    each: usize,
     sampling: &Sampling,
     adapters: bool,
     on_token: &mut dyn FnMut(usize, u32) -> bool,
 ) -> Vec<Completion> {
-    let rows = prompts.len();
+    let rows = prompts.len() * each;
     let mut completions = vec![Completion::default(); rows];
     let width = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(1);
     // The last token is not read again, so it needs no position.
@@ -72,12 +86,19 @@ fn decode(
     }
     let mut draws: Vec<Stream> =
         (0..rows).map(|row| Seed(sampling.seed).stream(&format!("completion {row}"))).collect();
-    let mut cache = model.cache(rows, width + max_new_tokens);
+    let mut cache = model.cache(prompts.len(), if each == 1 { width + max_new_tokens } else { width });
+    let mut copies = each;
     let (mut ids, mut mask) = left_padded(prompts, width, model.device());
     let mut _one_thread = None;
     loop {
         let last = model.hidden_from(&ids, &mask, ids.size()[1] - 1, Some(&mut cache), adapters).squeeze_dim(1);
         let mut logits = model.decode_logits(&last);
+        if copies > 1 {
+            let vocabulary = logits.len() / prompts.len();
+            logits = logits.chunks_exact(vocabulary).flat_map(|row| row.repeat(copies)).collect();
+            cache = cache.repeated(copies, width + max_new_tokens);
+            copies = 1;
+        }
         let vocabulary = logits.len() / rows;
         let chosen: Vec<Option<(u32, f32)>> =
             (logits.par_chunks_exact_mut(vocabulary).zip(&mut draws).zip(&completions))

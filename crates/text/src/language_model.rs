@@ -32,8 +32,8 @@ pub trait LanguageModel {
         None
     }
 
-    /// Whether a reward model's bias can be kept in the model, for a score head of transformers has none. It goes into the
-    /// bias of the last norm; an RMS norm has none.
+    /// Whether a reward model's bias can be kept in the model, for a score head of transformers has none. It goes into
+    /// the bias of the last norm; an RMS norm has none.
     fn keeps_score_bias(&self) -> bool {
         true
     }
@@ -49,6 +49,19 @@ pub trait LanguageModel {
         sampling: &AncestralSampling,
         on_column: &mut dyn FnMut() -> bool,
     ) -> Vec<SampledCompletion>;
+
+    /// `each` completions for each prompt, those of one prompt in a row; otherwise as [`LanguageModel::complete`]. A
+    /// model that can reads each prompt once.
+    fn complete_each(
+        &self,
+        prompts: &[&[u32]],
+        each: usize,
+        sampling: &AncestralSampling,
+        on_column: &mut dyn FnMut() -> bool,
+    ) -> Vec<SampledCompletion> {
+        let repeated: Vec<&[u32]> = prompts.iter().flat_map(|prompt| std::iter::repeat_n(*prompt, each)).collect();
+        self.complete(&repeated, sampling, on_column)
+    }
 }
 
 /// How completions are sampled: from the full distribution, with the logits divided by the temperature, because PPO

@@ -12,6 +12,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
+mod advantage;
 mod bpe_files;
 mod bundle;
 mod causal;
@@ -36,6 +37,7 @@ mod ppo;
 mod preference;
 mod progress;
 mod reward;
+pub mod reward_functions;
 pub mod rope;
 mod rows;
 mod score_encoder;

@@ -71,6 +71,12 @@ impl Optimiser {
         })
     }
 
+    /// The sums of the gradients since the last step.
+    #[cfg(test)]
+    pub fn gradients(&self) -> &[Tensor] {
+        &self.sums
+    }
+
     /// Discards the gradients since the last step.
     pub fn zero_grad(&mut self) {
         self.sums.clear();

@@ -2,6 +2,10 @@
 //! and computes their log-probabilities under policy and reference. The caller scores them with any function.
 //! [`TextPpo::learn`] takes the scores. [`TextPpo::update`] does all three.
 //!
+//! Four settings turn it into the methods beside PPO: the advantage ([`TextAdvantage`]), the ratio that is clipped
+//! ([`TextRatio`]), the average over a gradient step ([`TextAverage`]) and the place of the KL penalty ([`KlPlace`]).
+//! `TextPreset` has the published combinations by name. Only GAE has a critic.
+//!
 //! The details are those of lm-human-preferences (Ziegler et al. 2019) as collected in "The N implementation details of
 //! RLHF with PPO" (Huang et al. 2024): one temperature divides the logits of policy and reference, in sampling and in
 //! training; the reward of a token is −β times its estimated KL, and the last token also gets the score; advantages are
@@ -11,22 +15,27 @@
 //! An update is a transaction: if it is cancelled or fails, everything, random streams included, is as it was before.
 
 #[cfg(test)]
+mod estimator_tests;
+mod samples;
+#[cfg(test)]
 mod tests;
 
+use super::advantage::is_equal;
 use super::cursor::Cursor;
 use super::heads::ScalarHead;
 use super::language_model::{AncestralSampling, LanguageModel};
 use super::optimiser::{Optimiser, Saved};
 use super::progress::{Progress, ProgressFn, check_cancelled};
 use super::rows::{Rows, rows_of};
-use flipside_core::settings::TextPpoSettings;
+use flipside_core::settings::{KlPlace, TextAdvantage, TextAverage, TextPpoSettings, TextRatio};
 use flipside_core::{Array, Arrays, Seed, Stream};
 use flipside_learn::{
-    KlController, LearnError, Reader, RewardScale, Trajectories, approx_kl, clipped_objective, clipped_value_loss,
-    explained_variance, gae, kl_estimate, whiten,
+    KlController, LearnError, Reader, RewardScale, approx_kl, clipped_objective_between, clipped_value_loss,
+    explained_variance, kl_loss,
 };
 use rand::Rng;
 use rand::seq::SliceRandom;
+use samples::Sample;
 use tch::{Kind, Tensor};
 
 /// The model that the KL penalty is measured against.
@@ -42,8 +51,8 @@ pub struct TextPpo<M> {
     settings: TextPpoSettings,
     policy: M,
     reference: Reference<M>,
-    /// The critic, a scalar head on the policy's hidden states.
-    head: ScalarHead,
+    /// The critic, a scalar head on the policy's hidden states, if the advantage needs one.
+    head: Option<ScalarHead>,
     optimiser: Optimiser,
     /// Tokens that end a completion. If there are none, every completion has the full length and none counts as
     /// unfinished.
@@ -78,7 +87,7 @@ pub struct Episode {
     pub log_probs: Vec<f32>,
     /// log π_ref of the tokens, nats.
     pub reference_log_probs: Vec<f32>,
-    /// The critic's value before each token.
+    /// The critic's value before each token; 0 without a critic.
     pub values: Vec<f32>,
     /// Entropy of the policy's distribution of each token, nats.
     pub entropies: Vec<f32>,
@@ -95,7 +104,7 @@ impl Episode {
 /// gradient steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TextPpoStats {
-    /// Mean score of the episodes, as it was given.
+    /// Mean score of the episodes that have one, as it was given.
     pub reward: f64,
     /// Mean over completions of log π − log π_ref, summed over tokens, nats.
     pub kl: f64,
@@ -107,13 +116,19 @@ pub struct TextPpoStats {
     pub length: f64,
     /// Share of the completions that a stop token ended.
     pub stopped: f64,
+    /// Share of the groups whose completions all have the same score; 0 where a group is one completion.
+    pub equal_groups: f64,
+    /// How often completions were drawn: more than once only with `drop_equal`.
+    pub rounds: usize,
     /// The clipped surrogate loss.
     pub policy_loss: f64,
-    /// Half the squared error of the critic.
+    /// The estimated KL in the loss, before it is multiplied by β; 0 where the penalty is in the reward.
+    pub kl_loss: f64,
+    /// Half the squared error of the critic; 0 without a critic.
     pub value_loss: f64,
     /// KL from the rollout's policy, estimated on the minibatches, nats per token.
     pub approx_kl: f64,
-    /// Share of tokens whose probability ratio left the clip range.
+    /// Share of tokens whose probability ratio, or that of their completion, left the clip range.
     pub clip_fraction: f64,
     /// Explained variance of the returns by the rollout's values: 1 is perfect, 0 no better than a constant.
     pub explained_variance: f64,
@@ -127,15 +142,9 @@ pub struct TextPpoStats {
     pub first_ratio_error: f64,
 }
 
-/// Returns a score for every episode of an update. Through the [`ProgressFn`] it can report progress and be cancelled.
-pub type ScoreFn<'a> = &'a mut dyn FnMut(&[Episode], ProgressFn) -> Result<Vec<f32>, LearnError>;
-
-/// An episode with its advantages and returns, as training needs it.
-struct Sample<'a> {
-    episode: &'a Episode,
-    advantages: Vec<f32>,
-    returns: Vec<f32>,
-}
+/// Returns a score for every episode of an update: numbers (`f32`), or `Option<f32>` where an episode may have none.
+/// Through the [`ProgressFn`] it can report progress and be cancelled.
+pub type ScoreFn<'a, S = f32> = &'a mut dyn FnMut(&[Episode], ProgressFn) -> Result<Vec<S>, LearnError>;
 
 impl<M: LanguageModel> TextPpo<M> {
     /// A trainer of the policy's trainable parameters, with a critic that is zero at first. `stop` lists the tokens
@@ -147,14 +156,28 @@ impl<M: LanguageModel> TextPpo<M> {
         settings: &TextPpoSettings,
         seed: Seed,
     ) -> Result<TextPpo<M>, LearnError> {
-        let head = ScalarHead::zero(policy.width(), policy.device());
-        TextPpo::with_critic(policy, head, reference, stop, settings, seed)
+        let head = settings.has_critic().then(|| ScalarHead::zero(policy.width(), policy.device()));
+        TextPpo::with_head(policy, head, reference, stop, settings, seed)
     }
 
     /// The same with a critic that is initialised to this head, such as a copy of the reward model's.
     pub fn with_critic(
         policy: M,
         head: ScalarHead,
+        reference: Reference<M>,
+        stop: &[u32],
+        settings: &TextPpoSettings,
+        seed: Seed,
+    ) -> Result<TextPpo<M>, LearnError> {
+        if !settings.has_critic() {
+            return Err(LearnError::Settings("only text.ppo.advantage = gae has a critic".to_owned()));
+        }
+        TextPpo::with_head(policy, Some(head), reference, stop, settings, seed)
+    }
+
+    fn with_head(
+        policy: M,
+        head: Option<ScalarHead>,
         reference: Reference<M>,
         stop: &[u32],
         settings: &TextPpoSettings,
@@ -167,7 +190,7 @@ impl<M: LanguageModel> TextPpo<M> {
                 "the policy has nothing to train: unfreeze a layer or attach adapters".to_owned(),
             ));
         }
-        let leaves = leaves.into_iter().chain(head.trainable()).collect();
+        let leaves = leaves.into_iter().chain(head.iter().flat_map(ScalarHead::trainable)).collect();
         Ok(TextPpo {
             optimiser: Optimiser::new(leaves, &settings.optimiser)?,
             policy,
@@ -214,34 +237,78 @@ impl<M: LanguageModel> TextPpo<M> {
         }
     }
 
-    /// The critic.
-    pub fn critic(&self) -> &ScalarHead {
-        &self.head
+    /// The critic, if there is one.
+    pub fn critic(&self) -> Option<&ScalarHead> {
+        self.head.as_ref()
     }
 
     /// A whole update: collects episodes, has them scored and learns. On any error, including one of `score_fn` and a
     /// cancel, nothing has changed, so that a repeated update generates the same completions.
-    pub fn update(
+    ///
+    /// With `drop_equal`, completions are drawn again until the groups whose scores differ fill a batch, and training
+    /// goes on with those. All episodes that were drawn are returned, and the statistics of rewards and completions are
+    /// over all of them.
+    pub fn update<S: Copy + Into<Option<f32>>>(
         &mut self,
         prompts: &[Vec<u32>],
-        score_fn: ScoreFn,
+        score_fn: ScoreFn<S>,
         on_progress: ProgressFn,
     ) -> Result<(Vec<Episode>, TextPpoStats), LearnError> {
         let before = self.state.clone();
-        let episodes = self.collect(prompts, on_progress)?;
-        let scores = score_fn(&episodes, on_progress);
-        let done = scores.and_then(|scores| self.learn(&episodes, &scores, on_progress));
+        let done = self.try_update(prompts, score_fn, on_progress);
         if done.is_err() {
             self.state = before;
         }
-        Ok((episodes, done?))
+        done
+    }
+
+    fn try_update<S: Copy + Into<Option<f32>>>(
+        &mut self,
+        prompts: &[Vec<u32>],
+        score_fn: ScoreFn<S>,
+        on_progress: ProgressFn,
+    ) -> Result<(Vec<Episode>, TextPpoStats), LearnError> {
+        let TextPpoSettings { drop_equal, drop_equal_rounds, group_size, batch_size, .. } = self.settings;
+        let mut episodes: Vec<Episode> = Vec::new();
+        let mut scores: Vec<Option<f32>> = Vec::new();
+        let mut different: Vec<usize> = Vec::new();
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let start = episodes.len();
+            episodes.extend(self.collect(prompts, on_progress)?);
+            scores.extend(score_fn(&episodes[start..], on_progress)?.into_iter().map(Into::into));
+            check_scores(&episodes, &scores)?;
+            if !drop_equal {
+                return self.learn(&episodes, &scores, on_progress).map(|stats| (episodes, stats));
+            }
+            let groups = (start..episodes.len()).step_by(group_size);
+            different.extend(groups.filter(|&group| {
+                let group = group..group + group_size;
+                !is_equal(&self.priced(&episodes[group.clone()], &scores[group]))
+            }));
+            if different.len() * group_size >= batch_size || rounds >= drop_equal_rounds {
+                break;
+            }
+        }
+        // If no group differs, only a KL penalty in the loss is left to learn from.
+        different.truncate(batch_size / group_size);
+        if different.is_empty() {
+            different.extend((episodes.len() - batch_size..episodes.len()).step_by(group_size));
+        }
+        let kept = || different.iter().flat_map(|&group| group..group + group_size);
+        let kept_episodes: Vec<Episode> = kept().map(|i| episodes[i].clone()).collect();
+        let kept_scores: Vec<Option<f32>> = kept().map(|i| scores[i]).collect();
+        let learned = self.learn(&kept_episodes, &kept_scores, on_progress)?;
+        let TextPpoStats { reward, kl, entropy, length, stopped, equal_groups, .. } = self.summary(&episodes, &scores);
+        Ok((episodes, TextPpoStats { reward, kl, entropy, length, stopped, equal_groups, rounds, ..learned }))
     }
 
     // Collecting.
 
-    /// Generates a completion for each of the next prompts, and computes its log-probabilities, values and entropies.
-    /// `prompts` should be the same in every call, none of them empty. On any error, including a cancel, nothing has
-    /// changed.
+    /// Generates a group of completions for each of the next prompts, one after the other, and computes their
+    /// log-probabilities, values and entropies. `prompts` should be the same in every call, none of them empty. On any
+    /// error, including a cancel, nothing has changed.
     pub fn collect(&mut self, prompts: &[Vec<u32>], on_progress: ProgressFn) -> Result<Vec<Episode>, LearnError> {
         if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
             let problem = "PPO needs prompts of at least one token each: add prompts, or begin them with a start token";
@@ -260,13 +327,18 @@ impl<M: LanguageModel> TextPpo<M> {
 
     fn generate(&mut self, prompts: &[Vec<u32>], on_progress: ProgressFn) -> Result<Vec<Episode>, LearnError> {
         let TextPpoSettings {
-            batch_size: batch, temperature, max_new_tokens, rollout_batch_size: side_by_side, ..
+            batch_size: batch,
+            group_size: each,
+            temperature,
+            max_new_tokens,
+            rollout_batch_size: side_by_side,
+            ..
         } = self.settings;
-        let indices = self.state.prompts.take(batch, prompts.len());
+        let indices = self.state.prompts.take(batch / each, prompts.len());
         let size = if side_by_side == 0 { batch } else { side_by_side };
         let of = batch.div_ceil(size) * max_new_tokens;
         let mut episodes = Vec::with_capacity(batch);
-        for (part, indices) in indices.chunks(size).enumerate() {
+        for (part, indices) in indices.chunks(size / each).enumerate() {
             let sampling = AncestralSampling {
                 temperature,
                 max_new_tokens,
@@ -275,7 +347,7 @@ impl<M: LanguageModel> TextPpo<M> {
             };
             let chosen: Vec<&[u32]> = indices.iter().map(|&index| &prompts[index][..]).collect();
             let (mut columns, mut cancelled) = (0, false);
-            let completions = self.policy.complete(&chosen, &sampling, &mut || {
+            let completions = self.policy.complete_each(&chosen, each, &sampling, &mut || {
                 columns += 1;
                 cancelled = on_progress(Progress::Generating { done: part * max_new_tokens + columns, of });
                 !cancelled
@@ -283,7 +355,8 @@ impl<M: LanguageModel> TextPpo<M> {
             if cancelled {
                 return Err(LearnError::Cancelled);
             }
-            for (completion, &prompt_index) in completions.into_iter().zip(indices) {
+            let prompt_indices = indices.iter().flat_map(|&index| std::iter::repeat_n(index, each));
+            for (completion, prompt_index) in completions.into_iter().zip(prompt_indices) {
                 episodes.push(Episode {
                     prompt_index,
                     prompt: prompts[prompt_index].clone(),
@@ -314,7 +387,10 @@ impl<M: LanguageModel> TextPpo<M> {
                 let log_probs = rows_of(&rows.chosen(&all), lengths());
                 let entropies = rows_of(&-(all.exp() * &all).sum_dim_intlist(-1, false, Kind::Float), lengths());
                 drop(all);
-                let values = rows_of(&self.head.forward(&hidden), lengths());
+                let values = match &self.head {
+                    Some(head) => rows_of(&head.forward(&hidden), lengths()),
+                    None => lengths().map(|length| vec![0.0; length]).collect(),
+                };
                 let reference = {
                     let (model, adapters) = match &self.reference {
                         Reference::Base => (&self.policy, false),
@@ -341,34 +417,38 @@ impl<M: LanguageModel> TextPpo<M> {
 
     /// Episodes in a part of a minibatch (gradient accumulation).
     fn part(&self) -> usize {
-        self.settings.minibatch_size.div_ceil(self.settings.gradient_accumulation_steps)
+        self.settings.minibatch().div_ceil(self.settings.gradient_accumulation_steps)
     }
 
     // Learning.
 
-    /// Learns from episodes that were collected since the last update, with one score for each. `on_progress` is called
-    /// before every part of a minibatch and may cancel.
+    /// Learns from episodes that were collected since the last update, with one score for each: `f32`, or `Option<f32>`
+    /// where an episode may have none. An episode without a score counts in no mean and has the advantage 0.
+    /// `on_progress` is called before every part of a minibatch and may cancel.
+    ///
+    /// The completions of a prompt are beside one another, as [`TextPpo::collect`] returns them.
     ///
     /// On any error, including a cancel, the trainer is as it was before the call. A number that is not finite is an
     /// error.
-    pub fn learn(
+    pub fn learn<S: Copy + Into<Option<f32>>>(
         &mut self,
         episodes: &[Episode],
-        scores: &[f32],
+        scores: &[S],
         on_progress: ProgressFn,
     ) -> Result<TextPpoStats, LearnError> {
-        if episodes.is_empty() || episodes.len() != scores.len() {
-            let what = "a score for every episode".to_owned();
-            return Err(LearnError::Size { what, expected: episodes.len().max(1), got: scores.len() });
-        }
-        if let Some(place) = scores.iter().position(|score| !score.is_finite()) {
-            return Err(LearnError::NotFinite { what: format!("the score of episode {place}") });
+        let scores: Vec<Option<f32>> = scores.iter().map(|&score| score.into()).collect();
+        check_scores(episodes, &scores)?;
+        let group = self.settings.group_size;
+        let of_one_prompt = |group: &[Episode]| group.iter().all(|e| e.prompt_index == group[0].prompt_index);
+        if !episodes.len().is_multiple_of(group) || !episodes.chunks(group).all(of_one_prompt) {
+            let what = "episodes in groups of one prompt each".to_owned();
+            return Err(LearnError::Size { what, expected: group, got: episodes.len() % group });
         }
         // The last gradient step is the last thing that can fail, and a failed step changes nothing. If it is the only
         // one, there is nothing to undo, and no copy is needed.
-        let several = self.settings.update_epochs * episodes.len().div_ceil(self.settings.minibatch_size) > 1;
+        let several = self.settings.update_epochs * episodes.len().div_ceil(self.settings.minibatch()) > 1;
         let (before, saved) = (self.state.clone(), several.then(|| self.optimiser.save()));
-        let done = self.improve(episodes, scores, on_progress);
+        let done = self.improve(episodes, &scores, on_progress);
         match (&done, saved) {
             (Ok(_), Some(saved)) => self.optimiser.reuse(saved),
             (Ok(_), None) => {}
@@ -389,22 +469,25 @@ impl<M: LanguageModel> TextPpo<M> {
     fn improve(
         &mut self,
         episodes: &[Episode],
-        scores: &[f32],
+        scores: &[Option<f32>],
         on_progress: ProgressFn,
     ) -> Result<TextPpoStats, LearnError> {
         let [updates, planned] = self.state.updates;
-        let mut stats = summary(episodes, scores);
+        let mut stats = self.summary(episodes, scores);
         stats.beta = self.beta();
         stats.learning_rate = self.settings.optimiser.learning_rate_at(updates, planned);
 
         let rewards = self.token_rewards(episodes, scores);
-        let samples = self.samples(episodes, &rewards);
-        let values: Vec<f32> = episodes.iter().flat_map(|e| e.values.iter().copied()).collect();
-        let returns: Vec<f32> = samples.iter().flat_map(|l| l.returns.iter().copied()).collect();
-        stats.explained_variance = explained_variance(&values, &returns);
+        let samples = self.samples(episodes, &rewards, scores);
+        if self.head.is_some() {
+            let scored = || samples.iter().filter(|sample| sample.has_score);
+            let values: Vec<f32> = scored().flat_map(|l| l.episode.values.iter().copied()).collect();
+            let returns: Vec<f32> = scored().flat_map(|l| l.returns.iter().copied()).collect();
+            stats.explained_variance = explained_variance(&values, &returns);
+        }
 
         let (mut means, mut order) = (Means::default(), (0..samples.len()).collect::<Vec<usize>>());
-        let TextPpoSettings { update_epochs: epochs, minibatch_size: minibatch, .. } = self.settings;
+        let (epochs, minibatch) = (self.settings.update_epochs, self.settings.minibatch());
         let parts_each: usize = order.chunks(minibatch).map(|m| m.len().div_ceil(self.part())).sum();
         let (mut done, of) = (0, epochs * parts_each);
         for _ in 0..epochs {
@@ -412,11 +495,12 @@ impl<M: LanguageModel> TextPpo<M> {
             for minibatch in order.chunks(minibatch) {
                 let chosen: Vec<&Sample> = minibatch.iter().map(|&i| &samples[i]).collect();
                 let tokens = chosen.iter().map(|l| l.advantages.len()).sum::<usize>().max(1);
+                let divisors = self.divisors(&chosen);
                 let mut log_ratios = Vec::with_capacity(tokens);
                 for part in chosen.chunks(self.part()) {
                     check_cancelled(on_progress, Progress::Learning { done, of })?;
                     done += 1;
-                    log_ratios.extend(self.add_gradient(part, tokens, &mut means)?);
+                    log_ratios.extend(self.add_gradient(part, divisors, &mut means)?);
                 }
                 if means.steps == 0 {
                     let largest = log_ratios.iter().fold(0.0_f32, |largest, l| largest.max(l.abs()));
@@ -426,13 +510,19 @@ impl<M: LanguageModel> TextPpo<M> {
                 }
                 means.norm += self.optimiser.step(stats.learning_rate)?;
                 means.approx_kl += approx_kl(&log_ratios);
-                let outside = |l: &&f32| (f64::from(**l).exp() - 1.0).abs() > self.settings.clip_coef;
-                means.clipped += log_ratios.iter().filter(outside).count() as f64 / tokens as f64;
+                let [low, high] = self.settings.clip_range();
+                let outside = |l: &&f32| {
+                    let excess = f64::from(**l).exp() - 1.0;
+                    excess > high || excess < -low
+                };
+                let clipped = self.clipped_log_ratios(&chosen, log_ratios);
+                means.clipped += clipped.iter().filter(outside).count() as f64 / tokens as f64;
                 means.steps += 1;
             }
         }
         let steps = means.steps as f64;
         stats.policy_loss = means.policy / steps;
+        stats.kl_loss = means.kl / steps;
         stats.value_loss = means.value / steps;
         stats.approx_kl = means.approx_kl / steps;
         stats.clip_fraction = means.clipped / steps;
@@ -443,67 +533,28 @@ impl<M: LanguageModel> TextPpo<M> {
         Ok(stats)
     }
 
-    /// −β times the estimated KL of each token. The last token also gets the score, minus `missing_eos_cost` if the
-    /// completion is unfinished.
-    fn token_rewards(&mut self, episodes: &[Episode], scores: &[f32]) -> Vec<Vec<f32>> {
-        let scores = match self.settings.scale_scores {
-            true => {
-                self.state.scores.absorb(scores, |_| true, scores.len());
-                self.state.scores.scale(scores)
-            }
-            false => scores.to_vec(),
+    /// What the losses of a minibatch are divided by, over all of its parts: the policy's and the critic's.
+    fn divisors(&self, minibatch: &[&Sample]) -> [f64; 2] {
+        let counted = || minibatch.iter().filter(|sample| sample.is_in_loss);
+        let tokens = |samples: &mut dyn Iterator<Item = &&Sample>| samples.map(|l| l.advantages.len()).sum::<usize>();
+        let policy = match self.settings.average {
+            TextAverage::Tokens => tokens(&mut counted()),
+            TextAverage::Completions => counted().count(),
+            TextAverage::Constant => minibatch.len() * self.settings.max_new_tokens,
         };
-        let (beta, estimator) = (self.beta(), self.settings.kl.estimator);
-        let mut rewards: Vec<Vec<f32>> = Vec::with_capacity(episodes.len());
-        for (episode, score) in episodes.iter().zip(scores) {
-            let price = |log_ratio: f32| (-beta * kl_estimate(estimator, f64::from(log_ratio))) as f32;
-            let mut of_tokens: Vec<f32> = episode.log_ratios().map(price).collect();
-            if let Some(last) = of_tokens.last_mut() {
-                let unfinished = !self.stop.is_empty() && !episode.stopped;
-                *last += score - if unfinished { self.settings.missing_eos_penalty as f32 } else { 0.0 };
-            }
-            rewards.push(of_tokens);
-        }
-        if self.settings.whiten_rewards {
-            let mut whitened = whiten(&rewards.concat(), false).into_iter();
-            rewards.iter_mut().flatten().zip(&mut whitened).for_each(|(reward, white)| *reward = white);
-        }
-        rewards
+        let value = tokens(&mut minibatch.iter().filter(|sample| sample.has_score));
+        [policy, value].map(|divisor| divisor.max(1) as f64)
     }
 
-    /// Advantages, whitened over all tokens, and returns. A completion is an episode that terminates with its last
-    /// token.
-    fn samples<'a>(&self, episodes: &'a [Episode], rewards: &[Vec<f32>]) -> Vec<Sample<'a>> {
-        let (gamma, lambda) = (self.settings.gamma as f32, self.settings.gae_lambda as f32);
-        let mut samples: Vec<Sample> = (episodes.iter().zip(rewards))
-            .map(|(episode, rewards)| {
-                let n = rewards.len();
-                let ends: Vec<bool> = (1..=n).map(|t| t == n).collect();
-                let found = gae(
-                    Trajectories {
-                        rewards,
-                        values: &episode.values,
-                        terminated: &ends,
-                        truncated: &vec![false; n],
-                        final_values: &vec![0.0; n],
-                        last_values: &[0.0],
-                    },
-                    gamma,
-                    lambda,
-                );
-                Sample { episode, advantages: found.advantages, returns: found.returns }
-            })
-            .collect();
-        let all: Vec<f32> = samples.iter().flat_map(|l| l.advantages.iter().copied()).collect();
-        let mut white = whiten(&all, true).into_iter();
-        samples.iter_mut().flat_map(|l| &mut l.advantages).zip(&mut white).for_each(|(a, white)| *a = white);
-        samples
-    }
-
-    /// Adds the gradient of a part of a minibatch that has `tokens` tokens in total. Returns the log-ratios of the
+    /// Adds the gradient of a part of a minibatch whose losses are divided by `divisors`. Returns the log-ratios of the
     /// part's tokens.
-    fn add_gradient(&mut self, part: &[&Sample], tokens: usize, means: &mut Means) -> Result<Vec<f32>, LearnError> {
-        let TextPpoSettings { temperature, clip_coef: clip, value_clip, vf_coef: value_weight, .. } = self.settings;
+    fn add_gradient(
+        &mut self,
+        part: &[&Sample],
+        divisors: [f64; 2],
+        means: &mut Means,
+    ) -> Result<Vec<f32>, LearnError> {
+        let TextPpoSettings { temperature, value_clip, vf_coef: value_weight, ratio, average, .. } = self.settings;
         let rows = rows(part.iter().map(|l| l.episode), &self.policy);
         let columns = rows.tokens.size()[1] as usize;
         let table = |of: fn(&Sample) -> Vec<f32>| {
@@ -514,31 +565,84 @@ impl<M: LanguageModel> TextPpo<M> {
             }
             Tensor::from_slice(&flat).reshape([-1, columns as i64]).to_device(self.policy.device())
         };
+        let column = |of: fn(&Sample) -> f32| {
+            let numbers: Vec<f32> = part.iter().map(|sample| of(sample)).collect();
+            Tensor::from_slice(&numbers).unsqueeze(1).to_device(self.policy.device())
+        };
+        let length = |sample: &Sample| sample.advantages.len().max(1) as f32;
         let old = table(|l| l.episode.log_probs.clone());
         let advantages = table(|l| l.advantages.clone());
-        let old_values = table(|l| l.episode.values.clone());
-        let returns = table(|l| l.returns.clone());
+        let mut weights = rows.real.shallow_clone();
+        if average == TextAverage::Completions {
+            weights = weights / column(length);
+        }
+        if part.iter().any(|sample| !sample.is_in_loss) {
+            weights = weights * column(|sample| f32::from(u8::from(sample.is_in_loss)));
+        }
+        let [of_policy, of_value] = divisors;
+        let mean = |loss: Tensor, weights: &Tensor, divisor: f64| (loss * weights).sum(Kind::Float) / divisor;
 
         // Without dropout: in the first minibatch the policy must be the one that generated the rollout.
         let learning = rows.hidden_for_loss(&self.policy, None);
         let hidden = rows.before_tokens(learning.states());
         let log_probs = rows.chosen(&rows.log_softmax(&self.policy, &hidden, temperature));
-        let log_ratio = (log_probs - old) * &rows.real;
-        let mean = |loss: Tensor| (loss * &rows.real).sum(Kind::Float) / tokens as f64;
-        let policy = mean(clipped_objective(&log_ratio, &advantages, clip));
-        let values = self.head.forward(&hidden);
-        let value = mean(clipped_value_loss(&values, &old_values, &returns, value_clip));
-        let [of_policy, of_value] = [&policy, &value].map(|loss| loss.double_value(&[]));
-        for (what, loss) in [("policy", of_policy), ("critic", of_value)] {
+        let log_ratio = (&log_probs - old) * &rows.real;
+        let of_completion = || log_ratio.sum_dim_intlist(-1, true, Kind::Float);
+        let clipped = match ratio {
+            TextRatio::Token => log_ratio.shallow_clone(),
+            TextRatio::CompletionSum => of_completion().expand_as(&log_ratio),
+            TextRatio::CompletionMean => (of_completion() / column(length)).expand_as(&log_ratio),
+        };
+        let surrogate = clipped_objective_between(&clipped, &advantages, self.settings.clip_range());
+        let policy = mean(surrogate, &weights, of_policy);
+        let mut losses = vec![("policy", policy, 1.0)];
+        if self.settings.kl.place == KlPlace::Loss {
+            let reference = table(|l| l.episode.reference_log_probs.clone());
+            let kl = kl_loss(self.settings.kl.estimator, &((&log_probs - reference) * &rows.real));
+            losses.push(("KL penalty", mean(kl, &weights, of_policy), self.beta()));
+        }
+        if let Some(head) = &self.head {
+            let old_values = table(|l| l.episode.values.clone());
+            let returns = table(|l| l.returns.clone());
+            let mut weights = rows.real.shallow_clone();
+            if part.iter().any(|sample| !sample.has_score) {
+                weights = weights * column(|sample| f32::from(u8::from(sample.has_score)));
+            }
+            let loss = clipped_value_loss(&head.forward(&hidden), &old_values, &returns, value_clip);
+            losses.push(("critic", mean(loss, &weights, of_value), value_weight));
+        }
+        for (what, loss, _) in &losses {
+            let loss = loss.double_value(&[]);
             if !loss.is_finite() {
                 return Err(LearnError::NotFinite { what: format!("the loss of the {what}") });
             }
+            *match *what {
+                "policy" => &mut means.policy,
+                "critic" => &mut means.value,
+                _ => &mut means.kl,
+            } += loss;
         }
-        self.optimiser.add(&(policy + value * value_weight), &learning)?;
-        means.policy += of_policy;
-        means.value += of_value;
+        let total = losses.into_iter().map(|(_, loss, weight)| if weight == 1.0 { loss } else { loss * weight });
+        let total = total.reduce(|sum, loss| sum + loss).unwrap_or_default();
+        self.optimiser.add(&total, &learning)?;
         let lengths = part.iter().map(|l| l.advantages.len());
         Ok(rows_of(&log_ratio, lengths).concat())
+    }
+
+    /// The log-ratios that are clipped, out of those of the tokens of a minibatch.
+    fn clipped_log_ratios(&self, minibatch: &[&Sample], log_ratios: Vec<f32>) -> Vec<f32> {
+        if self.settings.ratio == TextRatio::Token {
+            return log_ratios;
+        }
+        let (mut rest, mut clipped) = (&log_ratios[..], Vec::with_capacity(log_ratios.len()));
+        for sample in minibatch {
+            let (own, later) = rest.split_at(sample.advantages.len());
+            let sum: f32 = own.iter().sum();
+            let mean = self.settings.ratio == TextRatio::CompletionMean;
+            clipped.extend(std::iter::repeat_n(if mean { sum / own.len() as f32 } else { sum }, own.len()));
+            rest = later;
+        }
+        clipped
     }
 
     // Saving.
@@ -580,6 +684,7 @@ impl<M: LanguageModel> TextPpo<M> {
 #[derive(Default)]
 struct Means {
     policy: f64,
+    kl: f64,
     value: f64,
     approx_kl: f64,
     clipped: f64,
@@ -592,17 +697,14 @@ fn rows<'a>(episodes: impl Iterator<Item = &'a Episode>, model: &impl LanguageMo
     Rows::new(&rows, model.device())
 }
 
-/// The statistics of episodes that are known before learning.
-fn summary(episodes: &[Episode], scores: &[f32]) -> TextPpoStats {
-    let n = episodes.len() as f64;
-    let tokens = episodes.iter().map(|e| e.completion.len()).sum::<usize>() as f64;
-    let sum = |of: &dyn Fn(&Episode) -> f64| episodes.iter().map(of).sum::<f64>();
-    TextPpoStats {
-        reward: scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n,
-        kl: sum(&|e| e.log_ratios().map(f64::from).sum()) / n,
-        entropy: sum(&|e| e.entropies.iter().map(|&x| f64::from(x)).sum()) / tokens.max(1.0),
-        length: tokens / n,
-        stopped: sum(&|e| f64::from(u8::from(e.stopped))) / n,
-        ..TextPpoStats::default()
+/// Refuses scores that are not one for each episode, and numbers that are not finite.
+fn check_scores(episodes: &[Episode], scores: &[Option<f32>]) -> Result<(), LearnError> {
+    if episodes.is_empty() || episodes.len() != scores.len() {
+        let what = "a score for every episode".to_owned();
+        return Err(LearnError::Size { what, expected: episodes.len().max(1), got: scores.len() });
+    }
+    match scores.iter().position(|score| score.is_some_and(|score| !score.is_finite())) {
+        Some(place) => Err(LearnError::NotFinite { what: format!("the score of episode {place}") }),
+        None => Ok(()),
     }
 }

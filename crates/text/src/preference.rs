@@ -203,8 +203,7 @@ impl<M: LanguageModel> TextPreference<M> {
         let (models, mut tally) = (&self.models, Tally::default());
         let step = self.training.step(&items, on_progress, |minibatch, part, _| {
             let part: Vec<Item> = part.iter().map(|item| **item).collect();
-            let (sum, hidden) =
-                models.pairs_loss(&part, &mut tally, |rows| rows.hidden_for_loss(&models.policy, None));
+            let (sum, hidden) = models.pairs_loss(&part, &mut tally, |rows| rows.hidden_for_loss(&models.policy, None));
             tally.check_finite()?;
             Ok(Some((sum / minibatch.len() as f64, hidden)))
         })?;
@@ -364,9 +363,8 @@ impl<M: LanguageModel> Models<M> {
     /// KTO's estimate of the KL: the mean log-ratio of the batch's completions, each after the prompt before its own,
     /// at least 0.
     fn baseline(&self, batch: &[&LabelledCompletion], part_size: usize) -> f64 {
-        let shifted: Vec<(&[u32], &[u32])> = (0..batch.len())
-            .map(|i| (&batch[i].prompt[..], &batch[(i + 1) % batch.len()].completion[..]))
-            .collect();
+        let shifted: Vec<(&[u32], &[u32])> =
+            (0..batch.len()).map(|i| (&batch[i].prompt[..], &batch[(i + 1) % batch.len()].completion[..])).collect();
         let mut sum = 0.0;
         for part in shifted.chunks(part_size.max(1)) {
             let rows = Rows::new(part, self.policy.device());
@@ -450,14 +448,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn count_pairs(
-        &mut self,
-        loss: &Tensor,
-        ahead: &Tensor,
-        sums: &Tensor,
-        reference: Option<&Tensor>,
-        part: &[Item],
-    ) {
+    fn count_pairs(&mut self, loss: &Tensor, ahead: &Tensor, sums: &Tensor, reference: Option<&Tensor>, part: &[Item]) {
         self.loss += loss.double_value(&[]);
         self.examples += part.len();
         let (ahead, sums) = (numbers(ahead), numbers(sums));

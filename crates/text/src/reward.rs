@@ -57,6 +57,8 @@ struct RewardModel<M> {
     bias: f64,
     /// Share of judgements that is assumed to be random: ε in the Bradley–Terry likelihood.
     error_rate: f64,
+    /// c of the term c · (R_left + R_right)² of the loss.
+    centring: f64,
 }
 
 /// Statistics of a step or an evaluation.
@@ -99,7 +101,8 @@ impl<M: LanguageModel> TextReward<M> {
             seed.stream("text.reward.comparisons"),
             seed,
         )?;
-        let reward = RewardModel { model, head, gain: 1.0, bias: 0.0, error_rate: settings.error_rate };
+        let (error_rate, centring) = (settings.error_rate, settings.center_rewards_coefficient);
+        let reward = RewardModel { model, head, gain: 1.0, bias: 0.0, error_rate, centring };
         Ok(TextReward { reward, training })
     }
 
@@ -215,9 +218,9 @@ impl<M: LanguageModel> TextReward<M> {
     }
 
     /// Sets gain and bias so that the rewards of these samples, which the reference policy generated, have mean 0 and
-    /// standard deviation 1. Call it before the first step and after the last (Ziegler et al. 2019, section 2.1). Where the
-    /// model cannot keep a bias ([`LanguageModel::keeps_score_bias`]), only the standard deviation becomes 1, so that
-    /// transformers computes the same rewards from it; the mean is left to the critic of PPO. On an error nothing
+    /// standard deviation 1. Call it before the first step and after the last (Ziegler et al. 2019, section 2.1). Where
+    /// the model cannot keep a bias ([`LanguageModel::keeps_score_bias`]), only the standard deviation becomes 1, so
+    /// that transformers computes the same rewards from it; the mean is left to the critic of PPO. On an error nothing
     /// has changed.
     pub fn normalise(&mut self, samples: &[Example], on_progress: ProgressFn) -> Result<(), LearnError> {
         let raw = self.unscaled(samples, on_progress)?;
@@ -278,7 +281,11 @@ impl<M: LanguageModel> RewardModel<M> {
             Tensor::from_slice(&numbers).to_device(self.model.device())
         };
         let ahead = &difference - column(|c| signed_margin(c.target, c.margin));
-        let loss = preference_loss(&ahead, &column(|c| c.target), self.error_rate);
+        let mut loss = preference_loss(&ahead, &column(|c| c.target), self.error_rate);
+        if self.centring > 0.0 {
+            let sum = rewards.narrow(0, 0, n) + rewards.narrow(0, n, n) + 2.0 * self.bias;
+            loss += sum.square() * self.centring;
+        }
         (loss.sum(Kind::Float), difference, hidden)
     }
 }

@@ -8,6 +8,7 @@ use super::folders;
 use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextRun, TextStage};
 use crate::store::{ModelFolder, SHARD, Session};
+use flipside_text::Bundle;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,12 @@ fn read(stage: TextStage) -> Result<(ModelFolder, HashMap<String, String>), LabE
     let model = model.ok_or_else(|| LabError::Text(format!("There is no built-in {} model.", stage.name())))?;
     let name = format!("the built-in {} model", stage.name());
     Ok(ModelFolder::shipped(&name, &model.texts, model.weights)?)
+}
+
+/// The built-in model that has been through this stage.
+pub(super) fn bundle_of(stage: TextStage, precision: TextPrecision) -> Result<Bundle, LabError> {
+    let (ModelFolder { texts, weights }, _) = read(stage)?;
+    Ok(Bundle::from_parts(&(texts, weights), precision)?)
 }
 
 /// Copies the built-in model that has been through this stage into a session, where later stages look for it.
@@ -101,7 +108,7 @@ mod tests {
     use crate::lab::text::corpus::{Corpus, Reader};
     use crate::settings::TextShape;
     use flipside_core::Seed;
-    use flipside_text::{Bundle, log_probs};
+    use flipside_text::log_probs;
 
     fn bundle(stage: TextStage) -> Bundle {
         let (ModelFolder { texts, weights }, metadata) = read(stage).unwrap();

@@ -47,6 +47,22 @@ pub(in crate::lab) struct Prompt {
     pub words: TextOrMessages,
     /// Its tokens. If it is too long, they lack its beginning.
     pub tokens: Vec<u32>,
+    /// The answer that the data gives to it, if it gives one.
+    pub reference: Option<String>,
+}
+
+/// The answer that a line of a data file gives to its prompt, as text; `None` if it gives none that is known to be
+/// good.
+fn reference_of(line: &Line) -> Option<String> {
+    match line {
+        Line::Completion { prompt: _, completion: answer }
+        | Line::Labelled { completion: answer, good: true, .. }
+        | Line::Preference { chosen: answer, .. } => match answer {
+            TextOrMessages::Text(text) => Some(text.clone()),
+            TextOrMessages::Messages(messages) => messages.last().map(|message| message.content.clone()),
+        },
+        _ => None,
+    }
 }
 
 /// How a run reads its data files.
@@ -89,7 +105,8 @@ impl Reader<'_> {
         let mut all = Vec::new();
         for example in &self.lines(path)? {
             let prompt = encoder.prompt_of(example)?.filter(|(_, tokens)| !tokens.is_empty());
-            all.extend(prompt.map(|(words, tokens)| Prompt { words, tokens }));
+            let reference = reference_of(example);
+            all.extend(prompt.map(|(words, tokens)| Prompt { words, tokens, reference }));
         }
         match all.is_empty() {
             true => Err(LabError::Text(format!("{} holds no prompts; give a file with some.", path.display()))),
@@ -108,7 +125,7 @@ impl Reader<'_> {
         let tokens = Encoder::new(self.tokenizer).prompt(&words)?;
         match tokens.is_empty() {
             true => Err(LabError::Text("A prompt needs at least one token; write something.".to_owned())),
-            false => Ok(Prompt { words, tokens }),
+            false => Ok(Prompt { words, tokens, reference: None }),
         }
     }
 

@@ -2,18 +2,22 @@
 //! folders.
 
 mod asking;
+mod best_of;
 mod built_in;
 mod corpus;
 mod folders;
 mod label_efficiency;
 mod measure;
 mod new_run;
+mod program;
+mod reward_functions;
 mod speed;
 mod teaching;
 mod tools;
 mod trainer;
 mod verbs;
 
+pub use best_of::{BestOfPlan, BestOfReport, RejectionPlan, RejectionRound, best_of_text, rejection_sampling};
 pub use built_in::{BuiltInReport, write_built_in};
 pub use label_efficiency::{LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, label_efficiency};
 pub use measure::{TextMeasure, measure_text};

@@ -1,5 +1,6 @@
 //! Checks a new run before anything starts: what is wrong, at the setting that it is about.
 
+use super::reward_functions::{folders_of, parse};
 use crate::settings::TextRun;
 use std::path::Path;
 
@@ -35,6 +36,14 @@ pub fn check_text_run(run: &TextRun) -> Vec<(String, String)> {
             wrong(name, format!("{} {what}; choose a file of JSON lines.", shown(path)));
         }
     }
+    match parse(&run.reward_functions) {
+        Err(error) => wrong("text.reward_functions", error.to_string()),
+        Ok(functions) => {
+            if let Some(folder) = folders_of(&functions).find(|folder| !Path::new(folder).exists()) {
+                wrong("text.reward_functions", format!("There is no {folder}; choose a folder that exists."));
+            }
+        }
+    }
     if let Err(sentence) = run.check() {
         // The sentence begins with the setting's name, plain or quoted.
         let name = sentence.split_whitespace().find(|word| word.trim_matches('`').starts_with("text."));
@@ -68,6 +77,11 @@ mod tests {
         assert_eq!(names, ["text.model", "text.adapter", "text.demonstrations", "text.ppo.temperature"]);
         assert!(problems[0].1.contains("config.json") && problems[1].1.contains("nowhere"), "{problems:?}");
         assert!(check_text_run(&TextRun::default()).is_empty());
+        for (function, words) in [("regexp:a", "is no reward function"), ("model:nowhere", "no nowhere")] {
+            let problems =
+                check_text_run(&TextRun { reward_functions: vec![function.to_owned()], ..TextRun::default() });
+            assert!(problems[0].0 == "text.reward_functions" && problems[0].1.contains(words), "{problems:?}");
+        }
         let lora = LoraSettings { dropout: 1.0, ..LoraSettings::default() };
         let problems = check_text_run(&TextRun { lora: Some(lora), ..TextRun::default() });
         assert_eq!(problems[0].0, "text.lora.dropout");

@@ -2,6 +2,7 @@
 //! which PPO trains on that reward model.
 
 use super::asking::Asking;
+use super::reward_functions::RewardFunctions;
 use crate::lab::LabError;
 use crate::lab::shared_requests::Label;
 use crate::lab::training_loop::Values;
@@ -39,6 +40,10 @@ pub(super) struct Teaching {
     pub trusted: bool,
     /// Whether the reward model was given and is not trained.
     pub given: bool,
+    /// What scores completions in place of the reward model, if the run says so.
+    pub functions: Option<RewardFunctions>,
+    /// The answers that the data gives to the prompts, by their places.
+    pub references: Vec<Option<String>>,
     /// The number of judgements at the last fit and the ID of the newest. `fit_left` is the number of gradient steps
     /// left in the current fit.
     pub fitted: (u64, u64),

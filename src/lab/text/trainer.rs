@@ -17,6 +17,7 @@ use super::asking::Asking;
 use super::built_in;
 use super::corpus::{Corpus, Prompt, Reader, reading_of};
 use super::folders;
+use super::reward_functions::{Candidate, RewardFunctions, check_encoder, no_reward_model};
 use super::teaching::{FIRST_FIT, Teaching, sampling, scored};
 use crate::lab::questions::Offered;
 use crate::lab::shared_requests::Label;
@@ -26,13 +27,16 @@ use crate::lab::{LabError, TeacherKind};
 use crate::settings::{RunSettings, TextRun, TextStage};
 use flipside_core::{Arrays, ItemId, Seed};
 use flipside_learn::LearnError;
-use flipside_text::generate::generate;
+use flipside_text::data::TextOrMessages;
+use flipside_text::generate::{Completion, Sampling, generate, generate_each};
 use flipside_text::model::Transformer;
 use flipside_text::tokenizer::Tokenizer;
-use flipside_text::{Bundle, Episode, Example, Reference, ScoreEncoder, Supervised, TextPpo, TextReward, tokenizer_of};
+use flipside_text::{
+    Bundle, Episode, Example, Progress, Reference, ScoreEncoder, Supervised, TextPpo, TextReward, tokenizer_of,
+};
+use offline::{Asks, Offline};
 use rand::Rng;
 use rand::RngExt;
-use offline::{Asks, Offline};
 use saved::Saved;
 pub(in crate::lab) use saved::reached;
 use showing::Written;
@@ -48,6 +52,9 @@ const PATIENCE: u64 = 24;
 
 /// Pairs that a simulated teacher is asked at a time. They are chosen by the answers before them.
 const HANDFUL: usize = 16;
+
+/// Completions at which the members of an ensemble of reward models are normalised.
+const NORMALISED: usize = 64;
 
 /// Prompts that are answered by both the supervised model and the policy to show the difference.
 const SAMPLES: usize = 8;
@@ -255,6 +262,7 @@ impl TextTrainer {
                 let person = self.teacher == TeacherKind::Person;
                 let finished = stage == TextStage::Ppo && self.run.from < TextStage::Ppo;
                 let given = match (&self.run.reward_model, taught) {
+                    _ if !self.run.reward_functions.is_empty() => None,
                     (Some(folder), _) => Some(folder.clone()),
                     (None, Some(true)) => None,
                     (None, Some(false)) => Some(folders::of_stage(&self.folder, TextStage::Reward)),
@@ -287,7 +295,9 @@ impl TextTrainer {
         }
         let (prompts, filed) = (self.corpus.prompts(&reader)?, self.corpus.comparisons(&reader)?);
         let simulated = self.settings.teacher != TeacherKind::Person;
-        if simulated && given.is_none() && filed.is_empty() && !self.corpus.has_gold() {
+        let functions = self.reward_functions(&start, &prompts)?;
+        let is_given = given.is_some() || functions.is_some();
+        if simulated && !is_given && filed.is_empty() && !self.corpus.has_gold() {
             return Err(LabError::Text(
                 "Nobody knows the true score of completions of these prompts, so no simulated teacher can answer: give judged pairs \
                  or a reward model, or answer yourself at the desk."
@@ -295,28 +305,29 @@ impl TextTrainer {
             ));
         }
         let (mut reward, encoder) = match given {
+            None if functions.is_some() => {
+                // No reward model is trained. What stands in its place shares the frozen weights.
+                let mut model = start.model.clone();
+                model.freeze(usize::MAX);
+                let reward = TextReward::new(model, &self.run.reward, self.seed)?;
+                (reward, ScoreEncoder::new(&start.tokenizer, &start.tokenizer, start.stop(), reader.context))
+            }
             None => {
                 let reward = TextReward::new(start.model.deep_clone(), &self.run.reward, self.seed)?;
                 (reward, ScoreEncoder::new(&start.tokenizer, &start.tokenizer, start.stop(), reader.context))
             }
             Some(folder) => {
                 let bundle = folders::read(folder, self.run.precision)?;
-                let head = bundle.head().ok_or_else(|| {
-                    let folder = folder.display();
-                    LabError::Text(format!(
-                        "{folder} is no …ForSequenceClassification; teach a reward model with `flipside text reward`."
-                    ))
-                })?;
+                let head = bundle.head().ok_or_else(|| no_reward_model(folder))?;
                 let bias = bundle.score.as_ref().map_or(0.0, |(_, bias)| *bias);
                 let context = bundle.model.config().context;
                 let encoder = ScoreEncoder::new(&start.tokenizer, &bundle.tokenizer, start.stop(), context);
-                self.check_encoder(&encoder, &prompts, folder, context)?;
+                check_encoder(&encoder, &prompts, folder, context, self.run.ppo.max_new_tokens)?;
                 let mut reward = TextReward::with_head(bundle.model, head, &self.run.reward, self.seed)?;
                 reward.set_gain_and_bias([1.0, bias]);
                 (reward, encoder)
             }
         };
-        let given = given.is_some();
         // A person's answers have no known end, so the learning rate does not decay.
         let one_fit = simulated || !filed.is_empty();
         reward.plan(if one_fit { self.run.reward_steps } else { 0 });
@@ -328,8 +339,10 @@ impl TextTrainer {
             stage,
             reward,
             ppo,
-            trusted: given,
-            given,
+            trusted: is_given,
+            given: is_given,
+            functions,
+            references: prompts.iter().map(|prompt| prompt.reference.clone()).collect(),
             fitted: (0, 0),
             fit_left: 0,
             unscaled: false,
@@ -346,48 +359,37 @@ impl TextTrainer {
         })
     }
 
-    /// Refuses a reward model that cannot read the prompts or a whole completion.
-    fn check_encoder(
-        &self,
-        encoder: &ScoreEncoder,
-        prompts: &[Prompt],
-        folder: &Path,
-        context: usize,
-    ) -> Result<(), LabError> {
-        let (folder, longest) = (folder.display(), self.run.ppo.max_new_tokens);
-        if context <= longest {
-            return Err(LabError::Text(format!(
-                "The reward model in {folder} has {context} positions, and a completion may have {longest} tokens; lower \
-                 max_new_tokens, or take a reward model with a longer context."
-            )));
+    /// The run's reward functions, if it has some. Ensembles are normalised at completions of the model that PPO starts
+    /// from.
+    fn reward_functions(&self, start: &Bundle, prompts: &[Prompt]) -> Result<Option<RewardFunctions>, LabError> {
+        let TextRun { reward_functions: typed, precision, ppo, .. } = &self.run;
+        if typed.is_empty() {
+            return Ok(None);
         }
-        let mut cut = 0;
-        for Prompt { words, tokens } in prompts {
-            let length = match encoder.encodes_anew() {
-                false => tokens.len(),
-                true => {
-                    let tokens = encoder.prompt(words);
-                    let tokens = tokens.map_err(|error| {
-                        LabError::Text(format!("The reward model in {folder} cannot read a prompt: {error}."))
-                    });
-                    tokens?.len()
-                }
+        let mut functions = RewardFunctions::load(typed, start, *precision, prompts, ppo.max_new_tokens)?;
+        if functions.has_ensemble() {
+            let count = NORMALISED.min(prompts.len());
+            let chosen: Vec<&Prompt> = (0..count).map(|i| &prompts[i * prompts.len() / count]).collect();
+            let rows: Vec<&[u32]> = chosen.iter().map(|prompt| &prompt.tokens[..]).collect();
+            let sampling = Sampling {
+                temperature: ppo.temperature,
+                max_new_tokens: ppo.max_new_tokens,
+                stop: start.stop(),
+                seed: self.seed.stream("text.reward_functions").next_u64(),
+                ..Sampling::default()
             };
-            cut += usize::from(length + longest > context);
+            let each = NORMALISED.div_ceil(count);
+            let written = generate_each(&start.model, &rows, each, &sampling, true, &mut |_, _| true);
+            let candidate = |(i, completion): (usize, Completion)| Candidate {
+                words: chosen[i / each].words.clone(),
+                prompt: chosen[i / each].tokens.clone(),
+                completion: completion.tokens,
+                reference: None,
+            };
+            let samples: Vec<Candidate> = written.into_iter().enumerate().map(candidate).collect();
+            functions.normalise(&samples, &mut || false)?;
         }
-        if encoder.encodes_anew() {
-            log::warn!(
-                "the reward model in {folder} has another tokenizer or chat template than the policy; completions are encoded anew \
-                 for it"
-            );
-        }
-        if cut > 0 {
-            log::warn!(
-                "the reward model in {folder} has {context} positions: for {cut} of {} prompts it may not see their beginnings",
-                prompts.len()
-            );
-        }
-        Ok(())
+        Ok(Some(functions))
     }
 
     /// The stage as the person sees it, the steps done in it, and the planned steps.
@@ -550,16 +552,37 @@ impl TextTrainer {
             return Ok(Values::new());
         }
         self.doing = "Following the reward";
-        let Teaching { ppo, reward, prompts, encoder, words, start, .. } = &mut **teaching;
-        let (episodes, stats) = ppo.update(
+        let Teaching { ppo, reward, prompts, encoder, words, start, functions, references, .. } = &mut **teaching;
+        let mut broken = None;
+        let updated = ppo.update(
             prompts,
             &mut |episodes, watch| {
+                if let Some(functions) = functions {
+                    let typed = |prompt: &[u32]| start.tokenizer.decode(prompt, true).unwrap_or_default();
+                    let candidate = |e: &Episode| Candidate {
+                        words: words.get(&e.prompt).cloned().unwrap_or_else(|| TextOrMessages::Text(typed(&e.prompt))),
+                        prompt: e.prompt.clone(),
+                        completion: e.completion.clone(),
+                        reference: references.get(e.prompt_index).cloned().flatten(),
+                    };
+                    let candidates: Vec<Candidate> = episodes.iter().map(candidate).collect();
+                    let scores = functions.scores(&candidates, &mut || watch(Progress::Scoring { done: 0, of: 1 }));
+                    return scores.map_err(|error| {
+                        broken = Some(error);
+                        LearnError::Cancelled
+                    });
+                }
                 let example = |e: &Episode| scored(encoder, words, &start.tokenizer, &e.prompt, &e.completion);
                 let examples: Result<Vec<Example>, LabError> = episodes.iter().map(example).collect();
-                reward.rewards(&examples.map_err(|error| LearnError::Settings(error.to_string()))?, watch)
+                let examples = examples.map_err(|error| LearnError::Settings(error.to_string()))?;
+                Ok(reward.rewards(&examples, watch)?.into_iter().map(Some).collect())
             },
             &mut |_| cancelled(),
-        )?;
+        );
+        if let Some(error) = broken {
+            return Err(error);
+        }
+        let (episodes, stats) = updated?;
         self.steps += 1;
         let watched = teaching.watch(&episodes, labels, person, cancelled)?;
         let tokenizer = &teaching.start.tokenizer;
@@ -580,8 +603,15 @@ impl TextTrainer {
             ("length", stats.length),
             ("ended", stats.stopped),
             ("kl", stats.approx_kl),
-            ("value_loss", stats.value_loss),
         ];
+        if self.run.ppo.has_critic() {
+            values.push(("value_loss", stats.value_loss));
+        } else {
+            values.push(("grad_norm", stats.grad_norm));
+        }
+        if self.run.ppo.group_size > 1 {
+            values.push(("equal_groups", stats.equal_groups));
+        }
         values.extend(gold.map(|gold| ("gold", gold)));
         values.extend(watched);
         if teaching.ppo.updates() >= self.run.updates {
@@ -810,6 +840,9 @@ impl TrainingLoop for TextTrainer {
             Stage::Learning(_) | Stage::Done(_) => return Ok(()),
         };
         let chosen = self.corpus.prompts(&self.reader(start))?;
+        if let Stage::Teaching(teaching) = &mut self.stage {
+            teaching.references = chosen.iter().map(|prompt| prompt.reference.clone()).collect();
+        }
         let (words, prompts, asking) = match &mut self.stage {
             Stage::Teaching(teaching) => (&mut teaching.words, &mut teaching.prompts, &mut teaching.asking),
             Stage::Offline(offline) => (&mut offline.words, &mut offline.prompts, &mut offline.asking),

@@ -27,20 +27,20 @@ pub struct TextModel {
 }
 
 impl TextModel {
-    fn read(&self) -> Result<Bundle, LabError> {
+    pub(super) fn read(&self) -> Result<Bundle, LabError> {
         folders::read_with(&self.folder, self.adapter.as_deref(), self.precision)
     }
 }
 
 /// A reader for prompts with a completion of up to `max_new_tokens`. The last token of a completion is not read again,
 /// so it needs no position.
-fn reader(bundle: &Bundle, reading: Reading, max_new_tokens: usize) -> Reader<'_> {
+pub(super) fn reader(bundle: &Bundle, reading: Reading, max_new_tokens: usize) -> Reader<'_> {
     let context = bundle.model.config().context;
     Reader { tokenizer: &bundle.tokenizer, context, prompt: (context + 1).saturating_sub(max_new_tokens), reading }
 }
 
 /// Refuses a model whose weights have led to something that is not a number.
-fn check_finite(mut numbers: impl Iterator<Item = f32>, folder: &Path) -> Result<(), LabError> {
+pub(super) fn check_finite(mut numbers: impl Iterator<Item = f32>, folder: &Path) -> Result<(), LabError> {
     match numbers.all(f32::is_finite) {
         true => Ok(()),
         false => Err(LabError::Text(format!(
@@ -227,9 +227,7 @@ pub fn generate_text(
             true
         };
         let written = match &heads {
-            Some((beta, heads)) => {
-                generate_by_values((&bundle.model, heads), &rows, *beta, &sampling, &mut on_token)
-            }
+            Some((beta, heads)) => generate_by_values((&bundle.model, heads), &rows, *beta, &sampling, &mut on_token),
             None => generate(&bundle.model, &rows, &sampling, true, &mut on_token),
         };
         for (row, (prompt, completion)) in rows.iter().zip(written).enumerate() {

@@ -7,6 +7,7 @@ mod ppo;
 mod reward_model;
 mod teacher;
 mod text;
+mod text_estimator;
 mod text_offline;
 mod text_run;
 
@@ -19,6 +20,7 @@ pub use text::{
     KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextLabelSettings, TextPpoSettings,
     TextRewardSettings,
 };
+pub use text_estimator::{KlPlace, TextAdvantage, TextAverage, TextPreset, TextRatio};
 pub use text_offline::{IlqlSettings, PreferenceLoss, TextPreferenceSettings};
 pub use text_run::{LoraSettings, TextPrecision, TextRun, TextShape, TextStage};
 

@@ -1,7 +1,7 @@
 //! Settings for training language models: supervised fine-tuning, reward models, PPO. The defaults are those of
 //! lm-human-preferences (Ziegler et al. 2019) and its reproductions (Huang et al. 2024), where they name one.
 
-use super::{LabelSettings, PairChoice};
+use super::{KlPlace, LabelSettings, PairChoice, TextAdvantage, TextAverage, TextRatio};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -132,6 +132,9 @@ pub struct TextRewardSettings {
     /// Margin in nats of log-odds: how much further ahead the better completion must be if the teacher calls it “much
     /// better”. 0 treats that like “better”. A `margin` in a data file counts as it is.
     pub margin: f64,
+    /// c of the term c · (R_chosen + R_rejected)² of the loss, which keeps the rewards near 0; 0 or more (Eisenstein et
+    /// al. 2023, TRL). 0 turns it off.
+    pub center_rewards_coefficient: f64,
     /// The optimiser, Adam.
     pub optimiser: OptimiserSettings,
 }
@@ -143,6 +146,7 @@ impl Default for TextRewardSettings {
             gradient_accumulation_steps: 1,
             error_rate: 0.0,
             margin: 1.0,
+            center_rewards_coefficient: 0.0,
             optimiser: OptimiserSettings { learning_rate: 5e-5, ..OptimiserSettings::default() },
         }
     }
@@ -154,6 +158,7 @@ impl TextRewardSettings {
         parts("text.reward", self.batch_size, self.gradient_accumulation_steps)?;
         within("text.reward", "error_rate", self.error_rate, 0.0, 1.0)?;
         within("text.reward", "margin", self.margin, 0.0, f64::MAX)?;
+        within("text.reward", "center_rewards_coefficient", self.center_rewards_coefficient, 0.0, f64::MAX)?;
         self.optimiser.check("text.reward.optimiser")
     }
 }
@@ -243,13 +248,22 @@ pub struct KlSettings {
     pub target: f64,
     /// Number of episodes over which a KL error of 20 % or more changes β by 20 %; above 0.
     pub horizon: f64,
-    /// How the KL of a token is estimated in the reward.
+    /// Where the penalty stands: in the reward or in the loss.
+    pub place: KlPlace,
+    /// How the KL of a token is estimated: k1 in the reward, k2 or k3 in the loss.
     pub estimator: KlEstimator,
 }
 
 impl Default for KlSettings {
     fn default() -> Self {
-        KlSettings { beta: 0.15, adaptive: true, target: 6.0, horizon: 10_000.0, estimator: KlEstimator::K1 }
+        KlSettings {
+            beta: 0.15,
+            adaptive: true,
+            target: 6.0,
+            horizon: 10_000.0,
+            place: KlPlace::Reward,
+            estimator: KlEstimator::K1,
+        }
     }
 }
 
@@ -261,8 +275,8 @@ pub struct TextPpoSettings {
     #[serde(alias = "batch")]
     #[schemars(extend("aliases" = ["batch"]))]
     pub batch_size: usize,
-    /// Episodes in one gradient step, from 1 to `text.ppo.batch_size`. If `text.ppo.batch_size` is set to less and this
-    /// is not set, this is lowered to it.
+    /// Episodes in one gradient step, from 1 to `text.ppo.batch_size`; 0 means all of them. If `text.ppo.batch_size` is
+    /// set to less and this is not set, this is lowered to it.
     #[serde(alias = "minibatch")]
     #[schemars(extend("aliases" = ["minibatch"]))]
     pub minibatch_size: usize,
@@ -271,6 +285,11 @@ pub struct TextPpoSettings {
     #[serde(alias = "accumulate")]
     #[schemars(extend("aliases" = ["accumulate"]))]
     pub gradient_accumulation_steps: usize,
+    /// Completions that are written for each prompt, a group; at least 1. They are written together, and the prompt is
+    /// read once. `text.ppo.batch_size` counts completions and is a multiple of it. TRL's `num_generations`.
+    #[serde(alias = "num_generations")]
+    #[schemars(extend("aliases" = ["num_generations"]))]
+    pub group_size: usize,
     /// Episodes that are generated together; 0 means all of `text.ppo.batch_size`.
     #[serde(alias = "side_by_side")]
     #[schemars(extend("aliases" = ["side_by_side"]))]
@@ -279,7 +298,13 @@ pub struct TextPpoSettings {
     #[serde(alias = "epochs")]
     #[schemars(extend("aliases" = ["epochs"]))]
     pub update_epochs: usize,
-    /// Discount factor per token, γ, 0 to 1.
+    /// What a completion, or a token of it, is worth. Only `gae` has a critic.
+    pub advantage: TextAdvantage,
+    /// The probability ratio of policy and rollout that is clipped.
+    pub ratio: TextRatio,
+    /// What the losses of the tokens of a gradient step are divided by, over all parts of the step.
+    pub average: TextAverage,
+    /// Discount factor per token, γ, 0 to 1, with `text.ppo.advantage` = gae or batch.
     pub gamma: f64,
     /// λ of generalised advantage estimation (GAE), 0 to 1.
     #[serde(alias = "lambda")]
@@ -290,6 +315,11 @@ pub struct TextPpoSettings {
     #[serde(alias = "clip")]
     #[schemars(extend("aliases" = ["clip"]))]
     pub clip_coef: f64,
+    /// How far the ratio may rise above 1, where `text.ppo.clip_coef` says how far it may fall below; 0 means the same.
+    /// DAPO's ε_high, TRL's `epsilon_high`.
+    #[serde(alias = "epsilon_high")]
+    #[schemars(extend("aliases" = ["epsilon_high"]))]
+    pub clip_high: f64,
     /// How far a value may move away from that of the rollout; 0 or more. 0 turns value clipping off.
     pub value_clip: f64,
     /// Weight of the value loss, where the policy loss has weight 1; 0 or more.
@@ -305,10 +335,27 @@ pub struct TextPpoSettings {
     #[serde(alias = "missing_eos_cost")]
     #[schemars(extend("aliases" = ["missing_eos_cost"]))]
     pub missing_eos_penalty: f64,
+    /// Share of `text.ppo.max_new_tokens` at its end in which a completion costs more with every token: nothing where
+    /// it begins, `text.ppo.overlong_penalty` at the last token; 0 to 1. 0 turns it off. DAPO's is 0.2.
+    pub overlong_share: f64,
+    /// What is subtracted from the reward of a completion of `text.ppo.max_new_tokens` tokens, if
+    /// `text.ppo.overlong_share` is above 0; 0 or more.
+    pub overlong_penalty: f64,
+    /// Whether groups whose completions all have the same score are left out, and further prompts are answered until
+    /// enough groups differ (DAPO's dynamic sampling).
+    pub drop_equal: bool,
+    /// How often completions are drawn for one update at most, with `text.ppo.drop_equal`; at least 1. After that,
+    /// training goes on with the groups that differ.
+    pub drop_equal_rounds: usize,
+    /// Whether completions that were cut at `text.ppo.max_new_tokens` are left out of the loss. They stay in the mean
+    /// of their group. TRL's `mask_truncated_completions`.
+    #[serde(alias = "mask_truncated_completions")]
+    #[schemars(extend("aliases" = ["mask_truncated_completions"]))]
+    pub drop_cut: bool,
     /// Whether the reward model's scores are divided by the standard deviation of all scores so far.
     pub scale_scores: bool,
     /// Whether the token rewards of an update, KL included, are scaled to standard deviation 1. Their mean does not
-    /// change.
+    /// change. Where all tokens of a completion share one advantage, it is the rewards of completions.
     pub whiten_rewards: bool,
     /// The KL penalty, which keeps the policy near the reference.
     pub kl: KlSettings,
@@ -322,16 +369,26 @@ impl Default for TextPpoSettings {
             batch_size: 64,
             minibatch_size: 16,
             gradient_accumulation_steps: 1,
+            group_size: 1,
             rollout_batch_size: 0,
             update_epochs: 4,
+            advantage: TextAdvantage::Gae,
+            ratio: TextRatio::Token,
+            average: TextAverage::Tokens,
             gamma: 1.0,
             gae_lambda: 0.95,
             clip_coef: 0.2,
+            clip_high: 0.0,
             value_clip: 0.2,
             vf_coef: 0.1,
             temperature: 1.0,
             max_new_tokens: 24,
             missing_eos_penalty: 1.0,
+            overlong_share: 0.0,
+            overlong_penalty: 1.0,
+            drop_equal: false,
+            drop_equal_rounds: 10,
+            drop_cut: false,
             scale_scores: false,
             whiten_rewards: false,
             kl: KlSettings::default(),
@@ -344,7 +401,7 @@ impl TextPpoSettings {
     /// Refuses settings that cannot work. The error names the field and what it must be.
     pub fn check(&self) -> Result<(), String> {
         let room = "text.ppo";
-        parts(room, self.minibatch_size, self.gradient_accumulation_steps)?;
+        parts(room, self.minibatch(), self.gradient_accumulation_steps)?;
         for (name, value) in [
             ("batch_size", self.batch_size),
             ("update_epochs", self.update_epochs),
@@ -367,6 +424,7 @@ impl TextPpoSettings {
         within(room, "kl.beta", self.kl.beta, 0.0, f64::MAX)?;
         above(room, "kl.target", self.kl.target)?;
         above(room, "kl.horizon", self.kl.horizon)?;
+        self.check_estimator()?;
         self.optimiser.check("text.ppo.optimiser")
     }
 }

@@ -181,6 +181,10 @@ pub struct TextRun {
     pub until: TextStage,
     /// Folder of a finished reward model, to use instead of training one.
     pub reward_model: Option<PathBuf>,
+    /// What scores completions in PPO instead of a reward model: a list of `[WEIGHT*]KIND:ARGUMENT`, whose scores are
+    /// added up. The kinds are model, mean, minimum, mean-LAMBDA*variance, regex, number, length and program. Nobody is
+    /// then asked for judgements.
+    pub reward_functions: Vec<String>,
     /// File of documents for the base model, JSON lines. None uses the built-in grammar's.
     pub documents: Option<PathBuf>,
     /// File of prompts with completions for the supervised model, JSON lines. None uses the built-in grammar's.
@@ -247,6 +251,7 @@ impl Default for TextRun {
             from: TextStage::Base,
             until: TextStage::Ppo,
             reward_model: None,
+            reward_functions: vec![],
             documents: None,
             demonstrations: None,
             comparisons: None,
@@ -306,8 +311,14 @@ impl TextRun {
         if self.lora.is_some() && self.frozen_layers > 0 {
             return Err("text.lora freezes every layer already: leave text.frozen_layers at 0".to_owned());
         }
-        if self.from == TextStage::Ppo && self.reward_model.is_none() {
+        if self.from == TextStage::Ppo && !self.has_given_reward() {
             return Err("text.from = ppo needs a reward model to follow: set text.reward_model".to_owned());
+        }
+        if self.reward_model.is_some() && !self.reward_functions.is_empty() {
+            return Err(
+                "text.reward_functions and text.reward_model are both set: write the reward model among the functions,                  as model:DIR"
+                    .to_owned(),
+            );
         }
         if let Some(lora) = self.lora.as_ref().filter(|lora| !(0.0..1.0).contains(&lora.dropout)) {
             return Err(format!("text.lora.dropout must be a share from 0 to below 1, not {}", lora.dropout));
@@ -327,6 +338,11 @@ impl TextRun {
         let path = self.until.path();
         let place = self.from.path().len() - 1;
         path.get(place..).unwrap_or_default()
+    }
+
+    /// Whether the reward is given and is not learned in this run.
+    pub fn has_given_reward(&self) -> bool {
+        self.reward_model.is_some() || !self.reward_functions.is_empty()
     }
 
     /// The default run: it starts from the built-in supervised model.
@@ -363,7 +379,7 @@ impl TextRun {
         match stage {
             TextStage::Base => self.base_steps,
             TextStage::Supervised => self.supervised_steps,
-            TextStage::Reward if self.reward_model.is_some() => 0,
+            TextStage::Reward if self.has_given_reward() => 0,
             TextStage::Reward => self.reward_steps,
             TextStage::Ppo => self.updates,
             TextStage::Preference => self.preference_steps,

@@ -332,6 +332,20 @@ impl Cache {
         self.mask = columns.mask.shallow_clone();
     }
 
+    /// A cache for this many columns with `copies` of each row in a row.
+    pub(crate) fn repeated(&self, copies: usize, columns: usize) -> Cache {
+        let repeat = |x: &Tensor| x.repeat_interleave_self_int(copies as i64, 0, None);
+        let wider = |x: &Tensor| {
+            let size = x.size();
+            let wide =
+                Tensor::empty([size[0] * copies as i64, size[1], columns as i64, size[3]], (x.kind(), x.device()));
+            wide.narrow(2, 0, self.filled).copy_(&repeat(&x.narrow(2, 0, self.filled)));
+            wide
+        };
+        let layers = self.layers.iter().map(|l| Layer { keys: wider(&l.keys), values: wider(&l.values) }).collect();
+        Cache { layers, mask: repeat(&self.mask), filled: self.filled }
+    }
+
     /// Number of columns in the cache.
     pub fn columns(&self) -> usize {
         self.filled as usize

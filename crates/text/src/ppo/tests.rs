@@ -13,15 +13,15 @@ use rand::RngExt;
 use std::collections::BTreeSet;
 use tch::Device;
 
-fn go_on(_: Progress) -> bool {
+pub(super) fn go_on(_: Progress) -> bool {
     false
 }
 
-fn optimiser(learning_rate: f64) -> OptimiserSettings {
+pub(super) fn optimiser(learning_rate: f64) -> OptimiserSettings {
     OptimiserSettings { learning_rate, ..OptimiserSettings::default() }
 }
 
-fn small() -> TextPpoSettings {
+pub(super) fn small() -> TextPpoSettings {
     TextPpoSettings {
         batch_size: 12,
         minibatch_size: 4,
@@ -34,12 +34,12 @@ fn small() -> TextPpoSettings {
     }
 }
 
-fn prompts() -> Vec<Vec<u32>> {
+pub(super) fn prompts() -> Vec<Vec<u32>> {
     vec![vec![1], vec![2, 3, 4, 5], vec![3, 3], vec![4, 1, 2], vec![5]]
 }
 
 /// An example of a score function: how often token 3 occurs in the completion.
-fn threes(episodes: &[Episode]) -> Vec<f32> {
+pub(super) fn threes(episodes: &[Episode]) -> Vec<f32> {
     episodes.iter().map(|e| e.completion.iter().filter(|&&t| t == 3).count() as f32).collect()
 }
 
@@ -91,7 +91,8 @@ fn scores_come_with_the_last_token_and_an_end_that_is_missing_costs() {
     };
     let episodes = [episode(vec![3, 2, 0], true), episode(vec![3, 2, 1, 1, 1], false)];
     let mut ppo = learner(&TextPpoSettings { scale_scores: false, ..small() });
-    let rewards = ppo.token_rewards(&episodes, &[2.0, 3.0]);
+    let scores = [Some(2.0), Some(3.0)];
+    let rewards = ppo.token_rewards(&episodes, &scores);
     // β = 0.15 times a log-ratio of 0.5 nats per token.
     let expected = [vec![-0.075, -0.075, 1.925], vec![-0.075, -0.075, -0.075, -0.075, 1.925]];
     for (got, expected) in rewards.iter().flatten().zip(expected.iter().flatten()) {
@@ -99,7 +100,7 @@ fn scores_come_with_the_last_token_and_an_end_that_is_missing_costs() {
     }
     // With γ = 1, λ = 1 and a critic of 0, a return is the sum of the rewards to come. The advantages are whitened.
     ppo.settings.gae_lambda = 1.0;
-    let samples = ppo.samples(&episodes, &rewards);
+    let samples = ppo.samples(&episodes, &rewards, &scores);
     for (got, expected) in samples[0].returns.iter().zip([1.775, 1.85, 1.925]) {
         assert!((got - expected).abs() < 1e-6);
     }
@@ -109,8 +110,8 @@ fn scores_come_with_the_last_token_and_an_end_that_is_missing_costs() {
     assert!(mean.abs() < 1e-6 && (var - 1.0).abs() < 1e-5);
     // Without stop tokens, no completion counts as unfinished.
     ppo.stop.clear();
-    assert!((ppo.token_rewards(&episodes, &[2.0, 3.0])[1][4] - 2.925).abs() < 1e-6);
-    let stats = summary(&episodes, &[2.0, 3.0]);
+    assert!((ppo.token_rewards(&episodes, &scores)[1][4] - 2.925).abs() < 1e-6);
+    let stats = ppo.summary(&episodes, &scores);
     assert!((stats.kl - 2.0).abs() < 1e-6 && stats.length == 4.0 && stats.stopped == 0.5 && stats.entropy == 2.0);
 }
 
@@ -279,7 +280,7 @@ fn adapters_hold_one_copy_of_the_base() {
     assert!(stats.kl.abs() < 1e-5 && stats.approx_kl > 0.0);
     assert!(round(&mut ppo).kl.abs() > 1e-5);
     let heads: Vec<Tensor> =
-        [ppo.critic().trainable(), reward.head().trainable()].into_iter().flatten().map(|(_, t)| t).collect();
+        [ppo.critic().unwrap().trainable(), reward.head().trainable()].into_iter().flatten().map(|(_, t)| t).collect();
     let held = bytes(&mut base.tensors().chain(ppo.policy().tensors()).chain(reward.model().tensors()).chain(&heads));
     assert!(held > whole && held as f64 <= 1.25 * whole as f64, "{held} {whole}");
     // The base itself has not changed.
@@ -291,13 +292,13 @@ fn adapters_hold_one_copy_of_the_base() {
 
 /// All 4,096 sequences. The reward of a sequence is the sum of a term for each token at its position and a term for
 /// each pair of neighbours, halved.
-struct Enumerable {
-    sequences: Vec<Vec<u32>>,
-    rewards: Vec<f64>,
+pub(super) struct Enumerable {
+    pub sequences: Vec<Vec<u32>>,
+    pub rewards: Vec<f64>,
 }
 
 impl Enumerable {
-    fn new(seed: u64) -> Enumerable {
+    pub fn new(seed: u64) -> Enumerable {
         let mut stream = Seed(seed).stream("enumerable");
         let mut draw = |n: usize| (0..n).map(|_| stream.random_range(-1.0..1.0)).collect::<Vec<f64>>();
         let (single, double) = (draw(4 * 8), draw(8 * 8));
@@ -311,7 +312,7 @@ impl Enumerable {
     }
 
     /// log-probabilities of all sequences.
-    fn log_probs(&self, model: &Tiny) -> Vec<f64> {
+    pub fn log_probs(&self, model: &Tiny) -> Vec<f64> {
         let rows: Vec<(&[u32], &[u32])> = self.sequences.iter().map(|s| (&[0_u32][..], &s[..])).collect();
         let rows = Rows::new(&rows, Device::Cpu);
         let sums = tch::no_grad(|| {
@@ -322,7 +323,7 @@ impl Enumerable {
     }
 
     /// The share of the possible gain in reward − β KL that a policy has reached.
-    fn recovered(&self, policy: &Tiny, reference: &Tiny, beta: f64) -> f64 {
+    pub fn recovered(&self, policy: &Tiny, reference: &Tiny, beta: f64) -> f64 {
         let (policy, reference) = (self.log_probs(policy), self.log_probs(reference));
         let total: f64 = policy.iter().map(|p| p.exp()).sum();
         assert!((total - 1.0).abs() < 1e-5, "{total}");
@@ -336,7 +337,7 @@ impl Enumerable {
     }
 }
 
-const BETA: f64 = 0.15;
+pub(super) const BETA: f64 = 0.15;
 
 fn recovers(seed: u64) -> f64 {
     let task = Enumerable::new(seed);
@@ -510,7 +511,7 @@ fn a_critic_may_begin_as_the_reward_head() {
     let episodes = ppo.collect(&prompts(), &mut go_on).unwrap();
     assert!(episodes.iter().flat_map(|e| &e.values).any(|v| v.abs() > 0.1));
     ppo.learn(&episodes, &threes(&episodes), &mut go_on).unwrap();
-    assert_ne!(ppo.critic().weight(), head.weight());
+    assert_ne!(ppo.critic().unwrap().weight(), head.weight());
     let std = (head.weight().iter().map(|w| w * w).sum::<f32>() / 16.0).sqrt();
     assert!((std * 17.0_f32.sqrt() - 1.0).abs() < 0.5, "{std}");
 }

@@ -3,7 +3,7 @@
 use super::super::tools::{ExampleKind, ExamplesPlan, TokenizerPlan, train_tokenizer, write_examples};
 use super::*;
 use crate::lab::Noise;
-use crate::settings::{TextPrecision, TextShape};
+use crate::settings::{KlEstimator, KlPlace, TextAdvantage, TextPrecision, TextShape};
 use crate::store::{ModelFolder, SHARD};
 use flipside_core::{Choice, JudgementId, PairId};
 use flipside_text::data::Reading;
@@ -84,4 +84,35 @@ fn a_turn_that_is_cancelled_anywhere_is_begun_again() {
     assert!(names.iter().all(|name| undisturbed.0.iter().flatten().any(|(known, _)| known == name)));
     assert_eq!(points_and_end(&settings, root.path(), true, false), undisturbed);
     assert_eq!(points_and_end(&settings, root.path(), true, true), undisturbed);
+}
+
+/// GRPO on reward functions, with no reward model: nobody is asked, and no turn of the reward stage is taken.
+#[test]
+fn reward_functions_take_the_place_of_a_reward_model() {
+    let root = tempfile::tempdir().unwrap();
+    let mut run = TextRun {
+        model: Some(small_model(root.path())),
+        from: TextStage::Ppo,
+        updates: 3,
+        reward_functions: vec!["regex:[aeiou]".to_owned(), "0.5*length:..4".to_owned()],
+        ..TextRun::default()
+    };
+    assert_eq!((run.steps_of(TextStage::Reward), run.steps_of(TextStage::Ppo)), (0, 3));
+    (run.ppo.max_new_tokens, run.ppo.batch_size, run.ppo.minibatch_size) = (6, 8, 4);
+    (run.ppo.advantage, run.ppo.group_size) = (TextAdvantage::GroupStd, 4);
+    (run.ppo.kl.place, run.ppo.kl.estimator) = (KlPlace::Loss, KlEstimator::K3);
+    let settings = RunSettings { labels: 8, teacher: TeacherKind::Oracle, ..RunSettings::of_text(run.clone()) };
+    let undisturbed = points_and_end(&settings, root.path(), false, false);
+    assert_eq!(undisturbed.0.len(), 3);
+    let names = ["reward", "reference_kl", "grad_norm", "equal_groups"];
+    assert!(names.iter().all(|name| undisturbed.0.iter().flatten().any(|(known, _)| known == name)));
+    assert!(undisturbed.1.keys().all(|name| !name.starts_with("reward/") && !name.contains("head.")));
+    assert_eq!(points_and_end(&settings, root.path(), true, true), undisturbed);
+    // A sentence for what cannot be.
+    for (functions, words) in [(vec!["mean:a,b"], "folder"), (vec!["regex:("], "regex")] {
+        let functions = functions.into_iter().map(str::to_owned).collect();
+        let run = TextRun { reward_functions: functions, ..run.clone() };
+        let error = TextTrainer::new(&RunSettings::of_text(run), root.path(), ItemId(0), None, None).err().unwrap();
+        assert!(error.to_string().contains(words), "{error}");
+    }
 }

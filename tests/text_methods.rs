@@ -1,0 +1,73 @@
+//! The methods beside PPO, reward functions and best of n, on the command line.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn flipside(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_flipside")).args(words).output().unwrap()
+}
+
+/// The last line of stdout as JSON.
+fn json(words: &[&str]) -> Value {
+    let output = flipside(words);
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap()
+}
+
+fn refusal(words: &[&str]) -> String {
+    let output = flipside(words);
+    assert!(!output.status.success(), "{words:?}");
+    String::from_utf8_lossy(&output.stderr).trim().to_owned()
+}
+
+fn within<'a>(folder: &'a Path, name: &str) -> &'a str {
+    let path = folder.join(name).to_str().unwrap().to_owned();
+    // A handful of short paths in a test.
+    Box::leak(path.into_boxed_str())
+}
+
+#[test]
+fn a_preset_runs_on_reward_functions_and_a_setting_wins_over_it() {
+    let root = tempfile::tempdir().unwrap();
+    let session = within(root.path(), "session");
+    let common = ["text", "ppo", "--preset", "dapo", "--reward-function", "length:..12", "--reward-function"];
+    let rest = ["-0.2*regex:(?i)terrible", "--max-new-tokens", "16", "--batch", "16", "--set"];
+    let settings = ["text.ppo.group_size=4; text.ppo.drop_equal_rounds=2", "--session", session, "--json"];
+    let words = |steps| [&common[..], &rest, &settings, &["--steps", steps]].concat();
+    let done = json(&words("2"));
+    assert_eq!((&done["steps"], &done["labels"]), (&2.into(), &0.into()));
+    for name in ["reward", "reference_kl", "grad_norm", "equal_groups"] {
+        assert!(done["figures"][name].is_number(), "{name}: {done}");
+    }
+    // The session goes on with the same settings, and refuses others by name.
+    assert_eq!(json(&words("3"))["steps"], 3);
+    let other = refusal(&["text", "ppo", "--preset", "rloo", "--session", session]);
+    assert!(other.contains("text.ppo.advantage"), "{other}");
+    let refused = refusal(&["text", "sft", "--preset", "rloo"]);
+    assert!(refused.contains("for `flipside text ppo`"), "{refused}");
+    let refused = refusal(&["text", "ppo", "--reward-function", "regexp:a"]);
+    assert!(refused.contains("is no reward function"), "{refused}");
+    let refused = refusal(&["text", "ppo", "--set", "text.ppo.kl.estimator=k3"]);
+    assert!(refused.contains("only k1"), "{refused}");
+}
+
+#[test]
+fn the_best_of_n_is_written_with_its_bound() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, winners) = (within(root.path(), "sums.jsonl"), within(root.path(), "winners.jsonl"));
+    std::fs::write(data, "{\"prompt\": \"Review of the red kettle:\", \"completion\": \" It has 5 stars.\"}\n")
+        .unwrap();
+    let common = ["text", "best-of", "--n", "8", "--data", data, "--output", winners, "--max-new-tokens", "12"];
+    let more = ["--reward-function", "length:..9", "--reward-function", "0.5*number", "--json"];
+    let done = json(&[&common[..], &more].concat());
+    let bound = 8_f64.ln() - 0.875;
+    assert!((done["kl_bound"].as_f64().unwrap() - bound).abs() < 1e-9 && done["prompts"] == 1, "{done}");
+    let line: Value = serde_json::from_str(std::fs::read_to_string(winners).unwrap().trim()).unwrap();
+    assert_eq!(line["prompt"], "Review of the red kettle:");
+    assert_eq!(line["score"], done["best_score"]);
+    let refused = refusal(&common);
+    assert!(refused.contains("--reward DIR"), "{refused}");
+}
