@@ -32,7 +32,7 @@ pub struct CandidatesArguments {
     /// What scores completions: model:DIR, mean:DIR,DIR, minimum:DIR,DIR, mean-LAMBDA*variance:DIR,DIR, regex:PATTERN,
     /// number, number:MARK, length:LOW..HIGH or program:COMMAND, each with `WEIGHT*` before it if it is not to count
     /// once. May be given several times; the scores are added up.
-    #[arg(long, value_name = "FUNCTION")]
+    #[arg(long, value_name = "FUNCTION", allow_hyphen_values = true)]
     pub reward_function: Vec<String>,
     /// Prompt to complete. May be given several times.
     #[arg(long, value_name = "TEXT")]

@@ -115,7 +115,7 @@ pub struct StageArguments {
     pub reward: Option<PathBuf>,
     /// What scores completions instead of a reward model, for ppo, as in `text best-of`. May be given several times;
     /// the scores are added up.
-    #[arg(long, value_name = "FUNCTION")]
+    #[arg(long, value_name = "FUNCTION", allow_hyphen_values = true)]
     pub reward_function: Vec<String>,
     /// Method by its name, for ppo: settings of `text.ppo`, over which every `--set` and `--config` wins.
     #[arg(long, value_parser = presets())]

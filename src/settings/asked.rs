@@ -326,7 +326,7 @@ mod tests {
                 (_, Value::Array(_), _) => json!([3, 4]),
                 (_, Value::Object(_), _) => json!({ "head": 0.25 }),
                 (_, _, "text, or none" | "text") => json!("another"),
-                (_, _, "number") => json!(0.125),
+                (_, _, "number" | "number, or none") => json!(0.125),
                 (_, _, kind) if kind.starts_with("whole number") => json!(7),
                 (.., "true or false") => json!(false),
                 (.., kind) => {

@@ -97,8 +97,8 @@ pub struct TextPreferenceSettings {
     /// Number of parts that a batch is split into, from 1 to `batch_size`. Their gradients are added up: less memory,
     /// the same step.
     pub gradient_accumulation_steps: usize,
-    /// β, above 0: how much a nat of log-ratio counts. The larger it is, the nearer the policy stays to the reference. It
-    /// is τ of IPO and the weight λ of ORPO's odds. None means 2 for `simpo` and 0.1 for all others.
+    /// β, above 0: how much a nat of log-ratio counts. The larger it is, the nearer the policy stays to the reference.
+    /// It is τ of IPO and the weight λ of ORPO's odds. None means 2 for `simpo` and 0.1 for all others.
     pub beta: Option<f64>,
     /// ε, from 0 to below 0.5: the share of answers that is taken to be wrong. Only `robust` and `cdpo` read it.
     pub label_smoothing: f64,
@@ -107,14 +107,14 @@ pub struct TextPreferenceSettings {
     /// Whether IPO takes the sums of log-ratios over a completion, as its authors do, and not their means per token, as
     /// TRL does. τ then means something else, by a factor of the length.
     pub ipo_sum: bool,
-    /// Weight α of the better completion's negative log-likelihood per token, which is added to the loss of a pair; 0 or
-    /// more.
+    /// Weight α of the better completion's negative log-likelihood per token, which is added to the loss of a pair; 0
+    /// or more.
     pub nll_weight: f64,
     /// How much further ahead a completion that was judged much better must be, in log-odds; 0 or more. A `margin` in a
     /// data file counts as it is. `ipo`, `orpo` and `kto` have no log-odds and pass over both.
     pub margin: f64,
-    /// KTO's weight λ of a good completion, 0 or more. λ times the number of good completions should be 1 to 4/3 of that
-    /// of the bad ones.
+    /// KTO's weight λ of a good completion, 0 or more. λ times the number of good completions should be 1 to 4/3 of
+    /// that of the bad ones.
     pub desirable_weight: f64,
     /// KTO's weight λ of a bad completion, 0 or more.
     pub undesirable_weight: f64,
@@ -198,8 +198,8 @@ pub struct IlqlSettings {
     pub gradient_accumulation_steps: usize,
     /// Discount factor per token, γ, 0 to 1.
     pub gamma: f64,
-    /// τ, between 0 and 1: V is the τ-expectile of Q over the tokens of the data. The nearer to 1, the nearer to the best
-    /// token.
+    /// τ, between 0 and 1: V is the τ-expectile of Q over the tokens of the data. The nearer to 1, the nearer to the
+    /// best token.
     pub tau: f64,
     /// Weight of conservative Q-learning: the cross-entropy of Q with the tokens of the data, which keeps Q low
     /// elsewhere; 0 or more.

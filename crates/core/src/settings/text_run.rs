@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The pipeline stages of a run in text mode. After the supervised model, a run goes one of three ways: to a reward model
-/// and PPO, to learning from preferences directly, or to ILQL ([`TextStage::path`]).
+/// The pipeline stages of a run in text mode. After the supervised model, a run goes one of three ways: to a reward
+/// model and PPO, to learning from preferences directly, or to ILQL ([`TextStage::path`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextStage {

@@ -476,7 +476,7 @@ fn the_best_of_n_has_its_exact_distribution_and_divergence() {
         }
         let mut counts = [0.0; 16];
         for part in 0..GROUPS / 500 {
-            let written = policy.complete_each(&[&[0]; 500], n, &sampling(part as u64), &mut || true);
+            let written = policy.complete_each(&[&[0_u32][..]; 500], n, &sampling(part as u64), &mut || true);
             for group in written.chunks(n) {
                 let places: Vec<usize> = group.iter().map(|completion| place(&completion.tokens)).collect();
                 let scores: Vec<Option<f32>> = places.iter().map(|&i| Some(task.rewards[i] as f32)).collect();
