@@ -398,12 +398,10 @@ mod tests {
             supervised_steps: 3,
             ..TextRun::default()
         };
+        // Letters that some completions have and others do not.
+        let letters: Vec<String> = ["k", "v", "w", "b", "g", "y"].map(|letter| format!("regex:{letter}")).to_vec();
         let of = |output: &str| RejectionPlan {
-            sampling: BestOfPlan {
-                reward_functions: vec!["-0.1*length:..9".to_owned(), "regex:the".to_owned()],
-                n: 12,
-                ..plan(root.path(), output)
-            },
+            sampling: BestOfPlan { reward_functions: letters.clone(), n: 12, ..plan(root.path(), output) },
             rounds: 2,
             quantiles: [0.5, 0.9],
             run: run.clone(),
