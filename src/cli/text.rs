@@ -7,7 +7,9 @@ use crate::lab::{
     evaluate_text, export_text, generate_text, measure_text, merge_text, train_tokenizer, write_built_in,
     write_examples,
 };
-use crate::settings::{LoraSettings, Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};
+use crate::settings::{
+    LoraSettings, Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage,
+};
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};

@@ -123,11 +123,7 @@ impl<M: LanguageModel> Ilql<M> {
     /// Takes one gradient step on the next batch of `completions`, which should be the same in every call and have
     /// standardised scores ([`standardise`]). `on_progress` is called before every part of the batch (gradient
     /// accumulation) and may cancel. On any error the trainer is unchanged.
-    pub fn step(
-        &mut self,
-        completions: &[ScoredCompletion],
-        on_progress: ProgressFn,
-    ) -> Result<IlqlStats, LearnError> {
+    pub fn step(&mut self, completions: &[ScoredCompletion], on_progress: ProgressFn) -> Result<IlqlStats, LearnError> {
         check_prompts(completions.iter().map(|one| &one.prompt), "completion")?;
         let (settings, model, heads) = (&self.settings, &self.model, &self.heads);
         let mut stats = IlqlStats::default();

@@ -129,7 +129,10 @@ pub(super) fn up_to_last_token<'a>(
 }
 
 /// Refuses data that is empty, or that has an empty prompt: the first token of its completion would have no likelihood.
-pub(super) fn check_prompts<'a>(mut prompts: impl ExactSizeIterator<Item = &'a Vec<u32>>, what: &str) -> Result<(), LearnError> {
+pub(super) fn check_prompts<'a>(
+    mut prompts: impl ExactSizeIterator<Item = &'a Vec<u32>>,
+    what: &str,
+) -> Result<(), LearnError> {
     if prompts.len() == 0 {
         return Err(LearnError::Settings(format!("there is no {what} to learn from")));
     }

@@ -227,9 +227,7 @@ pub fn generate_text(
             true
         };
         let written = match &heads {
-            Some((beta, heads)) => {
-                generate_by_values((&bundle.model, heads), &rows, *beta, &sampling, &mut on_token)
-            }
+            Some((beta, heads)) => generate_by_values((&bundle.model, heads), &rows, *beta, &sampling, &mut on_token),
             None => generate(&bundle.model, &rows, &sampling, true, &mut on_token),
         };
         for (row, (prompt, completion)) in rows.iter().zip(written).enumerate() {

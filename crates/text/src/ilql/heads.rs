@@ -34,8 +34,7 @@ impl Head {
     fn random(width: usize, out: usize, device: Device, stream: &mut Stream) -> Head {
         let mut uniform = |shape: &[usize], inputs: usize| {
             let bound = 1.0 / (inputs as f32).sqrt();
-            let numbers: Vec<f32> =
-                (0..shape.iter().product()).map(|_| stream.random_range(-bound..bound)).collect();
+            let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| stream.random_range(-bound..bound)).collect();
             let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
             Tensor::from_slice(&numbers).reshape(shape).to_device(device)
         };

@@ -104,7 +104,10 @@ fn goes_on_bit_for_bit_in_parts_or_whole() {
     let (mut whole, mut parts) = (trainer(&small()), trainer(&in_parts));
     for _ in 0..3 {
         let [a, b] = [&mut whole, &mut parts].map(|trainer| trainer.step(&data(), &mut go_on).unwrap());
-        assert!((a.loss - b.loss).abs() < 1e-4 * a.loss && (a.grad_norm / b.grad_norm - 1.0).abs() < 1e-3, "{a:?} {b:?}");
+        assert!(
+            (a.loss - b.loss).abs() < 1e-4 * a.loss && (a.grad_norm / b.grad_norm - 1.0).abs() < 1e-3,
+            "{a:?} {b:?}"
+        );
     }
     let saved = parts.to_arrays();
     let mut cancel = |progress| progress == Progress::Learning { done: 1, of: 3 };
@@ -310,7 +313,8 @@ impl LanguageModel for States {
 /// The τ-expectile of values with weights: where τ times the distance of those above equals 1 − τ times that of those
 /// below.
 fn expectile(values: &[(f64, f64)], tau: f64) -> f64 {
-    let (mut low, mut high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), (x, _)| (low.min(*x), high.max(*x)));
+    let (mut low, mut high) =
+        values.iter().fold((f64::MAX, f64::MIN), |(low, high), (x, _)| (low.min(*x), high.max(*x)));
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
         let pull = |(x, n): &(f64, f64)| n * (x - middle) * if *x > middle { tau } else { 1.0 - tau };

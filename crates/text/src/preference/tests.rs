@@ -34,9 +34,8 @@ const ON_PAIRS: [PreferenceLoss; 9] = [
 /// Pairs of random completions, some of them ties or soft labels.
 fn pairs(count: usize) -> Vec<TextComparison> {
     let mut stream = Seed(3).stream("pairs");
-    let mut write = |most: usize| -> Vec<u32> {
-        (0..stream.random_range(1..most)).map(|_| stream.random_range(1..8)).collect()
-    };
+    let mut write =
+        |most: usize| -> Vec<u32> { (0..stream.random_range(1..most)).map(|_| stream.random_range(1..8)).collect() };
     let targets = [1.0, 0.0, 1.0, 0.5, 0.8];
     let pair = |i: usize| TextComparison {
         prompt: write(4),
@@ -133,8 +132,7 @@ fn the_parts_of_a_step_do_not_change_it() {
     let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     for loss in PreferenceLoss::ALL {
         let run = |parts| {
-            let settings =
-                TextPreferenceSettings { gradient_accumulation_steps: parts, nll_weight: 0.1, ..with(loss) };
+            let settings = TextPreferenceSettings { gradient_accumulation_steps: parts, nll_weight: 0.1, ..with(loss) };
             let mut trainer = trainer(&settings);
             let stats = [step(&mut trainer), step(&mut trainer)];
             (stats, weights(&trainer))

@@ -126,10 +126,13 @@ impl Data {
         if self.len() > 0 {
             return Ok(self);
         }
-        let (path, wanted) = (path.display(), match self {
-            Data::Pairs(_) => "lines with \"chosen\" and \"rejected\"",
-            _ => "lines with \"chosen\" and \"rejected\", or with \"completion\" and \"label\"",
-        });
+        let (path, wanted) = (
+            path.display(),
+            match self {
+                Data::Pairs(_) => "lines with \"chosen\" and \"rejected\"",
+                _ => "lines with \"chosen\" and \"rejected\", or with \"completion\" and \"label\"",
+            },
+        );
         Err(LabError::Text(format!("{path} holds no judgements that can be learned from; give {wanted}.")))
     }
 }
