@@ -6,7 +6,9 @@
 use flipside::lab::{
     Event, ExampleKind, ExamplesPlan, Lab, Link, Noise, TokenizerPlan, measure_text, train_tokenizer, write_examples,
 };
-use flipside::settings::{Mode, RunSettings, TeacherKind, TextPrecision, TextRun, TextShape, TextStage};
+use flipside::settings::{
+    Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextRun, TextShape, TextStage,
+};
 use flipside::store::{ModelFolder, SHARD, Session};
 use flipside_core::{Choice, LogEntry, Seed};
 use flipside_text::data::Reading;
@@ -263,4 +265,133 @@ fn no_seed_breaks_down_or_collapses() {
             gains.iter().sum::<f64>() / 20.0
         );
     }
+}
+
+/// Judged pairs of the grammar's prompts.
+fn judged_pairs(root: &Path) -> PathBuf {
+    let pairs = root.join("pairs.jsonl");
+    let noise = Noise::default();
+    write_examples(&ExamplesPlan { kind: ExampleKind::Pairs, count: 60, seed: 1, noise, output: pairs.clone() })
+        .unwrap();
+    pairs
+}
+
+/// A run that learns from judgements without a reward model: of a file, or 20 answers of a teacher.
+fn offline(model: &Path, session: &Path, until: TextStage, loss: PreferenceLoss, data: Option<PathBuf>) -> RunSettings {
+    let mut run = TextRun {
+        model: Some(model.to_owned()),
+        from: until,
+        until,
+        comparisons: data,
+        preference_steps: 7,
+        ilql_steps: 7,
+        ..TextRun::default()
+    };
+    run.ppo.max_new_tokens = 12;
+    (run.preference.loss, run.preference.batch_size, run.ilql.batch_size) = (loss, 4, 4);
+    RunSettings {
+        labels: 20,
+        teacher: TeacherKind::Mistaken { rate: 0.05 },
+        folder: Some(session.to_owned()),
+        ..RunSettings::of_text(run)
+    }
+}
+
+#[test]
+fn learning_from_judgements_directly_goes_on_as_if_nothing_had_happened() {
+    let root = tempfile::tempdir().unwrap();
+    let (model, pairs) = (small_model(root.path()), judged_pairs(root.path()));
+    for (name, until, loss, data) in [
+        ("dpo", TextStage::Preference, PreferenceLoss::Sigmoid, Some(&pairs)),
+        ("asked", TextStage::Preference, PreferenceLoss::Simpo, None),
+        ("kto", TextStage::Preference, PreferenceLoss::Kto, Some(&pairs)),
+        ("ilql", TextStage::Ilql, PreferenceLoss::Sigmoid, None),
+    ] {
+        let [whole, cut] = ["whole", "cut"].map(|kind| root.path().join(format!("{name}-{kind}")));
+        let settings = |session: &Path| offline(&model, session, until, loss, data.cloned());
+        assert!(run(&settings(&whole), u64::MAX));
+        let expected = told(&whole);
+        assert_eq!(expected.1.len(), if data.is_some() { 0 } else { 20 }, "{name}");
+        let curve = |wanted: &str| expected.0.iter().filter(|(_, name, _)| name == wanted).count();
+        let loss = if until == TextStage::Ilql { "ilql_loss" } else { "preference_loss" };
+        assert_eq!((curve(loss), curve("gold"), curve("labels")), (7, 1, 1), "{name}: {:?}", expected.0);
+        for steps in [0, 2, 5] {
+            assert!(!run(&settings(&cut), steps), "{name}");
+        }
+        assert!(run(&settings(&cut), u64::MAX));
+        assert_eq!(told(&cut), expected, "{name}");
+        let folder = |session: &Path| ModelFolder::read(&session.join("models").join(until.name())).unwrap();
+        assert_eq!(folder(&cut).weights, folder(&whole).weights, "{name}");
+        let heads = folder(&cut).weights.keys().filter(|name| name.starts_with("ilql_heads.")).count();
+        assert_eq!(heads, if until == TextStage::Ilql { 20 } else { 0 });
+    }
+}
+
+#[test]
+fn preferences_are_learned_from_after_kill_9_and_after_a_reward_model() {
+    let root = tempfile::tempdir().unwrap();
+    let (model, pairs) = (small_model(root.path()), judged_pairs(root.path()));
+    let program = |arguments: &[&str], session: &Path| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
+        program.arg("text").args(arguments).arg("--session").arg(session);
+        program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let (model, pairs) = (model.to_str().unwrap(), pairs.to_str().unwrap());
+    let start = |session: &Path| {
+        let arguments = ["preference", "--loss", "ipo", "--steps", "60", "--batch", "4", "--lora", "r=2"];
+        program(&[&arguments[..], &["--model", model, "--data", pairs]].concat(), session)
+    };
+    let [whole, killed] = ["whole", "killed"].map(|name| root.path().join(name));
+    assert!(start(&whole).wait().unwrap().success());
+    let points = |folder: &Path| Session::open_to_read(folder).and_then(|s| s.metrics()).map_or(0, |all| all.len());
+    for at in [1, 150, 300] {
+        let mut child = start(&killed);
+        let began = Instant::now();
+        while points(&killed) < at && child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(start(&killed).wait().unwrap().success());
+    assert_eq!(told(&killed), told(&whole));
+    ModelFolder::read(&whole.join("models/preference-adapter")).unwrap();
+
+    // The answers of a finished reward model are learned from directly, and then by ILQL, whose heads write.
+    let taught = root.path().join("taught");
+    let reward = ["reward", "--steps", "4", "--labels", "16", "--max-new-tokens", "12", "--model", model];
+    assert!(program(&reward, &taught).wait().unwrap().success());
+    let answers = told(&taught).1;
+    assert_eq!(answers.len(), 16);
+    let output = root.path().join("output");
+    for further in [
+        &["preference", "--loss", "robust", "--steps", "4", "--batch", "4"][..],
+        &["ilql", "--steps", "4", "--batch", "4", "--output", output.to_str().unwrap()],
+    ] {
+        assert!(program(further, &taught).wait().unwrap().success(), "{further:?}");
+        assert_eq!(told(&taught).1, answers);
+        ModelFolder::read(&taught.join("models").join(further[0])).unwrap();
+    }
+    let write = |model: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
+        program.args([
+            "text",
+            "generate",
+            "--beta",
+            "1",
+            "--max-new-tokens",
+            "4",
+            "--prompt",
+            "Film",
+            "--model",
+            model,
+        ]);
+        program.output().unwrap()
+    };
+    assert!(write(output.to_str().unwrap()).status.success());
+    let refused = write(model);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("no heads of ILQL"));
+    // What has been built on is not begun again.
+    assert!(!program(&["preference", "--loss", "ipo"], &taught).wait().unwrap().success());
 }

@@ -222,9 +222,9 @@ impl<M: LanguageModel> TextPreference<M> {
         }
         check_prompts(completions.iter().map(|one| &one.prompt), "completion")?;
         let (models, mut tally) = (&self.models, Tally::default());
-        let (part_size, mut baseline) = (self.training.part_size(), None);
+        let (part_size, most, mut baseline) = (self.training.part_size(), longest(completions), None);
         let step = self.training.step(completions, on_progress, |minibatch, part, _| {
-            let baseline = *baseline.get_or_insert_with(|| models.baseline(minibatch, part_size));
+            let baseline = *baseline.get_or_insert_with(|| models.baseline(minibatch, most, part_size));
             let hidden = |rows: &Rows| rows.hidden_for_loss(&models.policy, None);
             let (sum, hidden) = models.labelled_loss(part, baseline, &mut tally, hidden);
             tally.check_finite()?;
@@ -260,7 +260,7 @@ impl<M: LanguageModel> TextPreference<M> {
     ) -> Result<TextPreferenceStats, LearnError> {
         check_prompts(completions.iter().map(|one| &one.prompt), "completion")?;
         let all: Vec<&LabelledCompletion> = completions.iter().collect();
-        let baseline = self.models.baseline(&all, self.training.part_size());
+        let baseline = self.models.baseline(&all, longest(completions), self.training.part_size());
         let parts = all.chunks(self.training.part_size());
         let (of, mut tally) = (parts.len(), Tally::default());
         for (done, part) in parts.enumerate() {
@@ -360,11 +360,15 @@ impl<M: LanguageModel> Models<M> {
         (loss, hidden)
     }
 
-    /// KTO's estimate of the KL: the mean log-ratio of the batch's completions, each after the prompt before its own,
-    /// at least 0.
-    fn baseline(&self, batch: &[&LabelledCompletion], part_size: usize) -> f64 {
-        let shifted: Vec<(&[u32], &[u32])> =
-            (0..batch.len()).map(|i| (&batch[i].prompt[..], &batch[(i + 1) % batch.len()].completion[..])).collect();
+    /// KTO's estimate of the KL: the mean log-ratio of the batch's completions, each after the prompt before its own, at
+    /// least 0. A completion is cut where prompt and completion together are longer than `most` tokens, because the
+    /// model may have no more positions.
+    fn baseline(&self, batch: &[&LabelledCompletion], most: usize, part_size: usize) -> f64 {
+        let shifted = batch.iter().enumerate().map(|(i, one)| {
+            let completion = &batch[(i + 1) % batch.len()].completion;
+            (&one.prompt[..], &completion[..completion.len().min(most.saturating_sub(one.prompt.len()))])
+        });
+        let shifted: Vec<(&[u32], &[u32])> = shifted.collect();
         let mut sum = 0.0;
         for part in shifted.chunks(part_size.max(1)) {
             let rows = Rows::new(part, self.policy.device());
@@ -410,6 +414,11 @@ fn items<'a, M: LanguageModel>(
 
 fn check_pairs(pairs: &[TextComparison]) -> Result<(), LearnError> {
     check_prompts(pairs.iter().map(|pair| &pair.prompt), "pair")
+}
+
+/// The most tokens that a prompt and its completion have together.
+fn longest(completions: &[LabelledCompletion]) -> usize {
+    completions.iter().map(|one| one.prompt.len() + one.completion.len()).max().unwrap_or(0)
 }
 
 /// The rows of both completions of every pair: first all left ones, then all right ones.
