@@ -97,8 +97,8 @@ pub struct TextPreferenceSettings {
     /// Number of parts that a batch is split into, from 1 to `batch_size`. Their gradients are added up: less memory,
     /// the same step.
     pub gradient_accumulation_steps: usize,
-    /// β, above 0: how much a nat of log-ratio counts. The larger it is, the nearer the policy stays to the reference. It
-    /// is τ of IPO and the weight λ of ORPO's odds. None means 2 for `simpo` and 0.1 for all others.
+    /// β, above 0: how much a nat of log-ratio counts. The larger it is, the nearer the policy stays to the reference.
+    /// It is τ of IPO and the weight λ of ORPO's odds. None means 2 for `simpo` and 0.1 for all others.
     pub beta: Option<f64>,
     /// ε, from 0 to below 0.5: the share of answers that is taken to be wrong. Only `robust` and `cdpo` read it.
     pub label_smoothing: f64,
@@ -107,8 +107,8 @@ pub struct TextPreferenceSettings {
     /// Whether IPO takes the sums of log-ratios over a completion, as its authors do, and not their means per token, as
     /// TRL does. τ then means something else, by a factor of the length.
     pub ipo_sum: bool,
-    /// Weight α of the better completion's negative log-likelihood per token, which is added to the loss of a pair; 0 or
-    /// more.
+    /// Weight α of the better completion's negative log-likelihood per token, which is added to the loss of a pair; 0
+    /// or more.
     pub nll_weight: f64,
     /// How much further ahead a completion that was judged much better must be, in log-odds; 0 or more. A `margin` in a
     /// data file counts as it is. `ipo`, `orpo` and `kto` have no log-odds and pass over both.
