@@ -338,7 +338,8 @@ fn preferences_are_learned_from_after_kill_9_and_after_a_reward_model() {
     };
     let (model, pairs) = (model.to_str().unwrap(), pairs.to_str().unwrap());
     let start = |session: &Path| {
-        let arguments = ["preference", "--loss", "ipo", "--steps", "60", "--batch", "4", "--lora", "r=2"];
+        let arguments =
+            ["preference", "--loss", "ipo", "--steps", "60", "--batch", "4", "--lora", "r=2", "--max-new-tokens", "12"];
         program(&[&arguments[..], &["--model", model, "--data", pairs]].concat(), session)
     };
     let [whole, killed] = ["whole", "killed"].map(|name| root.path().join(name));

@@ -450,7 +450,7 @@ fn kto_gets_the_order_right() {
         completion: task.completions[i % n].clone(),
         good: stream.random_bool(1.0 / (1.0 + (-3.0 * task.rewards[i % n]).exp())),
     };
-    let data: Vec<LabelledCompletion> = (0..200 * n).map(&mut label).collect();
+    let data: Vec<LabelledCompletion> = (0..50 * n).map(&mut label).collect();
     let policy = Table::new(length, 4);
     let reference = Some(Reference::Model(Table::new(length, 4)));
     let optimiser = OptimiserSettings { adam_eps: 1e-12, max_grad_norm: 0.0, ..optimiser(0.01) };
