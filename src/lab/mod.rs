@@ -137,10 +137,8 @@ impl Lab {
             });
             build.map_err(LabError::Thread)?.join().unwrap_or_else(|panic| resume_unwind(panic))
         })?;
-        if checkpoint.is_some() {
-            // Whatever was measured after the checkpoint will be measured again.
-            session.drop_metrics_after(training_loop.steps())?;
-        }
+        // Whatever was measured after the checkpoint, or without one, will be measured again.
+        session.drop_metrics_after(training_loop.steps())?;
         let mut first = first_snapshot(&settings, mode, session.folder());
         (first.env_steps, first.labels_wanted, first.agreement) =
             (training_loop.steps(), training_loop.labels_wanted(), training_loop.agreement());

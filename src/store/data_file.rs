@@ -25,6 +25,8 @@ const OTHERS: &[(&[u8], &str)] = &[
     (b"\xfd7zXZ\x00", "it is compressed with xz; unpack it, or compress it with gzip"),
     (b"ARROW1", "it is an Arrow file; save it as JSON lines"),
     (b"version https://git-lfs", "it is a Git LFS pointer, not the file; fetch the file with `git lfs pull`"),
+    (b"\xff\xfe\x00\x00", "it is UTF-32; save it as UTF-8"),
+    (b"\x00\x00\xfe\xff", "it is UTF-32; save it as UTF-8"),
     (b"\xff\xfe", "it is UTF-16; save it as UTF-8"),
     (b"\xfe\xff", "it is UTF-16; save it as UTF-8"),
 ];
@@ -49,9 +51,8 @@ pub fn read_data(path: &Path) -> Result<TrainingData, StoreError> {
     if let Some((_, what)) = OTHERS.iter().find(|(mark, _)| bytes.starts_with(mark)) {
         return Err(refused((*what).to_owned()));
     }
-    // Text of Latin letters in UTF-16 has a zero in every other byte.
-    let zeros = |start: usize| bytes.iter().take(64).skip(start).step_by(2).all(|&byte| byte == 0);
-    if bytes.len() > 3 && (zeros(0) || zeros(1)) {
+    // JSON begins with a bracket or a space, of which UTF-16 makes a zero and another byte.
+    if matches!(bytes.as_slice(), [0, 1..=255, ..] | [1..=255, 0, ..]) {
         return Err(refused("it is UTF-16; save it as UTF-8".to_owned()));
     }
     String::from_utf8(bytes).map(TrainingData::Text).map_err(|error| {
@@ -109,6 +110,8 @@ mod tests {
             (packed[..packed.len() - 9].to_vec(), "damaged"),
             (utf_16(&format!("\u{feff}{text}")), "UTF-16"),
             (utf_16(text), "UTF-16"),
+            ("{\"text\": \"日本\"}".encode_utf16().flat_map(u16::to_be_bytes).collect(), "UTF-16"),
+            ("\u{feff}{}".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect(), "UTF-32"),
             (b"{\"text\": \"a\"}\n{\"text\": \"Gr\xf6\xdfe\"}".to_vec(), "line 2 is not UTF-8 (byte 0xF6)"),
             (b"PK\x03\x04 and more".to_vec(), "ZIP"),
             (b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "Git LFS"),

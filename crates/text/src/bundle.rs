@@ -215,6 +215,8 @@ impl Bundle {
         }
         let generation = || Value::Object(base.generation().clone()).to_string();
         texts.entry("generation_config.json".to_owned()).or_insert_with(generation);
+        // The family says which rules the tokenizer's class has.
+        texts.entry("config.json".to_owned()).or_insert_with(|| self.model.config().to_json());
         let mut tokenizer = tokenizer_of(&texts)?;
         tokenizer.set_rows(self.model.config().vocabulary);
         self.tokenizer = tokenizer;

@@ -13,7 +13,7 @@ mod methods;
 use super::tokenizer::Tokenizer;
 use flipside_core::one_line;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
+use minijinja::value::{Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde_json::Map;
 use std::sync::LazyLock;
@@ -75,7 +75,8 @@ pub fn render(
         return Ok(text);
     };
     let why = |error: Error| one_line(error.detail().unwrap_or(&error.to_string()));
-    let template = without_generation_blocks(template);
+    // Jinja in Python reads every end of a line as this one.
+    let template = without_generation_blocks(&template.replace("\r\n", "\n").replace('\r', "\n"));
     let environment = environment().map_err(|error| TemplateError::Refused(why(error)))?;
     let template = environment
         .template_from_str(&template)
@@ -123,9 +124,17 @@ fn with_reasoning(message: &Message) -> Message {
 fn environment() -> Result<Environment<'static>, Error> {
     let mut jinja = Environment::new();
     jinja.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    minijinja_contrib::add_to_environment(&mut jinja);
     jinja.set_unknown_method_callback(methods::call);
     jinja.set_formatter(|out, _, value| out.write_str(&json::printed(value)).map_err(Error::from));
     jinja.add_filter("tojson", json::to_json);
+    jinja.add_filter("wordcount", |text: String| {
+        text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count()
+    });
+    // Whatever has a length and is read by an index.
+    jinja.add_test("sequence", |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+    });
     jinja.add_function("raise_exception", |why: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, why))
     });
@@ -222,6 +231,23 @@ mod tests {
         let template = "{{ messages[0].reasoning_content }}{{ messages[0].thinking }} {{ strftime_now('%Y-%m-%d') }}";
         let written = render(&tokenizer(Some(template)), &[said], false).unwrap();
         assert_eq!(written, format!("hmhm {}", jiff::Zoned::now().strftime("%Y-%m-%d")));
+    }
+
+    /// The texts are those of transformers 5.24.
+    #[test]
+    fn ends_of_lines_own_roles_and_less_usual_filters_are_as_in_python() {
+        let config = serde_json::json!({
+            "chat_template": "{% for m in messages %}\r\n{{ m.role }}{{ image_token }}{{ think_token }}\r\n{% endfor %}\r\n",
+            "image_token": "<img>", "extra_special_tokens": { "think_token": "<think>" },
+        });
+        let trained = Tokenizer::train(["a plain text", "a plain text"], 300).unwrap();
+        let tokenizer_of = |config: &str| Tokenizer::from_json(&trained.to_json().unwrap(), Some(config)).unwrap();
+        let written = render(&tokenizer_of(&config.to_string()), &talk()[..2], false).unwrap();
+        assert_eq!(written, "system<img><think>\nuser<img><think>\n");
+        let less_usual = "{% set next = joiner(', ') %}{{ next() }}a{{ next() }}b {{ messages[1].content | wordcount }} \
+                          {{ messages is sequence }}{{ messages[0] is sequence }}{{ 'a' is sequence }}{{ 3 is sequence }}";
+        let written = render(&tokenizer(Some(less_usual)), &talk(), false).unwrap();
+        assert_eq!(written, "a, b 3 TrueTrueTrueFalse");
     }
 
     #[test]

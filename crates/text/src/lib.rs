@@ -2,8 +2,8 @@
 //!
 //! [`Supervised`] fine-tunes a model on texts, [`TextReward`] fits a reward model to judgements of pairs, and
 //! [`TextPpo`] optimises a policy for that reward under a KL penalty to the reference. [`TextPreference`] (DPO and its
-//! relatives) and [`Ilql`] learn from a fixed set of judgements without a reward model. Each trainer works step by step:
-//! the caller owns the loop, receives the [`Progress`] within a call, may cancel it, and can save the whole state
+//! relatives) and [`Ilql`] learn from a fixed set of judgements without a reward model. Each trainer works step by
+//! step: the caller owns the loop, receives the [`Progress`] within a call, may cancel it, and can save the whole state
 //! between calls as named arrays. The preference likelihood, GAE, the clipped losses, Adam and the KL controller come
 //! from [`flipside_learn`], which robots use too.
 //!

@@ -98,8 +98,8 @@ pub struct TextPreferenceStats {
 impl<M: LanguageModel> TextPreference<M> {
     /// A trainer of the policy's trainable parameters. The seed decides the order of the data.
     ///
-    /// `None` as reference is for losses that have none ([`PreferenceLoss::has_reference`]), and for a policy that is its
-    /// own reference at the start: its log-probabilities are then kept by [`TextPreference::keep_reference`].
+    /// `None` as reference is for losses that have none ([`PreferenceLoss::has_reference`]), and for a policy that is
+    /// its own reference at the start: its log-probabilities are then kept by [`TextPreference::keep_reference`].
     /// [`Reference::Base`] is refused if the policy trains more than adapters.
     pub fn new(
         policy: M,
@@ -360,8 +360,8 @@ impl<M: LanguageModel> Models<M> {
         (loss, hidden)
     }
 
-    /// KTO's estimate of the KL: the mean log-ratio of the batch's completions, each after the prompt before its own, at
-    /// least 0. A completion is cut where prompt and completion together are longer than `most` tokens, because the
+    /// KTO's estimate of the KL: the mean log-ratio of the batch's completions, each after the prompt before its own,
+    /// at least 0. A completion is cut where prompt and completion together are longer than `most` tokens, because the
     /// model may have no more positions.
     fn baseline(&self, batch: &[&LabelledCompletion], most: usize, part_size: usize) -> f64 {
         let shifted = batch.iter().enumerate().map(|(i, one)| {

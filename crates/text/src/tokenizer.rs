@@ -6,6 +6,10 @@
 //! which files say which tokens begin, end and pad (as transformers reads them together), where in a text each token
 //! ends, and incomplete characters while a text streams.
 
+// The path is given because the fuzz targets take this file by its path.
+#[path = "tokenizer/class.rs"]
+mod class;
+
 use flipside_core::one_line;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -14,7 +18,7 @@ use std::str::FromStr;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, ModelWrapper};
+use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper};
 
 /// The EOS token of tokenizers that are trained here.
 pub const END: &str = "<|end|>";
@@ -30,9 +34,6 @@ const PADS: &[&str] = &[PAD, "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|e
 
 /// The special tokens that have a role, in the order in which transformers adds those that the vocabulary lacks.
 const ROLES: &[&str] = &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-
-/// The keys under which more special tokens are listed.
-const MORE_SPECIAL: &[&str] = &["extra_special_tokens", "additional_special_tokens"];
 
 /// Why a tokenizer could not be read, trained or used.
 #[derive(Debug, thiserror::Error)]
@@ -127,8 +128,11 @@ impl Tokenizer {
     ///
     /// - `special_tokens_map.json` and `added_tokens.json` count unless `tokenizer_config.json` has
     ///   `added_tokens_decoder`, which came after them. Roles that it leaves open are filled from the former anyway.
-    /// - Special tokens that the vocabulary lacks get the next ids.
-    /// - `chat_template.jinja` comes before `chat_template.json` and `tokenizer_config.json`.
+    /// - Special tokens that the vocabulary lacks get the next ids. Entries whose names end in `_token` are such tokens,
+    ///   too, and those of `additional_special_tokens` only without `extra_special_tokens`.
+    /// - The class `LlamaTokenizer` has its own rules of spaces: see `tokenizer/class.rs`.
+    /// - `chat_template.jinja` comes before `tokenizer_config.json`. If neither has a template, that of
+    ///   `chat_template.json` is taken.
     /// - If no file names the EOS token, it is the first of `generation_config.json` or `config.json`, else one with a
     ///   usual name.
     ///
@@ -167,7 +171,11 @@ impl Tokenizer {
         let missing = special_tokens(&inner, &config);
         add_missing(&mut inner, missing)?;
         let generation = object(texts, "generation_config.json")?;
+        check_ends(&generation)?;
         let model = texts.get("config.json").and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let model_type = model.as_ref().and_then(|model| model.get("model_type")?.as_str()).unwrap_or_default();
+        class::apply(&mut inner, tokenizer, &config, model_type)?;
+        inner.set_encode_special_tokens(config.get("split_special_tokens") == Some(&Value::Bool(true)));
         let template = template(texts, &config)?;
         if let Some((text, file)) = &template
             && *file != CONFIG
@@ -311,7 +319,8 @@ impl Tokenizer {
     pub fn encodes_like(&self, other: &Tokenizer) -> bool {
         // The files may differ in their layout.
         let parsed = |tokenizer: &Tokenizer| tokenizer.inner.to_string(false).ok();
-        let same_tokens = self.source.is_some() && self.source == other.source || parsed(self) == parsed(other);
+        let same_files = self.source.is_some() && self.source == other.source && self.config == other.config;
+        let same_tokens = same_files || parsed(self) == parsed(other);
         let marks = |tokenizer: &Tokenizer| (tokenizer.bos, tokenizer.eos);
         same_tokens && self.chat_template() == other.chat_template() && marks(self) == marks(other)
     }
@@ -445,12 +454,14 @@ impl Tokenizer {
     }
 
     /// The special tokens that have a role, such as `bos_token`, by role.
-    pub fn roles(&self) -> BTreeMap<&'static str, String> {
-        let mut roles: BTreeMap<&'static str, String> =
-            ROLES.iter().filter_map(|&role| Some((role, special(&self.config, role)?.to_owned()))).collect();
+    pub fn roles(&self) -> BTreeMap<String, String> {
+        let usual = ROLES.iter().filter_map(|&role| Some((role, special(&self.config, role)?)));
+        let own = own_roles(&self.config).filter_map(|(role, entry)| Some((role, content(entry)?)));
+        let mut roles: BTreeMap<String, String> =
+            usual.chain(own).map(|(role, token)| (role.to_owned(), token.to_owned())).collect();
         for (role, id) in [("bos_token", self.bos), ("eos_token", self.eos), ("pad_token", self.pad)] {
             if let (None, Some(name)) = (roles.get(role), id.and_then(|id| self.name(id))) {
-                roles.insert(role, name);
+                roles.insert(role.to_owned(), name);
             }
         }
         roles
@@ -480,14 +491,30 @@ struct Part {
 /// The crate's tokenizer of a `tokenizer.json`. For some damaged files the crate panics instead of failing.
 fn backend(text: &str) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let wrong = |reason: &str| TokenizerError::NotATokenizer(one_line(reason));
-    let part: Part = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
+    let mut part: Part = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
     if let Some(token) = undefined_token(&part.post_processor) {
         return Err(wrong(&format!("its post_processor names the token {token:?} without its ids")));
     }
-    match catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_str(text))) {
-        Ok(read) => read.map_err(|error| wrong(&error.to_string())),
-        Err(_) => Err(wrong("a part of it is missing or of another kind")),
+    let mut inner = match catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_str(text))) {
+        Ok(read) => read.map_err(|error| wrong(&error.to_string()))?,
+        Err(_) => return Err(wrong("a part of it is missing or of another kind")),
+    };
+    if untrimmed(&mut part.post_processor) {
+        inner.with_post_processor(Some(class::part::<PostProcessorWrapper>(part.post_processor)?));
     }
+    Ok(inner)
+}
+
+/// Lets a post-processor leave white space in the places of tokens. Without it, a token such as `:` with two line breaks
+/// seems to end before them, and the border of a prompt is put behind it. Returns whether anything was changed.
+fn untrimmed(processor: &mut Value) -> bool {
+    let mut changed = false;
+    if let Some(trim) = processor.get_mut("trim_offsets").filter(|trim| **trim == true) {
+        *trim = Value::Bool(false);
+        changed = true;
+    }
+    let parts = processor.get_mut("processors").and_then(Value::as_array_mut);
+    parts.into_iter().flatten().fold(changed, |changed, part| untrimmed(part) || changed)
 }
 
 /// A token that a template of this post-processor names and does not define. The crate looks it up with every text and
@@ -519,7 +546,7 @@ fn template(
         return Ok(Some((text.clone(), "chat_template.jinja")));
     }
     let own = object(texts, "chat_template.json")?;
-    for (entries, file) in [(&own, "chat_template.json"), (config, CONFIG)] {
+    for (entries, file) in [(config, CONFIG), (&own, "chat_template.json")] {
         let damaged = |reason: &str| TokenizerError::Damaged { file, reason: reason.to_owned() };
         match entries.get("chat_template") {
             None | Some(Value::Null) => {}
@@ -540,6 +567,19 @@ fn template(
         }
     }
     Ok(None)
+}
+
+/// Refuses a `generation_config.json` whose `eos_token_id` is something else than an id or a list of ids.
+fn check_ends(generation: &Map<String, Value>) -> Result<(), TokenizerError> {
+    let ends = generation.get("eos_token_id").unwrap_or(&Value::Null);
+    let ids = ends.as_array().map_or(std::slice::from_ref(ends), Vec::as_slice);
+    match ids.iter().all(|id| id.is_i64() || id.is_u64() || ends.is_null()) {
+        true => Ok(()),
+        false => {
+            let reason = one_line(&format!("\"eos_token_id\" is {ends} where ids of tokens are expected"));
+            Err(TokenizerError::Damaged { file: "generation_config.json", reason })
+        }
+    }
 }
 
 /// The ids of `eos_token_id`: one, or a list.
@@ -596,15 +636,35 @@ fn listed_tokens(added: &Map<String, Value>, config: &Map<String, Value>) -> Vec
 
 /// The special tokens that the configuration names.
 fn named_tokens(config: &Map<String, Value>) -> impl Iterator<Item = AddedToken> {
-    let roles = ROLES.iter().filter_map(|role| config.get(*role));
-    let more = MORE_SPECIAL.iter().filter_map(|key| config.get(*key)?.as_array()).flatten();
-    roles.chain(more).filter_map(|entry| added_token(entry, true))
+    let roles = ROLES.iter().filter_map(|role| config.get(*role)).chain(own_roles(config).map(|(_, entry)| entry));
+    let extra = config.get("extra_special_tokens");
+    let is_empty = match extra {
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(Value::Object(table)) => table.is_empty(),
+        _ => true,
+    };
+    let listed = if is_empty { config.get("additional_special_tokens") } else { extra };
+    let listed = listed.and_then(Value::as_array).into_iter().flatten();
+    roles.chain(listed).filter_map(|entry| added_token(entry, true))
 }
 
-/// The special tokens that the configuration names and the vocabulary does not have as added tokens.
+/// The roles that only this model's tokens have, such as `image_token`.
+fn own_roles(config: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
+    let entries = config.iter().filter(|(role, _)| role.ends_with("_token") && !ROLES.contains(&role.as_str()));
+    let table = config.get("extra_special_tokens").and_then(Value::as_object);
+    let all = entries.chain(table.into_iter().flatten()).map(|(role, entry)| (role.as_str(), entry));
+    all.filter(|(_, entry)| content(entry).is_some())
+}
+
+/// The special tokens that the configuration names and the vocabulary does not have as such.
 fn special_tokens(inner: &tokenizers::Tokenizer, config: &Map<String, Value>) -> Vec<AddedToken> {
     let there = inner.get_added_tokens_decoder();
-    named_tokens(config).filter(|token| there.values().all(|known| known.content != token.content)).collect()
+    let missing = |token: AddedToken| match there.values().find(|known| known.content == token.content) {
+        None => Some(token),
+        Some(known) if known.special => None,
+        Some(known) => Some(AddedToken { special: true, ..known.clone() }),
+    };
+    named_tokens(config).filter_map(missing).collect()
 }
 
 /// Whether this is the name of a token for a byte, such as `<0x0A>`.
@@ -614,8 +674,12 @@ fn is_byte(name: &str) -> bool {
 
 /// The token that `tokenizer_config.json` gives this role: a text, or an object with the text as `content`.
 fn special<'a>(config: &'a Map<String, Value>, role: &str) -> Option<&'a str> {
-    let token = config.get(role)?;
-    token.as_str().or_else(|| token.get("content")?.as_str())
+    content(config.get(role)?)
+}
+
+/// The text of a token's entry: a text, or an object with the text as `content`.
+fn content(entry: &Value) -> Option<&str> {
+    entry.as_str().or_else(|| entry.get("content")?.as_str())
 }
 
 /// Decodes tokens one by one. A character whose bytes are spread over several tokens comes with the last of them.

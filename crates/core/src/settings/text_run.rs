@@ -57,8 +57,8 @@ impl TextStage {
         }
     }
 
-    /// The stage that follows this one in a run that ends with `until`; `None` if it ends here. On another way, it is the
-    /// first one after the supervised model.
+    /// The stage that follows this one in a run that ends with `until`; `None` if it ends here. On another way, it is
+    /// the first one after the supervised model.
     pub fn next_towards(self, until: TextStage) -> Option<TextStage> {
         until.path().iter().copied().find(|stage| !self.path().contains(stage))
     }
@@ -189,8 +189,8 @@ pub struct TextRun {
     pub documents: Option<PathBuf>,
     /// File of prompts with completions for the supervised model, JSON lines. None uses the built-in grammar's.
     pub demonstrations: Option<PathBuf>,
-    /// File of judged pairs, JSON lines, for the reward model, for learning from preferences directly and for ILQL. They
-    /// are added to the judgements of the session. KTO and ILQL also take completions with a label.
+    /// File of judged pairs, JSON lines, for the reward model, for learning from preferences directly and for ILQL.
+    /// They are added to the judgements of the session. KTO and ILQL also take completions with a label.
     pub comparisons: Option<PathBuf>,
     /// File of prompts to answer, JSON lines. None uses the prompts of the demonstrations.
     pub prompts: Option<PathBuf>,

@@ -366,6 +366,10 @@ impl Reader<'_> {
             }
         }
         let eos = self.0.get("eos_token_id").unwrap_or(&Value::Null);
+        let ids = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
+        if !eos.is_null() && !ids.iter().all(|id| id.is_i64() || id.is_u64()) {
+            return refused(format!("`eos_token_id` is {eos}; expected a token's id, or a list of them"));
+        }
         config.eos = match eos {
             Value::Null => vec![],
             Value::Array(ids) => ids.iter().filter_map(id).collect(),

@@ -472,11 +472,7 @@ fn one_kind<const N: usize>(
             [prompt.as_slice(), own].into_iter().find(|same| answer.len() > same.len() && answer.starts_with(same));
         same.map_or(0, <[Message]>::len)
     };
-    let answers = match answers.iter().all(|answer| repeated(answer) > 0) {
-        true => answers.map(|mut answer| answer.split_off(repeated(&answer))),
-        false => answers,
-    };
-    let answers = answers.map(TextOrMessages::Messages);
+    let answers = answers.map(|mut answer| TextOrMessages::Messages(answer.split_off(repeated(&answer))));
     Ok((TextOrMessages::Messages(prompt), answers))
 }
 
@@ -549,20 +545,24 @@ fn joins(c: char) -> bool {
     matches!(u32::from(c), 0x0300..=0x036F | 0x200D | 0x20D0..=0x20FF | 0xFE00..=0xFE0F | 0x1_F3FB..=0x1_F3FF)
 }
 
-/// A message: `role` and `content`, or ShareGPT's `from` and `value`.
+/// A message: `role` and `content`, or ShareGPT's `from` and `value`. Some files mix the two.
 fn message(entry: &Value, key: &str) -> Result<Message, String> {
     let Value::Object(fields) = entry else {
         return Err(format!("\"{key}\" holds something that is not a message; expected {{\"role\", \"content\"}}"));
     };
-    let share_gpt = !fields.contains_key("role") && fields.contains_key("from");
-    let [role_key, content_key] = if share_gpt { ["from", "value"] } else { ["role", "content"] };
+    let has = |key: &str| fields.contains_key(key);
+    let role_key = if !has("role") && has("from") { "from" } else { "role" };
+    let content_key = if !has("content") && has("value") { "value" } else { "content" };
     let missing = |part: &str| format!("a message in \"{key}\" has no text under \"{part}\"");
     let role = fields.get(role_key).and_then(Value::as_str).ok_or_else(|| missing(role_key))?;
-    let role = match role {
-        "human" | "prompter" if share_gpt => "user",
-        "gpt" | "bot" | "chatgpt" | "model" if share_gpt => "assistant",
-        "observation" | "function_response" if share_gpt => "tool",
-        other => other,
+    let lower = role.to_ascii_lowercase();
+    let role = match lower.as_str() {
+        _ if role_key == "role" => role,
+        "human" | "prompter" => "user",
+        "gpt" | "bot" | "chatgpt" | "model" => "assistant",
+        "observation" | "function_response" => "tool",
+        "user" | "assistant" | "system" => lower.as_str(),
+        _ => role,
     };
     let content = match fields.get(content_key) {
         Some(Value::String(text)) => text.clone(),

@@ -67,6 +67,15 @@ fn every_form_is_read() {
             json!({"prompt": "Hello", "completion": " No.", "label": false}),
             Example::Labelled { prompt: text("Hello"), completion: text(" No."), good: false },
         ),
+        // A conversation beside an answer alone, and ShareGPT's names mixed with others.
+        (
+            json!({"prompt": [u], "chosen": [u, g], "rejected": [b]}),
+            preference(messages(&[user]), messages(&[good]), messages(&[bad])),
+        ),
+        (
+            json!({"conversations": [{"from": "Human", "content": "Hello"}, {"role": "assistant", "value": "Yes."}]}),
+            Example::Whole(messages(&[user, good])),
+        ),
         (
             json!({"prompt": [u], "completion": [g], "label": true}),
             Example::Labelled { prompt: messages(&[user]), completion: messages(&[good]), good: true },

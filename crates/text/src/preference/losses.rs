@@ -116,8 +116,8 @@ mod tests {
         pair_losses(settings, &terms(settings.loss, target)).0.double_value(&[0])
     }
 
-    /// Values that were computed by hand in double precision: log π of −10 and −14 nats, log π_ref of −11 and −13, 4 and 5
-    /// tokens, β = 0.1, ε = 0.1.
+    /// Values that were computed by hand in double precision: log π of −10 and −14 nats, log π_ref of −11 and −13, 4
+    /// and 5 tokens, β = 0.1, ε = 0.1.
     #[test]
     fn losses_have_the_published_values() {
         let ipo_sum = TextPreferenceSettings { ipo_sum: true, ..with(PreferenceLoss::Ipo) };

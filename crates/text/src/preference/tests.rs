@@ -450,7 +450,7 @@ fn kto_gets_the_order_right() {
         completion: task.completions[i % n].clone(),
         good: stream.random_bool(1.0 / (1.0 + (-3.0 * task.rewards[i % n]).exp())),
     };
-    let data: Vec<LabelledCompletion> = (0..50 * n).map(&mut label).collect();
+    let data: Vec<LabelledCompletion> = (0..200 * n).map(&mut label).collect();
     let policy = Table::new(length, 4);
     let reference = Some(Reference::Model(Table::new(length, 4)));
     let optimiser = OptimiserSettings { adam_eps: 1e-12, max_grad_norm: 0.0, ..optimiser(0.01) };
@@ -465,8 +465,8 @@ fn kto_gets_the_order_right() {
     assert!(last.loss < 0.5 && last.margin > 0.0, "{last:?}");
     let found = task.log_probs(trainer.policy());
     let ahead: Vec<f64> = found.iter().zip(&task.reference).map(|(log_p, p)| log_p - p.ln()).collect();
-    // The value s σ(x) + (1 − s) σ(−x) of a completion whose share of good verdicts is s grows with x = β(ρ − z) if s is
-    // above a half, and falls if it is below.
+    // The value s σ(x) + (1 − s) σ(−x) of a completion whose share of good verdicts is s grows with x = β(ρ − z) if s
+    // is above a half, and falls if it is below.
     let share = |i: usize| data.iter().skip(i).step_by(n).filter(|label| label.good).count() as f64 / 200.0;
     let (good, bad): (Vec<usize>, Vec<usize>) =
         (0..n).filter(|&i| (share(i) - 0.5).abs() > 0.1).partition(|&i| share(i) > 0.5);

@@ -206,7 +206,8 @@ fn the_files_of_a_folder_are_read_together() {
     ];
     let template = |files: &[(&str, Value)]| folder(files).unwrap().chat_template().map(str::to_owned);
     assert_eq!(template(&[jinja.clone(), own.clone(), listed.clone()]).as_deref(), Some("jinja"));
-    assert_eq!(template(&[own, listed.clone()]).as_deref(), Some("json"));
+    assert_eq!(template(&[own.clone(), listed.clone()]).as_deref(), Some("d"));
+    assert_eq!(template(&[own]).as_deref(), Some("json"));
     assert_eq!(template(&[listed]).as_deref(), Some("d"));
     assert_eq!(template(&[]), None);
     let written = folder(&[jinja]).unwrap().config_json();
@@ -224,8 +225,92 @@ fn the_files_of_a_folder_are_read_together() {
             assert!(error.starts_with(&format!("{file} cannot be read (")), "{error}");
         }
     }
+    for ends in [json!("5"), json!([5, "6"]), json!([[5]]), json!(5.5)] {
+        let error = folder(&[("generation_config.json", json!({ "eos_token_id": ends }))]).unwrap_err().to_string();
+        assert!(error.contains("generation_config.json") && error.contains("eos_token_id"), "{error}");
+    }
+    assert!(folder(&[("generation_config.json", json!({"eos_token_id": -1}))]).is_ok());
     let unnamed = config(json!({"chat_template": [{"name": "rag", "template": "r"}]}));
     assert!(folder(&[unnamed]).unwrap_err().to_string().contains("\"default\""));
+}
+
+/// The tokens are those of transformers 5.24.
+#[test]
+fn the_class_llama_tokenizer_puts_spaces_by_its_own_rules() {
+    let golden = golden();
+    let json = golden["tokenizers"]["llama2"]["json"].as_str().unwrap();
+    let first = "<s> ▁ b <s> ▁ <0x78> </s> \n y";
+    let as_it_stands = "<s> ▁ b <s> ▁▁ <0x78> </s> ▁ \n y";
+    for (config, family, expected, spaced) in [
+        (json!({"tokenizer_class": "LlamaTokenizer"}), "llama", first, "<s> ▁ t w o"),
+        (json!({"tokenizer_class": "LlamaTokenizerFast", "legacy": false}), "gpt2", first, "<s> ▁ t w o"),
+        (
+            json!({"tokenizer_class": "LlamaTokenizer", "legacy": true}),
+            "llama",
+            "<s> ▁ b <s> ▁ <0x78> </s> ▁ \n y",
+            "<s> ▁ t w o",
+        ),
+        (
+            json!({"tokenizer_class": "LlamaTokenizer", "add_prefix_space": false}),
+            "llama",
+            "<s> b <s> ▁ <0x78> </s> \n y",
+            "<s> ▁ t w o",
+        ),
+        (json!({"tokenizer_class": "LlamaTokenizer"}), "mistral", as_it_stands, "<s> ▁▁ t w o"),
+        (json!({"tokenizer_class": "PreTrainedTokenizerFast"}), "llama", as_it_stands, "<s> ▁▁ t w o"),
+    ] {
+        let model = json!({ "model_type": family });
+        let texts = [("tokenizer.json", json.to_owned()), ("tokenizer_config.json", config.to_string())];
+        let texts = texts.into_iter().chain([("config.json", model.to_string())]);
+        let texts = texts.map(|(name, text)| (name.to_owned(), text)).collect();
+        let mut tokenizer = Tokenizer::from_texts(&texts).unwrap().unwrap();
+        for _ in 0..2 {
+            for (text, expected) in [("b<s> x</s>\ny", expected), (" two", spaced)] {
+                let names = tokenizer.encode(text, true).unwrap().into_iter().map(|id| tokenizer.name(id).unwrap());
+                assert_eq!(names.collect::<Vec<_>>().join(" "), expected, "{config} {family}");
+            }
+            // The same when it is written and read again.
+            tokenizer.add_pad().unwrap();
+            let written =
+                [("tokenizer.json", tokenizer.to_json()), ("tokenizer_config.json", Ok(tokenizer.config_json()))];
+            let written = written.into_iter().chain([("config.json", Ok(model.to_string()))]);
+            let written = written.map(|(name, text)| (name.to_owned(), text.unwrap())).collect();
+            tokenizer = Tokenizer::from_texts(&written).unwrap().unwrap();
+        }
+    }
+}
+
+/// As transformers 5.24 reads them.
+#[test]
+fn special_tokens_under_names_of_their_own_are_tokens() {
+    let config = |value: Value| folder(&[("tokenizer_config.json", value)]).unwrap();
+    let named = config(json!({"image_token": "<img>", "extra_special_tokens": {"think_token": "<think>"}}));
+    assert_eq!(named.encode("<img><think>", false).unwrap(), [300, 301]);
+    assert_eq!(named.roles()["think_token"], "<think>");
+    let both = config(json!({"additional_special_tokens": ["<a>"], "extra_special_tokens": ["<b>"]}));
+    assert_eq!((both.id("<a>"), both.id("<b>")), (None, Some(300)));
+    let split = config(json!({"eos_token": "<|end|>", "split_special_tokens": true}));
+    assert!(split.encode("<|end|>", false).unwrap().len() > 1);
+    // A token that has a role is special, though tokenizer.json says otherwise.
+    let mut json: Value = serde_json::from_str(&trained(300).to_json().unwrap()).unwrap();
+    json["added_tokens"][0]["special"] = false.into();
+    let end = Tokenizer::from_json(&json.to_string(), Some(r#"{"eos_token": "<|end|>"}"#)).unwrap();
+    assert_eq!(end.decode(&[0], true).unwrap(), "");
+}
+
+/// A token that ends in white space ends there, whatever the post-processor trims.
+#[test]
+fn the_ends_of_tokens_are_not_trimmed() {
+    let golden = golden();
+    let mut json: Value = serde_json::from_str(golden["tokenizers"]["llama3"]["json"].as_str().unwrap()).unwrap();
+    let trimmed = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    for processor in [trimmed.clone(), json!({"type": "Sequence", "processors": [trimmed]})] {
+        json["post_processor"] = processor;
+        let tokenizer = Tokenizer::from_json(&json.to_string(), None).unwrap();
+        let (tokens, ends) = tokenizer.encode_with_ends("x):\n", false).unwrap();
+        assert_eq!(tokenizer.name(tokens[1]).as_deref(), Some("):Ċ"));
+        assert_eq!(ends, [1, 4]);
+    }
 }
 
 #[test]
