@@ -574,10 +574,10 @@ impl<M: LanguageModel> TextPpo<M> {
         let advantages = table(|l| l.advantages.clone());
         let mut weights = rows.real.shallow_clone();
         if average == TextAverage::Completions {
-            weights = weights / column(length);
+            weights = &weights / column(length);
         }
         if part.iter().any(|sample| !sample.is_in_loss) {
-            weights = weights * column(|sample| f32::from(u8::from(sample.is_in_loss)));
+            weights = &weights * column(|sample| f32::from(u8::from(sample.is_in_loss)));
         }
         let [of_policy, of_value] = divisors;
         let mean = |loss: Tensor, weights: &Tensor, divisor: f64| (loss * weights).sum(Kind::Float) / divisor;
@@ -606,7 +606,7 @@ impl<M: LanguageModel> TextPpo<M> {
             let returns = table(|l| l.returns.clone());
             let mut weights = rows.real.shallow_clone();
             if part.iter().any(|sample| !sample.has_score) {
-                weights = weights * column(|sample| f32::from(u8::from(sample.has_score)));
+                weights = &weights * column(|sample| f32::from(u8::from(sample.has_score)));
             }
             let loss = clipped_value_loss(&head.forward(&hidden), &old_values, &returns, value_clip);
             losses.push(("critic", mean(loss, &weights, of_value), value_weight));

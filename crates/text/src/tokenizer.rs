@@ -128,8 +128,8 @@ impl Tokenizer {
     ///
     /// - `special_tokens_map.json` and `added_tokens.json` count unless `tokenizer_config.json` has
     ///   `added_tokens_decoder`, which came after them. Roles that it leaves open are filled from the former anyway.
-    /// - Special tokens that the vocabulary lacks get the next ids. Entries whose names end in `_token` are such tokens,
-    ///   too, and those of `additional_special_tokens` only without `extra_special_tokens`.
+    /// - Special tokens that the vocabulary lacks get the next ids. Entries whose names end in `_token` are such
+    /// tokens,   too, and those of `additional_special_tokens` only without `extra_special_tokens`.
     /// - The class `LlamaTokenizer` has its own rules of spaces: see `tokenizer/class.rs`.
     /// - `chat_template.jinja` comes before `tokenizer_config.json`. If neither has a template, that of
     ///   `chat_template.json` is taken.
@@ -505,8 +505,8 @@ fn backend(text: &str) -> Result<tokenizers::Tokenizer, TokenizerError> {
     Ok(inner)
 }
 
-/// Lets a post-processor leave white space in the places of tokens. Without it, a token such as `:` with two line breaks
-/// seems to end before them, and the border of a prompt is put behind it. Returns whether anything was changed.
+/// Lets a post-processor leave white space in the places of tokens. Without it, a token such as `:` with two line
+/// breaks seems to end before them, and the border of a prompt is put behind it. Returns whether anything was changed.
 fn untrimmed(processor: &mut Value) -> bool {
     let mut changed = false;
     if let Some(trim) = processor.get_mut("trim_offsets").filter(|trim| **trim == true) {

@@ -36,8 +36,8 @@ pub fn best_of_n(probabilities: &[f64], scores: &[f64], n: usize) -> Vec<f64> {
     best
 }
 
-/// The completions of a prompt that rejection sampling takes, by index: those whose score reaches this quantile (0 to
-/// 1) of the prompt's scores, except the lowest, each different one once (trlX's RFT). With equal scores, none is
+/// The completions of a prompt that rejection sampling takes, by index: those whose score reaches this quantile of the
+/// prompt's scores (from 0 to 1), except the lowest, each different one once (trlX's RFT). With equal scores, none is
 /// taken.
 pub fn accepted<T: PartialEq>(completions: &[T], scores: &[Option<f32>], quantile: f64) -> Vec<usize> {
     let mut sorted: Vec<f32> = scores.iter().flatten().copied().collect();
