@@ -129,7 +129,7 @@ impl Tokenizer {
     /// - `special_tokens_map.json` and `added_tokens.json` count unless `tokenizer_config.json` has
     ///   `added_tokens_decoder`, which came after them. Roles that it leaves open are filled from the former anyway.
     /// - Special tokens that the vocabulary lacks get the next ids. Entries whose names end in `_token` are such
-    /// tokens,   too, and those of `additional_special_tokens` only without `extra_special_tokens`.
+    ///   tokens, too, and those of `additional_special_tokens` only without `extra_special_tokens`.
     /// - The class `LlamaTokenizer` has its own rules of spaces: see `tokenizer/class.rs`.
     /// - `chat_template.jinja` comes before `tokenizer_config.json`. If neither has a template, that of
     ///   `chat_template.json` is taken.
