@@ -57,7 +57,8 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Reads a folder: the text files in it that matter, and all weights, sharded or not.
+    /// Reads a folder: the text files in it that matter, and all weights, sharded or not. A whole file comes before an
+    /// index, as in transformers.
     ///
     /// # Errors
     ///
@@ -65,25 +66,30 @@ impl ModelFolder {
     /// named plainly.
     pub fn read(folder: &Path) -> Result<ModelFolder, StoreError> {
         let texts = read_texts(folder)?;
+        let [whole, adapter] = [WHOLE, ADAPTER].map(|name| folder.join(name));
+        if whole.is_file() {
+            return Ok(ModelFolder { texts, weights: read_weights(&whole)?.0 });
+        }
         let mut weights = Arrays::new();
         if let Some(index) = read_text_if_there(&folder.join(INDEX))? {
             for (shard, names) in shards(&folder.join(INDEX), &index)? {
-                let (mut found, left_out) = read_weights(&folder.join(&shard))?;
-                for name in names.into_iter().filter(|name| !left_out.contains(name)) {
-                    let array = found.remove(&name).ok_or_else(|| StoreError::DamagedModel {
-                        path: folder.join(&shard),
-                        reason: format!("the index says that {name} is in it, and it is not"),
-                    })?;
-                    weights.insert(name, array);
+                let path = folder.join(&shard);
+                let damaged = |reason| StoreError::DamagedModel { path: path.clone(), reason };
+                if !path.exists() {
+                    return Err(damaged(format!("it is missing, and {INDEX} names it")));
                 }
+                let (found, left_out) = read_weights(&path)?;
+                let missing = |name: &&String| !found.contains_key(*name) && !left_out.contains(*name);
+                if let Some(name) = names.iter().find(missing) {
+                    return Err(damaged(format!("the index says that {name} is in it, and it is not")));
+                }
+                // As transformers does, those that the index does not name are taken, too.
+                weights.extend(found);
             }
             return Ok(ModelFolder { texts, weights });
         }
-        for name in [WHOLE, ADAPTER] {
-            let path = folder.join(name);
-            if path.is_file() {
-                return Ok(ModelFolder { texts, weights: read_weights(&path)?.0 });
-            }
+        if adapter.is_file() {
+            return Ok(ModelFolder { texts, weights: read_weights(&adapter)?.0 });
         }
         Err(match pickled(folder)? {
             Some(path) => StoreError::Pickled(path),
@@ -260,6 +266,9 @@ fn read_text_if_there(path: &Path) -> Result<Option<String>, StoreError> {
         Ok(text) if text.as_bytes().starts_with(LFS_POINTER) => Err(StoreError::LfsPointer(path.to_owned())),
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(StoreError::DamagedModel { path: path.to_owned(), reason: "it is not UTF-8".to_owned() })
+        }
         Err(error) => Err(StoreError::io(path, error)),
     }
 }
@@ -457,16 +466,40 @@ mod tests {
         fs::remove_file(folder.join("config.json")).unwrap();
         fs::write(folder.join(WHOLE), b"not safetensors").unwrap();
         assert!(refused(&folder).contains(WHOLE));
+        fs::remove_file(folder.join(WHOLE)).unwrap();
+        fs::write(folder.join("tokenizer_config.json"), b"{\"eos_token\": \"\xff\"}").unwrap();
+        let words = refused(&folder);
+        assert!(words.contains("tokenizer_config.json cannot be read (it is not UTF-8)"), "{words}");
+        fs::remove_file(folder.join("tokenizer_config.json")).unwrap();
         for (index, words) in [
             ("{}", "weight_map"),
             (r#"{"weight_map": {"a": "../other/model.safetensors"}}"#, "beside it"),
             (r#"{"weight_map": {"a": "/etc/passwd"}}"#, "beside it"),
             (r#"{"weight_map": {"a": "pytorch_model.bin"}}"#, "beside it"),
-            (r#"{"weight_map": {"a": "gone.safetensors"}}"#, "gone.safetensors"),
+            (r#"{"weight_map": {"a": "gone.safetensors"}}"#, "gone.safetensors cannot be read (it is missing"),
         ] {
             fs::write(folder.join(INDEX), index).unwrap();
             assert!(refused(&folder).contains(words), "{index}: {}", refused(&folder));
         }
+    }
+
+    /// As transformers 5.24 reads them.
+    #[test]
+    fn a_whole_file_comes_before_an_index_and_shards_are_read_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let [whole, shards] = ["whole", "shards"].map(|name| root.path().join(name));
+        model().write(&whole, SHARD).unwrap();
+        fs::write(whole.join(INDEX), r#"{"weight_map": {"a": "model-00001-of-00002.safetensors"}}"#).unwrap();
+        assert_eq!(ModelFolder::read(&whole).unwrap(), model());
+        model().write(&shards, 40).unwrap();
+        let mut index: Value = serde_json::from_str(&read_text(&shards.join(INDEX)).unwrap()).unwrap();
+        let places = index["weight_map"].as_object_mut().unwrap();
+        // One whose shard is named for another array, too.
+        let twice = |file: &Value| places.values().filter(|other| *other == file).count() > 1;
+        let name = places.iter().find(|(_, file)| twice(file)).map(|(name, _)| name.clone()).unwrap();
+        places.remove(&name);
+        fs::write(shards.join(INDEX), index.to_string()).unwrap();
+        assert_eq!(ModelFolder::read(&shards).unwrap(), model());
     }
 
     #[test]
