@@ -116,7 +116,7 @@ def main():
                                           ("ppo", 2, [{"prompt": talk} for talk in talks], ["--reward", scratch / "judge", "--max-new-tokens", 12])]:
             found, seconds = flipside(stage, *shared, "--data", data(f"{stage}.jsonl", lines * 4), "--steps", steps,
                                       "--session", scratch / stage, *more)
-            figures = {key: round(value, 3) for key, value in found.items() if isinstance(value, float)}
+            figures = {key: round(value, 3) for key, value in found["figures"].items()}
             check(f"{stage} with LoRA, {steps} steps, {seconds:.0f} s", figures, bool(figures) and all(np.isfinite(list(figures.values()))))
     sys.exit(1 if check.wrong else 0)
 
