@@ -66,6 +66,8 @@ pub enum Example {
         chosen: TextOrMessages,
         /// The worse one, without the prompt.
         rejected: TextOrMessages,
+        /// The probability that `chosen` is the better one, at least 0.5; 1 if the line does not say, 0.5 for a tie.
+        target: f32,
         /// How much further ahead the better one must be, in log-odds; 0 if the line does not say.
         margin: f32,
     },

@@ -174,10 +174,13 @@ impl Reader<'_> {
                 let prompt = prompt[prompt.len().saturating_sub(room)..].to_vec();
                 vec![Example { prompt, completion }]
             }
-            TokenizedExample::Preference { prompt, chosen, .. } => {
+            TokenizedExample::Preference { prompt, chosen, target, .. } if target > 0.5 => {
                 self.examples(TokenizedExample::Completion { prompt, completion: chosen })
             }
-            TokenizedExample::Prompt(_) | TokenizedExample::Labelled { .. } => Vec::new(),
+            // A tie has no better answer to learn from.
+            TokenizedExample::Prompt(_) | TokenizedExample::Labelled { .. } | TokenizedExample::Preference { .. } => {
+                Vec::new()
+            }
         }
     }
 }
@@ -284,7 +287,8 @@ impl Corpus {
 pub(in crate::lab) fn pairs(path: &Path, reader: &Reader) -> Result<Vec<TextComparison>, LabError> {
     let (mut all, mut alike, mut cut) = (Vec::new(), 0, 0);
     for tokens in reader.file(path)? {
-        let TokenizedExample::Preference { mut prompt, chosen: mut left, rejected: mut right, margin } = tokens else {
+        let TokenizedExample::Preference { mut prompt, chosen: mut left, rejected: mut right, target, margin } = tokens
+        else {
             continue;
         };
         let longest = left.len().max(right.len());
@@ -295,7 +299,7 @@ pub(in crate::lab) fn pairs(path: &Path, reader: &Reader) -> Result<Vec<TextComp
         prompt.drain(..prompt.len().saturating_sub(room));
         match left == right {
             true => alike += 1,
-            false => all.push(TextComparison { prompt, left, right, target: 1.0, margin }),
+            false => all.push(TextComparison { prompt, left, right, target, margin }),
         }
     }
     let path = path.display();

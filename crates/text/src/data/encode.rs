@@ -48,6 +48,8 @@ pub enum TokenizedExample {
         chosen: Vec<u32>,
         /// The worse one.
         rejected: Vec<u32>,
+        /// The probability that `chosen` is the better one, at least 0.5.
+        target: f32,
         /// See [`Example::Preference`].
         margin: f32,
     },
@@ -124,9 +126,9 @@ impl<'a> Encoder<'a> {
                 let (prompt, [completion]) = self.answers(prompt, [completion])?;
                 TokenizedExample::Completion { prompt, completion }
             }
-            Example::Preference { prompt, chosen, rejected, margin } => {
+            Example::Preference { prompt, chosen, rejected, target, margin } => {
                 let (prompt, [chosen, rejected]) = self.answers(prompt, [chosen, rejected])?;
-                TokenizedExample::Preference { prompt, chosen, rejected, margin: *margin }
+                TokenizedExample::Preference { prompt, chosen, rejected, target: *target, margin: *margin }
             }
             Example::Labelled { prompt, completion, good } => {
                 let (prompt, [completion]) = self.answers(prompt, [completion])?;
@@ -239,7 +241,7 @@ impl<'a> Encoder<'a> {
                 let (prompt, [mut chosen, mut rejected]) = self.answers(&prompt, two)?;
                 chosen.truncate(most);
                 rejected.truncate(most);
-                Some(TokenizedExample::Preference { prompt, chosen, rejected, margin: 0.0 })
+                Some(TokenizedExample::Preference { prompt, chosen, rejected, target: 1.0, margin: 0.0 })
             }
         })
     }

@@ -86,6 +86,9 @@ pub(super) fn read(record: &Value, ignore_fields: bool) -> Result<Example, Strin
     let mut example = record.example()?;
     if let Example::Preference { margin, .. } = &mut example {
         *margin = record.margin()?;
+        if let Some(target) = record.target()? {
+            example = with_target(example, target);
+        }
     }
     // TL;DR's files have notes of many kinds beside what is read.
     if !ignore_fields && !matches!(example, Example::Tldr(_)) {
@@ -128,6 +131,9 @@ impl<'a> Record<'a> {
         if self.has("response_j") && self.has("response_k") {
             let prompt = self.prompt()?.ok_or("it has no question for its two responses")?;
             return preference(Some(prompt), self.words("response_j")?, self.words("response_k")?);
+        }
+        if self.has("left") && self.has("right") && self.has("choice") {
+            return self.judged();
         }
         if self.has("chosen") || self.has("rejected") {
             return self.preference();
@@ -213,15 +219,34 @@ impl<'a> Record<'a> {
         };
         let system = if prompt.is_none() { self.system()? } else { None };
         match preference(prompt, chosen, rejected)? {
-            Example::Preference { prompt: TextOrMessages::Messages(messages), chosen, rejected, margin } => {
+            Example::Preference { prompt: TextOrMessages::Messages(messages), chosen, rejected, target, margin } => {
                 let prompt = TextOrMessages::Messages(with_system(system, messages));
-                Ok(Example::Preference { prompt, chosen, rejected, margin })
+                Ok(Example::Preference { prompt, chosen, rejected, target, margin })
             }
             Example::Preference { prompt: TextOrMessages::Text(_), .. } if system.is_some() => {
                 Err("it has a system message and no prompt; add a \"prompt\"".to_owned())
             }
             other => Ok(other),
         }
+    }
+
+    /// A judgement as a session exports it: `prompt`, `left`, `right`, `choice`. A skip says nothing about its answers,
+    /// so that its prompt remains.
+    fn judged(&self) -> Result<Example, String> {
+        let prompt = self.prompt()?.ok_or("it has no prompt for its two answers: \"prompt\" is missing")?;
+        let (left, right) = (self.words("left")?, self.words("right")?);
+        // They repeat the two answers, the better one first.
+        for key in ["chosen", "rejected"] {
+            self.get(key);
+        }
+        let probability = match self.get("choice").and_then(Value::as_str) {
+            Some("left" | "much-left") => 1.0,
+            Some("right" | "much-right") => 0.0,
+            Some("tie") => 0.5,
+            Some("skip") => return Ok(Example::Prompt(prompt)),
+            _ => return Err("\"choice\" is none of left, right, much-left, much-right, tie and skip".to_owned()),
+        };
+        Ok(with_target(preference(Some(prompt), left, right)?, probability))
     }
 
     /// A conversation, which ends with an answer or is answered.
@@ -262,6 +287,21 @@ impl<'a> Record<'a> {
         let Some(value) = self.get("margin") else { return Ok(0.0) };
         let margin = value.as_f64().map(|margin| margin as f32).filter(|margin| margin.is_finite());
         margin.ok_or_else(|| format!("\"margin\" is {value} where a number is expected"))
+    }
+
+    /// The number under `target` of a pair that has no `choice`: the probability that the chosen one is better. What
+    /// is no number is a field of another kind.
+    fn target(&self) -> Result<Option<f32>, String> {
+        if self.has("choice") || !self.object.get("target").is_some_and(Value::is_number) {
+            return Ok(None);
+        }
+        let probability = self.get("target").and_then(Value::as_f64).filter(|target| (0.0..=1.0).contains(target));
+        match probability {
+            Some(probability) => Ok(Some(probability as f32)),
+            None => {
+                Err("\"target\" is the probability that the chosen one is better: give a number from 0 to 1".to_owned())
+            }
+        }
     }
 
     /// SHP: a post and two comments on it.
@@ -435,7 +475,20 @@ fn preference(
         }
         None => common_prompt(chosen, rejected)?,
     };
-    Ok(Example::Preference { prompt, chosen, rejected, margin: 0.0 })
+    Ok(Example::Preference { prompt, chosen, rejected, target: 1.0, margin: 0.0 })
+}
+
+/// A pair whose first answer is the better one with this probability. The likelier one becomes the chosen one.
+fn with_target(pair: Example, probability: f32) -> Example {
+    match pair {
+        Example::Preference { prompt, chosen, rejected, margin, .. } if probability < 0.5 => {
+            Example::Preference { prompt, chosen: rejected, rejected: chosen, target: 1.0 - probability, margin }
+        }
+        Example::Preference { prompt, chosen, rejected, margin, .. } => {
+            Example::Preference { prompt, chosen, rejected, target: probability, margin }
+        }
+        other => other,
+    }
 }
 
 /// Prompt and answers as texts, or all as conversations. A text beside conversations is a message: a prompt the user's,

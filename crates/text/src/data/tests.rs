@@ -29,7 +29,8 @@ fn every_form_is_read() {
         json!({"role": "assistant", "content": "Yes."}),
         json!({"role": "assistant", "content": "No."}),
     );
-    let preference = |prompt, chosen, rejected| Example::Preference { prompt, chosen, rejected, margin: 0.0 };
+    let preference =
+        |prompt, chosen, rejected| Example::Preference { prompt, chosen, rejected, target: 1.0, margin: 0.0 };
     for (line, expected) in [
         (json!({"text": "A text."}), Example::Whole(text("A text."))),
         (json!({"messages": [u, g]}), Example::Whole(messages(&[user, good]))),
@@ -83,6 +84,39 @@ fn every_form_is_read() {
     ] {
         assert_eq!(one(&line.to_string()), expected, "{line}");
     }
+}
+
+/// A session's own export comes back as it was judged, and a pair may say how sure its label is. The likelier answer is
+/// the chosen one, whatever its place; a skip leaves its prompt.
+#[test]
+fn ties_skips_and_soft_labels_are_read() {
+    let exported = |choice: &str, more: &str| {
+        one(&format!(
+            r#"{{"judgement": 1, "pair": 2, "prompt": "a", {more}"left": "b c", "right": "d e", "choice": "{choice}"}}"#
+        ))
+    };
+    let pair = |chosen, rejected, target, margin| Example::Preference {
+        prompt: text("a"),
+        chosen: text(chosen),
+        rejected: text(rejected),
+        target,
+        margin,
+    };
+    let both = r#""chosen": "d e", "rejected": "b c", "margin": 1.0, "target": 0.0, "#;
+    assert_eq!(exported("much-right", both), pair("d e", "b c", 1.0, 1.0));
+    assert_eq!(exported("left", r#""target": 1.0, "#), pair("b c", "d e", 1.0, 0.0));
+    assert_eq!(exported("tie", r#""target": 0.5, "#), pair("b c", "d e", 0.5, 0.0));
+    assert_eq!(exported("skip", r#""target": null, "#), Example::Prompt(text("a")));
+    let soft = |target: &str| format!(r#"{{"prompt": "a", "chosen": "b c", "rejected": "d e", "target": {target}}}"#);
+    assert_eq!(one(&soft("0.75")), pair("b c", "d e", 0.75, 0.0));
+    assert_eq!(one(&soft("0.25")), pair("d e", "b c", 0.75, 0.0));
+    for wrong in ["1.5", "-0.1"] {
+        let error = read_lines(&soft(wrong), Reading::default()).unwrap_err().to_string();
+        assert!(error.contains("give a number from 0 to 1"), "{error}");
+    }
+    let unknown = r#"{"prompt": "a", "left": "b", "right": "c", "choice": "best"}"#;
+    let error = read_lines(unknown, Reading::default()).unwrap_err().to_string();
+    assert!(error.contains("\"choice\" is none of left"), "{error}");
 }
 
 /// `margin` as in TRL: how much better, in log-odds; null and none are 0.
@@ -262,12 +296,18 @@ fn every_form_that_people_bring_is_read() {
     let object = |(role, content): (&str, &str)| json!({"role": role, "content": content});
     let turn = |from: &str, value: &str| json!({"from": from, "value": value});
     let (ju, jg, jb) = (object(u), object(g), object(b));
-    let preference =
-        Example::Preference { prompt: messages(&[u]), chosen: messages(&[g]), rejected: messages(&[b]), margin: 0.0 };
+    let preference = Example::Preference {
+        prompt: messages(&[u]),
+        chosen: messages(&[g]),
+        rejected: messages(&[b]),
+        target: 1.0,
+        margin: 0.0,
+    };
     let with_system = Example::Preference {
         prompt: messages(&[s, u]),
         chosen: messages(&[g]),
         rejected: messages(&[b]),
+        target: 1.0,
         margin: 0.0,
     };
     let completion =
@@ -344,6 +384,7 @@ fn every_form_that_people_bring_is_read() {
                 prompt: text("\n\nHuman: q\n\nAssistant: I keep"),
                 chosen: text(" boots"),
                 rejected: text(" books"),
+                target: 1.0,
                 margin: 0.0,
             },
         ),
@@ -353,6 +394,7 @@ fn every_form_that_people_bring_is_read() {
                 prompt: text("お茶が"),
                 chosen: text("おいしい"),
                 rejected: text("まずい"),
+                target: 1.0,
                 margin: 0.0,
             },
         ),
