@@ -38,7 +38,7 @@ impl ModeTab {
 
     /// The tab's label.
     pub fn title(self) -> &'static str {
-        ["Control", "Text"][self as usize]
+        ["Robots", "Text"][self as usize]
     }
 
     /// The run to start if there is none of this kind to continue.

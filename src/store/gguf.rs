@@ -1,6 +1,11 @@
 //! Reads GGUF files, llama.cpp's format: metadata by key, and tensors in whole numbers or in blocks of quantised ones.
 //! Nothing here knows of the rest of the store, so that the fuzz target reads by the same lines.
 
+// The path is given because the fuzz target takes this file by its path.
+#[path = "gguf/blocks.rs"]
+mod blocks;
+
+use blocks::{Kind, LONGEST, widen};
 use flipside_core::{Array, ArrayData, Arrays, one_line};
 use serde_json::{Map, Number, Value};
 
@@ -9,20 +14,6 @@ pub const MAGIC: &[u8] = b"GGUF";
 
 /// Lists within lists in the metadata, at most. llama.cpp writes none.
 const DEEPEST: usize = 2;
-
-/// The number types of tensors that are read, by their number in the format and llama.cpp's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    F32,
-    F16,
-    Bf16,
-    /// Blocks of 32 numbers q·d with d in f16.
-    Q8_0,
-    /// Blocks of 32 numbers (q − 8)·d.
-    Q4_0,
-    /// Blocks of 32 numbers q·d + m.
-    Q4_1,
-}
 
 /// The names of all number types, by their numbers.
 const NAMES: [&str; 40] = [
@@ -67,31 +58,6 @@ const NAMES: [&str; 40] = [
     "IQ4_NL_8_8",
     "MXFP4",
 ];
-
-impl Kind {
-    fn of(number: u32) -> Option<Kind> {
-        Some(match number {
-            0 => Kind::F32,
-            1 => Kind::F16,
-            2 => Kind::Q4_0,
-            3 => Kind::Q4_1,
-            8 => Kind::Q8_0,
-            30 => Kind::Bf16,
-            _ => return None,
-        })
-    }
-
-    /// Numbers and bytes of a block.
-    fn block(self) -> [u64; 2] {
-        match self {
-            Kind::F32 => [1, 4],
-            Kind::F16 | Kind::Bf16 => [1, 2],
-            Kind::Q8_0 => [32, 34],
-            Kind::Q4_0 => [32, 18],
-            Kind::Q4_1 => [32, 20],
-        }
-    }
-}
 
 /// The metadata and the tensors of a file. Quantised tensors become f32, or bf16 with `half`; others stay as they are.
 /// Memory stays within a small multiple of the file's size, whatever it says of itself.
@@ -224,11 +190,11 @@ impl<'a> Cursor<'a> {
         let Some(kind) = Kind::of(number) else {
             let known = NAMES.get(number as usize).copied().map_or_else(|| format!("type {number}"), str::to_owned);
             return Err(format!(
-                "tensor {} is in {known}; F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are read",
+                "tensor {} is in {known}; F32, F16, BF16, Q8_0, Q5_0, Q5_1, Q4_0, Q4_1 and Q2_K to Q6_K are read",
                 one_line(&name)
             ));
         };
-        let [numbers, size] = kind.block();
+        let [numbers, size] = kind.block().map(|n| n as u64);
         let count = shape.iter().try_fold(1_u64, |product, &n| product.checked_mul(n));
         let bytes = count
             .filter(|&count| count > 0 && count.is_multiple_of(numbers))
@@ -246,56 +212,27 @@ fn numbers(kind: Kind, bytes: &[u8], half: bool) -> ArrayData {
         Kind::F32 => return ArrayData::F32(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
         Kind::F16 => return ArrayData::F16(bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect()),
         Kind::Bf16 => return ArrayData::Bf16(bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect()),
-        Kind::Q8_0 | Kind::Q4_0 | Kind::Q4_1 => {}
+        _ => {}
     }
-    let [count, size] = kind.block().map(|n| n as usize);
+    let [count, size] = kind.block();
     let blocks = bytes.chunks_exact(size);
-    let mut block = [0.0_f32; 32];
+    let mut block = [0.0_f32; LONGEST];
+    let block = &mut block[..count];
     if half {
         let mut all = Vec::with_capacity(blocks.len() * count);
         for bytes in blocks {
-            widen(kind, bytes, &mut block);
+            widen(kind, bytes, block);
             all.extend(block.iter().map(|&number| bf16(number)));
         }
         ArrayData::Bf16(all)
     } else {
         let mut all = Vec::with_capacity(blocks.len() * count);
         for bytes in blocks {
-            widen(kind, bytes, &mut block);
-            all.extend(block);
+            widen(kind, bytes, block);
+            all.extend_from_slice(block);
         }
         ArrayData::F32(all)
     }
-}
-
-/// The numbers of a block of quantised ones.
-fn widen(kind: Kind, bytes: &[u8], block: &mut [f32; 32]) {
-    let at = |i: usize| f16(u16::from_le_bytes([bytes[i], bytes[i + 1]]));
-    let scale = at(0);
-    if kind == Kind::Q8_0 {
-        for (number, &byte) in block.iter_mut().zip(&bytes[2..]) {
-            *number = scale * f32::from(byte as i8);
-        }
-        return;
-    }
-    // The first half of a block is in the lower four bits, the second in the upper ones.
-    let (first, lowest) = if kind == Kind::Q4_1 { (4, at(2)) } else { (2, -8.0 * scale) };
-    for (i, &byte) in bytes[first..].iter().enumerate() {
-        block[i] = scale * f32::from(byte & 15) + lowest;
-        block[i + 16] = scale * f32::from(byte >> 4) + lowest;
-    }
-}
-
-/// The number of an IEEE half.
-fn f16(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (bits >> 15, (bits >> 10) & 31, f32::from(bits & 1023));
-    let size = match exponent {
-        0 => fraction * 2_f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1.0 + fraction / 1024.0) * 2_f32.powi(i32::from(exponent) - 15),
-    };
-    if sign == 1 { -size } else { size }
 }
 
 /// The bits of the nearest brain float, ties to even.

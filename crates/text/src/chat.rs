@@ -25,6 +25,9 @@ pub struct Message {
     pub role: String,
     /// The text.
     pub content: String,
+    /// Whether the content is null and not an empty text, as beside tool calls. Templates tell the two apart.
+    #[serde(skip)]
+    pub null_content: bool,
     /// Other entries, which a chat template may use: `name`, `tool_calls`, `reasoning_content`, …
     #[serde(flatten)]
     pub more: Map<String, serde_json::Value>,
@@ -33,7 +36,7 @@ pub struct Message {
 impl Message {
     /// A message with no other entries.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
-        Message { role: role.into(), content: content.into(), more: Map::new() }
+        Message { role: role.into(), content: content.into(), null_content: false, more: Map::new() }
     }
 }
 
@@ -83,7 +86,7 @@ pub fn render(
         .map_err(|error| TemplateError::Damaged { file: tokenizer.template_file(), reason: why(error) })?;
     // transformers gives every template `tools` and `documents`, which are none without tools and documents.
     let rendered = template.render(context! {
-        messages => Serde(&messages.iter().map(with_reasoning).collect::<Vec<_>>()),
+        messages => Serde(&messages.iter().map(for_template).collect::<Vec<_>>()),
         add_generation_prompt,
         tools => (),
         documents => (),
@@ -109,15 +112,20 @@ pub fn render_to_continue(tokenizer: &Tokenizer, messages: &[Message]) -> Result
     Ok(text)
 }
 
-/// The message with its reasoning under the names that templates read. transformers does the same.
-fn with_reasoning(message: &Message) -> Message {
-    let mut message = message.clone();
-    let given = ["reasoning_content", "thinking", "reasoning"].iter().find_map(|key| message.more.get(*key).cloned());
+/// The message as templates read it, its entries in their order. As in transformers, its reasoning has all the names
+/// that templates use.
+fn for_template(message: &Message) -> Map<String, serde_json::Value> {
+    let content = if message.null_content { serde_json::Value::Null } else { message.content.as_str().into() };
+    let mut entries = Map::new();
+    entries.insert("role".to_owned(), message.role.as_str().into());
+    entries.insert("content".to_owned(), content);
+    entries.extend(message.more.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let given = ["reasoning_content", "thinking", "reasoning"].iter().find_map(|key| entries.get(*key).cloned());
     if let Some(reasoning) = given {
-        message.more.entry("thinking").or_insert_with(|| reasoning.clone());
-        message.more.insert("reasoning_content".to_owned(), reasoning);
+        entries.entry("thinking").or_insert_with(|| reasoning.clone());
+        entries.insert("reasoning_content".to_owned(), reasoning);
     }
-    message
+    entries
 }
 
 /// The settings and functions of `transformers.PreTrainedTokenizerBase.apply_chat_template`.
@@ -248,6 +256,19 @@ mod tests {
                           {{ messages is sequence }}{{ messages[0] is sequence }}{{ 'a' is sequence }}{{ 3 is sequence }}";
         let written = render(&tokenizer(Some(less_usual)), &talk(), false).unwrap();
         assert_eq!(written, "a, b 3 TrueTrueTrueFalse");
+    }
+
+    /// Tool calls as transformers 5.24 and its jinja2 write them: `null` is none, and entries stay in their order.
+    #[test]
+    fn tool_calls_keep_their_order_and_null_stays_null() {
+        let template = "{% for m in messages %}{% if m.content is none %}{% for call in m.tool_calls %}\
+                        {{ call.function | tojson }}{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}";
+        let calls = r#"[{"type": "function", "function": {"name": "get", "arguments": {"zone": "Rome", "at": 3}}}]"#;
+        let mut said = Message::new("assistant", "");
+        said.null_content = true;
+        said.more.insert("tool_calls".to_owned(), serde_json::from_str(calls).unwrap());
+        let written = render(&tokenizer(Some(template)), &[Message::new("user", "Go. "), said], false).unwrap();
+        assert_eq!(written, r#"Go. {"name": "get", "arguments": {"zone": "Rome", "at": 3}}"#);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-"""Writes gguf/tiny.gguf beside this file, a Llama with random weights in every number type that is read, and what transformers and
-tokenizers make of it (expected.json).
+"""Writes gguf/tiny.gguf beside this file, a Llama with random weights in the number types of whole models, and what transformers and
+tokenizers make of it (expected.json). blocks.json has random blocks of every quantised number type and their numbers.
 
     python tests/golden/text/make_gguf.py
 
@@ -31,6 +31,23 @@ def tokenizer():
     trainer = trainers.BpeTrainer(vocab_size=288, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
     t.train_from_iterator(CORPUS, trainer)
     return t, specials
+
+
+def blocks():
+    """Two random blocks of each quantised type, with scales that are usual ones."""
+    rng = np.random.default_rng(1)
+    # Where the f16 numbers of a block are.
+    halves = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2],
+              "Q5_K": [0, 2], "Q6_K": [208]}
+    found = {}
+    for name, places in halves.items():
+        kind = gguf.GGMLQuantizationType[name]
+        raw = rng.integers(0, 256, (2, gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
+        for place in places:
+            raw[:, place:place + 2] = rng.uniform(-0.1, 0.1, 2).astype(np.float16)[:, None].view(np.uint8)
+        numbers = gguf.quants.dequantize(raw, kind)
+        found[kind.value] = {"bytes": raw.ravel().tolist(), "numbers": numbers.ravel().tolist()}
+    (HERE / "blocks.json").write_text(json.dumps(found, separators=(",", ":")) + "\n")
 
 
 def main():
@@ -89,3 +106,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    blocks()

@@ -626,6 +626,7 @@ fn message(entry: &Value, key: &str) -> Result<Message, String> {
         _ => return Err(missing(content_key)),
     };
     let mut message = Message::new(role, content);
+    message.null_content = fields.get(content_key).is_some_and(Value::is_null);
     let more = fields.iter().filter(|(name, value)| *name != role_key && *name != content_key && !value.is_null());
     message.more = more.map(|(name, value)| (name.clone(), value.clone())).collect();
     Ok(message)

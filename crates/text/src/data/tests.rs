@@ -176,7 +176,7 @@ fn a_bad_line_is_named_by_its_number_and_the_rest_goes_on_if_asked() {
     for (bad, words) in read.bad.iter().zip([
         "it is not JSON",
         "it is not a JSON object",
-        "(it has: more, words)",
+        "(it has: words, more)",
         "\"prompt\" is a number",
         "\"rejected\" is missing",
         "\"prompt\" and \"completion\" are not both",
@@ -422,7 +422,7 @@ fn text_that_would_not_be_used_is_named() {
         ),
         (
             json!({"prompt": "Hi", "completion": "a", "persona": "a cook", "docs": ["One page."]}),
-            "\"docs\" and \"persona\" carry",
+            "\"persona\" and \"docs\" carry",
         ),
         (json!({"text": "A text.", "answer": "Two."}), "\"answer\" carries"),
         (
