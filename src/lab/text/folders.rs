@@ -51,7 +51,7 @@ pub(super) fn ilql_heads(folder: &Path, bundle: &Bundle) -> Result<IlqlHeads, La
     Ok(IlqlHeads::from_arrays(config.width, config.vocabulary, bundle.model.device(), &weights)?)
 }
 
-/// The folder of an adapter's base model.
+/// The folder or GGUF file of an adapter's base model.
 fn base_of(adapter: &Path, config: &str) -> Result<PathBuf, LabError> {
     let shown = adapter.display();
     let config: serde_json::Value = serde_json::from_str(config).map_err(|error| {
@@ -66,10 +66,11 @@ fn base_of(adapter: &Path, config: &str) -> Result<PathBuf, LabError> {
         )));
     };
     // As it stands, or beside the adapter's files.
-    let known = [PathBuf::from(name), adapter.join(name)].into_iter().find(|path| path.join("config.json").is_file());
+    let is_model = |path: &PathBuf| path.is_file() || path.join("config.json").is_file();
+    let known = [PathBuf::from(name), adapter.join(name)].into_iter().find(is_model);
     known.ok_or_else(|| {
         LabError::Text(format!(
-            "{shown} is an adapter of {name}, which is no model's folder here; put the base model there, or write its folder into \
+            "{shown} is an adapter of {name}, which is no model here; put the base model there, or write its folder into \
              adapter_config.json, as base_model_name_or_path."
         ))
     })
@@ -97,4 +98,28 @@ pub(in crate::lab) fn write(folder: &Path, (texts, weights): Parts, shard: Optio
 /// Writes a model folder inside the session and replaces the one that is there.
 pub(super) fn replace(folder: &Path, (texts, weights): Parts) -> Result<(), LabError> {
     Ok(ModelFolder { texts, weights }.replace(folder, SHARD)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_finds_its_base_in_a_folder_and_in_a_gguf_file() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (adapter, base) = (scratch.path().join("adapter"), scratch.path().join("base"));
+        std::fs::create_dir_all(&base).unwrap();
+        std::fs::create_dir_all(&adapter).unwrap();
+        std::fs::write(base.join("config.json"), "{}").unwrap();
+        std::fs::write(scratch.path().join("base.gguf"), "GGUF").unwrap();
+        let named = |name: &str| serde_json::json!({ "base_model_name_or_path": name }).to_string();
+        for known in [&base, &scratch.path().join("base.gguf")] {
+            assert_eq!(&base_of(&adapter, &named(known.to_str().unwrap())).unwrap(), known);
+        }
+        for beside in ["../base", "../base.gguf"] {
+            assert_eq!(base_of(&adapter, &named(beside)).unwrap(), adapter.join(beside));
+        }
+        let error = base_of(&adapter, &named("owner/model")).unwrap_err().to_string();
+        assert!(error.contains("owner/model, which is no model here"), "{error}");
+    }
 }
