@@ -123,4 +123,22 @@ mod tests {
             assert!(read(b"PAR1...").unwrap_err().to_string().contains("--features parquet"));
         }
     }
+    /// `tests/golden/text/make_parquet.py` writes the file with pyarrow.
+    #[test]
+    #[cfg(feature = "parquet")]
+    fn a_parquet_file_has_the_rows_that_were_written() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/text/chats.parquet");
+        let said = |role: &str, content: &str| serde_json::json!({ "role": role, "content": content });
+        let expected = vec![
+            serde_json::json!({ "messages": [said("user", "How far?"), said("assistant", "Größe 🫖")], "score": 0.5 }),
+            serde_json::json!({ "messages": [said("user", "And why?"), said("assistant", "So.")], "score": null }),
+        ];
+        assert_eq!(read_data(&path).unwrap(), TrainingData::Rows(expected));
+        let whole = fs::read(&path).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let cut = root.path().join("cut.parquet");
+        fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+        let error = read_data(&cut).unwrap_err().to_string();
+        assert!(error.contains("its table cannot be read"), "{error}");
+    }
 }
