@@ -37,6 +37,9 @@ pub(super) fn shows(run: Option<&TextRun>, setting: &str) -> bool {
 /// The settings of a text-mode run. What is wrong with one stands below it.
 pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     form.take_picked();
+    heading(ui, "Method");
+    show_method(ui, form);
+
     heading(ui, "Model");
     show_path(ui, form, PathField::Model);
     let has_model = text_run(form).is_some_and(|run| run.model.is_some());
@@ -83,7 +86,6 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
         ui.add(DragValue::new(labels).range(10..=5000).speed(5)).accessible_name("Answers planned");
     });
     heading(ui, "Training");
-    show_method(ui, form);
     for number in text_run(form).map(numbers).unwrap_or_default() {
         show_number(ui, form, &number);
     }
@@ -469,7 +471,10 @@ fn show_lora(ui: &mut Ui, form: &mut NewRun) {
 
 /// A path: typed, or picked in a dialog.
 fn show_path(ui: &mut Ui, form: &mut NewRun, path: PathField) {
-    let (label, hint, what, _) = path.words();
+    let (label, mut hint, what, _) = path.words();
+    if path == PathField::RewardModel && text_run(form).is_some_and(|run| run.until == TextStage::OnlineDpo) {
+        hint = "None: the teacher judges";
+    }
     let waits = form.dialog.as_ref().is_some_and(|dialog| dialog.field == path);
     let mut typed = std::mem::take(&mut form.typed[path as usize]);
     let (mut changed, mut browse) = (false, None);

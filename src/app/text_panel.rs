@@ -29,9 +29,9 @@ const OF_ILQL: CurveTabs = [
     ("Models", &["gold", "base_loss", "supervised_loss"]),
 ];
 
-/// The same while it learns from judgements of what it writes.
+/// The same while it learns from a teacher's judgements of what it writes.
 const OF_ONLINE_DPO: CurveTabs = [
-    ("Learning", &["reward", "gold", "reference_kl", "equal_groups"]),
+    ("Learning", &["gold", "reference_kl", "equal_groups"]),
     (
         "Policy",
         &["preference_loss", "preference_margin", "preference_accuracy", "chosen_log_prob", "rejected_log_prob"],
@@ -39,8 +39,9 @@ const OF_ONLINE_DPO: CurveTabs = [
     ("Models", &["length", "ended", "grad_norm", "base_loss", "supervised_loss"]),
 ];
 
-/// Stands for the reward where reward functions judge, and for the gold score elsewhere.
-const SCORE: &str = "score";
+/// The same where reward functions judge.
+const OF_SCORED_ONLINE_DPO: CurveTabs =
+    [("Learning", &["reward", "reference_kl", "equal_groups", "gold"]), OF_ONLINE_DPO[1], OF_ONLINE_DPO[2]];
 
 /// A curve's name, and its short label.
 type Figures = [(&'static str, &'static str); 6];
@@ -69,9 +70,9 @@ const FIGURES_OF_PREFERENCES: Figures = [
 const FIGURES_OF_ILQL: Figures =
     [("ilql_loss", "Loss"), ("q_loss", "Q loss"), ("v_loss", "V loss"), ("q", "Q"), ("v", "V"), ("nll", "Token loss")];
 
-/// Those of an update of online DPO.
+/// Those of a step of online DPO.
 const FIGURES_OF_ONLINE_DPO: Figures = [
-    (SCORE, "Score"),
+    ("gold", "Gold"),
     ("reference_kl", "KL"),
     ("equal_groups", "Ties"),
     ("preference_loss", "Loss"),
@@ -79,11 +80,23 @@ const FIGURES_OF_ONLINE_DPO: Figures = [
     ("preference_accuracy", "Accuracy"),
 ];
 
+/// Those of a step of online DPO where reward functions judge.
+const FIGURES_OF_SCORED_ONLINE_DPO: Figures = [
+    ("reward", "Reward"),
+    FIGURES_OF_ONLINE_DPO[1],
+    FIGURES_OF_ONLINE_DPO[2],
+    FIGURES_OF_ONLINE_DPO[3],
+    FIGURES_OF_ONLINE_DPO[4],
+    FIGURES_OF_ONLINE_DPO[5],
+];
+
 /// The curves and the figures of a pipeline stage.
-fn of_stage(stage: TextStage) -> (&'static CurveTabs, &'static Figures) {
+fn of_stage(snapshot: &Snapshot, stage: TextStage) -> (&'static CurveTabs, &'static Figures) {
+    let is_scored = || snapshot.curves.iter().any(|curve| curve.name == "reward" && !curve.points.is_empty());
     match stage {
         TextStage::Preference => (&OF_PREFERENCES, &FIGURES_OF_PREFERENCES),
         TextStage::Ilql => (&OF_ILQL, &FIGURES_OF_ILQL),
+        TextStage::OnlineDpo if is_scored() => (&OF_SCORED_ONLINE_DPO, &FIGURES_OF_SCORED_ONLINE_DPO),
         TextStage::OnlineDpo => (&OF_ONLINE_DPO, &FIGURES_OF_ONLINE_DPO),
         TextStage::Base | TextStage::Supervised | TextStage::Reward | TextStage::Ppo => {
             (&OF_REWARD, &FIGURES_OF_REWARD)
@@ -117,7 +130,7 @@ impl Desk {
         ui.add_space(8.0);
         show_figures(ui, snapshot, view);
         ui.add_space(8.0);
-        self.show_curves(ui, of_stage(view.stage).0);
+        self.show_curves(ui, of_stage(snapshot, view.stage).0);
     }
 }
 
@@ -128,15 +141,9 @@ fn show_figures(ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
     let (whole, _) = ui.allocate_exact_size(size, Sense::hover());
     ui.painter().rect_filled(whole, CornerRadius::same(CARD_RADIUS), palette.card);
     let cell = vec2(size.x / 3.0, size.y / 2.0);
-    for (index, (name, short)) in of_stage(view.stage).1.iter().copied().enumerate() {
-        let find = |name: &str| snapshot.curves.iter().find(|curve| curve.name == name && !curve.points.is_empty());
-        let name = match name {
-            SCORE if find("reward").is_some() => "reward",
-            SCORE => "gold",
-            name => name,
-        };
+    for (index, (name, short)) in of_stage(snapshot, view.stage).1.iter().copied().enumerate() {
         let Some(&(_, label, what)) = Curve::NAMES.iter().find(|(n, ..)| *n == name) else { continue };
-        let curve = find(name);
+        let curve = snapshot.curves.iter().find(|curve| curve.name == name);
         let latest = curve.and_then(|curve| curve.points.last()).map(|point| point[1]);
         let value = match (latest, name) {
             (None, _) => "–".to_owned(),
