@@ -468,4 +468,18 @@ fn kill_9_changes_nothing_in_online_dpo() {
     assert!(start(&killed).wait().unwrap().success());
     assert_eq!(told(&killed), told(&whole));
     ModelFolder::read(&whole.join("models/online-dpo-adapter")).unwrap();
+    // A session whose planned answers were given for a reward model has nothing to ask, unless it may ask for more.
+    let taught = root.path().join("taught");
+    let go_on = |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
+        program.arg("text").args(arguments).args(["--steps", "4"]).arg("--session").arg(&taught);
+        program.output().unwrap()
+    };
+    let model = model.to_str().unwrap();
+    assert!(go_on(&["reward", "--labels", "8", "--max-new-tokens", "8", "--model", model]).status.success());
+    let refused = go_on(&["online-dpo"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("ask for more labels"), "{said}");
+    assert!(go_on(&["online-dpo", "--labels", "16"]).status.success());
+    assert_eq!(told(&taught).1.len(), 16);
 }

@@ -175,6 +175,17 @@ impl TextTrainer {
             return self.update_online(cancelled);
         }
         let (step, needed) = (online.learner.updates(), online.answers_needed());
+        // A session may go on from a reward model whose answers are all that were planned.
+        let written_before = |label: &Label| {
+            both_completions(&label.items).is_some_and(|both| both.iter().all(|one| one.recorded_at < self.steps))
+        };
+        if step == 0 && labels.len() >= online.plan.labels && labels.iter().all(written_before) {
+            return Err(LabError::Text(format!(
+                "The session has all of its {} planned answers, so the policy would be asked about nothing that it writes; \
+                 ask for more labels, or learn from these answers with `flipside text preference`.",
+                online.plan.labels
+            )));
+        }
         if labels.len() < needed {
             return Ok(Values::new());
         }
