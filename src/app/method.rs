@@ -73,8 +73,8 @@ impl Method {
         }
     }
 
-    /// Makes a run learn by this method. The settings that other methods read stay; those of a preset begin anew, except
-    /// how completions are written.
+    /// Makes a run learn by this method. The settings that other methods read stay; those of a preset begin anew,
+    /// except how completions are written.
     pub fn choose(self, settings: &mut RunSettings) {
         let Mode::Text(run) = &mut settings.mode else { return };
         run.until = match self {

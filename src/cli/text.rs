@@ -110,8 +110,8 @@ pub struct StageArguments {
     /// Folder of the model to start from. Default: the session's model, or the built-in model.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// JSON lines to learn from (for ppo and online-dpo: prompts; for preference and ilql: judged pairs or completions).
-    /// Default: those of the built-in grammar.
+    /// JSON lines to learn from (for ppo and online-dpo: prompts; for preference and ilql: judged pairs or
+    /// completions). Default: those of the built-in grammar.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Folder of a finished reward model, for ppo and online-dpo.

@@ -1,7 +1,7 @@
 //! Text mode's training loop, without threads or database. A base model learns the language, a supervised model learns
 //! to answer, a reward model learns from the judgements, and PPO trains the policy on that reward. The next pairs show
-//! what PPO made of the policy. `offline` and `online` have the ways that need no reward model. A run may start from a model that has been through the first stages already: a given
-//! one, or the built-in one.
+//! what PPO made of the policy. `offline` and `online` have the ways that need no reward model. A run may start from a
+//! model that has been through the first stages already: a given one, or the built-in one.
 //!
 //! With a person at the desk, the reward model and PPO take turns for as long as answers come. A simulated teacher
 //! answers at once, so it gives all its answers first. Every finished pipeline stage writes its model to the session's

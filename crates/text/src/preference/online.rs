@@ -205,8 +205,8 @@ impl<M: LanguageModel> TextOnlineDpo<M> {
         Ok(stats)
     }
 
-    /// The whole state: that of the [`TextPreference`], `prompts`, `stream.samples` and `updates`. The reference is left
-    /// out, because it does not change.
+    /// The whole state: that of the [`TextPreference`], `prompts`, `stream.samples` and `updates`. The reference is
+    /// left out, because it does not change.
     pub fn to_arrays(&self) -> Arrays {
         let mut arrays = self.trainer.to_arrays();
         self.state.prompts.to_arrays("prompts", &mut arrays);

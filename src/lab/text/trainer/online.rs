@@ -1,9 +1,10 @@
 //! Online DPO: the policy writes completions, they are judged, and the policy learns from the judgements.
 //!
-//! Reward functions score the completions of every step at once. A teacher, who is a person or a simulated one, is asked
-//! about pairs instead, as before a reward model, but the policy of the moment writes them. After each round of answers
-//! the policy takes its share of the planned gradient steps on the session's answers so far, and is asked about anew.
-//! A step always learns from the same number of answers, so a run that was interrupted goes on with the same steps.
+//! Reward functions score the completions of every step at once. A teacher, who is a person or a simulated one, is
+//! asked about pairs instead, as before a reward model, but the policy of the moment writes them. After each round of
+//! answers the policy takes its share of the planned gradient steps on the session's answers so far, and is asked about
+//! anew. A step always learns from the same number of answers, so a run that was interrupted goes on with the same
+//! steps.
 
 use super::super::asking::Asking;
 use super::super::reward_functions::{RewardFunctions, candidates};
