@@ -10,7 +10,7 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use flipside::app::{Desk, DeskCommand, Menu};
 use flipside::lab::{Command, DisputedView, Event, Phase, TeacherKind, TextStage};
-use flipside::settings::RunSettings;
+use flipside::settings::{PreferenceLoss, RunSettings};
 use flipside_core::{Choice, JudgementId};
 use scripted::{Lab, TextSnapshot, judgement};
 use std::cell::RefCell;
@@ -634,4 +634,91 @@ fn whatever_can_be_clicked_in_text_mode_has_a_name() {
     harness.key_press_modifiers(Modifiers::COMMAND, Key::N);
     harness.run();
     names_everything(&harness, "new run");
+}
+
+/// Every method shows its own settings, each with a name, and the run that starts has them.
+#[test]
+fn a_new_text_run_learns_by_the_method_that_is_chosen() {
+    let lab = Lab::of_text();
+    let mut harness = sit_down_to_text(&lab);
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::N);
+    harness.run();
+    let choose = |harness: &mut Harness<'_>, list: &str, one: &str| {
+        harness.get_by_role_and_label(Role::ComboBox, list).click();
+        harness.run();
+        harness.get_by_role_and_label(Role::Button, one).click();
+        harness.run();
+    };
+    let shown = |harness: &Harness<'_>, label: &str| harness.query_by_label(label).is_some();
+    assert!(shown(&harness, "KL target, nats") && !shown(&harness, "Completions of each prompt"));
+    for (method, has, has_not) in [
+        ("DAPO", "Clip range above 1", "KL target, nats"),
+        ("DPO and relatives", "Beta of the loss", "Answers of a round"),
+        ("ILQL", "Expectile of V", "Beta of the loss"),
+        ("Online DPO", "Answers of a round", "Expectile of V"),
+    ] {
+        choose(&mut harness, "Method", method);
+        assert!(shown(&harness, has) && !shown(&harness, has_not), "{method}");
+        assert_eq!(shown(&harness, "Loss"), matches!(method, "DPO and relatives" | "Online DPO"), "{method}");
+        names_everything(&harness, method);
+    }
+    // Judged pairs have no meaning where the policy writes what is judged.
+    let judged = "File of judged pairs: JSON lines with prompt, chosen and rejected";
+    assert!(!shown(&harness, judged));
+    choose(&mut harness, "Loss", "SimPO");
+    click_button(&mut harness, "Start run");
+    wait_for(&mut harness, LEFT);
+    let opened = lab.script().opened.last().cloned().unwrap();
+    let run = opened.text().unwrap();
+    assert_eq!(
+        (run.until, run.from, run.preference.loss),
+        (TextStage::OnlineDpo, TextStage::OnlineDpo, PreferenceLoss::Simpo)
+    );
+    assert_eq!((run.preference.beta(), opened.env_steps), (2.0, run.online_dpo_steps));
+    run.check().unwrap();
+}
+
+/// What cannot be is said at its field, in the words of the command line, and nothing starts.
+#[test]
+fn a_new_text_run_that_cannot_be_says_so_at_the_setting() {
+    let lab = Lab::of_text();
+    let mut harness = sit_down_to_text(&lab);
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::N);
+    harness.run();
+    harness.get_by_role_and_label(Role::ComboBox, "Method").click();
+    harness.run();
+    harness.get_by_role_and_label(Role::Button, "RLOO").click();
+    harness.run();
+    // Batches of 64 are no groups of 7.
+    harness.get_by_label("Completions of each prompt").focus();
+    harness.run();
+    harness.key_press(Key::Enter);
+    harness.run();
+    harness.get_by_label("Completions of each prompt").type_text("7");
+    harness.run();
+    press(&mut harness, Key::Enter);
+    click_button(&mut harness, "Start run");
+    assert_eq!(lab.script().opened.len(), 1, "nothing was started");
+    harness.get_by_label_contains("text.ppo.batch_size must be a multiple of text.ppo.group_size, 7, not 64");
+    harness.get_by_label("Nothing was started: see what is marked above.");
+    harness.get_by_label_contains("its session folder stays");
+}
+
+/// The panel shows what belongs to the method.
+#[test]
+fn the_panel_has_the_curves_of_the_method() {
+    let lab = Lab::of_text();
+    lab.script().snapshot.curves = std::sync::Arc::new(scripted::curves(40));
+    let mut harness = sit_down_to_text(&lab);
+    harness.get_by_label_contains("KL to reference");
+    for (stage, curve, other) in [
+        (TextStage::Preference, "Preference margin", "KL to reference"),
+        (TextStage::Ilql, "Q loss", "Preference margin"),
+        (TextStage::OnlineDpo, "Equal groups", "Q loss"),
+    ] {
+        lab.script().snapshot.change_text(|view| view.stage = stage);
+        harness.run();
+        assert!(harness.query_all_by_label_contains(curve).next().is_some(), "{stage:?}: {curve}");
+        assert!(harness.query_all_by_label_contains(other).next().is_none(), "{stage:?}: {other}");
+    }
 }

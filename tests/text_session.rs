@@ -396,3 +396,90 @@ fn preferences_are_learned_from_after_kill_9_and_after_a_reward_model() {
     // What has been built on is not begun again.
     assert!(!program(&["preference", "--loss", "ipo"], &taught).wait().unwrap().success());
 }
+
+/// A run of online DPO: by a rule, or by 24 answers of a teacher in rounds of 8.
+fn online(model: &Path, session: &Path, by_rule: bool) -> RunSettings {
+    let mut run = TextRun {
+        model: Some(model.to_owned()),
+        from: TextStage::OnlineDpo,
+        until: TextStage::OnlineDpo,
+        online_dpo_steps: 9,
+        reward_functions: if by_rule { vec!["regex:e".to_owned()] } else { vec![] },
+        ..TextRun::default()
+    };
+    (run.online_dpo.max_new_tokens, run.online_dpo.round_size, run.preference.batch_size) = (6, 8, 4);
+    RunSettings {
+        labels: 24,
+        teacher: TeacherKind::Mistaken { rate: 0.05 },
+        folder: Some(session.to_owned()),
+        ..RunSettings::of_text(run)
+    }
+}
+
+#[test]
+fn online_dpo_goes_on_as_if_nothing_had_happened() {
+    let root = tempfile::tempdir().unwrap();
+    let model = small_model(root.path());
+    for (name, by_rule) in [("rule", true), ("teacher", false)] {
+        let [whole, cut] = ["whole", "cut"].map(|kind| root.path().join(format!("{name}-{kind}")));
+        assert!(run(&online(&model, &whole, by_rule), u64::MAX));
+        let expected = told(&whole);
+        assert_eq!(expected.1.len(), if by_rule { 0 } else { 24 }, "{name}");
+        let points = |wanted: &str| expected.0.iter().filter(|(_, name, _)| name == wanted).count();
+        // A teacher's rounds begin with steps 1, 4 and 7, and the last score is that of the finished policy.
+        let (rewards, rounds) = if by_rule { (9, 9) } else { (0, 3) };
+        assert_eq!((points("reward"), points("reference_kl"), points("equal_groups")), (rewards, rounds, rounds));
+        assert_eq!(points("gold"), rounds + 1, "{name}: {:?}", expected.0);
+        assert!(points("preference_loss") > 0, "{name}: {:?}", expected.0);
+        for steps in [0, 2, 4, 5] {
+            assert!(!run(&online(&model, &cut, by_rule), steps), "{name}");
+        }
+        assert!(run(&online(&model, &cut, by_rule), u64::MAX));
+        assert_eq!(told(&cut), expected, "{name}");
+        let folder = |session: &Path| ModelFolder::read(&session.join("models/online-dpo")).unwrap();
+        assert_eq!(folder(&cut).weights, folder(&whole).weights, "{name}");
+    }
+}
+
+#[test]
+fn kill_9_changes_nothing_in_online_dpo() {
+    let root = tempfile::tempdir().unwrap();
+    let model = small_model(root.path());
+    let start = |session: &Path| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
+        program.args(["text", "online-dpo", "--loss", "hinge", "--steps", "40", "--labels", "40", "--batch", "4"]);
+        program.args(["--max-new-tokens", "8", "--set", "text.online_dpo.round_size=8", "--lora", "r=2"]);
+        program.arg("--model").arg(&model).arg("--session").arg(session);
+        program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let [whole, killed] = ["whole", "killed"].map(|name| root.path().join(name));
+    assert!(start(&whole).wait().unwrap().success());
+    let points = |folder: &Path| Session::open_to_read(folder).and_then(|s| s.metrics()).map_or(0, |all| all.len());
+    for at in [1, 80, 200] {
+        let mut child = start(&killed);
+        let began = Instant::now();
+        while points(&killed) < at && child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(start(&killed).wait().unwrap().success());
+    assert_eq!(told(&killed), told(&whole));
+    ModelFolder::read(&whole.join("models/online-dpo-adapter")).unwrap();
+    // A session whose planned answers were given for a reward model has nothing to ask, unless it may ask for more.
+    let taught = root.path().join("taught");
+    let go_on = |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
+        program.arg("text").args(arguments).args(["--steps", "4"]).arg("--session").arg(&taught);
+        program.output().unwrap()
+    };
+    let model = model.to_str().unwrap();
+    assert!(go_on(&["reward", "--labels", "8", "--max-new-tokens", "8", "--model", model]).status.success());
+    let refused = go_on(&["online-dpo"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("ask for more labels"), "{said}");
+    assert!(go_on(&["online-dpo", "--labels", "16"]).status.success());
+    assert_eq!(told(&taught).1.len(), 16);
+}

@@ -117,7 +117,8 @@ impl Desk {
             ui.label(RichText::new(doing).color(palette.muted));
             ui.add_space(14.0);
             let planned = self.hold.settings().text();
-            let path = if view.stage > TextStage::Ppo { view.stage } else { TextStage::Ppo }.path();
+            let last = planned.map_or(TextStage::Ppo, |run| run.until);
+            let path = if view.stage > TextStage::Ppo { view.stage } else { last }.path();
             for &stage in path {
                 // A stage that the run does not train needs no line. A session that was opened by its folder does not
                 // say which these are.
@@ -138,6 +139,7 @@ pub(super) fn stage_words(stage: TextStage) -> (&'static str, &'static str) {
         TextStage::Ppo => ("Policy", "Follows the reward model by PPO, held near the supervised model"),
         TextStage::Preference => ("Policy", "Learns from your answers directly, held near the supervised model"),
         TextStage::Ilql => ("Policy", "Learns by ILQL which tokens lead to the better completions"),
+        TextStage::OnlineDpo => ("Policy", "Writes, is judged and learns from that, held near the supervised model"),
     }
 }
 

@@ -10,7 +10,7 @@
 //!
 //! 1. What knows nothing of a [`Desk`]: `commands`, the table from which keys, menus, buttons and help derive;
 //!    `viewport`, the only file that uses wgpu; the connection to a lab (`hold`); what is chosen and typed (`mode`,
-//!    `draft`, `forms`); `widgets`, `style` and others.
+//!    `draft`, `forms`, `method`); `widgets`, `style` and others.
 //! 2. `desk`: the state, and what each command does to it.
 //! 3. The views. Each draws a part of the desk: `question`, `completions`, `panel`, `chrome`, `overlays` and others.
 //! 4. `layout`: which view goes where, for each mode.
@@ -26,6 +26,7 @@ mod eye;
 mod forms;
 mod hold;
 mod layout;
+mod method;
 mod mode;
 mod options;
 mod overlays;

@@ -186,10 +186,10 @@ impl Desk {
                 if is_text { text_form::name(ui, "Seed", seed) } else { row(ui, "Seed", seed) }
             });
             name_scroll_bar(ui, &scrolled, "Scroll the form");
-            for (_, problem) in form.problems.iter().filter(|(name, _)| !shows(name)) {
+            for (_, problem) in form.problems.iter().filter(|(name, _)| !shows(form.settings.text(), name)) {
                 ui.label(RichText::new(problem).small().color(palette.warning));
             }
-            if form.problems.iter().any(|(name, _)| shows(name)) {
+            if form.problems.iter().any(|(name, _)| shows(form.settings.text(), name)) {
                 let words = "Nothing was started: see what is marked above.";
                 ui.label(RichText::new(words).small().color(palette.warning));
             }

@@ -8,7 +8,7 @@ use super::question::View;
 use super::style::{CARD_RADIUS, Palette, semibold};
 use super::viewport::Slot;
 use super::widgets::{count, duration, main_button, meter, number, tip};
-use crate::lab::{Command, ControlView, Curve, ModeView, Phase, Snapshot, TeacherKind};
+use crate::lab::{Command, ControlView, Curve, ModeView, Phase, Snapshot, TeacherKind, TextStage};
 use crate::settings::{ControlRun, RewardSource, RunSettings};
 use egui::{
     Align, Align2, ComboBox, CornerRadius, FontId, Layout, Rect, Response, RichText, Role, Sense, Slider, Stroke,
@@ -197,9 +197,12 @@ impl Desk {
             Some(share) => format!(". It takes {:.0} % of all answers for random ones", 100.0 * share),
             None => String::new(),
         };
-        two_ends(ui, "Reward model agrees with you", &agreement).on_hover_text(format!(
-            "Share of answers held back from its training that the reward model gets right; a coin gets 50 %{random}"
-        ));
+        // Learning from preferences directly has no reward model.
+        if snapshot.text().is_none_or(|view| view.stage <= TextStage::Ppo) {
+            two_ends(ui, "Reward model agrees with you", &agreement).on_hover_text(format!(
+                "Share of answers held back from its training that the reward model gets right; a coin gets 50 %{random}"
+            ));
+        }
         if let Some((share, count)) = snapshot.consistency {
             let of = format!("{:.0} % of {count}", 100.0 * share);
             two_ends(ui, "Same answer when asked again", &of).on_hover_text(

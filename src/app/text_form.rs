@@ -1,36 +1,45 @@
 //! The form for a new run in text mode: every setting of its session, with a file dialog for the paths.
 
 use super::forms::{Dialog, NewRun, PathField};
+use super::method::{Method, loss_title, losses};
 use super::panel::{mistake_slider, teacher_picker};
 use super::style::Palette;
 use crate::lab::TeacherKind;
-use crate::settings::{LoraSettings, Mode, TextPrecision, TextRun, TextStage};
-use egui::{Align, Button, DragValue, Layout, RichText, TextEdit, Ui, vec2};
+use crate::settings::{LoraSettings, Mode, TextPrecision, TextPreferenceSettings, TextPreset, TextRun, TextStage};
+use egui::{Align, Button, ComboBox, DragValue, Layout, RichText, TextEdit, Ui, vec2};
 
 /// Width of a row's name, points.
 const NAME: f32 = 108.0;
 
-/// Settings that have a field of their own, besides paths.
-const FIELDS: [&str; 9] = [
-    "text.from",
-    "text.precision",
-    "text.lora",
-    "text.lora.rank",
-    "text.lora.targets",
-    "text.updates",
-    "text.ppo.max_new_tokens",
-    "text.ppo.temperature",
-    "text.ppo.kl.target",
-];
+/// Height of an open list, points: enough for all methods.
+const LIST: f32 = 320.0;
 
-/// Whether the form says at a field what is wrong with this setting.
-pub(super) fn shows(setting: &str) -> bool {
-    FIELDS.contains(&setting) || PathField::ALL.iter().any(|path| path.setting() == setting)
+/// Settings that have a field of their own in every method, besides paths.
+const FIELDS: [&str; 5] = ["text.from", "text.precision", "text.lora", "text.lora.rank", "text.lora.targets"];
+
+/// Whether the form says at a field what is wrong with this setting of a run.
+pub(super) fn shows(run: Option<&TextRun>, setting: &str) -> bool {
+    let Some(run) = run else { return false };
+    let method = Method::of(run);
+    let has_model = run.model.is_some();
+    let is_shown = |path: PathField| match path {
+        PathField::Adapter => has_model,
+        PathField::Documents => !has_model,
+        PathField::Demonstrations => !has_model || run.from <= TextStage::Supervised,
+        _ => method.has(path),
+    };
+    FIELDS.contains(&setting)
+        || numbers(run).iter().any(|number| number.setting == setting)
+        || setting == "text.preference.loss" && matches!(method, Method::Preference | Method::OnlineDpo)
+        || PathField::ALL.iter().any(|&path| path.setting() == setting && is_shown(path))
 }
 
 /// The settings of a text-mode run. What is wrong with one stands below it.
 pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     form.take_picked();
+    heading(ui, "Method");
+    show_method(ui, form);
+
     heading(ui, "Model");
     show_path(ui, form, PathField::Model);
     let has_model = text_run(form).is_some_and(|run| run.model.is_some());
@@ -57,11 +66,14 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     if !has_model || text_run(form).is_some_and(|run| run.from <= TextStage::Supervised) {
         show_path(ui, form, PathField::Demonstrations);
     }
-    show_path(ui, form, PathField::Prompts);
-    show_path(ui, form, PathField::Comparisons);
-    show_path(ui, form, PathField::RewardModel);
+    let method = text_run(form).map(Method::of);
+    for path in [PathField::Prompts, PathField::Comparisons, PathField::RewardModel] {
+        if method.is_some_and(|method| method.has(path)) {
+            show_path(ui, form, path);
+        }
+    }
 
-    heading(ui, "Answers and training");
+    heading(ui, "Answers");
     let measure = text_run(form).is_some_and(|run| run.prompts.is_none() && run.demonstrations.is_none());
     let measure = measure.then_some("the gold score");
     let settings = &mut form.settings;
@@ -73,23 +85,10 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
     name(ui, "Answers", |ui| {
         ui.add(DragValue::new(labels).range(10..=5000).speed(5)).accessible_name("Answers planned");
     });
-    field(ui, form, "Updates", "text.updates", |ui, run| {
-        ui.add(DragValue::new(&mut run.updates).range(1..=10_000).speed(1)).accessible_name("Updates of PPO planned");
-    });
-    field(ui, form, "Completion", "text.ppo.max_new_tokens", |ui, run| {
-        let length = DragValue::new(&mut run.ppo.max_new_tokens).range(1..=4096).speed(1).suffix(" tokens");
-        ui.add(length).accessible_name("Longest completion, tokens").on_hover_text("A longer completion is cut");
-    });
-    field(ui, form, "Temperature", "text.ppo.temperature", |ui, run| {
-        let temperature = DragValue::new(&mut run.ppo.temperature).range(0.0..=5.0).speed(0.01).max_decimals(2);
-        ui.add(temperature).accessible_name("Temperature").on_hover_text("Above 0; 1 samples as the model was trained");
-    });
-    field(ui, form, "KL target", "text.ppo.kl.target", |ui, run| {
-        let target = DragValue::new(&mut run.ppo.kl.target).range(0.0..=100.0).speed(0.1).suffix(" nats");
-        ui.add(target)
-            .accessible_name("KL target, nats")
-            .on_hover_text("How far a completion of the policy may move away from the supervised model");
-    });
+    heading(ui, "Training");
+    for number in text_run(form).map(numbers).unwrap_or_default() {
+        show_number(ui, form, &number);
+    }
     if let Mode::Text(run) = &mut form.settings.mode {
         // What the built-in models do not stand for is trained first.
         if run.model.is_none() {
@@ -97,6 +96,340 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
         }
         form.settings.env_steps = run.steps();
     }
+}
+
+/// The method, and the loss if it has a choice of them.
+fn show_method(ui: &mut Ui, form: &mut NewRun) {
+    let Some(method) = text_run(form).map(Method::of) else { return };
+    let mut chosen = method;
+    name(ui, "Method", |ui| {
+        let list = ComboBox::from_id_salt("method").width(ui.available_width()).selected_text(method.title());
+        let list = list.height(LIST).show_ui(ui, |ui| {
+            for one in Method::all() {
+                ui.selectable_value(&mut chosen, one, one.title()).on_hover_text(one.what());
+            }
+        });
+        list.response.accessible_name("Method").on_hover_text(method.what());
+    });
+    below(ui, chosen.what(), Palette::of(ui.ctx()).muted);
+    if chosen != method {
+        choose(form, chosen);
+    }
+    if !matches!(chosen, Method::Preference | Method::OnlineDpo) {
+        return;
+    }
+    field(ui, form, "Loss", "text.preference.loss", |ui, run| {
+        let settings = &mut run.preference;
+        let list = ComboBox::from_id_salt("loss").width(ui.available_width()).selected_text(loss_title(settings.loss));
+        let list = list.height(LIST).show_ui(ui, |ui| {
+            for loss in losses(chosen) {
+                if ui.selectable_value(&mut settings.loss, loss, loss_title(loss)).changed() {
+                    // Each loss has a β of its own.
+                    settings.beta = None;
+                }
+            }
+        });
+        list.response.accessible_name("Loss").on_hover_text("What a pair teaches");
+    });
+}
+
+/// Chooses the method that a run learns by. What has no meaning in it is left out.
+fn choose(form: &mut NewRun, method: Method) {
+    method.choose(&mut form.settings);
+    form.problems.clear();
+    for field in PathField::ALL.into_iter().filter(|field| !method.has(*field)) {
+        form.typed[field as usize].clear();
+    }
+}
+
+/// A number on the form.
+struct Number {
+    label: &'static str,
+    setting: &'static str,
+    /// For screen readers.
+    spoken: &'static str,
+    what: &'static str,
+    range: [f64; 2],
+    suffix: &'static str,
+    scale: Scale,
+    of: fn(&mut TextRun) -> Value<'_>,
+}
+
+/// How a number is written and dragged.
+#[derive(Clone, Copy, PartialEq)]
+enum Scale {
+    Whole,
+    /// With two decimals.
+    Decimal,
+    /// By its powers of ten.
+    Small,
+}
+
+/// The value of a number, where it is kept.
+enum Value<'a> {
+    Count(&'a mut u64),
+    Size(&'a mut usize),
+    Real(&'a mut f64),
+    /// β of a loss, which has a default of its own.
+    Beta(&'a mut TextPreferenceSettings),
+}
+
+impl Value<'_> {
+    fn get(&self) -> f64 {
+        match self {
+            Value::Count(count) => **count as f64,
+            Value::Size(size) => **size as f64,
+            Value::Real(real) => **real,
+            Value::Beta(settings) => settings.beta(),
+        }
+    }
+
+    fn set(self, value: f64) {
+        match self {
+            Value::Count(count) => *count = value as u64,
+            Value::Size(size) => *size = value as usize,
+            Value::Real(real) => *real = value,
+            Value::Beta(settings) => settings.beta = Some(value),
+        }
+    }
+}
+
+/// The numbers that matter in a run's method, in the order of the form.
+fn numbers(run: &TextRun) -> Vec<Number> {
+    let steps = |setting, of| Number {
+        label: "Steps",
+        setting,
+        spoken: "Gradient steps planned",
+        what: "How long it learns",
+        range: [1.0, 100_000.0],
+        suffix: "",
+        scale: Scale::Whole,
+        of,
+    };
+    let batch = |setting, what, of| Number {
+        label: "Batch",
+        setting,
+        spoken: "Batch",
+        what,
+        range: [1.0, 4096.0],
+        suffix: "",
+        scale: Scale::Whole,
+        of,
+    };
+    let rate = |setting, of| Number {
+        label: "Learning rate",
+        setting,
+        spoken: "Learning rate",
+        what: "Adam's step size at the start",
+        range: [0.0, 1.0],
+        suffix: "",
+        scale: Scale::Small,
+        of,
+    };
+    let number = |label, setting, spoken, what, range, scale, of| Number {
+        label,
+        setting,
+        spoken,
+        what,
+        range,
+        suffix: "",
+        scale,
+        of,
+    };
+    let beta = number(
+        "β",
+        "text.preference.beta",
+        "Beta of the loss",
+        "Above 0; the larger, the nearer the policy stays to the supervised model",
+        [0.0, 100.0],
+        Scale::Decimal,
+        |run| Value::Beta(&mut run.preference),
+    );
+    let method = Method::of(run);
+    let mut all = match method {
+        Method::Policy(preset) => {
+            let mut all = vec![
+                Number {
+                    label: "Updates",
+                    spoken: "Updates planned",
+                    ..steps("text.updates", |run| Value::Count(&mut run.updates))
+                },
+                batch("text.ppo.batch_size", "Completions of an update; a multiple of a group", |run| {
+                    Value::Size(&mut run.ppo.batch_size)
+                }),
+            ];
+            if !matches!(preset, Some(TextPreset::Ppo | TextPreset::ReinforcePlusPlus)) {
+                all.push(number(
+                    "Group",
+                    "text.ppo.group_size",
+                    "Completions of each prompt",
+                    "Completions of each prompt, which are compared with one another",
+                    [1.0, 1024.0],
+                    Scale::Whole,
+                    |run| Value::Size(&mut run.ppo.group_size),
+                ));
+            }
+            if preset != Some(TextPreset::Ppo) {
+                all.push(number(
+                    "Clip low",
+                    "text.ppo.clip_coef",
+                    "Clip range below 1",
+                    "How far the probability ratio may fall below 1",
+                    [0.0, 10.0],
+                    Scale::Small,
+                    |run| Value::Real(&mut run.ppo.clip_coef),
+                ));
+                all.push(number(
+                    "Clip high",
+                    "text.ppo.clip_high",
+                    "Clip range above 1",
+                    "How far the probability ratio may rise above 1; 0 means as far as it may fall",
+                    [0.0, 10.0],
+                    Scale::Small,
+                    |run| Value::Real(&mut run.ppo.clip_high),
+                ));
+            }
+            all.push(match run.ppo.kl.adaptive {
+                true => Number {
+                    suffix: " nats",
+                    ..number(
+                        "KL target",
+                        "text.ppo.kl.target",
+                        "KL target, nats",
+                        "How far a completion of the policy may move away from the supervised model",
+                        [0.0, 100.0],
+                        Scale::Decimal,
+                        |run| Value::Real(&mut run.ppo.kl.target),
+                    )
+                },
+                false => number(
+                    "β",
+                    "text.ppo.kl.beta",
+                    "Price of a nat of KL",
+                    "Price of a nat of KL to the supervised model; 0 turns the penalty off",
+                    [0.0, 100.0],
+                    Scale::Decimal,
+                    |run| Value::Real(&mut run.ppo.kl.beta),
+                ),
+            });
+            all.push(rate("text.ppo.optimiser.learning_rate", |run| Value::Real(&mut run.ppo.optimiser.learning_rate)));
+            all
+        }
+        Method::Preference | Method::OnlineDpo => {
+            let mut all = vec![
+                match method {
+                    Method::OnlineDpo => steps("text.online_dpo_steps", |run| Value::Count(&mut run.online_dpo_steps)),
+                    _ => steps("text.preference_steps", |run| Value::Count(&mut run.preference_steps)),
+                },
+                batch("text.preference.batch_size", "Pairs of a gradient step", |run| {
+                    Value::Size(&mut run.preference.batch_size)
+                }),
+                beta,
+                rate("text.preference.optimiser.learning_rate", |run| {
+                    Value::Real(&mut run.preference.optimiser.learning_rate)
+                }),
+            ];
+            match method {
+                Method::OnlineDpo if run.has_given_reward() => all.push(number(
+                    "Group",
+                    "text.online_dpo.group_size",
+                    "Completions of each prompt",
+                    "Completions of each prompt, of which the best and the worst become a pair",
+                    [1.0, 1024.0],
+                    Scale::Whole,
+                    |run| Value::Size(&mut run.online_dpo.group_size),
+                )),
+                Method::OnlineDpo => all.push(number(
+                    "Round",
+                    "text.online_dpo.round_size",
+                    "Answers of a round",
+                    "Answers after which the policy learns and writes anew",
+                    [1.0, 1024.0],
+                    Scale::Whole,
+                    |run| Value::Size(&mut run.online_dpo.round_size),
+                )),
+                _ => {}
+            }
+            all
+        }
+        Method::Ilql => vec![
+            steps("text.ilql_steps", |run| Value::Count(&mut run.ilql_steps)),
+            batch("text.ilql.batch_size", "Completions of a gradient step", |run| {
+                Value::Size(&mut run.ilql.batch_size)
+            }),
+            number(
+                "τ",
+                "text.ilql.tau",
+                "Expectile of V",
+                "Between 0 and 1: the nearer to 1, the nearer V is to the best token",
+                [0.0, 1.0],
+                Scale::Decimal,
+                |run| Value::Real(&mut run.ilql.tau),
+            ),
+            number(
+                "β",
+                "text.ilql.beta",
+                "Beta of writing",
+                "Completions are written by log π + β (Q − V)",
+                [0.0, 1000.0],
+                Scale::Decimal,
+                |run| Value::Real(&mut run.ilql.beta),
+            ),
+            rate("text.ilql.optimiser.learning_rate", |run| Value::Real(&mut run.ilql.optimiser.learning_rate)),
+        ],
+    };
+    let online = method == Method::OnlineDpo;
+    all.push(Number {
+        suffix: " tokens",
+        ..number(
+            "Completion",
+            if online { "text.online_dpo.max_new_tokens" } else { "text.ppo.max_new_tokens" },
+            "Longest completion, tokens",
+            "A longer completion is cut",
+            [1.0, 4096.0],
+            Scale::Whole,
+            if online {
+                |run| Value::Size(&mut run.online_dpo.max_new_tokens)
+            } else {
+                |run| Value::Size(&mut run.ppo.max_new_tokens)
+            },
+        )
+    });
+    all.push(number(
+        "Temperature",
+        if online { "text.online_dpo.temperature" } else { "text.ppo.temperature" },
+        "Temperature",
+        "Above 0; 1 samples as the model was trained",
+        [0.0, 5.0],
+        Scale::Decimal,
+        if online {
+            |run| Value::Real(&mut run.online_dpo.temperature)
+        } else {
+            |run| Value::Real(&mut run.ppo.temperature)
+        },
+    ));
+    all
+}
+
+fn show_number(ui: &mut Ui, form: &mut NewRun, number: &Number) {
+    let Number { label, setting, spoken, what, range: [low, high], suffix, scale, of } = *number;
+    field(ui, form, label, setting, |ui, run| {
+        let mut value = of(run).get();
+        let drag = DragValue::new(&mut value).range(low..=high).suffix(suffix);
+        let drag = match scale {
+            Scale::Whole => drag.speed(1).max_decimals(0),
+            Scale::Decimal => drag.speed(0.01).max_decimals(3),
+            Scale::Small => drag.speed(1e-6).custom_formatter(|x, _| in_short(x)),
+        };
+        if ui.add(drag).accessible_name(spoken).on_hover_text(what).changed() {
+            of(run).set(value);
+        }
+    });
+}
+
+/// A number as it is typed, with a power of ten if it is small: 0.2, 3e-4.
+fn in_short(x: f64) -> String {
+    if x == 0.0 || x.abs() >= 1e-3 { format!("{x}") } else { format!("{x:e}") }
 }
 
 fn text_run(form: &NewRun) -> Option<&TextRun> {
@@ -138,7 +471,10 @@ fn show_lora(ui: &mut Ui, form: &mut NewRun) {
 
 /// A path: typed, or picked in a dialog.
 fn show_path(ui: &mut Ui, form: &mut NewRun, path: PathField) {
-    let (label, hint, what, _) = path.words();
+    let (label, mut hint, what, _) = path.words();
+    if path == PathField::RewardModel && text_run(form).is_some_and(|run| run.until == TextStage::OnlineDpo) {
+        hint = "None: the teacher judges";
+    }
     let waits = form.dialog.as_ref().is_some_and(|dialog| dialog.field == path);
     let mut typed = std::mem::take(&mut form.typed[path as usize]);
     let (mut changed, mut browse) = (false, None);

@@ -5,32 +5,49 @@ use super::desk::Desk;
 use super::panel::{CurveTabs, two_ends};
 use super::style::{CARD_RADIUS, Palette, semibold};
 use super::widgets::{meter, number};
-use crate::lab::{Curve, Snapshot, TextView};
+use crate::lab::{Curve, Snapshot, TextStage, TextView};
 use egui::{CornerRadius, FontFamily, FontId, Label, Rect, RichText, Role, Sense, Ui, WidgetInfo, vec2};
 
 /// How well the model does, how the policy moves, and how well the other models fit.
-const CURVE_TABS: CurveTabs = [
+const OF_REWARD: CurveTabs = [
     ("Learning", &["reward", "gold", "reference_kl"]),
     ("Policy", &["entropy", "beta", "length", "ended", "grad_norm", "equal_groups"]),
-    (
-        "Models",
-        &[
-            "agreement",
-            "reward_loss",
-            "value_loss",
-            "base_loss",
-            "supervised_loss",
-            "preference_loss",
-            "preference_margin",
-            "chosen_log_prob",
-            "rejected_log_prob",
-            "ilql_loss",
-        ],
-    ),
+    ("Models", &["agreement", "reward_loss", "value_loss", "base_loss", "supervised_loss"]),
 ];
 
-/// The figures of the latest update: a curve's name, and its short label.
-const FIGURES: [(&str, &str); 6] = [
+/// The same while the policy learns from a fixed set of judgements. Both log-probabilities fall together.
+const OF_PREFERENCES: CurveTabs = [
+    ("Learning", &["preference_loss", "preference_margin", "preference_accuracy"]),
+    ("Policy", &["chosen_log_prob", "rejected_log_prob", "log_ratio", "grad_norm"]),
+    ("Models", &["agreement", "gold", "base_loss", "supervised_loss"]),
+];
+
+/// The same while it learns by ILQL.
+const OF_ILQL: CurveTabs = [
+    ("Learning", &["ilql_loss", "q_loss", "v_loss"]),
+    ("Policy", &["q", "v", "nll", "grad_norm"]),
+    ("Models", &["gold", "base_loss", "supervised_loss"]),
+];
+
+/// The same while it learns from a teacher's judgements of what it writes.
+const OF_ONLINE_DPO: CurveTabs = [
+    ("Learning", &["gold", "reference_kl", "equal_groups"]),
+    (
+        "Policy",
+        &["preference_loss", "preference_margin", "preference_accuracy", "chosen_log_prob", "rejected_log_prob"],
+    ),
+    ("Models", &["length", "ended", "grad_norm", "base_loss", "supervised_loss"]),
+];
+
+/// The same where reward functions judge.
+const OF_SCORED_ONLINE_DPO: CurveTabs =
+    [("Learning", &["reward", "reference_kl", "equal_groups", "gold"]), OF_ONLINE_DPO[1], OF_ONLINE_DPO[2]];
+
+/// A curve's name, and its short label.
+type Figures = [(&'static str, &'static str); 6];
+
+/// The figures of the latest update.
+const FIGURES_OF_REWARD: Figures = [
     ("reward", "Reward"),
     ("reference_kl", "KL"),
     ("entropy", "Entropy"),
@@ -38,6 +55,54 @@ const FIGURES: [(&str, &str); 6] = [
     ("length", "Length"),
     ("ended", "Ended"),
 ];
+
+/// Those of a step on a fixed set of judgements.
+const FIGURES_OF_PREFERENCES: Figures = [
+    ("preference_loss", "Loss"),
+    ("preference_margin", "Margin"),
+    ("preference_accuracy", "Accuracy"),
+    ("chosen_log_prob", "Better"),
+    ("rejected_log_prob", "Worse"),
+    ("log_ratio", "Log-ratio"),
+];
+
+/// Those of a step of ILQL.
+const FIGURES_OF_ILQL: Figures =
+    [("ilql_loss", "Loss"), ("q_loss", "Q loss"), ("v_loss", "V loss"), ("q", "Q"), ("v", "V"), ("nll", "Token loss")];
+
+/// Those of a step of online DPO.
+const FIGURES_OF_ONLINE_DPO: Figures = [
+    ("gold", "Gold"),
+    ("reference_kl", "KL"),
+    ("equal_groups", "Ties"),
+    ("preference_loss", "Loss"),
+    ("preference_margin", "Margin"),
+    ("preference_accuracy", "Accuracy"),
+];
+
+/// Those of a step of online DPO where reward functions judge.
+const FIGURES_OF_SCORED_ONLINE_DPO: Figures = [
+    ("reward", "Reward"),
+    FIGURES_OF_ONLINE_DPO[1],
+    FIGURES_OF_ONLINE_DPO[2],
+    FIGURES_OF_ONLINE_DPO[3],
+    FIGURES_OF_ONLINE_DPO[4],
+    FIGURES_OF_ONLINE_DPO[5],
+];
+
+/// The curves and the figures of a pipeline stage.
+fn of_stage(snapshot: &Snapshot, stage: TextStage) -> (&'static CurveTabs, &'static Figures) {
+    let is_scored = || snapshot.curves.iter().any(|curve| curve.name == "reward" && !curve.points.is_empty());
+    match stage {
+        TextStage::Preference => (&OF_PREFERENCES, &FIGURES_OF_PREFERENCES),
+        TextStage::Ilql => (&OF_ILQL, &FIGURES_OF_ILQL),
+        TextStage::OnlineDpo if is_scored() => (&OF_SCORED_ONLINE_DPO, &FIGURES_OF_SCORED_ONLINE_DPO),
+        TextStage::OnlineDpo => (&OF_ONLINE_DPO, &FIGURES_OF_ONLINE_DPO),
+        TextStage::Base | TextStage::Supervised | TextStage::Reward | TextStage::Ppo => {
+            (&OF_REWARD, &FIGURES_OF_REWARD)
+        }
+    }
+}
 
 impl Desk {
     /// The panel's content in text mode.
@@ -65,7 +130,7 @@ impl Desk {
         ui.add_space(8.0);
         show_figures(ui, snapshot, view);
         ui.add_space(8.0);
-        self.show_curves(ui, &CURVE_TABS);
+        self.show_curves(ui, of_stage(snapshot, view.stage).0);
     }
 }
 
@@ -76,13 +141,13 @@ fn show_figures(ui: &mut Ui, snapshot: &Snapshot, view: &TextView) {
     let (whole, _) = ui.allocate_exact_size(size, Sense::hover());
     ui.painter().rect_filled(whole, CornerRadius::same(CARD_RADIUS), palette.card);
     let cell = vec2(size.x / 3.0, size.y / 2.0);
-    for (index, (name, short)) in FIGURES.into_iter().enumerate() {
+    for (index, (name, short)) in of_stage(snapshot, view.stage).1.iter().copied().enumerate() {
         let Some(&(_, label, what)) = Curve::NAMES.iter().find(|(n, ..)| *n == name) else { continue };
         let curve = snapshot.curves.iter().find(|curve| curve.name == name);
         let latest = curve.and_then(|curve| curve.points.last()).map(|point| point[1]);
         let value = match (latest, name) {
             (None, _) => "–".to_owned(),
-            (Some(share), "ended") => format!("{:.0} %", 100.0 * share),
+            (Some(share), "ended" | "preference_accuracy" | "equal_groups") => format!("{:.0} %", 100.0 * share),
             (Some(x), "length") => format!("{x:.0}"),
             (Some(x), _) => number(x),
         };

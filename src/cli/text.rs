@@ -40,6 +40,9 @@ pub enum Text {
     Preference(PreferenceArguments),
     /// Train a policy by ILQL on judged completions, without a reward model.
     Ilql(StageArguments),
+    /// Train a policy on judgements of its own completions: online DPO. A reward model, other reward functions or the
+    /// simulated teacher judge; at the desk, a person does.
+    OnlineDpo(PreferenceArguments),
     /// Write completions for prompts.
     Generate(GenerateArguments),
     /// Write the best of n completions of each prompt, by a reward model or other reward functions.
@@ -107,15 +110,15 @@ pub struct StageArguments {
     /// Folder of the model to start from. Default: the session's model, or the built-in model.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// JSON lines to learn from (for ppo: prompts; for preference and ilql: judged pairs or completions). Default:
-    /// those of the built-in grammar.
+    /// JSON lines to learn from (for ppo and online-dpo: prompts; for preference and ilql: judged pairs or
+    /// completions). Default: those of the built-in grammar.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Folder of a finished reward model, for ppo.
+    /// Folder of a finished reward model, for ppo and online-dpo.
     #[arg(long, value_name = "DIR")]
     pub reward: Option<PathBuf>,
-    /// What scores completions instead of a reward model, for ppo, as in `text best-of`. May be given several times;
-    /// the scores are added up.
+    /// What scores completions instead of a reward model, for ppo and online-dpo, as in `text best-of`. May be given
+    /// several times; the scores are added up.
     #[arg(long, value_name = "FUNCTION", allow_hyphen_values = true)]
     pub reward_function: Vec<String>,
     /// Method by its name, for ppo: settings of `text.ppo`, over which every `--set` and `--config` wins.
@@ -126,7 +129,7 @@ pub struct StageArguments {
     /// Gradient steps (for ppo: updates). Default: as in the built-in plan.
     #[arg(long)]
     pub steps: Option<u64>,
-    /// Examples in one gradient step (for ppo: episodes in one update).
+    /// Examples in one gradient step (for ppo: episodes in one update; for online-dpo: prompts, each with one pair).
     #[arg(long)]
     pub batch: Option<usize>,
     /// Adam's step size.
@@ -173,8 +176,8 @@ pub struct StageArguments {
 
 #[derive(Args, Debug)]
 pub struct PreferenceArguments {
-    /// Loss: sigmoid (DPO), hinge, ipo, robust, cdpo, length-normalised, reference-free, simpo, orpo or kto. Default:
-    /// sigmoid.
+    /// Loss: sigmoid (DPO), hinge, ipo, robust, cdpo, length-normalised, reference-free, simpo, orpo or, except for
+    /// online-dpo, kto. Default: sigmoid.
     #[arg(long)]
     pub loss: Option<PreferenceLoss>,
     #[command(flatten)]
@@ -347,6 +350,7 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
         Text::Ppo(arguments) => stage(arguments, TextStage::Ppo, None),
         Text::Preference(arguments) => stage(&arguments.stage, TextStage::Preference, arguments.loss),
         Text::Ilql(arguments) => stage(arguments, TextStage::Ilql, None),
+        Text::OnlineDpo(arguments) => stage(&arguments.stage, TextStage::OnlineDpo, arguments.loss),
         Text::Generate(arguments) => generate(arguments),
         Text::BestOf(arguments) => best_of(arguments),
         Text::RejectionSampling(arguments) => rejection(arguments),
@@ -378,13 +382,19 @@ impl StageArguments {
             TextStage::Ppo => ("ppo", "prompts", "updates"),
             TextStage::Preference => ("preference", "comparisons", "preference_steps"),
             TextStage::Ilql => ("ilql", "comparisons", "ilql_steps"),
+            TextStage::OnlineDpo => ("preference", "prompts", "online_dpo_steps"),
         };
         let (data, steps) = (format!("text.{data}"), format!("text.{steps}"));
+        let longest = if until == TextStage::OnlineDpo { "online_dpo" } else { "ppo" };
+        let longest = format!("text.{longest}.max_new_tokens");
         let (batch, rate) = (format!("text.{table}.batch_size"), format!("text.{table}.optimiser.learning_rate"));
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| json!(path));
         let teacher = |rate: f64| if rate == 0.0 { TeacherKind::Oracle } else { TeacherKind::Mistaken { rate } };
-        if until != TextStage::Ppo && (self.preset.is_some() || !self.reward_function.is_empty()) {
-            return Err("--preset and --reward-function are for `flipside text ppo`; leave them out here".to_owned());
+        if until != TextStage::Ppo && self.preset.is_some() {
+            return Err("--preset is for `flipside text ppo`; leave it out here".to_owned());
+        }
+        if !matches!(until, TextStage::Ppo | TextStage::OnlineDpo) && !self.reward_function.is_empty() {
+            return Err("--reward-function is for `flipside text ppo` and `online-dpo`; leave it out here".to_owned());
         }
         let functions = (!self.reward_function.is_empty()).then(|| json!(self.reward_function));
         let preset = self.preset.map_or(Ok(Asked::default()), |preset| Asked::assignments(preset.assignments()))?;
@@ -410,7 +420,7 @@ impl StageArguments {
             ("--precision", "text.precision", self.precision.map(|precision| json!(precision))),
             ("--labels", "num_labels", self.labels.map(Value::from)),
             ("--mistake-rate", "teacher", self.mistake_rate.map(|rate| json!(teacher(rate)))),
-            ("--max-new-tokens", "text.ppo.max_new_tokens", self.max_new_tokens.map(Value::from)),
+            ("--max-new-tokens", &longest, self.max_new_tokens.map(Value::from)),
             ("--seed", "seed", self.seed.map(Value::from)),
         ])?;
         let usual = RunSettings {
@@ -438,7 +448,7 @@ impl StageArguments {
 
 /// Trains to the end of a stage, from wherever the session is.
 fn stage(arguments: &StageArguments, until: TextStage, loss: Option<PreferenceLoss>) -> anyhow::Result<()> {
-    if arguments.reward.is_some() && until > TextStage::Ppo {
+    if arguments.reward.is_some() && matches!(until, TextStage::Preference | TextStage::Ilql) {
         bail!("`text {}` learns without a reward model; leave --reward out", until.name());
     }
     let started = Instant::now();
@@ -463,6 +473,21 @@ fn stage(arguments: &StageArguments, until: TextStage, loss: Option<PreferenceLo
             "gold",
         ],
         TextStage::Ilql => &["ilql_loss", "q_loss", "v_loss", "q", "v", "nll", "grad_norm", "gold"],
+        TextStage::OnlineDpo => &[
+            "reward",
+            "gold",
+            "reference_kl",
+            "equal_groups",
+            "preference_loss",
+            "preference_accuracy",
+            "preference_margin",
+            "chosen_log_prob",
+            "rejected_log_prob",
+            "log_ratio",
+            "length",
+            "ended",
+            "grad_norm",
+        ],
         _ => &[
             "base_loss",
             "supervised_loss",

@@ -146,6 +146,7 @@ fn text_may_change(
                     "text.updates",
                     "text.preference_steps",
                     "text.ilql_steps",
+                    "text.online_dpo_steps",
                 ];
                 let goes_on = reached.is_none_or(|(at, done)| at <= stage && !done);
                 steps[stage as usize] == name && longer && goes_on
@@ -164,6 +165,7 @@ fn stage_of(name: &str) -> Option<TextStage> {
         "prompts" | "updates" | "ppo" | "reward_model" => Some(TextStage::Ppo),
         "preference_steps" | "preference" => Some(TextStage::Preference),
         "ilql_steps" | "ilql" => Some(TextStage::Ilql),
+        "online_dpo_steps" | "online_dpo" => Some(TextStage::OnlineDpo),
         _ => None,
     }
 }

@@ -191,7 +191,7 @@ impl Curve {
         (
             "reward",
             "Reward",
-            "Mean score of the reward model over an update's completions; 0 is the supervised model, 1 its spread",
+            "Mean score of an update's completions; of a reward model, 0 is the supervised model and 1 its spread",
         ),
         (
             "gold",
@@ -230,7 +230,7 @@ impl Curve {
         (
             "equal_groups",
             "Equal groups",
-            "Share of the prompts whose completions all have the same score, from which only a KL penalty is learnt",
+            "Share of the prompts whose completions all have the same score, or of the answers without a winner",
         ),
     ];
 }

@@ -15,21 +15,24 @@ pub(super) struct Cursor {
     at: usize,
     /// The present epoch's order; empty until the first call of [`Cursor::take`].
     order: Vec<u32>,
+    /// Number of examples of the present epoch; 0 if it has not begun.
+    of: usize,
 }
 
 impl Cursor {
     /// A cursor at the start of the first epoch.
     pub fn new(stream: Stream) -> Cursor {
-        Cursor { stream, at: 0, order: Vec::new() }
+        Cursor { stream, at: 0, order: Vec::new(), of: 0 }
     }
 
     /// The next `count` indices among `of` examples (at least 1). If the data set's size has changed, a new epoch
     /// starts.
     pub fn take(&mut self, count: usize, of: usize) -> Vec<usize> {
         if self.order.len() != of {
-            if !self.order.is_empty() {
+            if self.of != 0 && self.of != of {
                 self.at = 0;
             }
+            self.of = of;
             self.order = shuffled(&mut self.stream.clone(), of);
             self.at = self.at.min(of);
         }
@@ -47,17 +50,25 @@ impl Cursor {
         taken
     }
 
-    /// Adds `name` (u64): the stream's state and the position in the epoch.
+    /// Adds `name` (u64): the stream's state, the position in the epoch and the number of its examples.
     pub fn to_arrays(&self, name: &str, arrays: &mut Arrays) {
         let mut words = self.stream.state().to_vec();
-        words.push(self.at as u64);
+        words.extend([self.at as u64, self.of as u64]);
         arrays.insert(name.to_owned(), Array::u64(words));
     }
 
     /// The cursor that [`Cursor::to_arrays`] saved.
     pub fn from_arrays(name: &str, arrays: Reader) -> Result<Cursor, LearnError> {
-        let [a, b, c, d, at] = arrays.words(name)?;
-        Ok(Cursor { stream: Stream::from_state([a, b, c, d]), at: at as usize, order: Vec::new() })
+        // Checkpoints of earlier versions lack the sixth word.
+        let [a, b, c, d, at, of] = match arrays.shape(name)? {
+            [5] => {
+                let [a, b, c, d, at] = arrays.words(name)?;
+                [a, b, c, d, at, 0]
+            }
+            _ => arrays.words(name)?,
+        };
+        let stream = Stream::from_state([a, b, c, d]);
+        Ok(Cursor { stream, at: at as usize, order: Vec::new(), of: of as usize })
     }
 }
 
@@ -81,8 +92,11 @@ mod tests {
             all.extend(cursor.take(7, 10));
             let mut arrays = Arrays::new();
             cursor.to_arrays("cursor", &mut arrays);
-            let mut copy = Cursor::from_arrays("cursor", Reader(&arrays)).unwrap();
-            assert_eq!(copy.take(25, 10), cursor.clone().take(25, 10));
+            // Over the same examples, and over more of them, where a new epoch starts.
+            for of in [10, 13] {
+                let mut copy = Cursor::from_arrays("cursor", Reader(&arrays)).unwrap();
+                assert_eq!(copy.take(25, of), cursor.clone().take(25, of));
+            }
         }
         for pass in all.chunks_exact(10) {
             let mut sorted = pass.to_vec();

@@ -2,7 +2,8 @@
 //!
 //! [`Supervised`] fine-tunes a model on texts, [`TextReward`] fits a reward model to judgements of pairs, and
 //! [`TextPpo`] optimises a policy for that reward under a KL penalty to the reference. [`TextPreference`] (DPO and its
-//! relatives) and [`Ilql`] learn from a fixed set of judgements without a reward model. Each trainer works step by
+//! relatives) and [`Ilql`] learn from a fixed set of judgements without a reward model, and [`TextOnlineDpo`] from
+//! judgements of what the policy writes. Each trainer works step by
 //! step: the caller owns the loop, receives the [`Progress`] within a call, may cancel it, and can save the whole state
 //! between calls as named arrays. The preference likelihood, GAE, the clipped losses, Adam and the KL controller come
 //! from [`flipside_learn`], which robots use too.
@@ -38,6 +39,7 @@ mod preference;
 mod progress;
 mod reward;
 pub mod reward_functions;
+mod rollout;
 pub mod rope;
 mod rows;
 mod score_encoder;
@@ -56,10 +58,11 @@ pub use heads::ScalarHead;
 pub use hidden::Hidden;
 pub use ilql::{Ilql, IlqlHeads, IlqlStats, ScoredCompletion, generate_by_values, standardise};
 pub use language_model::{AncestralSampling, LanguageModel, SampledCompletion};
-pub use ppo::{Episode, Reference, ScoreFn, TextPpo, TextPpoStats};
-pub use preference::{LabelledCompletion, TextPreference, TextPreferenceStats};
+pub use ppo::{ScoreFn, TextPpo, TextPpoStats};
+pub use preference::{LabelledCompletion, TextOnlineDpo, TextOnlineDpoStats, TextPreference, TextPreferenceStats};
 pub use progress::{Progress, ProgressFn};
 pub use reward::{TextComparison, TextReward, TextRewardStats};
+pub use rollout::{Episode, Reference};
 pub use rows::Example;
 pub use score_encoder::ScoreEncoder;
 pub use supervised::{Supervised, SupervisedStats};

@@ -77,33 +77,44 @@ impl MinibatchTrainer {
         part_loss: impl FnMut(&[&T], &[&T], u64) -> Result<Option<(Tensor, Hidden<'m>)>, LearnError>,
     ) -> Result<GradientStep, LearnError> {
         let cursor = self.cursor.clone();
-        let done = self.descend(data, on_progress, part_loss);
+        let indices = self.cursor.take(self.batch_size, data.len());
+        let minibatch: Vec<&T> = indices.into_iter().map(|i| &data[i]).collect();
+        let done = self.step_on(&minibatch, on_progress, part_loss);
+        if done.is_err() {
+            self.cursor = cursor;
+        }
+        done
+    }
+
+    /// The same on exactly these examples, whatever the batch size and the position in the data.
+    pub fn step_on<'m, T>(
+        &mut self,
+        minibatch: &[&T],
+        on_progress: ProgressFn,
+        part_loss: impl FnMut(&[&T], &[&T], u64) -> Result<Option<(Tensor, Hidden<'m>)>, LearnError>,
+    ) -> Result<GradientStep, LearnError> {
+        let done = self.descend(minibatch, on_progress, part_loss);
         match done {
             // Weights and moments change only at the very end of a step, so an error leaves nothing to undo there.
             Ok(_) => self.steps[0] += 1,
-            Err(_) => {
-                self.optimiser.zero_grad();
-                self.cursor = cursor;
-            }
+            Err(_) => self.optimiser.zero_grad(),
         }
         done
     }
 
     fn descend<'m, T>(
         &mut self,
-        data: &[T],
+        minibatch: &[&T],
         on_progress: ProgressFn,
         mut part_loss: impl FnMut(&[&T], &[&T], u64) -> Result<Option<(Tensor, Hidden<'m>)>, LearnError>,
     ) -> Result<GradientStep, LearnError> {
-        let indices = self.cursor.take(self.batch_size, data.len());
-        let minibatch: Vec<&T> = indices.into_iter().map(|i| &data[i]).collect();
         let [step, planned] = self.steps;
         let learning_rate = self.optimiser.settings().learning_rate_at(step, planned);
         let parts = minibatch.chunks(self.part_size());
         let of = parts.len();
         for (done, part) in parts.enumerate() {
             check_cancelled(on_progress, Progress::Learning { done, of })?;
-            if let Some((loss, hidden)) = part_loss(&minibatch, part, dropout_seed(self.seed, step, done))? {
+            if let Some((loss, hidden)) = part_loss(minibatch, part, dropout_seed(self.seed, step, done))? {
                 self.optimiser.add(&loss, &hidden)?;
             }
         }

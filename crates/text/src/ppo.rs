@@ -23,28 +23,20 @@ mod tests;
 use super::advantage::is_equal;
 use super::cursor::Cursor;
 use super::heads::ScalarHead;
-use super::language_model::{AncestralSampling, LanguageModel};
+use super::language_model::LanguageModel;
 use super::optimiser::{Optimiser, Saved};
 use super::progress::{Progress, ProgressFn, check_cancelled};
-use super::rows::{Rows, rows_of};
+use super::rollout::{Episode, Reference, RolloutPlan, check_scores, rows};
+use super::rows::rows_of;
 use flipside_core::settings::{KlPlace, TextAdvantage, TextAverage, TextPpoSettings, TextRatio};
 use flipside_core::{Array, Arrays, Seed, Stream};
 use flipside_learn::{
     KlController, LearnError, Reader, RewardScale, approx_kl, clipped_objective_between, clipped_value_loss,
     explained_variance, kl_loss,
 };
-use rand::Rng;
 use rand::seq::SliceRandom;
 use samples::Sample;
 use tch::{Kind, Tensor};
-
-/// The model that the KL penalty is measured against.
-pub enum Reference<M> {
-    /// The policy with its adapters off.
-    Base,
-    /// Another model. It may share frozen tensors with the policy.
-    Model(M),
-}
 
 /// The trainer: policy, critic, reference, optimiser, KL controller, position in the prompts and random streams.
 pub struct TextPpo<M> {
@@ -70,34 +62,6 @@ struct State {
     minibatches: Stream,
     /// Updates done, and planned in total (0: no plan, so the learning rate does not decay).
     updates: [u64; 2],
-}
-
-/// A prompt and the policy's completion. Each list has one number for each token of the completion.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Episode {
-    /// Index of the prompt.
-    pub prompt_index: usize,
-    /// The prompt.
-    pub prompt: Vec<u32>,
-    /// The completion, including the stop token.
-    pub completion: Vec<u32>,
-    /// Whether a stop token ended it; false if it was truncated.
-    pub stopped: bool,
-    /// log π of the tokens, nats.
-    pub log_probs: Vec<f32>,
-    /// log π_ref of the tokens, nats.
-    pub reference_log_probs: Vec<f32>,
-    /// The critic's value before each token; 0 without a critic.
-    pub values: Vec<f32>,
-    /// Entropy of the policy's distribution of each token, nats.
-    pub entropies: Vec<f32>,
-}
-
-impl Episode {
-    /// log π − log π_ref of each token, nats.
-    pub fn log_ratios(&self) -> impl Iterator<Item = f32> {
-        self.log_probs.iter().zip(&self.reference_log_probs).map(|(policy, reference)| policy - reference)
-    }
 }
 
 /// Statistics of an update. Losses, KL to the rollout's policy, clip fraction and gradient norm are means over the
@@ -310,109 +274,29 @@ impl<M: LanguageModel> TextPpo<M> {
     /// log-probabilities, values and entropies. `prompts` should be the same in every call, none of them empty. On any
     /// error, including a cancel, nothing has changed.
     pub fn collect(&mut self, prompts: &[Vec<u32>], on_progress: ProgressFn) -> Result<Vec<Episode>, LearnError> {
-        if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
-            let problem = "PPO needs prompts of at least one token each: add prompts, or begin them with a start token";
-            return Err(LearnError::Settings(problem.to_owned()));
-        }
         let before = self.state.clone();
-        let done = self.generate(prompts, on_progress).and_then(|mut episodes| {
-            self.score(&mut episodes, on_progress)?;
-            Ok(episodes)
-        });
+        let (rollout, reference) = (self.rollout(), self.reference.model(&self.policy));
+        let models = (&self.policy, reference, self.head.as_ref());
+        let done = rollout.collect(models, prompts, (&mut self.state.prompts, &mut self.state.samples), on_progress);
         if done.is_err() {
             self.state = before;
         }
         done
     }
 
-    fn generate(&mut self, prompts: &[Vec<u32>], on_progress: ProgressFn) -> Result<Vec<Episode>, LearnError> {
-        let TextPpoSettings {
-            batch_size: batch,
-            group_size: each,
+    fn rollout(&self) -> RolloutPlan {
+        let TextPpoSettings { batch_size, group_size, rollout_batch_size, temperature, max_new_tokens, .. } =
+            self.settings;
+        RolloutPlan {
+            batch_size,
+            group_size,
+            rollout_batch_size,
             temperature,
             max_new_tokens,
-            rollout_batch_size: side_by_side,
-            ..
-        } = self.settings;
-        let indices = self.state.prompts.take(batch / each, prompts.len());
-        let size = if side_by_side == 0 { batch } else { side_by_side };
-        let of = batch.div_ceil(size) * max_new_tokens;
-        let mut episodes = Vec::with_capacity(batch);
-        for (part, indices) in indices.chunks(size / each).enumerate() {
-            let sampling = AncestralSampling {
-                temperature,
-                max_new_tokens,
-                stop: self.stop.clone(),
-                seed: self.state.samples.next_u64(),
-            };
-            let chosen: Vec<&[u32]> = indices.iter().map(|&index| &prompts[index][..]).collect();
-            let (mut columns, mut cancelled) = (0, false);
-            let completions = self.policy.complete_each(&chosen, each, &sampling, &mut || {
-                columns += 1;
-                cancelled = on_progress(Progress::Generating { done: part * max_new_tokens + columns, of });
-                !cancelled
-            });
-            if cancelled {
-                return Err(LearnError::Cancelled);
-            }
-            let prompt_indices = indices.iter().flat_map(|&index| std::iter::repeat_n(index, each));
-            for (completion, prompt_index) in completions.into_iter().zip(prompt_indices) {
-                episodes.push(Episode {
-                    prompt_index,
-                    prompt: prompts[prompt_index].clone(),
-                    completion: completion.tokens,
-                    stopped: completion.stopped,
-                    log_probs: Vec::new(),
-                    reference_log_probs: Vec::new(),
-                    values: Vec::new(),
-                    entropies: Vec::new(),
-                });
-            }
+            stop: self.stop.clone(),
+            scoring_temperature: temperature,
+            part: self.part(),
         }
-        Ok(episodes)
-    }
-
-    /// Fills in log-probabilities, values and entropies, by the same forward passes as in training.
-    fn score(&self, episodes: &mut [Episode], on_progress: ProgressFn) -> Result<(), LearnError> {
-        let parts = episodes.chunks_mut(self.part());
-        let of = parts.len();
-        for (done, part) in parts.enumerate() {
-            check_cancelled(on_progress, Progress::Scoring { done, of })?;
-            tch::no_grad(|| {
-                let rows = rows(part.iter(), &self.policy);
-                let temperature = self.settings.temperature;
-                let hidden = rows.before_tokens(&rows.hidden(&self.policy, true));
-                let all = rows.log_softmax(&self.policy, &hidden, temperature);
-                let lengths = || part.iter().map(|e| e.completion.len()).collect::<Vec<_>>().into_iter();
-                let log_probs = rows_of(&rows.chosen(&all), lengths());
-                let entropies = rows_of(&-(all.exp() * &all).sum_dim_intlist(-1, false, Kind::Float), lengths());
-                drop(all);
-                let values = match &self.head {
-                    Some(head) => rows_of(&head.forward(&hidden), lengths()),
-                    None => lengths().map(|length| vec![0.0; length]).collect(),
-                };
-                let reference = {
-                    let (model, adapters) = match &self.reference {
-                        Reference::Base => (&self.policy, false),
-                        Reference::Model(model) => (model, true),
-                    };
-                    let all = rows.log_softmax(model, &rows.before_tokens(&rows.hidden(model, adapters)), temperature);
-                    rows_of(&rows.chosen(&all), lengths())
-                };
-                let found = log_probs.into_iter().zip(reference).zip(values).zip(entropies);
-                for (episode, (((log_probs, reference), values), entropies)) in part.iter_mut().zip(found) {
-                    episode.log_probs = log_probs;
-                    episode.reference_log_probs = reference;
-                    episode.values = values;
-                    episode.entropies = entropies;
-                }
-            });
-            let finite = |e: &Episode| e.log_probs.iter().chain(&e.reference_log_probs).all(|x| x.is_finite());
-            if !part.iter().all(finite) {
-                return Err(LearnError::NotFinite { what: "the log-probability of a token".to_owned() });
-            }
-        }
-        Ok(())
     }
 
     /// Episodes in a part of a minibatch (gradient accumulation).
@@ -690,21 +574,4 @@ struct Means {
     clipped: f64,
     norm: f64,
     steps: usize,
-}
-
-fn rows<'a>(episodes: impl Iterator<Item = &'a Episode>, model: &impl LanguageModel) -> Rows {
-    let rows: Vec<(&[u32], &[u32])> = episodes.map(|e| (&e.prompt[..], &e.completion[..])).collect();
-    Rows::new(&rows, model.device())
-}
-
-/// Refuses scores that are not one for each episode, and numbers that are not finite.
-fn check_scores(episodes: &[Episode], scores: &[Option<f32>]) -> Result<(), LearnError> {
-    if episodes.is_empty() || episodes.len() != scores.len() {
-        let what = "a score for every episode".to_owned();
-        return Err(LearnError::Size { what, expected: episodes.len().max(1), got: scores.len() });
-    }
-    match scores.iter().position(|score| score.is_some_and(|score| !score.is_finite())) {
-        Some(place) => Err(LearnError::NotFinite { what: format!("the score of episode {place}") }),
-        None => Ok(()),
-    }
 }

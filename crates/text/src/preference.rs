@@ -8,6 +8,8 @@
 
 #[path = "preference/losses.rs"]
 mod losses;
+#[path = "preference/online.rs"]
+mod online;
 #[cfg(test)]
 #[path = "preference/tests.rs"]
 mod tests;
@@ -15,14 +17,15 @@ mod tests;
 use super::hidden::Hidden;
 use super::language_model::LanguageModel;
 use super::minibatch::{GradientStep, MinibatchTrainer};
-use super::ppo::Reference;
 use super::progress::{Progress, ProgressFn, check_cancelled};
 use super::reward::TextComparison;
+use super::rollout::Reference;
 use super::rows::{Rows, check_prompts};
 use flipside_core::settings::{PreferenceLoss, TextPreferenceSettings};
 use flipside_core::{Array, Arrays, Seed};
 use flipside_learn::{LearnError, Reader, numbers, signed_margin};
 use losses::{PairTerms, kto_losses, pair_losses};
+pub use online::{TextOnlineDpo, TextOnlineDpoStats};
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
@@ -64,7 +67,7 @@ pub struct TextPreference<M> {
 struct Models<M> {
     settings: TextPreferenceSettings,
     policy: M,
-    /// `None` for a loss without a reference, and where the reference's log-probabilities are kept.
+    /// `None` where none is needed, and where the reference's log-probabilities are kept.
     reference: Option<Reference<M>>,
 }
 
@@ -98,8 +101,9 @@ pub struct TextPreferenceStats {
 impl<M: LanguageModel> TextPreference<M> {
     /// A trainer of the policy's trainable parameters. The seed decides the order of the data.
     ///
-    /// `None` as reference is for losses that have none ([`PreferenceLoss::has_reference`]), and for a policy that is
-    /// its own reference at the start: its log-probabilities are then kept by [`TextPreference::keep_reference`].
+    /// `None` as reference is for losses that have none ([`PreferenceLoss::has_reference`]), which pass over any other,
+    /// and for a policy that is its own reference at the start: its log-probabilities are then kept by
+    /// [`TextPreference::keep_reference`].
     /// [`Reference::Base`] is refused if the policy trains more than adapters.
     pub fn new(
         policy: M,
@@ -128,7 +132,6 @@ impl<M: LanguageModel> TextPreference<M> {
                 "KTO needs its reference in every step: keep a copy of the model, or train adapters".to_owned(),
             ));
         }
-        let reference = reference.filter(|_| settings.loss.has_reference());
         Ok(TextPreference {
             models: Models { settings: settings.clone(), policy, reference },
             training,
@@ -201,12 +204,21 @@ impl<M: LanguageModel> TextPreference<M> {
     ) -> Result<TextPreferenceStats, LearnError> {
         let items = items(&self.models, &self.kept, pairs, 0..pairs.len())?;
         let (models, mut tally) = (&self.models, Tally::default());
-        let step = self.training.step(&items, on_progress, |minibatch, part, _| {
-            let part: Vec<Item> = part.iter().map(|item| **item).collect();
-            let (sum, hidden) = models.pairs_loss(&part, &mut tally, |rows| rows.hidden_for_loss(&models.policy, None));
-            tally.check_finite()?;
-            Ok(Some((sum / minibatch.len() as f64, hidden)))
-        })?;
+        let step = self
+            .training
+            .step(&items, on_progress, |minibatch, part, _| models.share_of_loss(minibatch, part, &mut tally))?;
+        Ok(tally.stats(&step))
+    }
+
+    /// Takes one gradient step on exactly these pairs, at least one. The log-probabilities of the reference are those
+    /// that are given with a pair, or else computed. For the rest see [`TextPreference::step`].
+    fn step_on(&mut self, items: &[Item], on_progress: ProgressFn) -> Result<TextPreferenceStats, LearnError> {
+        check_prompts(items.iter().map(|(pair, _)| &pair.prompt), "pair")?;
+        let all: Vec<&Item> = items.iter().collect();
+        let (models, mut tally) = (&self.models, Tally::default());
+        let step = self
+            .training
+            .step_on(&all, on_progress, |minibatch, part, _| models.share_of_loss(minibatch, part, &mut tally))?;
         Ok(tally.stats(&step))
     }
 
@@ -303,6 +315,19 @@ impl<M: LanguageModel> Models<M> {
         self.reference.is_none() && self.settings.loss.has_reference()
     }
 
+    /// A part's share of the loss of a minibatch, and the hidden states that it was computed from.
+    fn share_of_loss(
+        &self,
+        minibatch: &[&Item],
+        part: &[&Item],
+        tally: &mut Tally,
+    ) -> Result<Option<(Tensor, Hidden<'_>)>, LearnError> {
+        let part: Vec<Item> = part.iter().map(|item| **item).collect();
+        let (sum, hidden) = self.pairs_loss(&part, tally, |rows| rows.hidden_for_loss(&self.policy, None));
+        tally.check_finite()?;
+        Ok(Some((sum / minibatch.len() as f64, hidden)))
+    }
+
     /// The sum of the losses of these pairs, and the hidden states that it was computed from.
     fn pairs_loss<'m>(
         &self,
@@ -380,14 +405,15 @@ impl<M: LanguageModel> Models<M> {
         (sum / batch.len().max(1) as f64).max(0.0)
     }
 
+    /// The reference's model, and whether its adapters are on. Before the first step a policy without a reference is
+    /// its own.
+    fn reference_model(&self) -> (&M, bool) {
+        self.reference.as_ref().map_or((&self.policy, true), |reference| reference.model(&self.policy))
+    }
+
     /// log π_ref of each row's completion, `[B]`, without gradients.
     fn reference_sums(&self, rows: &Rows) -> Tensor {
-        let (model, adapters) = match &self.reference {
-            Some(Reference::Base) => (&self.policy, false),
-            Some(Reference::Model(model)) => (model, true),
-            // Before the first step the policy is its own reference.
-            None => (&self.policy, true),
-        };
+        let (model, adapters) = self.reference_model();
         tch::no_grad(|| completion_sums(rows, model, &rows.hidden(model, adapters)))
     }
 }

@@ -9,7 +9,7 @@ use flipside_text::data::{
     BadLines, Dataset, Encoder, Example as Line, Reading, TextOrMessages, TokenizedExample, read_lines, read_records,
 };
 use flipside_text::tokenizer::Tokenizer;
-use flipside_text::{Example, TextComparison, grammar};
+use flipside_text::{Episode, Example, TextComparison, grammar};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -271,6 +271,16 @@ impl Corpus {
     /// The gold score of a completion; `None` if the prompt is not one of the grammar's.
     pub fn gold(&self, prompt: &str, completion: &str) -> Option<f64> {
         is_grammars(prompt).then(|| grammar::score(prompt.trim(), completion))
+    }
+
+    /// The mean gold score of these completions; `None` if one has none.
+    pub fn mean_gold(&self, tokenizer: &Tokenizer, episodes: &[Episode]) -> Result<Option<f64>, LabError> {
+        let gold = |episode: &Episode| {
+            let prompt = self.prompt_text(tokenizer, &episode.prompt, episode.prompt_index)?;
+            Ok(self.gold(&prompt, &tokenizer.continuation(&episode.prompt, &episode.completion, true)?))
+        };
+        let golds: Vec<Option<f64>> = episodes.iter().map(gold).collect::<Result<_, LabError>>()?;
+        Ok(golds.iter().copied().sum::<Option<f64>>().map(|sum| sum / golds.len() as f64))
     }
 
     /// Whether every prompt is one of the grammar's, so that a simulated teacher can answer.

@@ -3,6 +3,7 @@
 use super::corpus::Prompt;
 use super::folders;
 use super::program::Program;
+use super::teaching::Words;
 use crate::lab::LabError;
 use crate::settings::TextPrecision;
 use flipside_learn::LearnError;
@@ -12,7 +13,7 @@ use flipside_text::reward_functions::{
     Answer, Combination, FittedReward, Normaliser, RewardFunction, RewardKind, Rule, weighted_sum,
 };
 use flipside_text::tokenizer::Tokenizer;
-use flipside_text::{Bundle, Example, ScoreEncoder};
+use flipside_text::{Bundle, Episode, Example, ScoreEncoder};
 use std::path::Path;
 
 /// Completions that a reward model scores at a time.
@@ -29,6 +30,24 @@ pub(super) struct Candidate {
     pub completion: Vec<u32>,
     /// The answer that the data gives.
     pub reference: Option<String>,
+}
+
+/// What is scored of an update's completions. `words` says what the prompts say, by their tokens, and `references` are
+/// the answers that the data gives, by the prompts' places.
+pub(super) fn candidates(
+    episodes: &[Episode],
+    words: &Words,
+    references: &[Option<String>],
+    tokenizer: &Tokenizer,
+) -> Vec<Candidate> {
+    let typed = |prompt: &[u32]| TextOrMessages::Text(tokenizer.decode(prompt, true).unwrap_or_default());
+    let candidate = |e: &Episode| Candidate {
+        words: words.get(&e.prompt).cloned().unwrap_or_else(|| typed(&e.prompt)),
+        prompt: e.prompt.clone(),
+        completion: e.completion.clone(),
+        reference: references.get(e.prompt_index).cloned().flatten(),
+    };
+    episodes.iter().map(candidate).collect()
 }
 
 /// The functions of a run, whose weighted scores are added up.

@@ -215,15 +215,11 @@ impl Teaching {
     }
 }
 
-/// The sampling settings for completions that a person sees, a reward model scores or a run shows: the same as in PPO.
+/// The sampling settings for completions that a person sees, a reward model scores or a run shows: the same as in
+/// training.
 pub(super) fn sampling(start: &Bundle, run: &TextRun, seed: u64) -> Sampling {
-    Sampling {
-        temperature: run.ppo.temperature,
-        max_new_tokens: run.ppo.max_new_tokens,
-        stop: start.stop(),
-        seed,
-        ..Sampling::default()
-    }
+    let (temperature, max_new_tokens) = run.sampling();
+    Sampling { temperature, max_new_tokens, stop: start.stop(), seed, ..Sampling::default() }
 }
 
 /// What the reward model scores of a completion. A prompt that is not among the run's was typed as a text.

@@ -1,13 +1,14 @@
 //! Text mode's training loop, without threads or database. A base model learns the language, a supervised model learns
 //! to answer, a reward model learns from the judgements, and PPO trains the policy on that reward. The next pairs show
-//! what PPO made of the policy. A run may start from a model that has been through the first stages already: a given
-//! one, or the built-in one.
+//! what PPO made of the policy. `offline` and `online` have the ways that need no reward model. A run may start from a
+//! model that has been through the first stages already: a given one, or the built-in one.
 //!
 //! With a person at the desk, the reward model and PPO take turns for as long as answers come. A simulated teacher
 //! answers at once, so it gives all its answers first. Every finished pipeline stage writes its model to the session's
 //! folder, `models/base` and so on, in the format of Hugging Face.
 
 mod offline;
+mod online;
 mod saved;
 mod showing;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use super::asking::Asking;
 use super::built_in;
 use super::corpus::{Corpus, Prompt, Reader, reading_of};
 use super::folders;
-use super::reward_functions::{Candidate, RewardFunctions, check_encoder, no_reward_model};
+use super::reward_functions::{Candidate, RewardFunctions, candidates, check_encoder, no_reward_model};
 use super::teaching::{FIRST_FIT, Teaching, sampling, scored};
 use crate::lab::questions::Offered;
 use crate::lab::shared_requests::Label;
@@ -27,14 +28,14 @@ use crate::lab::{LabError, TeacherKind};
 use crate::settings::{RunSettings, TextRun, TextStage};
 use flipside_core::{Arrays, ItemId, Seed};
 use flipside_learn::LearnError;
-use flipside_text::data::TextOrMessages;
-use flipside_text::generate::{Completion, Sampling, generate, generate_each};
+use flipside_text::generate::{Completion, generate, generate_each};
 use flipside_text::model::Transformer;
 use flipside_text::tokenizer::Tokenizer;
 use flipside_text::{
     Bundle, Episode, Example, Progress, Reference, ScoreEncoder, Supervised, TextPpo, TextReward, tokenizer_of,
 };
 use offline::{Asks, Offline};
+use online::Online;
 use rand::Rng;
 use rand::RngExt;
 use saved::Saved;
@@ -89,6 +90,8 @@ enum Stage {
     Teaching(Box<Teaching>),
     /// The policy, on a fixed set of judgements.
     Offline(Box<Offline>),
+    /// The policy, on judgements of what it writes.
+    Online(Box<Online>),
     /// Nothing: the run's last pipeline stage is finished.
     Done(TextStage),
 }
@@ -109,7 +112,18 @@ impl Stage {
             Stage::Learning(learning) => learning.stage,
             Stage::Teaching(teaching) => teaching.stage,
             Stage::Offline(offline) => offline.stage,
+            Stage::Online(_) => TextStage::OnlineDpo,
             Stage::Done(stage) => *stage,
+        }
+    }
+
+    /// The model that a stage starts from, the policy that it makes of it, and the prompts that are answered; `None` if
+    /// there are not both models.
+    fn models(&self) -> Option<(&Bundle, &Transformer, &[Vec<u32>])> {
+        match self {
+            Stage::Teaching(teaching) => Some((&teaching.start, teaching.ppo.policy(), &teaching.prompts)),
+            Stage::Online(online) => Some((&online.start, online.learner.policy(), &online.prompts)),
+            Stage::Learning(_) | Stage::Offline(_) | Stage::Done(_) => None,
         }
     }
 }
@@ -271,6 +285,7 @@ impl TextTrainer {
                 Stage::Teaching(Box::new(self.teaching(bundle, stage, given.as_deref())?))
             }
             TextStage::Preference | TextStage::Ilql => Stage::Offline(Box::new(self.offline(bundle, stage)?)),
+            TextStage::OnlineDpo => Stage::Online(Box::new(self.online(bundle)?)),
         };
         Ok(())
     }
@@ -280,19 +295,27 @@ impl TextTrainer {
         Reader {
             tokenizer: &bundle.tokenizer,
             context,
-            prompt: context.saturating_sub(self.run.ppo.max_new_tokens),
+            prompt: context.saturating_sub(self.run.sampling().1),
             reading: reading_of(&self.run),
         }
     }
 
-    fn teaching(&self, start: Bundle, stage: TextStage, given: Option<&Path>) -> Result<Teaching, LabError> {
-        let reader = self.reader(&start);
-        if reader.prompt == 0 {
-            return Err(LabError::Text(format!(
-                "The model has {} positions and a completion may have {}, which leaves none for a prompt; lower max_new_tokens.",
-                reader.context, self.run.ppo.max_new_tokens
-            )));
+    /// The reader of a stage that has completions written.
+    fn checked_reader<'a>(&self, bundle: &'a Bundle) -> Result<Reader<'a>, LabError> {
+        let reader = self.reader(bundle);
+        match reader.prompt {
+            0 => Err(LabError::Text(format!(
+                "The model has {} positions and a completion may have {}, which leaves none for a prompt; lower \
+                 max_new_tokens.",
+                reader.context,
+                self.run.sampling().1
+            ))),
+            _ => Ok(reader),
         }
+    }
+
+    fn teaching(&self, start: Bundle, stage: TextStage, given: Option<&Path>) -> Result<Teaching, LabError> {
+        let reader = self.checked_reader(&start)?;
         let (prompts, filed) = (self.corpus.prompts(&reader)?, self.corpus.comparisons(&reader)?);
         let simulated = self.settings.teacher != TeacherKind::Person;
         let functions = self.reward_functions(&start, &prompts)?;
@@ -359,25 +382,22 @@ impl TextTrainer {
         })
     }
 
-    /// The run's reward functions, if it has some. Ensembles are normalised at completions of the model that PPO starts
-    /// from.
+    /// The run's reward functions, if it has some. Ensembles are normalised at completions of the model that training
+    /// starts from. In online DPO, a reward model that is given is one of them.
     fn reward_functions(&self, start: &Bundle, prompts: &[Prompt]) -> Result<Option<RewardFunctions>, LabError> {
-        let TextRun { reward_functions: typed, precision, ppo, .. } = &self.run;
+        let TextRun { reward_functions: typed, reward_model, precision, until, .. } = &self.run;
+        let model = reward_model.as_ref().filter(|_| *until == TextStage::OnlineDpo);
+        let typed: Vec<String> =
+            typed.iter().cloned().chain(model.map(|folder| format!("model:{}", folder.display()))).collect();
         if typed.is_empty() {
             return Ok(None);
         }
-        let mut functions = RewardFunctions::load(typed, start, *precision, prompts, ppo.max_new_tokens)?;
+        let mut functions = RewardFunctions::load(&typed, start, *precision, prompts, self.run.sampling().1)?;
         if functions.has_ensemble() {
             let count = NORMALISED.min(prompts.len());
             let chosen: Vec<&Prompt> = (0..count).map(|i| &prompts[i * prompts.len() / count]).collect();
             let rows: Vec<&[u32]> = chosen.iter().map(|prompt| &prompt.tokens[..]).collect();
-            let sampling = Sampling {
-                temperature: ppo.temperature,
-                max_new_tokens: ppo.max_new_tokens,
-                stop: start.stop(),
-                seed: self.seed.stream("text.reward_functions").next_u64(),
-                ..Sampling::default()
-            };
+            let sampling = sampling(start, &self.run, self.seed.stream("text.reward_functions").next_u64());
             let each = NORMALISED.div_ceil(count);
             let written = generate_each(&start.model, &rows, each, &sampling, true, &mut |_, _| true);
             let candidate = |(i, completion): (usize, Completion)| Candidate {
@@ -392,6 +412,14 @@ impl TextTrainer {
         Ok(Some(functions))
     }
 
+    /// Pairs that a simulated teacher is asked at a time.
+    fn handful(&self) -> usize {
+        match &self.stage {
+            Stage::Online(online) => online.round(),
+            _ => HANDFUL,
+        }
+    }
+
     /// The stage as the person sees it, the steps done in it, and the planned steps.
     fn progress(&self) -> (TextStage, u64, u64) {
         match &self.stage {
@@ -401,6 +429,7 @@ impl TextTrainer {
             }
             Stage::Teaching(t) => (TextStage::Ppo, t.ppo.updates(), self.run.updates),
             Stage::Offline(offline) => (offline.stage, offline.steps(), self.run.steps_of(offline.stage)),
+            Stage::Online(online) => (TextStage::OnlineDpo, online.learner.updates(), self.run.online_dpo_steps),
             Stage::Done(stage) => (*stage, self.run.steps_of(*stage), self.run.steps_of(*stage)),
         }
     }
@@ -447,6 +476,10 @@ impl TextTrainer {
             }
             Stage::Offline(offline) => {
                 self.save_model_with(&offline.bundle(), offline.stage, offline.heads())?;
+                None
+            }
+            Stage::Online(online) => {
+                self.save_model(&online.bundle(), TextStage::OnlineDpo)?;
                 None
             }
             Stage::Teaching(teaching) => {
@@ -558,14 +591,7 @@ impl TextTrainer {
             prompts,
             &mut |episodes, watch| {
                 if let Some(functions) = functions {
-                    let typed = |prompt: &[u32]| start.tokenizer.decode(prompt, true).unwrap_or_default();
-                    let candidate = |e: &Episode| Candidate {
-                        words: words.get(&e.prompt).cloned().unwrap_or_else(|| TextOrMessages::Text(typed(&e.prompt))),
-                        prompt: e.prompt.clone(),
-                        completion: e.completion.clone(),
-                        reference: references.get(e.prompt_index).cloned().flatten(),
-                    };
-                    let candidates: Vec<Candidate> = episodes.iter().map(candidate).collect();
+                    let candidates = candidates(episodes, words, references, &start.tokenizer);
                     let scores = functions.scores(&candidates, &mut || watch(Progress::Scoring { done: 0, of: 1 }));
                     return scores.map_err(|error| {
                         broken = Some(error);
@@ -585,16 +611,7 @@ impl TextTrainer {
         let (episodes, stats) = updated?;
         self.steps += 1;
         let watched = teaching.watch(&episodes, labels, person, cancelled)?;
-        let tokenizer = &teaching.start.tokenizer;
-        let golds: Vec<Option<f64>> = episodes
-            .iter()
-            .map(|episode| {
-                let prompt = self.corpus.prompt_text(tokenizer, &episode.prompt, episode.prompt_index)?;
-                let completion = tokenizer.continuation(&episode.prompt, &episode.completion, true)?;
-                Ok(self.corpus.gold(&prompt, &completion))
-            })
-            .collect::<Result<_, LabError>>()?;
-        let gold: Option<f64> = golds.iter().copied().sum::<Option<f64>>().map(|sum| sum / golds.len() as f64);
+        let gold = self.corpus.mean_gold(&teaching.start.tokenizer, &episodes)?;
         let mut values = vec![
             ("reward", stats.reward),
             ("reference_kl", stats.kl),
@@ -644,7 +661,17 @@ impl TrainingLoop for TextTrainer {
             }
             // It waits for all planned answers, and then for none.
             Stage::Offline(offline) => offline.needs_answers().then_some(0),
+            // Whether it waits follows from the answers of the round alone.
+            Stage::Online(online) => online.functions.is_none().then_some(u64::MAX),
             _ => None,
+        }
+    }
+
+    fn runs_ahead(&self, labels: usize) -> bool {
+        match &self.stage {
+            // Before it waits, it asks about what the policy writes now.
+            Stage::Online(online) => labels < online.answers_needed() && !online.outdated,
+            _ => false,
         }
     }
 
@@ -652,18 +679,20 @@ impl TrainingLoop for TextTrainer {
         match &self.stage {
             Stage::Teaching(teaching) => teaching.trusted || teaching.is_fitting(),
             Stage::Offline(offline) => !offline.needs_answers(),
+            Stage::Online(_) => true,
             Stage::Learning(_) | Stage::Done(_) => false,
         }
     }
 
     fn has_choice(&self) -> bool {
-        matches!(self.stage, Stage::Teaching(_) | Stage::Offline(_))
+        matches!(self.stage, Stage::Teaching(_) | Stage::Offline(_) | Stage::Online(_))
     }
 
     fn labels_wanted(&self) -> usize {
         let teaching = match &self.stage {
             Stage::Teaching(teaching) => teaching,
             Stage::Offline(offline) if !offline.has_file() => return self.settings.labels,
+            Stage::Online(online) => return online.answers_needed(),
             _ => return 0,
         };
         if teaching.given || !teaching.filed.is_empty() {
@@ -682,11 +711,17 @@ impl TrainingLoop for TextTrainer {
     }
 
     fn labels_due(&self, labels: usize) -> usize {
-        self.labels_wanted().saturating_sub(labels).min(HANDFUL - labels % HANDFUL)
+        let handful = self.handful();
+        self.labels_wanted().saturating_sub(labels).min(handful - labels % handful)
     }
 
     fn stale_after(&self) -> Duration {
-        Duration::from_secs(30)
+        match &self.stage {
+            Stage::Online(online) if online.outdated => Duration::ZERO,
+            // The policy stands still while a person answers the questions of a round.
+            Stage::Online(_) => Duration::MAX,
+            _ => Duration::from_secs(30),
+        }
     }
 
     fn agreement(&self) -> Option<f64> {
@@ -706,7 +741,8 @@ impl TrainingLoop for TextTrainer {
         labels: &[Label],
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Offered>, LabError> {
-        let person = self.teacher == TeacherKind::Person;
+        let (person, handful) = (self.teacher == TeacherKind::Person, self.handful());
+        let outdated = matches!(&self.stage, Stage::Online(online) if online.outdated);
         let Some(Asks { asking, start, words, prompts, draws, policy }) = self.stage.asks() else {
             return Ok(Vec::new());
         };
@@ -714,13 +750,13 @@ impl TrainingLoop for TextTrainer {
         // The pairs for a simulated teacher depend only on the standing answers, so a run that was killed between two
         // answers continues with exactly the next pair. For this, a handful is always generated and chosen as a whole,
         // by the answers before it, and the part that was already answered is left out.
-        let answered = if person { 0 } else { labels.len() % HANDFUL };
-        let wanted = if person { count } else { HANDFUL };
+        let answered = if person { 0 } else { labels.len() % handful };
+        let wanted = if person { count } else { handful };
         let before = &labels[..labels.len() - answered];
         asking.refit(before, !person, start, words, cancelled)?;
         let mut stream = match person {
             true => draws.clone(),
-            false => self.seed.stream(&format!("text.pairs/{}", before.len() / HANDFUL)),
+            false => self.seed.stream(&format!("text.pairs/{}", before.len() / handful)),
         };
         let places: Vec<usize> = (0..wanted).map(|_| stream.random_range(0..prompts.len())).collect();
         let seed = stream.next_u64();
@@ -745,7 +781,8 @@ impl TrainingLoop for TextTrainer {
         let written: Vec<Written> = written.collect();
         let completions = self.shown(written)?;
         let Some(Asks { asking, start, words, draws, .. }) = self.stage.asks() else { return Ok(Vec::new()) };
-        if !person {
+        // Online DPO asks about the present policy alone.
+        if !person || outdated {
             asking.pool.clear();
         }
         let written = asked.into_iter().zip(completions);
@@ -753,9 +790,12 @@ impl TrainingLoop for TextTrainer {
         let mut offered = asking.choose(wanted, &mut stream);
         if person {
             *draws = stream;
-        } else if offered.len() < HANDFUL {
+        } else if offered.len() < handful {
             // A simulated teacher compares equal completions, too: this teaches nothing, but keeps the count.
-            offered.extend(asking.pool.any_pairs().into_iter().take(HANDFUL - offered.len()));
+            offered.extend(asking.pool.any_pairs().into_iter().take(handful - offered.len()));
+        }
+        if let Stage::Online(online) = &mut self.stage {
+            online.outdated = false;
         }
         self.doing = "";
         Ok(offered.into_iter().skip(answered).take(count).collect())
@@ -791,6 +831,7 @@ impl TrainingLoop for TextTrainer {
             }
             Stage::Teaching(_) => self.teach(labels, cancelled),
             Stage::Offline(_) => self.learn_offline(labels, cancelled),
+            Stage::Online(_) => self.learn_online(labels, cancelled),
             Stage::Done(_) => Ok(Values::new()),
         }
     }
@@ -800,11 +841,11 @@ impl TrainingLoop for TextTrainer {
     }
 
     fn show(&mut self, tell: Tell, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
-        let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
-        let n = teaching.prompts.len();
+        let Some((_, _, known)) = self.stage.models() else { return Ok(()) };
+        let n = known.len();
         // Spread evenly over the prompts, and always the same ones.
         let places = (0..SAMPLES.min(n)).map(|i| i * n / SAMPLES.min(n));
-        let prompts: Vec<_> = places.map(|place| (teaching.prompts[place].clone(), Some(place))).collect();
+        let prompts: Vec<_> = places.map(|place| (known[place].clone(), Some(place))).collect();
         let samples = self.then_and_now(&prompts, 0, &mut |_| {}, cancelled)?;
         self.samples = Arc::new(samples);
         tell(&|snapshot: &mut Snapshot| self.publish(snapshot));
@@ -812,8 +853,8 @@ impl TrainingLoop for TextTrainer {
     }
 
     fn ask(&mut self, prompt: &str, tell: Tell, cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
-        let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
-        let reader = self.reader(&teaching.start);
+        let Some((start, ..)) = self.stage.models() else { return Ok(()) };
+        let reader = self.reader(start);
         let prompt = reader.prompt_of(prompt)?;
         if let Err(too_long) = reader.check_length(&prompt) {
             self.warnings.push(too_long.to_string());
@@ -837,15 +878,20 @@ impl TrainingLoop for TextTrainer {
         let start = match &self.stage {
             Stage::Teaching(teaching) => &teaching.start,
             Stage::Offline(offline) => &offline.start,
+            Stage::Online(online) => &online.start,
             Stage::Learning(_) | Stage::Done(_) => return Ok(()),
         };
         let chosen = self.corpus.prompts(&self.reader(start))?;
-        if let Stage::Teaching(teaching) = &mut self.stage {
-            teaching.references = chosen.iter().map(|prompt| prompt.reference.clone()).collect();
+        let references = chosen.iter().map(|prompt| prompt.reference.clone()).collect();
+        match &mut self.stage {
+            Stage::Teaching(teaching) => teaching.references = references,
+            Stage::Online(online) => online.references = references,
+            _ => {}
         }
         let (words, prompts, asking) = match &mut self.stage {
             Stage::Teaching(teaching) => (&mut teaching.words, &mut teaching.prompts, &mut teaching.asking),
             Stage::Offline(offline) => (&mut offline.words, &mut offline.prompts, &mut offline.asking),
+            Stage::Online(online) => (&mut online.words, &mut online.prompts, &mut online.asking),
             Stage::Learning(_) | Stage::Done(_) => return Ok(()),
         };
         // Labels on earlier prompts are still learned from, so what these say is kept.

@@ -9,6 +9,7 @@ mod teacher;
 mod text;
 mod text_estimator;
 mod text_offline;
+mod text_online;
 mod text_run;
 
 pub use ppo::PpoSettings;
@@ -22,6 +23,7 @@ pub use text::{
 };
 pub use text_estimator::{KlPlace, TextAdvantage, TextAverage, TextPreset, TextRatio};
 pub use text_offline::{IlqlSettings, PreferenceLoss, TextPreferenceSettings};
+pub use text_online::TextOnlineDpoSettings;
 pub use text_run::{LoraSettings, TextPrecision, TextRun, TextShape, TextStage};
 
 use schemars::JsonSchema;

@@ -155,6 +155,24 @@ impl TextPreset {
     }
 }
 
+impl TextPreset {
+    /// The preset whose advantage, ratio, average and choice of groups these settings have, whatever their numbers are;
+    /// `None` if there is none.
+    pub fn of(settings: &TextPpoSettings) -> Option<TextPreset> {
+        let TextPpoSettings { advantage, ratio, average, drop_equal, .. } = *settings;
+        Some(match (advantage, ratio, average, drop_equal) {
+            (TextAdvantage::Gae, TextRatio::Token, TextAverage::Tokens, false) => TextPreset::Ppo,
+            (TextAdvantage::Rloo, TextRatio::CompletionSum, TextAverage::Completions, false) => TextPreset::Rloo,
+            (TextAdvantage::GroupStd, TextRatio::Token, TextAverage::Completions, false) => TextPreset::Grpo,
+            (TextAdvantage::Group, TextRatio::Token, TextAverage::Constant, false) => TextPreset::DrGrpo,
+            (TextAdvantage::GroupStd, TextRatio::CompletionMean, TextAverage::Completions, false) => TextPreset::Gspo,
+            (TextAdvantage::GroupStd, TextRatio::Token, TextAverage::Tokens, true) => TextPreset::Dapo,
+            (TextAdvantage::Batch, TextRatio::Token, TextAverage::Tokens, false) => TextPreset::ReinforcePlusPlus,
+            _ => return None,
+        })
+    }
+}
+
 impl FromStr for TextPreset {
     type Err = String;
 
@@ -258,6 +276,7 @@ mod tests {
             let settings: TextPpoSettings = toml::from_str(&text.lines().map(quoted).collect::<String>()).unwrap();
             settings.check().unwrap_or_else(|why| panic!("{}: {why}", preset.name()));
             assert_eq!(preset.name().parse(), Ok(preset));
+            assert_eq!(TextPreset::of(&settings), Some(preset));
             assert_eq!(settings == TextPpoSettings::default(), preset == TextPreset::Ppo, "{}", preset.name());
         }
         assert!("grppo".parse::<TextPreset>().unwrap_err().contains("dr-grpo"));

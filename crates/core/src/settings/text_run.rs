@@ -2,15 +2,15 @@
 
 use super::{
     IlqlSettings, KlSettings, MonitorSettings, OptimiserSettings, SupervisedSettings, TextLabelSettings,
-    TextPpoSettings, TextPreferenceSettings, TextRewardSettings,
+    TextOnlineDpoSettings, TextPpoSettings, TextPreferenceSettings, TextRewardSettings,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The pipeline stages of a run in text mode. After the supervised model, a run goes one of three ways: to a reward
-/// model and PPO, to learning from preferences directly, or to ILQL ([`TextStage::path`]).
+/// The pipeline stages of a run in text mode. After the supervised model, a run goes one of four ways: to a reward
+/// model and PPO, to learning from preferences directly, to ILQL, or to online DPO ([`TextStage::path`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextStage {
@@ -27,22 +27,25 @@ pub enum TextStage {
     Preference,
     /// Trains the policy on judged completions by ILQL.
     Ilql,
+    /// Trains the policy on judgements of its own completions, with the loss of DPO or one of its relatives.
+    OnlineDpo,
 }
 
 impl TextStage {
     /// All stages. Each comes after those that it builds on.
-    pub const ALL: [TextStage; 6] = [
+    pub const ALL: [TextStage; 7] = [
         TextStage::Base,
         TextStage::Supervised,
         TextStage::Reward,
         TextStage::Ppo,
         TextStage::Preference,
         TextStage::Ilql,
+        TextStage::OnlineDpo,
     ];
 
     /// The stage's name in files and folders.
     pub fn name(self) -> &'static str {
-        ["base", "supervised", "reward", "ppo", "preference", "ilql"][self as usize]
+        ["base", "supervised", "reward", "ppo", "preference", "ilql", "online-dpo"][self as usize]
     }
 
     /// The stages of a run that ends with this one, in order.
@@ -54,6 +57,7 @@ impl TextStage {
             TextStage::Ppo => &[TextStage::Base, TextStage::Supervised, TextStage::Reward, TextStage::Ppo],
             TextStage::Preference => &[TextStage::Base, TextStage::Supervised, TextStage::Preference],
             TextStage::Ilql => &[TextStage::Base, TextStage::Supervised, TextStage::Ilql],
+            TextStage::OnlineDpo => &[TextStage::Base, TextStage::Supervised, TextStage::OnlineDpo],
         }
     }
 
@@ -181,9 +185,9 @@ pub struct TextRun {
     pub until: TextStage,
     /// Folder of a finished reward model, to use instead of training one.
     pub reward_model: Option<PathBuf>,
-    /// What scores completions in PPO instead of a reward model: a list of `[WEIGHT*]KIND:ARGUMENT`, whose scores are
-    /// added up. The kinds are model, mean, minimum, mean-LAMBDA*variance, regex, number, length and program. Nobody is
-    /// then asked for judgements.
+    /// What scores completions in PPO and online DPO instead of a reward model: a list of `[WEIGHT*]KIND:ARGUMENT`,
+    /// whose scores are added up. The kinds are model, mean, minimum, mean-LAMBDA*variance, regex, number, length and
+    /// program. Nobody is then asked for judgements.
     pub reward_functions: Vec<String>,
     /// File of documents for the base model, JSON lines. None uses the built-in grammar's.
     pub documents: Option<PathBuf>,
@@ -223,6 +227,8 @@ pub struct TextRun {
     pub preference_steps: u64,
     /// Gradient steps of ILQL.
     pub ilql_steps: u64,
+    /// Gradient steps of online DPO. Where a reward function judges, each step writes completions of its own.
+    pub online_dpo_steps: u64,
     /// Training of the base model.
     pub base: SupervisedSettings,
     /// Training of the supervised model.
@@ -239,6 +245,8 @@ pub struct TextRun {
     pub preference: TextPreferenceSettings,
     /// Training of the policy by ILQL.
     pub ilql: IlqlSettings,
+    /// How online DPO writes completions and has them judged. Its loss and optimiser are `text.preference`.
+    pub online_dpo: TextOnlineDpoSettings,
 }
 
 impl Default for TextRun {
@@ -272,6 +280,7 @@ impl Default for TextRun {
             updates: 100,
             preference_steps: 100,
             ilql_steps: 400,
+            online_dpo_steps: 100,
             base: SupervisedSettings { batch_size: 8, optimiser: at(2e-3), ..SupervisedSettings::default() },
             supervised: SupervisedSettings { batch_size: 8, optimiser: at(5e-4), ..SupervisedSettings::default() },
             labels: TextLabelSettings::default(),
@@ -285,6 +294,7 @@ impl Default for TextRun {
             },
             preference: TextPreferenceSettings { optimiser: at(1e-4), ..TextPreferenceSettings::default() },
             ilql: IlqlSettings { optimiser: at(3e-4), ..IlqlSettings::default() },
+            online_dpo: TextOnlineDpoSettings::default(),
         }
     }
 }
@@ -329,7 +339,19 @@ impl TextRun {
         self.reward.check()?;
         self.ppo.check()?;
         self.preference.check()?;
-        self.ilql.check()
+        self.ilql.check()?;
+        self.online_dpo.check()?;
+        if self.until == TextStage::OnlineDpo {
+            self.online_dpo.check_loss(&self.preference)?;
+            if self.comparisons.is_some() {
+                return Err(
+                    "text.comparisons are judged already, and online DPO has its own completions judged: leave \
+                            them out, or set text.until = preference"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The stages that are trained, in order; none if `from` comes after `until`. The first one after the supervised
@@ -371,6 +393,15 @@ impl TextRun {
         }
     }
 
+    /// The temperature at which completions are written that are judged or shown, and the maximum number of their
+    /// tokens.
+    pub fn sampling(&self) -> (f64, usize) {
+        match self.until {
+            TextStage::OnlineDpo => (self.online_dpo.temperature, self.online_dpo.max_new_tokens),
+            _ => (self.ppo.temperature, self.ppo.max_new_tokens),
+        }
+    }
+
     /// Gradient steps or updates of this stage; 0 if the stage is not trained.
     pub fn steps_of(&self, stage: TextStage) -> u64 {
         if !self.stages().contains(&stage) {
@@ -384,6 +415,7 @@ impl TextRun {
             TextStage::Ppo => self.updates,
             TextStage::Preference => self.preference_steps,
             TextStage::Ilql => self.ilql_steps,
+            TextStage::OnlineDpo => self.online_dpo_steps,
         }
     }
 
@@ -434,6 +466,11 @@ mod tests {
         assert_eq!(TextStage::Ppo.next_towards(TextStage::Ilql), Some(TextStage::Ilql));
         assert_eq!(TextStage::Ilql.next_towards(TextStage::Ilql), None);
         assert!(TextRun { until: TextStage::Ilql, from: TextStage::Ppo, ..TextRun::default() }.check().is_err());
+        let online = TextRun { until: TextStage::OnlineDpo, from: TextStage::Reward, ..TextRun::default() };
+        assert_eq!((online.stages(), online.first_stage()), (&[TextStage::OnlineDpo][..], TextStage::OnlineDpo));
+        online.check().unwrap();
+        let judged = TextRun { comparisons: Some("pairs.jsonl".into()), ..online };
+        assert!(judged.check().unwrap_err().contains("text.comparisons"));
         let back: TextRun = toml::from_str(&toml::to_string(&run).unwrap()).unwrap();
         assert_eq!(back, run);
     }

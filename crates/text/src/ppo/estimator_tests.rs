@@ -1,8 +1,10 @@
 //! Tests of the methods beside PPO: expected gradients by enumeration, optima and fixed points that can be computed,
 //! and what must not matter.
 
+use super::super::language_model::AncestralSampling;
 use super::super::model::{Precision, Transformer};
 use super::super::reward_functions::{best_of, best_of_n, best_of_n_kl_bound};
+use super::super::rows::Rows;
 use super::super::tiny::Tiny;
 use super::super::{config::ModelConfig, generate};
 use super::tests::{BETA, Enumerable, go_on, optimiser, prompts, small, threes};
@@ -157,7 +159,8 @@ fn the_expected_gradient_of_rloo_is_that_of_the_reward() {
     };
     let pairs: Vec<[usize; 2]> = (0..81).map(|i| [i % 9, i / 9]).collect();
     let mut episodes: Vec<Episode> = pairs.iter().flatten().map(|&i| episode(&sequences[i])).collect();
-    ppo.score(&mut episodes, &mut go_on).unwrap();
+    let models = (&ppo.policy, ppo.reference.model(&ppo.policy), ppo.head.as_ref());
+    ppo.rollout().score(models, &mut episodes, &mut go_on).unwrap();
     let scores: Vec<f32> = pairs.iter().flatten().map(|&i| rewards[i]).collect();
     let probability = |e: &Episode| e.log_probs.iter().sum::<f32>().exp();
     let weights: Vec<f32> =

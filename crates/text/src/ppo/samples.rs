@@ -1,6 +1,7 @@
 //! From scores to what a gradient step learns from: rewards of tokens, then advantages and returns.
 
 use super::super::advantage::{is_equal, of_group, returns_to_go};
+use super::super::rollout::RolloutMeans;
 use super::*;
 use flipside_learn::{Trajectories, gae, kl_estimate, whiten};
 
@@ -146,23 +147,20 @@ impl<M: LanguageModel> TextPpo<M> {
 
     /// The statistics of episodes that are known before learning.
     pub(super) fn summary(&self, episodes: &[Episode], scores: &[Option<f32>]) -> TextPpoStats {
-        let n = episodes.len() as f64;
-        let tokens = episodes.iter().map(|e| e.completion.len()).sum::<usize>() as f64;
-        let sum = |of: &dyn Fn(&Episode) -> f64| episodes.iter().map(of).sum::<f64>();
-        let scored = scores.iter().flatten().count().max(1) as f64;
         let size = self.settings.group_size;
         let equal = |i: &usize| is_equal(&self.priced(&episodes[*i..*i + size], &scores[*i..*i + size]));
         let equal_groups = match size {
             1 => 0,
             size => (0..episodes.len() / size).map(|group| group * size).filter(equal).count(),
         };
+        let RolloutMeans { reward, kl, entropy, length, stopped } = RolloutMeans::of(episodes, scores);
         TextPpoStats {
-            reward: scores.iter().flatten().map(|&s| f64::from(s)).sum::<f64>() / scored,
-            kl: sum(&|e| e.log_ratios().map(f64::from).sum()) / n,
-            entropy: sum(&|e| e.entropies.iter().map(|&x| f64::from(x)).sum()) / tokens.max(1.0),
-            length: tokens / n,
-            stopped: sum(&|e| f64::from(u8::from(e.stopped))) / n,
-            equal_groups: (equal_groups * size) as f64 / n,
+            reward,
+            kl,
+            entropy,
+            length,
+            stopped,
+            equal_groups: (equal_groups * size) as f64 / episodes.len() as f64,
             rounds: 1,
             ..TextPpoStats::default()
         }

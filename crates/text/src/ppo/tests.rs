@@ -2,8 +2,10 @@
 //! cancelled, in parts).
 
 use super::super::config::ModelConfig;
+use super::super::language_model::AncestralSampling;
 use super::super::model::{Precision, Transformer};
 use super::super::reward::TextReward;
+use super::super::rows::Rows;
 use super::super::supervised::Supervised;
 use super::super::tiny::Tiny;
 use super::super::{Example, ScalarHead};

@@ -7,11 +7,11 @@ use flipside_core::settings::OptimiserSettings;
 use rand::RngExt;
 use tch::Device;
 
-fn go_on(_: Progress) -> bool {
+pub(super) fn go_on(_: Progress) -> bool {
     false
 }
 
-fn optimiser(learning_rate: f64) -> OptimiserSettings {
+pub(super) fn optimiser(learning_rate: f64) -> OptimiserSettings {
     OptimiserSettings { learning_rate, ..OptimiserSettings::default() }
 }
 
@@ -237,13 +237,13 @@ fn a_reference_is_shared_kept_or_refused() {
 const TOKENS: u32 = 8;
 
 /// A language model that has logits of its own for every beginning of a completion. Its prompts have one token.
-struct Table {
+pub(super) struct Table {
     /// `[beginnings, TOKENS]`.
     logits: Tensor,
 }
 
 impl Table {
-    fn new(length: u32, seed: u64) -> Table {
+    pub fn new(length: u32, seed: u64) -> Table {
         let mut stream = Seed(seed).stream("table");
         let beginnings = (TOKENS.pow(length + 1) - 1) / (TOKENS - 1);
         let numbers: Vec<f32> = (0..beginnings * TOKENS).map(|_| stream.random_range(-0.7..0.7)).collect();
@@ -286,23 +286,43 @@ impl LanguageModel for Table {
 
     fn complete(
         &self,
-        _prompts: &[&[u32]],
-        _sampling: &AncestralSampling,
-        _on_column: &mut dyn FnMut() -> bool,
+        prompts: &[&[u32]],
+        sampling: &AncestralSampling,
+        on_column: &mut dyn FnMut() -> bool,
     ) -> Vec<SampledCompletion> {
-        panic!("nothing is written here")
+        assert!(sampling.stop.is_empty(), "all completions have one length");
+        let mut stream = Seed(sampling.seed).stream("draw");
+        let mut rows: Vec<Vec<i64>> = prompts.iter().map(|prompt| vec![i64::from(prompt[0])]).collect();
+        for column in 0..sampling.max_new_tokens as i64 {
+            let ids = Tensor::from_slice(&rows.concat()).reshape([-1, column + 1]);
+            let hidden = tch::no_grad(|| self.hidden(&ids, &ids.ones_like(), column, true));
+            let weights = numbers(&(hidden.squeeze_dim(1) / sampling.temperature).softmax(-1, Kind::Float));
+            for (row, weights) in rows.iter_mut().zip(weights.chunks_exact(TOKENS as usize)) {
+                let mut left: f32 = stream.random();
+                let drawn = weights.iter().position(|weight| {
+                    left -= weight;
+                    left < 0.0
+                });
+                row.push(drawn.unwrap_or(weights.len() - 1) as i64);
+            }
+            if !on_column() {
+                break;
+            }
+        }
+        let completion = |row: Vec<i64>| row[1..].iter().map(|&token| token as u32).collect();
+        rows.into_iter().map(|row| SampledCompletion { tokens: completion(row), stopped: false }).collect()
     }
 }
 
 /// All completions of a length, with random rewards and the reference's probabilities.
-struct Task {
+pub(super) struct Task {
     completions: Vec<Vec<u32>>,
     rewards: Vec<f64>,
     reference: Vec<f64>,
 }
 
 impl Task {
-    fn new(length: u32, seed: u64) -> Task {
+    pub fn new(length: u32, seed: u64) -> Task {
         let mut stream = Seed(seed).stream("task");
         let completions: Vec<Vec<u32>> =
             (0..TOKENS.pow(length)).map(|i| (0..length).map(|t| i / TOKENS.pow(t) % TOKENS).collect()).collect();
@@ -310,6 +330,11 @@ impl Task {
         let mut task = Task { completions, rewards, reference: Vec::new() };
         task.reference = task.log_probs(&Table::new(length, seed)).into_iter().map(f64::exp).collect();
         task
+    }
+
+    /// The reward of a completion.
+    pub fn reward(&self, completion: &[u32]) -> f64 {
+        self.rewards[completion.iter().rev().fold(0, |place, &token| (TOKENS * place) + token) as usize]
     }
 
     fn log_probs(&self, model: &Table) -> Vec<f64> {
@@ -320,7 +345,7 @@ impl Task {
     }
 
     /// π_ref · exp(r/β) / Z, the optimum of r − β KL.
-    fn optimum(&self, beta: f64) -> Vec<f64> {
+    pub fn optimum(&self, beta: f64) -> Vec<f64> {
         let weights = || self.reference.iter().zip(&self.rewards).map(|(p, r)| p * (r / beta).exp());
         let total: f64 = weights().sum();
         weights().map(|weight| weight / total).collect()
@@ -346,7 +371,7 @@ impl Task {
     }
 
     /// Half the sum of the differences between a policy's probabilities and these.
-    fn total_variation(&self, policy: &Table, expected: &[f64]) -> f64 {
+    pub fn total_variation(&self, policy: &Table, expected: &[f64]) -> f64 {
         let found = self.log_probs(policy);
         0.5 * found.iter().zip(expected).map(|(log_p, q)| (log_p.exp() - q).abs()).sum::<f64>()
     }

@@ -168,7 +168,15 @@ impl Stage {
                 words: &offline.words,
                 draws: &mut offline.draws,
             }),
-            Stage::Learning(_) | Stage::Done(_) => None,
+            Stage::Online(online) if online.functions.is_none() => Some(Asks {
+                asking: &mut online.asking,
+                start: &online.start,
+                policy: online.learner.policy(),
+                prompts: &online.prompts,
+                words: &online.words,
+                draws: &mut online.draws,
+            }),
+            Stage::Learning(_) | Stage::Online(_) | Stage::Done(_) => None,
         }
     }
 }
@@ -176,14 +184,7 @@ impl Stage {
 impl TextTrainer {
     /// Begins a stage that learns from a fixed set of judgements.
     pub(super) fn offline(&self, start: Bundle, stage: TextStage) -> Result<Offline, LabError> {
-        let reader = self.reader(&start);
-        if reader.prompt == 0 {
-            return Err(LabError::Text(format!(
-                "The model has {} positions and a completion may have {}, which leaves none for a prompt; lower \
-                 max_new_tokens.",
-                reader.context, self.run.ppo.max_new_tokens
-            )));
-        }
+        let reader = self.checked_reader(&start)?;
         let none = || Data::none(&self.run, stage);
         let filed = self.run.comparisons.as_ref().map(|path| none().of_file(path, &reader)).transpose()?;
         let prompts = self.corpus.prompts(&reader)?;
@@ -266,32 +267,38 @@ impl TextTrainer {
     }
 
     /// The mean gold score of completions for prompts of the corpus, where it is known.
-    fn gold_of_samples(&self, cancelled: &mut dyn FnMut() -> bool) -> Result<Option<f64>, LabError> {
-        let Stage::Offline(offline) = &self.stage else { return Ok(None) };
+    pub(super) fn gold_of_samples(&self, cancelled: &mut dyn FnMut() -> bool) -> Result<Option<f64>, LabError> {
+        let (start, prompts, policy, values) = match &self.stage {
+            Stage::Online(online) => (&online.start, &online.prompts, online.learner.policy(), None),
+            Stage::Offline(offline) => match &offline.learner {
+                Learner::Preference(trainer) => (&offline.start, &offline.prompts, trainer.policy(), None),
+                Learner::Ilql(trainer) => (&offline.start, &offline.prompts, trainer.model(), Some(trainer.heads())),
+            },
+            _ => return Ok(None),
+        };
         if !self.corpus.has_gold() {
             return Ok(None);
         }
         let mut stream = self.seed.stream("text.offline.samples");
-        let places: Vec<usize> = (0..SAMPLES).map(|_| stream.random_range(0..offline.prompts.len())).collect();
-        let rows: Vec<&[u32]> = places.iter().map(|&place| &offline.prompts[place][..]).collect();
-        let sampling = sampling(&offline.start, &self.run, stream.next_u64());
+        let places: Vec<usize> = (0..SAMPLES).map(|_| stream.random_range(0..prompts.len())).collect();
+        let rows: Vec<&[u32]> = places.iter().map(|&place| &prompts[place][..]).collect();
+        let sampling = sampling(start, &self.run, stream.next_u64());
         let mut stop = false;
         let mut on_token = |_, _| {
             stop = cancelled();
             !stop
         };
-        let written = match &offline.learner {
-            Learner::Preference(trainer) => generate(trainer.policy(), &rows, &sampling, true, &mut on_token),
-            Learner::Ilql(trainer) => {
+        let written = match values {
+            None => generate(policy, &rows, &sampling, true, &mut on_token),
+            Some(heads) => {
                 let sampling = Sampling { top_k: self.run.ilql.top_k, ..sampling };
-                let models = (trainer.model(), trainer.heads());
-                generate_by_values(models, &rows, self.run.ilql.beta, &sampling, &mut on_token)
+                generate_by_values((policy, heads), &rows, self.run.ilql.beta, &sampling, &mut on_token)
             }
         };
         if stop {
             return Err(LabError::Cancelled);
         }
-        let tokenizer = &offline.start.tokenizer;
+        let tokenizer = &start.tokenizer;
         let golds = places.iter().zip(rows).zip(written).map(|((&place, prompt), one)| {
             let text = self.corpus.prompt_text(tokenizer, prompt, place)?;
             Ok(self.corpus.gold(&text, &tokenizer.continuation(prompt, &one.tokens, true)?))
@@ -468,7 +475,7 @@ impl Offline {
 }
 
 /// The points on the curves of a step.
-fn points(stats: &TextPreferenceStats) -> Values {
+pub(super) fn points(stats: &TextPreferenceStats) -> Values {
     let mut values = vec![
         ("preference_loss", stats.loss),
         ("preference_accuracy", stats.accuracy),

@@ -72,6 +72,12 @@ impl TextTrainer {
                 arrays.insert("trainer/draws".to_owned(), Array::u64(offline.draws.state().to_vec()));
                 arrays
             }
+            Stage::Online(online) => {
+                let mut arrays = prefixed(online.learner.to_arrays(), "online/");
+                arrays.extend(prefixed(online.asking.to_arrays(), "asking/"));
+                arrays.insert("trainer/draws".to_owned(), Array::u64(online.draws.state().to_vec()));
+                arrays
+            }
             Stage::Done(_) => Arrays::new(),
         };
         let stage = self.stage.began();
@@ -120,6 +126,13 @@ impl TextTrainer {
                 offline.asking.load_arrays(&unprefixed(arrays, "asking/"));
                 let state: [u64; 4] = words("trainer/draws")?.try_into().map_err(|_| lacks("trainer/draws"))?;
                 offline.draws = Stream::from_state(state);
+            }
+            Stage::Online(online) => {
+                online.learner.load_arrays(&unprefixed(arrays, "online/"))?;
+                online.learner.plan(self.run.online_dpo_steps);
+                online.asking.load_arrays(&unprefixed(arrays, "asking/"));
+                let state: [u64; 4] = words("trainer/draws")?.try_into().map_err(|_| lacks("trainer/draws"))?;
+                online.draws = Stream::from_state(state);
             }
             Stage::Done(_) => {}
         }

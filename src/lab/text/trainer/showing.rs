@@ -5,6 +5,7 @@ use super::super::teaching::sampling;
 use super::{Stage, TextTrainer};
 use crate::lab::LabError;
 use crate::lab::vocabulary::{TextSample, TextView};
+use crate::settings::TextStage;
 use flipside_core::{Completion, ItemId};
 use flipside_text::Example;
 use flipside_text::generate::generate;
@@ -33,7 +34,7 @@ impl TextTrainer {
             prompts: self.corpus.prompt_list(),
             samples: self.samples.clone(),
             asked: self.asked.clone(),
-            kl_target: self.run.ppo.kl.adaptive.then_some(self.run.ppo.kl.target),
+            kl_target: (self.run.until == TextStage::Ppo && self.run.ppo.kl.adaptive).then_some(self.run.ppo.kl.target),
         }
     }
 
@@ -49,6 +50,7 @@ impl TextTrainer {
             Stage::Offline(offline) => {
                 (&offline.start.tokenizer, examples.iter().map(|e| vec![0.0; e.completion.len()]).collect())
             }
+            Stage::Online(online) => (&online.start.tokenizer, online.log_ratios(&examples)),
             Stage::Learning(_) | Stage::Done(_) => return Ok(Vec::new()),
         };
         let mut completions = Vec::with_capacity(written.len());
@@ -82,10 +84,10 @@ impl TextTrainer {
         on_token: &mut dyn FnMut(&[TextSample]),
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<TextSample>, LabError> {
-        let Stage::Teaching(teaching) = &self.stage else { return Ok(Vec::new()) };
-        let sampling = sampling(&teaching.start, &self.run, seed);
+        let Some((start, policy, _)) = self.stage.models() else { return Ok(Vec::new()) };
+        let sampling = sampling(start, &self.run, seed);
         let rows: Vec<&[u32]> = prompts.iter().map(|(tokens, _)| &tokens[..]).collect();
-        let tokenizer = teaching.start.tokenizer.clone();
+        let tokenizer = start.tokenizer.clone();
         let mut samples: Vec<TextSample> = Vec::new();
         for (prompt, place) in prompts {
             let prompt = match place {
@@ -96,7 +98,7 @@ impl TextTrainer {
         }
         let mut written = Vec::new();
         for tuned in [false, true] {
-            let model = if tuned { teaching.ppo.policy() } else { &teaching.start.model };
+            let model = if tuned { policy } else { &start.model };
             let mut streams: Vec<_> = rows.iter().map(|prompt| tokenizer.stream_after(prompt)).collect();
             let mut stop = false;
             let done = generate(model, &rows, &sampling, tuned, &mut |row, token| {

@@ -3,9 +3,9 @@
 use super::super::tools::{ExampleKind, ExamplesPlan, TokenizerPlan, train_tokenizer, write_examples};
 use super::*;
 use crate::lab::Noise;
-use crate::settings::{KlEstimator, KlPlace, TextAdvantage, TextPrecision, TextShape};
+use crate::settings::{KlEstimator, KlPlace, PreferenceLoss, TextAdvantage, TextPrecision, TextShape};
 use crate::store::{ModelFolder, SHARD};
-use flipside_core::{Choice, JudgementId, PairId};
+use flipside_core::{Choice, JudgementId, PairId, both_completions};
 use flipside_text::data::Reading;
 
 /// Writes a model folder with random weights and a tokenizer for the grammar's words.
@@ -115,4 +115,95 @@ fn reward_functions_take_the_place_of_a_reward_model() {
         let error = TextTrainer::new(&RunSettings::of_text(run), root.path(), ItemId(0), None, None).err().unwrap();
         assert!(error.to_string().contains(words), "{error}");
     }
+}
+
+/// Online DPO by a rule that scores at once, interrupted at every place.
+#[test]
+fn online_dpo_by_a_rule_is_begun_again_wherever_it_is_cancelled() {
+    let root = tempfile::tempdir().unwrap();
+    let mut run = TextRun {
+        model: Some(small_model(root.path())),
+        from: TextStage::OnlineDpo,
+        until: TextStage::OnlineDpo,
+        online_dpo_steps: 2,
+        reward_functions: vec!["regex:[aeiou]".to_owned(), "0.1*length:..4".to_owned()],
+        ..TextRun::default()
+    };
+    (run.online_dpo.max_new_tokens, run.online_dpo.group_size, run.preference.batch_size) = (6, 3, 4);
+    let settings = RunSettings { labels: 8, teacher: TeacherKind::Oracle, ..RunSettings::of_text(run.clone()) };
+    let undisturbed = points_and_end(&settings, root.path(), false, false);
+    assert_eq!(undisturbed.0.len(), 3, "two updates and the end: {:?}", undisturbed.0);
+    let names = ["reward", "reference_kl", "equal_groups", "preference_loss", "gold"];
+    assert!(names.iter().all(|name| undisturbed.0.iter().flatten().any(|(known, _)| known == name)));
+    assert_eq!(points_and_end(&settings, root.path(), true, true), undisturbed);
+    // A sentence for what cannot be.
+    let nobody = RunSettings { labels: 0, ..RunSettings::of_text(TextRun { reward_functions: vec![], ..run.clone() }) };
+    let mut kto = run.clone();
+    kto.preference.loss = PreferenceLoss::Kto;
+    let judged = TextRun { comparisons: Some("pairs.jsonl".into()), ..run };
+    for (settings, words) in [
+        (nobody, "Nobody judges"),
+        (RunSettings::of_text(kto), "text.preference.loss"),
+        (RunSettings::of_text(judged), "text.comparisons"),
+    ] {
+        let error = TextTrainer::new(&settings, root.path(), ItemId(0), None, None).err().unwrap();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+/// A person is asked about what the policy writes. After every round of answers it learns, and before it waits for the
+/// next round it writes anew.
+#[test]
+fn a_person_judges_what_the_policy_writes_and_it_learns_after_every_round() {
+    let root = tempfile::tempdir().unwrap();
+    let mut run = TextRun {
+        model: Some(small_model(root.path())),
+        from: TextStage::OnlineDpo,
+        until: TextStage::OnlineDpo,
+        online_dpo_steps: 4,
+        ..TextRun::default()
+    };
+    (run.online_dpo.max_new_tokens, run.online_dpo.round_size, run.preference.batch_size) = (6, 4, 4);
+    run.preference.optimiser.learning_rate = 1e-2;
+    let settings = RunSettings { labels: 8, teacher: TeacherKind::Person, ..RunSettings::of_text(run) };
+    let mut trainer = TextTrainer::new(&settings, root.path(), ItemId(0), None, None).unwrap();
+    let mut labels: Vec<Label> = Vec::new();
+    let mut written = Vec::new();
+    for round in 1..=2 {
+        if round == 1 {
+            written.push(trainer.propose(6, &labels, &mut || false).unwrap());
+        }
+        assert!(trainer.waits(labels.len(), 2), "round {round}: there is nothing to learn from");
+        assert_eq!(trainer.labels_wanted(), 4 * round);
+        // With three of four answers nothing is learned.
+        for (i, Offered { items, .. }) in written[round - 1].iter().take(4).enumerate() {
+            assert!(trainer.waits(labels.len(), 2) && trainer.learn(&labels, &mut || false).unwrap().is_empty());
+            let number = labels.len() as u64 + 1;
+            let choice = if i == 0 { Choice::Tie } else { Choice::Left };
+            let (judgement, pair) = (JudgementId(number), PairId(number));
+            labels.push(Label { judgement, pair, items: items.clone(), choice });
+        }
+        assert!(!trainer.waits(labels.len(), 2));
+        let first = trainer.learn(&labels, &mut || false).unwrap();
+        let value = |name: &str| first.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+        assert_eq!((value("labels"), value("equal_groups")), (Some(4.0 * round as f64), Some(0.25)), "{first:?}");
+        assert_eq!(value("reference_kl") == Some(0.0), round == 1, "{first:?}");
+        assert!(trainer.stale_after() > Duration::ZERO, "the round has another step");
+        let second = trainer.learn(&labels, &mut || false).unwrap();
+        assert!(second.iter().any(|(name, _)| *name == "preference_loss"), "{second:?}");
+        if round == 1 {
+            // The policy has moved: before it waits, questions that were written by the earlier one are replaced.
+            assert!(!trainer.waits(labels.len(), 2) && trainer.stale_after() == Duration::ZERO);
+            written.push(trainer.propose(6, &labels, &mut || false).unwrap());
+            assert!(trainer.waits(labels.len(), 2) && trainer.stale_after() > Duration::from_secs(3600));
+        }
+    }
+    assert!(!trainer.finished());
+    trainer.learn(&labels, &mut || false).unwrap();
+    assert!(trainer.finished());
+    let ratios = |offered: &[Offered]| -> Vec<f32> {
+        let pairs = offered.iter().filter_map(|offered| both_completions(&offered.items));
+        pairs.flatten().flat_map(|completion| completion.log_ratios.clone()).collect()
+    };
+    assert!(ratios(&written[0]).iter().all(|&ratio| ratio == 0.0) && ratios(&written[1]).iter().any(|&r| r != 0.0));
 }
