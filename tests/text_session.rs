@@ -7,7 +7,7 @@ use flipside::lab::{
     Event, ExampleKind, ExamplesPlan, Lab, Link, Noise, TokenizerPlan, measure_text, train_tokenizer, write_examples,
 };
 use flipside::settings::{
-    Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextRun, TextShape, TextStage,
+    Asked, Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextPreset, TextRun, TextShape, TextStage,
 };
 use flipside::store::{ModelFolder, SHARD, Session};
 use flipside_core::{Choice, LogEntry, Seed};
@@ -482,4 +482,120 @@ fn kill_9_changes_nothing_in_online_dpo() {
     assert!(!refused.status.success() && said.contains("ask for more labels"), "{said}");
     assert!(go_on(&["online-dpo", "--labels", "16"]).status.success());
     assert_eq!(told(&taught).1.len(), 16);
+}
+
+/// A run of PPO's trainer under a preset, on a rule. With a minibatch of half an update, two steps of its optimiser.
+fn by_preset(model: &Path, session: &Path, preset: TextPreset) -> RunSettings {
+    let mut run = TextRun {
+        model: Some(model.to_owned()),
+        from: TextStage::Ppo,
+        until: TextStage::Ppo,
+        reward_functions: vec!["regex:[aeiou]{2}".to_owned(), "0.5*length:..7".to_owned()],
+        updates: 8,
+        ..TextRun::default()
+    };
+    (run.ppo.max_new_tokens, run.ppo.batch_size, run.ppo.minibatch_size) = (10, 16, 8);
+    let settings = RunSettings { folder: Some(session.to_owned()), ..RunSettings::of_text(run) };
+    let settings = RunSettings { teacher: TeacherKind::Oracle, ..settings };
+    settings.with(&Asked::assignments(preset.assignments()).unwrap()).unwrap()
+}
+
+/// Every preset and every loss: the run is closed after its second step, goes on in another process, is killed there,
+/// and ends with the curves and the weights of a run that nobody disturbed.
+#[test]
+fn every_method_goes_on_bit_for_bit_after_kill_9() {
+    let root = tempfile::tempdir().unwrap();
+    let (model, pairs) = (small_model(root.path()), judged_pairs(root.path()));
+    let offline = |until: TextStage, loss: PreferenceLoss, session: &Path| {
+        let mut settings = offline(&model, session, until, loss, Some(pairs.clone()));
+        if let Mode::Text(run) = &mut settings.mode {
+            (run.preference_steps, run.ilql_steps) = (30, 30);
+        }
+        settings
+    };
+    type Make<'a> = Box<dyn Fn(&Path) -> RunSettings + 'a>;
+    let mut cases: Vec<(&str, TextStage, Make)> = Vec::new();
+    for preset in TextPreset::ALL {
+        let model = &model;
+        cases.push((preset.name(), TextStage::Ppo, Box::new(move |session| by_preset(model, session, preset))));
+    }
+    for loss in PreferenceLoss::ALL {
+        let (stage, offline) = (TextStage::Preference, &offline);
+        cases.push((loss.name(), stage, Box::new(move |session| offline(stage, loss, session))));
+    }
+    cases.push(("ilql", TextStage::Ilql, Box::new(|session| offline(TextStage::Ilql, PreferenceLoss::Kto, session))));
+    let mut kills = 0;
+    for (name, stage, settings) in &cases {
+        let [whole, killed] = ["whole", "killed"].map(|kind| root.path().join(format!("{name}-{kind}")));
+        assert!(run(&settings(&whole), u64::MAX), "{name}");
+        let expected = told(&whole);
+        assert!(!run(&settings(&killed), 2), "{name}");
+        let points = || Session::open_to_read(&killed).unwrap().metrics().unwrap().len();
+        let before = points();
+        assert!(before > 0 && before < expected.0.len(), "{name}: {before}");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
+        program.args(["text", stage.name(), "--session"]).arg(&killed);
+        let mut child = program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while points() == before && child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < PATIENCE, "{name}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        kills += usize::from(!child.wait().unwrap().success());
+        assert!(run(&settings(&killed), u64::MAX), "{name}");
+        assert_eq!(told(&killed), expected, "{name}");
+        let weights = |session: &Path| ModelFolder::read(&session.join("models").join(stage.name())).unwrap().weights;
+        assert_eq!(weights(&killed), weights(&whole), "{name}");
+        assert_ne!(weights(&whole), ModelFolder::read(&model).unwrap().weights, "{name} has learned nothing");
+    }
+    assert!(kills > cases.len() / 2, "only {kills} of {} were killed before they had finished", cases.len());
+}
+
+/// What writes completions leaves its files whole or not at all, and goes on with the same.
+#[test]
+fn best_of_n_and_rejection_sampling_survive_kill_9() {
+    let root = tempfile::tempdir().unwrap();
+    let model = small_model(root.path());
+    let start = |verb: &str, more: &[&str], output: &Path| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
+        program.args(["text", verb, "--n", "6", "--max-new-tokens", "10", "--reward-function", "regex:[aeiou]{2}"]);
+        program.args(["--reward-function", "0.01*length:..7", "--prompt", "Review of the red kettle:"]);
+        program.args(["--prompt", "Review of the blue chair:"]).args(more);
+        program.arg("--model").arg(&model).arg("--output").arg(output);
+        program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let read = |path: PathBuf| std::fs::read(path).unwrap();
+    let [whole, killed] = ["whole.jsonl", "killed.jsonl"].map(|name| root.path().join(name));
+    assert!(start("best-of", &[], &whole).wait().unwrap().success());
+    for wait in [0, 100, 200, 300, 400] {
+        let mut child = start("best-of", &[], &killed);
+        std::thread::sleep(Duration::from_millis(wait));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!killed.exists() || read(killed.clone()) == read(whole.clone()));
+    }
+    assert!(start("best-of", &[], &killed).wait().unwrap().success());
+    assert_eq!(read(killed), read(whole));
+
+    let rounds = ["--rounds", "3", "--steps", "20", "--batch", "2", "--first-quantile", "0.5"];
+    let [whole, killed] = ["whole", "killed"].map(|name| root.path().join(name));
+    assert!(start("rejection-sampling", &rounds, &whole).wait().unwrap().success());
+    for round in [1, 2] {
+        let mut child = start("rejection-sampling", &rounds, &killed);
+        let began = Instant::now();
+        while !killed.join(format!("round-{round}/round.json")).exists() {
+            assert!(began.elapsed() < PATIENCE && child.try_wait().unwrap().is_none_or(|status| status.success()));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(start("rejection-sampling", &rounds, &killed).wait().unwrap().success());
+    for round in 1..=3 {
+        for file in ["winners.jsonl", "round.json", "model/model.safetensors"] {
+            let of = |folder: &Path| read(folder.join(format!("round-{round}")).join(file));
+            assert_eq!(of(&killed), of(&whole), "round {round}: {file}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The arguments of the command line. Each verb's struct turns itself into settings.
 
+use super::algorithms::BenchTextAlgorithms;
 use crate::lab::{self, Precision, ThreadsPerWorld};
 use crate::settings::folders::task_folders;
 use crate::settings::{
@@ -382,6 +383,10 @@ pub enum Bench {
     /// How well a reward model of text agrees with a simulated teacher after so many answers, as a table over settings
     /// and seeds. A benchmark that was interrupted continues.
     TextPreferences(BenchTextPreferences),
+    /// PPO, DPO and the other methods of text mode beside each other on the built-in reviews, as a table of gold score,
+    /// win rate against the supervised model, KL, time and memory over seeds, with a picture of gold score against KL.
+    /// A benchmark that was interrupted continues.
+    TextAlgorithms(BenchTextAlgorithms),
 }
 
 #[derive(Args, Debug)]

@@ -1,5 +1,6 @@
 //! The verb that measures. Results go to stdout, together with the machine that they were measured on.
 
+use super::algorithms::algorithms;
 use super::arguments::{
     Bench, BenchDesk, BenchLearning, BenchMode, BenchPpo, BenchPreferences, BenchTask, BenchText, BenchTextPreferences,
     DeskArguments, SettingsArguments,
@@ -47,6 +48,7 @@ pub fn bench(what: &Bench) -> anyhow::Result<()> {
         Bench::Desk(arguments) => desk(arguments)?,
         Bench::Text(arguments) => text(arguments)?,
         Bench::TextPreferences(arguments) => text_preferences(arguments)?,
+        Bench::TextAlgorithms(arguments) => algorithms(arguments)?,
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //!
 //! Logs go to stderr. With `--json` the last line of stdout is one JSON object, and nothing else is printed there.
 
+mod algorithms;
 mod arguments;
 mod bench;
 mod best_of;

@@ -1,4 +1,8 @@
-//! Reuse of the memory that one step of a language model frees and the next one allocates.
+//! Reuse of the memory that one step of a language model frees and the next one allocates, and how much memory a
+//! process has needed.
+
+use crate::store::read_text;
+use std::path::Path;
 
 /// Free memory at the end of the heap that is not returned to the system: the largest value that the call takes, 2 GiB.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -16,5 +20,27 @@ pub(super) fn keep_what_is_freed() {
         if unsafe { libc::mallopt(dial, value) } == 0 {
             log::debug!("the C library refuses allocation setting {dial} = {value}");
         }
+    }
+}
+
+/// The most memory that this process has held at a time so far, in MiB: Linux's `VmHWM`. `None` on other systems.
+pub(super) fn peak_mib() -> Option<f64> {
+    let status = read_text(Path::new("/proc/self/status")).ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?;
+    Some(kib.trim().parse::<f64>().ok()? / 1024.0)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_stays_when_memory_is_freed() {
+        let before = peak_mib().unwrap();
+        let room = std::hint::black_box(vec![1_u8; 300 << 20]);
+        let filled = peak_mib().unwrap();
+        drop(room);
+        // Other tests run in the same process.
+        assert!(before > 1.0 && filled >= 300.0 && peak_mib().unwrap() >= filled, "{before} {filled}");
     }
 }

@@ -47,11 +47,13 @@ pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use offline::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, task, tasks};
 pub use preferences::{FLIPS_LEARNT, PreferencePlan, PreferenceRow, PreferenceRun, preferences};
 pub use text::{
-    BestOfPlan, BestOfReport, BuiltInReport, ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated,
-    LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, RejectionPlan, RejectionRound, Scored, TextMeasure,
-    TextModel, TextSpeed, TextSpeedPlan, TokenizerPlan, TokenizerReport, best_of_text, check_text_run, copy_stage,
-    evaluate_text, export_text, generate_text, label_efficiency, measure_text, merge_text, rejection_sampling,
-    text_speed, train_tokenizer, write_built_in, write_examples,
+    BestOfPlan, BestOfPoint, BestOfReport, BuiltInReport, ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan,
+    Generated, LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, MeanAndDeviation, RejectionPlan,
+    RejectionRound, Scored, StartJob, TaughtRewardModel, TextAlgorithm, TextAlgorithmJob, TextAlgorithmRow,
+    TextAlgorithmRun, TextAlgorithmsPlan, TextMeasure, TextModel, TextSpeed, TextSpeedPlan, TokenizerPlan,
+    TokenizerReport, best_of_text, check_text_run, copy_stage, evaluate_text, export_text, generate_text,
+    label_efficiency, measure_text, merge_text, rejection_sampling, run_text_algorithm, teach_reward_model,
+    text_algorithms, text_speed, train_tokenizer, write_built_in, write_examples,
 };
 pub use vocabulary::*;
 

@@ -261,6 +261,18 @@ pub fn make_folder(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).map_err(|error| StoreError::io(path, error))
 }
 
+/// Removes a folder with all that is in it, if it is there.
+///
+/// # Errors
+///
+/// The disk refuses.
+pub fn remove_folder(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path, error)),
+        _ => Ok(()),
+    }
+}
+
 fn read_text_if_there(path: &Path) -> Result<Option<String>, StoreError> {
     match fs::read_to_string(path) {
         Ok(text) if text.as_bytes().starts_with(LFS_POINTER) => Err(StoreError::LfsPointer(path.to_owned())),

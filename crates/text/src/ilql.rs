@@ -25,6 +25,7 @@ use flipside_learn::{LearnError, Reader};
 pub use heads::IlqlHeads;
 use tch::{Kind, Tensor};
 pub use write::generate_by_values;
+pub(super) use write::scores_by_values;
 
 /// A completion with its score.
 #[derive(Clone, Debug, PartialEq)]

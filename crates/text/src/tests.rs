@@ -115,6 +115,48 @@ fn comparisons(count: usize, noise: bool) -> Vec<TextComparison> {
     all
 }
 
+/// With rewards l and r the loss is −log σ(l − r) + c (l + r)². A bias of the head changes the second term alone, by the
+/// slope 4 c (l + r) times the gain.
+#[test]
+fn centring_adds_the_squared_sum_of_the_rewards() {
+    const C: f64 = 0.3;
+    let pair = comparisons(9, true).into_iter().find(|pair| pair.target == 1.0).unwrap();
+    let sides = [&pair.left, &pair.right].map(|side| Example { prompt: pair.prompt.clone(), completion: side.clone() });
+    let weight: Vec<f32> = (0..16).map(|i| (i as f32 * 0.7).sin()).collect();
+    let make = |bias: f32, centring: f64| {
+        let settings = TextRewardSettings {
+            batch_size: 1,
+            center_rewards_coefficient: centring,
+            optimiser: optimiser(1e-3),
+            ..TextRewardSettings::default()
+        };
+        let head = ScalarHead::of(&weight, bias, tch::Device::Cpu);
+        let mut reward = TextReward::with_head(Tiny::new(6, 16, 1), head, &settings, Seed(1)).unwrap();
+        reward.set_gain_and_bias([1.5, -0.2]);
+        reward
+    };
+    let pairs = std::slice::from_ref(&pair);
+    let loss = |bias: f32, centring: f64| make(bias, centring).evaluate(pairs, &mut go_on).unwrap().loss;
+    for bias in [0.4, -0.9] {
+        let rewards = make(bias, C).rewards(&sides, &mut go_on).unwrap();
+        let [left, right] = [rewards[0], rewards[1]].map(f64::from);
+        assert!((left + right).abs() > 0.3, "{left} {right}");
+        let plain = (right - left).exp().ln_1p();
+        assert!((loss(bias, 0.0) - plain).abs() < 1e-5);
+        assert!((loss(bias, C) - plain - C * (left + right).powi(2)).abs() < 1e-5);
+        let slope = (loss(bias + 0.05, C) - loss(bias - 0.05, C)) / 0.1;
+        let expected = 4.0 * C * 1.5 * (left + right);
+        assert!((slope - expected).abs() < 1e-3 * expected.abs(), "{slope} {expected}");
+        // Adam's first step is the step size, against the slope.
+        let moved = |centring: f64| {
+            let mut reward = make(bias, centring);
+            reward.step(pairs, &mut go_on).unwrap();
+            reward.head().bias() - f64::from(bias)
+        };
+        assert!((moved(C) + 1e-3 * slope.signum()).abs() < 1e-4 && moved(0.0).abs() < 1e-5, "{}", moved(C));
+    }
+}
+
 #[test]
 fn a_reward_model_learns_what_the_teacher_prefers() {
     let settings = TextRewardSettings {

@@ -1,21 +1,29 @@
-//! Learning curves as charts that are fit for a paper.
+//! Learning curves and scatter plots as charts that are fit for a paper.
 
 use super::Picture;
 use super::film::{self, FilmError};
 use super::text::{self, averaged};
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
-/// One curve: its name, and its points as `[x, y]` with non-decreasing x.
+/// One curve or one kind of points: its name, and its points as `[x, y]`, those of a curve with non-decreasing x.
 #[derive(Clone, Copy, Debug)]
 pub struct Series<'a> {
     /// Shown in the legend if there are several curves.
     pub name: &'a str,
     /// What was measured, unsmoothed. Points that are not finite are left out.
     pub points: &'a [[f64; 2]],
+}
+
+impl<'a> Series<'a> {
+    /// Its name and its finite points.
+    fn finite(&self) -> (&'a str, Vec<[f64; 2]>) {
+        (self.name, self.points.iter().copied().filter(|p| p.iter().all(|v| v.is_finite())).collect())
+    }
 }
 
 /// Why there is no chart.
@@ -61,18 +69,49 @@ pub fn curve_png(path: &Path, title: &str, x_label: &str, y_label: &str, series:
 
 /// The same chart as a picture.
 pub fn curve(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> Result<Picture, ChartError> {
-    let finite = |points: &[[f64; 2]]| -> Vec<[f64; 2]> {
-        points.iter().copied().filter(|p| p.iter().all(|v| v.is_finite())).collect()
-    };
-    let curves = series.iter().map(|s| (s.name, finite(s.points))).filter(|(_, p)| !p.is_empty()).collect::<Vec<_>>();
+    let curves = series.iter().map(Series::finite).filter(|(_, p)| !p.is_empty()).collect::<Vec<_>>();
     if curves.is_empty() {
         return Err(ChartError::NoPoints);
     }
+    drawn(|area| draw(area, [title, x_label, y_label], &curves))
+}
+
+/// A scatter plot as a PNG file: the points of each of `series` with a mark of its own, and a line through those of
+/// `line`, if it has any.
+pub fn scatter_png(
+    path: &Path,
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    series: &[Series],
+    line: Series,
+) -> Result<(), ChartError> {
+    Ok(film::png(path, &scatter(title, x_label, y_label, series, line)?)?)
+}
+
+/// The same plot as a picture.
+pub fn scatter(
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    series: &[Series],
+    line: Series,
+) -> Result<Picture, ChartError> {
+    let groups = series.iter().map(Series::finite).filter(|(_, p)| !p.is_empty()).collect::<Vec<_>>();
+    let line = line.finite();
+    if groups.is_empty() && line.1.is_empty() {
+        return Err(ChartError::NoPoints);
+    }
+    drawn(|area| draw_points(area, [title, x_label, y_label], &groups, &line))
+}
+
+/// The picture that `draw` makes.
+fn drawn(draw: impl FnOnce(&Area) -> Result<(), Box<dyn std::error::Error>>) -> Result<Picture, ChartError> {
     let size = (FINE * SIZE.0, FINE * SIZE.1);
     let mut fine = vec![255; 3 * size.0 as usize * size.1 as usize];
     {
         let area = BitMapBackend::with_buffer(&mut fine, size).into_drawing_area();
-        draw(&area, [title, x_label, y_label], &curves).map_err(|e| ChartError::Draw(e.to_string()))?;
+        draw(&area).map_err(|e| ChartError::Draw(e.to_string()))?;
     }
     let rgb = averaged(&fine, size, FINE);
     let rgba = rgb.chunks_exact(3).flat_map(|c| [c[0], c[1], c[2], 255]).collect();
@@ -81,41 +120,42 @@ pub fn curve(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> Re
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
-fn draw(
-    area: &Area,
-    [title, x_label, y_label]: [&str; 3],
-    curves: &[(&str, Vec<[f64; 2]>)],
-) -> Result<(), Box<dyn std::error::Error>> {
-    let px = |n: u32| n * FINE;
-    let font = |size: u32, style: FontStyle, colour: &'static RGBColor| {
-        TextStyle::from(text::font(px(size), style)).color(colour)
-    };
+type Chart<'a> = ChartContext<'a, BitMapBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+fn px(n: u32) -> u32 {
+    n * FINE
+}
+
+fn font(size: u32, style: FontStyle, colour: &'static RGBColor) -> TextStyle<'static> {
+    TextStyle::from(text::font(px(size), style)).color(colour)
+}
+
+/// The left edge of titles and legends.
+const LEFT: u32 = 28;
+
+/// Draws the title and the name of the y axis under it. Returns where a legend beside that name begins.
+fn draw_title(area: &Area, title: &str, y_label: &str) -> Result<(i32, i32), Box<dyn std::error::Error>> {
     area.fill(&WHITE)?;
-    let left = px(28) as i32;
+    let left = px(LEFT) as i32;
     area.draw(&Text::new(title.to_string(), (left, px(20) as i32), font(30, FontStyle::Bold, &INK)))?;
     // The legend stands under the title, where no curve can run into it.
-    let legend_y = px(70) as i32;
-    let mut legend_x = left;
+    let y = px(70) as i32;
     let y_name = font(21, FontStyle::Normal, &QUIET);
-    area.draw(&Text::new(y_label.to_string(), (legend_x, legend_y), y_name.clone()))?;
-    if curves.len() > 1 {
-        legend_x += y_name.font.box_size(y_label).map_or(0, |(w, _)| w as i32) + px(36) as i32;
-        for (i, (name, _)) in curves.iter().enumerate() {
-            let colour = COLOURS[i % COLOURS.len()];
-            let middle = legend_y + px(12) as i32;
-            let end = legend_x + px(28) as i32;
-            area.draw(&PathElement::new([(legend_x, middle), (end, middle)], colour.stroke_width(px(4))))?;
-            let words = font(21, FontStyle::Normal, &INK);
-            let wide = words.font.box_size(name).map_or(0, |(w, _)| w as i32);
-            area.draw(&Text::new(name.to_string(), (end + px(10) as i32, legend_y), words))?;
-            legend_x = end + wide + px(36) as i32;
-        }
-    }
+    area.draw(&Text::new(y_label.to_string(), (left, y), y_name.clone()))?;
+    Ok((left + y_name.font.box_size(y_label).map_or(0, |(w, _)| w as i32) + px(36) as i32, y))
+}
 
-    let all = || curves.iter().flat_map(|(_, points)| points);
-    let [x_low, x_high] = widened(range(all().map(|p| p[0])), 0.0);
-    let [y_low, y_high] = widened(range(all().map(|p| p[1])), 0.06);
-    let body = area.margin(px(104), px(16), px(20), px(44));
+/// Draws the axes around all of these points, with a margin on the right for `room` pixels of legend.
+fn draw_axes<'a>(
+    area: &Area<'a>,
+    x_label: &str,
+    x_margin: f64,
+    room: u32,
+    points: impl Iterator<Item = [f64; 2]> + Clone,
+) -> Result<(Chart<'a>, [f64; 2]), Box<dyn std::error::Error>> {
+    let [x_low, x_high] = widened(range(points.clone().map(|p| p[0])), x_margin);
+    let [y_low, y_high] = widened(range(points.map(|p| p[1])), 0.06);
+    let body = area.margin(px(104), px(16), px(20), px(44 + room));
     let mut chart = ChartBuilder::on(&body)
         .x_label_area_size(px(64))
         .y_label_area_size(px(72))
@@ -136,9 +176,35 @@ fn draw(
         .draw()?;
     let (width, height) = area.dim_in_pixel();
     let x_name = font(21, FontStyle::Normal, &QUIET).pos(Pos::new(HPos::Right, VPos::Bottom));
-    area.draw(&Text::new(x_label.to_string(), ((width - px(44)) as i32, (height - px(14)) as i32), x_name))?;
+    let corner = ((width - px(44 + room)) as i32, (height - px(14)) as i32);
+    area.draw(&Text::new(x_label.to_string(), corner, x_name))?;
+    Ok((chart, [x_low, x_high]))
+}
 
-    let pairs = |points: &[[f64; 2]]| points.iter().map(|p| (p[0], p[1])).collect::<Vec<_>>();
+fn pairs(points: &[[f64; 2]]) -> Vec<(f64, f64)> {
+    points.iter().map(|p| (p[0], p[1])).collect()
+}
+
+fn draw(
+    area: &Area,
+    [title, x_label, y_label]: [&str; 3],
+    curves: &[(&str, Vec<[f64; 2]>)],
+) -> Result<(), Box<dyn std::error::Error>> {
+    let (mut legend_x, legend_y) = draw_title(area, title, y_label)?;
+    if curves.len() > 1 {
+        for (i, (name, _)) in curves.iter().enumerate() {
+            let colour = COLOURS[i % COLOURS.len()];
+            let middle = legend_y + px(12) as i32;
+            let end = legend_x + px(28) as i32;
+            area.draw(&PathElement::new([(legend_x, middle), (end, middle)], colour.stroke_width(px(4))))?;
+            let words = font(21, FontStyle::Normal, &INK);
+            let wide = words.font.box_size(name).map_or(0, |(w, _)| w as i32);
+            area.draw(&Text::new(name.to_string(), (end + px(10) as i32, legend_y), words))?;
+            legend_x = end + wide + px(36) as i32;
+        }
+    }
+    let all = curves.iter().flat_map(|(_, points)| points.iter().copied());
+    let (mut chart, [x_low, x_high]) = draw_axes(area, x_label, 0.0, 0, all)?;
     for (i, (_, points)) in curves.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
         chart.draw_series(LineSeries::new(pairs(&thinned(points, DRAWN)), colour.mix(0.28).stroke_width(px(1))))?;
@@ -151,6 +217,59 @@ fn draw(
         if let Some(&[x, y]) = strong.last() {
             chart.draw_series([Circle::new((x, y), px(5), colour.filled())])?;
         }
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// Pixels on the right of a scatter plot for its legend.
+const LEGEND: u32 = 230;
+
+/// A corner of a mark's outline, in units of its size.
+type Corner = (f64, f64);
+
+/// The outlines of marks: a disc, a triangle, a square.
+fn outline(shape: usize) -> Vec<Corner> {
+    match shape % 3 {
+        0 => (0..24).map(|i| (f64::from(i) * std::f64::consts::TAU / 24.0).sin_cos()).collect(),
+        1 => vec![(0.0, -1.3), (1.15, 0.8), (-1.15, 0.8)],
+        _ => vec![(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+    }
+}
+
+/// The mark of the `i`-th kind of points in pixels around a point: colours first, then shapes.
+fn mark(i: usize, (x, y): (i32, i32)) -> Polygon<(i32, i32)> {
+    let size = f64::from(px(7));
+    let corner = |(dx, dy): Corner| (x + (size * dx).round() as i32, y + (size * dy).round() as i32);
+    let corners: Vec<(i32, i32)> = outline(i / COLOURS.len()).into_iter().map(corner).collect();
+    Polygon::new(corners, COLOURS[i % COLOURS.len()].mix(0.85).filled())
+}
+
+fn draw_points(
+    area: &Area,
+    [title, x_label, y_label]: [&str; 3],
+    groups: &[(&str, Vec<[f64; 2]>)],
+    (line_name, line): &(&str, Vec<[f64; 2]>),
+) -> Result<(), Box<dyn std::error::Error>> {
+    draw_title(area, title, y_label)?;
+    let all = groups.iter().flat_map(|(_, points)| points.iter().copied()).chain(line.iter().copied());
+    let (mut chart, _) = draw_axes(area, x_label, 0.03, LEGEND, all)?;
+    chart.draw_series(LineSeries::new(pairs(line), INK.mix(0.6).stroke_width(px(2))))?;
+    for (i, (_, points)) in groups.iter().enumerate() {
+        for point in pairs(points) {
+            area.draw(&mark(i, chart.backend_coord(&point)))?;
+        }
+    }
+    let (left, words) = ((area.dim_in_pixel().0 - px(LEGEND + 16)) as i32, font(20, FontStyle::Normal, &INK));
+    let row = |i: usize| px(120 + 32 * i as u32) as i32;
+    for (i, (name, _)) in groups.iter().enumerate() {
+        area.draw(&mark(i, (left, row(i))))?;
+        area.draw(&Text::new(name.to_string(), (left + px(20) as i32, row(i) - px(12) as i32), words.clone()))?;
+    }
+    if !line.is_empty() {
+        let y = row(groups.len());
+        area.draw(&PathElement::new([(left - px(9) as i32, y), (left + px(9) as i32, y)], INK.stroke_width(px(2))))?;
+        area.draw(&Text::new(line_name.to_string(), (left + px(20) as i32, y - px(12) as i32), words))?;
     }
     area.present()?;
     Ok(())
@@ -298,7 +417,35 @@ mod tests {
         assert!(strong(0, half_x, half_y, SIZE.1) > 1000);
         assert!(strong(half_x, SIZE.0, 0, half_y) > 1000);
         assert!(strong(half_x + 60, SIZE.0, half_y + 60, SIZE.1) == 0);
-        let error = curve("Nothing", "x", "y", &[Series { name: "none", points: &[[f64::NAN, 1.0]] }]).unwrap_err();
-        assert!(matches!(error, ChartError::NoPoints));
+        let nothing = Series { name: "none", points: &[[f64::NAN, 1.0]] };
+        assert!(matches!(curve("Nothing", "x", "y", &[nothing]).unwrap_err(), ChartError::NoPoints));
+        assert!(matches!(scatter("Nothing", "x", "y", &[nothing], nothing).unwrap_err(), ChartError::NoPoints));
+    }
+
+    #[test]
+    fn each_kind_of_points_has_its_mark_where_the_points_are() {
+        let names: Vec<String> = (0..12).map(|i| format!("kind {i}")).collect();
+        let points: Vec<[[f64; 2]; 1]> = (0..12).map(|i| [[f64::from(i), f64::from(i)]]).collect();
+        let series: Vec<Series> =
+            names.iter().zip(&points).map(|(name, points)| Series { name, points: &points[..] }).collect();
+        let line = Series { name: "line", points: &[[0.0, 11.0], [11.0, 0.0]] };
+        let picture = scatter("Points", "x", "y", &series, line).unwrap();
+        let near = |colour: RGBColor, x: u32, y: u32| {
+            let [r, g, b] = picture.rgb(x, y);
+            let mixed = |c: u8| (0.85 * f64::from(c) + 0.15 * 255.0) as u8;
+            r.abs_diff(mixed(colour.0)) < 12 && g.abs_diff(mixed(colour.1)) < 12 && b.abs_diff(mixed(colour.2)) < 12
+        };
+        // The middle of the marks of a colour in the plot: halfway between the two points that have it.
+        let plot = SIZE.0 - LEGEND - 44;
+        let mut last = (0.0, f64::from(SIZE.1));
+        for colour in COLOURS {
+            let all = (80..SIZE.1 - 80).flat_map(|y| (100..plot).map(move |x| (x, y)));
+            let found: Vec<(u32, u32)> = all.filter(|&(x, y)| near(colour, x, y)).collect();
+            let count = found.len() as f64;
+            let middle = found.iter().fold((0.0, 0.0), |sum, &(x, y)| (sum.0 + f64::from(x), sum.1 + f64::from(y)));
+            let middle = (middle.0 / count, middle.1 / count);
+            assert!(count > 100.0 && middle.0 > last.0 + 20.0 && middle.1 < last.1 - 20.0, "{middle:?} {last:?}");
+            last = middle;
+        }
     }
 }

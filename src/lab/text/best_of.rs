@@ -102,11 +102,11 @@ pub struct RejectionRound {
 }
 
 /// A prompt's completions with their tokens, texts and scores.
-struct Group {
-    prompt: Prompt,
+pub(super) struct Group {
+    pub prompt: Prompt,
     completions: Vec<Vec<u32>>,
-    texts: Vec<String>,
-    scores: Vec<Option<f32>>,
+    pub texts: Vec<String>,
+    pub scores: Vec<Option<f32>>,
 }
 
 /// Writes n completions for each prompt and keeps the best one. `on_progress` gets the number of prompts done and their
@@ -116,8 +116,7 @@ struct Group {
 ///
 /// A model, data or reward function that cannot be used, or a file that cannot be written.
 pub fn best_of_text(plan: &BestOfPlan, on_progress: &mut dyn FnMut(usize, usize)) -> Result<BestOfReport, LabError> {
-    let bundle = start(plan)?;
-    let groups = scored_groups(&bundle, plan, &prompts(&bundle, plan)?, plan.seed, on_progress)?;
+    let groups = all_of(plan, on_progress)?;
     let mut lines = String::new();
     let mut best_scores = Vec::new();
     for group in &groups {
@@ -142,6 +141,16 @@ pub fn best_of_text(plan: &BestOfPlan, on_progress: &mut dyn FnMut(usize, usize)
         mean_score: mean(groups.iter().flat_map(|group| group.scores.iter().flatten().copied())),
         best_score: mean(best_scores.iter().copied()),
     })
+}
+
+/// All n completions of each prompt, with their scores.
+///
+/// # Errors
+///
+/// A model, data or reward function that cannot be used.
+pub(super) fn all_of(plan: &BestOfPlan, on_progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Group>, LabError> {
+    let bundle = start(plan)?;
+    scored_groups(&bundle, plan, &prompts(&bundle, plan)?, plan.seed, on_progress)
 }
 
 /// Rejection sampling in rounds (trlX's RFT; Touvron et al. 2023, section 3.2.3). Round k leaves

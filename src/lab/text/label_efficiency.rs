@@ -4,7 +4,7 @@
 //! interrupted benchmark resumes where it stopped.
 
 use super::corpus::Corpus;
-use super::measure::{Written, agreement, completions, grammar_prompts};
+use super::measure::{Writer, Written, agreement, completions, grammar_prompts};
 use super::trainer::TextTrainer;
 use super::{built_in, folders};
 use crate::lab::driver::{Driver, Step};
@@ -124,7 +124,7 @@ impl HeldOut {
         let corpus = Corpus::new(&run, Seed(0));
         let mut stream = Seed(1_000).stream("text.label_efficiency");
         let prompts = grammar_prompts(&corpus, plan.held_out, &mut stream);
-        let mut write = || completions(&bundle, &corpus, &prompts, &run, &mut stream);
+        let mut write = || completions(&Writer::of(&bundle), &corpus, &prompts, &run, &mut stream);
         Ok(HeldOut { left: write()?, right: write()? })
     }
 }

@@ -8,7 +8,7 @@ use crate::settings::{TextRewardSettings, TextRun, TextStage};
 use crate::store::Session;
 use flipside_core::{Seed, Stream};
 use flipside_text::generate::{Sampling, generate};
-use flipside_text::{Bundle, Example, TextReward};
+use flipside_text::{Bundle, Example, IlqlHeads, TextReward, generate_by_values};
 use rand::{Rng, RngExt};
 use serde::Serialize;
 use std::path::Path;
@@ -57,20 +57,15 @@ pub fn measure_text(folder: &Path, prompts: usize, seed: u64) -> Result<TextMeas
     }
     let mut stream = Seed(seed).stream("text.measure");
     let asked = grammar_prompts(&corpus, prompts, &mut stream);
-    let mut write = |bundle: &Bundle| completions(bundle, &corpus, &asked, &run, &mut stream);
+    let mut write = |bundle: &Bundle| completions(&Writer::of(bundle), &corpus, &asked, &run, &mut stream);
     let (ours, theirs, others) = (write(&policy)?, write(&supervised)?, write(&supervised)?);
-    let win = |(ours, theirs): (&Written, &Written)| match ours.1 - theirs.1 {
-        gap if gap > 0.0 => 1.0,
-        0.0 => 0.5,
-        _ => 0.0,
-    };
     let teacher = if settings.teacher == TeacherKind::Person { TeacherKind::Oracle } else { settings.teacher };
     let (reward_accuracy, reward_ceiling) = agreement(reward, &theirs, &others, teacher)?;
     Ok(TextMeasure {
         prompts: asked.len(),
-        supervised_gold: mean(theirs.iter().map(|(_, gold)| *gold)),
-        policy_gold: mean(ours.iter().map(|(_, gold)| *gold)),
-        win_rate: mean(ours.iter().zip(&theirs).map(win)),
+        supervised_gold: mean_gold(&theirs),
+        policy_gold: mean_gold(&ours),
+        win_rate: win_rate(&ours, &theirs),
         reward_accuracy,
         reward_ceiling,
     })
@@ -78,6 +73,35 @@ pub fn measure_text(folder: &Path, prompts: usize, seed: u64) -> Result<TextMeas
 
 /// A completion and its gold score.
 pub(super) type Written = (Example, f64);
+
+/// The mean gold score.
+pub(super) fn mean_gold(written: &[Written]) -> f64 {
+    mean(written.iter().map(|(_, gold)| *gold))
+}
+
+/// Share of the prompts where `ours` has the higher gold score; equal scores count half.
+pub(super) fn win_rate(ours: &[Written], theirs: &[Written]) -> f64 {
+    mean(ours.iter().zip(theirs).map(|(ours, theirs)| match ours.1 - theirs.1 {
+        gap if gap > 0.0 => 1.0,
+        0.0 => 0.5,
+        _ => 0.0,
+    }))
+}
+
+/// What writes completions.
+pub(super) struct Writer<'a> {
+    /// The model.
+    pub bundle: &'a Bundle,
+    /// ILQL's heads and β, if it writes by log π + β (Q − V).
+    pub values: Option<(&'a IlqlHeads, f64)>,
+}
+
+impl<'a> Writer<'a> {
+    /// A model that writes by its own distribution.
+    pub fn of(bundle: &'a Bundle) -> Writer<'a> {
+        Writer { bundle, values: None }
+    }
+}
 
 /// Prompts of the grammar, as many as asked for.
 pub(super) fn grammar_prompts(corpus: &Corpus, count: usize, stream: &mut Stream) -> Vec<String> {
@@ -87,12 +111,13 @@ pub(super) fn grammar_prompts(corpus: &Corpus, count: usize, stream: &mut Stream
 
 /// One completion for each of these prompts, sampled as in PPO.
 pub(super) fn completions(
-    bundle: &Bundle,
+    writer: &Writer,
     corpus: &Corpus,
     prompts: &[String],
     run: &TextRun,
     stream: &mut Stream,
 ) -> Result<Vec<Written>, LabError> {
+    let bundle = writer.bundle;
     let context = bundle.model.config().context;
     let prompt = context.saturating_sub(run.ppo.max_new_tokens);
     let reader = Reader { tokenizer: &bundle.tokenizer, context, prompt, reading: Default::default() };
@@ -101,7 +126,7 @@ pub(super) fn completions(
         let asked: Vec<Prompt> = part.iter().map(|p| reader.prompt_of(p)).collect::<Result<_, _>>()?;
         asked.iter().try_for_each(|prompt| reader.check_length(prompt))?;
         let tokens: Vec<Vec<u32>> = asked.into_iter().map(|prompt| prompt.tokens).collect();
-        for ((prompt, tokens), completion) in part.iter().zip(&tokens).zip(draw(bundle, &tokens, &run.ppo, stream)) {
+        for ((prompt, tokens), completion) in part.iter().zip(&tokens).zip(draw(writer, &tokens, &run.ppo, stream)) {
             let text = bundle.tokenizer.continuation(tokens, &completion, true)?;
             let gold = corpus.gold(prompt, &text).unwrap_or(0.0);
             all.push((Example { prompt: tokens.clone(), completion }, gold));
@@ -135,7 +160,7 @@ pub(super) fn agreement(
 }
 
 fn draw(
-    bundle: &Bundle,
+    writer: &Writer,
     prompts: &[Vec<u32>],
     ppo: &crate::settings::TextPpoSettings,
     stream: &mut Stream,
@@ -143,12 +168,16 @@ fn draw(
     let sampling = Sampling {
         temperature: ppo.temperature,
         max_new_tokens: ppo.max_new_tokens,
-        stop: bundle.stop(),
+        stop: writer.bundle.stop(),
         seed: stream.next_u64(),
         ..Sampling::default()
     };
-    let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    generate(&bundle.model, &rows, &sampling, true, &mut |_, _| true).into_iter().map(|c| c.tokens).collect()
+    let (model, rows): (_, Vec<&[u32]>) = (&writer.bundle.model, prompts.iter().map(Vec::as_slice).collect());
+    let written = match writer.values {
+        Some((heads, beta)) => generate_by_values((model, heads), &rows, beta, &sampling, &mut |_, _| true),
+        None => generate(model, &rows, &sampling, true, &mut |_, _| true),
+    };
+    written.into_iter().map(|completion| completion.tokens).collect()
 }
 
 fn mean(numbers: impl Iterator<Item = f64>) -> f64 {

@@ -1,6 +1,7 @@
 //! Text mode in the lab: the training loop of a session, tools that need no session, and reading and writing of model
 //! folders.
 
+mod algorithms;
 mod asking;
 mod best_of;
 mod built_in;
@@ -17,6 +18,10 @@ mod tools;
 mod trainer;
 mod verbs;
 
+pub use algorithms::{
+    BestOfPoint, MeanAndDeviation, StartJob, TaughtRewardModel, TextAlgorithm, TextAlgorithmJob, TextAlgorithmRow,
+    TextAlgorithmRun, TextAlgorithmsPlan, run_text_algorithm, teach_reward_model, text_algorithms,
+};
 pub use best_of::{BestOfPlan, BestOfReport, RejectionPlan, RejectionRound, best_of_text, rejection_sampling};
 pub use built_in::{BuiltInReport, write_built_in};
 pub use label_efficiency::{LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, label_efficiency};

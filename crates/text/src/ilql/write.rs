@@ -1,11 +1,24 @@
 //! Writes completions by a language model's probabilities and ILQL's values together.
 
 use super::super::generate::{Completion, Sampling, choose, left_padded};
+use super::super::language_model::LanguageModel;
 use super::super::model::Transformer;
 use super::heads::IlqlHeads;
 use flipside_core::{Seed, Stream};
 use flipside_learn::numbers;
 use tch::{Kind, Tensor};
+
+/// log π + β (Q − V) of each next token, up to a constant the log-probability that ILQL writes it with: hidden states
+/// `[.., d]` → `[.., vocabulary]`.
+pub(in super::super) fn scores_by_values(
+    model: &impl LanguageModel,
+    heads: &IlqlHeads,
+    beta: f64,
+    hidden: &Tensor,
+) -> Tensor {
+    let log_probs = model.logits(hidden).log_softmax(-1, Kind::Float);
+    log_probs + (heads.slow_q(hidden) - heads.v(hidden).unsqueeze(-1)) * beta
+}
 
 /// As [`generate`](crate::generate::generate) with adapters, but each token is drawn by log π + β (Q − V), where Q is
 /// the smaller one of the slow copies. Top-k, top-p and the temperature come after it. The log-probabilities of a
@@ -32,9 +45,7 @@ pub fn generate_by_values(
     for _ in 0..max_new_tokens {
         let mut scores = tch::no_grad(|| {
             let last = model.hidden_from(&ids, &mask, ids.size()[1] - 1, Some(&mut cache), true).squeeze_dim(1);
-            let log_probs = model.logits(&last).log_softmax(-1, Kind::Float);
-            let advantages = heads.slow_q(&last) - heads.v(&last).unsqueeze(-1);
-            numbers(&(log_probs + advantages * beta))
+            numbers(&scores_by_values(model, heads, beta, &last))
         });
         let vocabulary = scores.len() / rows;
         let (mut next, mut real) = (vec![0_i64; rows], vec![0_i64; rows]);

@@ -23,7 +23,8 @@ pub enum Rule {
     /// 1 if the regular expression is found in the completion, else 0.
     Pattern(Box<Regex>),
     /// 1 if the completion's number equals that of the reference, else 0; no score if the reference has no number. The
-    /// number is the first one behind the last `mark`, or the last one of the text if the mark is empty.
+    /// number is the first one behind a `mark`, the last such one, or the last number of the text if the mark is empty.
+    /// Of a completion, only the last 300 characters are read (verl's rule for GSM8K, which compares texts instead).
     Number {
         /// What stands before the number, such as `####`.
         mark: String,
@@ -65,7 +66,7 @@ impl Rule {
             Rule::Number { mark } => {
                 let reference = answer.reference.as_ref()?;
                 let gold = number(reference, mark).or_else(|| number(reference, ""))?;
-                number(&answer.completion, mark).is_some_and(|found| found == gold)
+                number(end_of(&answer.completion), mark).is_some_and(|found| found == gold)
             }
             Rule::Length(range) => range.contains(&answer.tokens),
         };
@@ -81,15 +82,37 @@ struct Number {
     exponent: i64,
 }
 
+/// Characters at the end of a completion in which its number is looked for.
+const READ: usize = 300;
+
+/// The last [`READ`] characters, without the rest of a number that begins before them.
+fn end_of(text: &str) -> &str {
+    let Some((cut, _)) = text.char_indices().rev().nth(READ - 1) else { return text };
+    let is_of_number = |letter: char| letter.is_ascii_digit() || matches!(letter, '.' | ',');
+    match text[..cut].ends_with(is_of_number) {
+        true => text[cut..].trim_start_matches(is_of_number),
+        false => &text[cut..],
+    }
+}
+
 /// The number that a text gives as its answer.
 fn number(text: &str, mark: &str) -> Option<Number> {
     // Commas count where they part thousands. A minus behind a digit or a letter is a hyphen.
     static NUMBERS: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new(r"(?:(?<![\w.])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,4})?").ok()
     });
-    let behind = if mark.is_empty() { text } else { &text[text.rfind(mark)? + mark.len()..] };
-    let mut found = NUMBERS.as_ref()?.find_iter(behind).flatten();
-    let found = if mark.is_empty() { found.last() } else { found.next() };
+    let numbers = NUMBERS.as_ref()?;
+    let found = match mark {
+        "" => numbers.find_iter(text).flatten().last(),
+        // What stands behind a mark, up to the next one; the last first.
+        mark => text
+            .split(mark)
+            .skip(1)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .find_map(|behind| numbers.find(behind).ok().flatten()),
+    };
     read(found?.as_str())
 }
 
@@ -122,10 +145,11 @@ mod tests {
         let last = Rule::Number { mark: String::new() };
         let gold = Some("She sells 16 - 3 - 4 = 9 eggs for 2 dollars each.\n#### 18");
         for right in
-            ["#### 18", "#### 18.", "#### 18.0", "####18.00 dollars", "#### $18", "#### 17\n#### 18", "#### 1.8e1"]
+            ["#### 18", "#### 18.", "#### 18.0", "####18.00 dollars", "#### $18", "#### 17\n#### 18", "#### 18\n####"]
         {
             assert_eq!(marked.score(&answer(right, gold)), Some(1.0), "{right}");
         }
+        assert_eq!(marked.score(&answer("#### 1.8e1", gold)), Some(1.0));
         for wrong in ["18", "#### 180", "#### -18", "#### 1.8", "####", "", "#### 18\n#### 17", "#### eighteen"] {
             assert_eq!(marked.score(&answer(wrong, gold)), Some(0.0), "{wrong}");
         }
@@ -139,8 +163,25 @@ mod tests {
         assert_eq!(of("9007199254740993", "9007199254740992"), Some(0.0), "beyond what an f64 tells apart");
         assert_eq!(of("1, 2, 3", "3"), Some(1.0));
         assert_eq!(of("pages 4-5", "5"), Some(1.0));
+        assert_eq!(marked.score(&answer("#### 1,234,567.", Some("#### 1234567"))), Some(1.0));
         // A reference that cannot be read gives no score, and none does neither.
         assert_eq!((of("18", "unknown"), last.score(&answer("18", None))), (None, None));
+    }
+
+    #[test]
+    fn only_the_last_300_characters_are_read() {
+        let marked = Rule::Number { mark: "####".to_owned() };
+        let last = Rule::Number { mark: String::new() };
+        // The characters after the answer; ä has two bytes.
+        for (behind, score) in [(0, 1.0), (293, 1.0), (294, 0.0), (5000, 0.0)] {
+            let text = format!("{}#### 18{}", "17 ä ".repeat(100), "ä".repeat(behind));
+            assert_eq!(marked.score(&answer(&text, Some("#### 18"))), Some(score), "{behind}");
+        }
+        // The end of a longer number is no number: 118 is not read as 18.
+        let cut = |text: &str, behind: usize| last.score(&answer(&format!("{text}{}", "ä".repeat(behind)), Some("18")));
+        assert_eq!((cut("118", 298), cut("a18", 298), cut("18", 298)), (Some(0.0), Some(1.0), Some(1.0)));
+        // The answer of the data is read from anywhere.
+        assert_eq!(marked.score(&answer("#### 18", Some(&format!("#### 18{}", "ä".repeat(400))))), Some(1.0));
     }
 
     #[test]
