@@ -18,3 +18,23 @@ pub(super) fn keep_what_is_freed() {
         }
     }
 }
+
+/// The most physical memory that this process has had so far, bytes; `None` where the system does not say.
+pub(super) fn peak_resident() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: `usage` is a valid place for what the call writes, and all zeros are a valid `rusage`.
+        let usage = unsafe {
+            if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
+                return None;
+            }
+            usage.assume_init()
+        };
+        // Linux counts in KiB, macOS in bytes.
+        let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+        u64::try_from(usage.ru_maxrss).ok().map(|size| size * unit)
+    }
+    #[cfg(not(unix))]
+    None
+}

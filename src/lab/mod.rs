@@ -47,11 +47,13 @@ pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use offline::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, task, tasks};
 pub use preferences::{FLIPS_LEARNT, PreferencePlan, PreferenceRow, PreferenceRun, preferences};
 pub use text::{
-    BestOfPlan, BestOfReport, BuiltInReport, ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated,
-    LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, RejectionPlan, RejectionRound, Scored, TextMeasure,
-    TextModel, TextSpeed, TextSpeedPlan, TokenizerPlan, TokenizerReport, best_of_text, check_text_run, copy_stage,
-    evaluate_text, export_text, generate_text, label_efficiency, measure_text, merge_text, rejection_sampling,
-    text_speed, train_tokenizer, write_built_in, write_examples,
+    BestOfPlan, BestOfReport, BuiltInReport, ComparisonRow, EvaluationPlan, ExampleKind, ExamplesPlan, ExamplesReport,
+    GeneratePlan, Generated, GptSize, KlRow, LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, MemoryPlan,
+    MemoryReport, Recipe, RejectionPlan, RejectionRound, Scored, SummaryRow, TextMeasure, TextModel, TextSpeed,
+    TextSpeedPlan, TldrCounts, TldrEvaluation, TldrExamplesPlan, TldrExamplesReport, TldrPlan, TokenizerPlan,
+    TokenizerReport, Versus, best_of_text, check_text_run, copy_stage, evaluate_text, evaluate_tldr, export_text,
+    generate_text, label_efficiency, measure_memory, measure_text, merge_text, prepare_tldr, rejection_sampling,
+    text_speed, train_tokenizer, write_built_in, write_examples, write_tldr_examples,
 };
 pub use vocabulary::*;
 
