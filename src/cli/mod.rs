@@ -12,6 +12,7 @@ mod help;
 mod run;
 mod settings;
 mod text;
+mod tldr;
 
 use arguments::{Arguments, Verb};
 use clap::Parser;

@@ -3,6 +3,7 @@
 use super::arguments::SettingsArguments;
 use super::best_of::{BestOfArguments, RejectionArguments, best_of, rejection};
 use super::run::{open, report, watch};
+use super::tldr::{Tldr, tldr};
 use crate::lab::{
     BadLines, ExampleKind, ExamplesPlan, GeneratePlan, Noise, Reading, Scored, TextModel, TokenizerPlan, copy_stage,
     evaluate_text, export_text, generate_text, measure_text, merge_text, train_tokenizer, write_built_in,
@@ -49,6 +50,9 @@ pub enum Text {
     BestOf(BestOfArguments),
     /// Fine-tune a model on the best of its own completions, in rounds (rejection sampling).
     RejectionSampling(RejectionArguments),
+    /// Teach summarisation from comparisons on the data of TL;DR: the published chain, with its evaluation.
+    #[command(subcommand)]
+    Tldr(Tldr),
     /// Score a data file, or evaluate a session's models by the gold score. A data file is scored by likelihood, or by
     /// a reward model's accuracy on its pairs.
     Eval(EvalArguments),
@@ -354,6 +358,7 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
         Text::Generate(arguments) => generate(arguments),
         Text::BestOf(arguments) => best_of(arguments),
         Text::RejectionSampling(arguments) => rejection(arguments),
+        Text::Tldr(what) => tldr(what),
         Text::Eval(arguments) => eval(arguments),
         Text::Merge(arguments) => {
             if arguments.model.adapter.is_none() {

@@ -162,7 +162,7 @@ fn stage_of(name: &str) -> Option<TextStage> {
         "documents" | "base_steps" | "base" => Some(TextStage::Base),
         "demonstrations" | "supervised_steps" | "supervised" => Some(TextStage::Supervised),
         "comparisons" | "reward_steps" | "reward" => Some(TextStage::Reward),
-        "prompts" | "updates" | "ppo" | "reward_model" => Some(TextStage::Ppo),
+        "prompts" | "updates" | "policy_checkpoints" | "ppo" | "reward_model" => Some(TextStage::Ppo),
         "preference_steps" | "preference" => Some(TextStage::Preference),
         "ilql_steps" | "ilql" => Some(TextStage::Ilql),
         "online_dpo_steps" | "online_dpo" => Some(TextStage::OnlineDpo),

@@ -23,11 +23,17 @@ pub(super) fn keep_what_is_freed() {
     }
 }
 
-/// The most memory that this process has held at a time so far, in MiB: Linux's `VmHWM`. `None` on other systems.
-pub(super) fn peak_mib() -> Option<f64> {
+/// The most memory that this process has held at a time so far, bytes: Linux's `VmHWM`. `None` on other systems. The
+/// peak of `getrusage` will not do, because a process that is started has that of the one that starts it.
+pub(super) fn peak_resident() -> Option<u64> {
     let status = read_text(Path::new("/proc/self/status")).ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?;
-    Some(kib.trim().parse::<f64>().ok()? / 1024.0)
+    Some(kib.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// [`peak_resident`] in MiB.
+pub(super) fn peak_mib() -> Option<f64> {
+    peak_resident().map(|bytes| bytes as f64 / f64::from(1 << 20))
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -47,13 +47,15 @@ pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use offline::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, task, tasks};
 pub use preferences::{FLIPS_LEARNT, PreferencePlan, PreferenceRow, PreferenceRun, preferences};
 pub use text::{
-    BestOfPlan, BestOfPoint, BestOfReport, BuiltInReport, ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan,
-    Generated, LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, MeanAndDeviation, RejectionPlan,
-    RejectionRound, Scored, StartJob, TaughtRewardModel, TextAlgorithm, TextAlgorithmJob, TextAlgorithmRow,
-    TextAlgorithmRun, TextAlgorithmsPlan, TextMeasure, TextModel, TextSpeed, TextSpeedPlan, TokenizerPlan,
-    TokenizerReport, best_of_text, check_text_run, copy_stage, evaluate_text, export_text, generate_text,
-    label_efficiency, measure_text, merge_text, rejection_sampling, run_text_algorithm, teach_reward_model,
-    text_algorithms, text_speed, train_tokenizer, write_built_in, write_examples,
+    BestOfPlan, BestOfPoint, BestOfReport, BuiltInReport, ComparisonRow, EvaluationPlan, ExampleKind, ExamplesPlan,
+    ExamplesReport, GeneratePlan, Generated, GptSize, KlRow, LabelEfficiencyPlan, LabelEfficiencyRow,
+    LabelEfficiencyRun, MeanAndDeviation, MemoryPlan, MemoryReport, Recipe, RejectionPlan, RejectionRound, Scored,
+    StartJob, SummaryRow, TaughtRewardModel, TextAlgorithm, TextAlgorithmJob, TextAlgorithmRow, TextAlgorithmRun,
+    TextAlgorithmsPlan, TextMeasure, TextModel, TextSpeed, TextSpeedPlan, TldrCounts, TldrEvaluation, TldrExamplesPlan,
+    TldrExamplesReport, TldrPlan, TokenizerPlan, TokenizerReport, Versus, best_of_text, check_text_run, copy_stage,
+    evaluate_text, evaluate_tldr, export_text, generate_text, label_efficiency, measure_memory, measure_text,
+    merge_text, prepare_tldr, rejection_sampling, run_text_algorithm, teach_reward_model, text_algorithms, text_speed,
+    train_tokenizer, write_built_in, write_examples, write_tldr_examples,
 };
 pub use vocabulary::*;
 

@@ -6,7 +6,7 @@ use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a file of training data holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,27 @@ pub enum TrainingData {
     Text(String),
     /// The rows of a table.
     Rows(Vec<Value>),
+}
+
+/// The files of training data in a folder, by name: those that end with `.json`, `.jsonl` or `.parquet`, or with one of
+/// these and `.gz`.
+///
+/// # Errors
+///
+/// The folder cannot be read.
+pub fn data_files_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = |error| StoreError::io(folder, error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        if path.is_file() && [".json", ".jsonl", ".parquet"].iter().any(|end| name.ends_with(end)) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Beginnings of files that cannot be read, and what they are.

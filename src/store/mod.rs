@@ -37,7 +37,7 @@ mod session;
 mod shader_cache;
 
 pub use checkpoints::{Checkpoint, CheckpointHeader};
-pub use data_file::{TrainingData, read_data};
+pub use data_file::{TrainingData, data_files_in, read_data};
 pub use error::StoreError;
 pub use export::{LabelFrames, PolicyMetadata, export_policy};
 pub use metrics::Metric;

@@ -30,7 +30,7 @@ mod record;
 use super::chat::{Message, TemplateError};
 use super::tokenizer::{Tokenizer, TokenizerError};
 use flipside_core::one_line;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt;
 
 pub use encode::{Encoder, TldrRules, TokenizedExample};
@@ -87,6 +87,8 @@ pub enum Example {
 /// A post of the TL;DR data set, or an article of CNN/DM in the same layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tldr {
+    /// The post's or article's name in the data set, if the line says it.
+    pub id: Option<String>,
     /// A post's subreddit, without `r/`, and its title; `None` for an article.
     pub heading: Option<[String; 2]>,
     /// Its text.
@@ -279,6 +281,30 @@ impl Tldr {
             let last = post.char_indices().next_back().ok_or(DataError::TooLong(most))?.0;
             post = &post[..post.rfind('\n').unwrap_or(last)];
         }
+    }
+
+    /// The line of a file in the published layout, with what is read of it.
+    pub fn to_json(&self) -> Value {
+        let Tldr { id, heading, post, summaries, split } = self;
+        let mut line = match (heading, summaries) {
+            (_, Summaries::Judged(two, choice)) => {
+                let mut info = match heading {
+                    Some([subreddit, title]) => json!({ "post": post, "title": title, "subreddit": subreddit }),
+                    None => json!({ "article": post }),
+                };
+                info["id"] = json!(id);
+                let two = two.each_ref().map(|text| json!({ "text": text }));
+                json!({ "info": info, "summaries": two, "choice": choice })
+            }
+            (heading, Summaries::Own(summary)) => {
+                let [subreddit, title] = heading.clone().unwrap_or_default();
+                json!({ "id": id, "subreddit": subreddit, "title": title, "post": post, "summary": summary })
+            }
+        };
+        if let Some(split) = split {
+            line["split"] = json!(split);
+        }
+        line
     }
 
     /// A summary as a completion: trimmed, with one space before it.

@@ -11,6 +11,8 @@
 //! the thing is. The supervised set has reviews of every mood; which of them are better is left to the judgements.
 //! [`score`] scores any text, whoever wrote it.
 
+pub mod posts;
+
 use flipside_core::Stream;
 use rand::RngExt;
 use std::collections::HashMap;

@@ -241,6 +241,20 @@ impl<M: LanguageModel> TextReward<M> {
         Ok(())
     }
 
+    /// Sets the bias so that the rewards of these samples, the references of a data set, have mean 0, and leaves the
+    /// scale as it was learned (Stiennon et al. 2020, section 3.4). Where the model cannot keep a bias, nothing
+    /// changes, as in [`TextReward::normalise`]. On an error nothing has changed.
+    pub fn centre(&mut self, samples: &[Example], on_progress: ProgressFn) -> Result<(), LearnError> {
+        let raw = self.unscaled(samples, on_progress)?;
+        let mean = raw.iter().map(|&x| f64::from(x)).sum::<f64>() / raw.len().max(1) as f64;
+        if !mean.is_finite() {
+            return Err(LearnError::NotFinite { what: "a reward".to_owned() });
+        }
+        let bias = if self.reward.model.keeps_score_bias() { -mean } else { 0.0 };
+        self.set_gain_and_bias([1.0, bias]);
+        Ok(())
+    }
+
     /// The whole state: the trained parameters (including the head) under `model.*`, `adam.*`, `cursor`, `progress` and
     /// `scale` (gain and bias).
     pub fn to_arrays(&self) -> Arrays {

@@ -14,7 +14,7 @@ use super::rows::{Example, Rows, up_to_last_token};
 use flipside_learn::{LearnError, numbers};
 use std::str::FromStr;
 
-pub use best_of::{accepted, best_of, best_of_n, best_of_n_kl_bound};
+pub use best_of::{accepted, best_of, best_of_n, best_of_n_kl_bound, best_of_n_shares};
 pub use ensemble::{Combination, Normaliser};
 pub use rules::{Answer, Rule};
 

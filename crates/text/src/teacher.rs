@@ -70,6 +70,11 @@ impl GoldTeacher {
         }
     }
 
+    /// How it errs.
+    pub fn noise(&self) -> Noise {
+        self.noise
+    }
+
     /// The stream's state, for a checkpoint.
     pub fn stream(&self) -> &Stream {
         &self.stream

@@ -6,8 +6,10 @@ use crate::settings::TextRun;
 use crate::store::{TrainingData, read_data};
 use flipside_core::Seed;
 use flipside_text::data::{
-    BadLines, Dataset, Encoder, Example as Line, Reading, TextOrMessages, TokenizedExample, read_lines, read_records,
+    BadLines, Dataset, Encoder, Example as Line, Reading, Summaries, TextOrMessages, Tldr, TokenizedExample,
+    read_lines, read_records,
 };
+use flipside_text::grammar::posts;
 use flipside_text::tokenizer::Tokenizer;
 use flipside_text::{Episode, Example, TextComparison, grammar};
 use std::collections::HashSet;
@@ -61,6 +63,10 @@ fn reference_of(line: &Line) -> Option<String> {
             TextOrMessages::Text(text) => Some(text.clone()),
             TextOrMessages::Messages(messages) => messages.last().map(|message| message.content.clone()),
         },
+        Line::Tldr(post) => Some(Tldr::completion(match &post.summaries {
+            Summaries::Own(summary) => summary,
+            Summaries::Judged(two, choice) => &two[*choice],
+        })),
         _ => None,
     }
 }
@@ -80,6 +86,15 @@ pub(in crate::lab) fn read_examples(path: &Path, reading: Reading) -> Result<Dat
 }
 
 impl Reader<'_> {
+    /// Turns lines into tokens. A post of TL;DR is cut by its own rule so that a completion fits, not only to the
+    /// published length.
+    pub fn encoder(&self) -> Encoder<'_> {
+        let mut encoder = Encoder::new(self.tokenizer);
+        encoder.tldr.query = encoder.tldr.query.min(self.prompt);
+        encoder.tldr.article_query = encoder.tldr.article_query.min(self.prompt);
+        encoder
+    }
+
     /// The lines of a data file, in order. Lines that cannot be read are logged.
     fn lines(&self, path: &Path) -> Result<Vec<Line>, LabError> {
         let read = read_examples(path, self.reading)?;
@@ -91,7 +106,7 @@ impl Reader<'_> {
 
     /// The lines of a data file as tokens.
     pub fn file(&self, path: &Path) -> Result<Vec<TokenizedExample>, LabError> {
-        let encoder = Encoder::new(self.tokenizer);
+        let encoder = self.encoder();
         let mut all = Vec::new();
         for example in &self.lines(path)? {
             all.extend(encoder.encode(example)?);
@@ -101,7 +116,7 @@ impl Reader<'_> {
 
     /// The prompts of a data file.
     pub fn prompts(&self, path: &Path) -> Result<Vec<Prompt>, LabError> {
-        let encoder = Encoder::new(self.tokenizer);
+        let encoder = self.encoder();
         let mut all = Vec::new();
         for example in &self.lines(path)? {
             let prompt = encoder.prompt_of(example)?.filter(|(_, tokens)| !tokens.is_empty());
@@ -116,13 +131,13 @@ impl Reader<'_> {
 
     fn encode(&self, line: &Line) -> Result<TokenizedExample, LabError> {
         // The encoder leaves out nothing but posts of TL;DR.
-        Ok(Encoder::new(self.tokenizer).encode(line)?.unwrap_or(TokenizedExample::Whole(Vec::new())))
+        Ok(self.encoder().encode(line)?.unwrap_or(TokenizedExample::Whole(Vec::new())))
     }
 
     /// A prompt that was typed. It may be too long.
     pub fn prompt_of(&self, prompt: &str) -> Result<Prompt, LabError> {
         let words = TextOrMessages::Text(prompt.to_owned());
-        let tokens = Encoder::new(self.tokenizer).prompt(&words)?;
+        let tokens = self.encoder().prompt(&words)?;
         match tokens.is_empty() {
             true => Err(LabError::Text("A prompt needs at least one token; write something.".to_owned())),
             false => Ok(Prompt { words, tokens, reference: None }),
@@ -219,6 +234,34 @@ impl Corpus {
         Ok(all)
     }
 
+    /// Answers that the data gives: up to `most` of the demonstrations, or of the file of prompts, evenly spread.
+    ///
+    /// # Errors
+    ///
+    /// Files without any.
+    pub fn references(&self, reader: &Reader, most: usize) -> Result<Vec<Example>, LabError> {
+        let files = [&self.run.demonstrations, &self.run.prompts].into_iter().flatten();
+        for path in files {
+            let lines = reader.lines(path)?;
+            let encoder = reader.encoder();
+            let step = lines.len().div_ceil(most.max(1)).max(1);
+            let mut all = Vec::new();
+            for line in lines.iter().step_by(step) {
+                if let Some(TokenizedExample::Completion { prompt, completion }) = encoder.encode(line)? {
+                    all.extend(reader.examples(TokenizedExample::Completion { prompt, completion }));
+                }
+            }
+            if !all.is_empty() {
+                return Ok(all);
+            }
+        }
+        Err(LabError::Text(
+            "text.reward.normalise = references needs answers to compare with; set text.demonstrations to a file of \
+             prompts with completions."
+                .to_owned(),
+        ))
+    }
+
     /// The prompts that are asked about: those that the person chose, else those of a file of prompts,
     /// demonstrations or pairs, else the grammar's.
     pub fn prompts(&self, reader: &Reader) -> Result<Vec<Prompt>, LabError> {
@@ -270,7 +313,10 @@ impl Corpus {
 
     /// The gold score of a completion; `None` if the prompt is not one of the grammar's.
     pub fn gold(&self, prompt: &str, completion: &str) -> Option<f64> {
-        is_grammars(prompt).then(|| grammar::score(prompt.trim(), completion))
+        match is_of_a_review(prompt) {
+            true => Some(grammar::score(prompt.trim(), completion)),
+            false => posts::score_of_prompt(prompt, completion),
+        }
     }
 
     /// The mean gold score of these completions; `None` if one has none.
@@ -354,6 +400,10 @@ fn of_file(reader: &Reader, path: &Path, what: &str) -> Result<Vec<Example>, Lab
 }
 
 fn is_grammars(prompt: &str) -> bool {
+    is_of_a_review(prompt) || posts::is_prompt(prompt)
+}
+
+fn is_of_a_review(prompt: &str) -> bool {
     static KNOWN: LazyLock<HashSet<String>> = LazyLock::new(|| grammar::prompts().into_iter().collect());
     KNOWN.contains(prompt.trim())
 }

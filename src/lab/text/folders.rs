@@ -21,6 +21,19 @@ pub(in crate::lab) fn adapter_of(session: &Path, stage: TextStage) -> PathBuf {
     models(session).join(format!("{}-adapter", stage.name()))
 }
 
+/// The updates after which PPO saves its policy on the way: `count` of them, at equal distances, without the last one.
+pub(super) fn policy_checkpoints(count: u64, updates: u64) -> Vec<u64> {
+    let mut all: Vec<u64> = (1..=count).map(|i| updates * i / (count + 1)).collect();
+    all.retain(|&update| update > 0 && update < updates);
+    all.dedup();
+    all
+}
+
+/// The folder of the policy after this update: `models/ppo-00025` and so on.
+pub(super) fn of_policy_checkpoint(session: &Path, update: u64) -> PathBuf {
+    models(session).join(format!("{}-{update:05}", TextStage::Ppo.name()))
+}
+
 /// Reads a model from its folder, or from a GGUF file. The folder of an adapter gives the base model that it names,
 /// with the adapter.
 pub(in crate::lab) fn read(folder: &Path, precision: TextPrecision) -> Result<Bundle, LabError> {

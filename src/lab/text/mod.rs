@@ -14,6 +14,7 @@ mod program;
 mod reward_functions;
 mod speed;
 mod teaching;
+mod tldr;
 mod tools;
 mod trainer;
 mod verbs;
@@ -28,6 +29,11 @@ pub use label_efficiency::{LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficie
 pub use measure::{TextMeasure, measure_text};
 pub use new_run::check_text_run;
 pub use speed::{TextSpeed, TextSpeedPlan, text_speed};
+pub use tldr::{
+    ComparisonRow, EvaluationPlan, GptSize, KlRow, MemoryPlan, MemoryReport, Recipe, SummaryRow, TldrCounts,
+    TldrEvaluation, TldrExamplesPlan, TldrExamplesReport, TldrPlan, Versus, evaluate_tldr, measure_memory,
+    prepare_tldr, write_tldr_examples,
+};
 pub use tools::{
     ExampleKind, ExamplesPlan, ExamplesReport, TokenizerPlan, TokenizerReport, train_tokenizer, write_examples,
 };

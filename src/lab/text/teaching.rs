@@ -44,6 +44,8 @@ pub(super) struct Teaching {
     pub functions: Option<RewardFunctions>,
     /// The answers that the data gives to the prompts, by their places.
     pub references: Vec<Option<String>>,
+    /// Answers of the data whose rewards are to have mean 0, if the run says so.
+    pub answers: Vec<Example>,
     /// The number of judgements at the last fit and the ID of the newest. `fit_left` is the number of gradient steps
     /// left in the current fit.
     pub fitted: (u64, u64),

@@ -25,14 +25,15 @@ use crate::lab::shared_requests::Label;
 use crate::lab::training_loop::{Tell, TrainingLoop, Values};
 use crate::lab::vocabulary::{DisputedView, ModeView, Snapshot, TextSample, TextView};
 use crate::lab::{LabError, TeacherKind};
-use crate::settings::{RunSettings, TextRun, TextStage};
+use crate::settings::{RewardNormalisation, RunSettings, TextRun, TextStage};
 use flipside_core::{Arrays, ItemId, Seed};
 use flipside_learn::LearnError;
 use flipside_text::generate::{Completion, generate, generate_each};
 use flipside_text::model::Transformer;
 use flipside_text::tokenizer::Tokenizer;
 use flipside_text::{
-    Bundle, Episode, Example, Progress, Reference, ScoreEncoder, Supervised, TextPpo, TextReward, tokenizer_of,
+    Bundle, Episode, Example, Progress, Reference, ScoreEncoder, Supervised, TextComparison, TextPpo, TextReward,
+    tokenizer_of,
 };
 use offline::{Asks, Offline};
 use online::Online;
@@ -53,6 +54,9 @@ const PATIENCE: u64 = 24;
 
 /// Pairs that a simulated teacher is asked at a time. They are chosen by the answers before them.
 const HANDFUL: usize = 16;
+
+/// Completions or references at which the rewards are set to 0 once the reward model is trained.
+const NORMALISED_AT: usize = 256;
 
 /// Completions at which the members of an ensemble of reward models are normalised.
 const NORMALISED: usize = 64;
@@ -320,6 +324,10 @@ impl TextTrainer {
         let simulated = self.settings.teacher != TeacherKind::Person;
         let functions = self.reward_functions(&start, &prompts)?;
         let is_given = given.is_some() || functions.is_some();
+        let answers = match self.run.reward.normalise {
+            RewardNormalisation::References if !is_given => self.corpus.references(&reader, NORMALISED_AT)?,
+            _ => Vec::new(),
+        };
         if simulated && !is_given && filed.is_empty() && !self.corpus.has_gold() {
             return Err(LabError::Text(
                 "Nobody knows the true score of completions of these prompts, so no simulated teacher can answer: give judged pairs \
@@ -366,6 +374,7 @@ impl TextTrainer {
             given: is_given,
             functions,
             references: prompts.iter().map(|prompt| prompt.reference.clone()).collect(),
+            answers,
             fitted: (0, 0),
             fit_left: 0,
             unscaled: false,
@@ -495,11 +504,30 @@ impl TextTrainer {
             Stage::Done(_) => return Ok(()),
         };
         match next {
-            Some(next) => self.enter(next, None),
+            Some(next) => {
+                // The model that is finished and saved is not kept beside the next one.
+                self.stage = Stage::Done(self.stage.began());
+                self.enter(next, None)
+            }
             None => {
                 self.stage = Stage::Done(self.run.until);
                 Ok(())
             }
+        }
+    }
+
+    /// Writes the policy as it is, if this update is one of those that [`TextRun::policy_checkpoints`] names.
+    fn save_policy_checkpoint(&self) -> Result<(), LabError> {
+        let Stage::Teaching(teaching) = &self.stage else { return Ok(()) };
+        let (update, updates) = (teaching.ppo.updates(), self.run.updates);
+        if !folders::policy_checkpoints(self.run.policy_checkpoints, updates).contains(&update) {
+            return Ok(());
+        }
+        let (bundle, folder) = (teaching.policy_bundle(), folders::of_policy_checkpoint(&self.folder, update));
+        let base = self.origin(self.stage.began()).map(|path| path.display().to_string());
+        match bundle.to_adapter_parts(base.as_deref()) {
+            Some(adapter) => folders::replace(&folder, adapter),
+            None => folders::replace(&folder, bundle.to_parts()?),
         }
     }
 
@@ -556,13 +584,15 @@ impl TextTrainer {
         // Scaling is a turn of its own. If it is cancelled, the gradient steps already reported remain and scaling
         // starts again.
         if teaching.unscaled {
-            let comparisons = teaching.comparisons(labels)?;
-            let samples: Vec<Example> = comparisons
-                .iter()
-                .take(256)
-                .map(|c| Example { prompt: c.prompt.clone(), completion: c.left.clone() })
-                .collect();
-            let scaled = teaching.reward.normalise(&samples, &mut |_| cancelled());
+            let scaled = match self.run.reward.normalise {
+                RewardNormalisation::References => teaching.reward.centre(&teaching.answers, &mut |_| cancelled()),
+                RewardNormalisation::Samples => {
+                    let comparisons = teaching.comparisons(labels)?;
+                    let left = |c: &TextComparison| Example { prompt: c.prompt.clone(), completion: c.left.clone() };
+                    let samples: Vec<Example> = comparisons.iter().take(NORMALISED_AT).map(left).collect();
+                    teaching.reward.normalise(&samples, &mut |_| cancelled())
+                }
+            };
             teaching.unscaled = matches!(scaled, Err(LearnError::Cancelled));
             match scaled {
                 // What was learned is kept, whatever it is worth.
@@ -610,6 +640,8 @@ impl TextTrainer {
         }
         let (episodes, stats) = updated?;
         self.steps += 1;
+        self.save_policy_checkpoint()?;
+        let Stage::Teaching(teaching) = &mut self.stage else { return Ok(Values::new()) };
         let watched = teaching.watch(&episodes, labels, person, cancelled)?;
         let gold = self.corpus.mean_gold(&teaching.start.tokenizer, &episodes)?;
         let mut values = vec![

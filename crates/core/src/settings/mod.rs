@@ -18,8 +18,8 @@ pub use reward_model::{
 };
 pub use teacher::{TeacherKind, TeacherNoise};
 pub use text::{
-    KlEstimator, KlSettings, OptimiserSettings, SupervisedSettings, TextLabelSettings, TextPpoSettings,
-    TextRewardSettings,
+    KlEstimator, KlSettings, OptimiserSettings, RewardNormalisation, SupervisedSettings, TextLabelSettings,
+    TextPpoSettings, TextRewardSettings,
 };
 pub use text_estimator::{KlPlace, TextAdvantage, TextAverage, TextPreset, TextRatio};
 pub use text_offline::{IlqlSettings, PreferenceLoss, TextPreferenceSettings};

@@ -114,6 +114,17 @@ impl SupervisedSettings {
     }
 }
 
+/// Where the rewards are set to 0 after training, and whether they are scaled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardNormalisation {
+    /// The rewards of completions of the judged pairs have mean 0 and standard deviation 1.
+    #[default]
+    Samples,
+    /// The rewards of the answers in the demonstrations have mean 0; they keep their scale (Stiennon et al. 2020).
+    References,
+}
+
 /// Training a reward model on pairs of completions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -135,6 +146,9 @@ pub struct TextRewardSettings {
     /// c of the term c · (R_chosen + R_rejected)² of the loss, which keeps the rewards near 0; 0 or more (Eisenstein et
     /// al. 2023, TRL). 0 turns it off.
     pub center_rewards_coefficient: f64,
+    /// Where the rewards are set to 0 after training: `samples` gives completions of the judged pairs mean 0 and
+    /// standard deviation 1, `references` gives the answers in the demonstrations mean 0 and keeps the scale.
+    pub normalise: RewardNormalisation,
     /// The optimiser, Adam.
     pub optimiser: OptimiserSettings,
 }
@@ -147,6 +161,7 @@ impl Default for TextRewardSettings {
             error_rate: 0.0,
             margin: 1.0,
             center_rewards_coefficient: 0.0,
+            normalise: RewardNormalisation::Samples,
             optimiser: OptimiserSettings { learning_rate: 5e-5, ..OptimiserSettings::default() },
         }
     }

@@ -223,6 +223,9 @@ pub struct TextRun {
     pub reward_steps: u64,
     /// Number of PPO updates.
     pub updates: u64,
+    /// Number of policies that PPO saves on the way, at equal distances: `models/ppo-00025` and so on. With adapters,
+    /// only the adapter is saved.
+    pub policy_checkpoints: u64,
     /// Gradient steps of learning from preferences directly.
     pub preference_steps: u64,
     /// Gradient steps of ILQL.
@@ -278,6 +281,7 @@ impl Default for TextRun {
             // Two passes over 500 answers. Five passes fit their noise.
             reward_steps: 60,
             updates: 100,
+            policy_checkpoints: 0,
             preference_steps: 100,
             ilql_steps: 400,
             online_dpo_steps: 100,

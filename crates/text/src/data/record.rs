@@ -337,6 +337,7 @@ impl<'a> Record<'a> {
             false => (Some([of_info("subreddit")?, of_info("title")?]), of_info("post")?),
         };
         Ok(Tldr {
+            id: info.get("id").and_then(Value::as_str).map(str::to_owned),
             heading,
             post,
             summaries: Summaries::Judged([text(0)?, text(1)?], choice),
@@ -347,6 +348,7 @@ impl<'a> Record<'a> {
     /// One of TL;DR's filtered posts: `subreddit`, `title`, `post`, `summary`.
     fn tldr_own(&self) -> Result<Tldr, String> {
         Ok(Tldr {
+            id: self.get("id").and_then(Value::as_str).map(str::to_owned),
             heading: Some([self.text("subreddit")?, self.text("title")?]),
             post: self.text("post")?,
             summaries: Summaries::Own(self.text("summary")?),

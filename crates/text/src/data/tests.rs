@@ -201,7 +201,8 @@ fn tldr_is_read_in_its_published_layout() {
         "choice": 1, "worker": "w", "batch": "batch3", "split": "valid1", "extra": {"confidence": 8},
     });
     let Example::Tldr(post) = one(&line.to_string()) else { panic!("{line}") };
-    assert_eq!(post.split.as_deref(), Some("valid1"));
+    assert_eq!((post.split.as_deref(), post.id.as_deref()), (Some("valid1"), Some("t3_1")));
+    assert_eq!(one(&post.to_json().to_string()), Example::Tldr(post.clone()));
     let tokenizer = tokenizer();
     let query = post.query(&tokenizer, 512).unwrap();
     assert_eq!(query, "SUBREDDIT: r/tea\n\nTITLE: A kettle\n\nPOST: First.\nSecond.\n\nTL;DR:");
@@ -220,6 +221,7 @@ fn tldr_is_read_in_its_published_layout() {
 fn a_long_post_is_cut_at_its_last_newline_until_it_fits() {
     let tokenizer = tokenizer();
     let post = |text: &str| Tldr {
+        id: None,
         heading: Some(["tea".to_owned(), "A kettle".to_owned()]),
         post: text.to_owned(),
         summaries: Summaries::Own(String::new()),

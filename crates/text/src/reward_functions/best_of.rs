@@ -36,6 +36,28 @@ pub fn best_of_n(probabilities: &[f64], scores: &[f64], n: usize) -> Vec<f64> {
     best
 }
 
+/// The probability of each of these samples to be the best of `n` that are drawn from them without replacement, by
+/// score. Weighted with it, any number of the samples has as its mean an unbiased estimate of that number at the best
+/// of n (Nakano et al. 2021, appendix I). Samples with the same score share theirs. All are 0 if there are fewer than
+/// `n` samples or `n` is 0.
+pub fn best_of_n_shares(scores: &[f32], n: usize) -> Vec<f64> {
+    let mut shares = vec![0.0; scores.len()];
+    if n == 0 || scores.len() < n {
+        return shares;
+    }
+    // The share of all sets of n samples that lie within the k worst: C(k, n) / C(N, n).
+    let within = |k: usize| -> f64 { (0..n).map(|j| k.saturating_sub(j) as f64 / (scores.len() - j) as f64).product() };
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+    let mut below = 0;
+    for tied in order.chunk_by(|&a, &b| scores[a] == scores[b]) {
+        let share = (within(below + tied.len()) - within(below)) / tied.len() as f64;
+        tied.iter().for_each(|&i| shares[i] = share);
+        below += tied.len();
+    }
+    shares
+}
+
 /// The completions of a prompt that rejection sampling takes, by index: those whose score reaches this quantile of the
 /// prompt's scores (from 0 to 1), except the lowest, each different one once (trlX's RFT). With equal scores, none is
 /// taken.
@@ -78,6 +100,30 @@ mod tests {
         assert_eq!(accepted(&words[..2], &[Some(1.0), Some(1.0)], 0.5), [0; 0]);
         assert_eq!(accepted(&words[..3], &[None, Some(0.0), Some(2.0)], 1.0), [2]);
         assert_eq!(accepted(&words[..1], &[None], 1.0), [0; 0]);
+    }
+
+    #[test]
+    fn shares_are_those_of_counting_all_sets() {
+        let scores = [0.5_f32, -1.0, 2.0, 0.5, 3.0, 0.5, -2.0];
+        for n in 1..=scores.len() {
+            let (mut counted, mut sets) = (vec![0.0; scores.len()], 0.0);
+            for set in 0_u32..1 << scores.len() {
+                let members: Vec<usize> = (0..scores.len()).filter(|i| set >> i & 1 == 1).collect();
+                if members.len() == n {
+                    sets += 1.0;
+                    let best = members.iter().map(|&i| scores[i]).fold(f32::MIN, f32::max);
+                    let winners: Vec<usize> = members.into_iter().filter(|&i| scores[i] == best).collect();
+                    winners.iter().for_each(|&i| counted[i] += 1.0 / winners.len() as f64);
+                }
+            }
+            // Winners of a set share it; summed over all sets, all samples with that score have the same.
+            let shares = best_of_n_shares(&scores, n);
+            for (share, counted) in shares.iter().zip(&counted) {
+                assert!((share - counted / sets).abs() < 1e-12, "{n}: {shares:?}");
+            }
+        }
+        assert_eq!(best_of_n_shares(&scores[..2], 3), [0.0; 2]);
+        assert_eq!(best_of_n_shares(&[], 0), [0.0; 0]);
     }
 
     #[test]
