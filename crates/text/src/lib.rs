@@ -27,6 +27,7 @@ pub mod grammar;
 mod heads;
 mod hidden;
 mod ilql;
+pub mod interp;
 mod language_model;
 pub mod lora;
 mod minibatch;
