@@ -67,6 +67,11 @@ impl DecodeBatch {
         Tensor::from_slice(&self.to_rows()).reshape([self.rows as i64, -1])
     }
 
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// How many numbers a row has.
     pub fn features(&self) -> usize {
         self.numbers.len() / self.stride

@@ -1,6 +1,6 @@
 //! Generates completions token by token, with a KV cache.
 
-use super::model::Transformer;
+use super::model::{Hooks, NoHooks, Transformer};
 use flipside_core::{Seed, Stream};
 use flipside_learn::{OneThread, exponentials};
 use rand::RngExt;
@@ -65,15 +65,29 @@ pub fn generate_each(
     adapters: bool,
     on_token: &mut dyn FnMut(usize, u32) -> bool,
 ) -> Vec<Completion> {
-    tch::no_grad(|| decode(model, prompts, each, sampling, adapters, on_token))
+    generate_with(model, prompts, each, sampling, adapters, &mut NoHooks, on_token)
 }
 
-fn decode(
+/// [`generate_each`] with hooks in every forward pass.
+pub(super) fn generate_with<H: Hooks>(
     model: &Transformer,
     prompts: &[&[u32]],
     each: usize,
     sampling: &Sampling,
     adapters: bool,
+    hooks: &mut H,
+    on_token: &mut dyn FnMut(usize, u32) -> bool,
+) -> Vec<Completion> {
+    tch::no_grad(|| decode(model, prompts, each, sampling, adapters, hooks, on_token))
+}
+
+fn decode<H: Hooks>(
+    model: &Transformer,
+    prompts: &[&[u32]],
+    each: usize,
+    sampling: &Sampling,
+    adapters: bool,
+    hooks: &mut H,
     on_token: &mut dyn FnMut(usize, u32) -> bool,
 ) -> Vec<Completion> {
     let rows = prompts.len() * each;
@@ -91,7 +105,8 @@ fn decode(
     let (mut ids, mut mask) = left_padded(prompts, width, model.device());
     let mut _one_thread = None;
     loop {
-        let last = model.hidden_from(&ids, &mask, ids.size()[1] - 1, Some(&mut cache), adapters).squeeze_dim(1);
+        let from = ids.size()[1] - 1;
+        let last = model.hidden_with(&ids, &mask, from, Some(&mut cache), adapters, hooks).squeeze_dim(1);
         let mut logits = model.decode_logits(&last);
         if copies > 1 {
             let vocabulary = logits.len() / prompts.len();

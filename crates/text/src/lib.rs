@@ -28,6 +28,7 @@ pub mod grammar;
 mod heads;
 mod hidden;
 mod ilql;
+pub mod interp;
 mod kl;
 mod language_model;
 mod length_control;

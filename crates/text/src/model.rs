@@ -6,6 +6,7 @@
 //! returned logits are computed in f32.
 
 mod attention;
+mod hooks;
 mod linear;
 mod names;
 mod norm;
@@ -15,20 +16,24 @@ use super::error::ModelError;
 use super::hidden::{Compute, Hidden};
 use super::peft::Attached;
 use super::weights::check_finite;
-use attention::{Attention, Columns, Input, LastColumn, Layer};
+use attention::{Attention, Columns, Input, LastColumn};
 use flipside_core::Stream;
 use flipside_core::settings::LoraSettings;
 use flipside_learn::{DecodeBatch, numbers, wait_asleep};
-use linear::{Adapters, Linear, outputs_first, product};
+use linear::{Adapters, outputs_first, product};
 use names::{InputNames, MlpNames, Names, QK_NORMS};
 use norm::Norm;
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 pub use attention::Cache;
 pub use flipside_core::settings::TextPrecision as Precision;
+pub use hooks::{HookPoint, Site};
+pub(crate) use hooks::{Hooks, NoHooks};
+pub(crate) use linear::Linear;
 pub use linear::Lora;
 
 /// Named tensors, by Hugging Face's names.
@@ -95,6 +100,17 @@ enum MlpLayers {
     Fused([Linear; 2]),
 }
 
+/// How a forward pass runs.
+struct Pass<'a, H> {
+    columns: &'a Columns,
+    /// The first column that the last block computes.
+    from: i64,
+    /// Where keys and values of earlier columns are, and those of these columns go.
+    cache: Option<&'a mut Cache>,
+    adapters: Adapters,
+    hooks: &'a mut H,
+}
+
 /// A module that an adapter can change.
 pub(super) struct Module {
     pub name: String,
@@ -129,17 +145,28 @@ impl Activation {
 }
 
 impl Mlp {
-    fn forward(&self, x: &Tensor, adapters: Adapters) -> Tensor {
+    /// The MLP of block `block`.
+    fn forward<H: Hooks>(&self, x: &Tensor, block: usize, adapters: Adapters, hooks: &mut H) -> Tensor {
         let bent = |x: &Tensor| self.activation.forward(x);
-        match &self.layers {
-            MlpLayers::Plain([input, output]) => output.forward(&bent(&input.forward(x, adapters)), adapters),
-            MlpLayers::Gated([gate, up, down]) => {
-                down.forward(&(bent(&gate.forward(x, adapters)) * up.forward(x, adapters)), adapters)
+        let inner = match &self.layers {
+            MlpLayers::Plain([input, _]) => bent(&hooks.at(Site::MlpPre, block, input.forward(x, adapters))),
+            MlpLayers::Gated([gate, up, _]) => {
+                bent(&hooks.at(Site::MlpPre, block, gate.forward(x, adapters)))
+                    * hooks.at(Site::MlpPreLinear, block, up.forward(x, adapters))
             }
-            MlpLayers::Fused([gate_up, down]) => {
+            MlpLayers::Fused([gate_up, _]) => {
                 let both = gate_up.forward(x, adapters).chunk(2, -1);
-                down.forward(&(bent(&both[0]) * &both[1]), adapters)
+                bent(&hooks.at(Site::MlpPre, block, both[0].shallow_clone()))
+                    * hooks.at(Site::MlpPreLinear, block, both[1].shallow_clone())
             }
+        };
+        self.output().forward(&hooks.at(Site::MlpPost, block, inner), adapters)
+    }
+
+    /// The layer that writes into the residual stream.
+    fn output(&self) -> &Linear {
+        match &self.layers {
+            MlpLayers::Plain([_, output]) | MlpLayers::Gated([_, _, output]) | MlpLayers::Fused([_, output]) => output,
         }
     }
 
@@ -177,8 +204,19 @@ impl Mlp {
 }
 
 /// The norm of x, or x where there is none.
-fn normed(norm: Option<&Norm>, x: &Tensor) -> Tensor {
-    norm.map_or_else(|| x.shallow_clone(), |norm| norm.forward(x))
+fn normed(norm: Option<&Norm>, x: Tensor) -> Tensor {
+    match norm {
+        Some(norm) => norm.forward(&x),
+        None => x,
+    }
+}
+
+/// [`normed`] of what block `block` reads, past these sites.
+fn hooked_norm<H: Hooks>(norm: Option<&Norm>, x: &Tensor, sites: [Site; 2], block: usize, hooks: &mut H) -> Tensor {
+    match norm {
+        Some(norm) if H::TRACES => norm.written_out(x, sites, block, hooks),
+        norm => normed(norm, x.shallow_clone()),
+    }
 }
 
 /// [`normed`] for a decode batch on the CPU.
@@ -348,43 +386,64 @@ impl Transformer {
         cache: Option<&mut Cache>,
         adapters: bool,
     ) -> Tensor {
-        if let (false, Some(base)) = (adapters, self.attached.as_ref().and_then(|attached| attached.base.as_ref())) {
-            return base.hidden_from(ids, mask, from, cache, false);
-        }
-        let mut no_cache = Cache::none();
-        let cached = cache.is_some();
-        let cache = cache.unwrap_or(&mut no_cache);
-        let columns = self.lay_out(mask, cache, cached);
-        let mut x = self.embed(ids, &columns);
-        if cached
+        self.hidden_with(ids, mask, from, cache, adapters, &mut NoHooks)
+    }
+
+    /// [`Transformer::hidden_from`] with hooks.
+    pub(crate) fn hidden_with<H: Hooks>(
+        &self,
+        ids: &Tensor,
+        mask: &Tensor,
+        from: i64,
+        mut cache: Option<&mut Cache>,
+        adapters: bool,
+        hooks: &mut H,
+    ) -> Tensor {
+        let model = self.with_or_without(adapters);
+        let columns = model.lay_out::<H>(mask, cache.as_deref());
+        let x = model.embed(ids, &columns, hooks);
+        if let Some(cache) = cache.as_deref_mut()
             && ids.size()[1] == 1
-            && let Some(hidden) = self.decode_column(&x, &columns, cache, adapters)
+            && let Some(hidden) = model.decode_column(&x, &columns, cache, adapters, hooks)
         {
             cache.advance(&columns);
             return hidden;
         }
-        for i in 0..self.blocks.len() {
-            x = self.block(i, &x, from, &columns, cache.layer(i, cached), adapters.into());
-        }
-        if cached {
+        let all = 0..model.blocks.len();
+        let mut pass = Pass {
+            columns: &columns,
+            from,
+            cache: cache.as_deref_mut(),
+            adapters: adapters.into(),
+            hooks: &mut *hooks,
+        };
+        let x = model.run(all, x, &mut pass);
+        if let Some(cache) = cache {
             cache.advance(&columns);
         }
-        self.norm.forward(&x)
+        model.last_norm(&x, hooks)
+    }
+
+    /// This model, or the one without its adapter where that changes the weights themselves.
+    pub(crate) fn with_or_without(&self, adapters: bool) -> &Transformer {
+        let base = self.attached.as_ref().and_then(|attached| attached.base.as_deref());
+        base.filter(|_| !adapters).unwrap_or(self)
     }
 
     /// [`Transformer::hidden_from`] with adapters and gradients, for a loss. A seed turns on the adapters' dropout.
     /// With [`Transformer::set_checkpointing`], only the inputs of the trained blocks are stored.
     pub fn hidden_for_loss(&self, ids: &Tensor, mask: &Tensor, from: i64, dropout: Option<u64>) -> Hidden<'_> {
         let adapters = dropout.map_or(Adapters::On, Adapters::Dropping);
-        let columns = Rc::new(self.lay_out(mask, &Cache::none(), false));
+        let columns = Rc::new(self.lay_out::<NoHooks>(mask, None));
+        let run = move |blocks: Range<usize>, x: Tensor, columns: &Columns| {
+            self.run(blocks, x, &mut Pass { columns, from, cache: None, adapters, hooks: &mut NoHooks })
+        };
         let blocks = self.blocks.len();
         // Frozen blocks have no gradient and are computed once.
         let first = self.frozen.min(blocks);
-        let frozen_output =
-            || (0..first).fold(self.embed(ids, &columns), |x, i| self.block(i, &x, from, &columns, None, adapters));
+        let frozen_output = || run(0..first, self.embed(ids, &columns, &mut NoHooks), &columns);
         if !self.checkpointing || first == blocks {
-            let x = (first..blocks).fold(frozen_output(), |x, i| self.block(i, &x, from, &columns, None, adapters));
-            return Hidden::with_graph(self.norm.forward(&x));
+            return Hidden::with_graph(self.norm.forward(&run(first..blocks, frozen_output(), &columns)));
         }
         let frozen = (first > 0).then(|| tch::no_grad(frozen_output));
         let ids = ids.shallow_clone();
@@ -392,9 +451,9 @@ impl Transformer {
             let (columns, frozen, ids) =
                 (columns.clone(), frozen.as_ref().map(Tensor::shallow_clone), ids.shallow_clone());
             let compute = move |input: Option<&Tensor>| {
-                let start = || frozen.as_ref().map_or_else(|| self.embed(&ids, &columns), Tensor::shallow_clone);
-                let x = input.map_or_else(start, Tensor::shallow_clone);
-                let x = self.block(i, &x, from, &columns, None, adapters);
+                let embedded = || self.embed(&ids, &columns, &mut NoHooks);
+                let start = || frozen.as_ref().map_or_else(embedded, Tensor::shallow_clone);
+                let x = run(i..i + 1, input.map_or_else(start, Tensor::shallow_clone), &columns);
                 if i + 1 == blocks { self.norm.forward(&x) } else { x }
             };
             Box::new(compute) as Box<Compute>
@@ -407,58 +466,77 @@ impl Transformer {
         self.checkpointing = on;
     }
 
-    /// The columns of a forward pass, which follow those of the cache.
-    fn lay_out(&self, mask: &Tensor, cache: &Cache, cached: bool) -> Columns {
-        Columns::new(&self.config, mask, cache, cached, kind_of(self.precision))
+    /// The columns of a forward pass, which follow those of the cache. A traced pass is in f32.
+    fn lay_out<H: Hooks>(&self, mask: &Tensor, cache: Option<&Cache>) -> Columns {
+        let kind = if H::TRACES { Kind::Float } else { kind_of(self.precision) };
+        Columns::new(&self.config, mask, cache, kind)
     }
 
     /// `[B, T]` → `[B, T, d]`.
-    fn embed(&self, ids: &Tensor, columns: &Columns) -> Tensor {
+    fn embed<H: Hooks>(&self, ids: &Tensor, columns: &Columns, hooks: &mut H) -> Tensor {
+        let wide = |x: Tensor| if H::TRACES { x.to_kind(Kind::Float) } else { x };
         let mut x = Tensor::embedding(&self.embedding, ids, -1, false, false);
         if let Some(scale) = self.config.embedding_scale {
             // The factor is rounded to the model's precision, as transformers does.
             x = &x * Tensor::from(scale as f32).to_kind(x.kind()).to_device(x.device());
         }
+        let x = hooks.at(Site::Embed, 0, wide(x));
         match (&self.positions, Names::of(self.config.family).positions) {
             (Some(positions), Some((_, first))) => {
-                x + Tensor::embedding(positions, &(&columns.positions + first), -1, false, false)
+                let places = Tensor::embedding(positions, &(&columns.positions + first), -1, false, false);
+                x + hooks.at(Site::PosEmbed, 0, wide(places))
             }
             _ => x,
         }
     }
 
-    /// One block, `[B, T, d]` → `[B, T, d]`; the last block leaves out the columns before `from`.
-    fn block(
-        &self,
-        i: usize,
-        x: &Tensor,
-        from: i64,
-        columns: &Columns,
-        layer: Option<&mut Layer>,
-        adapters: Adapters,
-    ) -> Tensor {
-        let block = &self.blocks[i];
-        let from = if i + 1 == self.blocks.len() { from } else { 0 };
-        let seen = block.attention.forward(
-            &normed(block.before_attention.as_ref(), x),
-            from,
-            &columns.of(self.config.blocks[i]),
-            layer,
-            adapters,
-        );
-        let seen = normed(block.after_attention.as_ref(), &seen);
-        let before = if from == 0 { x.shallow_clone() } else { x.narrow(1, from, x.size()[1] - from) };
-        // Each sum is a new tensor: adding in place would overwrite an input that the norm's backward pass needs.
-        let after = &before + seen;
-        let input = if self.config.parallel { &before } else { &after };
-        let output = block.mlp.forward(&normed(block.before_mlp.as_ref(), input), adapters);
-        after + normed(block.after_mlp.as_ref(), &output)
+    /// Some blocks, one after the other, `[B, T, d]` → `[B, T, d]`; the last block of the model leaves out the columns
+    /// before `from`. Every forward pass comes through here, except that of one column on the CPU.
+    fn run<H: Hooks>(&self, blocks: Range<usize>, mut x: Tensor, pass: &mut Pass<H>) -> Tensor {
+        for i in blocks {
+            let block = &self.blocks[i];
+            let from = if i + 1 == self.blocks.len() { pass.from } else { 0 };
+            x = pass.hooks.at(Site::ResidPre, i, x);
+            let seen = block.attention.forward(
+                &hooked_norm(block.before_attention.as_ref(), &x, LN1, i, pass.hooks),
+                from,
+                &pass.columns.of(self.config.blocks[i]),
+                pass.cache.as_deref_mut().map(|cache| cache.layer(i)),
+                pass.adapters,
+                pass.hooks,
+            );
+            let seen = pass.hooks.at(Site::AttnOut, i, normed(block.after_attention.as_ref(), seen));
+            let before = if from == 0 { x } else { x.narrow(1, from, x.size()[1] - from) };
+            // Each sum is a new tensor: adding in place would overwrite an input that the norm's backward pass needs.
+            let mut after = &before + seen;
+            if !self.config.parallel {
+                after = pass.hooks.at(Site::ResidMid, i, after);
+            }
+            let input = if self.config.parallel { &before } else { &after };
+            let input = hooked_norm(block.before_mlp.as_ref(), input, LN2, i, pass.hooks);
+            let output = block.mlp.forward(&input, i, pass.adapters, pass.hooks);
+            let output = pass.hooks.at(Site::MlpOut, i, normed(block.after_mlp.as_ref(), output));
+            x = pass.hooks.at(Site::ResidPost, i, after + output);
+        }
+        x
+    }
+
+    /// The last norm.
+    fn last_norm<H: Hooks>(&self, x: &Tensor, hooks: &mut H) -> Tensor {
+        hooked_norm(Some(&self.norm), x, LN_FINAL, 0, hooks)
     }
 
     /// One column of a decode batch on the CPU, from embeddings `[B, 1, d]` to hidden states `[B, 1, d]`; `None` if
     /// libtorch has to compute it.
-    fn decode_column(&self, x: &Tensor, columns: &Columns, cache: &mut Cache, adapters: bool) -> Option<Tensor> {
-        if self.device != Device::Cpu || x.size()[0] as usize > DecodeBatch::MOST {
+    fn decode_column<H: Hooks>(
+        &self,
+        x: &Tensor,
+        columns: &Columns,
+        cache: &mut Cache,
+        adapters: bool,
+        hooks: &H,
+    ) -> Option<Tensor> {
+        if H::TRACES || self.device != Device::Cpu || x.size()[0] as usize > DecodeBatch::MOST {
             return None;
         }
         let last: Vec<LastColumn> = columns.last();
@@ -466,12 +544,15 @@ impl Transformer {
         for (i, (block, &kind)) in self.blocks.iter().zip(&self.config.blocks).enumerate() {
             let normed = decoded(block.before_attention.as_ref(), &x);
             let (seen, last) = (columns.of(kind), &last[columns.index(kind)]);
-            let seen = block.attention.decode(&normed, &seen, cache.layer(i, true)?, last, adapters)?;
+            let seen = block.attention.decode(&normed, &seen, cache.layer(i), last, adapters)?;
             let seen = decoded(block.after_attention.as_ref(), &seen);
             let before = self.config.parallel.then(|| x.clone());
             x.add(&seen, 1.0);
             let input = decoded(block.before_mlp.as_ref(), before.as_ref().unwrap_or(&x));
             x.add(&decoded(block.after_mlp.as_ref(), &block.mlp.decode(&input, adapters)?), 1.0);
+            if let Some(added) = hooks.added(i) {
+                x.add(&DecodeBatch::of_tensor(&added.expand([x.rows() as i64, -1], false)), 1.0);
+            }
         }
         Some(self.norm.decode(&x).to_tensor().unsqueeze(1).to_kind(kind_of(self.precision)))
     }
@@ -704,6 +785,67 @@ impl Clone for Transformer {
             new.lora = old.lora.as_ref().map(Lora::share);
         }
         copy
+    }
+}
+
+/// The sites of the norms: before attention, before the MLP, and the last one.
+const LN1: [Site; 2] = [Site::Ln1Scale, Site::Ln1Normalized];
+const LN2: [Site; 2] = [Site::Ln2Scale, Site::Ln2Normalized];
+const LN_FINAL: [Site; 2] = [Site::LnFinalScale, Site::LnFinalNormalized];
+
+/// The steps of a traced pass, for rows of one length without padding. Activations are f32.
+impl Transformer {
+    /// Token ids `[B, T]` → embeddings `[B, T, d]`.
+    pub(crate) fn traced_embedding<H: Hooks>(&self, ids: &Tensor, hooks: &mut H) -> Tensor {
+        self.embed(ids, &self.lay_out::<H>(&ids.ones_like(), None), hooks)
+    }
+
+    /// Some blocks, `[B, T, d]` → `[B, T, d]`.
+    pub(crate) fn traced_blocks<H: Hooks>(
+        &self,
+        blocks: Range<usize>,
+        x: Tensor,
+        adapters: bool,
+        hooks: &mut H,
+    ) -> Tensor {
+        let mask = Tensor::ones(&x.size()[..2], (Kind::Int64, x.device()));
+        let columns = self.lay_out::<H>(&mask, None);
+        self.run(blocks, x, &mut Pass { columns: &columns, from: 0, cache: None, adapters: adapters.into(), hooks })
+    }
+
+    /// The last norm, `[B, T, d]` → `[B, T, d]`.
+    pub(crate) fn traced_norm<H: Hooks>(&self, x: &Tensor, hooks: &mut H) -> Tensor {
+        self.last_norm(x, hooks)
+    }
+
+    /// The layers of block `i` that write into the residual stream: attention's output and the MLP's.
+    pub(crate) fn writers(&self, i: usize) -> [&Linear; 2] {
+        [self.blocks[i].attention.output(), self.blocks[i].mlp.output()]
+    }
+
+    /// The factor `[d]` and the bias `[d]` of the last norm; an RMS norm has no bias.
+    pub(crate) fn last_norm_parameters(&self) -> (Tensor, Option<&Tensor>) {
+        (self.norm.factor(), self.norm.bias.as_ref())
+    }
+
+    /// The unembedding, `[vocabulary, d]`.
+    pub(crate) fn unembedding(&self) -> &Tensor {
+        &self.head
+    }
+
+    /// Whether norms come before attention and MLP.
+    pub(crate) fn norms_its_reads(&self) -> bool {
+        self.blocks.iter().all(|block| block.before_attention.is_some() && block.before_mlp.is_some())
+    }
+
+    /// Whether its MLPs are gated.
+    pub(crate) fn is_gated(&self) -> bool {
+        self.blocks.iter().all(|block| !matches!(block.mlp.layers, MlpLayers::Plain(_)))
+    }
+
+    /// Whether norms come after attention or MLP, between them and the residual stream.
+    pub(crate) fn norms_its_writes(&self) -> bool {
+        self.blocks.iter().any(|block| block.after_attention.is_some() || block.after_mlp.is_some())
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! [`Renderer`] draws a [`Scene`](flipside_core::Scene) into any wgpu texture. [`Offscreen`] has a device of its own
 //! and returns the pixels. A clip holds poses, not pixels: [`interpolate`] gives the poses at any moment of it, and
-//! [`Track`] the camera's target. Both depend on the moment alone. [`film`] writes GIFs, MP4s and PNGs, and [`chart`]
-//! draws learning curves. Nothing here depends on windows or on learning.
+//! [`Track`] the camera's target. Both depend on the moment alone. [`film`] writes GIFs, MP4s and PNGs, [`chart`] draws
+//! learning curves, and [`heat_map`] tables of numbers. Nothing here depends on windows or on learning.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -13,6 +13,7 @@ mod camera;
 pub mod chart;
 #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "films are files")]
 pub mod film;
+pub mod heat_map;
 #[cfg(test)]
 mod icon;
 mod layout;

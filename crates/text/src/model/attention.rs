@@ -1,5 +1,6 @@
 //! Causal self-attention with grouped queries, rotary position embeddings and a KV cache.
 
+use super::hooks::{Hooks, Site};
 use super::linear::{Adapters, Linear};
 use super::norm::Norm;
 use crate::config::{BlockKind, ModelConfig};
@@ -10,6 +11,8 @@ use tch::{Device, Kind, Tensor};
 /// The attention layer of one block: the projections to queries, keys and values, and the output projection.
 #[derive(Debug)]
 pub struct Attention {
+    /// The number of its block.
+    block: usize,
     input: Input,
     output: Linear,
     /// Norms of queries and keys.
@@ -37,24 +40,25 @@ impl Attention {
     pub fn new(config: &ModelConfig, i: usize, input: Input, output: Linear, qk_norm: Option<[Norm; 2]>) -> Attention {
         let [heads, kv_heads, width] = [config.heads, config.kv_heads, config.head_width].map(|n| n as i64);
         let (scale, cap) = (config.query_scale_of(i), config.attention_cap);
-        Attention { input, output, qk_norm, heads, kv_heads, width, scale, cap }
+        Attention { block: i, input, output, qk_norm, heads, kv_heads, width, scale, cap }
     }
 
     /// The outputs of the columns from `from` on, `[B, T, d]` → `[B, T - from, d]`. Keys and values come from all
     /// columns.
-    pub fn forward(
+    pub fn forward<H: Hooks>(
         &self,
         x: &Tensor,
         from: i64,
         columns: &BlockColumns,
         cache: Option<&mut Layer>,
         adapters: Adapters,
+        hooks: &mut H,
     ) -> Tensor {
         let (rows, new) = (x.size()[0], x.size()[1]);
         let query_columns = new - from;
         let from_column = |x: &Tensor| if from == 0 { x.shallow_clone() } else { x.narrow(1, from, query_columns) };
         let [q_width, kv_width] = [self.heads, self.kv_heads].map(|heads| heads * self.width);
-        let [mut q, mut k, v] = match &self.input {
+        let [mut q, mut k, mut v] = match &self.input {
             Input::Fused(all) => {
                 // One split and not three views, whose gradients would each be as wide as all three.
                 let parts = all.forward(x, adapters).split_with_sizes([q_width, kv_width, kv_width], -1);
@@ -69,6 +73,15 @@ impl Attention {
                 [q.forward(&from_column(x), adapters), k.forward(x, adapters), v.forward(x, adapters)]
             }
         };
+        if H::TRACES {
+            let mut hooked = |site, part: &Tensor, heads: i64| {
+                let split = part.reshape([rows, part.size()[1], heads, self.width]);
+                hooks.at(site, self.block, split).reshape(part.size())
+            };
+            q = hooked(Site::Q, &q, self.heads);
+            k = hooked(Site::K, &k, self.kv_heads);
+            v = hooked(Site::V, &v, self.kv_heads);
+        }
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             (q, k) = (q_norm.forward_groups(&q), k_norm.forward_groups(&k));
         }
@@ -76,6 +89,10 @@ impl Attention {
         let (mut q, mut k, mut v) = (split(&q, self.heads), split(&k, self.kv_heads), split(&v, self.kv_heads));
         if let Some(angles) = columns.angles {
             (q, k) = (angles.turn(&q, from), angles.turn(&k, 0));
+            if H::TRACES {
+                let mut hooked = |site, x: &Tensor| hooks.at(site, self.block, x.transpose(1, 2)).transpose(1, 2);
+                (q, k) = (hooked(Site::RotQ, &q), hooked(Site::RotK, &k));
+            }
         }
         if let Some(layer) = cache {
             layer.keys.narrow(2, columns.before, new).copy_(&k);
@@ -85,20 +102,32 @@ impl Attention {
         }
         let bias = if from == 0 { columns.bias.shallow_clone() } else { columns.bias.narrow(2, from, query_columns) };
         let grouped = self.heads != self.kv_heads;
-        let mixed = match self.cap {
-            None => Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, self.scale, grouped),
-            Some(cap) => self.capped(&q, &k, &v, &bias, cap),
-        };
-        self.output.forward(&mixed.transpose(1, 2).reshape([rows, query_columns, q_width]), adapters)
+        let mut mixed = match self.cap {
+            None if !H::TRACES => {
+                Tensor::scaled_dot_product_attention(&q, &k, &v, Some(&bias), 0.0, false, self.scale, grouped)
+            }
+            _ => self.written_out([&q, &k, &v], &bias, hooks),
+        }
+        .transpose(1, 2);
+        if H::TRACES {
+            mixed = hooks.at(Site::Z, self.block, mixed);
+        }
+        self.output.forward(&mixed.reshape([rows, query_columns, q_width]), adapters)
     }
 
-    /// softmax(c tanh(s/c) + bias) v of the scores s, with the softmax in f32.
-    fn capped(&self, q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor, cap: f64) -> Tensor {
+    /// softmax(s + bias) v of the scores s, which a cap c makes c tanh(s/c), with the softmax in f32.
+    fn written_out<H: Hooks>(&self, [q, k, v]: [&Tensor; 3], bias: &Tensor, hooks: &mut H) -> Tensor {
         let scale = self.scale.unwrap_or(1.0 / (self.width as f64).sqrt());
         let served = self.heads / self.kv_heads;
         let [k, v] = [k, v].map(|x| x.repeat_interleave_self_int(served, 1, None));
-        let scores = (q.matmul(&k.transpose(2, 3)) * (scale / cap)).tanh() * cap + bias;
-        scores.softmax(-1, Kind::Float).to_kind(q.kind()).matmul(&v)
+        let products = q.matmul(&k.transpose(2, 3));
+        let scores = match self.cap {
+            Some(cap) => (products * (scale / cap)).tanh() * cap,
+            None => products * scale,
+        };
+        let scores = hooks.at(Site::AttnScores, self.block, scores + bias);
+        let pattern = hooks.at(Site::Pattern, self.block, scores.softmax(-1, Kind::Float));
+        pattern.to_kind(q.kind()).matmul(&v)
     }
 
     /// [`Attention::forward`] for one column of a decode batch on the CPU; `None` where [`attend`] does not compute
@@ -133,6 +162,11 @@ impl Attention {
         }
         let past = Past { keys: &mut layer.keys, values: &mut layer.values, filled: columns.before as usize };
         self.output.decode(&attend(&q, &k, &v, past, &last.bias)?, adapters)
+    }
+
+    /// The layer that writes into the residual stream.
+    pub fn output(&self) -> &Linear {
+        &self.output
     }
 
     pub fn norms(&self) -> Option<&[Norm; 2]> {
@@ -194,10 +228,13 @@ pub struct LastColumn {
 }
 
 impl Columns {
-    pub fn new(config: &ModelConfig, mask: &Tensor, cache: &Cache, cached: bool, kind: Kind) -> Columns {
+    pub fn new(config: &ModelConfig, mask: &Tensor, cache: Option<&Cache>, kind: Kind) -> Columns {
         let new = mask.size()[1];
-        let before = if cached { cache.filled } else { 0 };
-        let mask = if before == 0 { mask.shallow_clone() } else { Tensor::cat(&[&cache.mask, mask], 1) };
+        let before = cache.map_or(0, |cache| cache.filled);
+        let mask = match cache {
+            Some(cache) if before > 0 => Tensor::cat(&[&cache.mask, mask], 1),
+            _ => mask.shallow_clone(),
+        };
         let all = mask.size()[1];
         // A query in column i attends to the tokens up to its own column. Padding attends to itself, so that no row of
         // the softmax is empty.
@@ -319,12 +356,8 @@ impl Cache {
         Cache { layers, mask: Tensor::empty([rows as i64, 0], (Kind::Int64, device)), filled: 0 }
     }
 
-    pub(super) fn none() -> Cache {
-        Cache { layers: vec![], mask: Tensor::empty([0, 0], (Kind::Int64, Device::Cpu)), filled: 0 }
-    }
-
-    pub(super) fn layer(&mut self, block: usize, cached: bool) -> Option<&mut Layer> {
-        if cached { self.layers.get_mut(block) } else { None }
+    pub(super) fn layer(&mut self, block: usize) -> &mut Layer {
+        &mut self.layers[block]
     }
 
     pub(super) fn advance(&mut self, columns: &Columns) {

@@ -96,6 +96,12 @@ impl Linear {
         Some(y)
     }
 
+    /// The weight as `[output, input]`, f32, without the adapter.
+    pub fn outputs_by_inputs(&self) -> Tensor {
+        let weight = if self.transposed { self.weight.tr() } else { self.weight.shallow_clone() };
+        weight.detach().to_kind(Kind::Float)
+    }
+
     /// Sizes of input and output.
     pub fn sizes(&self) -> [i64; 2] {
         match (self.weight.size()[..].first(), self.weight.size()[..].last(), self.transposed) {
@@ -132,10 +138,14 @@ pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         let y = product(&x.reshape([-1, *input]), weight, bias);
         return y.reshape([rows, &y.size()[1..]].concat());
     }
+    let wide = |tensor: &Tensor| tensor.to_kind(Kind::Float);
+    if x.kind() == Kind::Float && weight.kind() == Kind::BFloat16 {
+        // A traced pass: f32 activations over bf16 weights.
+        return x.linear(&wide(weight), bias.map(wide).as_ref());
+    }
     if x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !multiplies_bf16() {
         // Sums and products are the same in f32. Without bf16 instructions, libtorch takes thirty times as long in
         // bf16.
-        let wide = |tensor: &Tensor| tensor.to_kind(Kind::Float);
         return wide(x).linear(&wide(weight), bias.map(wide).as_ref());
     }
     x.linear(weight, bias)

@@ -1,5 +1,6 @@
 //! Layer norm and RMS norm, in f32 whatever the model's precision.
 
+use super::hooks::{Hooks, Site};
 use flipside_learn::{DecodeBatch, numbers};
 use tch::{Kind, Tensor};
 
@@ -29,6 +30,19 @@ impl Norm {
         normed.to_kind(kind)
     }
 
+    /// [`Norm::forward`] step by step, past the sites of its scale and of what it multiplies by its
+    /// weight.
+    pub fn written_out<H: Hooks>(&self, x: &Tensor, sites: [Site; 2], block: usize, hooks: &mut H) -> Tensor {
+        let mean = |x: &Tensor| x.mean_dim(-1, true, Kind::Float);
+        let x = if self.bias.is_some() { x - mean(x) } else { x.shallow_clone() };
+        let scale = hooks.at(sites[0], block, (mean(&x.square()) + self.eps).sqrt());
+        let x = hooks.at(sites[1], block, x / scale) * self.factor();
+        match &self.bias {
+            Some(bias) => x + bias,
+            None => x,
+        }
+    }
+
     /// [`Norm::forward`] of several groups of size d along the last axis, which are normalised separately.
     pub fn forward_groups(&self, x: &Tensor) -> Tensor {
         let shape = x.size();
@@ -47,7 +61,8 @@ impl Norm {
         x.norm(&numbers(&self.factor()), self.bias.as_ref().map(numbers).as_deref(), self.eps)
     }
 
-    fn factor(&self) -> Tensor {
+    /// What the normalised input is multiplied by, `[d]`.
+    pub fn factor(&self) -> Tensor {
         if self.plus_one { &self.weight + 1.0 } else { self.weight.shallow_clone() }
     }
 }

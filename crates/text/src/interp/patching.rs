@@ -1,0 +1,310 @@
+//! Activation patching (Vig et al. 2020; Meng et al. 2022): a run in which one activation comes from another run. The
+//! other run may be of another prompt, or of another version of the model.
+//!
+//! A score is (M_patched − M_target) / (M_source − M_target) of a metric M: 0 if the activation carries nothing of the
+//! difference between the runs, 1 if it carries all of it.
+
+use super::trace::on_cpu;
+use super::{Change, Edit, InterpError, Metric, Start, Subject, Trace};
+use crate::model::{HookPoint, Site};
+use std::collections::BTreeSet;
+use tch::{Kind, Tensor};
+
+/// Tokens that a batch of patched runs has at most, so that its activations stay small.
+const BATCH_TOKENS: i64 = 4096;
+
+/// One run: a model and its tokens, `[1, T]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// The model.
+    pub subject: Subject<'a>,
+    /// The tokens.
+    pub tokens: &'a Tensor,
+}
+
+/// What is patched, one cell after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    /// A residual stream or what is written into it, `[blocks, positions]`: [`Site::ResidPre`], [`Site::ResidMid`],
+    /// [`Site::ResidPost`], [`Site::AttnOut`] or [`Site::MlpOut`].
+    Positions(Site),
+    /// An activation with heads at all positions, `[blocks, heads]`: [`Site::Z`], [`Site::Pattern`], [`Site::Q`],
+    /// [`Site::K`], [`Site::V`] and the others.
+    Heads(Site),
+    /// What each head mixed ([`Site::Z`]), `[blocks, heads, positions]`.
+    HeadPositions,
+}
+
+/// The scores of patching.
+#[derive(Debug)]
+pub struct Patching {
+    /// The metric of the run that is changed.
+    pub target: f64,
+    /// The metric of the run that activations come from.
+    pub source: f64,
+    /// The scores of the cells, as the grid has them.
+    pub scores: Tensor,
+    /// The score of taking the other model's last norm and unembedding and nothing else; 0 within one model.
+    pub unembed: f64,
+}
+
+impl Grid {
+    /// The activation that is patched.
+    pub fn site(self) -> Site {
+        match self {
+            Grid::Positions(site) | Grid::Heads(site) => site,
+            Grid::HeadPositions => Site::Z,
+        }
+    }
+
+    /// Its name in files: `resid_pre`, `attn_out`, `z`, `z_by_position`, ….
+    pub fn name(self) -> String {
+        let site = self.site().name().trim_start_matches("attn.").trim_start_matches("hook_");
+        if self == Grid::HeadPositions { format!("{site}_by_position") } else { site.to_owned() }
+    }
+
+    /// The grid of this name.
+    pub fn of_name(name: &str) -> Option<Grid> {
+        Grid::ALL.into_iter().find(|grid| grid.name() == name)
+    }
+
+    /// All grids.
+    pub const ALL: [Grid; 11] = [
+        Grid::Positions(Site::ResidPre),
+        Grid::Positions(Site::ResidMid),
+        Grid::Positions(Site::ResidPost),
+        Grid::Positions(Site::AttnOut),
+        Grid::Positions(Site::MlpOut),
+        Grid::Heads(Site::Z),
+        Grid::Heads(Site::Pattern),
+        Grid::Heads(Site::Q),
+        Grid::Heads(Site::K),
+        Grid::Heads(Site::V),
+        Grid::HeadPositions,
+    ];
+
+    /// The axis of the activation whose places are the cells of a block.
+    fn axis(self) -> i64 {
+        match self {
+            Grid::Positions(site) => site.position_axis(),
+            Grid::Heads(site) => site.head_axis().unwrap_or(2),
+            Grid::HeadPositions => 1,
+        }
+    }
+}
+
+/// Both runs, with what patching needs of them.
+pub(super) struct Pair<'a> {
+    target: Run<'a>,
+    metric: Metric,
+    pub of_target: Trace,
+    pub of_source: Trace,
+    /// The metric of target and source.
+    pub ends: [f64; 2],
+    pub unembed: f64,
+}
+
+/// A single number as f64.
+pub(super) fn number(x: &Tensor) -> f64 {
+    x.double_value(&[0])
+}
+
+impl<'a> Pair<'a> {
+    /// Runs both.
+    fn new(target: Run<'a>, source: Run<'a>, metric: Metric, sites: &[Site]) -> Result<Pair<'a>, InterpError> {
+        target.subject.check_alike(&source.subject)?;
+        let [t, s] = [target, source].map(|run| run.tokens.size()[1]);
+        if t != s {
+            return Err(InterpError::Tokens(format!(
+                "The two prompts have {t} and {s} tokens; patching needs prompts of one length, so that positions \
+                 correspond."
+            )));
+        }
+        let wanted = |subject: &Subject| -> BTreeSet<HookPoint> {
+            sites.iter().flat_map(|&site| subject.in_every_block(site)).collect()
+        };
+        let trace = |run: Run| run.subject.trace(Start::Tokens(run.tokens), &wanted(&run.subject), &[]);
+        let (of_target, of_source) = (trace(target)?, trace(source)?);
+        let read = |reader: &Subject, trace: &Trace, run: Run| {
+            tch::no_grad(|| metric.read(reader, &reader.norm(&trace.end), run.tokens).map(|m| number(&m)))
+        };
+        let ends = [read(&target.subject, &of_target, target)?, read(&source.subject, &of_source, source)?];
+        check_apart(ends, metric)?;
+        let unembed = share(read(&source.subject, &of_target, target)?, ends);
+        Ok(Pair { target, metric, of_target, of_source, ends, unembed })
+    }
+
+    /// The scores of runs whose activation at `point` is `value`, `[rows, ..]`: `[rows]`.
+    fn scores(&self, point: HookPoint, value: Tensor) -> Result<Tensor, InterpError> {
+        let metric = patched(&self.target, self.metric, &self.of_target, point, value)?;
+        Ok((metric.to_kind(Kind::Double) - self.ends[0]) / (self.ends[1] - self.ends[0]))
+    }
+}
+
+/// The share of the way from one end to the other.
+fn share(metric: f64, [target, source]: [f64; 2]) -> f64 {
+    (metric - target) / (source - target)
+}
+
+/// Refuses two runs whose metrics are too close to be told apart by shares.
+fn check_apart([target, source]: [f64; 2], metric: Metric) -> Result<(), InterpError> {
+    match (target - source).abs() < 1e-3 {
+        false => Ok(()),
+        true => Err(InterpError::Undefined(format!(
+            "The {} is {target:.6} in one run and {source:.6} in the other; shares of so small a difference mean \
+             nothing, so take tokens or prompts in which the runs differ.",
+            metric.name()
+        ))),
+    }
+}
+
+/// The metric of runs whose activation at `point` is `value`, `[rows, ..]`, and which are otherwise the run of `trace`:
+/// `[rows]`. They start from the residual stream before that block, which the trace must have.
+pub(super) fn patched(
+    run: &Run,
+    metric: Metric,
+    trace: &Trace,
+    point: HookPoint,
+    value: Tensor,
+) -> Result<Tensor, InterpError> {
+    let rows = value.size()[0];
+    let nothing = BTreeSet::new();
+    let found = match point.site {
+        Site::ResidPre => run.subject.trace(Start::Residual(point.block, &value), &nothing, &[])?,
+        Site::ResidPost => run.subject.trace(Start::Residual(point.block + 1, &value), &nothing, &[])?,
+        _ => {
+            let before = trace.get(Site::ResidPre, point.block)?;
+            let before = before.expand([rows, -1, -1], false).contiguous();
+            let edit = Edit::whole(point, Change::Value(value));
+            run.subject.trace(Start::Residual(point.block, &before), &nothing, &[edit])?
+        }
+    };
+    tch::no_grad(|| metric.read(&run.subject, &found.normed, run.tokens))
+}
+
+/// Batches of copies of an activation `[1, ..]`, in each of which one place along `axis` is another activation's.
+pub(super) fn copies(
+    x: &Tensor,
+    other: &Tensor,
+    axis: i64,
+    of_row: i64,
+    on_batch: &mut dyn FnMut(Tensor) -> Result<(), InterpError>,
+) -> Result<(), InterpError> {
+    let places = x.size()[axis as usize];
+    let most = (BATCH_TOKENS / of_row.max(1)).max(1);
+    let mut first = 0;
+    while first < places {
+        let rows = most.min(places - first);
+        let size: Vec<i64> = std::iter::once(rows).chain(x.size()[1..].iter().copied()).collect();
+        // A copy, for the rows of an expanded tensor are one.
+        let mut value = x.expand(&size, false).contiguous();
+        if rows == 1 {
+            value = value.copy();
+        }
+        // Its diagonal along rows and places: row r has place `first + r` of the other.
+        let part = other.select(0, 0).movedim_int(axis - 1, -1).narrow(-1, first, rows);
+        value.narrow(axis, first, rows).diagonal(0, 0, axis).copy_(&part);
+        on_batch(value)?;
+        first += rows;
+    }
+    Ok(())
+}
+
+/// Patches one cell after the other. `on_block` is called before every block with the number of blocks done; if it
+/// returns true, the work is cancelled.
+///
+/// # Errors
+///
+/// Models or prompts that do not correspond; runs that do not differ; a site without heads for [`Grid::Heads`];
+/// cancellation.
+pub fn patch(
+    target: Run,
+    source: Run,
+    metric: Metric,
+    grid: Grid,
+    on_block: &mut dyn FnMut(usize) -> bool,
+) -> Result<Patching, InterpError> {
+    check_grid(&target.subject, grid)?;
+    let site = grid.site();
+    let pair = Pair::new(target, source, metric, &[Site::ResidPre, site])?;
+    let length = target.tokens.size()[1];
+    let mut blocks = Vec::new();
+    for block in 0..target.subject.blocks() {
+        if on_block(block) {
+            return Err(InterpError::Cancelled);
+        }
+        let point = site.of(block);
+        let (x, other) = (pair.of_target.get(site, block)?, pair.of_source.get(site, block)?);
+        let mut scores = Vec::new();
+        let mut add = |value: Tensor| {
+            scores.push(pair.scores(point, value)?);
+            Ok(())
+        };
+        tch::no_grad(|| match grid {
+            Grid::HeadPositions => (0..x.size()[2]).try_for_each(|head| {
+                // Only this head's part differs from the target's.
+                let mixed = x.copy();
+                mixed.select(2, head).copy_(&other.select(2, head));
+                copies(x, &mixed, 1, length, &mut add)
+            }),
+            _ => copies(x, other, grid.axis(), length, &mut add),
+        })?;
+        let scores = Tensor::cat(&scores, 0);
+        blocks.push(if grid == Grid::HeadPositions { scores.reshape([-1, length]) } else { scores });
+    }
+    let scores = on_cpu(&Tensor::stack(&blocks, 0));
+    Ok(Patching { target: pair.ends[0], source: pair.ends[1], scores, unembed: pair.unembed })
+}
+
+/// Attribution patching (Nanda 2023): the gradient's guess at [`patch`], (source − target) · ∂M/∂activation, from one
+/// backward pass.
+///
+/// # Errors
+///
+/// As [`patch`].
+pub fn attribution_patch(target: Run, source: Run, metric: Metric, grid: Grid) -> Result<Patching, InterpError> {
+    check_grid(&target.subject, grid)?;
+    let site = grid.site();
+    let pair = Pair::new(target, source, metric, &[site])?;
+    let wanted: BTreeSet<HookPoint> = target.subject.in_every_block(site).collect();
+    let zero = Tensor::zeros([1], (Kind::Float, target.subject.device())).set_requires_grad(true);
+    let read =
+        |trace: &Trace| metric.read(&target.subject, &trace.normed, target.tokens).unwrap_or(zero.shallow_clone());
+    let (_, gradients) = target.subject.gradients(target.tokens, &wanted, &read)?;
+    let mut blocks = Vec::new();
+    for (point, gradient) in &gradients {
+        let change = pair.of_source.get(site, point.block)? - pair.of_target.get(site, point.block)?;
+        // Where nothing is attended to, scores are −∞ in both runs, and their difference is none.
+        let product = (change * gradient).nan_to_num(0.0, 0.0, 0.0).select(0, 0);
+        let kept: &[i64] = match grid {
+            Grid::HeadPositions => &[1, 0],
+            _ => &[grid.axis() - 1],
+        };
+        let others: Vec<i64> = (0..product.dim() as i64).filter(|axis| !kept.contains(axis)).collect();
+        let sums = product.sum_dim_intlist(&others[..], false, Kind::Double);
+        let sums = if grid == Grid::HeadPositions { sums.tr() } else { sums };
+        blocks.push(sums / (pair.ends[1] - pair.ends[0]));
+    }
+    let scores = on_cpu(&Tensor::stack(&blocks, 0));
+    Ok(Patching { target: pair.ends[0], source: pair.ends[1], scores, unembed: pair.unembed })
+}
+
+/// Refuses a grid that the model does not have.
+fn check_grid(subject: &Subject, grid: Grid) -> Result<(), InterpError> {
+    let site = grid.site();
+    let fits = match grid {
+        Grid::Positions(site) => {
+            matches!(site, Site::ResidPre | Site::ResidMid | Site::ResidPost | Site::AttnOut | Site::MlpOut)
+        }
+        Grid::Heads(site) => site.head_axis().is_some() && site != Site::AttnScores,
+        Grid::HeadPositions => true,
+    };
+    match fits && subject.has(site.of(0)) {
+        true => Ok(()),
+        false => {
+            let names: Vec<String> = Grid::ALL.into_iter().map(Grid::name).collect();
+            let hint = format!("patching knows {}", names.join(", "));
+            Err(InterpError::UnknownName { name: grid.name(), hint })
+        }
+    }
+}
