@@ -154,15 +154,11 @@ pub fn run_text_algorithm(
     let scratch = folder.0.join(algorithm.name());
     remove_folder(&scratch)?;
     make_folder(&scratch)?;
-    let asked = algorithm.asked().and_then(|asked| Ok(asked.and(Asked::assignments(&plan.set)?)));
-    let run = match algorithm.stage() {
-        Some(stage) => TextRun { from: stage, until: stage, ..TextRun::default() },
-        None => TextRun::default(),
-    };
-    let reward_model = (algorithm.stage() == Some(TextStage::Ppo)).then(|| folder.reward_model());
-    let settings = settings(plan, seed, TextRun { reward_model, ..run });
-    let settings = asked.and_then(|asked| settings.with(&asked)).map_err(LabError::Settings)?;
+    let settings = settings_of(plan, algorithm, seed)?;
     let run = settings.text().cloned().unwrap_or_default();
+    // It is measured as it writes by itself, at temperature 1.
+    let mut measured = run.clone();
+    measured.ppo.temperature = 1.0;
 
     // The same prompts, and the same completions of the supervised model, for all methods of a seed.
     let corpus = Corpus::new(&TextRun::default(), Seed(seed));
@@ -197,11 +193,11 @@ pub fn run_text_algorithm(
     let seconds = began.elapsed().as_secs_f64();
     let own_peak = peak_mib();
 
-    let theirs = completions(&Writer::of(&supervised), &corpus, &prompts, &run, &mut stream)?;
+    let theirs = completions(&Writer::of(&supervised), &corpus, &prompts, &measured, &mut stream)?;
     let best_of = best_of_points(&groups, &corpus);
     let (ours, kl) = match &policy {
         Some(model) => {
-            let (ours, kl) = written_by(model, algorithm, &run, &supervised, (&corpus, &prompts), &mut own)?;
+            let (ours, kl) = written_by(model, algorithm, &measured, &supervised, (&corpus, &prompts), &mut own)?;
             (ours, Some(kl))
         }
         None => (groups.iter().map(|group| (Default::default(), best_gold(group, &corpus))).collect(), None),
@@ -227,6 +223,45 @@ pub fn run_text_algorithm(
         },
         best_of,
     })
+}
+
+/// The beginnings of the names of settings that may be set for all methods. Others would change what is compared.
+const SETTABLE: [&str; 6] =
+    ["text.lora", "text.ppo.", "text.preference", "text.ilql", "text.supervised", "text.updates"];
+
+/// The settings of a method's run.
+///
+/// # Errors
+///
+/// Settings that do not exist, that do not go together, or that would change what is compared.
+pub(super) fn settings_of(
+    plan: &TextAlgorithmsPlan,
+    algorithm: TextAlgorithm,
+    seed: u64,
+) -> Result<RunSettings, LabError> {
+    let set = Asked::assignments(&plan.set).map_err(LabError::Settings)?;
+    if let Some((name, _)) = set.all().iter().find(|(name, _)| !SETTABLE.iter().any(|known| name.starts_with(known))) {
+        return Err(LabError::Settings(format!(
+            "`{name}` would change what is compared, and not how a method learns; leave it out."
+        )));
+    }
+    let run = match algorithm.stage() {
+        Some(stage) => TextRun { from: stage, until: stage, ..TextRun::default() },
+        None => TextRun::default(),
+    };
+    let reward_model = (algorithm.stage() == Some(TextStage::Ppo)).then(|| SeedFolder::new(plan, seed).reward_model());
+    let usual = settings(plan, seed, TextRun { reward_model, ..run });
+    let asked = algorithm.asked().map_err(LabError::Settings)?;
+    let settings = usual.with(&asked.and(set)).map_err(LabError::Settings)?;
+    if let Some(run) = settings.text() {
+        run.check().map_err(LabError::Settings)?;
+        if run.ilql.top_k > 0 {
+            return Err(LabError::Settings(
+                "The KL is that of whole distributions, so `text.ilql.top_k` must be 0 here; leave it out.".to_owned(),
+            ));
+        }
+    }
+    Ok(settings)
 }
 
 /// The settings of a run on the seed's answers.
