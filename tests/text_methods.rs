@@ -4,7 +4,8 @@
 
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn flipside(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_flipside")).args(words).output().unwrap()
@@ -70,4 +71,47 @@ fn the_best_of_n_is_written_with_its_bound() {
     assert_eq!(line["score"], done["best_score"]);
     let refused = refusal(&common);
     assert!(refused.contains("--reward DIR"), "{refused}");
+}
+
+/// The whole benchmark on a few answers, killed after its first result: the second call makes what is missing, and the
+/// third makes nothing.
+#[test]
+fn methods_are_compared_by_a_command_that_can_be_killed() {
+    let root = tempfile::tempdir().unwrap();
+    let output = within(root.path(), "algorithms");
+    let words = ["bench", "text-algorithms", "--methods", "simpo,best-of-16,ilql", "--seeds", "1", "--answers", "16"];
+    let set = "text.preference_steps=3; text.ilql_steps=3";
+    let words = [&words[..], &["--prompts", "16", "--set", set, "--output", output, "--json"]].concat();
+    let results = root.path().join("algorithms/runs.jsonl");
+    let lines = || std::fs::read_to_string(&results).unwrap_or_default();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_flipside")).args(&words).stdout(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while lines().is_empty() && child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(600));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = lines();
+    let done = json(&words);
+    let after = lines();
+    assert!(after.starts_with(&before) && after.lines().count() == 3, "{before}{after}");
+    assert_eq!(json(&words)["text_algorithms"], done["text_algorithms"]);
+    assert_eq!(lines(), after);
+    let rows = done["text_algorithms"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|row| row["algorithm"].as_str().unwrap()).collect::<Vec<_>>().len(), 3);
+    for row in rows {
+        let number = |name: &str| row[name]["mean"].as_f64().unwrap();
+        assert!((-3.0..=2.0).contains(&number("gold")) && (0.0..=1.0).contains(&number("win_rate")), "{row}");
+        assert!(number("kl") > 0.0 && number("seconds") > 0.0 && row["supervised_gold"] == rows[0]["supervised_gold"]);
+        assert!(row["peak_mib"].as_f64().is_none_or(|mib| mib > 20.0), "{row}");
+    }
+    // Of best of 16, every step raises the bound; the last is the row's own.
+    let curve = rows[1]["best_of"].as_array().unwrap();
+    assert_eq!(curve.iter().map(|point| point["n"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 4, 8, 16]);
+    assert_eq!((&curve[4]["kl_bound"], &curve[4]["gold"]), (&rows[1]["kl"]["mean"], &rows[1]["gold"]["mean"]));
+    let picture = std::fs::read(done["picture"].as_str().unwrap()).unwrap();
+    assert!(picture.starts_with(b"\x89PNG"));
+    let refused = refusal(&["bench", "text-algorithms", "--set", "text.reward_steps=1", "--output", output]);
+    assert!(refused.contains("would change what is compared"), "{refused}");
 }

@@ -162,7 +162,7 @@ fn print(rows: &[TextAlgorithmRow]) {
     println!("| method | gold score | win rate | KL, nats | wall time | peak memory |");
     println!("|---|--:|--:|--:|--:|--:|");
     let digits = |x: MeanAndDeviation, scale: f64, digits: usize| {
-        format!("{:.digits$} ± {:.digits$}", scale * x.mean, scale * x.deviation)
+        format!("{:.digits$} ± {:.digits$}", scale * x.mean, scale * x.deviation).replace('-', "−")
     };
     if let Some(first) = rows.first() {
         println!("| supervised model | {} | 50 % | 0 | – | – |", digits(first.supervised_gold, 1.0, 2));

@@ -4,7 +4,8 @@ use super::algorithms::BenchTextAlgorithms;
 use crate::lab::{self, Precision, ThreadsPerWorld};
 use crate::settings::folders::task_folders;
 use crate::settings::{
-    Asked, ControlRun, Mode, RunSettings, TaskSpec, TeacherKind, TeacherNoise, TextPrecision, TextRun, TextStage,
+    Asked, ControlRun, Mode, RunSettings, TaskSpec, TeacherKind, TeacherNoise, TextPrecision, TextPreset, TextRun,
+    TextStage,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -387,6 +388,31 @@ pub enum Bench {
     /// win rate against the supervised model, KL, time and memory over seeds, with a picture of gold score against KL.
     /// A benchmark that was interrupted continues.
     TextAlgorithms(BenchTextAlgorithms),
+    /// Losses and times of gradient steps on completions that are given, for benches/peers/text_preference_speed.py.
+    #[command(hide = true)]
+    TextSteps(BenchTextSteps),
+}
+
+#[derive(Args, Debug)]
+pub struct BenchTextSteps {
+    /// Model folder.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// A line of JSON for each completion: `prompt` and `completion` as lists of token ids, and `score`.
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+    /// Method by its name.
+    #[arg(long, value_parser = super::text::presets())]
+    pub preset: TextPreset,
+    /// Settings that win over the preset's.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Gradient steps, each on all completions.
+    #[arg(long, default_value_t = 4)]
+    pub steps: usize,
+    /// Print one JSON object as the last line of stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args, Debug)]

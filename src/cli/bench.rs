@@ -3,14 +3,14 @@
 use super::algorithms::algorithms;
 use super::arguments::{
     Bench, BenchDesk, BenchLearning, BenchMode, BenchPpo, BenchPreferences, BenchTask, BenchText, BenchTextPreferences,
-    DeskArguments, SettingsArguments,
+    BenchTextSteps, DeskArguments, SettingsArguments,
 };
 use super::run::{desk_options, report};
 use crate::app::{self, ModeTab, ProbePlan};
 use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor};
 use crate::lab::{
     LabelEfficiencyPlan, LearningPlan, Precision, PreferencePlan, PreferenceRow, SHADER, TeacherKind, TextSpeedPlan,
-    label_efficiency, learning, preferences, text_speed,
+    TextStepsPlan, label_efficiency, learning, preferences, text_speed, text_steps,
 };
 use crate::settings::folders::task_folders;
 use anyhow::{Context, anyhow, bail};
@@ -49,6 +49,7 @@ pub fn bench(what: &Bench) -> anyhow::Result<()> {
         Bench::Text(arguments) => text(arguments)?,
         Bench::TextPreferences(arguments) => text_preferences(arguments)?,
         Bench::TextAlgorithms(arguments) => algorithms(arguments)?,
+        Bench::TextSteps(arguments) => text_steps_table(arguments)?,
     }
     Ok(())
 }
@@ -270,6 +271,23 @@ fn text(arguments: &BenchText) -> anyhow::Result<()> {
         );
         println!("PPO step  {:.0} tokens/s, prompts included ({:.2} s)", found.ppo_tokens_per_s, found.ppo_step_s);
         println!("{:.0} M parameters, {}", found.parameters as f64 / 1e6, found.machine);
+    });
+    Ok(())
+}
+
+/// Reports the losses and times of gradient steps.
+fn text_steps_table(arguments: &BenchTextSteps) -> anyhow::Result<()> {
+    let found = text_steps(&TextStepsPlan {
+        model: arguments.model.clone(),
+        data: arguments.data.clone(),
+        preset: arguments.preset,
+        set: arguments.set.join("; "),
+        steps: arguments.steps.max(1),
+    })?;
+    report(arguments.json, json!(found), || {
+        for (i, ((loss, norm), seconds)) in found.losses.iter().zip(&found.grad_norms).zip(&found.seconds).enumerate() {
+            println!("step {}: loss {loss:.6}, gradient norm {norm:.4}, {seconds:.2} s", i + 1);
+        }
     });
     Ok(())
 }

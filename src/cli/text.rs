@@ -67,7 +67,7 @@ pub enum Text {
 }
 
 /// The presets by their names.
-fn presets() -> impl TypedValueParser<Value = TextPreset> {
+pub(super) fn presets() -> impl TypedValueParser<Value = TextPreset> {
     PossibleValuesParser::new(TextPreset::ALL.map(TextPreset::name)).try_map(|name| name.parse::<TextPreset>())
 }
 

@@ -51,11 +51,12 @@ pub use text::{
     ExamplesReport, GeneratePlan, Generated, GptSize, KlRow, LabelEfficiencyPlan, LabelEfficiencyRow,
     LabelEfficiencyRun, MeanAndDeviation, MemoryPlan, MemoryReport, Recipe, RejectionPlan, RejectionRound, Scored,
     StartJob, SummaryRow, TaughtRewardModel, TextAlgorithm, TextAlgorithmJob, TextAlgorithmRow, TextAlgorithmRun,
-    TextAlgorithmsPlan, TextMeasure, TextModel, TextSpeed, TextSpeedPlan, TldrCounts, TldrEvaluation, TldrExamplesPlan,
-    TldrExamplesReport, TldrPlan, TokenizerPlan, TokenizerReport, Versus, best_of_text, check_text_run, copy_stage,
-    evaluate_text, evaluate_tldr, export_text, generate_text, label_efficiency, measure_memory, measure_text,
-    merge_text, prepare_tldr, rejection_sampling, run_text_algorithm, teach_reward_model, text_algorithms, text_speed,
-    train_tokenizer, write_built_in, write_examples, write_tldr_examples,
+    TextAlgorithmsPlan, TextMeasure, TextModel, TextSpeed, TextSpeedPlan, TextSteps, TextStepsPlan, TldrCounts,
+    TldrEvaluation, TldrExamplesPlan, TldrExamplesReport, TldrPlan, TokenizerPlan, TokenizerReport, Versus,
+    best_of_text, check_text_run, copy_stage, evaluate_text, evaluate_tldr, export_text, generate_text,
+    label_efficiency, measure_memory, measure_text, merge_text, prepare_tldr, rejection_sampling, run_text_algorithm,
+    teach_reward_model, text_algorithms, text_speed, text_steps, train_tokenizer, write_built_in, write_examples,
+    write_tldr_examples,
 };
 pub use vocabulary::*;
 

@@ -264,12 +264,12 @@ fn draw_points(
     let row = |i: usize| px(120 + 32 * i as u32) as i32;
     for (i, (name, _)) in groups.iter().enumerate() {
         area.draw(&mark(i, (left, row(i))))?;
-        area.draw(&Text::new(name.to_string(), (left + px(20) as i32, row(i) - px(12) as i32), words.clone()))?;
+        area.draw(&Text::new(name.to_string(), (left + px(20) as i32, row(i) - px(5) as i32), words.clone()))?;
     }
     if !line.is_empty() {
         let y = row(groups.len());
         area.draw(&PathElement::new([(left - px(9) as i32, y), (left + px(9) as i32, y)], INK.stroke_width(px(2))))?;
-        area.draw(&Text::new(line_name.to_string(), (left + px(20) as i32, y - px(12) as i32), words))?;
+        area.draw(&Text::new(line_name.to_string(), (left + px(20) as i32, y - px(5) as i32), words))?;
     }
     area.present()?;
     Ok(())

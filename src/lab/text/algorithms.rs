@@ -9,8 +9,8 @@ mod one_run;
 use crate::lab::LabError;
 use crate::store::{append_result, make_folder, read_results};
 pub use methods::TextAlgorithm;
-use one_run::SeedFolder;
 pub use one_run::{BestOfPoint, TaughtRewardModel, run_text_algorithm, teach_reward_model};
+use one_run::{SeedFolder, settings_of};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -158,12 +158,13 @@ pub type StartJob<'a> = &'a dyn Fn(TextAlgorithmJob, u64) -> Result<String, LabE
 ///
 /// # Errors
 ///
-/// A job that fails, results that cannot be read or written. Results of runs that had ended are saved.
+/// Settings that do not fit, a job that fails, results that cannot be read or written. Results of runs that had ended are saved.
 pub fn text_algorithms(
     plan: &TextAlgorithmsPlan,
     start: StartJob,
     done: &dyn Fn(&TextAlgorithmRun),
 ) -> Result<Vec<TextAlgorithmRow>, LabError> {
+    plan.algorithms.iter().try_for_each(|&algorithm| settings_of(plan, algorithm, 0).map(drop))?;
     make_folder(&plan.output)?;
     let results = plan.output.join("runs.jsonl");
     let mut known: Vec<TextAlgorithmRun> = read_results(&results)?;
@@ -270,5 +271,11 @@ mod tests {
         let other = TextAlgorithmsPlan { set: "text.ilql.beta=2".to_owned(), seeds: [4, 1], ..plan };
         assert_eq!(attempt(&other, 9).unwrap().len(), 2);
         assert_eq!(started.borrow()[6..], of_seed(4)[1..]);
+        for (set, words) in [("text.reward_steps=3", "would change"), ("text.ilql.top_k=3", "top_k"), ("text.x=1", "x")]
+        {
+            let error = attempt(&TextAlgorithmsPlan { set: set.to_owned(), ..other.clone() }, 9).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        assert_eq!(started.borrow().len(), 8);
     }
 }

@@ -13,6 +13,7 @@ mod new_run;
 mod program;
 mod reward_functions;
 mod speed;
+mod steps;
 mod teaching;
 mod tldr;
 mod tools;
@@ -29,6 +30,7 @@ pub use label_efficiency::{LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficie
 pub use measure::{TextMeasure, measure_text};
 pub use new_run::check_text_run;
 pub use speed::{TextSpeed, TextSpeedPlan, text_speed};
+pub use steps::{TextSteps, TextStepsPlan, text_steps};
 pub use tldr::{
     ComparisonRow, EvaluationPlan, GptSize, KlRow, MemoryPlan, MemoryReport, Recipe, SummaryRow, TldrCounts,
     TldrEvaluation, TldrExamplesPlan, TldrExamplesReport, TldrPlan, Versus, evaluate_tldr, measure_memory,

@@ -121,18 +121,27 @@ impl TextAlgorithm {
             TextAlgorithm::Rloo => {
                 "text.updates=120; text.ppo.group_size=4; text.ppo.optimiser.learning_rate=1e-3; text.ppo.kl.beta=0.1"
             }
-            TextAlgorithm::Grpo => "text.updates=120; text.ppo.optimiser.learning_rate=1e-3",
-            TextAlgorithm::Dapo => "text.updates=60; text.ppo.optimiser.learning_rate=3e-4",
-            TextAlgorithm::Dpo => "text.preference.loss=sigmoid; text.preference_steps=100",
+            TextAlgorithm::Grpo => "text.updates=80; text.ppo.optimiser.learning_rate=3e-4; text.ppo.kl.beta=0.2",
+            // Without a KL penalty it stops before it has learned what the reward model is wrong about.
+            TextAlgorithm::Dapo => "text.updates=25; text.ppo.optimiser.learning_rate=1e-4",
+            TextAlgorithm::Dpo => {
+                "text.preference.loss=sigmoid; text.preference_steps=100; text.preference.beta=0.3; \
+                 text.preference.optimiser.learning_rate=2e-4"
+            }
             TextAlgorithm::Ipo => "text.preference.loss=ipo; text.preference_steps=100",
             TextAlgorithm::Simpo => "text.preference.loss=simpo; text.preference_steps=100",
-            TextAlgorithm::Orpo => "text.preference.loss=orpo; text.preference_steps=100",
-            TextAlgorithm::Kto => "text.preference.loss=kto; text.preference_steps=100; text.preference.batch_size=32",
+            TextAlgorithm::Orpo => {
+                "text.preference.loss=orpo; text.preference_steps=100; text.preference.beta=5; \
+                 text.preference.optimiser.learning_rate=3e-4"
+            }
+            TextAlgorithm::Kto => "text.preference.loss=kto; text.preference_steps=200",
             TextAlgorithm::BestOf => "",
             TextAlgorithm::RejectionSampling => {
                 "text.supervised_steps=60; text.supervised.optimiser.learning_rate=2e-4"
             }
-            TextAlgorithm::Ilql => "text.ilql_steps=400",
+            TextAlgorithm::Ilql => {
+                "text.ilql_steps=400; text.ilql.beta=16; text.ilql.alpha=0.1; text.ilql.optimiser.learning_rate=1e-3"
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use flipside_core::{Choice, Completion, Item, ItemId, JudgementId, PairId, Seed,
 use flipside_text::data::Reading;
 use flipside_text::reward_functions::best_of_n_kl_bound;
 use flipside_text::teacher::Noise;
-use flipside_text::{Bundle, completion_kls};
+use flipside_text::{Bundle, Example, completion_kls};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -96,6 +96,11 @@ impl SeedFolder {
         folders::of_stage(&self.teaching(), TextStage::Reward)
     }
 
+    /// The folder that a method is trained in, which is removed in the end.
+    fn scratch(&self, algorithm: TextAlgorithm) -> PathBuf {
+        self.0.join(algorithm.name())
+    }
+
     /// What was taught, if all of it is there.
     pub fn taught(&self) -> Option<TaughtRewardModel> {
         serde_json::from_str(&read_text(&self.0.join("taught.json")).ok()?).ok()
@@ -151,18 +156,11 @@ pub fn run_text_algorithm(
     let taught = folder.taught().ok_or_else(|| {
         LabError::Text(format!("{} has no reward model yet; run the whole benchmark.", folder.0.display()))
     })?;
-    let scratch = folder.0.join(algorithm.name());
-    remove_folder(&scratch)?;
-    make_folder(&scratch)?;
-    let asked = algorithm.asked().and_then(|asked| Ok(asked.and(Asked::assignments(&plan.set)?)));
-    let run = match algorithm.stage() {
-        Some(stage) => TextRun { from: stage, until: stage, ..TextRun::default() },
-        None => TextRun::default(),
-    };
-    let reward_model = (algorithm.stage() == Some(TextStage::Ppo)).then(|| folder.reward_model());
-    let settings = settings(plan, seed, TextRun { reward_model, ..run });
-    let settings = asked.and_then(|asked| settings.with(&asked)).map_err(LabError::Settings)?;
+    let settings = settings_of(plan, algorithm, seed)?;
     let run = settings.text().cloned().unwrap_or_default();
+    // It is measured as it writes by itself, at temperature 1.
+    let mut measured = run.clone();
+    measured.ppo.temperature = 1.0;
 
     // The same prompts, and the same completions of the supervised model, for all methods of a seed.
     let corpus = Corpus::new(&TextRun::default(), Seed(seed));
@@ -172,41 +170,22 @@ pub fn run_text_algorithm(
     let supervised = built_in::bundle_of(TextStage::Supervised, run.precision)?;
 
     let began = Instant::now();
-    let (policy, groups) = match algorithm.stage() {
-        Some(stage) => {
-            let labels = match algorithm.has_reward_model() {
-                true => Vec::new(),
-                false => read_results::<Answered>(&folder.answers())?.into_iter().map(Answered::into_label).collect(),
-            };
-            let mut driver = driver(&settings, &scratch, labels)?;
-            while let Step::Trained = driver.step(&|| Duration::ZERO, &mut || false)? {}
-            (Some(folders::of_stage(&scratch, stage)), Vec::new())
-        }
-        None if algorithm == TextAlgorithm::BestOf => {
-            let plan = sampling(&folder, &run, prompts.clone(), BEST_OF, &scratch, own.next_u64());
-            (None, all_of(&plan, &mut |_, _| {})?)
-        }
-        None => {
-            let prompts = grammar_prompts(&corpus, PROMPTS, &mut own);
-            let sampling = sampling(&folder, &run, prompts, EACH, &scratch, own.next_u64());
-            let plan = RejectionPlan { sampling, rounds: ROUNDS, quantiles: QUANTILES, run: run.clone() };
-            rejection_sampling(&plan, &mut |_, _| {}, &mut |_| {})?;
-            (Some(scratch.join(format!("round-{ROUNDS}")).join("model")), Vec::new())
-        }
-    };
+    let result = train(algorithm, &settings, &run, &folder, (&corpus, &prompts), &mut own)?;
     let seconds = began.elapsed().as_secs_f64();
     let own_peak = peak_mib();
 
-    let theirs = completions(&Writer::of(&supervised), &corpus, &prompts, &run, &mut stream)?;
-    let best_of = best_of_points(&groups, &corpus);
-    let (ours, kl) = match &policy {
-        Some(model) => {
-            let (ours, kl) = written_by(model, algorithm, &run, &supervised, (&corpus, &prompts), &mut own)?;
-            (ours, Some(kl))
+    let theirs = completions(&Writer::of(&supervised), &corpus, &prompts, &measured, &mut stream)?;
+    let (ours, kl, best_of) = match &result {
+        Trained::Policy(model) => {
+            let (ours, kl) = written_by(model, algorithm, &measured, &supervised, (&corpus, &prompts), &mut own)?;
+            (ours, Some(kl), Vec::new())
         }
-        None => (groups.iter().map(|group| (Default::default(), best_gold(group, &corpus))).collect(), None),
+        Trained::Groups(groups) => {
+            let ours = groups.iter().map(|group| (Example::default(), best_gold(group, &corpus))).collect();
+            (ours, None, best_of_points(groups, &corpus))
+        }
     };
-    remove_folder(&scratch)?;
+    remove_folder(&folder.scratch(algorithm))?;
     let reward = algorithm.has_reward_model().then_some(taught);
     Ok(TextAlgorithmRun {
         algorithm,
@@ -229,6 +208,101 @@ pub fn run_text_algorithm(
     })
 }
 
+/// What a method leaves.
+enum Trained {
+    /// The folder of a policy.
+    Policy(PathBuf),
+    /// All completions of each prompt, with their scores.
+    Groups(Vec<Group>),
+}
+
+/// Trains by a method, or writes and scores completions of the prompts that it is measured on.
+fn train(
+    algorithm: TextAlgorithm,
+    settings: &RunSettings,
+    run: &TextRun,
+    folder: &SeedFolder,
+    (corpus, prompts): (&Corpus, &[String]),
+    stream: &mut Stream,
+) -> Result<Trained, LabError> {
+    let scratch = folder.scratch(algorithm);
+    remove_folder(&scratch)?;
+    make_folder(&scratch)?;
+    let sampling = |prompts: Vec<String>, n: usize, seed: u64| BestOfPlan {
+        model: None,
+        precision: run.precision,
+        prompts,
+        data: None,
+        reading: Reading::default(),
+        n,
+        reward_functions: vec![format!("model:{}", folder.reward_model().display())],
+        max_new_tokens: run.ppo.max_new_tokens,
+        temperature: 1.0,
+        seed,
+        output: scratch.clone(),
+    };
+    match algorithm.stage() {
+        Some(stage) => {
+            let labels = match algorithm.has_reward_model() {
+                true => Vec::new(),
+                false => read_results::<Answered>(&folder.answers())?.into_iter().map(Answered::into_label).collect(),
+            };
+            let mut driver = driver(settings, &scratch, labels)?;
+            while let Step::Trained = driver.step(&|| Duration::ZERO, &mut || false)? {}
+            Ok(Trained::Policy(folders::of_stage(&scratch, stage)))
+        }
+        None if algorithm == TextAlgorithm::BestOf => {
+            let plan = sampling(prompts.to_vec(), BEST_OF, stream.next_u64());
+            Ok(Trained::Groups(all_of(&plan, &mut |_, _| {})?))
+        }
+        None => {
+            let sampling = sampling(grammar_prompts(corpus, PROMPTS, stream), EACH, stream.next_u64());
+            let plan = RejectionPlan { sampling, rounds: ROUNDS, quantiles: QUANTILES, run: run.clone() };
+            rejection_sampling(&plan, &mut |_, _| {}, &mut |_| {})?;
+            Ok(Trained::Policy(scratch.join(format!("round-{ROUNDS}")).join("model")))
+        }
+    }
+}
+
+/// The beginnings of the names of settings that may be set for all methods. Others would change what is compared.
+const SETTABLE: [&str; 6] =
+    ["text.lora", "text.ppo.", "text.preference", "text.ilql", "text.supervised", "text.updates"];
+
+/// The settings of a method's run.
+///
+/// # Errors
+///
+/// Settings that do not exist, that do not go together, or that would change what is compared.
+pub(super) fn settings_of(
+    plan: &TextAlgorithmsPlan,
+    algorithm: TextAlgorithm,
+    seed: u64,
+) -> Result<RunSettings, LabError> {
+    let set = Asked::assignments(&plan.set).map_err(LabError::Settings)?;
+    if let Some((name, _)) = set.all().iter().find(|(name, _)| !SETTABLE.iter().any(|known| name.starts_with(known))) {
+        return Err(LabError::Settings(format!(
+            "`{name}` would change what is compared, and not how a method learns; leave it out."
+        )));
+    }
+    let run = match algorithm.stage() {
+        Some(stage) => TextRun { from: stage, until: stage, ..TextRun::default() },
+        None => TextRun::default(),
+    };
+    let reward_model = (algorithm.stage() == Some(TextStage::Ppo)).then(|| SeedFolder::new(plan, seed).reward_model());
+    let usual = settings(plan, seed, TextRun { reward_model, ..run });
+    let asked = algorithm.asked().map_err(LabError::Settings)?;
+    let settings = usual.with(&asked.and(set)).map_err(LabError::Settings)?;
+    if let Some(run) = settings.text() {
+        run.check().map_err(LabError::Settings)?;
+        if run.ilql.top_k > 0 {
+            return Err(LabError::Settings(
+                "The KL is that of whole distributions, so `text.ilql.top_k` must be 0 here; leave it out.".to_owned(),
+            ));
+        }
+    }
+    Ok(settings)
+}
+
 /// The settings of a run on the seed's answers.
 fn settings(plan: &TextAlgorithmsPlan, seed: u64, run: TextRun) -> RunSettings {
     let teacher = TeacherKind::Mistaken { rate: Noise::default().mistakes };
@@ -244,29 +318,6 @@ fn driver(settings: &RunSettings, folder: &Path, labels: Vec<Label>) -> Result<D
     Ok(driver)
 }
 
-fn sampling(
-    folder: &SeedFolder,
-    run: &TextRun,
-    prompts: Vec<String>,
-    n: usize,
-    output: &Path,
-    seed: u64,
-) -> BestOfPlan {
-    BestOfPlan {
-        model: None,
-        precision: run.precision,
-        prompts,
-        data: None,
-        reading: Reading::default(),
-        n,
-        reward_functions: vec![format!("model:{}", folder.reward_model().display())],
-        max_new_tokens: run.ppo.max_new_tokens,
-        temperature: 1.0,
-        seed,
-        output: output.to_owned(),
-    }
-}
-
 /// New completions by a trained model, and their mean KL to the supervised model.
 fn written_by(
     model: &Path,
@@ -280,7 +331,7 @@ fn written_by(
     let heads = (algorithm == TextAlgorithm::Ilql).then(|| folders::ilql_heads(model, &bundle)).transpose()?;
     let writer = Writer { bundle: &bundle, values: heads.as_ref().map(|heads| (heads, run.ilql.beta)) };
     let written = completions(&writer, corpus, prompts, run, stream)?;
-    let examples: Vec<_> = written.iter().map(|(example, _)| example.clone()).collect();
+    let examples: Vec<Example> = written.iter().map(|(example, _)| example.clone()).collect();
     let kls = completion_kls(&bundle.model, writer.values, &supervised.model, &examples, ROWS);
     let kl = kls.iter().sum::<f64>() / kls.len().max(1) as f64;
     Ok((written, kl))
