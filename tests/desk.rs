@@ -710,8 +710,8 @@ fn the_panel_has_the_curves_of_the_method() {
     let lab = Lab::of_text();
     lab.script().snapshot.curves = std::sync::Arc::new(scripted::curves(40));
     let mut harness = sit_down_to_text(&lab);
-    harness.get_by_label_contains("KL to reference");
     for (stage, curve, other) in [
+        (TextStage::Ppo, "KL to reference", "Preference margin"),
         (TextStage::Preference, "Preference margin", "KL to reference"),
         (TextStage::Ilql, "Q loss", "Preference margin"),
         (TextStage::OnlineDpo, "Equal groups", "Q loss"),

@@ -472,11 +472,12 @@ fn kill_9_changes_nothing_in_online_dpo() {
     let taught = root.path().join("taught");
     let go_on = |arguments: &[&str]| {
         let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
-        program.arg("text").args(arguments).args(["--steps", "4"]).arg("--session").arg(&taught);
+        program.arg("text").args(arguments).args(["--steps", "4", "--max-new-tokens", "8"]);
+        program.arg("--session").arg(&taught);
         program.output().unwrap()
     };
     let model = model.to_str().unwrap();
-    assert!(go_on(&["reward", "--labels", "8", "--max-new-tokens", "8", "--model", model]).status.success());
+    assert!(go_on(&["reward", "--labels", "8", "--model", model]).status.success());
     let refused = go_on(&["online-dpo"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("ask for more labels"), "{said}");

@@ -141,6 +141,8 @@ pub(super) struct NewRun {
     pub graphics: Option<String>,
     /// Settings that were rejected, by name, and why.
     pub problems: Vec<(String, String)>,
+    /// Where the window stood at the last frame. Until it stands still, another frame is drawn.
+    pub stood: egui::Rect,
 }
 
 impl NewRun {
@@ -163,6 +165,7 @@ impl NewRun {
             unpicked: None,
             graphics: graphics.clone(),
             problems: Vec::new(),
+            stood: egui::Rect::NOTHING,
         }
     }
 

@@ -57,7 +57,7 @@ impl Method {
     pub fn what(self) -> &'static str {
         match self {
             Method::Policy(Some(TextPreset::Ppo)) => "A reward model learns from the answers, and PPO follows it",
-            Method::Policy(_) => "A reward model learns from the answers; the policy follows it, without a critic",
+            Method::Policy(_) => "The policy follows a reward model that learns from answers; no critic",
             Method::Preference => "First all answers, or a file; then the policy learns from them directly",
             Method::Ilql => "First all answers, or a file; then Q and V say which tokens to write",
             Method::OnlineDpo => "The policy writes, its completions are judged, and it learns from that",

@@ -204,6 +204,11 @@ impl Desk {
                 }
             });
         });
+        // What is in it decides its size only after it was drawn.
+        if form.stood != modal.response.rect {
+            form.stood = modal.response.rect;
+            ctx.request_repaint();
+        }
         match verdict {
             Some(true) => {
                 let problems = form.settings.text().map(check_text_run).unwrap_or_default();

@@ -6,7 +6,7 @@ use super::panel::{mistake_slider, teacher_picker};
 use super::style::Palette;
 use crate::lab::TeacherKind;
 use crate::settings::{LoraSettings, Mode, TextPrecision, TextPreferenceSettings, TextPreset, TextRun, TextStage};
-use egui::{Align, Button, ComboBox, DragValue, Layout, RichText, TextEdit, Ui, vec2};
+use egui::{Align, Button, ComboBox, DragValue, Layout, Response, RichText, TextEdit, Ui, vec2};
 
 /// Width of a row's name, points.
 const NAME: f32 = 108.0;
@@ -109,7 +109,7 @@ fn show_method(ui: &mut Ui, form: &mut NewRun) {
                 ui.selectable_value(&mut chosen, one, one.title()).on_hover_text(one.what());
             }
         });
-        list.response.accessible_name("Method").on_hover_text(method.what());
+        in_sight(list.response).accessible_name("Method").on_hover_text(method.what());
     });
     below(ui, chosen.what(), Palette::of(ui.ctx()).muted);
     if chosen != method {
@@ -129,7 +129,7 @@ fn show_method(ui: &mut Ui, form: &mut NewRun) {
                 }
             }
         });
-        list.response.accessible_name("Loss").on_hover_text("What a pair teaches");
+        in_sight(list.response).accessible_name("Loss").on_hover_text("What a pair teaches");
     });
 }
 
@@ -421,10 +421,18 @@ fn show_number(ui: &mut Ui, form: &mut NewRun, number: &Number) {
             Scale::Decimal => drag.speed(0.01).max_decimals(3),
             Scale::Small => drag.speed(1e-6).custom_formatter(|x, _| in_short(x)),
         };
-        if ui.add(drag).accessible_name(spoken).on_hover_text(what).changed() {
+        if in_sight(ui.add(drag)).accessible_name(spoken).on_hover_text(what).changed() {
             of(run).set(value);
         }
     });
+}
+
+/// Scrolls to a field that the keyboard has come to.
+fn in_sight(response: Response) -> Response {
+    if response.gained_focus() {
+        response.scroll_to_me(None);
+    }
+    response
 }
 
 /// A number as it is typed, with a power of ten if it is small: 0.2, 3e-4.

@@ -56,7 +56,7 @@ impl Plan {
     fn answers(self, step: u64) -> usize {
         let share = (u128::from(step) + 1) * self.labels as u128;
         let needed = share.div_ceil(u128::from(self.steps.max(1))) as usize;
-        needed.next_multiple_of(self.round).min(self.labels)
+        needed.checked_next_multiple_of(self.round).map_or(self.labels, |whole| whole.min(self.labels))
     }
 }
 
