@@ -2,6 +2,7 @@
 
 use super::arguments::SettingsArguments;
 use super::best_of::{BestOfArguments, RejectionArguments, best_of, rejection};
+use super::look::{Look, look};
 use super::run::{open, report, watch};
 use crate::lab::{
     BadLines, ExampleKind, ExamplesPlan, GeneratePlan, Noise, Reading, Scored, TextModel, TokenizerPlan, copy_stage,
@@ -49,6 +50,9 @@ pub enum Text {
     /// Score a data file, or evaluate a session's models by the gold score. A data file is scored by likelihood, or by
     /// a reward model's accuracy on its pairs.
     Eval(EvalArguments),
+    /// Look inside a model: what it computes on the way, and what training changed in it.
+    #[command(subcommand)]
+    Look(Box<Look>),
     /// Merge an adapter into a model's weights.
     Merge(FolderArguments),
     /// Write a model in another precision or in shards.
@@ -351,6 +355,7 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
         Text::BestOf(arguments) => best_of(arguments),
         Text::RejectionSampling(arguments) => rejection(arguments),
         Text::Eval(arguments) => eval(arguments),
+        Text::Look(what) => look(what),
         Text::Merge(arguments) => {
             if arguments.model.adapter.is_none() {
                 bail!("there is nothing to merge: name the adapter's folder with --adapter");

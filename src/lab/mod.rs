@@ -47,11 +47,12 @@ pub use learning::{Learning, LearningPlan, LearningRun, learning};
 pub use offline::{TaskLine, export_labels, export_policy_of, libtorch_devices, replay, task, tasks};
 pub use preferences::{FLIPS_LEARNT, PreferencePlan, PreferenceRow, PreferenceRun, preferences};
 pub use text::{
-    BestOfPlan, BestOfReport, BuiltInReport, ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan, Generated,
-    LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, RejectionPlan, RejectionRound, Scored, TextMeasure,
-    TextModel, TextSpeed, TextSpeedPlan, TokenizerPlan, TokenizerReport, best_of_text, check_text_run, copy_stage,
-    evaluate_text, export_text, generate_text, label_efficiency, measure_text, merge_text, rejection_sampling,
-    text_speed, train_tokenizer, write_built_in, write_examples,
+    AblateWith, BestOfPlan, BestOfReport, BuiltInReport, ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan,
+    Generated, LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, LookModels, LookPlan, LookReport, LookWhat,
+    ProbeLabels, RejectionPlan, RejectionRound, Scored, SteerPlan, TextMeasure, TextModel, TextSpeed, TextSpeedPlan,
+    TokenizerPlan, TokenizerReport, best_of_text, check_text_run, copy_stage, evaluate_text, export_text,
+    generate_text, label_efficiency, look, measure_text, merge_text, rejection_sampling, text_speed, train_tokenizer,
+    write_built_in, write_examples,
 };
 pub use vocabulary::*;
 
@@ -59,6 +60,7 @@ use crate::settings::{Mode, RewardSource, RunSettings};
 use flipside_core::{Arrays, ItemId};
 pub use flipside_envs::physics::{Precision, SHADER, ThreadsPerWorld};
 pub use flipside_text::data::{BadLines, Reading};
+pub use flipside_text::interp::ProbeSettings;
 pub use flipside_text::teacher::Noise;
 use ledger::{Ledger, Message};
 pub use opening::is_session;
