@@ -9,6 +9,7 @@ mod bench;
 mod best_of;
 mod demo;
 mod help;
+mod look;
 mod run;
 mod settings;
 mod text;

@@ -2,6 +2,7 @@
 
 use super::arguments::SettingsArguments;
 use super::best_of::{BestOfArguments, RejectionArguments, best_of, rejection};
+use super::look::{Look, look};
 use super::run::{open, report, watch};
 use super::tldr::{Tldr, tldr};
 use crate::lab::{
@@ -56,6 +57,9 @@ pub enum Text {
     /// Score a data file, or evaluate a session's models by the gold score. A data file is scored by likelihood, or by
     /// a reward model's accuracy on its pairs.
     Eval(EvalArguments),
+    /// Look inside a model: what it computes on the way, and what training changed in it.
+    #[command(subcommand)]
+    Look(Box<Look>),
     /// Merge an adapter into a model's weights.
     Merge(FolderArguments),
     /// Write a model in another precision or in shards.
@@ -360,6 +364,7 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
         Text::RejectionSampling(arguments) => rejection(arguments),
         Text::Tldr(what) => tldr(what),
         Text::Eval(arguments) => eval(arguments),
+        Text::Look(what) => look(what),
         Text::Merge(arguments) => {
             if arguments.model.adapter.is_none() {
                 bail!("there is nothing to merge: name the adapter's folder with --adapter");

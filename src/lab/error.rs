@@ -41,6 +41,9 @@ pub enum LabError {
     /// A language model.
     #[error(transparent)]
     Model(#[from] flipside_text::ModelError),
+    /// Looking inside a language model.
+    #[error(transparent)]
+    Interp(#[from] flipside_text::interp::InterpError),
     /// The inputs of a run in text mode do not fit together; the sentence says what to do.
     #[error("{0}")]
     Text(String),
@@ -69,10 +72,12 @@ impl LabError {
     pub fn is_cancelled(&self) -> bool {
         use flipside_learn::LearnError;
         use flipside_preference::PreferenceError;
+        use flipside_text::interp::InterpError;
         matches!(
             self,
             LabError::Cancelled
                 | LabError::Learn(LearnError::Cancelled)
+                | LabError::Interp(InterpError::Cancelled)
                 | LabError::Preference(PreferenceError::Learn(LearnError::Cancelled))
         )
     }

@@ -21,6 +21,8 @@ pub enum Values<'a> {
     I64(&'a [i64]),
     /// As bool.
     Bool(&'a [bool]),
+    /// As uint8: text.
+    Bytes(&'a [u8]),
 }
 
 /// Writes named arrays with their shapes to `path`, row-major and compressed, completely or not at all, for
@@ -35,6 +37,7 @@ pub fn write(path: &Path, arrays: &[(&str, &[usize], Values)]) -> Result<(), Sto
             Values::F32(v) => v.len(),
             Values::I64(v) => v.len(),
             Values::Bool(v) => v.len(),
+            Values::Bytes(v) => v.len(),
         };
         if shape.iter().product::<usize>() != there {
             return Err(StoreError::Unsound {
@@ -52,6 +55,7 @@ pub fn write(path: &Path, arrays: &[(&str, &[usize], Values)]) -> Result<(), Sto
                 Values::F32(v) => write_array(&mut npz, name, shape, v)?,
                 Values::I64(v) => write_array(&mut npz, name, shape, v)?,
                 Values::Bool(v) => write_array(&mut npz, name, shape, v)?,
+                Values::Bytes(v) => write_array(&mut npz, name, shape, v)?,
             }
         }
         Ok(npz.zip_writer().finish()?.into_inner())

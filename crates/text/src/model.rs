@@ -800,17 +800,18 @@ impl Transformer {
         self.embed(ids, &self.lay_out::<H>(&ids.ones_like(), None), hooks)
     }
 
-    /// Some blocks, `[B, T, d]` → `[B, T, d]`.
+    /// Some blocks, `[B, T, d]` → `[B, T, d]`. With a cache, its columns come before these.
     pub(crate) fn traced_blocks<H: Hooks>(
         &self,
         blocks: Range<usize>,
         x: Tensor,
+        cache: Option<&mut Cache>,
         adapters: bool,
         hooks: &mut H,
     ) -> Tensor {
         let mask = Tensor::ones(&x.size()[..2], (Kind::Int64, x.device()));
-        let columns = self.lay_out::<H>(&mask, None);
-        self.run(blocks, x, &mut Pass { columns: &columns, from: 0, cache: None, adapters: adapters.into(), hooks })
+        let columns = self.lay_out::<H>(&mask, cache.as_deref());
+        self.run(blocks, x, &mut Pass { columns: &columns, from: 0, cache, adapters: adapters.into(), hooks })
     }
 
     /// The last norm, `[B, T, d]` → `[B, T, d]`.

@@ -81,9 +81,9 @@ pub fn ablate(
                 mean.expand(z.size(), false).contiguous()
             }
         };
-        let change = |value: Tensor| Ok::<_, InterpError>(patched(&run, metric, &trace, point, value)? - whole);
+        let change = |value: Tensor| Ok::<_, InterpError>(patched(&run, metric, &trace, point, value, 0)? - whole);
         let mut rows = Vec::new();
-        copies(z, &other, 2, run.tokens.size()[1], &mut |value| {
+        copies(z, &other, 2, run.tokens.size()[1], false, &mut |value, _| {
             rows.push(change(value)?);
             Ok(())
         })?;

@@ -18,6 +18,7 @@ mod probe;
 mod steering;
 mod swap;
 mod trace;
+mod tuned_lens;
 
 pub use ablation::{Ablation, Replacement, ablate};
 pub use attention::{HeadScores, head_scores, patterns};
@@ -31,7 +32,10 @@ pub use probe::{Probe, ProbeSettings, probes};
 pub use steering::{Steering, difference_of_means, generate_steered, last_streams, steered_hidden};
 pub use swap::{Swaps, swaps};
 pub use trace::{Change, Edit, Start, Subject, Trace};
+pub use tuned_lens::{TunedLens, TunedLensSettings};
 
+#[cfg(test)]
+mod induction;
 #[cfg(test)]
 mod planted;
 #[cfg(test)]

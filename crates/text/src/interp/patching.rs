@@ -6,7 +6,8 @@
 
 use super::trace::on_cpu;
 use super::{Change, Edit, InterpError, Metric, Start, Subject, Trace};
-use crate::model::{HookPoint, Site};
+use crate::config::QkNorm;
+use crate::model::{Cache, HookPoint, Site};
 use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
 
@@ -110,8 +111,14 @@ pub(super) fn number(x: &Tensor) -> f64 {
 }
 
 impl<'a> Pair<'a> {
-    /// Runs both.
-    fn new(target: Run<'a>, source: Run<'a>, metric: Metric, sites: &[Site]) -> Result<Pair<'a>, InterpError> {
+    /// Runs both, with these sites in every block and these of the target alone.
+    fn new(
+        target: Run<'a>,
+        source: Run<'a>,
+        metric: Metric,
+        sites: &[Site],
+        of_target: &[HookPoint],
+    ) -> Result<Pair<'a>, InterpError> {
         target.subject.check_alike(&source.subject)?;
         let [t, s] = [target, source].map(|run| run.tokens.size()[1]);
         if t != s {
@@ -120,11 +127,11 @@ impl<'a> Pair<'a> {
                  correspond."
             )));
         }
-        let wanted = |subject: &Subject| -> BTreeSet<HookPoint> {
-            sites.iter().flat_map(|&site| subject.in_every_block(site)).collect()
+        let trace = |run: Run, more: &[HookPoint]| {
+            let wanted = sites.iter().flat_map(|&site| run.subject.in_every_block(site)).chain(more.iter().copied());
+            run.subject.trace(Start::Tokens(run.tokens), &wanted.collect(), &[])
         };
-        let trace = |run: Run| run.subject.trace(Start::Tokens(run.tokens), &wanted(&run.subject), &[]);
-        let (of_target, of_source) = (trace(target)?, trace(source)?);
+        let (of_target, of_source) = (trace(target, of_target)?, trace(source, &[])?);
         let read = |reader: &Subject, trace: &Trace, run: Run| {
             tch::no_grad(|| metric.read(reader, &reader.norm(&trace.end), run.tokens).map(|m| number(&m)))
         };
@@ -134,9 +141,9 @@ impl<'a> Pair<'a> {
         Ok(Pair { target, metric, of_target, of_source, ends, unembed })
     }
 
-    /// The scores of runs whose activation at `point` is `value`, `[rows, ..]`: `[rows]`.
-    fn scores(&self, point: HookPoint, value: Tensor) -> Result<Tensor, InterpError> {
-        let metric = patched(&self.target, self.metric, &self.of_target, point, value)?;
+    /// The scores of runs whose activation at `point` is `value` from column `first` on: `[rows]`.
+    fn scores(&self, point: HookPoint, value: Tensor, first: i64) -> Result<Tensor, InterpError> {
+        let metric = patched(&self.target, self.metric, &self.of_target, point, value, first)?;
         Ok((metric.to_kind(Kind::Double) - self.ends[0]) / (self.ends[1] - self.ends[0]))
     }
 }
@@ -160,51 +167,90 @@ fn check_apart([target, source]: [f64; 2], metric: Metric) -> Result<(), InterpE
 
 /// The metric of runs whose activation at `point` is `value`, `[rows, ..]`, and which are otherwise the run of `trace`:
 /// `[rows]`. They start from the residual stream before that block, which the trace must have.
+///
+/// A value of the last columns alone, `[rows, T - first, ..]`, leaves those before as they are. What attention reads of
+/// them comes from the trace, if that has [`sites_before`].
 pub(super) fn patched(
     run: &Run,
     metric: Metric,
     trace: &Trace,
     point: HookPoint,
     value: Tensor,
+    first: i64,
 ) -> Result<Tensor, InterpError> {
     let rows = value.size()[0];
-    let nothing = BTreeSet::new();
-    let found = match point.site {
-        Site::ResidPre => run.subject.trace(Start::Residual(point.block, &value), &nothing, &[])?,
-        Site::ResidPost => run.subject.trace(Start::Residual(point.block + 1, &value), &nothing, &[])?,
+    let columns = run.tokens.size()[1] - first;
+    let whole = |x: &Tensor| x.narrow(1, first, columns).expand([rows, -1, -1], false).contiguous();
+    let (block, x, edits) = match point.site {
+        Site::ResidPre => (point.block, value, vec![]),
+        Site::ResidPost => (point.block + 1, value, vec![]),
         _ => {
-            let before = trace.get(Site::ResidPre, point.block)?;
-            let before = before.expand([rows, -1, -1], false).contiguous();
-            let edit = Edit::whole(point, Change::Value(value));
-            run.subject.trace(Start::Residual(point.block, &before), &nothing, &[edit])?
+            let before = whole(trace.get(Site::ResidPre, point.block)?);
+            (point.block, before, vec![Edit::whole(point, Change::Value(value))])
         }
     };
-    tch::no_grad(|| metric.read(&run.subject, &found.normed, run.tokens))
+    let start = Start::Residual(block, &x);
+    tch::no_grad(|| {
+        if first == 0 {
+            let found = run.subject.trace(start, &BTreeSet::new(), &edits)?;
+            return metric.read(&run.subject, &found.normed, run.tokens);
+        }
+        let before = |x: &Tensor| x.narrow(1, 0, first).transpose(1, 2);
+        let of_block = |i: usize| -> Result<Option<[Tensor; 2]>, InterpError> {
+            if i < block {
+                return Ok(None);
+            }
+            let keys = if run.subject.has(Site::RotK.of(i)) { Site::RotK } else { Site::K };
+            Ok(Some([before(trace.get(keys, i)?), before(trace.get(Site::V, i)?)]))
+        };
+        let prefix = (0..run.subject.blocks()).map(of_block).collect::<Result<Vec<_>, _>>()?;
+        let mut cache = Cache::filled_with(&prefix, rows, columns);
+        let found = run.subject.trace_after(start, &mut cache, &edits)?;
+        let unchanged = trace.normed.narrow(1, 0, first).expand([rows, -1, -1], false);
+        metric.read(&run.subject, &Tensor::cat(&[unchanged, found.normed], 1), run.tokens)
+    })
+}
+
+/// The sites that a run's trace needs for changes of its last columns alone; none if it has to be run whole.
+fn sites_before(subject: &Subject) -> Vec<HookPoint> {
+    let rotary = |block: usize| subject.has(Site::RotK.of(block));
+    let keys = |block: usize| if rotary(block) { Site::RotK.of(block) } else { Site::K.of(block) };
+    let blocks = 0..subject.blocks();
+    // Keys before their norm are not what attention reads.
+    match subject.config().qk_norm == QkNorm::None || blocks.clone().all(rotary) {
+        true => blocks.flat_map(|block| [keys(block), Site::V.of(block)]).collect(),
+        false => vec![],
+    }
 }
 
 /// Batches of copies of an activation `[1, ..]`, in each of which one place along `axis` is another activation's.
+/// `on_batch` gets the copies and the first column that they have: with `tail`, where the axis is that of the columns,
+/// those before the changed ones are left out.
 pub(super) fn copies(
     x: &Tensor,
     other: &Tensor,
     axis: i64,
     of_row: i64,
-    on_batch: &mut dyn FnMut(Tensor) -> Result<(), InterpError>,
+    tail: bool,
+    on_batch: &mut dyn FnMut(Tensor, i64) -> Result<(), InterpError>,
 ) -> Result<(), InterpError> {
     let places = x.size()[axis as usize];
-    let most = (BATCH_TOKENS / of_row.max(1)).max(1);
+    let mut most = (BATCH_TOKENS / of_row.max(1)).max(1);
+    if tail {
+        // Larger batches have more columns that do not change, smaller ones read the weights more often.
+        most = most.min((places / 8).max(8));
+    }
     let mut first = 0;
     while first < places {
         let rows = most.min(places - first);
+        let start = if tail { first } else { 0 };
+        let x = x.narrow(axis, start, places - start);
         let size: Vec<i64> = std::iter::once(rows).chain(x.size()[1..].iter().copied()).collect();
-        // A copy, for the rows of an expanded tensor are one.
-        let mut value = x.expand(&size, false).contiguous();
-        if rows == 1 {
-            value = value.copy();
-        }
+        let value = x.expand(&size, false).copy();
         // Its diagonal along rows and places: row r has place `first + r` of the other.
         let part = other.select(0, 0).movedim_int(axis - 1, -1).narrow(-1, first, rows);
-        value.narrow(axis, first, rows).diagonal(0, 0, axis).copy_(&part);
-        on_batch(value)?;
+        value.narrow(axis, first - start, rows).diagonal(0, 0, axis).copy_(&part);
+        on_batch(value, start)?;
         first += rows;
     }
     Ok(())
@@ -226,8 +272,10 @@ pub fn patch(
 ) -> Result<Patching, InterpError> {
     check_grid(&target.subject, grid)?;
     let site = grid.site();
-    let pair = Pair::new(target, source, metric, &[Site::ResidPre, site])?;
-    let length = target.tokens.size()[1];
+    let by_column = !matches!(grid, Grid::Heads(_));
+    let before = if by_column { sites_before(&target.subject) } else { vec![] };
+    let pair = Pair::new(target, source, metric, &[Site::ResidPre, site], &before)?;
+    let (length, tail) = (target.tokens.size()[1], !before.is_empty());
     let mut blocks = Vec::new();
     for block in 0..target.subject.blocks() {
         if on_block(block) {
@@ -236,8 +284,8 @@ pub fn patch(
         let point = site.of(block);
         let (x, other) = (pair.of_target.get(site, block)?, pair.of_source.get(site, block)?);
         let mut scores = Vec::new();
-        let mut add = |value: Tensor| {
-            scores.push(pair.scores(point, value)?);
+        let mut add = |value: Tensor, first: i64| {
+            scores.push(pair.scores(point, value, first)?);
             Ok(())
         };
         tch::no_grad(|| match grid {
@@ -245,9 +293,9 @@ pub fn patch(
                 // Only this head's part differs from the target's.
                 let mixed = x.copy();
                 mixed.select(2, head).copy_(&other.select(2, head));
-                copies(x, &mixed, 1, length, &mut add)
+                copies(x, &mixed, 1, length, tail, &mut add)
             }),
-            _ => copies(x, other, grid.axis(), length, &mut add),
+            _ => copies(x, other, grid.axis(), length, tail, &mut add),
         })?;
         let scores = Tensor::cat(&scores, 0);
         blocks.push(if grid == Grid::HeadPositions { scores.reshape([-1, length]) } else { scores });
@@ -265,7 +313,7 @@ pub fn patch(
 pub fn attribution_patch(target: Run, source: Run, metric: Metric, grid: Grid) -> Result<Patching, InterpError> {
     check_grid(&target.subject, grid)?;
     let site = grid.site();
-    let pair = Pair::new(target, source, metric, &[site])?;
+    let pair = Pair::new(target, source, metric, &[site], &[])?;
     let wanted: BTreeSet<HookPoint> = target.subject.in_every_block(site).collect();
     let zero = Tensor::zeros([1], (Kind::Float, target.subject.device())).set_requires_grad(true);
     let read =

@@ -6,6 +6,7 @@ use crate::generate::{Sampling, generate};
 use crate::lora::LoraSettings;
 use crate::model::{HookPoint, Precision, Site, Tensors, Transformer};
 use flipside_core::{Seed, Stream};
+use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::BTreeSet;
 use tch::{Device, Kind, Tensor};
@@ -699,4 +700,37 @@ fn probes_read_what_is_there_and_nothing_else() {
         assert!(slope.abs() < 1e-4, "{axis}: {slope}");
     }
     assert!(((loss(&w, bias + 1e-4) - loss(&w, bias - 1e-4)) / 2e-4).abs() < 1e-4);
+}
+
+/// Untrained it is the logit lens; trained, it is nearer to the model.
+#[test]
+fn a_tuned_lens_comes_nearer_to_the_model() {
+    for config in [gpt2(), configs()[1].clone()] {
+        let model = model(&config, 21);
+        let subject = Subject::new(&model, false).unwrap();
+        let sites = lens_sites(config.layers, false);
+        let mut tuned = TunedLens::new(&subject, &sites[..sites.len() - 1]);
+        let ids = subject.tokens(&TOKENS).unwrap();
+        let read = |tuned: &TunedLens| tuned.lens(&subject, &ids, &sites, &[4], 3, &mut |_| false).unwrap().kl;
+        let plain = lens(&subject, &ids, &sites, &[4], 3, &mut |_| false).unwrap().kl;
+        assert!(read(&tuned).equal(&plain));
+        let mut stream = Seed(22).stream("texts");
+        let mut batch = |_| {
+            let rows: Vec<u32> = (0..16 * 12).map(|_| stream.random_range(0..40)).collect();
+            subject.rows(&rows.chunks(12).collect::<Vec<_>>())
+        };
+        let settings = TunedLensSettings { steps: 60, ..TunedLensSettings::default() };
+        let mut losses = vec![];
+        tuned
+            .train(&subject, &settings, &mut batch, &mut |_, loss| {
+                losses.push(loss);
+                false
+            })
+            .unwrap();
+        assert!(losses[59] < 0.8 * losses[0], "{losses:?}");
+        let trained = read(&tuned);
+        let mean = |x: &Tensor| x.narrow(0, 0, sites.len() as i64 - 1).mean(Kind::Float).double_value(&[]);
+        assert!(mean(&trained) < 0.9 * mean(&plain), "{} {}", mean(&trained), mean(&plain));
+        assert_eq!(trained.get(sites.len() as i64 - 1).abs().max().double_value(&[]), 0.0);
+    }
 }

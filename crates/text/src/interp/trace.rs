@@ -2,7 +2,7 @@
 
 use super::InterpError;
 use crate::config::ModelConfig;
-use crate::model::{HookPoint, Hooks, Site, Transformer};
+use crate::model::{Cache, HookPoint, Hooks, Site, Transformer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -324,7 +324,12 @@ impl<'a> Subject<'a> {
     ///
     /// An activation that the pass does not come by, or an edit that does not fit or is never reached.
     pub fn trace(&self, start: Start, wanted: &BTreeSet<HookPoint>, edits: &[Edit]) -> Result<Trace, InterpError> {
-        tch::no_grad(|| self.pass(start, Tracer::new(wanted, edits, false)))
+        tch::no_grad(|| self.pass(start, None, Tracer::new(wanted, edits, false)))
+    }
+
+    /// [`Subject::trace`] of the columns that follow those of a cache, from a residual stream of these columns alone.
+    pub(super) fn trace_after(&self, start: Start, cache: &mut Cache, edits: &[Edit]) -> Result<Trace, InterpError> {
+        tch::no_grad(|| self.pass(start, Some(cache), Tracer::new(&BTreeSet::new(), edits, false)))
     }
 
     /// A forward pass from token ids `[B, T]`, and the gradient of a number that `metric` computes from it with respect
@@ -339,7 +344,7 @@ impl<'a> Subject<'a> {
         wanted: &BTreeSet<HookPoint>,
         metric: &dyn Fn(&Trace) -> Tensor,
     ) -> Result<(Trace, BTreeMap<HookPoint, Tensor>), InterpError> {
-        let trace = self.pass(Start::Tokens(tokens), Tracer::new(wanted, &[], true))?;
+        let trace = self.pass(Start::Tokens(tokens), None, Tracer::new(wanted, &[], true))?;
         let activations: Vec<&Tensor> = trace.activations.values().collect();
         let found = Tensor::run_backward(&[metric(&trace)], &activations, false, false);
         let gradients = trace.activations.iter().zip(found).map(|((point, x), gradient)| {
@@ -349,12 +354,12 @@ impl<'a> Subject<'a> {
         Ok((trace, gradients))
     }
 
-    fn pass(&self, start: Start, mut tracer: Tracer) -> Result<Trace, InterpError> {
+    fn pass(&self, start: Start, cache: Option<&mut Cache>, mut tracer: Tracer) -> Result<Trace, InterpError> {
         let (first, x) = match start {
             Start::Tokens(ids) => (0, self.model.traced_embedding(ids, &mut tracer)),
             Start::Residual(block, x) => (block, x.shallow_clone()),
         };
-        let end = self.model.traced_blocks(first..self.blocks(), x, self.adapters, &mut tracer);
+        let end = self.model.traced_blocks(first..self.blocks(), x, cache, self.adapters, &mut tracer);
         let normed = self.model.traced_norm(&end, &mut tracer);
         if let Some(error) = tracer.error {
             return Err(error);
@@ -379,7 +384,7 @@ impl<'a> Subject<'a> {
     pub fn run_blocks(&self, blocks: Range<usize>, x: &Tensor) -> Tensor {
         let nothing = BTreeSet::new();
         let mut tracer = Tracer::new(&nothing, &[], false);
-        tch::no_grad(|| self.model.traced_blocks(blocks, x.shallow_clone(), self.adapters, &mut tracer))
+        tch::no_grad(|| self.model.traced_blocks(blocks, x.shallow_clone(), None, self.adapters, &mut tracer))
     }
 
     /// The last norm of a residual stream, `[.., d]` → `[.., d]`.

@@ -356,6 +356,28 @@ impl Cache {
         Cache { layers, mask: Tensor::empty([rows as i64, 0], (Kind::Int64, device)), filled: 0 }
     }
 
+    /// A cache for `rows` rows whose first columns hold these keys and values of each block, `[1, heads, columns, head]`
+    /// (f32, keys as they are after norm and rotation), with space for `more` columns. A block without any must not be
+    /// run with it.
+    pub(crate) fn filled_with(prefix: &[Option<[Tensor; 2]>], rows: i64, more: i64) -> Cache {
+        let mut columns = 0;
+        let mut device = Device::Cpu;
+        let mut wide = |x: &Tensor| {
+            let size = x.size();
+            (columns, device) = (size[2], x.device());
+            let wide = Tensor::empty([rows, size[1], columns + more, size[3]], (Kind::Float, device));
+            wide.narrow(2, 0, columns).copy_(x);
+            wide
+        };
+        let none = || Tensor::empty([0], (Kind::Float, Device::Cpu));
+        let layer = |filled: &Option<[Tensor; 2]>| match filled {
+            Some([keys, values]) => Layer { keys: wide(keys), values: wide(values) },
+            None => Layer { keys: none(), values: none() },
+        };
+        let layers = prefix.iter().map(layer).collect();
+        Cache { layers, mask: Tensor::ones([rows, columns], (Kind::Int64, device)), filled: columns }
+    }
+
     pub(super) fn layer(&mut self, block: usize) -> &mut Layer {
         &mut self.layers[block]
     }

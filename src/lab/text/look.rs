@@ -1,0 +1,578 @@
+//! Looking inside language models: what `flipside text look` computes, writes and says.
+//!
+//! Every verb compares up to two subjects: the base model, and a tuned version of it, which is another folder, the same
+//! folder with an adapter, or the model that a session trained.
+
+mod changes;
+mod parts;
+mod steer;
+
+use super::folders;
+use super::verbs::reader;
+use crate::lab::LabError;
+use crate::settings::{TextPrecision, TextStage};
+use crate::store::{Session, write_arrays};
+use flipside_core::{Array, ArrayData, Arrays};
+use flipside_text::Bundle;
+use flipside_text::data::Reading;
+use flipside_text::interp::{InterpError, Metric, MovedTokens, Start, Subject, moved_tokens};
+use flipside_text::tokenizer::Tokenizer;
+use flipside_view::chart;
+use flipside_view::heat_map::{Colours, HeatMap, heat_maps_png};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tch::{Kind, Tensor};
+
+pub use steer::{ProbeLabels, SteerPlan};
+
+/// Which models are looked into.
+#[derive(Clone, Debug, Default)]
+pub struct LookModels {
+    /// The base model's folder. Without one, the built-in supervised model.
+    pub model: Option<PathBuf>,
+    /// An adapter of it: the tuned version is the model with it.
+    pub adapter: Option<PathBuf>,
+    /// The folder of the tuned version.
+    pub against: Option<PathBuf>,
+    /// A session instead: the model that its training started from, and the one that it came to.
+    pub session: Option<PathBuf>,
+    /// Number type of the weights.
+    pub precision: TextPrecision,
+}
+
+/// What is looked at.
+#[derive(Clone, Debug)]
+pub enum LookWhat {
+    /// Activations by TransformerLens' names; `*` stands for any characters.
+    Cache(Vec<String>),
+    /// The logit lens: whether also between attention and MLP, and how many of the likeliest tokens are kept.
+    Lens {
+        /// Whether it also reads between attention and MLP.
+        mid: bool,
+        /// How many of the likeliest tokens are kept.
+        top: usize,
+    },
+    /// What each part adds to a logit difference.
+    Attribution,
+    /// Attention patterns; the picture shows this block, or the one that changed most.
+    Attention(Option<usize>),
+    /// Activation patching.
+    Patch {
+        /// The grids by their names.
+        grids: Vec<String>,
+        /// Whether the gradient's guess is computed instead.
+        guess: bool,
+        /// Whether the roles of the two runs are swapped.
+        reverse: bool,
+    },
+    /// Blocks swapped between the two models.
+    Swap,
+    /// What training changed. With `mid`, also between attention and MLP.
+    Diff {
+        /// Whether streams between attention and MLP are compared, too.
+        mid: bool,
+    },
+    /// Heads ablated.
+    Ablate(AblateWith),
+    /// What each part adds to a reward.
+    Reward,
+    /// A vector added while writing.
+    Steer(SteerPlan),
+    /// Linear probes.
+    Probe(ProbeLabels),
+}
+
+/// What a head's output becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AblateWith {
+    /// 0.
+    Zero,
+    /// Its mean over the other prompts.
+    Mean,
+    /// What it is in the other prompt.
+    Other,
+}
+
+/// What to look at, and where to write it.
+#[derive(Clone, Debug)]
+pub struct LookPlan {
+    /// Which models.
+    pub models: LookModels,
+    /// What.
+    pub what: LookWhat,
+    /// Prompts, as they were typed. Most verbs take one.
+    pub prompts: Vec<String>,
+    /// Other prompts.
+    pub others: Vec<String>,
+    /// The two tokens whose logits are compared, as they were typed: `" good, bad"`.
+    pub tokens: Option<String>,
+    /// A continuation whose log-probability is explained instead of a logit difference.
+    pub completion: Option<String>,
+    /// The position of the token before those that are compared; by default the last one.
+    pub position: Option<usize>,
+    /// The file of arrays, `.npz` or `.safetensors`.
+    pub output: Option<PathBuf>,
+    /// The picture, `.png`.
+    pub picture: Option<PathBuf>,
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct LookReport {
+    /// All figures.
+    pub json: Value,
+    /// The same in short, line by line.
+    pub lines: Vec<String>,
+}
+
+/// Called with the work done and its total; returns whether to stop.
+pub type OnLook<'a> = &'a mut dyn FnMut(usize, usize) -> bool;
+
+/// Looks, and writes what was asked for.
+///
+/// # Errors
+///
+/// A model that cannot be read, tokens or prompts that do not fit it, a file that cannot be written, or cancellation.
+pub fn look(plan: &LookPlan, on_progress: OnLook) -> Result<LookReport, LabError> {
+    check_endings(plan)?;
+    let opened = Opened::read(&plan.models, matches!(plan.what, LookWhat::Reward))?;
+    let [base, tuned] = opened.subjects()?;
+    let look = Look { plan, opened: &opened, base: base.ok_or_else(nothing_there)?, tuned };
+    let mut found = match &plan.what {
+        LookWhat::Cache(names) => parts::cache(&look, names)?,
+        LookWhat::Lens { mid, top } => parts::lens(&look, *mid, *top, on_progress)?,
+        LookWhat::Attribution => parts::attribution(&look)?,
+        LookWhat::Attention(block) => parts::attention(&look, *block)?,
+        LookWhat::Reward => parts::reward(&look)?,
+        LookWhat::Patch { grids, guess, reverse } => changes::patch(&look, grids, *guess, *reverse, on_progress)?,
+        LookWhat::Swap => changes::swap(&look, on_progress)?,
+        LookWhat::Diff { mid } => changes::diff(&look, *mid, on_progress)?,
+        LookWhat::Ablate(with) => changes::ablate(&look, *with, on_progress)?,
+        LookWhat::Steer(how) => steer::steer(&look, how, on_progress)?,
+        LookWhat::Probe(labels) => steer::probe(&look, labels, on_progress)?,
+    };
+    let config = look.base.config();
+    let mut about = Map::new();
+    about.insert("model".to_owned(), json!(opened.names[0]));
+    about.insert("tuned".to_owned(), json!(tuned.map(|_| &opened.names[1])));
+    about.insert("family".to_owned(), json!(config.family.label()));
+    about.insert("eps".to_owned(), json!(config.norm_eps));
+    about.insert("processing".to_owned(), json!("none"));
+    about.append(&mut found.about);
+    if let Some(path) = &plan.output {
+        let mut metadata = about.clone();
+        metadata.insert("labels".to_owned(), Value::Object(found.labels));
+        let metadata = metadata.iter().map(|(name, value)| match value {
+            Value::String(text) => (name.clone(), text.clone()),
+            other => (name.clone(), other.to_string()),
+        });
+        write_arrays(path, &metadata.collect::<BTreeMap<String, String>>(), &found.arrays)?;
+    }
+    if let Some(path) = &plan.picture {
+        found.picture.draw(path, &opened.names, tuned.is_some(), &about)?;
+    }
+    let mut json = about;
+    json.append(&mut found.figures);
+    Ok(LookReport { json: Value::Object(json), lines: found.lines })
+}
+
+fn nothing_there() -> LabError {
+    LabError::Text("There is no model to look into; name one with --model, or a session with --session.".to_owned())
+}
+
+/// Refuses files whose ending says nothing that can be written, before any work is done.
+fn check_endings(plan: &LookPlan) -> Result<(), LabError> {
+    let ends = |path: &Path, endings: &[&str]| {
+        path.extension().is_some_and(|ending| endings.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+    };
+    if let Some(path) = plan.output.as_ref().filter(|path| !ends(path, &["npz", "safetensors"])) {
+        return Err(LabError::Text(format!("{} has to end in .npz or .safetensors.", path.display())));
+    }
+    if let Some(path) = plan.picture.as_ref().filter(|path| !ends(path, &["png"])) {
+        return Err(LabError::Text(format!("{} has to end in .png.", path.display())));
+    }
+    Ok(())
+}
+
+/// The models of a plan.
+struct Opened {
+    base: Bundle,
+    /// The tuned version, if it is a model of its own.
+    tuned: Option<Bundle>,
+    /// Whether the tuned version is the base model with its adapter.
+    adapted: bool,
+    /// What both are called.
+    names: [String; 2],
+}
+
+impl Opened {
+    /// Reads them; for rewards, a session's reward model and what it was trained from.
+    fn read(models: &LookModels, rewards: bool) -> Result<Opened, LabError> {
+        let refuse = |why: &str| Err(LabError::Text(why.to_owned()));
+        let name = |path: &Path| path.display().to_string();
+        let precision = models.precision;
+        if models.adapter.is_some() && models.against.is_some() {
+            return refuse(
+                "A tuned version is either the model with --adapter or the one in --against; leave one out.",
+            );
+        }
+        if let Some(session) = &models.session {
+            if models.model.is_some() || models.adapter.is_some() || models.against.is_some() {
+                return refuse("A session has its own models; leave out --model, --adapter and --against.");
+            }
+            return Opened::of_session(session, rewards);
+        }
+        let Some(folder) = &models.model else {
+            if models.adapter.is_some() {
+                return refuse("An adapter needs its model; name that with --model.");
+            }
+            let base = super::built_in::bundle_of(TextStage::Supervised, precision)?;
+            let mut names = ["the built-in supervised model".to_owned(), String::new()];
+            let tuned = models.against.as_ref().map(|path| folders::read(path, precision)).transpose()?;
+            names[1] = models.against.as_deref().map_or(String::new(), name);
+            return Ok(Opened { base, tuned, adapted: false, names });
+        };
+        let base = folders::read_with(folder, models.adapter.as_deref(), precision)?;
+        let tuned = models.against.as_ref().map(|path| folders::read(path, precision)).transpose()?;
+        let other = models.against.as_deref().or(models.adapter.as_deref()).map_or(String::new(), name);
+        Ok(Opened { base, tuned, adapted: models.adapter.is_some(), names: [name(folder), other] })
+    }
+
+    /// The models of a session: what training started from, and what it came to.
+    fn of_session(session: &Path, rewards: bool) -> Result<Opened, LabError> {
+        let settings = Session::open_to_read(session)?.settings().clone();
+        let run = settings.text().cloned().ok_or_else(|| {
+            LabError::Text(format!("{} teaches a robot, which has no language model to look into.", session.display()))
+        })?;
+        let stages: &[TextStage] = match rewards {
+            true => &[TextStage::Reward],
+            false => &[TextStage::Ppo, TextStage::Preference, TextStage::Ilql, TextStage::Supervised],
+        };
+        let there = |stage: &&TextStage| folders::of_stage(session, **stage).is_dir();
+        let Some(&stage) = stages.iter().find(there) else {
+            return Err(LabError::Text(format!(
+                "The session in {} has no {}; let it train until it has one.",
+                session.display(),
+                if rewards { "reward model yet" } else { "trained model yet" }
+            )));
+        };
+        let before = if stage == TextStage::Supervised { TextStage::Base } else { TextStage::Supervised };
+        let own = folders::of_stage(session, before);
+        let start = if own.is_dir() { Some(own) } else { run.model.clone() };
+        let trained = folders::of_stage(session, stage);
+        let tuned = folders::read(&trained, run.precision)?;
+        let name = |path: &Path| path.display().to_string();
+        Ok(match start {
+            // A reward model is looked into alone: the model before it has no head.
+            Some(start) if !rewards => {
+                let base = folders::read(&start, run.precision)?;
+                Opened { base, tuned: Some(tuned), adapted: false, names: [name(&start), name(&trained)] }
+            }
+            _ => Opened { base: tuned, tuned: None, adapted: false, names: [name(&trained), String::new()] },
+        })
+    }
+
+    /// Base and tuned version.
+    fn subjects(&self) -> Result<[Option<Subject<'_>>; 2], LabError> {
+        let base = Subject::new(&self.base.model, !self.adapted)?;
+        let tuned = match &self.tuned {
+            Some(tuned) => {
+                if !self.base.tokenizer.encodes_like(&tuned.tokenizer) {
+                    return Err(LabError::Text(
+                        "The two models have different tokenizers, so their tokens cannot be compared; take two \
+                         versions of one model."
+                            .to_owned(),
+                    ));
+                }
+                Some(Subject::new(&tuned.model, true)?)
+            }
+            None if self.adapted => Some(Subject::new(&self.base.model, true)?),
+            None => None,
+        };
+        if let Some(tuned) = &tuned {
+            base.check_alike(tuned)?;
+        }
+        Ok([Some(base), tuned])
+    }
+}
+
+/// A plan with its models.
+struct Look<'a> {
+    plan: &'a LookPlan,
+    opened: &'a Opened,
+    base: Subject<'a>,
+    tuned: Option<Subject<'a>>,
+}
+
+/// What a verb found.
+#[derive(Default)]
+struct Found {
+    /// What was looked at: prompt, tokens and position.
+    about: Map<String, Value>,
+    figures: Map<String, Value>,
+    arrays: Arrays,
+    /// The axes' names of each array.
+    labels: Map<String, Value>,
+    lines: Vec<String>,
+    picture: Picture,
+}
+
+/// What a verb draws.
+#[derive(Default)]
+struct Picture {
+    maps: Vec<HeatMap>,
+    per_row: usize,
+    colours: Option<Colours>,
+    unit: String,
+    /// Curves instead of tables: names with their points, and the names of both axes.
+    curves: Vec<(String, Vec<[f64; 2]>)>,
+    axes: [String; 2],
+    title: String,
+}
+
+impl Picture {
+    fn draw(&self, path: &Path, names: &[String; 2], both: bool, about: &Map<String, Value>) -> Result<(), LabError> {
+        let text = |key: &str| about.get(key).and_then(|value| value["text"].as_str().or(value.as_str()));
+        let mut line = if both { format!("{} → {}", names[0], names[1]) } else { names[0].clone() };
+        for (key, name) in [("prompt", "prompt"), ("other", "other"), ("better", ""), ("worse", "against")] {
+            if let Some(text) = text(key) {
+                line.push_str(&format!("   {name} “{text}”"));
+            }
+        }
+        if let Some(position) = about.get("position").and_then(Value::as_u64) {
+            line.push_str(&format!("   position {position}"));
+        }
+        let failed = |error: chart::ChartError| LabError::Text(format!("{}: {error}.", path.display()));
+        if !self.curves.is_empty() {
+            let series: Vec<chart::Series> =
+                self.curves.iter().map(|(name, points)| chart::Series { name, points }).collect();
+            return chart::curve_png(path, &self.title, &self.axes[0], &self.axes[1], &series).map_err(failed);
+        }
+        let all = self.maps.iter().flat_map(|map| &map.values);
+        let colours = self.colours.unwrap_or_else(|| Colours::diverging(all));
+        heat_maps_png(path, [&self.title, &line, &self.unit], &self.maps, self.per_row.max(1), colours).map_err(failed)
+    }
+}
+
+impl Found {
+    /// Adds an array to the file and, unless it is of activations, to the figures.
+    fn add(&mut self, name: &str, x: &Tensor, labels: Value) {
+        self.arrays.insert(name.to_owned(), array(x));
+        self.labels.insert(name.to_owned(), labels);
+        self.figures.insert(name.to_owned(), nested(x));
+    }
+
+    /// Adds an activation to the file.
+    fn add_activation(&mut self, name: String, x: &Tensor) {
+        self.arrays.insert(name, array(x));
+    }
+}
+
+/// A tensor as an array: integers stay i64, everything else is f32.
+fn array(x: &Tensor) -> Array {
+    let shape: Vec<usize> = x.size().iter().map(|&n| n as usize).collect();
+    match x.kind() {
+        Kind::Int64 => {
+            let mut numbers = vec![0_i64; x.numel()];
+            x.contiguous().copy_data(&mut numbers, x.numel());
+            Array { shape, data: ArrayData::I64(numbers) }
+        }
+        _ => Array::f32(&shape, flipside_learn::numbers(x)),
+    }
+}
+
+/// A tensor as nested lists. What is not finite is null.
+fn nested(x: &Tensor) -> Value {
+    let array = array(x);
+    let flat: Vec<Value> = match &array.data {
+        ArrayData::I64(numbers) => numbers.iter().map(|&n| json!(n)).collect(),
+        _ => flipside_learn::numbers(x).iter().map(|&n| json!(n)).collect(),
+    };
+    let mut values = flat;
+    for &n in array.shape.iter().skip(1).rev() {
+        values = values.chunks(n.max(1)).map(|part| Value::from(part.to_vec())).collect();
+    }
+    if array.shape.is_empty() { values.pop().unwrap_or(Value::Null) } else { Value::from(values) }
+}
+
+/// The numbers of a tensor.
+fn numbers(x: &Tensor) -> Vec<f64> {
+    flipside_learn::numbers(x).into_iter().map(f64::from).collect()
+}
+
+/// `0` to `count − 1`.
+fn counted(count: usize) -> Vec<String> {
+    (0..count).map(|i| i.to_string()).collect()
+}
+
+impl<'a> Look<'a> {
+    fn tokenizer(&self) -> &'a Tokenizer {
+        &self.opened.base.tokenizer
+    }
+
+    /// The subjects that are there, with the prefix of their arrays' names.
+    fn subjects(&self) -> impl Iterator<Item = (&'static str, Subject<'a>)> {
+        [("", Some(self.base)), ("tuned.", self.tuned)].into_iter().filter_map(|(name, s)| Some((name, s?)))
+    }
+
+    fn tuned(&self) -> Result<Subject<'a>, LabError> {
+        self.tuned.ok_or_else(|| {
+            LabError::Text(
+                "This compares two versions of a model; name the tuned one with --adapter or --against, or a session \
+                 with --session."
+                    .to_owned(),
+            )
+        })
+    }
+
+    /// The tokens of a text, as the model reads it in `text generate`.
+    fn encode(&self, text: &str) -> Result<Vec<u32>, LabError> {
+        Ok(reader(&self.opened.base, Reading::default(), 1).prompt_of(text)?.tokens)
+    }
+
+    /// The only prompt.
+    fn prompt(&self) -> Result<&'a str, LabError> {
+        one(&self.plan.prompts, "--prompt")
+    }
+
+    /// The only other prompt.
+    fn other(&self) -> Result<&'a str, LabError> {
+        one(&self.plan.others, "--other")
+    }
+
+    /// What a token says.
+    fn word(&self, token: u32) -> String {
+        let decoded = self.tokenizer().decode(&[token], false).unwrap_or_default();
+        let name = || self.tokenizer().name(token).unwrap_or_else(|| format!("#{token}"));
+        if decoded.is_empty() || decoded.contains('\u{fffd}') { name() } else { decoded }
+    }
+
+    fn words(&self, tokens: &[u32]) -> Vec<String> {
+        tokens.iter().map(|&token| self.word(token)).collect()
+    }
+
+    /// The words of tokens as labels of positions, which tell equal words apart.
+    fn columns(&self, tokens: &[u32]) -> Vec<String> {
+        tokens.iter().enumerate().map(|(i, &token)| format!("{i} {}", self.word(token).trim())).collect()
+    }
+
+    /// What is explained of a prompt: the metric, with the tokens that it needs.
+    fn question(&self, prompt: &str) -> Result<Question, LabError> {
+        let mut tokens = self.encode(prompt)?;
+        let mut about = Map::new();
+        about.insert("prompt".to_owned(), json!(prompt));
+        if let Some(completion) = &self.plan.completion {
+            if self.plan.tokens.is_some() || self.plan.position.is_some() {
+                return Err(LabError::Text(
+                    "A completion's log-probability is explained, or a logit difference; leave out --completion, or \
+                     --tokens and --position."
+                        .to_owned(),
+                ));
+            }
+            let whole = self.encode(&format!("{prompt}{completion}"))?;
+            // Where the border falls inside a token, that token belongs to the completion.
+            let from = tokens.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+            about.insert("completion".to_owned(), json!(completion));
+            about.insert("tokens".to_owned(), json!(self.words(&whole)));
+            return Ok(Question { tokens: whole, metric: Metric::LogProb { from }, about });
+        }
+        let position = self.plan.position.unwrap_or(tokens.len().saturating_sub(1));
+        if position >= tokens.len() {
+            return Err(InterpError::Tokens(format!(
+                "There is no position {position} in a prompt of {} tokens; positions count from 0.",
+                tokens.len()
+            ))
+            .into());
+        }
+        let [better, worse] = match &self.plan.tokens {
+            Some(typed) => self.two_tokens(typed)?,
+            None => self.default_tokens(&tokens, position)?,
+        };
+        let name = |token: u32| json!({ "token": token, "text": self.word(token) });
+        about.insert("tokens".to_owned(), json!(self.words(&tokens)));
+        about.insert("position".to_owned(), json!(position));
+        about.insert("better".to_owned(), name(better));
+        about.insert("worse".to_owned(), name(worse));
+        tokens.shrink_to_fit();
+        Ok(Question { tokens, metric: Metric::LogitDifference { better, worse, position }, about })
+    }
+
+    /// The tokens of `" good, bad"`.
+    fn two_tokens(&self, typed: &str) -> Result<[u32; 2], LabError> {
+        let parts: Vec<&str> = typed.split(',').collect();
+        let [better, worse] = parts[..] else {
+            return Err(LabError::Text(format!(
+                "--tokens takes two tokens with a comma between them, such as \" good, bad\"; it got {typed:?}."
+            )));
+        };
+        let token = |word: &str| -> Result<u32, LabError> {
+            let tokens = self.tokenizer().encode(word, false)?;
+            match tokens[..] {
+                [token] => Ok(token),
+                _ => Err(LabError::Text(format!(
+                    "{word:?} is {} tokens in this model ({:?}); take a word that is one token, with its space before it.",
+                    tokens.len(),
+                    self.words(&tokens)
+                ))),
+            }
+        };
+        let pair = [token(better)?, token(worse)?];
+        match pair[0] == pair[1] {
+            true => Err(LabError::Text(format!("Both tokens of --tokens are {better:?}; take two different ones."))),
+            false => Ok(pair),
+        }
+    }
+
+    /// The tokens that rose and fell most; within one model, the two likeliest ones.
+    fn default_tokens(&self, tokens: &[u32], position: usize) -> Result<[u32; 2], LabError> {
+        let ids = self.base.tokens(tokens)?;
+        if let Some(tuned) = &self.tuned {
+            let MovedTokens { risen, fallen, .. } = moved_tokens(self.base, *tuned, &ids, position, 1)?;
+            if let ([risen], [fallen]) = (&risen[..], &fallen[..]) {
+                return Ok([risen.token, fallen.token]);
+            }
+        }
+        let trace = self.base.trace(Start::Tokens(&ids), &Default::default(), &[])?;
+        let logits = tch::no_grad(|| self.base.unembed(&trace.normed.get(0).get(position as i64)));
+        let (_, top) = logits.topk(2, -1, true, true);
+        Ok([top.int64_value(&[0]) as u32, top.int64_value(&[1]) as u32])
+    }
+}
+
+/// The only one of what was typed.
+fn one<'t>(typed: &'t [String], option: &str) -> Result<&'t str, LabError> {
+    match typed {
+        [one] => Ok(one),
+        [] => Err(LabError::Text(format!("There is no text to look at; give one with {option}."))),
+        more => Err(LabError::Text(format!("{option} was given {} times and is taken once here.", more.len()))),
+    }
+}
+
+/// Refuses what a verb does not use.
+fn unused(given: bool, what: &str) -> Result<(), LabError> {
+    match given {
+        true => Err(LabError::Text(format!("This verb does not use {what}; leave it out."))),
+        false => Ok(()),
+    }
+}
+
+/// A prompt's tokens and what is explained of them.
+struct Question {
+    tokens: Vec<u32>,
+    metric: Metric,
+    about: Map<String, Value>,
+}
+
+impl Question {
+    /// The logit difference's tokens and position.
+    fn difference(&self) -> Result<(u32, u32, usize), LabError> {
+        match self.metric {
+            Metric::LogitDifference { better, worse, position } => Ok((better, worse, position)),
+            Metric::LogProb { .. } => Err(LabError::Text(
+                "This explains a logit difference and not a completion's log-probability; leave --completion out."
+                    .to_owned(),
+            )),
+        }
+    }
+}
