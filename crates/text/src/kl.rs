@@ -77,7 +77,7 @@ mod tests {
             let expected: f64 = ours.iter().zip(&theirs).map(|(p, r)| p.exp() * (p - r)).sum();
             let found = completion_kls(&policy, values, &reference, &enumerated(), 50);
             let mean: f64 = ours.iter().zip(&found).map(|(p, kl)| p.exp() * kl).sum();
-            assert!(expected > 0.3 && (mean - expected).abs() < 1e-4, "{mean} {expected}");
+            assert!(expected > 0.05 && (mean - expected).abs() < 1e-4, "{mean} {expected}");
         }
         let to_itself = completion_kls(&policy, None, &policy, &enumerated(), 216);
         assert!(to_itself.iter().all(|kl| kl.abs() < 1e-6));
