@@ -116,3 +116,29 @@ fn methods_are_compared_by_a_command_that_can_be_killed() {
     let refused = refusal(&["bench", "text-algorithms", "--set", "text.reward_steps=1", "--output", output]);
     assert!(refused.contains("would change what is compared"), "{refused}");
 }
+
+#[test]
+fn online_dpo_learns_from_what_reward_functions_say_of_its_own_completions() {
+    let root = tempfile::tempdir().unwrap();
+    let (session, output) = (within(root.path(), "session"), within(root.path(), "policy"));
+    let common = ["text", "online-dpo", "--loss", "ipo", "--reward-function", "length:..12", "--max-new-tokens", "16"];
+    let rest = ["--batch", "8", "--set", "text.online_dpo.group_size=3", "--session", session, "--json"];
+    let done = json(&[&common[..], &rest, &["--steps", "2", "--output", output]].concat());
+    assert_eq!((&done["stage"], &done["steps"], &done["labels"]), (&"online-dpo".into(), &2.into(), &0.into()));
+    for name in ["reward", "reference_kl", "equal_groups", "preference_loss", "preference_margin", "chosen_log_prob"] {
+        assert!(done["figures"][name].is_number(), "{name}: {done}");
+    }
+    let written = json(&["text", "generate", "--model", output, "--prompt", "Review of the red kettle:", "--json"]);
+    assert!(written["completions"][0]["text"].is_string(), "{written}");
+    for (words, sentence) in [
+        (&["--loss", "kto"][..], "text.preference.loss = kto"),
+        (&["--preset", "grpo"], "--preset is for"),
+        (&["--set", "text.online_dpo.group_size=1"], "text.online_dpo.group_size must be at least 2"),
+        (&["--set", "text.comparisons=pairs.jsonl"], "text.comparisons are judged already"),
+        (&["--labels", "0"], "Nobody judges the completions"),
+    ] {
+        let refused = within(root.path(), "refused");
+        let refused = refusal(&[&["text", "online-dpo", "--steps", "2", "--session", refused], words].concat());
+        assert!(refused.contains(sentence), "{words:?}: {refused}");
+    }
+}
