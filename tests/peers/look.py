@@ -28,8 +28,9 @@ from transformer_lens import patching
 from transformer_lens.loading_from_pretrained import convert_gpt2_weights, convert_llama_weights
 
 CACHE_TOLERANCE = 1e-5
-PROMPT = "the kettle the kettle the kettle the lid"
-OTHER = "the spout the kettle the kettle the lid"
+# Long enough for patching by position to be cut into several batches.
+PROMPT = "the kettle the kettle the kettle the lid the lid the spout doesn't drip the kettle the lid"
+OTHER = "the spout the kettle the kettle the lid the lid the spout doesn't drip the kettle the lid"
 
 
 def hooked(model, config):
