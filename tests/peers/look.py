@@ -8,11 +8,15 @@ direct attribution and patching. README.md beside this file says what is checked
 and residual patching on a model of GPT-2's size.
 """
 import argparse
+import importlib.metadata
 import json
+import os
 import pathlib
 import sys
 import tempfile
 import time
+
+os.environ["TQDM_DISABLE"] = "1"
 
 import interop
 import numpy as np
@@ -24,8 +28,9 @@ from transformer_lens import patching
 from transformer_lens.loading_from_pretrained import convert_gpt2_weights, convert_llama_weights
 
 CACHE_TOLERANCE = 1e-5
-PROMPT = "the kettle the kettle the kettle the lid"
-OTHER = "the spout the kettle the kettle the lid"
+# Long enough for patching by position to be cut into several batches.
+PROMPT = "the kettle the kettle the kettle the lid the lid the spout doesn't drip the kettle the lid"
+OTHER = "the spout the kettle the kettle the lid the lid the spout doesn't drip the kettle the lid"
 
 
 def hooked(model, config):
@@ -96,7 +101,7 @@ class Look(Interop):
             _, ours = self.look("cache", folder, "--prompt", PROMPT)
             if ours["tokens"].tolist() != tokens.tolist():
                 raise Refused("the tokens are not the same")
-            error = farthest(ours.pop("logits"), logits)
+            error = farthest(ours.pop("logits"), logits.detach())
             ours.pop("tokens")
             # The unembedding's hooks are the last norm's output and the logits.
             names = {name for name in cache.keys() if not name.startswith("unembed.")}
@@ -241,6 +246,8 @@ def main():
     if not arguments.flipside.is_file():
         sys.exit(f"{arguments.flipside} is not there: build Flipside, or name it with --flipside")
     torch.manual_seed(0)
+    tf.logging.disable_progress_bar()
+    print(f"TransformerLens {importlib.metadata.version('transformer-lens')}, transformers {tf.__version__}, torch {torch.__version__}\n")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or pathlib.Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
