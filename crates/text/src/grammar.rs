@@ -354,6 +354,17 @@ fn level(stream: &mut Stream) -> i32 {
     stream.random_range(-2..=2)
 }
 
+/// A rating in this mood, mostly the same.
+fn level_in(mood: i32, stream: &mut Stream) -> i32 {
+    let swing = match stream.random_range(0..8) {
+        0 => -1,
+        1 => 1,
+        2 => level(stream) - mood,
+        _ => 0,
+    };
+    (mood + swing).clamp(-2, 2)
+}
+
 /// Two or three parts, in random order.
 fn some_parts(thing: &Thing, stream: &mut Stream) -> Vec<&'static str> {
     let mut parts = thing.parts.to_vec();
@@ -382,13 +393,7 @@ fn sentences(thing: &Thing, stream: &mut Stream) -> String {
     let mut text = String::new();
     let mut levels: Vec<i32> = Vec::new();
     for part in parts {
-        let swing = match stream.random_range(0..8) {
-            0 => -1,
-            1 => 1,
-            2 => level(stream) - mood,
-            _ => 0,
-        };
-        let level = (mood + swing).clamp(-2, 2);
+        let level = level_in(mood, stream);
         // "Though" where a good rating follows a bad one, or the other way round.
         let turns = levels.last().is_some_and(|&before| before * level < 0);
         text.push(' ');

@@ -1,14 +1,14 @@
 //! Posts of the built-in grammar, and summaries of them with a gold score that is known exactly: what TL;DR's data set
 //! is for people, in small.
 //!
-//! A post rates every part of a thing, in any order, and ends with a verdict. A summary says again what the post says:
+//! A post rates every part of a thing in one mood, in any order, and ends with a verdict. A summary says again what the
+//! post says:
 //!
-//! > The spout leaks all over the table. The handle sits well in the hand. I would not buy it again.
+//! > The spout leaks all over the table. The handle could be better. I would not buy it again.
 //!
-//! Strong ratings matter more than weak ones, so the best short summary is known. A longer summary can say more, which
-//! makes a judge by this score like length, as people do.
+//! A longer summary can say more, which makes a judge by this score like length, as people do.
 
-use super::{ANY, OPENERS, PARTS, VERDICTS, conjugated, level, meaning, pick, sentence, subject};
+use super::{ANY, OPENERS, PARTS, VERDICTS, conjugated, level, level_in, meaning, pick, sentence, subject};
 use flipside_core::Stream;
 use rand::RngExt;
 
@@ -40,13 +40,6 @@ struct Claim<'a> {
     words: &'a str,
 }
 
-impl Claim<'_> {
-    /// How much it matters, 1 to 3.
-    fn weight(&self) -> f64 {
-        f64::from(1 + self.level.abs())
-    }
-}
-
 /// Draws a post.
 pub fn post(stream: &mut Stream) -> Post {
     let (adjective, thing) = subject(stream);
@@ -55,7 +48,8 @@ pub fn post(stream: &mut Stream) -> Post {
         let other = stream.random_range(i..parts.len());
         parts.swap(i, other);
     }
-    let ratings: Vec<i32> = parts.iter().map(|_| level(stream)).collect();
+    let mood = level(stream);
+    let ratings: Vec<i32> = parts.iter().map(|_| level_in(mood, stream)).collect();
     let mut sentences: Vec<String> =
         parts.iter().zip(&ratings).map(|(part, &rating)| sentence(part, rating, "", stream)).collect();
     let mean = f64::from(ratings.iter().sum::<i32>()) / ratings.len() as f64;
@@ -69,8 +63,8 @@ pub fn post(stream: &mut Stream) -> Post {
 }
 
 /// Draws a summary of a post of this grammar: two to four of its claims, the strongest first, and the verdict. Each is
-/// true with probability `care`; the others rate a part of any thing at random. Of any other text, the summary is
-/// empty.
+/// true with probability `care`. Half of the others give a random rating, and half rate a part of any thing. Of any other
+/// text, the summary is empty.
 pub fn summary(post: &str, care: f64, stream: &mut Stream) -> String {
     let Some(mut claims) = claims(post) else { return String::new() };
     claims.sort_by_key(|claim| (claim.part.is_none(), -claim.level.abs()));
@@ -83,8 +77,9 @@ pub fn summary(post: &str, care: f64, stream: &mut Stream) -> String {
             (true, None) => claim.words.to_owned(),
             (true, Some(part)) => format!("The {part} {}.", claim.words),
             (false, None) => pick(&VERDICTS[(level(stream) + 2) as usize], stream).to_owned(),
-            (false, Some(_)) => {
-                let (part, rating) = (PARTS[stream.random_range(0..PARTS.len())].0, level(stream));
+            (false, Some(part)) => {
+                let other = PARTS[stream.random_range(0..PARTS.len())].0;
+                let (part, rating) = (if stream.random_bool(0.5) { part } else { other }, level(stream));
                 format!("The {part} {}.", conjugated(pick(&ANY[(rating + 2) as usize], stream), part))
             }
         });
@@ -94,10 +89,10 @@ pub fn summary(post: &str, care: f64, stream: &mut Stream) -> String {
 
 /// The gold score of a summary of this post; `None` if the post is not one of this grammar.
 ///
-/// A sentence about a part that the post rates counts w · (1 − d/2), with d the distance of the two ratings and w = 1 +
-/// |rating in the post|. So does the verdict. Every other sentence counts −1: one that the grammar does not know, one
-/// about a part that the post does not mention, one that repeats a part. The score is the sum, divided by the sum of
-/// all w: 1 says all that the post says and nothing else; 0 is that of an empty summary.
+/// A sentence about a part that the post rates counts 1 − d/2, with d the distance of the two ratings, 0 to 4. So does
+/// the verdict. Every other sentence counts −1: one that the grammar does not know, one about a part that the post does
+/// not mention, one that repeats a part. The score is the sum, divided by the number of the post's sentences: 1 says all
+/// that the post says and nothing else; 0 is that of an empty summary.
 pub fn score(post: &str, summary: &str) -> Option<f64> {
     let claims = claims(post)?;
     let mut spoken = vec![false; claims.len()];
@@ -110,12 +105,12 @@ pub fn score(post: &str, summary: &str) -> Option<f64> {
         sum += match known {
             Some((place, rating)) => {
                 let distance = f64::from((claims[place].level - rating).abs());
-                claims[place].weight() * (1.0 - distance / 2.0)
+                1.0 - distance / 2.0
             }
             None => UNSUPPORTED,
         };
     }
-    Some(sum / claims.iter().map(Claim::weight).sum::<f64>())
+    Some(sum / claims.len() as f64)
 }
 
 /// The gold score of a completion of a prompt in TL;DR's layout; `None` if its post is not one of this grammar.
@@ -163,18 +158,17 @@ mod tests {
     #[test]
     fn scores_by_hand() {
         let post = "The lid closes. So far the spout leaks all over the table.\nI would not buy it again.";
-        // Weights 1, 3 and 2.
         let score = |summary: &str| score(post, summary).unwrap();
-        assert!((score("The spout leaks all over the table.") - 3.0 / 6.0).abs() < 1e-12);
+        assert!((score("The spout leaks all over the table.") - 1.0 / 3.0).abs() < 1e-12);
         assert!(
-            (score(" The lid closes. The spout is beyond repair. Do not buy it.") - (1.0 + 3.0 + 1.0) / 6.0).abs()
+            (score(" The lid closes. The spout is beyond repair. Do not buy it.") - (1.0 + 1.0 + 0.5) / 3.0).abs()
                 < 1e-12
         );
         // Four steps off, repeated, not mentioned, unknown.
-        assert!((score("The spout pours without a drop spilt.") + 3.0 / 6.0).abs() < 1e-12);
+        assert!((score("The spout pours without a drop spilt.") + 1.0 / 3.0).abs() < 1e-12);
         assert!((score("The lid closes. The lid closes.") - 0.0).abs() < 1e-12);
-        assert!((score("The zip runs well.") + 1.0 / 6.0).abs() < 1e-12);
-        assert!((score("What a lid") + 1.0 / 6.0).abs() < 1e-12);
+        assert!((score("The zip runs well.") + 1.0 / 3.0).abs() < 1e-12);
+        assert!((score("What a lid") + 1.0 / 3.0).abs() < 1e-12);
         assert_eq!(score(""), 0.0);
         assert_eq!(super::score("The lid closes. Whatever.", ""), None);
         assert_eq!(super::score("", ""), None);
