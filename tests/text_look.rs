@@ -35,7 +35,7 @@ fn the_built_in_model_is_looked_into() {
     let root = tempfile::tempdir().unwrap();
     let (file, picture) = (within(root.path(), "out.npz"), within(root.path(), "out.png"));
     let written = ["--output", &file, "--picture", &picture];
-    let lens = json(&[&["lens"], &PROMPT[..], &written].concat());
+    let lens = json(&[&["lens"][..], &PROMPT[..], &written].concat());
     let tokens = lens["tokens"].as_array().unwrap().len();
     let read = npz::read(&file.clone().into(), &[("lens.kl", &[Free("S"), Free("T")])]).unwrap();
     assert_eq!(read[0].shape, [lens["lens.kl"].as_array().unwrap().len(), tokens]);
@@ -43,17 +43,17 @@ fn the_built_in_model_is_looked_into() {
     assert!(last.iter().all(|kl| kl.as_f64() == Some(0.0)), "{last:?}");
     assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
 
-    let parts = json(&[&["attribution"], &PROMPT[..]].concat());
+    let parts = json(&[&["attribution"][..], &PROMPT[..]].concat());
     let (sum, whole) = (parts["sum_base"].as_f64().unwrap(), parts["logit_difference"].as_f64().unwrap());
     assert!((sum - whole).abs() < 1e-4, "{sum} {whole}");
     let safetensors = within(root.path(), "cache.safetensors");
-    let cache = json(&[&["cache", "--sites", "blocks.*.attn.hook_z", "--output", &safetensors], &PROMPT[..]].concat());
+    let cache = json(&[&["cache", "--sites", "blocks.*.attn.hook_z", "--output", &safetensors][..], &PROMPT].concat());
     assert!(cache["shapes"]["blocks.0.attn.hook_z"].is_array() && Path::new(&safetensors).is_file());
     for words in [&["attention"][..], &["ablate"]] {
         json(&[words, &PROMPT[..], &["--picture", &picture]].concat());
     }
     let other = ["--other", "Review of the blue kettle: It is", "--grids", "resid_pre,z"];
-    let patch = json(&[&["patch"], &PROMPT[..], &other, &["--picture", &picture]].concat());
+    let patch = json(&[&["patch"][..], &PROMPT[..], &other, &["--picture", &picture]].concat());
     assert_eq!(patch["patch.resid_pre"][0].as_array().unwrap().len(), tokens);
     let probe = json(&["probe", "--count", "60"]);
     assert!(probe["probe.accuracy"][0].is_number());
@@ -85,15 +85,15 @@ fn a_session_is_compared_with_what_it_started_from() {
     let trained = Command::new(env!("CARGO_BIN_EXE_flipside")).args(train).output().unwrap();
     assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
     let of_session = ["--session", &session];
-    let swap = json(&[&["swap"], &PROMPT[..], &of_session].concat());
+    let swap = json(&[&["swap"][..], &PROMPT[..], &of_session].concat());
     assert_eq!(swap["all"], swap["tuned"]);
     assert_ne!(swap["base"], swap["tuned"]);
-    let diff = json(&[&["diff"], &PROMPT[..], &of_session].concat());
+    let diff = json(&[&["diff"][..], &PROMPT, &of_session].concat());
     assert!(diff["kl"].as_f64().unwrap() > 0.0 && !diff["risen"].as_array().unwrap().is_empty());
     // The default tokens are those that moved most.
     assert_eq!(swap["better"]["token"], diff["risen"][0]["token"]);
     let steer = ["--strengths", "0,1", "--max-new-tokens", "8", "--each", "2"];
-    let steered = json(&[&["steer"], &PROMPT[..], &of_session, &steer].concat());
+    let steered = json(&[&["steer"][..], &PROMPT[..], &of_session, &steer].concat());
     assert!(steered["strengths"][0]["kl"].as_f64().unwrap().abs() < 1e-3, "by 0 nothing changes");
     assert_ne!(steered["strengths"][0]["kl"], steered["strengths"][1]["kl"]);
 }

@@ -116,8 +116,8 @@ pub struct AttentionArguments {
 pub struct PatchArguments {
     #[command(flatten)]
     pub look: LookArguments,
-    /// What is patched: resid_pre, resid_mid, resid_post, attn_out or mlp_out by layer and position; z, pattern, q, k or
-    /// v by layer and head; z_by_position.
+    /// What is patched: resid_pre, resid_mid, resid_post, attn_out or mlp_out by layer and position; z, pattern, q, k
+    /// or v by layer and head; z_by_position.
     #[arg(long, value_name = "GRID", value_delimiter = ',', default_values = ["resid_pre", "attn_out", "mlp_out"])]
     pub grids: Vec<String>,
     /// Compute the gradient's guess instead (attribution patching): two passes and a backward one.
@@ -200,8 +200,8 @@ pub struct SteerArguments {
 pub struct ProbeArguments {
     #[command(flatten)]
     pub look: LookArguments,
-    /// JSON lines of labelled completions or judged pairs. Default: reviews of the built-in grammar, labelled by whether
-    /// their gold score is above the median.
+    /// JSON lines of labelled completions or judged pairs. Default: reviews of the built-in grammar, labelled by
+    /// whether their gold score is above the median.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Number of reviews of the grammar.

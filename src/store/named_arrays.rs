@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Writes arrays and metadata, completely or not at all. A path that ends in `.safetensors` becomes a safetensors file
-/// with the metadata in its header; any other becomes an `.npz` file with the metadata as JSON text in an array of bytes
-/// named `metadata`. Equal content gives equal bytes.
+/// with the metadata in its header. Any other becomes an `.npz` file with the metadata as JSON text in an array of
+/// bytes, `metadata`. Equal content gives equal bytes.
 ///
 /// # Errors
 ///

@@ -86,8 +86,8 @@ const MARGIN: u32 = 24;
 const HEAD: u32 = 84;
 const BAR: u32 = 110;
 
-/// A picture of tables, at most `per_row` beside each other, with one colour bar, as a PNG file. `about` is a line under
-/// the title: what was looked at.
+/// A picture of tables, at most `per_row` beside each other, with one colour bar, as a PNG file. `about` is a line
+/// under the title: what was looked at.
 ///
 /// # Errors
 ///

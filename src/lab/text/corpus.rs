@@ -129,7 +129,8 @@ impl Reader<'_> {
         }
     }
 
-    fn encode(&self, line: &Line) -> Result<TokenizedExample, LabError> {
+    /// The tokens of a line.
+    pub fn encode(&self, line: &Line) -> Result<TokenizedExample, LabError> {
         // The encoder leaves out nothing but posts of TL;DR.
         Ok(self.encoder().encode(line)?.unwrap_or(TokenizedExample::Whole(Vec::new())))
     }

@@ -14,7 +14,8 @@ use crate::settings::{TextPrecision, TextStage};
 use crate::store::{Session, write_arrays};
 use flipside_core::{Array, ArrayData, Arrays};
 use flipside_text::Bundle;
-use flipside_text::data::Reading;
+use flipside_text::config::ModelHead;
+use flipside_text::data::{Example, Reading, TextOrMessages, TokenizedExample};
 use flipside_text::interp::{InterpError, Metric, MovedTokens, Start, Subject, moved_tokens};
 use flipside_text::tokenizer::Tokenizer;
 use flipside_view::chart;
@@ -431,6 +432,32 @@ impl<'a> Look<'a> {
         Ok(reader(&self.opened.base, Reading::default(), 1).prompt_of(text)?.tokens)
     }
 
+    /// The tokens of a whole text with its end, as `text eval` scores it.
+    fn encode_whole(&self, text: &str) -> Result<Vec<u32>, LabError> {
+        let line = Example::Whole(TextOrMessages::Text(text.to_owned()));
+        match reader(&self.opened.base, Reading::default(), 1).encode(&line)? {
+            TokenizedExample::Whole(tokens) => Ok(tokens),
+            _ => Ok(vec![]),
+        }
+    }
+
+    /// Refuses a reward model, which has no logits.
+    fn check_logits(&self) -> Result<(), LabError> {
+        match self.has_logits() {
+            true => Ok(()),
+            false => Err(LabError::Text(
+                "This is a reward model, which predicts no tokens; `text look` shows its reward, attention, cache and \
+                 probe."
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn has_logits(&self) -> bool {
+        let is_causal = |subject: &Subject| subject.config().model_head == ModelHead::Causal;
+        is_causal(&self.base) && self.tuned.as_ref().is_none_or(is_causal)
+    }
+
     /// The only prompt.
     fn prompt(&self) -> Result<&'a str, LabError> {
         one(&self.plan.prompts, "--prompt")
@@ -459,7 +486,8 @@ impl<'a> Look<'a> {
 
     /// What is explained of a prompt: the metric, with the tokens that it needs.
     fn question(&self, prompt: &str) -> Result<Question, LabError> {
-        let mut tokens = self.encode(prompt)?;
+        self.check_logits()?;
+        let tokens = self.encode(prompt)?;
         let mut about = Map::new();
         about.insert("prompt".to_owned(), json!(prompt));
         if let Some(completion) = &self.plan.completion {
@@ -494,7 +522,6 @@ impl<'a> Look<'a> {
         about.insert("position".to_owned(), json!(position));
         about.insert("better".to_owned(), name(better));
         about.insert("worse".to_owned(), name(worse));
-        tokens.shrink_to_fit();
         Ok(Question { tokens, metric: Metric::LogitDifference { better, worse, position }, about })
     }
 

@@ -1,8 +1,8 @@
 //! Looking inside a language model: what it computes on the way, and what preference training changed in it.
 //!
 //! A [`Subject`] is a model with its adapters or without. [`Subject::trace`] is a forward pass that returns the
-//! activations that were asked for and makes the [`Edit`]s that were asked for. Activations have TransformerLens' names,
-//! shapes and meaning ([`Site`](crate::model::Site)). Weights are read as they are: nothing is folded or centred.
+//! activations and makes the [`Edit`]s that were asked for. Activations have TransformerLens' names, shapes and meaning
+//! ([`Site`](crate::model::Site)). Weights are read as they are: nothing is folded or centred.
 //!
 //! Everything here is for rows of one length without padding, so that positions mean the same in every row.
 

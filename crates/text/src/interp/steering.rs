@@ -112,8 +112,8 @@ pub fn last_streams(
 }
 
 /// The difference of means, `[d]`: of the residual stream after block `block` at the last token of `towards`, less that
-/// of `away`. Each side has a subject of its own, so that it may be two sets of prompts in one model or the same prompts
-/// in two models.
+/// of `away`. Each side has a subject of its own, so that it may be two sets of prompts in one model or the same
+/// prompts in two models.
 ///
 /// # Errors
 ///

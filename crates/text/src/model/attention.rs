@@ -356,9 +356,9 @@ impl Cache {
         Cache { layers, mask: Tensor::empty([rows as i64, 0], (Kind::Int64, device)), filled: 0 }
     }
 
-    /// A cache for `rows` rows whose first columns hold these keys and values of each block, `[1, heads, columns, head]`
-    /// (f32, keys as they are after norm and rotation), with space for `more` columns. A block without any must not be
-    /// run with it.
+    /// A cache for `rows` rows whose first columns hold these keys and values of each block,
+    /// `[1, heads, columns, head]` (f32, keys as they are after norm and rotation), with space for `more` columns. A
+    /// block without any must not be run with it.
     pub(crate) fn filled_with(prefix: &[Option<[Tensor; 2]>], rows: i64, more: i64) -> Cache {
         let mut columns = 0;
         let mut device = Device::Cpu;

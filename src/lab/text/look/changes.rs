@@ -143,15 +143,17 @@ pub(super) fn swap(look: &Look, on_progress: OnLook) -> Result<Found, LabError> 
         found.lines.push(format!("block {block:>3} alone {:+.4}   up to it {:+.4}", x.one[block], x.up_to[block]));
     }
     let points = |values: &[f64]| values.iter().enumerate().map(|(i, &value)| [i as f64, value]).collect::<Vec<_>>();
-    let flat = |value: f64| vec![[0.0, value], [blocks as f64 - 1.0, value]];
+    let flat = |value: f64| vec![[0.0, value], [blocks as f64, value]];
+    // The last point has the last norm and the unembedding, too.
+    let up_to: Vec<f64> = x.up_to.iter().copied().chain([x.all]).collect();
     found.picture = Picture {
         curves: vec![
             ("this block from the tuned model".to_owned(), points(&x.one)),
-            ("all up to this block".to_owned(), points(&x.up_to)),
+            ("all up to this block".to_owned(), points(&up_to)),
             ("base".to_owned(), flat(x.base)),
             ("tuned".to_owned(), flat(x.tuned)),
         ],
-        axes: ["block".to_owned(), name.to_owned()],
+        axes: ["block; at the end everything".to_owned(), name.to_owned()],
         title: format!("Blocks swapped: {}", look.prompt()?),
         ..Picture::default()
     };
@@ -181,6 +183,7 @@ pub(super) fn diff(look: &Look, mid: bool, on_progress: OnLook) -> Result<Found,
         unused(look.plan.position.is_some(), "--position without --prompt")?;
         return Ok(found);
     }
+    look.check_logits()?;
     let prompts: Vec<Vec<u32>> =
         look.plan.prompts.iter().map(|prompt| look.encode(prompt)).collect::<Result<_, _>>()?;
     let last = &prompts[0];

@@ -34,9 +34,11 @@ pub(super) fn cache(look: &Look, names: &[String]) -> Result<Found, LabError> {
             shapes.insert(name.clone(), json!(x.size()));
             found.add_activation(name, x);
         }
-        let logits = tch::no_grad(|| subject.unembed(&trace.normed));
-        shapes.insert(format!("{prefix}logits"), json!(logits.size()));
-        found.add_activation(format!("{prefix}logits"), &logits);
+        if look.has_logits() {
+            let logits = tch::no_grad(|| subject.unembed(&trace.normed));
+            shapes.insert(format!("{prefix}logits"), json!(logits.size()));
+            found.add_activation(format!("{prefix}logits"), &logits);
+        }
     }
     found.figures.insert("shapes".to_owned(), Value::Object(shapes));
     Ok(found)
@@ -303,7 +305,7 @@ pub(super) fn reward(look: &Look) -> Result<Found, LabError> {
         let mut parts = Vec::new();
         let mut maps = Vec::new();
         for (text, side) in texts.iter().zip(["prompt", "other"]) {
-            let tokens = look.encode(text)?;
+            let tokens = look.encode_whole(text)?;
             let x = interp::attribution(&subject, &subject.tokens(&tokens)?, &direction)?;
             // transformers reads a reward at the last token that is not padding.
             let pad = bundle.model.score_pad();
@@ -312,6 +314,7 @@ pub(super) fn reward(look: &Look) -> Result<Found, LabError> {
             let prefix = format!("{prefix}{side}.");
             add_attribution(&mut found, &prefix, &x, &columns);
             found.add_activation(format!("{prefix}tokens"), &ids(&tokens));
+            found.about.insert(format!("{side}_tokens"), json!(look.words(&tokens)));
             found.figures.insert(format!("{prefix}reward"), json!(x.total.double_value(&[last as i64])));
             found.lines.push(format!("{prefix}reward {:+.4}", x.total.double_value(&[last as i64])));
             maps.push(contributions(&x, last, side));

@@ -59,6 +59,7 @@ pub struct ProbeLabels {
 pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result<Found, LabError> {
     unused(look.plan.tokens.is_some() || look.plan.completion.is_some(), "--tokens or --completion")?;
     unused(look.plan.position.is_some(), "--position")?;
+    look.check_logits()?;
     if how.each == 0 || how.max_new_tokens == 0 || how.strengths.is_empty() {
         return Err(LabError::Text("Steering needs at least one strength, one completion and one token.".to_owned()));
     }
@@ -69,7 +70,7 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
     }
     let encode = |texts: &[String]| texts.iter().map(|text| look.encode(text)).collect::<Result<Vec<_>, _>>();
     let (prompts, others) = (encode(&look.plan.prompts)?, encode(&look.plan.others)?);
-    let block = how.block.unwrap_or(look.base.blocks() / 2).min(usize::MAX);
+    let block = how.block.unwrap_or(look.base.blocks() / 2);
     if block >= look.base.blocks() {
         return Err(InterpError::Data(format!(
             "The model has {} blocks, so there is no block {block}; they count from 0.",
