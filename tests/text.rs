@@ -588,8 +588,8 @@ fn a_damaged_gguf_file_is_refused_in_one_line() {
     assert!(error.contains("architecture is \"mamba\""), "{error}");
     let name = b"blk.0.attn_q.weight\x02\0\0\0\x20\0\0\0\0\0\0\0\x20\0\0\0\0\0\0\0";
     let error =
-        read(&replaced(&[&name[..], &[8, 0, 0, 0]].concat(), &[&name[..], &[14, 0, 0, 0]].concat())).unwrap_err();
-    assert!(error.contains("blk.0.attn_q.weight is in Q6_K"), "{error}");
+        read(&replaced(&[&name[..], &[8, 0, 0, 0]].concat(), &[&name[..], &[15, 0, 0, 0]].concat())).unwrap_err();
+    assert!(error.contains("blk.0.attn_q.weight is in Q8_K"), "{error}");
 }
 
 #[test]

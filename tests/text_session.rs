@@ -560,7 +560,9 @@ fn best_of_n_and_rejection_sampling_survive_kill_9() {
     let model = small_model(root.path());
     let start = |verb: &str, more: &[&str], output: &Path| {
         let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
-        program.args(["text", verb, "--n", "6", "--max-new-tokens", "10", "--reward-function", "regex:[aeiou]{2}"]);
+        program.args(["text", verb, "--n", "12", "--max-new-tokens", "10", "--reward-function", "regex:[aeiou]{2}"]);
+        // Several rules, so that hardly any two completions have the same score.
+        program.args(["--reward-function", "0.3*regex:e", "--reward-function", "0.1*regex:t"]);
         program.args(["--reward-function", "0.01*length:..7", "--prompt", "Review of the red kettle:"]);
         program.args(["--prompt", "Review of the blue chair:"]).args(more);
         program.arg("--model").arg(&model).arg("--output").arg(output);

@@ -33,8 +33,8 @@ fn a_robots_session_says_what_differs_and_takes_a_longer_plan() {
     let refusal = again(&session, "ppo.num_steps = 64; seed = 3; num_labels = 100; task = walker2d").unwrap_err();
     assert_eq!(
         refusal,
-        "The session in /sessions/one has other settings: `num_labels` is 200 there, and 100 is asked for; `ppo.num_steps` is 128 there, and 64 is \
-         asked for; `seed` is 0 there, and 3 is asked for; `task` is \"hopper\" there, and \"walker2d\" is asked for. Leave them out to go on with \
+        "The session in /sessions/one has other settings: `ppo.num_steps` is 128 there, and 64 is asked for; `seed` is 0 there, and 3 is \
+         asked for; `num_labels` is 200 there, and 100 is asked for; `task` is \"hopper\" there, and \"walker2d\" is asked for. Leave them out to go on with \
          what it has, or name another folder for a new one."
     );
     assert!(again(&session, "text.until = ppo").unwrap_err().contains("teaches a robot"));

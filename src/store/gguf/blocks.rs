@@ -72,8 +72,8 @@ impl Kind {
     }
 }
 
-/// Writes the numbers of a block of quantised ones. `bytes` and `numbers` have the lengths of [`Kind::block`]. The order
-/// of the operations is llama.cpp's, so that the bits are, too.
+/// Writes the numbers of a block of quantised ones. `bytes` and `numbers` have the lengths of [`Kind::block`]. The
+/// order of the operations is llama.cpp's, so that the bits are, too.
 pub(super) fn widen(kind: Kind, bytes: &[u8], numbers: &mut [f32]) {
     let half = |at: usize| f16(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
     match kind {
