@@ -121,7 +121,8 @@ fn methods_are_compared_by_a_command_that_can_be_killed() {
 fn online_dpo_learns_from_what_reward_functions_say_of_its_own_completions() {
     let root = tempfile::tempdir().unwrap();
     let (session, output) = (within(root.path(), "session"), within(root.path(), "policy"));
-    let common = ["text", "online-dpo", "--loss", "ipo", "--reward-function", "length:..12", "--max-new-tokens", "16"];
+    let common =
+        ["text", "online-dpo", "--loss", "ipo", "--reward-function", "regex:good|fine|great", "--max-new-tokens", "16"];
     let rest = ["--batch", "8", "--set", "text.online_dpo.group_size=3", "--session", session, "--json"];
     let done = json(&[&common[..], &rest, &["--steps", "2", "--output", output]].concat());
     assert_eq!((&done["stage"], &done["steps"], &done["labels"]), (&"online-dpo".into(), &2.into(), &0.into()));

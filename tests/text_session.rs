@@ -492,7 +492,7 @@ fn by_preset(model: &Path, session: &Path, preset: TextPreset) -> RunSettings {
         from: TextStage::Ppo,
         until: TextStage::Ppo,
         reward_functions: vec!["regex:[aeiou]{2}".to_owned(), "0.5*length:..7".to_owned()],
-        updates: 8,
+        updates: 24,
         ..TextRun::default()
     };
     (run.ppo.max_new_tokens, run.ppo.batch_size, run.ppo.minibatch_size) = (10, 16, 8);
@@ -510,7 +510,7 @@ fn every_method_goes_on_bit_for_bit_after_kill_9() {
     let offline = |until: TextStage, loss: PreferenceLoss, session: &Path| {
         let mut settings = offline(&model, session, until, loss, Some(pairs.clone()));
         if let Mode::Text(run) = &mut settings.mode {
-            (run.preference_steps, run.ilql_steps) = (30, 30);
+            (run.preference_steps, run.ilql_steps) = (60, 60);
         }
         settings
     };
