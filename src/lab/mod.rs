@@ -50,9 +50,9 @@ pub use text::{
     BestOfPlan, BestOfPoint, BestOfReport, BuiltInReport, ExampleKind, ExamplesPlan, ExamplesReport, GeneratePlan,
     Generated, LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, MeanAndDeviation, RejectionPlan,
     RejectionRound, Scored, StartJob, TaughtRewardModel, TextAlgorithm, TextAlgorithmJob, TextAlgorithmRow,
-    TextAlgorithmRun, TextAlgorithmsPlan, TextMeasure, TextModel, TextSpeed, TextSpeedPlan, TextSteps, TextStepsPlan,
-    TokenizerPlan, TokenizerReport, best_of_text, check_text_run, copy_stage, evaluate_text, export_text,
-    generate_text, label_efficiency, measure_text, merge_text, rejection_sampling, run_text_algorithm,
+    TextAlgorithmRun, TextAlgorithmsPlan, TextMeasure, TextModel, TextSpeed, TextSpeedPlan, TextSteps, TextStepsMethod,
+    TextStepsPlan, TokenizerPlan, TokenizerReport, best_of_text, check_text_run, copy_stage, evaluate_text,
+    export_text, generate_text, label_efficiency, measure_text, merge_text, rejection_sampling, run_text_algorithm,
     teach_reward_model, text_algorithms, text_speed, text_steps, train_tokenizer, write_built_in, write_examples,
 };
 pub use vocabulary::*;

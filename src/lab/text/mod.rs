@@ -29,7 +29,7 @@ pub use label_efficiency::{LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficie
 pub use measure::{TextMeasure, measure_text};
 pub use new_run::check_text_run;
 pub use speed::{TextSpeed, TextSpeedPlan, text_speed};
-pub use steps::{TextSteps, TextStepsPlan, text_steps};
+pub use steps::{TextSteps, TextStepsMethod, TextStepsPlan, text_steps};
 pub use tools::{
     ExampleKind, ExamplesPlan, ExamplesReport, TokenizerPlan, TokenizerReport, train_tokenizer, write_examples,
 };
