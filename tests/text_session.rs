@@ -492,7 +492,7 @@ fn by_preset(model: &Path, session: &Path, preset: TextPreset) -> RunSettings {
         from: TextStage::Ppo,
         until: TextStage::Ppo,
         reward_functions: vec!["regex:[aeiou]{2}".to_owned(), "0.5*length:..7".to_owned()],
-        updates: 24,
+        updates: 60,
         ..TextRun::default()
     };
     (run.ppo.max_new_tokens, run.ppo.batch_size, run.ppo.minibatch_size) = (10, 16, 8);
@@ -510,7 +510,7 @@ fn every_method_goes_on_bit_for_bit_after_kill_9() {
     let offline = |until: TextStage, loss: PreferenceLoss, session: &Path| {
         let mut settings = offline(&model, session, until, loss, Some(pairs.clone()));
         if let Mode::Text(run) = &mut settings.mode {
-            (run.preference_steps, run.ilql_steps) = (60, 60);
+            (run.preference_steps, run.ilql_steps) = (120, 120);
         }
         settings
     };
@@ -560,11 +560,10 @@ fn best_of_n_and_rejection_sampling_survive_kill_9() {
     let model = small_model(root.path());
     let start = |verb: &str, more: &[&str], output: &Path| {
         let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
-        program.args(["text", verb, "--n", "12", "--max-new-tokens", "10", "--reward-function", "regex:[aeiou]{2}"]);
-        // Several rules, so that hardly any two completions have the same score.
-        program.args(["--reward-function", "0.3*regex:e", "--reward-function", "0.1*regex:t"]);
-        program.args(["--reward-function", "0.01*length:..7", "--prompt", "Review of the red kettle:"]);
-        program.args(["--prompt", "Review of the blue chair:"]).args(more);
+        program.args(["text", verb, "--n", "12", "--max-new-tokens", "10"]);
+        // Letters that some completions have and others do not.
+        program.args(["a", "e", "i", "k", "v"].map(|letter| format!("--reward-function=regex:{letter}")));
+        program.args(["--prompt", "Review of the red kettle:", "--prompt", "Review of the blue chair:"]).args(more);
         program.arg("--model").arg(&model).arg("--output").arg(output);
         program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
@@ -581,7 +580,8 @@ fn best_of_n_and_rejection_sampling_survive_kill_9() {
     assert!(start("best-of", &[], &killed).wait().unwrap().success());
     assert_eq!(read(killed), read(whole));
 
-    let rounds = ["--rounds", "3", "--steps", "20", "--batch", "2", "--first-quantile", "0.5"];
+    let rounds =
+        ["--rounds", "3", "--steps", "20", "--batch", "2", "--first-quantile", "0.3", "--last-quantile", "0.5"];
     let [whole, killed] = ["whole", "killed"].map(|name| root.path().join(name));
     assert!(start("rejection-sampling", &rounds, &whole).wait().unwrap().success());
     for round in [1, 2] {

@@ -4,10 +4,9 @@
     benches/peers/run text_preference_speed [--methods dpo,grpo,rloo] [--rows 16] [--steps 4] [--repeats 3] [--json FILE]
 
 Both sides train GPT-2's smallest (124M parameters, random weights, one folder) on the same batch: prompts of 64 tokens
-and completions of 24. DPO has half as many pairs as there are rows, and the losses and times of `flipside text
-preference` come from the curve of its session. GRPO has groups of 8 and RLOO groups of 2, with the same scores on both
-sides: trl's trainers are given the completions in place of writing them, and so is `flipside bench text-steps`. Every
-step takes the whole batch, so the order does not matter. GRPO's and RLOO's later steps are further iterations on the
+and completions of 24. DPO has half as many pairs as there are rows. GRPO has groups of 8 and RLOO groups of 2, with the
+same scores on both sides: trl's trainers are given the completions in place of writing them. Flipside's side is `flipside
+bench text-steps`. Every step takes the whole batch, so the order does not matter. GRPO's and RLOO's later steps are further iterations on the
 same completions (trl's `num_iterations`), so their ratios are no longer 1. AdamW without decay, ε 1e-8, a constant
 step size, clipping at 1, float32, no gradient checkpointing, the reference's log-probabilities computed once.
 
@@ -20,7 +19,6 @@ import collections
 import json
 import pathlib
 import random
-import sqlite3
 import tempfile
 import time
 
@@ -29,18 +27,22 @@ import text_speed
 
 PROMPT, COMPLETION = text_speed.PROMPT, text_speed.COMPLETION
 # So small that the ratios of GRPO and RLOO stay within the clip range, where there is a gradient: the weights are random.
-LEARNING_RATE = {"dpo": 1e-5, "grpo": 1e-6, "rloo": 1e-7}
+LEARNING_RATE = {"dpo": 1e-5, "grpo": 3e-7, "rloo": 2e-8}
 # Completions of a prompt, β of the KL penalty, and trl's names.
 GROUP = {"grpo": 8, "rloo": 2}
 BETA = {"dpo": 0.1, "grpo": 0.04, "rloo": 0.05}
 
 
-def make_pairs(path, count):
-    """Writes pairs of random letters. The tokenizer has one token for each letter."""
+def make_pairs(path, count, folder):
+    """Writes the tokens of pairs of random letters, and returns the letters. The tokenizer has one token for each."""
+    import transformers
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     rng = random.Random(0)
     word = lambda length: "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(length))
     lines = [{"prompt": word(PROMPT), "chosen": word(COMPLETION - 1), "rejected": word(COMPLETION - 1)} for _ in range(count)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # trl ends each completion with the tokenizer's end.
+    tokens = lambda name, text: tokenizer(text).input_ids + ([] if name == "prompt" else [tokenizer.eos_token_id])
+    path.write_text("".join(json.dumps({name: tokens(name, text) for name, text in line.items()}) + "\n" for line in lines))
     return lines
 
 
@@ -127,33 +129,26 @@ def optimiser(table):
     return f"{name}.final_learning_rate=1; {name}.adam_eps=1e-8; {name}.tensorflow_eps=false; {name}.max_grad_norm=1"
 
 
-def flipside_pairs(flipside, folder, pairs, count, steps):
-    """The same of Flipside, from the curve of its session."""
-    with tempfile.TemporaryDirectory() as output:
-        session = pathlib.Path(output) / "session"
-        flipside.json("text", "preference", "--model", folder, "--data", pairs, "--batch", count, "--steps", steps, "--learning-rate", LEARNING_RATE["dpo"],
-                      "--max-new-tokens", COMPLETION, "--set", f"text.preference.beta={BETA['dpo']}; {optimiser('preference')}", "--session", session)
-        with sqlite3.connect(session / "session.db") as database:
-            rows = database.execute("SELECT value, at_ms FROM metrics WHERE name = 'preference_loss' ORDER BY entry").fetchall()
-    return [value for value, _ in rows], [(b - a) / 1000 for (_, a), (_, b) in zip(rows, rows[1:])]
-
-
-def flipside_completions(flipside, method, folder, completions, steps):
-    settings = f"{optimiser('ppo')}; text.ppo.optimiser.learning_rate={LEARNING_RATE[method]}; text.ppo.max_new_tokens={COMPLETION}; " \
-               f"text.ppo.group_size={GROUP[method]}; text.ppo.kl.beta={BETA[method]}"
-    found = flipside.json("bench", "text-steps", "--model", folder, "--data", completions, "--preset", method, "--steps", steps, "--set", settings)
+def flipside_steps(flipside, method, folder, data, steps):
+    """The same of Flipside."""
+    table = "preference" if method == "dpo" else "ppo"
+    own = f"text.preference.beta={BETA[method]}" if method == "dpo" else \
+        f"text.ppo.max_new_tokens={COMPLETION}; text.ppo.group_size={GROUP[method]}; text.ppo.kl.beta={BETA[method]}"
+    settings = f"{optimiser(table)}; text.{table}.optimiser.learning_rate={LEARNING_RATE[method]}; {own}"
+    named = ("--loss", "sigmoid") if method == "dpo" else ("--preset", method)
+    found = flipside.json("bench", "text-steps", "--model", folder, "--data", data, *named, "--steps", steps, "--set", settings)
     return found["losses"], found["seconds"][1:]
 
 
 def sides_of(method, flipside, folder, root, arguments):
     """What both sides run."""
     data, steps = root / f"{method}.jsonl", arguments.steps
+    ours = lambda: flipside_steps(flipside, method, folder, data, steps)
     if method == "dpo":
-        lines = make_pairs(data, arguments.rows // 2)
-        return {"trl": lambda: trl_pairs(folder, lines, steps), "Flipside": lambda: flipside_pairs(flipside, folder, data, len(lines), steps)}
+        lines = make_pairs(data, arguments.rows // 2, folder)
+        return {"trl": lambda: trl_pairs(folder, lines, steps), "Flipside": ours}
     lines = make_completions(data, arguments.rows, GROUP[method])
-    return {"trl": lambda: trl_completions(method, folder, lines, steps),
-            "Flipside": lambda: flipside_completions(flipside, method, folder, data, steps)}
+    return {"trl": lambda: trl_completions(method, folder, lines, steps), "Flipside": ours}
 
 
 def main():

@@ -4,8 +4,8 @@ use super::algorithms::BenchTextAlgorithms;
 use crate::lab::{self, Precision, ThreadsPerWorld};
 use crate::settings::folders::task_folders;
 use crate::settings::{
-    Asked, ControlRun, Mode, RunSettings, TaskSpec, TeacherKind, TeacherNoise, TextPrecision, TextPreset, TextRun,
-    TextStage,
+    Asked, ControlRun, Mode, PreferenceLoss, RunSettings, TaskSpec, TeacherKind, TeacherNoise, TextPrecision,
+    TextPreset, TextRun, TextStage,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -398,13 +398,17 @@ pub struct BenchTextSteps {
     /// Model folder.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// A line of JSON for each completion: `prompt` and `completion` as lists of token ids, and `score`.
+    /// With --preset, a line of JSON for each completion: `prompt` and `completion` as lists of token ids, and `score`.
+    /// With --loss, one for each pair: `prompt`, `chosen`, `rejected`.
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
-    /// Method by its name.
-    #[arg(long, value_parser = super::text::presets())]
-    pub preset: TextPreset,
-    /// Settings that win over the preset's.
+    /// Method of PPO's trainer by its name.
+    #[arg(long, value_parser = super::text::presets(), required_unless_present = "loss", conflicts_with = "loss")]
+    pub preset: Option<TextPreset>,
+    /// Loss of `text preference`.
+    #[arg(long)]
+    pub loss: Option<PreferenceLoss>,
+    /// Settings that win over the method's.
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Gradient steps, each on all completions.

@@ -10,7 +10,7 @@ use crate::app::{self, ModeTab, ProbePlan};
 use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor};
 use crate::lab::{
     LabelEfficiencyPlan, LearningPlan, Precision, PreferencePlan, PreferenceRow, SHADER, TeacherKind, TextSpeedPlan,
-    TextStepsPlan, label_efficiency, learning, preferences, text_speed, text_steps,
+    TextStepsMethod, TextStepsPlan, label_efficiency, learning, preferences, text_speed, text_steps,
 };
 use crate::settings::folders::task_folders;
 use anyhow::{Context, anyhow, bail};
@@ -277,10 +277,14 @@ fn text(arguments: &BenchText) -> anyhow::Result<()> {
 
 /// Reports the losses and times of gradient steps.
 fn text_steps_table(arguments: &BenchTextSteps) -> anyhow::Result<()> {
+    let method = match (arguments.preset, arguments.loss) {
+        (Some(preset), _) => TextStepsMethod::Preset(preset),
+        (None, loss) => TextStepsMethod::Loss(loss.unwrap_or_default()),
+    };
     let found = text_steps(&TextStepsPlan {
         model: arguments.model.clone(),
         data: arguments.data.clone(),
-        preset: arguments.preset,
+        method,
         set: arguments.set.join("; "),
         steps: arguments.steps.max(1),
     })?;

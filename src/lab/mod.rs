@@ -52,7 +52,7 @@ pub use text::{
     LabelEfficiencyRun, LookModels, LookPlan, LookReport, LookWhat, MeanAndDeviation, MemoryPlan, MemoryReport,
     ProbeLabels, Recipe, RejectionPlan, RejectionRound, Scored, StartJob, SteerPlan, SummaryRow, TaughtRewardModel,
     TextAlgorithm, TextAlgorithmJob, TextAlgorithmRow, TextAlgorithmRun, TextAlgorithmsPlan, TextMeasure, TextModel,
-    TextSpeed, TextSpeedPlan, TextSteps, TextStepsPlan, TldrCounts, TldrEvaluation, TldrExamplesPlan,
+    TextSpeed, TextSpeedPlan, TextSteps, TextStepsMethod, TextStepsPlan, TldrCounts, TldrEvaluation, TldrExamplesPlan,
     TldrExamplesReport, TldrPlan, TokenizerPlan, TokenizerReport, Versus, best_of_text, check_text_run, copy_stage,
     evaluate_text, evaluate_tldr, export_text, generate_text, label_efficiency, look, measure_memory, measure_text,
     merge_text, prepare_tldr, rejection_sampling, run_text_algorithm, teach_reward_model, text_algorithms, text_speed,

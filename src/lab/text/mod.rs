@@ -32,7 +32,7 @@ pub use look::{AblateWith, LookModels, LookPlan, LookReport, LookWhat, ProbeLabe
 pub use measure::{TextMeasure, measure_text};
 pub use new_run::check_text_run;
 pub use speed::{TextSpeed, TextSpeedPlan, text_speed};
-pub use steps::{TextSteps, TextStepsPlan, text_steps};
+pub use steps::{TextSteps, TextStepsMethod, TextStepsPlan, text_steps};
 pub use tldr::{
     ComparisonRow, EvaluationPlan, GptSize, KlRow, MemoryPlan, MemoryReport, Recipe, SummaryRow, TldrCounts,
     TldrEvaluation, TldrExamplesPlan, TldrExamplesReport, TldrPlan, Versus, evaluate_tldr, measure_memory,
