@@ -37,7 +37,7 @@ fn the_built_in_model_is_looked_into() {
     let written = ["--output", &file, "--picture", &picture];
     let lens = json(&[&["lens"][..], &PROMPT[..], &written].concat());
     let tokens = lens["tokens"].as_array().unwrap().len();
-    let read = npz::read(&file.clone().into(), &[("lens.kl", &[Free("S"), Free("T")])]).unwrap();
+    let read = npz::read(Path::new(&file), &[("lens.kl", &[Free("S"), Free("T")])]).unwrap();
     assert_eq!(read[0].shape, [lens["lens.kl"].as_array().unwrap().len(), tokens]);
     let last = lens["lens.kl"].as_array().unwrap().last().unwrap().as_array().unwrap().clone();
     assert!(last.iter().all(|kl| kl.as_f64() == Some(0.0)), "{last:?}");
