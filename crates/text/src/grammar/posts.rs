@@ -63,8 +63,8 @@ pub fn post(stream: &mut Stream) -> Post {
 }
 
 /// Draws a summary of a post of this grammar: two to four of its claims, the strongest first, and the verdict. Each is
-/// true with probability `care`. Half of the others give a random rating, and half rate a part of any thing. Of any other
-/// text, the summary is empty.
+/// true with probability `care`. Half of the others give a random rating, and half rate a part of any thing. Of any
+/// other text, the summary is empty.
 pub fn summary(post: &str, care: f64, stream: &mut Stream) -> String {
     let Some(mut claims) = claims(post) else { return String::new() };
     claims.sort_by_key(|claim| (claim.part.is_none(), -claim.level.abs()));
@@ -91,8 +91,8 @@ pub fn summary(post: &str, care: f64, stream: &mut Stream) -> String {
 ///
 /// A sentence about a part that the post rates counts 1 − d/2, with d the distance of the two ratings, 0 to 4. So does
 /// the verdict. Every other sentence counts −1: one that the grammar does not know, one about a part that the post does
-/// not mention, one that repeats a part. The score is the sum, divided by the number of the post's sentences: 1 says all
-/// that the post says and nothing else; 0 is that of an empty summary.
+/// not mention, one that repeats a part. The score is the sum, divided by the number of the post's sentences: 1 says
+/// all that the post says and nothing else; 0 is that of an empty summary.
 pub fn score(post: &str, summary: &str) -> Option<f64> {
     let claims = claims(post)?;
     let mut spoken = vec![false; claims.len()];
