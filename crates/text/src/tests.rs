@@ -115,8 +115,8 @@ fn comparisons(count: usize, noise: bool) -> Vec<TextComparison> {
     all
 }
 
-/// With rewards l and r the loss is −log σ(l − r) + c (l + r)². A bias of the head changes the second term alone, by the
-/// slope 4 c (l + r) times the gain.
+/// With rewards l and r the loss is −log σ(l − r) + c (l + r)². A bias of the head changes the second term alone, by
+/// the slope 4 c (l + r) times the gain.
 #[test]
 fn centring_adds_the_squared_sum_of_the_rewards() {
     const C: f64 = 0.3;

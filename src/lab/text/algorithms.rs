@@ -158,7 +158,8 @@ pub type StartJob<'a> = &'a dyn Fn(TextAlgorithmJob, u64) -> Result<String, LabE
 ///
 /// # Errors
 ///
-/// Settings that do not fit, a job that fails, results that cannot be read or written. Results of runs that had ended are saved.
+/// Settings that do not fit, a job that fails, results that cannot be read or written. Results of runs that had ended
+/// are saved.
 pub fn text_algorithms(
     plan: &TextAlgorithmsPlan,
     start: StartJob,
