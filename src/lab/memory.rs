@@ -46,7 +46,8 @@ mod tests {
         let room = std::hint::black_box(vec![1_u8; 300 << 20]);
         let filled = peak_mib().unwrap();
         drop(room);
-        // Other tests run in the same process, and the system counts only roughly.
-        assert!(before > 1.0 && filled >= 290.0 && peak_mib().unwrap() > filled - 30.0, "{before} {filled}");
+        // Linux counts pages in each thread before it adds them up, so the number may be some of them too small.
+        let after = peak_mib().unwrap();
+        assert!(before > 1.0 && filled > 295.0 && after > filled - 5.0, "{before} {filled} {after}");
     }
 }
