@@ -38,6 +38,8 @@ fn sit_down_to(lab: &Lab, label: &str) -> Harness<'static, ()> {
     let slot = Rc::new(RefCell::new(None::<Desk>));
     let (made, options) = (slot.clone(), lab.options());
     let mut harness = Harness::builder()
+        // A form takes some frames to find its size.
+        .with_max_steps(16)
         .with_size([1280.0, 800.0])
         .with_context_setup(move |ctx| *made.borrow_mut() = Some(Desk::new(ctx, options, None)))
         .build_ui(move |ui| {

@@ -9,7 +9,7 @@ use super::snapshot_publisher::SnapshotPublisher;
 use super::training_loop::TrainingLoop;
 use super::{DisputedView, Event, LabError, Phase, Snapshot};
 use flipside_core::panic_reason;
-use flipside_learn::OneThread;
+use flipside_learn::{OneThread, all_threads};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -92,7 +92,8 @@ impl Worker {
 
     /// Works until the ledger requests to quit, then saves and sends `Closed`.
     pub fn run(mut self) {
-        // The setting is per thread, and all computing happens on this thread.
+        // The settings are per thread, and all computing happens on this thread.
+        all_threads();
         let _one_thread = self.training.learner.is_small().then(OneThread::new);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.serve())) {
             let why = panic_reason(&*panic);

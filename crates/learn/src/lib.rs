@@ -59,7 +59,7 @@ pub use on_device::{Acting, DeviceActor};
 pub use policy::Policy;
 pub use ppo::{Ppo, UpdateStats};
 pub use rollout::{Actions, Rollout, Transition};
-pub use threads::{OneThread, wait_asleep};
+pub use threads::{OneThread, all_threads, wait_asleep};
 
 /// The README of this crate, whose example is compiled as a test.
 #[cfg(doctest)]

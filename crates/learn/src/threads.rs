@@ -4,7 +4,7 @@
 use flipside_core::cores;
 #[cfg(target_os = "linux")]
 use std::ffi::{c_uint, c_void};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 /// While this value lives, libtorch computes on the calling thread alone. Dropping it restores the previous setting.
 ///
@@ -19,6 +19,7 @@ impl OneThread {
     /// Sets libtorch to one thread.
     #[allow(clippy::new_without_default, reason = "making one has an effect")]
     pub fn new() -> OneThread {
+        all_threads_count();
         let before = tch::get_num_threads();
         tch::set_num_threads(1);
         OneThread { before }
@@ -29,6 +30,19 @@ impl Drop for OneThread {
     fn drop(&mut self) {
         tch::set_num_threads(self.before);
     }
+}
+
+/// Has libtorch compute with all of the process's threads when the calling thread asks it to. A thread that computes
+/// calls this first: otherwise it gets the number that was set last on any other thread, so that a [`OneThread`] which
+/// happens to live there would change how sums are split, and with it their last bits.
+pub fn all_threads() {
+    tch::set_num_threads(all_threads_count());
+}
+
+/// The number that libtorch began with.
+fn all_threads_count() -> i32 {
+    static COUNT: OnceLock<i32> = OnceLock::new();
+    *COUNT.get_or_init(tch::get_num_threads)
 }
 
 /// Makes libtorch's threads wait for each other asleep, after a few microseconds awake. Call it before libtorch
