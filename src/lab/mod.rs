@@ -133,6 +133,7 @@ impl Lab {
                 if gives_way {
                     priority::yield_to_the_window();
                 }
+                flipside_learn::all_threads();
                 training_loop_of(
                     &settings,
                     &folder,
