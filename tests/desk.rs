@@ -651,7 +651,7 @@ fn a_new_text_run_learns_by_the_method_that_is_chosen() {
         harness.get_by_role_and_label(Role::Button, one).click();
         harness.run();
     };
-    let shown = |harness: &Harness<'_>, label: &str| harness.query_by_label(label).is_some();
+    let shown = |harness: &Harness<'_>, label: &str| harness.query_all_by_label(label).next().is_some();
     assert!(shown(&harness, "KL target, nats") && !shown(&harness, "Completions of each prompt"));
     for (method, has, has_not) in [
         ("DAPO", "Clip range above 1", "KL target, nats"),
@@ -678,32 +678,6 @@ fn a_new_text_run_learns_by_the_method_that_is_chosen() {
     );
     assert_eq!((run.preference.beta(), opened.env_steps), (2.0, run.online_dpo_steps));
     run.check().unwrap();
-}
-
-/// What cannot be is said at its field, in the words of the command line, and nothing starts.
-#[test]
-fn a_new_text_run_that_cannot_be_says_so_at_the_setting() {
-    let lab = Lab::of_text();
-    let mut harness = sit_down_to_text(&lab);
-    harness.key_press_modifiers(Modifiers::COMMAND, Key::N);
-    harness.run();
-    harness.get_by_role_and_label(Role::ComboBox, "Method").click();
-    harness.run();
-    harness.get_by_role_and_label(Role::Button, "RLOO").click();
-    harness.run();
-    // Batches of 64 are no groups of 7.
-    harness.get_by_label("Completions of each prompt").focus();
-    harness.run();
-    harness.key_press(Key::Enter);
-    harness.run();
-    harness.get_by_label("Completions of each prompt").type_text("7");
-    harness.run();
-    press(&mut harness, Key::Enter);
-    click_button(&mut harness, "Start run");
-    assert_eq!(lab.script().opened.len(), 1, "nothing was started");
-    harness.get_by_label_contains("text.ppo.batch_size must be a multiple of text.ppo.group_size, 7, not 64");
-    harness.get_by_label("Nothing was started: see what is marked above.");
-    harness.get_by_label_contains("its session folder stays");
 }
 
 /// The panel shows what belongs to the method.
