@@ -149,7 +149,7 @@ mod tests {
             let one = |i: usize| {
                 let log_ratio = ((i * 37 + k * 11) % 41) as f64 / 20.0 - 1.0 + 0.3 * k as f64;
                 let win = ((i * 29 + k * 7) % 10) as f64 / 10.0 < 0.35 + 0.15 * k as f64 + 0.2 * log_ratio;
-                let win = if i % 17 == 0 { 0.5 } else { f64::from(u8::from(win)) };
+                let win = if i.is_multiple_of(17) { 0.5 } else { f64::from(u8::from(win)) };
                 Outcome { win, log_ratio }
             };
             (0..n).map(one).collect()

@@ -150,7 +150,7 @@ mod tests {
     use flipside_core::Seed;
 
     fn tokenizer() -> Tokenizer {
-        Tokenizer::train(["a b c d"].into_iter(), 258).unwrap()
+        Tokenizer::train(["a b c d"], 258).unwrap()
     }
 
     fn post(subreddit: &str, title: &str, text: &str, summary: &str) -> Tldr {

@@ -276,7 +276,7 @@ mod tests {
         };
         let colours = Colours::diverging(&map.values);
         assert_eq!(colours, Colours::Diverging(1.0));
-        let picture = heat_maps(["A title", "about", "score"], &[map.clone()], 3, colours).unwrap();
+        let picture = heat_maps(["A title", "about", "score"], std::slice::from_ref(&map), 3, colours).unwrap();
         let count = |wanted: RGBColor, x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
             let is = |x, y| picture.rgb(x, y) == [wanted.0, wanted.1, wanted.2];
             y.flat_map(|y| x.clone().map(move |x| (x, y))).filter(|&(x, y)| is(x, y)).count()

@@ -90,7 +90,7 @@ pub fn probes(
     if streams.size()[0] as usize != count {
         return refuse(format!("There are {} examples and {count} labels.", streams.size()[0]));
     }
-    if !(settings.held_out > 0.0 && settings.held_out < 1.0) || !(settings.l2 > 0.0 && settings.l2.is_finite()) {
+    if !(settings.held_out > 0.0 && settings.held_out < 1.0 && settings.l2 > 0.0 && settings.l2.is_finite()) {
         return refuse("The held-out share has to be between 0 and 1, and the penalty above 0.".to_owned());
     }
     let positive = labels.iter().filter(|&&label| label).count();

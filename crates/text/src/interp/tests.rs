@@ -676,7 +676,7 @@ fn probes_read_what_is_there_and_nothing_else() {
     let noise = normal(&[count, 2, d], 1.0, &mut stream);
     // In the first stream axis 3 carries the label; in the second nothing does.
     let axis = noise.select(1, 0).select(1, 3);
-    let _ = axis.shallow_clone().copy_(&(&axis * 0.3 + &signs));
+    axis.shallow_clone().copy_(&(&axis * 0.3 + &signs));
     let found = probes(&noise, &labels, &ProbeSettings::default(), &mut |_| false).unwrap();
     assert!(found[0].accuracy > 0.95 && found[1].accuracy < 0.8, "{found:?}");
     assert!(found[0].shuffled < 0.8);

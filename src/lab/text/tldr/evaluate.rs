@@ -174,7 +174,7 @@ pub fn evaluate_tldr(plan: &EvaluationPlan, on_progress: &mut dyn FnMut(&str)) -
     let settings = Session::open_to_read(&places.policy())?.settings().clone();
     let run = settings.text().cloned().unwrap_or_default();
     let models = Models { places: &places, precision: run.precision };
-    if plan.best_of.iter().any(|&n| n == 0) || plan.posts == 0 {
+    if plan.best_of.contains(&0) || plan.posts == 0 {
         return Err(LabError::Text("--posts and every number of --best-of must be at least 1.".to_owned()));
     }
     let supervised = models.supervised()?;
