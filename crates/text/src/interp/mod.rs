@@ -35,6 +35,8 @@ pub use trace::{Change, Edit, Start, Subject, Trace};
 pub use tuned_lens::{TunedLens, TunedLensSettings};
 
 #[cfg(test)]
+mod induction;
+#[cfg(test)]
 mod planted;
 #[cfg(test)]
 mod tests;

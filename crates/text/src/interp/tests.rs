@@ -14,7 +14,8 @@ use tch::{Device, Kind, Tensor};
 const TOKENS: [u32; 9] = [3, 14, 15, 9, 26, 5, 35, 8, 9];
 const OTHER: [u32; 9] = [2, 7, 18, 28, 18, 28, 4, 5, 9];
 
-fn normal(shape: &[i64], scale: f64, stream: &mut Stream) -> Tensor {
+/// Numbers from a normal distribution with this standard deviation.
+pub(super) fn normal(shape: &[i64], scale: f64, stream: &mut Stream) -> Tensor {
     let count: i64 = shape.iter().product();
     let numbers: Vec<f32> = (0..count)
         .map(|_| {
