@@ -56,6 +56,14 @@ impl Metric {
         }
     }
 
+    /// The first position whose last norm it reads.
+    pub(super) fn first_position(&self) -> usize {
+        match *self {
+            Metric::LogitDifference { position, .. } => position,
+            Metric::LogProb { from } => from.saturating_sub(1),
+        }
+    }
+
     /// What it is called.
     pub fn name(&self) -> &'static str {
         match self {
