@@ -636,7 +636,7 @@ fn steering_adds_the_same_in_a_column_and_in_a_pass() {
         for block in [1, config.layers - 1] {
             let write = |strength: f64| {
                 let steering = Steering::new(&subject, block, &vector, strength).unwrap();
-                generate_steered(&subject, &prompts, &steering, &sampling, &mut |_, _| true)
+                generate_steered(&subject, &prompts, &steering, &sampling, &mut |_, _| true).unwrap()
             };
             assert_eq!(write(0.0), plain, "by 0 nothing changes");
             let steering = Steering::new(&subject, block, &vector, 2.0).unwrap();
@@ -659,6 +659,24 @@ fn steering_adds_the_same_in_a_column_and_in_a_pass() {
                 assert!(farthest(&trace.normed, &hidden) < 1e-4);
             }
         }
+        // At one token of each prompt alone.
+        let steering = |position| Steering::new(&subject, 1, &vector, 2.0).unwrap().at(position);
+        let write = |position| generate_steered(&subject, &prompts, &steering(position), &sampling, &mut |_, _| true);
+        for (prompt, completion) in prompts.iter().zip(write(2).unwrap()) {
+            let ids: Vec<u32> = prompt.iter().chain(&completion.tokens).copied().collect();
+            let ids = subject.tokens(&ids).unwrap();
+            let change = Change::Add(&vector * 2.0);
+            let edit = Edit { positions: Some(vec![2]), ..Edit::whole(Site::ResidPost.of(1), change) };
+            let trace = subject.trace(Start::Tokens(&ids), &nothing(), &[edit]).unwrap();
+            let log_probs = tch::no_grad(|| model.logits(&trace.normed)).log_softmax(-1, Kind::Float).get(0);
+            for (at, (&token, &log_prob)) in completion.tokens.iter().zip(&completion.log_probs).enumerate() {
+                let place = [(prompt.len() - 1 + at) as i64, i64::from(token)];
+                let whole = log_probs.double_value(&place);
+                assert!((whole - f64::from(log_prob)).abs() < 1e-3, "{:?}: {whole} {log_prob}", config.family);
+            }
+        }
+        assert!(write(2).unwrap().iter().zip(&plain).any(|(a, b)| a.log_probs != b.log_probs));
+        assert!(write(4).is_err(), "one of the prompts has four tokens");
         assert!(Steering::new(&subject, 3, &vector, 1.0).is_err());
         assert!(Steering::new(&subject, 0, &vector.narrow(0, 1, 3), 1.0).is_err());
         let prompts = [TOKENS.to_vec(), OTHER[..5].to_vec()];
