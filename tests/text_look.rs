@@ -81,9 +81,12 @@ fn the_built_in_model_is_looked_into() {
 fn a_session_is_compared_with_what_it_started_from() {
     let root = tempfile::tempdir().unwrap();
     let session = within(root.path(), "session");
-    let train = ["text", "preference", "--steps", "3", "--batch", "8", "--labels", "20", "--session", &session];
-    let trained = Command::new(env!("CARGO_BIN_EXE_flipside")).args(train).output().unwrap();
-    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+    let train = |words: &[&str], session: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flipside"));
+        let trained = program.arg("text").args(words).args(["--steps", "3", "--session", session]).output().unwrap();
+        assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+    };
+    train(&["preference", "--batch", "8", "--labels", "20"], &session);
     let of_session = ["--session", &session];
     let swap = json(&[&["swap"][..], &PROMPT[..], &of_session].concat());
     assert_eq!(swap["all"], swap["tuned"]);
@@ -96,4 +99,11 @@ fn a_session_is_compared_with_what_it_started_from() {
     let steered = json(&[&["steer"][..], &PROMPT[..], &of_session, &steer].concat());
     assert!(steered["strengths"][0]["kl"].as_f64().unwrap().abs() < 1e-3, "by 0 nothing changes");
     assert_ne!(steered["strengths"][0]["kl"], steered["strengths"][1]["kl"]);
+    // What an online run came to, not the supervised model that it has, too.
+    let online = within(root.path(), "online");
+    let asked = ["--labels", "8", "--batch", "4", "--max-new-tokens", "12", "--set", "text.online_dpo.round_size=4"];
+    train(&[&["online-dpo"][..], &asked].concat(), &online);
+    let diff = json(&[&["diff"][..], &PROMPT, &["--session", &online]].concat());
+    assert!(diff["tuned"].as_str().unwrap().ends_with("online-dpo"), "{diff}");
+    assert!(diff["kl"].as_f64().unwrap() > 0.0);
 }

@@ -20,7 +20,6 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
-use super::advantage::is_equal;
 use super::cursor::Cursor;
 use super::heads::ScalarHead;
 use super::language_model::LanguageModel;
@@ -249,7 +248,7 @@ impl<M: LanguageModel> TextPpo<M> {
             let groups = (start..episodes.len()).step_by(group_size);
             different.extend(groups.filter(|&group| {
                 let group = group..group + group_size;
-                !is_equal(&self.priced(&episodes[group.clone()], &scores[group]))
+                !self.are_equal(&episodes[group.clone()], &scores[group])
             }));
             if different.len() * group_size >= batch_size || rounds >= drop_equal_rounds {
                 break;

@@ -246,28 +246,38 @@ impl Opened {
         let run = settings.text().cloned().ok_or_else(|| {
             LabError::Text(format!("{} teaches a robot, which has no language model to look into.", session.display()))
         })?;
-        let stages: &[TextStage] = match rewards {
-            true => &[TextStage::Reward],
-            false => &[TextStage::Ppo, TextStage::Preference, TextStage::Ilql, TextStage::Supervised],
+        let stage = match rewards {
+            true => TextStage::Reward,
+            false => folders::last_stage(session, run.until).ok_or_else(|| {
+                let name = session.display();
+                LabError::Text(format!(
+                    "The session in {name} has no trained model yet; let it train until it has one."
+                ))
+            })?,
         };
-        let there = |stage: &&TextStage| folders::of_stage(session, **stage).is_dir();
-        let Some(&stage) = stages.iter().find(there) else {
+        let trained = folders::of_stage(session, stage);
+        if !trained.is_dir() {
+            let own = run.reward_model.is_none() && run.reward_functions.is_empty();
             return Err(LabError::Text(format!(
-                "The session in {} has no {}; let it train until it has one.",
+                "The session in {} has no reward model of its own; {}.",
                 session.display(),
-                if rewards { "reward model yet" } else { "trained model yet" }
+                if own { "let it train until it has one" } else { "name the one that it was given with --model" }
             )));
-        };
+        }
         let before = if stage == TextStage::Supervised { TextStage::Base } else { TextStage::Supervised };
         let own = folders::of_stage(session, before);
         let start = if own.is_dir() { Some(own) } else { run.model.clone() };
-        let trained = folders::of_stage(session, stage);
         let tuned = folders::read(&trained, run.precision)?;
         let name = |path: &Path| path.display().to_string();
         Ok(match start {
             // A reward model is looked into alone: the model before it has no head.
             Some(start) if !rewards => {
-                let base = folders::read(&start, run.precision)?;
+                // Training began with the adapter that the run was given, merged into the model.
+                let given = run.adapter.as_deref().filter(|_| run.model.as_ref() == Some(&start));
+                let mut base = folders::read_with(&start, given, run.precision)?;
+                if given.is_some() {
+                    base.model = base.model.merged();
+                }
                 Opened { base, tuned: Some(tuned), adapted: false, names: [name(&start), name(&trained)] }
             }
             _ => Opened { base: tuned, tuned: None, adapted: false, names: [name(&trained), String::new()] },

@@ -91,7 +91,8 @@ impl<M: LanguageModel> TextOnlineDpo<M> {
         })
     }
 
-    /// Sets the total number of updates, over which the learning rate decays. It is saved with the state.
+    /// Sets the total number of updates, over which the learning rate decays. It is saved with the state. An update
+    /// without a pair takes no gradient step, so with ties the rate stays above its end.
     pub fn plan(&mut self, updates: u64) {
         self.trainer.plan(updates);
     }
