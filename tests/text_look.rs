@@ -5,7 +5,7 @@
 use flipside::store::npz::{self, Axis::Free};
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const PROMPT: [&str; 2] = ["--prompt", "Review of the red kettle: It is"];
 
@@ -106,4 +106,25 @@ fn a_session_is_compared_with_what_it_started_from() {
     let diff = json(&[&["diff"][..], &PROMPT, &["--session", &online]].concat());
     assert!(diff["tuned"].as_str().unwrap().ends_with("online-dpo"), "{diff}");
     assert!(diff["kl"].as_f64().unwrap() > 0.0);
+}
+
+/// As in `flipside … | head`.
+#[test]
+fn a_reader_that_leaves_ends_the_program_without_a_word() {
+    let lens = [&["text", "look", "lens"][..], &PROMPT].concat();
+    for words in [&lens[..], &["tasks"], &["settings"], &["markdown-help"], &["--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_flipside"))
+            .args(words)
+            .stdout(writer)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()),
+            (Some(0), ""),
+            "{words:?}"
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! Looking inside a language model on the command line.
 
+use super::output::outln;
 use super::run::report;
 use crate::lab::{
     AblateWith, LookModels, LookPlan, LookReport, LookWhat, ProbeLabels, ProbeSettings, SteerPlan, look as look_inside,
@@ -296,6 +297,6 @@ pub fn look(what: &Look) -> anyhow::Result<()> {
         false
     })?;
     bar.finish_and_clear();
-    report(arguments.json, json, || lines.iter().for_each(|line| println!("{line}")));
+    report(arguments.json, json, || lines.iter().for_each(|line| outln!("{line}")));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The verb that lists settings.
 
 use super::arguments::ListSettings;
+use super::output::out;
 use super::run::report;
 use crate::settings::names::{self, Setting};
 use serde_json::{Value, json};
@@ -12,12 +13,12 @@ const COLUMNS: usize = 100;
 /// Lists settings.
 pub fn settings(arguments: &ListSettings) -> anyhow::Result<()> {
     if arguments.markdown {
-        print!("{}", markdown());
+        out!("{}", markdown());
         return Ok(());
     }
     let found = names::settings(arguments.path.as_deref().unwrap_or_default()).map_err(anyhow::Error::msg)?;
     report(arguments.json, json!({ "settings": found }), || {
-        found.iter().for_each(|setting| print!("{}", words(setting)))
+        found.iter().for_each(|setting| out!("{}", words(setting)))
     });
     Ok(())
 }
