@@ -108,6 +108,13 @@ fn a_session_is_compared_with_what_it_started_from() {
     let steered = json(&[&at_one[..], &PROMPT, &of_session].concat());
     assert_eq!(steered["position"], 1);
     assert_ne!(steered["strengths"][0]["completions"], steered["strengths"][1]["completions"]);
+    // What an online run came to, not the supervised model that it has, too.
+    let online = within(root.path(), "online");
+    let train = ["text", "online-dpo", "--steps", "3", "--labels", "8", "--batch", "4", "--max-new-tokens", "12"];
+    flipside(&[&train[..], &["--set", "text.online_dpo.round_size=4", "--session", &online]].concat());
+    let diff = json(&[&["diff"][..], &PROMPT, &["--session", &online]].concat());
+    assert!(diff["tuned"].as_str().unwrap().ends_with("online-dpo"), "{diff}");
+    assert!(diff["kl"].as_f64().unwrap() > 0.0);
 }
 
 #[test]

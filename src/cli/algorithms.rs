@@ -35,7 +35,7 @@ pub struct BenchTextAlgorithms {
     /// Answers of the simulated teacher. It flips one in twenty and is unsure where two gold scores are close.
     #[arg(long, default_value_t = 500, value_parser = at_least_16)]
     pub answers: usize,
-    /// New prompts that a policy is measured on.
+    /// Prompts that a policy is measured on, drawn from the grammar's 288.
     #[arg(long, default_value_t = 1000, value_parser = at_least_16)]
     pub prompts: usize,
     /// Setting that replaces each method's own. May be given several times. TOML, with several settings separated by

@@ -60,7 +60,7 @@ pub struct LookArguments {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "adapter", "against"])]
     pub session: Option<PathBuf>,
     /// Number type of the weights: f32 or bf16. Sums are in f32 either way.
-    #[arg(long, default_value = "f32")]
+    #[arg(long, default_value = "f32", conflicts_with = "session")]
     pub precision: TextPrecision,
     /// Prompt to look at. Some verbs take several.
     #[arg(long, value_name = "TEXT")]
@@ -255,7 +255,7 @@ pub struct ProbeArguments {
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Number of reviews of the grammar.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 400, conflicts_with = "data")]
     pub count: usize,
     /// Weight of ½ ‖w‖² in the loss.
     #[arg(long, default_value_t = ProbeSettings::default().l2)]

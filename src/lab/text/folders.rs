@@ -20,6 +20,13 @@ pub(in crate::lab) fn of_stage(session: &Path, stage: TextStage) -> PathBuf {
     models(session).join(stage.name())
 }
 
+/// The last stage of a run that ends with `until` whose model the session has and that writes texts. That is the model
+/// that training has come to; `None` before the first one.
+pub(in crate::lab) fn last_stage(session: &Path, until: TextStage) -> Option<TextStage> {
+    let mut writes = until.path().iter().rev().copied().filter(|&stage| stage != TextStage::Reward);
+    writes.find(|&stage| of_stage(session, stage).is_dir())
+}
+
 /// The folder of the adapter alone, for pipeline stages that trained one.
 pub(in crate::lab) fn adapter_of(session: &Path, stage: TextStage) -> PathBuf {
     models(session).join(format!("{}-adapter", stage.name()))

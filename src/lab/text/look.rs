@@ -292,27 +292,32 @@ impl Opened {
         let run = settings.text().cloned().ok_or_else(|| {
             LabError::Text(format!("{} teaches a robot, which has no language model to look into.", session.display()))
         })?;
-        let stages: &[TextStage] = match wanted {
-            Wanted::Reward => &[TextStage::Reward],
-            Wanted::Critic => &[TextStage::Ppo],
-            Wanted::Both => &[TextStage::Ppo, TextStage::Preference, TextStage::Ilql, TextStage::Supervised],
+        let stage = match wanted {
+            Wanted::Reward => TextStage::Reward,
+            Wanted::Critic => TextStage::Ppo,
+            Wanted::Both => folders::last_stage(session, run.until).ok_or_else(|| {
+                let name = session.display();
+                LabError::Text(format!(
+                    "The session in {name} has no trained model yet; let it train until it has one."
+                ))
+            })?,
         };
-        let there = |stage: &&TextStage| folders::of_stage(session, **stage).is_dir();
-        let Some(&stage) = stages.iter().find(there) else {
+        let trained = folders::of_stage(session, stage);
+        if !trained.is_dir() {
+            let own = run.reward_model.is_none() && run.reward_functions.is_empty();
             return Err(LabError::Text(format!(
-                "The session in {} has no {} yet; let it train until it has one.",
+                "The session in {} has no {} of its own; {}.",
                 session.display(),
-                match wanted {
-                    Wanted::Reward => "reward model",
-                    Wanted::Critic => "policy of PPO",
-                    Wanted::Both => "trained model",
+                if wanted == Wanted::Critic { "policy of PPO" } else { "reward model" },
+                match own || wanted == Wanted::Critic {
+                    true => "let it train until it has one",
+                    false => "name the one that it was given with --model",
                 }
             )));
-        };
+        }
         let before = if stage == TextStage::Supervised { TextStage::Base } else { TextStage::Supervised };
         let own = folders::of_stage(session, before);
         let start = if own.is_dir() { Some(own) } else { run.model.clone() };
-        let trained = folders::of_stage(session, stage);
         let tuned = folders::read(&trained, run.precision)?;
         let name = |path: &Path| path.display().to_string();
         let critic = match wanted {
@@ -327,7 +332,12 @@ impl Opened {
         };
         Ok(match start {
             Some(start) if wanted == Wanted::Both => {
-                let base = folders::read(&start, run.precision)?;
+                // Training began with the adapter that the run was given, merged into the model.
+                let given = run.adapter.as_deref().filter(|_| run.model.as_ref() == Some(&start));
+                let mut base = folders::read_with(&start, given, run.precision)?;
+                if given.is_some() {
+                    base.model = base.model.merged();
+                }
                 let names = [name(&start), name(&trained)];
                 Opened { base, tuned: Some(tuned), adapted: false, critic, names }
             }

@@ -96,7 +96,7 @@ enum Stage {
     Offline(Box<Offline>),
     /// The policy, on judgements of what it writes.
     Online(Box<Online>),
-    /// Nothing: the run's last pipeline stage is finished.
+    /// Nothing: this pipeline stage is finished. It is the run's last one, or the next one could not be entered yet.
     Done(TextStage),
 }
 
@@ -685,7 +685,7 @@ impl TrainingLoop for TextTrainer {
     }
 
     fn finished(&self) -> bool {
-        matches!(self.stage, Stage::Done(_))
+        matches!(self.stage, Stage::Done(stage) if stage.next_towards(self.run.until).is_none())
     }
 
     fn patience(&self) -> Option<u64> {
@@ -867,7 +867,13 @@ impl TrainingLoop for TextTrainer {
             Stage::Teaching(_) => self.teach(labels, cancelled),
             Stage::Offline(_) => self.learn_offline(labels, cancelled),
             Stage::Online(_) => self.learn_online(labels, cancelled),
-            Stage::Done(_) => Ok(Values::new()),
+            Stage::Done(stage) => {
+                // The stage after it could not be entered, for example because a file could not be read.
+                if let Some(next) = stage.next_towards(self.run.until) {
+                    self.enter(next, None)?;
+                }
+                Ok(Values::new())
+            }
         }
     }
 

@@ -16,6 +16,7 @@ fn ids(tokens: &[u32]) -> Tensor {
 
 /// Activations by name.
 pub(super) fn cache(look: &Look, names: &[String]) -> Result<Found, LabError> {
+    unused(look.plan.position.is_some(), "--position")?;
     unused(look.plan.picture.is_some(), "--picture")?;
     unused(!look.plan.others.is_empty(), "--other")?;
     unused(look.plan.tokens.is_some() || look.plan.completion.is_some(), "--tokens or --completion")?;

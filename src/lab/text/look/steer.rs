@@ -124,6 +124,8 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
     let known = grammar::prompts();
     let mut found = Found::default();
     let mut table = Vec::new();
+    let measure =
+        if how.temperature == 0.0 { ["log_ratio", "log-ratio of the likeliest tokens"] } else { ["kl", "KL"] };
     let total = how.strengths.len() * rows.len();
     for (s, &strength) in how.strengths.iter().enumerate() {
         let mut steering = Steering::new(&writer, block, &vector, strength)?;
@@ -151,8 +153,8 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             }
             written.extend(places.iter().zip(completions).map(|(&i, c)| (i, c.tokens, c.log_probs)));
         }
-        // KL(steered ‖ plain) of whole completions: the mean log-ratio of what the steered model wrote. Both are at the
-        // sampling temperature.
+        // The mean log-ratio of what the steered model wrote. Of samples, it estimates KL(steered ‖ plain) of whole
+        // completions; of the likeliest tokens alone it is no KL. Both models are at the sampling temperature.
         let temperature = if how.temperature == 0.0 { 1.0 } else { how.temperature };
         let examples: Vec<Example> = written
             .iter()
@@ -163,7 +165,7 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
         check_finite(numbers, std::path::Path::new(&look.opened.names[usize::from(how.tuned)]))?;
         let ratio = |own: &[f32], plain: &[f32]| own.iter().zip(plain).map(|(a, b)| f64::from(a - b)).sum::<f64>();
         let count = written.len() as f64;
-        let kl = written.iter().zip(&plain).map(|((_, _, own), plain)| ratio(own, plain)).sum::<f64>() / count;
+        let log_ratio = written.iter().zip(&plain).map(|((_, _, own), plain)| ratio(own, plain)).sum::<f64>() / count;
         let texts: Vec<String> = written
             .iter()
             .map(|(i, tokens, _)| Ok(bundle.tokenizer.continuation(&asked[*i].tokens, tokens, true)?))
@@ -191,7 +193,7 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
                 (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
             }
         };
-        let mut line = format!("strength {strength:+.2}   KL {kl:.3} nats");
+        let mut line = format!("strength {strength:+.2}   {} {log_ratio:.3} nats", measure[1]);
         if let Some(gold) = gold {
             line.push_str(&format!("   gold score {gold:.3}"));
         }
@@ -206,7 +208,7 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             .map(|((i, tokens, _), text)| json!({ "prompt": prompt_texts[*i], "text": text, "tokens": tokens }))
             .collect();
         table.push(
-            json!({ "strength": strength, "kl": kl, "gold": gold, "reward": reward, "completions": completions }),
+            json!({ "strength": strength, (measure[0]): log_ratio, "gold": gold, "reward": reward, "completions": completions }),
         );
     }
     found.about.insert("block".to_owned(), json!(block));
@@ -224,7 +226,8 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             order.iter().map(|&i| Some([how.strengths[i], table[i][name].as_f64()?])).collect();
         points.map(|points| (label.to_owned(), points))
     };
-    let curves = [("kl", "KL, nats"), ("gold", "gold score"), ("reward", "reward")];
+    let label = format!("{}, nats", measure[1]);
+    let curves = [(measure[0], label.as_str()), ("gold", "gold score"), ("reward", "reward")];
     found.picture = Picture {
         curves: curves.into_iter().filter_map(|(name, label)| curve(name, label)).collect(),
         axes: ["strength".to_owned(), String::new()],
@@ -306,20 +309,28 @@ fn labelled(path: &std::path::Path) -> Result<Labelled, LabError> {
     for line in read_examples(path, Reading::default())?.examples {
         match line {
             data::Example::Labelled { prompt, completion, good } => add(&prompt, &completion, good),
+            // A tie says nothing, nor does a pair that was skipped, of which only the prompt is left.
+            data::Example::Preference { target, .. } if target <= 0.5 => {}
+            data::Example::Prompt(_) => {}
             data::Example::Preference { prompt, chosen, rejected, .. } => {
                 add(&prompt, &chosen, true);
                 add(&prompt, &rejected, false);
             }
-            _ => {
-                return Err(LabError::Text(format!(
-                    "{} has lines without labels; a probe needs {{\"prompt\", \"completion\", \"label\"}}, or judged \
-                     pairs.",
-                    path.display()
-                )));
-            }
+            _ => return Err(unlabelled(path)),
         }
     }
+    if texts.is_empty() {
+        return Err(unlabelled(path));
+    }
     Ok((texts, labels, format!("{}: good or bad", path.display())))
+}
+
+fn unlabelled(path: &std::path::Path) -> LabError {
+    LabError::Text(format!(
+        "{} has lines without labels; a probe needs {{\"prompt\", \"completion\", \"label\"}}, or pairs \
+         {{\"prompt\", \"chosen\", \"rejected\"}}.",
+        path.display()
+    ))
 }
 
 /// Reviews of the grammar, labelled by whether their gold score is above the median.
