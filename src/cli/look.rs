@@ -75,8 +75,8 @@ pub struct LookArguments {
     /// Continuation whose log-probability is explained instead of a logit difference.
     #[arg(long, value_name = "TEXT", conflicts_with = "tokens")]
     pub completion: Option<String>,
-    /// Position of the token before those that are compared, or of the one that is steered, counted from 0. Default: the
-    /// last one.
+    /// Position of the token before those that are compared, or of the one that is steered, counted from 0. Default:
+    /// the last one.
     #[arg(long, value_name = "N")]
     pub position: Option<usize>,
     /// File of arrays to write, .npz or .safetensors.

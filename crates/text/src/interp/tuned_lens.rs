@@ -66,6 +66,10 @@ pub struct LensErrors {
     pub tuned_lens: f64,
 }
 
+/// Called with the lens, the trace of some rows, the model's log-probabilities `[rows, T, vocabulary]`, and the share of
+/// all rows that these are.
+type OnPart<'a> = &'a mut dyn FnMut(&TunedLens, &Trace, &Tensor, f64) -> Result<(), InterpError>;
+
 impl Translator {
     /// A stream in the basis of the last one.
     fn translated(&self, x: &Tensor) -> Tensor {
@@ -209,14 +213,8 @@ impl TunedLens {
         Ok(all)
     }
 
-    /// Calls `on_part` for some rows of the tokens after the other, with their trace, the model's log-probabilities
-    /// `[rows, T, vocabulary]` and their share of all rows.
-    fn in_parts(
-        &self,
-        subject: &Subject,
-        tokens: &Tensor,
-        on_part: &mut dyn FnMut(&TunedLens, &Trace, &Tensor, f64) -> Result<(), InterpError>,
-    ) -> Result<(), InterpError> {
+    /// Calls `on_part` for some rows of the tokens `[B, T]` after the other.
+    fn in_parts(&self, subject: &Subject, tokens: &Tensor, on_part: OnPart) -> Result<(), InterpError> {
         let wanted: BTreeSet<HookPoint> = self.sites().into_iter().collect();
         let of_row = tokens.size()[1] * subject.config().vocabulary as i64;
         for part in tokens.split((LOGITS / of_row.max(1)).max(1), 0) {
