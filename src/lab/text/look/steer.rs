@@ -131,7 +131,7 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             let completions = generate_steered(&writer, &tokens, &steering, &sampling, &mut |_, _| {
                 stopped = stopped || on_progress(done, total);
                 !stopped
-            });
+            })?;
             if stopped {
                 return Err(LabError::Cancelled);
             }
