@@ -525,9 +525,13 @@ fn every_method_goes_on_bit_for_bit_after_kill_9() {
         let [whole, killed] = ["whole", "killed"].map(|kind| root.path().join(format!("{name}-{kind}")));
         assert!(run(&settings(&whole), u64::MAX), "{name}");
         let expected = told(&whole);
-        assert!(!run(&settings(&killed), 2), "{name}");
-        let before = points(&killed);
-        assert!(before > 0 && before < expected.0.len(), "{name}: {before}");
+        // On a busy machine the whole run may be over before this process looks again.
+        let mut cut = (0..20).map(|_| {
+            let _ = std::fs::remove_dir_all(&killed);
+            run(&settings(&killed), 2);
+            points(&killed)
+        });
+        let before = cut.find(|&points| points > 0 && points < expected.0.len()).expect(name);
         kills += usize::from(kill_once(text_program(&[stage.name()], &killed), || points(&killed) != before));
         assert!(run(&settings(&killed), u64::MAX), "{name}");
         assert_eq!(told(&killed), expected, "{name}");

@@ -358,8 +358,8 @@ fn head_of(name: &str) -> Found {
     }
 }
 
-/// A text's tokens, and the position whose number is explained.
-type Place = (Vec<u32>, usize);
+/// The tokens of a text, and the position that a head on the model reads.
+type TokensAndPosition = (Vec<u32>, usize);
 
 /// What the parts of a model add to the number that a head on it reads from each text: at the position that `of_text`
 /// gives with the text's tokens.
@@ -368,7 +368,7 @@ fn explain_head(
     found: &mut Found,
     (prefix, subject, direction): (&str, &Subject, &Direction),
     name: &str,
-    of_text: &dyn Fn(&str) -> Result<Place, LabError>,
+    of_text: &dyn Fn(&str) -> Result<TokensAndPosition, LabError>,
 ) -> Result<(), LabError> {
     unused(look.plan.tokens.is_some() || look.plan.completion.is_some(), "--tokens or --completion")?;
     let texts = match &look.plan.others[..] {
