@@ -2,10 +2,10 @@
 //! statistics are computed anew from each residual stream.
 
 use super::trace::on_cpu;
-use super::{InterpError, Start, Subject};
+use super::{InterpError, Start, Subject, Trace};
 use crate::model::{HookPoint, Site};
 use std::collections::BTreeSet;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What the lens shows of one prompt. S residual streams, T positions, K likeliest tokens, C chosen tokens.
 #[derive(Debug)]
@@ -62,50 +62,122 @@ pub(super) fn lens_with(
     read: &dyn Fn(HookPoint, &Tensor) -> Tensor,
     on_site: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Lens, InterpError> {
-    let vocabulary = subject.config().vocabulary;
-    if let Some(token) = chosen.iter().find(|&&token| token as usize >= vocabulary) {
-        return Err(InterpError::Tokens(format!(
-            "The token {token} is beyond the model's vocabulary of {vocabulary}."
-        )));
+    let pass = LensPass::new(subject, tokens, sites, chosen, keep)?;
+    let mut rows = Vec::with_capacity(sites.len());
+    for (done, &point) in sites.iter().enumerate() {
+        if on_site(done) {
+            return Err(InterpError::Cancelled);
+        }
+        rows.push(pass.row(&pass.log_probs_with(point, read)?));
     }
-    if let Some(site) = sites.iter().find(|at| !matches!(at.site, Site::ResidPre | Site::ResidMid | Site::ResidPost)) {
-        let hint = "a lens reads hook_resid_pre, hook_resid_mid and hook_resid_post".to_owned();
-        return Err(InterpError::UnknownName { name: site.to_string(), hint });
-    }
-    let keep = keep.clamp(1, vocabulary) as i64;
-    let trace = subject.trace(Start::Tokens(tokens), &sites.iter().copied().collect::<BTreeSet<_>>(), &[])?;
-    tch::no_grad(|| {
-        let last = subject.unembed(&trace.normed).log_softmax(-1, Kind::Float);
+    let stack = |of: &dyn Fn(&LensRow) -> &Tensor| {
+        let all: Vec<&Tensor> = rows.iter().map(of).collect();
+        Tensor::stack(&all, 0)
+    };
+    Ok(Lens {
+        sites: sites.to_vec(),
+        top: [stack(&|row| &row.top[0]), stack(&|row| &row.top[1])],
+        entropy: stack(&|row| &row.entropy),
+        kl: stack(&|row| &row.kl),
+        rank: stack(&|row| &row.rank),
+        log_probs: stack(&|row| &row.log_probs),
+    })
+}
+
+/// [`lens`] in parts: a pass whose residual streams are read one at a time, whenever there is time.
+#[derive(Debug)]
+pub struct LensPass {
+    trace: Trace,
+    /// The model's own prediction, log-probabilities, `[T, vocabulary]`.
+    last: Tensor,
+    /// The chosen tokens, `[C]` (i64).
+    chosen: Tensor,
+    keep: i64,
+}
+
+/// What a lens shows of one residual stream; see [`Lens`] for what it is.
+#[derive(Debug)]
+pub struct LensRow {
+    /// `[T, K]` (i64) and `[T, K]`, nats.
+    pub top: [Tensor; 2],
+    /// `[T]`, nats.
+    pub entropy: Tensor,
+    /// `[T]`, nats.
+    pub kl: Tensor,
+    /// `[T, C]` (i64).
+    pub rank: Tensor,
+    /// `[T, C]`, nats.
+    pub log_probs: Tensor,
+}
+
+impl LensPass {
+    /// Runs the model over one prompt, `[1, T]`, and keeps these streams.
+    ///
+    /// # Errors
+    ///
+    /// As [`lens`].
+    pub fn new(
+        subject: &Subject,
+        tokens: &Tensor,
+        sites: &[HookPoint],
+        chosen: &[u32],
+        keep: usize,
+    ) -> Result<LensPass, InterpError> {
+        let vocabulary = subject.config().vocabulary;
+        if let Some(token) = chosen.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(InterpError::Tokens(format!(
+                "The token {token} is beyond the model's vocabulary of {vocabulary}."
+            )));
+        }
+        let is_stream = |at: &&HookPoint| matches!(at.site, Site::ResidPre | Site::ResidMid | Site::ResidPost);
+        if let Some(site) = sites.iter().find(|at| !is_stream(at)) {
+            let hint = "a lens reads hook_resid_pre, hook_resid_mid and hook_resid_post".to_owned();
+            return Err(InterpError::UnknownName { name: site.to_string(), hint });
+        }
+        let trace = subject.trace(Start::Tokens(tokens), &sites.iter().copied().collect::<BTreeSet<_>>(), &[])?;
+        let last = tch::no_grad(|| subject.unembed(&trace.normed).log_softmax(-1, Kind::Float).squeeze_dim(0));
         let chosen: Vec<i64> = chosen.iter().map(|&token| i64::from(token)).collect();
         let chosen = Tensor::from_slice(&chosen).to_device(subject.device());
-        let mut rows: [Vec<Tensor>; 6] = Default::default();
-        for (done, point) in sites.iter().enumerate() {
-            if on_site(done) {
-                return Err(InterpError::Cancelled);
-            }
-            let log_probs =
-                read(*point, trace.get(point.site, point.block)?).log_softmax(-1, Kind::Float).squeeze_dim(0);
-            let (top_log_probs, top) = log_probs.topk(keep, -1, true, true);
-            let of_chosen = log_probs.index_select(-1, &chosen);
+        Ok(LensPass { trace, last, chosen, keep: keep.clamp(1, vocabulary) as i64 })
+    }
+
+    /// The log-probabilities of a stream, `[T, vocabulary]`, nats. `subject` is the model of the pass.
+    ///
+    /// # Errors
+    ///
+    /// A stream that the pass did not keep.
+    pub fn log_probs(&self, subject: &Subject, point: HookPoint) -> Result<Tensor, InterpError> {
+        self.log_probs_with(point, &|_, x| subject.logits(x))
+    }
+
+    fn log_probs_with(
+        &self,
+        point: HookPoint,
+        read: &dyn Fn(HookPoint, &Tensor) -> Tensor,
+    ) -> Result<Tensor, InterpError> {
+        let x = self.trace.get(point.site, point.block)?;
+        Ok(tch::no_grad(|| read(point, x).log_softmax(-1, Kind::Float).squeeze_dim(0)))
+    }
+
+    /// What these log-probabilities of a stream show.
+    pub fn row(&self, log_probs: &Tensor) -> LensRow {
+        tch::no_grad(|| {
+            let (top_log_probs, top) = log_probs.topk(self.keep, -1, true, true);
+            let of_chosen = log_probs.index_select(-1, &self.chosen);
             let above = |i: i64| {
                 log_probs.gt_tensor(&of_chosen.select(-1, i).unsqueeze(-1)).sum_dim_intlist(-1, false, Kind::Int64)
             };
-            let rank: Vec<Tensor> = (0..chosen.size()[0]).map(|i| above(i) + 1).collect();
+            let rank: Vec<Tensor> = (0..self.chosen.size()[0]).map(|i| above(i) + 1).collect();
             let rank = if rank.is_empty() { of_chosen.to_kind(Kind::Int64) } else { Tensor::stack(&rank, -1) };
-            let found =
-                [top, top_log_probs, entropy(&log_probs), kl(&last.squeeze_dim(0), &log_probs), rank, of_chosen];
-            rows.iter_mut().zip(found).for_each(|(rows, found)| rows.push(found));
-        }
-        let [top, top_log_probs, entropy, kl, rank, log_probs] = rows.map(|rows| Tensor::stack(&rows, 0));
-        Ok(Lens {
-            sites: sites.to_vec(),
-            top: [top.to_device(tch::Device::Cpu), on_cpu(&top_log_probs)],
-            entropy: on_cpu(&entropy),
-            kl: on_cpu(&kl),
-            rank: rank.to_device(tch::Device::Cpu),
-            log_probs: on_cpu(&log_probs),
+            LensRow {
+                top: [top.to_device(Device::Cpu), on_cpu(&top_log_probs)],
+                entropy: on_cpu(&entropy(log_probs)),
+                kl: on_cpu(&kl(&self.last, log_probs)),
+                rank: rank.to_device(Device::Cpu),
+                log_probs: on_cpu(&of_chosen),
+            }
         })
-    })
+    }
 }
 
 /// The entropy of log-probabilities `[.., vocabulary]`, nats.
