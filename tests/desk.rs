@@ -784,7 +784,7 @@ fn a_finished_session_is_looked_into() {
     let models = LookModels { session: Some(session), ..LookModels::default() };
     let plan = LookPlan {
         models,
-        what: LookWhat::Lens { mid: false, top: 1 },
+        what: LookWhat::Lens { mid: false, top: 1, tuned_lens: None },
         prompts: vec![prompt.to_owned()],
         others: vec![],
         tokens: None,

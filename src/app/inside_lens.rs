@@ -43,7 +43,8 @@ impl Desk {
         let chosen = self.text.inside.chosen(size, last);
         // The difference shows what the tuned model says, and how its probability changed.
         let model = usize::from(side != Side::Base);
-        let likeliest = |row: usize, column: usize| lens.cells[row].as_ref()?[model].get(column)?.top.first();
+        let cell = |row: usize, column: usize| lens.cells.as_ref()?[model].get(row)?.get(column);
+        let likeliest = |row: usize, column: usize| cell(row, column)?.top.first();
         let value = |token: &LensToken| match side {
             Side::Difference => token.probability - token.other,
             _ => token.probability,
@@ -86,7 +87,7 @@ impl Desk {
                         None => format!("{place}: not computed yet"),
                     }
                 },
-                tip: &|ui, row, column| match lens.cells[row].as_ref().and_then(|both| both[model].get(column)) {
+                tip: &|ui, row, column| match cell(row, column) {
                     Some(cell) => {
                         ui.set_max_width(220.0);
                         show_likeliest(ui, cell, side);
@@ -103,8 +104,8 @@ impl Desk {
         }
         let (Some(detail), [row, column]) = (detail, chosen) else { return };
         let title = format!("{}, “{}”", layer(&lens.rows[row]), question.words[column]);
-        let closed = show_detail(ui, detail, &title, |ui| match &lens.cells[row] {
-            Some(both) => show_cell(ui, question, [&both[0][column], &both[1][column]]),
+        let closed = show_detail(ui, detail, &title, |ui| match &lens.cells {
+            Some(both) => show_cell(ui, question, both.each_ref().map(|cells| &cells[row][column])),
             None => drop(ui.label("Not computed yet")),
         });
         self.text.inside.open &= !closed;

@@ -1,5 +1,6 @@
 //! The comparison of the methods that learn from judged completions, on the command line.
 
+use super::output::outln;
 use super::run::report;
 use crate::lab::bench::processor;
 use crate::lab::{
@@ -34,7 +35,7 @@ pub struct BenchTextAlgorithms {
     /// Answers of the simulated teacher. It flips one in twenty and is unsure where two gold scores are close.
     #[arg(long, default_value_t = 500, value_parser = at_least_16)]
     pub answers: usize,
-    /// New prompts that a policy is measured on.
+    /// Prompts that a policy is measured on, drawn from the grammar's 288.
     #[arg(long, default_value_t = 1000, value_parser = at_least_16)]
     pub prompts: usize,
     /// Setting that replaces each method's own. May be given several times. TOML, with several settings separated by
@@ -86,7 +87,7 @@ pub fn algorithms(arguments: &BenchTextAlgorithms) -> anyhow::Result<()> {
                 json!(run_text_algorithm(&plan, algorithm, arguments.first_seed)?)
             }
         };
-        println!("{found}");
+        outln!("{found}");
         return Ok(());
     }
     let rows = text_algorithms(&plan, &|job, seed| start(arguments, job, seed), &|run| {
@@ -110,7 +111,7 @@ pub fn algorithms(arguments: &BenchTextAlgorithms) -> anyhow::Result<()> {
         json!({ "text_algorithms": rows, "answers": plan.answers, "picture": picture, "device": device }),
         || {
             print(&rows);
-            println!("\n{device}");
+            outln!("\n{device}");
         },
     );
     Ok(())
@@ -157,17 +158,17 @@ fn end_with_the_other_process() -> anyhow::Result<()> {
 }
 
 fn print(rows: &[TextAlgorithmRow]) {
-    println!("| method | gold score | win rate | KL, nats | wall time | peak memory |");
-    println!("|---|--:|--:|--:|--:|--:|");
+    outln!("| method | gold score | win rate | KL, nats | wall time | peak memory |");
+    outln!("|---|--:|--:|--:|--:|--:|");
     let digits = |x: MeanAndDeviation, scale: f64, digits: usize| {
         format!("{:.digits$} ± {:.digits$}", scale * x.mean, scale * x.deviation).replace('-', "−")
     };
     if let Some(first) = rows.first() {
-        println!("| supervised model | {} | 50 % | 0 | – | – |", digits(first.supervised_gold, 1.0, 2));
+        outln!("| supervised model | {} | 50 % | 0 | – | – |", digits(first.supervised_gold, 1.0, 2));
     }
     for row in rows {
         let kl = if row.kl_is_bound { format!("≤ {:.2}", row.kl.mean) } else { digits(row.kl, 1.0, 2) };
-        println!(
+        outln!(
             "| {} | {} | {} % | {kl} | {} s | {} |",
             row.algorithm.name(),
             digits(row.gold, 1.0, 2),

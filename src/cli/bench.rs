@@ -5,6 +5,7 @@ use super::arguments::{
     Bench, BenchDesk, BenchLearning, BenchMode, BenchPpo, BenchPreferences, BenchTask, BenchText, BenchTextPreferences,
     BenchTextSteps, DeskArguments, SettingsArguments,
 };
+use super::output::outln;
 use super::run::{desk_options, report};
 use crate::app::{self, ModeTab, ProbePlan};
 use crate::lab::bench::{Plan, Speed, physics, physics_of_session, ppo, processor};
@@ -78,14 +79,14 @@ fn learning_table(arguments: &BenchLearning) -> anyhow::Result<()> {
         );
     })?;
     report(arguments.json, json!({ "learning": rows }), || {
-        println!("| task | target | within | reached after | seeds | return at the end | env steps | wall time |");
-        println!("|---|--:|--:|--:|--:|--:|--:|--:|");
+        outln!("| task | target | within | reached after | seeds | return at the end | env steps | wall time |");
+        outln!("|---|--:|--:|--:|--:|--:|--:|--:|");
         for row in &rows {
             let count = row.runs.iter().filter(|run| run.seconds_to_target.is_some()).count();
             let mean = |number: fn(&crate::lab::LearningRun) -> f64| {
                 row.runs.iter().map(number).sum::<f64>() / row.runs.len() as f64
             };
-            println!(
+            outln!(
                 "| {} | {:.0} | {:.0} s | {} | {count} of {} | {:.0} ± {:.0} | {:.1} M | {:.1} s |",
                 row.task,
                 row.target_return,
@@ -99,7 +100,7 @@ fn learning_table(arguments: &BenchLearning) -> anyhow::Result<()> {
             );
         }
         if let Some(row) = rows.first() {
-            println!("\n{}", row.device);
+            outln!("\n{}", row.device);
         }
     });
     Ok(())
@@ -147,13 +148,13 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
     }
     let device = processor();
     report(arguments.json, json!({ "preferences": rows, "curves": pictures, "device": device }), || {
-        println!(
+        outln!(
             "| task | teacher | labels | settings | runs | true return, IQM (95 %) | landed flips in 10 s | runs with three | wall time |"
         );
-        println!("|---|---|--:|---|--:|--:|--:|--:|--:|");
+        outln!("|---|---|--:|---|--:|--:|--:|--:|--:|");
         for row in &rows {
             let r = row.mean_return;
-            println!(
+            outln!(
                 "| {} | {} | {} | {} | {} | {:.0} ({:.0}–{:.0}) | {} | {} | {:.0} s |",
                 row.task,
                 row.teacher,
@@ -171,7 +172,7 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
         }
         for row in &rows {
             if let Some(after) = &row.afterwards {
-                println!(
+                outln!(
                     "\n{}, {}: after the last label {:.2} ({:.2}–{:.2}) of the return is kept; kept or warned of: {:.0} %; \
                      warned of without need: {:.0} %",
                     row.task,
@@ -184,7 +185,7 @@ fn preference_table(arguments: &BenchPreferences) -> anyhow::Result<()> {
                 );
             }
         }
-        println!("\n{device}");
+        outln!("\n{device}");
     });
     Ok(())
 }
@@ -219,7 +220,7 @@ fn speed(what: &str, found: &[Speed], as_json: bool) {
 }
 
 fn lines(what: &str, speed: &Speed) {
-    println!(
+    outln!(
         "{what} {} on {}: {:.0} env steps/s (median of 5; {:.0} to {:.0}), {} worlds, {} threads, {}",
         speed.task,
         speed.backend,
@@ -231,22 +232,22 @@ fn lines(what: &str, speed: &Speed) {
         speed.adapter.as_ref().unwrap_or(&speed.device)
     );
     if let (Some(_), Some(seconds)) = (&speed.adapter, speed.first_step_s) {
-        println!("first step after {seconds:.1} s, compilation included");
+        outln!("first step after {seconds:.1} s, compilation included");
     }
     if let Some(rate) = speed.rollout_steps_per_s {
-        println!("whole rollouts on the device: {rate:.0} env steps/s");
+        outln!("whole rollouts on the device: {rate:.0} env steps/s");
     }
     let together = speed.kernel_worlds.unwrap_or(speed.worlds);
     for (kernel, seconds) in speed.kernel_s.iter().flatten() {
-        println!("  {kernel}: {:.2} ms an env step of {together} worlds", 1e3 * seconds);
+        outln!("  {kernel}: {:.2} ms an env step of {together} worlds", 1e3 * seconds);
     }
     for (stage, seconds) in speed.stages.iter().flatten() {
-        println!("    {stage}, as a kernel of its own: {:.2} ms", 1e3 * seconds);
+        outln!("    {stage}, as a kernel of its own: {:.2} ms", 1e3 * seconds);
     }
     if let (Some(threads), Some(room), Some([operations, bytes])) =
         (speed.threads_per_world, speed.workspace_bytes, speed.estimated_operations_and_bytes)
     {
-        println!(
+        outln!(
             "threads per world: {threads}, whose workspace takes {room} bytes of {}; estimated for an env step: {operations:.0} operations, \
                  {bytes:.0} bytes of the device's memory",
             if threads == 1 { "the device's memory" } else { "what a workgroup shares" },
@@ -265,12 +266,14 @@ fn text(arguments: &BenchText) -> anyhow::Result<()> {
         repeats: arguments.repeats.max(1),
     })?;
     report(arguments.json, json!(found), || {
-        println!(
+        outln!(
             "writing   {:.0} completion tokens/s ({:.2} s for the prompts, {:.2} s for what follows)",
-            found.generate_tokens_per_s, found.prompts_s, found.columns_s
+            found.generate_tokens_per_s,
+            found.prompts_s,
+            found.columns_s
         );
-        println!("PPO step  {:.0} tokens/s, prompts included ({:.2} s)", found.ppo_tokens_per_s, found.ppo_step_s);
-        println!("{:.0} M parameters, {}", found.parameters as f64 / 1e6, found.machine);
+        outln!("PPO step  {:.0} tokens/s, prompts included ({:.2} s)", found.ppo_tokens_per_s, found.ppo_step_s);
+        outln!("{:.0} M parameters, {}", found.parameters as f64 / 1e6, found.machine);
     });
     Ok(())
 }
@@ -290,7 +293,7 @@ fn text_steps_table(arguments: &BenchTextSteps) -> anyhow::Result<()> {
     })?;
     report(arguments.json, json!(found), || {
         for (i, ((loss, norm), seconds)) in found.losses.iter().zip(&found.grad_norms).zip(&found.seconds).enumerate() {
-            println!("step {}: loss {loss:.6}, gradient norm {norm:.4}, {seconds:.2} s", i + 1);
+            outln!("step {}: loss {loss:.6}, gradient norm {norm:.4}, {seconds:.2} s", i + 1);
         }
     });
     Ok(())
@@ -322,13 +325,13 @@ fn text_preferences(arguments: &BenchTextPreferences) -> anyhow::Result<()> {
     })?;
     let device = processor();
     report(arguments.json, json!({ "text_preferences": rows, "device": device }), || {
-        println!("| labels | settings | runs | held-out agreement, IQM (95 %) | mean ± deviation | at most |");
-        println!("|--:|---|--:|--:|--:|--:|");
+        outln!("| labels | settings | runs | held-out agreement, IQM (95 %) | mean ± deviation | at most |");
+        outln!("|--:|---|--:|--:|--:|--:|");
         for row in &rows {
             let (count, percent) = (row.runs.len() as f64, |share: f64| 100.0 * share);
             let mean = row.runs.iter().sum::<f64>() / count;
             let deviation = (row.runs.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count).sqrt();
-            println!(
+            outln!(
                 "| {} | {} | {} | {:.1} % ({:.1}–{:.1}) | {:.1} ± {:.1} % | {:.1} % |",
                 row.labels,
                 set(&row.set),
@@ -341,7 +344,7 @@ fn text_preferences(arguments: &BenchTextPreferences) -> anyhow::Result<()> {
                 percent(row.ceiling),
             );
         }
-        println!("\n{device}");
+        outln!("\n{device}");
     });
     Ok(())
 }
@@ -363,7 +366,7 @@ fn desk(arguments: &BenchDesk) -> anyhow::Result<()> {
             "task": what, "device": device, "fps": found.fps_median, "desk": found,
         }),
         || {
-            println!(
+            outln!(
                 "desk {}: {:.0} frames/s (5 % of frames below {:.0}), click to next pair {:.0} ms median, {:.0} ms at p95, over {} picks; \
                  first pair after {:.1} s; {} at {}×{}; {device}",
                 what,

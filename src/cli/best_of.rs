@@ -1,6 +1,7 @@
 //! Best of n and rejection sampling on the command line.
 
 use super::arguments::SettingsArguments;
+use super::output::outln;
 use super::run::report;
 use super::text::ReadingArguments;
 use crate::lab::{BestOfPlan, RejectionPlan, RejectionRound, TextModel, best_of_text, rejection_sampling};
@@ -142,7 +143,7 @@ pub fn best_of(arguments: &BestOfArguments) -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
     report(arguments.candidates.json, json!(made), || {
-        println!(
+        outln!(
             "{}: best of {} for {} prompts, score {:.3} where the mean of all is {:.3}; KL to the model at most {:.3} nats",
             made.file.display(),
             made.n,
@@ -152,7 +153,7 @@ pub fn best_of(arguments: &BestOfArguments) -> anyhow::Result<()> {
             made.kl_bound
         );
         if made.without_score > 0 {
-            println!("{} prompts are left out, because none of their completions has a score", made.without_score);
+            outln!("{} prompts are left out, because none of their completions has a score", made.without_score);
         }
     });
     Ok(())
@@ -184,7 +185,7 @@ pub fn rejection(arguments: &RejectionArguments) -> anyhow::Result<()> {
     let on_round = &mut |round: &RejectionRound| {
         if !json {
             bar.suspend(|| {
-                println!(
+                outln!(
                     "round {}: {} of {} completions reach the quantile {:.2}; mean score {:.3}, of the accepted {:.3}",
                     round.round,
                     round.accepted,
@@ -199,6 +200,6 @@ pub fn rejection(arguments: &RejectionArguments) -> anyhow::Result<()> {
     let rounds = rejection_sampling(&plan, on_progress, on_round)?;
     bar.finish_and_clear();
     let model = arguments.output.join(format!("round-{}", arguments.rounds)).join("model");
-    report(json, json!({ "rounds": rounds, "model": model }), || println!("model  {}", model.display()));
+    report(json, json!({ "rounds": rounds, "model": model }), || outln!("model  {}", model.display()));
     Ok(())
 }

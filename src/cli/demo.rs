@@ -2,6 +2,7 @@
 //! session remain.
 
 use super::arguments::Demo;
+use super::output::outln;
 use super::run::{clip_of, open, report, watch};
 use crate::lab::{self, SavedPolicy, Snapshot};
 use crate::settings::folders::task_folders;
@@ -59,16 +60,16 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<()> {
             "film": gif, "curve": png, "session": done.folder,
         }),
         || {
-            println!(
+            outln!(
                 "The return that the teacher judges by went from {:.0} to {:.0}{} in {seconds:.0} s, from {} judgements.",
                 before.mean_return,
                 after.mean_return,
                 ratio.map_or(String::new(), |ratio| format!(" ({ratio:.1} times)")),
                 done.labels
             );
-            println!("film     {}", gif.display());
-            println!("curve    {}", png.display());
-            println!("session  {}", done.folder.display());
+            outln!("film     {}", gif.display());
+            outln!("curve    {}", png.display());
+            outln!("session  {}", done.folder.display());
         },
     );
     Ok(())

@@ -3,6 +3,9 @@
 //!
 //! Logs go to stderr. With `--json` the last line of stdout is one JSON object, and nothing else is printed there.
 
+// A verb speaks through `output`, which knows what to do when nobody reads on.
+#![warn(clippy::print_stdout)]
+
 mod algorithms;
 mod arguments;
 mod bench;
@@ -10,6 +13,7 @@ mod best_of;
 mod demo;
 mod help;
 mod look;
+mod output;
 mod run;
 mod settings;
 mod text;
@@ -18,6 +22,8 @@ mod tldr;
 use arguments::{Arguments, Verb};
 use clap::Parser;
 use flipside_core::panic_reason;
+use output::{Unwritten, out};
+use std::io::{ErrorKind, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -32,18 +38,22 @@ pub fn main() -> ExitCode {
     // A panic is reported below, or by the lab, in one sentence. What the system says of it, a trace, is only shown if
     // asked for.
     std::panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
-    match catch_unwind(AssertUnwindSafe(|| perform(arguments))) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            eprintln!("flipside: {error:#}");
-            ExitCode::FAILURE
-        }
-        Err(panic) => {
-            let why = panic_reason(&*panic);
-            eprintln!("flipside: the program broke down ({why}); please report it, with what `--verbose` shows");
-            ExitCode::FAILURE
-        }
-    }
+    let why = match catch_unwind(AssertUnwindSafe(|| perform(arguments))) {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => match panic.downcast::<Unwritten>() {
+            // Whoever reads has seen enough.
+            Ok(unwritten) if unwritten.0.kind() == ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            Ok(unwritten) => format!("stdout cannot be written to ({})", unwritten.0),
+            Err(panic) => {
+                let why = panic_reason(&*panic);
+                format!("the program broke down ({why}); please report it, with what `--verbose` shows")
+            }
+        },
+    };
+    // There is nowhere else to say it.
+    let _ = writeln!(std::io::stderr(), "flipside: {why}");
+    ExitCode::FAILURE
 }
 
 fn perform(arguments: Arguments) -> anyhow::Result<()> {
@@ -59,7 +69,7 @@ fn perform(arguments: Arguments) -> anyhow::Result<()> {
         Some(Verb::Text(what)) => text::text(&what),
         Some(Verb::Settings(what)) => settings::settings(&what),
         Some(Verb::MarkdownHelp) => {
-            print!("{}", help::markdown());
+            out!("{}", help::markdown());
             Ok(())
         }
         Some(Verb::Tasks { json }) => run::tasks(json),

@@ -1,6 +1,7 @@
 //! The verbs that train, evaluate, film, export and list.
 
 use super::arguments::{DeskArguments, Eval, Export, ExportWhat, Film, Rollout, Train};
+use super::output::outln;
 use crate::app::{DeskOptions, ProbePlan, TaskChoice};
 use crate::lab::{self, Event, Lab, LabError, Link, Phase, SavedPolicy, Snapshot};
 use crate::settings::folders::task_folders;
@@ -75,7 +76,7 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
             "consistency": done.consistency.map(|(share, _)| share),
         }),
         || {
-            println!(
+            outln!(
                 "{}: true return {:.0} ± {:.0} over 20 episodes, after {} env steps and {} labels in {seconds:.0} s",
                 done.task(),
                 evaluation.mean_return,
@@ -83,7 +84,7 @@ pub fn train(arguments: &Train) -> anyhow::Result<()> {
                 done.env_steps,
                 done.labels
             );
-            println!("session  {}", done.folder.display());
+            outln!("session  {}", done.folder.display());
         },
     );
     Ok(())
@@ -160,7 +161,7 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
             "terminates": saved.settings.reward() == RewardSource::True,
         }),
         || {
-            println!(
+            outln!(
                 "{}: true return {:.1} ± {:.1}, length {:.0}, over {} episodes",
                 saved.task.name(),
                 evaluation.mean_return,
@@ -169,7 +170,7 @@ pub fn eval(arguments: &Eval) -> anyhow::Result<()> {
                 arguments.episodes
             );
             if let Some(flips) = &evaluation.landed_flips_per_10s {
-                println!("landed flips in 10 s: {:.2}", flips.mean);
+                outln!("landed flips in 10 s: {:.2}", flips.mean);
             }
         },
     );
@@ -184,7 +185,7 @@ pub fn film(arguments: &Film) -> anyhow::Result<()> {
     let clip = clip_of(&saved, frames);
     flipside_view::film::film(&arguments.output, &saved.task.model().scene(), &clip)
         .with_context(|| format!("could not film to {}", arguments.output.display()))?;
-    println!("{}", arguments.output.display());
+    outln!("{}", arguments.output.display());
     Ok(())
 }
 
@@ -202,7 +203,7 @@ pub(super) fn clip_of(saved: &SavedPolicy, frames: flipside_core::Frames) -> Cli
 pub fn rollout(arguments: &Rollout) -> anyhow::Result<()> {
     let task = lab::task(&task_folders(), &arguments.task)?;
     lab::replay(&task, &arguments.backend, arguments.precision, &arguments.input, &arguments.output)?;
-    println!("{}", arguments.output.display());
+    outln!("{}", arguments.output.display());
     Ok(())
 }
 
@@ -215,7 +216,7 @@ pub fn export(arguments: &Export) -> anyhow::Result<()> {
         }
         ExportWhat::Policy => lab::export_policy_of(&arguments.session, &task_folders(), &arguments.output)?,
     }
-    println!("{}", arguments.output.display());
+    outln!("{}", arguments.output.display());
     Ok(())
 }
 
@@ -228,8 +229,8 @@ pub fn tasks(as_json: bool) -> anyhow::Result<()> {
         let id_width = ids().map(str::len).max().unwrap_or(0);
         for (task, id) in tasks.iter().zip(ids()) {
             match &task.fault {
-                Some(fault) => println!("{:name_width$}  cannot be used: {fault}", task.name),
-                None => println!("{:name_width$}  {id:id_width$}  {}", task.name, task.title),
+                Some(fault) => outln!("{:name_width$}  cannot be used: {fault}", task.name),
+                None => outln!("{:name_width$}  {id:id_width$}  {}", task.name, task.title),
             }
         }
     });
@@ -248,18 +249,18 @@ pub fn devices(as_json: bool) -> anyhow::Result<()> {
             "processor": processor, "instruction_sets": instructions, "libtorch": libtorch, "cuda_devices": cuda, "adapters": adapters,
         }),
         || {
-            println!("processor  {processor} ({})", instructions.join(", "));
-            println!("libtorch   {libtorch}");
+            outln!("processor  {processor} ({})", instructions.join(", "));
+            outln!("libtorch   {libtorch}");
             for adapter in &adapters {
-                println!("adapter    {} ({}, {}, {})", adapter.name, adapter.kind, adapter.api, adapter.driver);
+                outln!("adapter    {} ({}, {}, {})", adapter.name, adapter.kind, adapter.api, adapter.driver);
                 let physics = if adapter.computes { "--backend shader" } else { "no physics" };
                 let times = if adapter.times { "timestamps" } else { "no timestamps" };
                 let keeps = if adapter.keeps_shaders { "pipeline cache" } else { "no pipeline cache" };
                 let buffer = adapter.largest_buffer >> 20;
-                println!("           draws; {physics}, buffers of {buffer} MiB, {times}, {keeps}");
+                outln!("           draws; {physics}, buffers of {buffer} MiB, {times}, {keeps}");
             }
             if adapters.is_empty() {
-                println!(
+                outln!(
                     "adapter    none: films and the desk need a Vulkan driver (Debian and Ubuntu: mesa-vulkan-drivers)"
                 );
             }
@@ -271,7 +272,7 @@ pub fn devices(as_json: bool) -> anyhow::Result<()> {
 /// Prints one JSON object as the last line of stdout, or text for a person.
 pub(super) fn report(as_json: bool, value: Value, words: impl FnOnce()) {
     if as_json {
-        println!("{value}");
+        outln!("{value}");
     } else {
         words();
     }

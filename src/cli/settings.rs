@@ -1,6 +1,7 @@
 //! The verb that lists settings.
 
 use super::arguments::ListSettings;
+use super::output::out;
 use super::run::report;
 use crate::settings::names::{self, Setting};
 use serde_json::{Value, json};
@@ -12,12 +13,12 @@ const COLUMNS: usize = 100;
 /// Lists settings.
 pub fn settings(arguments: &ListSettings) -> anyhow::Result<()> {
     if arguments.markdown {
-        print!("{}", markdown());
+        out!("{}", markdown());
         return Ok(());
     }
     let found = names::settings(arguments.path.as_deref().unwrap_or_default()).map_err(anyhow::Error::msg)?;
     report(arguments.json, json!({ "settings": found }), || {
-        found.iter().for_each(|setting| print!("{}", words(setting)))
+        found.iter().for_each(|setting| out!("{}", words(setting)))
     });
     Ok(())
 }
@@ -69,8 +70,8 @@ pub(super) fn markdown() -> String {
         "<!-- Written by `flipside settings --markdown`; a test holds it current. -->\n\n\
          # Settings\n\n\
          Every verb that runs something takes `--set NAME=VALUE` (several with `;` between them) and `--config RUN.toml`, a file of the same names: \
-         `flipside train`, `demo`, the desk (`flipside` alone), `text base`, `text sft`, `text reward`, `text ppo`, `bench ppo`, `bench learning` and \
-         `bench preferences`. A value is TOML; a single word needs no quotes, and `none` stands for no value.\n\n\
+         `flipside train`, `demo`, the desk (`flipside` alone), `text base`, `text sft`, `text reward`, `text ppo`, `text preference`, `text ilql`, `text online-dpo`, `text rejection-sampling`, `text tldr run`, `bench ppo`, `bench learning` and \
+         `bench preferences`. `bench text-preferences` and `bench text-algorithms` take `--set` alone. A value is TOML; a single word needs no quotes, and `none` stands for no value.\n\n\
          ```sh\n\
          flipside train hopper --set 'ppo.gamma=0.995; labels.choice=entropy'\n\
          flipside text ppo --set text.ppo.kl.target=4\n\

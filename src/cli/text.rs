@@ -3,6 +3,7 @@
 use super::arguments::SettingsArguments;
 use super::best_of::{BestOfArguments, RejectionArguments, best_of, rejection};
 use super::look::{Look, look};
+use super::output::{flush, out, outln};
 use super::run::{open, report, watch};
 use super::tldr::{Tldr, tldr};
 use crate::lab::{
@@ -17,7 +18,6 @@ use anyhow::bail;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -370,12 +370,12 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
                 bail!("there is nothing to merge: name the adapter's folder with --adapter");
             }
             merge_text(&arguments.model.model(), &arguments.output)?;
-            println!("{}", arguments.output.display());
+            outln!("{}", arguments.output.display());
             Ok(())
         }
         Text::Export(arguments) => {
             export_text(&arguments.model.model(), &arguments.output, arguments.shard)?;
-            println!("{}", arguments.output.display());
+            outln!("{}", arguments.output.display());
             Ok(())
         }
         Text::Weights(arguments) => weights(arguments),
@@ -520,16 +520,11 @@ fn stage(arguments: &StageArguments, until: TextStage, loss: Option<PreferenceLo
             "output": arguments.output, "figures": figures,
         }),
         || {
-            println!(
-                "{} done after {} steps and {} labels in {seconds:.0} s",
-                until.name(),
-                done.env_steps,
-                done.labels
-            );
+            outln!("{} done after {} steps and {} labels in {seconds:.0} s", until.name(), done.env_steps, done.labels);
             for (name, value) in &figures {
-                println!("{name:>16}  {value:.4}");
+                outln!("{name:>16}  {value:.4}");
             }
-            println!("session  {}", done.folder.display());
+            outln!("session  {}", done.folder.display());
         },
     );
     Ok(())
@@ -549,8 +544,8 @@ fn weights(arguments: &WeightsArguments) -> anyhow::Result<()> {
     drop(lab);
     let written = write_built_in(&done.folder, &arguments.output)?;
     report(arguments.json, json!({ "session": done.folder, "folders": written.folders }), || {
-        written.folders.iter().for_each(|folder| println!("{}", folder.display()));
-        println!("session  {}", done.folder.display());
+        written.folders.iter().for_each(|folder| outln!("{}", folder.display()));
+        outln!("session  {}", done.folder.display());
     });
     Ok(())
 }
@@ -571,14 +566,13 @@ fn generate(arguments: &GenerateArguments) -> anyhow::Result<()> {
     let streams = !arguments.json && plan.data.is_none() && plan.prompts.len() == 1;
     let written = generate_text(&arguments.model.model(), &plan, &mut |_, piece| {
         if streams {
-            print!("{piece}");
-            // If the terminal is gone, the last line reports the error.
-            let _ = std::io::stdout().flush();
+            out!("{piece}");
+            flush();
         }
     })?;
     report(arguments.json, json!({ "completions": written }), || match streams {
-        true => println!(),
-        false => written.iter().for_each(|one| println!("{}{}\n", one.prompt, one.text)),
+        true => outln!(),
+        false => written.iter().for_each(|one| outln!("{}{}\n", one.prompt, one.text)),
     });
     Ok(())
 }
@@ -587,7 +581,7 @@ fn eval(arguments: &EvalArguments) -> anyhow::Result<()> {
     if let Some(session) = &arguments.session {
         let found = measure_text(session, arguments.prompts, arguments.seed)?;
         report(arguments.json, json!(found), || {
-            println!(
+            outln!(
                 "gold score {:.2} → {:.2}, the policy wins {:.1} % of {} prompts; reward accuracy {:.1} % of {:.1} % that the \
                  teacher's noise allows",
                 found.supervised_gold,
@@ -608,10 +602,10 @@ fn eval(arguments: &EvalArguments) -> anyhow::Result<()> {
     let found = evaluate_text(&model, data, arguments.reading.reading(), arguments.logprobs.as_deref())?;
     report(arguments.json, json!(found), || match found {
         Scored::Likelihood { tokens, nll, perplexity } => {
-            println!("{tokens} tokens, {nll:.4} nats a token, perplexity {perplexity:.3}");
+            outln!("{tokens} tokens, {nll:.4} nats a token, perplexity {perplexity:.3}");
         }
         Scored::Preference { pairs, accuracy, loss } => {
-            println!("{pairs} pairs, accuracy {:.1} %, loss {loss:.4} nats", 100.0 * accuracy);
+            outln!("{pairs} pairs, accuracy {:.1} %, loss {loss:.4} nats", 100.0 * accuracy);
         }
     });
     Ok(())
@@ -629,7 +623,7 @@ fn tokenizer(arguments: &TokenizerArguments) -> anyhow::Result<()> {
         eprintln!("left out: {line}");
     }
     report(arguments.json, json!(made), || {
-        println!(
+        outln!(
             "{}: {} tokens, {:.2} bytes a token over {} texts",
             made.folder.display(),
             made.vocabulary,
@@ -654,9 +648,9 @@ fn examples(arguments: &ExamplesArguments) -> anyhow::Result<()> {
         output: arguments.output.clone(),
     })?;
     report(arguments.json, json!(made), || {
-        println!("{}: {} lines", made.file.display(), made.lines);
+        outln!("{}: {} lines", made.file.display(), made.lines);
         if let (Some(agreement), Some(ceiling)) = (made.agreement, made.ceiling) {
-            println!(
+            outln!(
                 "the teacher agrees with the gold score on {:.1} % of them; {:.1} % are to be expected",
                 100.0 * agreement,
                 100.0 * ceiling

@@ -1,6 +1,7 @@
 //! The summarisation recipe on the command line.
 
 use super::arguments::SettingsArguments;
+use super::output::outln;
 use super::run::{open, report, watch};
 use super::text::ReadingArguments;
 use crate::lab::{
@@ -191,9 +192,9 @@ fn examples(arguments: &ExamplesArguments) -> anyhow::Result<()> {
     })?;
     report(arguments.json, json!(made), || {
         for (file, lines) in &made.files {
-            println!("{lines:>7}  {}", made.folder.join(file).display());
+            outln!("{lines:>7}  {}", made.folder.join(file).display());
         }
-        println!(
+        outln!(
             "the teacher agrees with the gold score on {:.1} % of the comparisons; {:.1} % are to be expected",
             100.0 * made.agreement,
             100.0 * made.ceiling
@@ -251,13 +252,13 @@ fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         json!({ "recipe": arguments.session, "counts": recipe.counts, "sessions": sessions, "seconds": seconds }),
         || {
             for session in &sessions {
-                println!("{:>6}: {} steps", session["what"].as_str().unwrap_or_default(), session["steps"]);
+                outln!("{:>6}: {} steps", session["what"].as_str().unwrap_or_default(), session["steps"]);
                 for (name, value) in session["figures"].as_object().into_iter().flatten() {
-                    println!("{name:>16}  {:.4}", value.as_f64().unwrap_or(f64::NAN));
+                    outln!("{name:>16}  {:.4}", value.as_f64().unwrap_or(f64::NAN));
                 }
             }
-            println!("done in {seconds:.0} s; evaluate it with");
-            println!("flipside text tldr evaluate --session {}", arguments.session.display());
+            outln!("done in {seconds:.0} s; evaluate it with");
+            outln!("flipside text tldr evaluate --session {}", arguments.session.display());
         },
     );
     Ok(())
@@ -265,16 +266,16 @@ fn run(arguments: &RunArguments) -> anyhow::Result<()> {
 
 fn print_counts(recipe: &Recipe) {
     let counts = &recipe.counts;
-    println!("{:>7}  posts with summaries", counts.posts);
-    println!("{:>7}  posts for PPO", counts.prompts);
-    println!("{:>7}  held-out posts", counts.held_out_posts);
-    println!("{:>7}  comparisons for the reward model", counts.reward_comparisons);
-    println!("{:>7}  comparisons for the judge", counts.judge_comparisons);
+    outln!("{:>7}  posts with summaries", counts.posts);
+    outln!("{:>7}  posts for PPO", counts.prompts);
+    outln!("{:>7}  held-out posts", counts.held_out_posts);
+    outln!("{:>7}  comparisons for the reward model", counts.reward_comparisons);
+    outln!("{:>7}  comparisons for the judge", counts.judge_comparisons);
     for (split, count) in &counts.held_out_comparisons {
-        println!("{count:>7}  held-out comparisons, {split}");
+        outln!("{count:>7}  held-out comparisons, {split}");
     }
     for (reason, count) in &counts.left_out {
-        println!("{count:>7}  left out: {}", json!(reason).as_str().unwrap_or_default());
+        outln!("{count:>7}  left out: {}", json!(reason).as_str().unwrap_or_default());
     }
 }
 
@@ -300,19 +301,19 @@ fn percent(share: f64) -> String {
 
 fn print_evaluation(found: &TldrEvaluation) {
     let none = || "–".to_owned();
-    println!("| held-out comparisons | pairs | reward model | judge | gold score |");
-    println!("|---|--:|--:|--:|--:|");
+    outln!("| held-out comparisons | pairs | reward model | judge | gold score |");
+    outln!("|---|--:|--:|--:|--:|");
     for row in &found.comparisons {
         let share = |share: Option<f64>| share.map_or_else(none, percent);
         let (reward, judge) = (percent(row.reward_accuracy), share(row.judge_accuracy));
-        println!("| {} | {} | {reward} | {judge} | {} |", row.split, row.pairs, share(row.gold_accuracy));
+        outln!("| {} | {} | {reward} | {judge} | {} |", row.split, row.pairs, share(row.gold_accuracy));
     }
-    println!("\n{} held-out posts, temperature {}:\n", found.posts, found.temperature);
-    println!(
+    outln!("\n{} held-out posts, temperature {}:\n", found.posts, found.temperature);
+    outln!(
         "| summaries | tokens | ended | ROUGE-1 | ROUGE-2 | ROUGE-L | reward | wins by judge | at equal length | wins by gold score | \
          at equal length | gold score |"
     );
-    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    outln!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for row in &found.summaries {
         let wins = |by: &Option<Versus>| {
             let Some(by) = by else { return [none(), none()] };
@@ -323,7 +324,7 @@ fn print_evaluation(found: &TldrEvaluation) {
             [rate, by.length_controlled.map_or_else(none, |rate| rate.to_string())]
         };
         let ([judge, judge_controlled], [gold, gold_controlled]) = (wins(&row.judge), wins(&row.gold));
-        println!(
+        outln!(
             "| {} | {:.1} | {} | {:.3} | {:.3} | {:.3} | {:.2} | {judge} | {judge_controlled} | {gold} | {gold_controlled} | {} |",
             row.policy,
             row.tokens,
@@ -337,11 +338,11 @@ fn print_evaluation(found: &TldrEvaluation) {
     }
     let slopes = [("judge", found.judge_length_slope), ("gold score", found.gold_length_slope)];
     for (who, slope) in slopes.into_iter().filter_map(|(who, slope)| Some((who, slope?))) {
-        println!("\nBy {who}, the log-odds of a win rise by {slope:.2} if a summary becomes e times as long.");
+        outln!("\nBy {who}, the log-odds of a win rise by {slope:.2} if a summary becomes e times as long.");
     }
-    println!("\nBy KL to the supervised model, temperature {}:\n", found.sampling_temperature);
-    println!("| policy | KL, nats | reward | judge's score | wins by judge | gold score | wins by gold score |");
-    println!("|---|--:|--:|--:|--:|--:|--:|");
+    outln!("\nBy KL to the supervised model, temperature {}:\n", found.sampling_temperature);
+    outln!("| policy | KL, nats | reward | judge's score | wins by judge | gold score | wins by gold score |");
+    outln!("|---|--:|--:|--:|--:|--:|--:|");
     for row in &found.kl {
         let kl = match row.kl_std_error {
             Some(error) => format!("{:.2} ± {error:.2}", row.kl),
@@ -352,9 +353,9 @@ fn print_evaluation(found: &TldrEvaluation) {
             None => [none(), none()],
         };
         let ([judge, judge_rate], [gold, gold_rate]) = (by(row.judge), by(row.gold));
-        println!("| {} | {kl} | {:.2} | {judge} | {judge_rate} | {gold} | {gold_rate} |", row.policy, row.reward);
+        outln!("| {} | {kl} | {:.2} | {judge} | {judge_rate} | {gold} | {gold_rate} |", row.policy, row.reward);
     }
-    println!("\n{}", found.file.display());
+    outln!("\n{}", found.file.display());
 }
 
 fn memory(arguments: &MemoryArguments) -> anyhow::Result<()> {
@@ -378,7 +379,7 @@ fn memory(arguments: &MemoryArguments) -> anyhow::Result<()> {
 fn print_memory(found: &MemoryReport) {
     let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / (1_u64 << 30) as f64);
     let or_unknown = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), gib);
-    println!(
+    outln!(
         "{}, stage {}: {:.0} M parameters, of which {:.1} M are trained; one copy of the weights {}",
         found.model,
         found.stage.name(),
@@ -386,13 +387,13 @@ fn print_memory(found: &MemoryReport) {
         found.trained as f64 / 1e6,
         gib(found.weight_bytes)
     );
-    println!(
+    outln!(
         "peak memory {}, of which {} before the first step",
         or_unknown(found.peak_bytes),
         or_unknown(found.peak_before_bytes)
     );
     for (step, seconds) in &found.seconds {
-        println!("{step:>18}  {seconds:.1} s");
+        outln!("{step:>18}  {seconds:.1} s");
     }
-    println!("{}", found.machine);
+    outln!("{}", found.machine);
 }

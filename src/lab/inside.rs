@@ -138,8 +138,8 @@ impl InsideGrid {
 pub struct InsideLens {
     /// The residual streams' names, from the embeddings up.
     pub rows: Vec<String>,
-    /// Of each stream both models' cells, one for each token of the prompt; `None` before they are there.
-    pub cells: Vec<Option<Arc<[Vec<LensCell>; 2]>>>,
+    /// Of each model its cells, streams by tokens of the prompt; `None` before they are there.
+    pub cells: Option<Arc<[Vec<Vec<LensCell>>; 2]>>,
 }
 
 /// What a model would predict at a token, if it stopped after a block.

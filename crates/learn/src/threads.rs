@@ -36,6 +36,9 @@ impl Drop for OneThread {
 /// calls this first: otherwise it gets the number that was set last on any other thread, so that a [`OneThread`] which
 /// happens to live there would change how sums are split, and with it their last bits.
 pub fn all_threads() {
+    // libtorch hands a thread that number when it first asks or computes, over anything that it has set before. So it
+    // asks here.
+    tch::get_num_threads();
     tch::set_num_threads(all_threads_count());
 }
 

@@ -1,20 +1,32 @@
 //! Conversations as text: by the model's chat template if its folder has one, else in a plain format.
 //!
 //! A template sees what transformers' sandbox gives it: the special tokens by role, `raise_exception`, `strftime_now`,
-//! `{% generation %}`, loop controls, Python's methods of texts, `tojson` as Python's `json.dumps` writes, and values
-//! printed as Python prints them. `json` has the last two.
+//! `{% generation %}`, loop controls, Jinja2's filters and tests, Python's methods and its `%` of texts, `tojson` as
+//! Python's `json.dumps` writes, and values printed as Python prints them.
 
 // The paths are given because the fuzz targets take this file by its path.
+#[path = "chat/arguments.rs"]
+mod arguments;
+#[path = "chat/cycler.rs"]
+mod cycler;
+#[path = "chat/filters.rs"]
+mod filters;
 #[path = "chat/json.rs"]
 mod json;
 #[path = "chat/methods.rs"]
 mod methods;
+#[path = "chat/percent.rs"]
+mod percent;
+#[path = "chat/str_format.rs"]
+mod str_format;
+#[path = "chat/wrap.rs"]
+mod wrap;
 
 use super::tokenizer::Tokenizer;
 use flipside_core::one_line;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context};
 use serde_json::Map;
 use std::sync::LazyLock;
 
@@ -81,6 +93,7 @@ pub fn render(
     // Jinja in Python reads every end of a line as this one.
     let template = without_generation_blocks(&template.replace("\r\n", "\n").replace('\r', "\n"));
     let environment = environment().map_err(|error| TemplateError::Refused(why(error)))?;
+    let template = percent::rewritten(&template, environment.syntax().clone());
     let template = environment
         .template_from_str(&template)
         .map_err(|error| TemplateError::Damaged { file: tokenizer.template_file(), reason: why(error) })?;
@@ -134,15 +147,22 @@ fn environment() -> Result<Environment<'static>, Error> {
     jinja.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     minijinja_contrib::add_to_environment(&mut jinja);
     jinja.set_unknown_method_callback(methods::call);
-    jinja.set_formatter(|out, _, value| out.write_str(&json::printed(value)).map_err(Error::from));
-    jinja.add_filter("tojson", json::to_json);
-    jinja.add_filter("wordcount", |text: String| {
-        text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count()
+    jinja.set_formatter(|out, state, value| {
+        let printed = json::printed(value);
+        // Nothing is escaped but within `{% autoescape true %}`.
+        let escapes = !matches!(state.auto_escape(), AutoEscape::None) && !value.is_safe();
+        out.write_str(&if escapes { filters::escaped(&printed) } else { printed }).map_err(Error::from)
     });
+    filters::add(&mut jinja);
+    jinja.add_filter("tojson", json::to_json);
     // Whatever has a length and is read by an index.
     jinja.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
     });
+    jinja.add_function("cycler", cycler::cycler);
+    jinja.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+    jinja.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
+    jinja.add_function(percent::FUNCTION, percent::percent);
     jinja.add_function("raise_exception", |why: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, why))
     });
@@ -239,6 +259,28 @@ mod tests {
         let template = "{{ messages[0].reasoning_content }}{{ messages[0].thinking }} {{ strftime_now('%Y-%m-%d') }}";
         let written = render(&tokenizer(Some(template)), &[said], false).unwrap();
         assert_eq!(written, format!("hmhm {}", jiff::Zoned::now().strftime("%Y-%m-%d")));
+    }
+
+    /// `tests/golden/text/jinja.py` asks transformers about every filter, test, method and operator. What it refuses has
+    /// no text.
+    #[test]
+    fn expressions_have_the_values_that_jinja_in_python_gives_them() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../../tests/golden/text/jinja.json")).unwrap();
+        let messages: Vec<Message> = serde_json::from_value(golden["messages"].clone()).unwrap();
+        let trained = Tokenizer::train(["a plain text", "a plain text"], 300).unwrap().to_json().unwrap();
+        let mut wrong = Vec::new();
+        for case in golden["cases"].as_array().unwrap() {
+            let (template, expected) = (case[0].as_str().unwrap(), case[1].as_str());
+            // `m` is a name for the first message.
+            let named = format!("{{% set m = messages[0] %}}\n{template}");
+            let config = serde_json::json!({ "chat_template": named }).to_string();
+            let found = render(&Tokenizer::from_json(&trained, Some(&config)).unwrap(), &messages, false);
+            if found.as_deref().ok() != expected {
+                wrong.push(format!("{template}\n  {found:?}\n  {expected:?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     }
 
     /// The texts are those of transformers 5.24.

@@ -55,6 +55,7 @@ mod tests;
 mod tiny;
 pub mod tldr;
 pub mod tokenizer;
+mod transaction;
 pub mod weights;
 
 pub use bundle::{Bundle, BundleError, Parts, device, last_hidden_states, log_probs, tokenizer_of};

@@ -4,6 +4,7 @@ use super::cursor::Cursor;
 use super::hidden::Hidden;
 use super::optimiser::Optimiser;
 use super::progress::{Progress, ProgressFn, check_cancelled};
+use super::transaction::transaction;
 use flipside_core::settings::OptimiserSettings;
 use flipside_core::{Array, Arrays, Seed, Stream};
 use flipside_learn::{LearnError, Reader};
@@ -76,14 +77,12 @@ impl MinibatchTrainer {
         on_progress: ProgressFn,
         part_loss: impl FnMut(&[&T], &[&T], u64) -> Result<Option<(Tensor, Hidden<'m>)>, LearnError>,
     ) -> Result<GradientStep, LearnError> {
-        let cursor = self.cursor.clone();
-        let indices = self.cursor.take(self.batch_size, data.len());
-        let minibatch: Vec<&T> = indices.into_iter().map(|i| &data[i]).collect();
-        let done = self.step_on(&minibatch, on_progress, part_loss);
-        if done.is_err() {
-            self.cursor = cursor;
-        }
-        done
+        let step = |trainer: &mut MinibatchTrainer| {
+            let indices = trainer.cursor.take(trainer.batch_size, data.len());
+            let minibatch: Vec<&T> = indices.into_iter().map(|i| &data[i]).collect();
+            trainer.step_on(&minibatch, on_progress, part_loss)
+        };
+        transaction(self, |trainer| &mut trainer.cursor, step)
     }
 
     /// The same on exactly these examples, whatever the batch size and the position in the data.

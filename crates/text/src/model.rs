@@ -559,7 +559,12 @@ impl Transformer {
 
     /// The logits of hidden states, `[.., d]` → `[.., vocabulary]`, f32.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        let logits = product(hidden, &self.head, None).to_kind(Kind::Float);
+        self.logits_by(hidden, &self.head)
+    }
+
+    /// The logits by these rows of the head, `[.., d]` → `[.., rows]`, f32.
+    pub(crate) fn logits_by(&self, hidden: &Tensor, rows: &Tensor) -> Tensor {
+        let logits = product(hidden, rows, None).to_kind(Kind::Float);
         match self.config.logit_cap {
             Some(cap) => (logits / cap).tanh() * cap,
             None => logits,
@@ -800,18 +805,20 @@ impl Transformer {
         self.embed(ids, &self.lay_out::<H>(&ids.ones_like(), None), hooks)
     }
 
-    /// Some blocks, `[B, T, d]` → `[B, T, d]`. With a cache, its columns come before these.
+    /// Some blocks, `[B, T, d]` → `[B, T, d]`. With a cache, its columns come before these. The last block of the model
+    /// leaves out the columns before `from`.
     pub(crate) fn traced_blocks<H: Hooks>(
         &self,
         blocks: Range<usize>,
         x: Tensor,
+        from: i64,
         cache: Option<&mut Cache>,
         adapters: bool,
         hooks: &mut H,
     ) -> Tensor {
         let mask = Tensor::ones(&x.size()[..2], (Kind::Int64, x.device()));
         let columns = self.lay_out::<H>(&mask, cache.as_deref());
-        self.run(blocks, x, &mut Pass { columns: &columns, from: 0, cache, adapters: adapters.into(), hooks })
+        self.run(blocks, x, &mut Pass { columns: &columns, from, cache, adapters: adapters.into(), hooks })
     }
 
     /// The last norm, `[B, T, d]` → `[B, T, d]`.

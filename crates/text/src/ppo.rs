@@ -20,7 +20,6 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
-use super::advantage::is_equal;
 use super::cursor::Cursor;
 use super::heads::ScalarHead;
 use super::language_model::LanguageModel;
@@ -28,6 +27,7 @@ use super::optimiser::{Optimiser, Saved};
 use super::progress::{Progress, ProgressFn, check_cancelled};
 use super::rollout::{Episode, Reference, RolloutPlan, check_scores, rows};
 use super::rows::rows_of;
+use super::transaction::transaction;
 use flipside_core::settings::{KlPlace, TextAdvantage, TextAverage, TextPpoSettings, TextRatio};
 use flipside_core::{Array, Arrays, Seed, Stream};
 use flipside_learn::{
@@ -218,12 +218,7 @@ impl<M: LanguageModel> TextPpo<M> {
         score_fn: ScoreFn<S>,
         on_progress: ProgressFn,
     ) -> Result<(Vec<Episode>, TextPpoStats), LearnError> {
-        let before = self.state.clone();
-        let done = self.try_update(prompts, score_fn, on_progress);
-        if done.is_err() {
-            self.state = before;
-        }
-        done
+        transaction(self, |ppo| &mut ppo.state, |ppo| ppo.try_update(prompts, score_fn, on_progress))
     }
 
     fn try_update<S: Copy + Into<Option<f32>>>(
@@ -249,7 +244,7 @@ impl<M: LanguageModel> TextPpo<M> {
             let groups = (start..episodes.len()).step_by(group_size);
             different.extend(groups.filter(|&group| {
                 let group = group..group + group_size;
-                !is_equal(&self.priced(&episodes[group.clone()], &scores[group]))
+                !self.are_equal(&episodes[group.clone()], &scores[group])
             }));
             if different.len() * group_size >= batch_size || rounds >= drop_equal_rounds {
                 break;
@@ -274,14 +269,12 @@ impl<M: LanguageModel> TextPpo<M> {
     /// log-probabilities, values and entropies. `prompts` should be the same in every call, none of them empty. On any
     /// error, including a cancel, nothing has changed.
     pub fn collect(&mut self, prompts: &[Vec<u32>], on_progress: ProgressFn) -> Result<Vec<Episode>, LearnError> {
-        let before = self.state.clone();
-        let (rollout, reference) = (self.rollout(), self.reference.model(&self.policy));
-        let models = (&self.policy, reference, self.head.as_ref());
-        let done = rollout.collect(models, prompts, (&mut self.state.prompts, &mut self.state.samples), on_progress);
-        if done.is_err() {
-            self.state = before;
-        }
-        done
+        let collect = |ppo: &mut TextPpo<M>| {
+            let (rollout, reference) = (ppo.rollout(), ppo.reference.model(&ppo.policy));
+            let models = (&ppo.policy, reference, ppo.head.as_ref());
+            rollout.collect(models, prompts, (&mut ppo.state.prompts, &mut ppo.state.samples), on_progress)
+        };
+        transaction(self, |ppo| &mut ppo.state, collect)
     }
 
     fn rollout(&self) -> RolloutPlan {

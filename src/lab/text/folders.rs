@@ -2,8 +2,12 @@
 
 use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextStage};
-use crate::store::{ModelFolder, SHARD, read_gguf};
-use flipside_text::{Bundle, BundleError, IlqlHeads, Parts, gguf};
+use crate::store::{ModelFolder, SHARD, read_arrays, read_gguf, write_arrays};
+use flipside_core::Arrays;
+use flipside_learn::Reader;
+use flipside_text::model::Transformer;
+use flipside_text::{Bundle, BundleError, IlqlHeads, Parts, ScalarHead, gguf};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The folder that contains a session's models.
@@ -14,6 +18,13 @@ pub(super) fn models(session: &Path) -> PathBuf {
 /// The folder of the model that a pipeline stage produces: `models/base` and so on.
 pub(in crate::lab) fn of_stage(session: &Path, stage: TextStage) -> PathBuf {
     models(session).join(stage.name())
+}
+
+/// The last stage of a run that ends with `until` whose model the session has and that writes texts. That is the model
+/// that training has come to; `None` before the first one.
+pub(in crate::lab) fn last_stage(session: &Path, until: TextStage) -> Option<TextStage> {
+    let mut writes = until.path().iter().rev().copied().filter(|&stage| stage != TextStage::Reward);
+    writes.find(|&stage| of_stage(session, stage).is_dir())
 }
 
 /// The folder of the adapter alone, for pipeline stages that trained one.
@@ -32,6 +43,32 @@ pub(super) fn policy_checkpoints(count: u64, updates: u64) -> Vec<u64> {
 /// The folder of the policy after this update: `models/ppo-00025` and so on.
 pub(super) fn of_policy_checkpoint(session: &Path, update: u64) -> PathBuf {
     models(session).join(format!("{}-{update:05}", TextStage::Ppo.name()))
+}
+
+/// The file of the critic of the policy that PPO came to. It is beside the policy's folder, so that transformers finds
+/// nothing there that is none of the policy's.
+fn critic_file(session: &Path) -> PathBuf {
+    models(session).join(format!("{}-critic.safetensors", TextStage::Ppo.name()))
+}
+
+/// TRL's name of a critic's linear layer on the policy's hidden states.
+const CRITIC: &str = "v_head.summary";
+
+/// Writes PPO's critic.
+pub(super) fn write_critic(session: &Path, critic: &ScalarHead) -> Result<(), LabError> {
+    let mut arrays = Arrays::new();
+    critic.to_arrays(CRITIC, &mut arrays);
+    Ok(write_arrays(&critic_file(session), &BTreeMap::new(), &arrays)?)
+}
+
+/// The critic of a session's policy; `None` if there is none.
+pub(super) fn critic(session: &Path, policy: &Transformer) -> Result<Option<ScalarHead>, LabError> {
+    let file = critic_file(session);
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let (_, arrays) = read_arrays(&file)?;
+    Ok(Some(ScalarHead::from_arrays(CRITIC, policy.config().width, policy.device(), Reader(&arrays))?))
 }
 
 /// Reads a model from its folder, or from a GGUF file. The folder of an adapter gives the base model that it names,

@@ -11,8 +11,8 @@ use crate::lab::vocabulary::{
 };
 use flipside_learn::numbers;
 use flipside_text::interp::{
-    Attribution, Direction, Grid, LensPass, LensRow, Metric, MovedToken, PatchRuns, Run, StreamRuns, Subject, SwapRuns,
-    attribution, head_scores, lens_sites, moved_between, patterns, weight_change, weight_names,
+    Attribution, Direction, Grid, Lens, Metric, MovedToken, PatchRuns, Run, StreamRuns, Subject, SwapRuns, attribution,
+    head_scores, lens, lens_of, lens_sites, moved_between, patterns, weight_change, weight_names,
 };
 use flipside_text::model::{HookPoint, Site, Transformer};
 use flipside_text::tokenizer::Tokenizer;
@@ -160,7 +160,7 @@ pub(super) struct Looking {
 
 /// What the parts of a view need.
 enum Work {
-    Lens { sites: Vec<HookPoint>, passes: Box<[LensPass; 2]> },
+    Lens { sites: Vec<HookPoint>, lenses: Vec<Lens> },
     Contributions,
     Attention,
     Patch { runs: Box<PatchRuns> },
@@ -178,10 +178,8 @@ impl Looking {
         let (work, parts, found) = match view {
             InsideView::Lens => {
                 let sites = lens_sites(base.blocks(), false);
-                let pass = |subject| LensPass::new(subject, ids, &sites, &question.compared, LIKELIEST);
-                let passes = Box::new([pass(&base)?, pass(&tuned)?]);
-                let found = InsideLens { rows: stream_names(&sites), cells: vec![None; sites.len()] };
-                (Work::Lens { sites: sites.clone(), passes }, sites.len(), InsideFound::Lens(found))
+                let found = InsideLens { rows: stream_names(&sites), cells: None };
+                (Work::Lens { sites, lenses: Vec::new() }, 3, InsideFound::Lens(found))
             }
             InsideView::Contributions => (Work::Contributions, 2, InsideFound::Contributions([None, None])),
             InsideView::Attention => (Work::Attention, 2, InsideFound::Attention([None, None])),
@@ -249,15 +247,24 @@ impl Looking {
         let place = *done;
         let subjects = models.subjects()?;
         let [base, tuned] = subjects;
-        match (&*work, found) {
-            (Work::Lens { sites, passes }, InsideFound::Lens(lens)) => {
-                // The last stream first: it is what the models say.
-                let site = sites.len() - 1 - place;
-                let [of_base, of_tuned] =
-                    [0, 1].map(|model: usize| passes[model].log_probs(&subjects[model], sites[site]));
-                let cells = lens_cells(&models.tokenizer, passes, [&of_base?, &of_tuned?]);
-                lens.cells[site] = Some(Arc::new(cells));
-            }
+        match (work, found) {
+            // One model after the other, and then what each says of the other's likeliest tokens.
+            (Work::Lens { sites, lenses }, InsideFound::Lens(found)) => match &lenses[..] {
+                [base, tuned] => {
+                    let of = |model: usize, other: &Lens| {
+                        lens_of(&subjects[model], &question.ids, [base, tuned][model], &other.top[0])
+                    };
+                    let others = [of(1, base)?, of(0, tuned)?];
+                    let cells = |model: usize, lens: &Lens| lens_cells(&models.tokenizer, lens, &others[model]);
+                    found.cells = Some(Arc::new([cells(0, base), cells(1, tuned)]));
+                }
+                some => {
+                    let subject = &subjects[some.len()];
+                    let compared = &question.compared;
+                    let seen = lens(subject, &question.ids, sites, compared, LIKELIEST, &mut |_| cancelled())?;
+                    lenses.push(seen);
+                }
+            },
             (Work::Contributions, InsideFound::Contributions(found)) => {
                 let [better, worse] = question.compared;
                 let direction = Direction::logit_difference(&subjects[place], better, worse)?;
@@ -327,27 +334,25 @@ fn integers(x: &Tensor) -> Vec<u32> {
     all.into_iter().map(|n| n.max(0) as u32).collect()
 }
 
-/// Both models' cells of one stream, from its log-probabilities in each, `[T, vocabulary]`.
-fn lens_cells(tokenizer: &Tokenizer, passes: &[LensPass; 2], log_probs: [&Tensor; 2]) -> [Vec<LensCell>; 2] {
-    [0, 1].map(|model| {
-        let LensRow { top, entropy, kl, rank, log_probs: of_compared } = passes[model].row(log_probs[model]);
-        let [tokens, likeliest] = top;
-        let places = tokens.to_device(log_probs[1 - model].device());
-        let others = numbers(&log_probs[1 - model].gather(-1, &places, false).exp());
-        let (tokens, keep) = (integers(&tokens), tokens.size()[1] as usize);
-        let (likeliest, entropy, kl) = (numbers(&likeliest.exp()), numbers(&entropy), numbers(&kl));
-        let (rank, of_compared) = (integers(&rank), numbers(&of_compared));
-        let cell = |at: usize| LensCell {
-            top: (at * keep..(at + 1) * keep)
-                .map(|i| LensToken { word: word(tokenizer, tokens[i]), probability: likeliest[i], other: others[i] })
-                .collect(),
-            entropy: entropy[at],
-            kl: kl[at],
-            rank: [rank[2 * at], rank[2 * at + 1]],
-            log_probs: [of_compared[2 * at], of_compared[2 * at + 1]],
-        };
-        (0..entropy.len()).map(cell).collect()
-    })
+/// A model's cells, streams by tokens. `others` are the log-probabilities that the other model gives to its likeliest
+/// tokens, `[S, T, K]`.
+fn lens_cells(tokenizer: &Tokenizer, lens: &Lens, others: &Tensor) -> Vec<Vec<LensCell>> {
+    let [likeliest_tokens, log_probs] = &lens.top;
+    let (positions, keep) = (likeliest_tokens.size()[1] as usize, likeliest_tokens.size()[2] as usize);
+    let (tokens, likeliest, others) =
+        (integers(likeliest_tokens), numbers(&log_probs.exp()), numbers(&others.exp().clamp_max(1.0)));
+    let (entropy, kl) = (numbers(&lens.entropy), numbers(&lens.kl));
+    let (rank, of_compared) = (integers(&lens.rank), numbers(&lens.log_probs));
+    let token = |i: usize| LensToken { word: word(tokenizer, tokens[i]), probability: likeliest[i], other: others[i] };
+    let cell = |at: usize| LensCell {
+        top: (at * keep..(at + 1) * keep).map(token).collect(),
+        entropy: entropy[at],
+        kl: kl[at],
+        rank: [rank[2 * at], rank[2 * at + 1]],
+        log_probs: [of_compared[2 * at], of_compared[2 * at + 1]],
+    };
+    let all: Vec<LensCell> = (0..entropy.len()).map(cell).collect();
+    all.chunks(positions.max(1)).map(<[LensCell]>::to_vec).collect()
 }
 
 /// What the parts of a model add at one position, and where its heads look from there; `patterns` is `[L, H, T, T]`.

@@ -110,7 +110,7 @@ fn read<T: DeserializeOwned>(
 
 fn steps_of_ppo(plan: &TextStepsPlan, preset: TextPreset, model: Transformer) -> Result<TextSteps, LabError> {
     let given: Vec<Given> = read(&plan.data, &model, |given: &Given| vec![&given.prompt, &given.completion])?;
-    let batch = format!("text.ppo.batch_size={0}; text.ppo.minibatch_size={0}", given.len());
+    let batch = format!("text.ppo.batch_size={0}; text.ppo.minibatch_size={0}; text.ppo.update_epochs=1", given.len());
     let settings = settings_of(&format!("{}; {batch}", preset.assignments()), plan)?.ppo;
     let examples: Vec<Example> = given
         .iter()

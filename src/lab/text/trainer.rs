@@ -99,7 +99,7 @@ enum Stage {
     Offline(Box<Offline>),
     /// The policy, on judgements of what it writes.
     Online(Box<Online>),
-    /// Nothing: the run's last pipeline stage is finished.
+    /// Nothing: this pipeline stage is finished. It is the run's last one, or the next one could not be entered yet.
     Done(TextStage),
 }
 
@@ -503,6 +503,9 @@ impl TextTrainer {
                     self.save_model(&teaching.reward_bundle(), TextStage::Reward)?;
                 }
                 if self.run.until == TextStage::Ppo && teaching.ppo.updates() > 0 {
+                    if let Some(critic) = teaching.ppo.critic() {
+                        folders::write_critic(&self.folder, critic)?;
+                    }
                     self.save_model(&teaching.policy_bundle(), TextStage::Ppo)?;
                 }
                 self.stage = Stage::Done(self.run.until);
@@ -689,7 +692,7 @@ impl TrainingLoop for TextTrainer {
     }
 
     fn finished(&self) -> bool {
-        matches!(self.stage, Stage::Done(_))
+        matches!(self.stage, Stage::Done(stage) if stage.next_towards(self.run.until).is_none())
     }
 
     fn patience(&self) -> Option<u64> {
@@ -871,7 +874,13 @@ impl TrainingLoop for TextTrainer {
             Stage::Teaching(_) => self.teach(labels, cancelled),
             Stage::Offline(_) => self.learn_offline(labels, cancelled),
             Stage::Online(_) => self.learn_online(labels, cancelled),
-            Stage::Done(_) => Ok(Values::new()),
+            Stage::Done(stage) => {
+                // The stage after it could not be entered, for example because a file could not be read.
+                if let Some(next) = stage.next_towards(self.run.until) {
+                    self.enter(next, None)?;
+                }
+                Ok(Values::new())
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Values as Python writes them: by `json.dumps`, and by `print`.
+//! Values as Python writes them: by `json.dumps`, by `str` and by `repr`.
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
@@ -167,7 +167,7 @@ pub(super) fn printed(value: &Value) -> String {
 }
 
 /// A value as Python's `repr` writes it.
-fn quoted(value: &Value) -> String {
+pub(super) fn quoted(value: &Value) -> String {
     let list = |items: Vec<String>| items.join(", ");
     let items = || value.try_iter().map(Iterator::collect::<Vec<Value>>).unwrap_or_default();
     match value.kind() {
@@ -175,6 +175,10 @@ fn quoted(value: &Value) -> String {
         ValueKind::Bool => if value.is_true() { "True" } else { "False" }.to_owned(),
         ValueKind::Number => number(value, ["nan", "inf", "-inf"]),
         ValueKind::String => quoted_text(value.as_str().unwrap_or_default()),
+        ValueKind::Seq if value.is_tuple() => match &items()[..] {
+            [one] => format!("({},)", quoted(one)),
+            several => format!("({})", list(several.iter().map(quoted).collect())),
+        },
         ValueKind::Seq => format!("[{}]", list(items().iter().map(quoted).collect())),
         ValueKind::Map => {
             let entry = |key: &Value| {
@@ -184,6 +188,20 @@ fn quoted(value: &Value) -> String {
             format!("{{{}}}", list(items().iter().map(entry).collect()))
         }
         _ => value.to_string(),
+    }
+}
+
+/// The value with the keys of all its mappings in order, as Python's `pprint` has them.
+pub(super) fn sorted(value: &Value) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::Map => {
+            let mut keys: Vec<Value> = value.try_iter()?.collect();
+            keys.sort();
+            let pairs = keys.into_iter().map(|key| Ok((key.clone(), sorted(&value.get_item(&key)?)?)));
+            Ok(Value::from_pairs(pairs.collect::<Result<Vec<(Value, Value)>, Error>>()?))
+        }
+        ValueKind::Seq if !value.is_tuple() => value.try_iter()?.map(|item| sorted(&item)).collect(),
+        _ => Ok(value.clone()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What training changed: weights by matrix, predictions by layer and position, and the tokens that rose and fell.
 
+use super::error::no_position;
 use super::lens::{kl, lens_sites};
 use super::trace::on_cpu;
 use super::{InterpError, Start, Subject, Trace};
@@ -227,10 +228,7 @@ pub fn moved_tokens(
 ) -> Result<MovedTokens, InterpError> {
     base.check_alike(&tuned)?;
     if position as i64 >= tokens.size()[1] {
-        return Err(InterpError::Tokens(format!(
-            "There is no position {position} in a prompt of {} tokens; positions count from 0.",
-            tokens.size()[1]
-        )));
+        return Err(no_position(position, tokens.size()[1] as usize));
     }
     let normed = |subject: Subject| -> Result<Tensor, InterpError> {
         let trace = subject.trace(Start::Tokens(tokens), &BTreeSet::new(), &[])?;

@@ -50,3 +50,10 @@ pub enum InterpError {
     #[error("The work was cancelled.")]
     Cancelled,
 }
+
+/// A position that a prompt does not have.
+pub(super) fn no_position(position: usize, length: usize) -> InterpError {
+    InterpError::Tokens(format!(
+        "There is no position {position} in a prompt of {length} tokens; positions count from 0."
+    ))
+}

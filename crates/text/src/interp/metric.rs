@@ -1,5 +1,6 @@
 //! The number that an analysis explains.
 
+use super::error::no_position;
 use super::{InterpError, Subject};
 use tch::{Kind, Tensor};
 
@@ -34,9 +35,7 @@ impl Metric {
         match *self {
             Metric::LogitDifference { better, worse, position } => {
                 if position >= length {
-                    return Err(InterpError::Tokens(format!(
-                        "There is no position {position} in a prompt of {length} tokens; positions count from 0."
-                    )));
+                    return Err(no_position(position, length));
                 }
                 let logits = reader.logits_of(&normed.select(1, position as i64), &[better, worse])?;
                 Ok(logits.select(-1, 0) - logits.select(-1, 1))
@@ -53,6 +52,14 @@ impl Metric {
                 let chosen = log_probs.gather(-1, &next, false).squeeze_dim(-1);
                 Ok(chosen.sum_dim_intlist(1, false, Kind::Float))
             }
+        }
+    }
+
+    /// The first position whose last norm it reads.
+    pub(super) fn first_position(&self) -> usize {
+        match *self {
+            Metric::LogitDifference { position, .. } => position,
+            Metric::LogProb { from } => from.saturating_sub(1),
         }
     }
 

@@ -28,15 +28,17 @@ pub use diff::{
     weight_change, weight_changes, weight_names,
 };
 pub use error::InterpError;
-pub use lens::{Lens, LensPass, LensRow, lens, lens_sites};
+pub use lens::{Lens, lens, lens_of, lens_sites};
 pub use metric::Metric;
 pub use patching::{Grid, PatchRuns, Patching, Run, attribution_patch, patch};
 pub use probe::{Probe, ProbeSettings, probes};
 pub use steering::{Steering, difference_of_means, generate_steered, last_streams, steered_hidden};
 pub use swap::{SwapRuns, Swaps, swaps};
 pub use trace::{Change, Edit, Start, Subject, Trace};
-pub use tuned_lens::{TunedLens, TunedLensSettings};
+pub use tuned_lens::{LensErrors, TunedLens, TunedLensSettings};
 
+#[cfg(test)]
+mod induction;
 #[cfg(test)]
 mod planted;
 #[cfg(test)]

@@ -238,24 +238,27 @@ pub(super) fn patched(
         }
     };
     let start = Start::Residual(block, &x);
+    let blocks = run.subject.blocks();
+    // Of the last block, the metric reads few columns. Where that block is edited, the edit is of all.
+    let is_whole = block == blocks || (!edits.is_empty() && block + 1 == blocks);
+    let from = if is_whole { 0 } else { (metric.first_position() as i64 - first).clamp(0, columns - 1) };
     tch::no_grad(|| {
-        if first == 0 {
-            let found = run.subject.trace(start, &BTreeSet::new(), &edits)?;
-            return metric.read(&run.subject, &found.normed, run.tokens);
+        let mut cache = None;
+        if first > 0 {
+            let before = |x: &Tensor| x.narrow(1, 0, first).transpose(1, 2);
+            let of_block = |i: usize| -> Result<Option<[Tensor; 2]>, InterpError> {
+                if i < block {
+                    return Ok(None);
+                }
+                let keys = if run.subject.has(Site::RotK.of(i)) { Site::RotK } else { Site::K };
+                Ok(Some([before(trace.get(keys, i)?), before(trace.get(Site::V, i)?)]))
+            };
+            let prefix = (0..blocks).map(of_block).collect::<Result<Vec<_>, _>>()?;
+            cache = Some(Cache::filled_with(&prefix, rows, columns));
         }
-        let before = |x: &Tensor| x.narrow(1, 0, first).transpose(1, 2);
-        let of_block = |i: usize| -> Result<Option<[Tensor; 2]>, InterpError> {
-            if i < block {
-                return Ok(None);
-            }
-            let keys = if run.subject.has(Site::RotK.of(i)) { Site::RotK } else { Site::K };
-            Ok(Some([before(trace.get(keys, i)?), before(trace.get(Site::V, i)?)]))
-        };
-        let prefix = (0..run.subject.blocks()).map(of_block).collect::<Result<Vec<_>, _>>()?;
-        let mut cache = Cache::filled_with(&prefix, rows, columns);
-        let found = run.subject.trace_after(start, &mut cache, &edits)?;
-        let unchanged = trace.normed.narrow(1, 0, first).expand([rows, -1, -1], false);
-        metric.read(&run.subject, &Tensor::cat(&[unchanged, found.normed], 1), run.tokens)
+        let found = run.subject.rerun(start, cache.as_mut(), from, &edits)?;
+        let unread = trace.normed.narrow(1, 0, first + from).expand([rows, -1, -1], false);
+        metric.read(&run.subject, &Tensor::cat(&[unread, found.normed], 1), run.tokens)
     })
 }
 

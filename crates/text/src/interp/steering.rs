@@ -1,17 +1,21 @@
 //! Steering: a vector is added to the residual stream while a model writes (Turner et al. 2023; Rimsky et al. 2024).
 
+use super::error::no_position;
 use super::{InterpError, Start, Subject};
 use crate::generate::{Completion, Sampling, generate_with};
 use crate::model::{HookPoint, Hooks, Site, Transformer};
 use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
 
-/// A vector to be added to the residual stream after a block, from the last token of the prompt on.
+/// A vector to be added to the residual stream after a block, from the last token of the prompt on, or at one of its
+/// tokens alone.
 #[derive(Debug)]
 pub struct Steering {
     block: usize,
     /// `[d]`, f32.
     added: Tensor,
+    /// The only token of the prompt that is steered.
+    position: Option<usize>,
 }
 
 impl Steering {
@@ -33,15 +37,28 @@ impl Steering {
             return Err(InterpError::Models(format!("the vector is {found:?} and hidden states have {width} numbers")));
         }
         let added = (vector.detach() * strength).to_kind(Kind::Float).to_device(subject.device());
-        Ok(Steering { block, added })
+        Ok(Steering { block, added, position: None })
+    }
+
+    /// The same at this token of each prompt alone, which every prompt has to have.
+    pub fn at(self, position: usize) -> Steering {
+        Steering { position: Some(position), ..self }
     }
 }
 
 /// The hooks of a steered pass.
 struct Steered<'a> {
     steering: &'a Steering,
-    /// How many of the last columns are steered.
-    columns: i64,
+    /// Which columns are steered.
+    columns: Columns,
+}
+
+/// The columns of a pass that are steered.
+enum Columns {
+    /// This many of the last ones, in every pass.
+    Last(i64),
+    /// In the first pass alone, this column of each row, counted back from the last one, which is 0.
+    Each(Vec<i64>),
 }
 
 impl Hooks for Steered<'_> {
@@ -51,34 +68,68 @@ impl Hooks for Steered<'_> {
         if site != Site::ResidPost || block != self.steering.block {
             return x;
         }
-        let all = x.size()[1];
-        let columns = self.columns.min(all);
-        let (before, after) = (x.narrow(1, 0, all - columns), x.narrow(1, all - columns, columns));
-        Tensor::cat(&[before, after + self.steering.added.to_kind(x.kind())], 1)
+        let added = self.steering.added.to_kind(x.kind());
+        match &mut self.columns {
+            Columns::Last(most) => {
+                let all = x.size()[1];
+                let columns = (*most).min(all);
+                let (before, after) = (x.narrow(1, 0, all - columns), x.narrow(1, all - columns, columns));
+                Tensor::cat(&[before, after + added], 1)
+            }
+            Columns::Each(columns) => {
+                let steered = x.copy();
+                let last = x.size()[1] - 1;
+                // The last block leaves out all columns but the last. What it writes there, nothing reads.
+                let computed = std::mem::take(columns).into_iter().enumerate().filter(|&(_, back)| back <= last);
+                for (row, back) in computed {
+                    let mut column = steered.get(row as i64).get(last - back);
+                    column += &added;
+                }
+                steered
+            }
+        }
     }
 
     fn added(&self, block: usize) -> Option<&Tensor> {
-        (block == self.steering.block).then_some(&self.steering.added)
+        let in_every_pass = matches!(self.columns, Columns::Last(_));
+        (in_every_pass && block == self.steering.block).then_some(&self.steering.added)
     }
 }
 
 /// One completion for each prompt, steered; otherwise as [`crate::generate::generate`].
+///
+/// # Errors
+///
+/// A prompt without the token that is steered.
 pub fn generate_steered(
     subject: &Subject,
     prompts: &[&[u32]],
     steering: &Steering,
     sampling: &Sampling,
     on_token: &mut dyn FnMut(usize, u32) -> bool,
-) -> Vec<Completion> {
-    let mut hooks = Steered { steering, columns: 1 };
-    generate_with(subject.model(), prompts, 1, sampling, subject.adapters(), &mut hooks, on_token)
+) -> Result<Vec<Completion>, InterpError> {
+    let columns = match steering.position {
+        // Prompts are padded on the left.
+        Some(position) => Columns::Each(
+            prompts
+                .iter()
+                .map(|prompt| match position < prompt.len() {
+                    true => Ok((prompt.len() - 1 - position) as i64),
+                    false => Err(no_position(position, prompt.len())),
+                })
+                .collect::<Result<_, _>>()?,
+        ),
+        None => Columns::Last(1),
+    };
+    let mut hooks = Steered { steering, columns };
+    Ok(generate_with(subject.model(), prompts, 1, sampling, subject.adapters(), &mut hooks, on_token))
 }
 
 /// The hidden states after the last norm, `[B, T, d]`, of ids `[B, T]` under a mask, steered in the columns from `from`
-/// on, in one pass.
+/// on, whatever the position of the steering, in one pass.
 pub fn steered_hidden(subject: &Subject, ids: &Tensor, mask: &Tensor, steering: &Steering, from: i64) -> Tensor {
     let model: &Transformer = subject.model();
-    let mut hooks = Steered { steering, columns: ids.size()[1] - from };
+    let mut hooks = Steered { steering, columns: Columns::Last(ids.size()[1] - from) };
     tch::no_grad(|| model.hidden_with(ids, mask, 0, None, subject.adapters(), &mut hooks))
 }
 

@@ -324,12 +324,19 @@ impl<'a> Subject<'a> {
     ///
     /// An activation that the pass does not come by, or an edit that does not fit or is never reached.
     pub fn trace(&self, start: Start, wanted: &BTreeSet<HookPoint>, edits: &[Edit]) -> Result<Trace, InterpError> {
-        tch::no_grad(|| self.pass(start, None, Tracer::new(wanted, edits, false)))
+        tch::no_grad(|| self.pass(start, None, 0, Tracer::new(wanted, edits, false)))
     }
 
-    /// [`Subject::trace`] of the columns that follow those of a cache, from a residual stream of these columns alone.
-    pub(super) fn trace_after(&self, start: Start, cache: &mut Cache, edits: &[Edit]) -> Result<Trace, InterpError> {
-        tch::no_grad(|| self.pass(start, Some(cache), Tracer::new(&BTreeSet::new(), edits, false)))
+    /// [`Subject::trace`] that keeps no activations. With a cache, its columns come before the start's, which is then a
+    /// residual stream of the columns after them. The last block computes the columns from `from` on alone.
+    pub(super) fn rerun(
+        &self,
+        start: Start,
+        cache: Option<&mut Cache>,
+        from: i64,
+        edits: &[Edit],
+    ) -> Result<Trace, InterpError> {
+        tch::no_grad(|| self.pass(start, cache, from, Tracer::new(&BTreeSet::new(), edits, false)))
     }
 
     /// A forward pass from token ids `[B, T]`, and the gradient of a number that `metric` computes from it with respect
@@ -344,7 +351,7 @@ impl<'a> Subject<'a> {
         wanted: &BTreeSet<HookPoint>,
         metric: &dyn Fn(&Trace) -> Tensor,
     ) -> Result<(Trace, BTreeMap<HookPoint, Tensor>), InterpError> {
-        let trace = self.pass(Start::Tokens(tokens), None, Tracer::new(wanted, &[], true))?;
+        let trace = self.pass(Start::Tokens(tokens), None, 0, Tracer::new(wanted, &[], true))?;
         let activations: Vec<&Tensor> = trace.activations.values().collect();
         let found = Tensor::run_backward(&[metric(&trace)], &activations, false, false);
         let gradients = trace.activations.iter().zip(found).map(|((point, x), gradient)| {
@@ -354,12 +361,18 @@ impl<'a> Subject<'a> {
         Ok((trace, gradients))
     }
 
-    fn pass(&self, start: Start, cache: Option<&mut Cache>, mut tracer: Tracer) -> Result<Trace, InterpError> {
+    fn pass(
+        &self,
+        start: Start,
+        cache: Option<&mut Cache>,
+        from: i64,
+        mut tracer: Tracer,
+    ) -> Result<Trace, InterpError> {
         let (first, x) = match start {
             Start::Tokens(ids) => (0, self.model.traced_embedding(ids, &mut tracer)),
             Start::Residual(block, x) => (block, x.shallow_clone()),
         };
-        let end = self.model.traced_blocks(first..self.blocks(), x, cache, self.adapters, &mut tracer);
+        let end = self.model.traced_blocks(first..self.blocks(), x, from, cache, self.adapters, &mut tracer);
         let normed = self.model.traced_norm(&end, &mut tracer);
         if let Some(error) = tracer.error {
             return Err(error);
@@ -384,7 +397,7 @@ impl<'a> Subject<'a> {
     pub fn run_blocks(&self, blocks: Range<usize>, x: &Tensor) -> Tensor {
         let nothing = BTreeSet::new();
         let mut tracer = Tracer::new(&nothing, &[], false);
-        tch::no_grad(|| self.model.traced_blocks(blocks, x.shallow_clone(), None, self.adapters, &mut tracer))
+        tch::no_grad(|| self.model.traced_blocks(blocks, x.shallow_clone(), 0, None, self.adapters, &mut tracer))
     }
 
     /// The last norm of a residual stream, `[.., d]` → `[.., d]`.
@@ -397,17 +410,31 @@ impl<'a> Subject<'a> {
         self.model.logits(normed)
     }
 
+    /// The logits of the tokens of this range, from the last norm's output: `[.., d]` → `[.., tokens]`.
+    pub(super) fn logits_within(&self, normed: &Tensor, tokens: Range<i64>) -> Tensor {
+        let rows = self.model.unembedding().narrow(0, tokens.start, tokens.end - tokens.start);
+        self.model.logits_by(normed, &rows)
+    }
+
     /// The logits of these tokens alone, from the last norm's output: `[.., d]` → `[.., tokens]`.
     ///
     /// # Errors
     ///
     /// A token beyond the vocabulary.
     pub fn logits_of(&self, normed: &Tensor, tokens: &[u32]) -> Result<Tensor, InterpError> {
-        let logits = normed.matmul(&self.unembedding_of(tokens)?.tr());
-        Ok(match self.config().logit_cap {
+        Ok(self.model.logits_by(normed, &self.unembedding_of(tokens)?))
+    }
+
+    /// The logits of some tokens at each place, from the last norm's output there: `[T, d]` and `[T, K]` (i64) →
+    /// `[T, K]`.
+    pub(super) fn logits_at(&self, normed: &Tensor, tokens: &Tensor) -> Tensor {
+        let rows = self.model.unembedding().detach().index_select(0, &tokens.flatten(0, 1)).to_kind(Kind::Float);
+        let rows = rows.reshape([tokens.size()[0], tokens.size()[1], -1]);
+        let logits = (rows * normed.unsqueeze(1)).sum_dim_intlist(-1, false, Kind::Float);
+        match self.config().logit_cap {
             Some(cap) => (logits / cap).tanh() * cap,
             None => logits,
-        })
+        }
     }
 
     /// The rows of these tokens in the unembedding, `[tokens, d]`, f32.

@@ -42,6 +42,14 @@ impl<M: LanguageModel> TextPpo<M> {
         episodes.iter().zip(scores).map(priced).collect()
     }
 
+    /// Whether the episodes of a group are worth the same, so that nothing is learned from them. Where scores are scaled
+    /// before something is subtracted from them, both must be equal.
+    pub(super) fn are_equal(&self, episodes: &[Episode], scores: &[Option<f32>]) -> bool {
+        let bare = |&score: &Option<f32>| score.map(f64::from);
+        let alike = || is_equal(&scores.iter().map(bare).collect::<Vec<_>>());
+        is_equal(&self.priced(episodes, scores)) && (!self.settings.scale_scores || alike())
+    }
+
     /// −β times the estimated KL of each token, if the penalty is in the reward. The last token also gets the score and
     /// what is subtracted from it.
     pub(super) fn token_rewards(&mut self, episodes: &[Episode], scores: &[Option<f32>]) -> Vec<Vec<f32>> {
@@ -148,7 +156,7 @@ impl<M: LanguageModel> TextPpo<M> {
     /// The statistics of episodes that are known before learning.
     pub(super) fn summary(&self, episodes: &[Episode], scores: &[Option<f32>]) -> TextPpoStats {
         let size = self.settings.group_size;
-        let equal = |i: &usize| is_equal(&self.priced(&episodes[*i..*i + size], &scores[*i..*i + size]));
+        let equal = |i: &usize| self.are_equal(&episodes[*i..*i + size], &scores[*i..*i + size]);
         let equal_groups = match size {
             1 => 0,
             size => (0..episodes.len() / size).map(|group| group * size).filter(equal).count(),

@@ -17,6 +17,7 @@ use super::super::advantage::is_equal;
 use super::super::cursor::Cursor;
 use super::super::ppo::ScoreFn;
 use super::super::rollout::{Episode, Reference, RolloutMeans, RolloutPlan, check_scores};
+use super::super::transaction::transaction;
 use super::*;
 use flipside_core::Stream;
 use flipside_core::settings::TextOnlineDpoSettings;
@@ -91,7 +92,8 @@ impl<M: LanguageModel> TextOnlineDpo<M> {
         })
     }
 
-    /// Sets the total number of updates, over which the learning rate decays. It is saved with the state.
+    /// Sets the total number of updates, over which the learning rate decays. It is saved with the state. An update
+    /// without a pair takes no gradient step, so with ties the rate stays above its end.
     pub fn plan(&mut self, updates: u64) {
         self.trainer.plan(updates);
     }
@@ -120,12 +122,7 @@ impl<M: LanguageModel> TextOnlineDpo<M> {
         score_fn: ScoreFn<S>,
         on_progress: ProgressFn,
     ) -> Result<(Vec<Episode>, TextOnlineDpoStats), LearnError> {
-        let before = self.state.clone();
-        let done = self.try_update(prompts, score_fn, on_progress);
-        if done.is_err() {
-            self.state = before;
-        }
-        done
+        transaction(self, |online| &mut online.state, |online| online.try_update(prompts, score_fn, on_progress))
     }
 
     fn try_update<S: Copy + Into<Option<f32>>>(

@@ -121,10 +121,11 @@ pub fn teach_reward_model(plan: &TextAlgorithmsPlan, seed: u64) -> Result<Taught
     let settings = settings(plan, seed, run);
     let began = Instant::now();
     let mut driver = driver(&settings, &folder.teaching(), Vec::new())?;
-    let mut asked = Duration::ZERO;
+    let (mut asked, mut answers) = (Duration::ZERO, 0);
     while let Step::Trained = driver.step(&|| Duration::ZERO, &mut || false)? {
-        if driver.questions.labels().len() < plan.answers {
-            asked = began.elapsed();
+        // The turn in which the last answers came was spent on writing what was asked about.
+        if driver.questions.labels().len() > answers {
+            (asked, answers) = (began.elapsed(), driver.questions.labels().len());
         }
     }
     let seconds = began.elapsed().as_secs_f64();

@@ -181,6 +181,7 @@ pub(super) fn diff(look: &Look, mid: bool, on_progress: OnLook) -> Result<Found,
     if look.plan.prompts.is_empty() {
         unused(look.plan.picture.is_some(), "--picture without --prompt")?;
         unused(look.plan.position.is_some(), "--position without --prompt")?;
+        unused(mid, "--mid without --prompt")?;
         return Ok(found);
     }
     look.check_logits()?;

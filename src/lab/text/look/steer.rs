@@ -58,7 +58,6 @@ pub struct ProbeLabels {
 /// Steers by a difference of means while writing.
 pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result<Found, LabError> {
     unused(look.plan.tokens.is_some() || look.plan.completion.is_some(), "--tokens or --completion")?;
-    unused(look.plan.position.is_some(), "--position")?;
     look.check_logits()?;
     if how.each == 0 || how.max_new_tokens == 0 || how.strengths.is_empty() {
         return Err(LabError::Text("Steering needs at least one strength, one completion and one token.".to_owned()));
@@ -68,7 +67,14 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             "The temperature has to be 0 or more, and strengths have to be numbers.".to_owned(),
         ));
     }
-    let encode = |texts: &[String]| texts.iter().map(|text| look.encode(text)).collect::<Result<Vec<_>, _>>();
+    let at = look.plan.position;
+    // The vector is that of the token where it is added: of the last one, unless another was named.
+    let encoded = |text: &String| -> Result<Vec<u32>, LabError> {
+        let mut tokens = look.encode(text)?;
+        tokens.truncate(look.position(&tokens)? + 1);
+        Ok(tokens)
+    };
+    let encode = |texts: &[String]| texts.iter().map(encoded).collect::<Result<Vec<_>, _>>();
     let (prompts, others) = (encode(&look.plan.prompts)?, encode(&look.plan.others)?);
     let block = how.block.unwrap_or(look.base.blocks() / 2);
     if block >= look.base.blocks() {
@@ -77,6 +83,13 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             look.base.blocks()
         ))
         .into());
+    }
+    if at.is_some() && block + 1 == look.base.blocks() {
+        return Err(LabError::Text(
+            "Nothing reads what the last block writes at a token of the prompt; take a block before it, or leave \
+             --position out."
+                .to_owned(),
+        ));
     }
     let writer: Subject = if how.tuned { look.tuned()? } else { look.base };
     // From the other prompts to the prompts within the writer, or from the base model to the tuned one.
@@ -111,9 +124,14 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
     let known = grammar::prompts();
     let mut found = Found::default();
     let mut table = Vec::new();
+    let measure =
+        if how.temperature == 0.0 { ["log_ratio", "log-ratio of the likeliest tokens"] } else { ["kl", "KL"] };
     let total = how.strengths.len() * rows.len();
     for (s, &strength) in how.strengths.iter().enumerate() {
-        let steering = Steering::new(&writer, block, &vector, strength)?;
+        let mut steering = Steering::new(&writer, block, &vector, strength)?;
+        if let Some(position) = at {
+            steering = steering.at(position);
+        }
         let mut written: Vec<(usize, Vec<u32>, Vec<f32>)> = Vec::new();
         for (part, places) in rows.chunks(ROWS).enumerate() {
             let sampling = Sampling {
@@ -129,14 +147,14 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             let completions = generate_steered(&writer, &tokens, &steering, &sampling, &mut |_, _| {
                 stopped = stopped || on_progress(done, total);
                 !stopped
-            });
+            })?;
             if stopped {
                 return Err(LabError::Cancelled);
             }
             written.extend(places.iter().zip(completions).map(|(&i, c)| (i, c.tokens, c.log_probs)));
         }
-        // KL(steered ‖ plain) of whole completions: the mean log-ratio of what the steered model wrote. Both are at the
-        // sampling temperature.
+        // The mean log-ratio of what the steered model wrote. Of samples, it estimates KL(steered ‖ plain) of whole
+        // completions; of the likeliest tokens alone it is no KL. Both models are at the sampling temperature.
         let temperature = if how.temperature == 0.0 { 1.0 } else { how.temperature };
         let examples: Vec<Example> = written
             .iter()
@@ -147,7 +165,7 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
         check_finite(numbers, std::path::Path::new(&look.opened.names[usize::from(how.tuned)]))?;
         let ratio = |own: &[f32], plain: &[f32]| own.iter().zip(plain).map(|(a, b)| f64::from(a - b)).sum::<f64>();
         let count = written.len() as f64;
-        let kl = written.iter().zip(&plain).map(|((_, _, own), plain)| ratio(own, plain)).sum::<f64>() / count;
+        let log_ratio = written.iter().zip(&plain).map(|((_, _, own), plain)| ratio(own, plain)).sum::<f64>() / count;
         let texts: Vec<String> = written
             .iter()
             .map(|(i, tokens, _)| Ok(bundle.tokenizer.continuation(&asked[*i].tokens, tokens, true)?))
@@ -175,7 +193,7 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
                 (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
             }
         };
-        let mut line = format!("strength {strength:+.2}   KL {kl:.3} nats");
+        let mut line = format!("strength {strength:+.2}   {} {log_ratio:.3} nats", measure[1]);
         if let Some(gold) = gold {
             line.push_str(&format!("   gold score {gold:.3}"));
         }
@@ -190,10 +208,13 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             .map(|((i, tokens, _), text)| json!({ "prompt": prompt_texts[*i], "text": text, "tokens": tokens }))
             .collect();
         table.push(
-            json!({ "strength": strength, "kl": kl, "gold": gold, "reward": reward, "completions": completions }),
+            json!({ "strength": strength, (measure[0]): log_ratio, "gold": gold, "reward": reward, "completions": completions }),
         );
     }
     found.about.insert("block".to_owned(), json!(block));
+    if let Some(position) = at {
+        found.about.insert("position".to_owned(), json!(position));
+    }
     found.about.insert("prompt".to_owned(), json!(look.plan.prompts.join(" | ")));
     found.about.insert("other".to_owned(), json!(look.plan.others.join(" | ")));
     found.figures.insert("length".to_owned(), json!(vector.norm().double_value(&[])));
@@ -205,7 +226,8 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             order.iter().map(|&i| Some([how.strengths[i], table[i][name].as_f64()?])).collect();
         points.map(|points| (label.to_owned(), points))
     };
-    let curves = [("kl", "KL, nats"), ("gold", "gold score"), ("reward", "reward")];
+    let label = format!("{}, nats", measure[1]);
+    let curves = [(measure[0], label.as_str()), ("gold", "gold score"), ("reward", "reward")];
     found.picture = Picture {
         curves: curves.into_iter().filter_map(|(name, label)| curve(name, label)).collect(),
         axes: ["strength".to_owned(), String::new()],
@@ -275,7 +297,7 @@ pub(super) fn probe(look: &Look, what: &ProbeLabels, on_progress: OnLook) -> Res
 }
 
 /// Texts with labels, and what the labels are.
-type Labelled = (Vec<String>, Vec<bool>, String);
+pub(super) type Labelled = (Vec<String>, Vec<bool>, String);
 
 /// The labelled texts of a data file: completions that are good or bad, or the two sides of judged pairs.
 fn labelled(path: &std::path::Path) -> Result<Labelled, LabError> {
@@ -287,24 +309,32 @@ fn labelled(path: &std::path::Path) -> Result<Labelled, LabError> {
     for line in read_examples(path, Reading::default())?.examples {
         match line {
             data::Example::Labelled { prompt, completion, good } => add(&prompt, &completion, good),
+            // A tie says nothing, nor does a pair that was skipped, of which only the prompt is left.
+            data::Example::Preference { target, .. } if target <= 0.5 => {}
+            data::Example::Prompt(_) => {}
             data::Example::Preference { prompt, chosen, rejected, .. } => {
                 add(&prompt, &chosen, true);
                 add(&prompt, &rejected, false);
             }
-            _ => {
-                return Err(LabError::Text(format!(
-                    "{} has lines without labels; a probe needs {{\"prompt\", \"completion\", \"label\"}}, or judged \
-                     pairs.",
-                    path.display()
-                )));
-            }
+            _ => return Err(unlabelled(path)),
         }
+    }
+    if texts.is_empty() {
+        return Err(unlabelled(path));
     }
     Ok((texts, labels, format!("{}: good or bad", path.display())))
 }
 
+fn unlabelled(path: &std::path::Path) -> LabError {
+    LabError::Text(format!(
+        "{} has lines without labels; a probe needs {{\"prompt\", \"completion\", \"label\"}}, or pairs \
+         {{\"prompt\", \"chosen\", \"rejected\"}}.",
+        path.display()
+    ))
+}
+
 /// Reviews of the grammar, labelled by whether their gold score is above the median.
-fn reviews(count: usize, seed: u64) -> Labelled {
+pub(super) fn reviews(count: usize, seed: u64) -> Labelled {
     let mut stream = Seed(seed).stream("text.look.reviews");
     let reviews: Vec<_> = (0..count).map(|_| grammar::review(&mut stream)).collect();
     let mut scores: Vec<f64> = reviews.iter().map(|review| review.score).collect();

@@ -146,9 +146,16 @@ impl TextTrainer {
             Stage::Offline(offline) if !offline.shares_weights => return Ok(of(&offline.start, offline.model())),
             Stage::Offline(offline) => (offline.stage, Some(offline.model().clone())),
             Stage::Learning(learning) => (learning.stage, Some(learning.trainer.model().clone())),
-            // A reward model's language model is the supervised one.
-            Stage::Done(TextStage::Reward) => (TextStage::Supervised, None),
-            Stage::Done(stage) => (*stage, None),
+            Stage::Done(until) => match folders::last_stage(&self.folder, *until) {
+                Some(stage) => (stage, None),
+                None => {
+                    return Err(LabError::Text(
+                        "This run has trained a reward model alone, which predicts no tokens; look into it with \
+                         `flipside text look reward`."
+                            .to_owned(),
+                    ));
+                }
+            },
         };
         if self.looks.read.as_ref().is_none_or(|(read, _, model)| *read != stage || model.is_some() != tuned.is_none())
         {

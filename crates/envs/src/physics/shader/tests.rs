@@ -2,7 +2,7 @@
 //! states, with themselves in another batch, and with a device's limits.
 //!
 //! A software driver compiles a robot's shader in some seconds.
-//! `cargo test --release -p flipside-envs --features gpu,rapier --lib agrees_with_the_lanes -- --nocapture` prints the
+//! `cargo test --release -p flipside-envs --features gpu --lib agrees_with_the_lanes -- --nocapture` prints the
 //! figures.
 
 use super::compose::{STEP, Specialised};
