@@ -19,6 +19,7 @@ mod driver;
 mod error;
 mod evaluate;
 mod going_on;
+mod inside;
 mod interval;
 mod learning;
 mod ledger;

@@ -16,7 +16,7 @@ use crate::store::{Session, write_arrays};
 use flipside_core::{Array, ArrayData, Arrays};
 use flipside_text::config::ModelHead;
 use flipside_text::data::{Example, Reading, TextOrMessages, TokenizedExample};
-use flipside_text::interp::{InterpError, Metric, MovedTokens, Start, Subject, moved_tokens};
+use flipside_text::interp::{InterpError, Metric, MovedTokens, Start, Subject, moved_between};
 use flipside_text::tokenizer::Tokenizer;
 use flipside_text::{Bundle, ScalarHead};
 use flipside_view::chart;
@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
+pub(super) use parts::contributions;
 pub use steer::{ProbeLabels, SteerPlan};
 pub use tuned_lens::TunedLensPlan;
 
@@ -545,9 +546,7 @@ impl<'a> Look<'a> {
 
     /// What a token says.
     fn word(&self, token: u32) -> String {
-        let decoded = self.tokenizer().decode(&[token], false).unwrap_or_default();
-        let name = || self.tokenizer().name(token).unwrap_or_else(|| format!("#{token}"));
-        if decoded.is_empty() || decoded.contains('\u{fffd}') { name() } else { decoded }
+        word(self.tokenizer(), token)
     }
 
     fn words(&self, tokens: &[u32]) -> Vec<String> {
@@ -635,17 +634,37 @@ impl<'a> Look<'a> {
     /// The tokens that rose and fell most; within one model, the two likeliest ones.
     fn default_tokens(&self, tokens: &[u32], position: usize) -> Result<[u32; 2], LabError> {
         let ids = self.base.tokens(tokens)?;
-        if let Some(tuned) = &self.tuned {
-            let MovedTokens { risen, fallen, .. } = moved_tokens(self.base, *tuned, &ids, position, 1)?;
-            if let ([risen], [fallen]) = (&risen[..], &fallen[..]) {
-                return Ok([risen.token, fallen.token]);
-            }
-        }
-        let trace = self.base.trace(Start::Tokens(&ids), &Default::default(), &[])?;
-        let logits = tch::no_grad(|| self.base.unembed(&trace.normed.get(0).get(position as i64)));
-        let (_, top) = logits.topk(2, -1, true, true);
-        Ok([top.int64_value(&[0]) as u32, top.int64_value(&[1]) as u32])
+        let normed = |subject: Subject| normed_at(subject, &ids, position);
+        let tuned = self.tuned.map(|tuned| Ok::<_, LabError>((tuned, normed(tuned)?))).transpose()?;
+        Ok(default_tokens((self.base, &normed(self.base)?), tuned.as_ref().map(|(tuned, normed)| (*tuned, normed))))
     }
+}
+
+/// The last norm's output at one position of a prompt `[1, T]`, `[d]`.
+pub(super) fn normed_at(subject: Subject, ids: &Tensor, position: usize) -> Result<Tensor, LabError> {
+    let trace = subject.trace(Start::Tokens(ids), &Default::default(), &[])?;
+    Ok(trace.normed.get(0).get(position as i64))
+}
+
+/// The tokens that rose and fell most from the first model to the second; if there is no second one or nothing moved,
+/// the first one's two likeliest tokens. Of each model, the last norm's output at the position in question, `[d]`.
+pub(super) fn default_tokens(base: (Subject, &Tensor), tuned: Option<(Subject, &Tensor)>) -> [u32; 2] {
+    if let Some(tuned) = tuned {
+        let MovedTokens { risen, fallen, .. } = moved_between(base.0, tuned.0, [base.1, tuned.1], 1);
+        if let ([risen], [fallen]) = (&risen[..], &fallen[..]) {
+            return [risen.token, fallen.token];
+        }
+    }
+    let logits = tch::no_grad(|| base.0.unembed(base.1));
+    let (_, top) = logits.topk(2, -1, true, true);
+    [top.int64_value(&[0]) as u32, top.int64_value(&[1]) as u32]
+}
+
+/// What a token says; its name if that is no text.
+pub(super) fn word(tokenizer: &Tokenizer, token: u32) -> String {
+    let decoded = tokenizer.decode(&[token], false).unwrap_or_default();
+    let name = || tokenizer.name(token).unwrap_or_else(|| format!("#{token}"));
+    if decoded.is_empty() || decoded.contains('\u{fffd}') { name() } else { decoded }
 }
 
 /// The only one of what was typed.

@@ -7,6 +7,7 @@ mod best_of;
 mod built_in;
 mod corpus;
 mod folders;
+mod inside;
 mod label_efficiency;
 mod look;
 mod measure;

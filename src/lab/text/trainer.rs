@@ -7,6 +7,7 @@
 //! answers at once, so it gives all its answers first. Every finished pipeline stage writes its model to the session's
 //! folder, `models/base` and so on, in the format of Hugging Face.
 
+mod inside;
 mod offline;
 mod online;
 mod saved;
@@ -23,7 +24,7 @@ use super::teaching::{FIRST_FIT, Teaching, sampling, scored};
 use crate::lab::questions::Offered;
 use crate::lab::shared_requests::Label;
 use crate::lab::training_loop::{Tell, TrainingLoop, Values};
-use crate::lab::vocabulary::{DisputedView, ModeView, Snapshot, TextSample, TextView};
+use crate::lab::vocabulary::{DisputedView, InsideRequest, ModeView, Snapshot, TextSample, TextView};
 use crate::lab::{LabError, TeacherKind};
 use crate::settings::{RewardNormalisation, RunSettings, TextRun, TextStage};
 use flipside_core::{Arrays, ItemId, Seed};
@@ -35,6 +36,7 @@ use flipside_text::{
     Bundle, Episode, Example, Progress, Reference, ScoreEncoder, Supervised, TextComparison, TextPpo, TextReward,
     tokenizer_of,
 };
+use inside::Looks;
 use offline::{Asks, Offline};
 use online::Online;
 use rand::Rng;
@@ -81,6 +83,7 @@ pub(in crate::lab) struct TextTrainer {
     model: String,
     samples: Arc<Vec<TextSample>>,
     asked: Option<Arc<TextSample>>,
+    looks: Looks,
     doing: &'static str,
     /// What the person should be told once.
     warnings: Vec<String>,
@@ -170,6 +173,7 @@ impl TextTrainer {
             model: String::new(),
             samples: Arc::default(),
             asked: None,
+            looks: Looks::default(),
             doing: "",
             warnings: Vec::new(),
             settings: settings.clone(),
@@ -204,19 +208,22 @@ impl TextTrainer {
         }
     }
 
+    /// The model that a pipeline stage starts from, as it was read; `None` if it starts from random weights.
+    fn started_from(&self, stage: TextStage) -> Result<Option<Bundle>, LabError> {
+        let Some(folder) = self.origin(stage) else { return Ok(None) };
+        let adapter = self.run.adapter.as_deref().filter(|_| self.run.model.as_ref() == Some(&folder));
+        let mut bundle = folders::read_with(&folder, adapter, self.run.precision)?;
+        if adapter.is_some() {
+            bundle.model = bundle.model.merged();
+        }
+        Ok(Some(bundle))
+    }
+
     /// The model that a pipeline stage starts from.
     fn bundle_for(&self, stage: TextStage) -> Result<Bundle, LabError> {
-        let precision = self.run.precision;
-        let mut bundle = match self.origin(stage) {
-            Some(folder) => {
-                let adapter = self.run.adapter.as_deref().filter(|_| self.run.model.as_ref() == Some(&folder));
-                let mut bundle = folders::read_with(&folder, adapter, precision)?;
-                if adapter.is_some() {
-                    bundle.model = bundle.model.merged();
-                }
-                bundle
-            }
-            None => Bundle::random(&self.run.shape, self.tokenizer()?, precision, self.seed),
+        let mut bundle = match self.started_from(stage)? {
+            Some(bundle) => bundle,
+            None => Bundle::random(&self.run.shape, self.tokenizer()?, self.run.precision, self.seed),
         };
         let adapted = stage > TextStage::Base || self.run.model.is_some();
         if adapted {
@@ -912,6 +919,26 @@ impl TrainingLoop for TextTrainer {
         self.asked = samples.into_iter().next().map(Arc::new);
         tell(&|snapshot: &mut Snapshot| self.publish(snapshot));
         Ok(())
+    }
+
+    fn begin_look(&mut self, request: InsideRequest) {
+        self.begin_inside(request);
+    }
+
+    fn look_on(&mut self, cancelled: &mut dyn FnMut() -> bool) {
+        self.looks.go_on(cancelled);
+    }
+
+    fn is_looking(&self) -> bool {
+        self.looks.is_looking()
+    }
+
+    fn keep_looked_into(&mut self) {
+        self.looks.keep();
+    }
+
+    fn stop_looking(&mut self) {
+        self.looks.stop();
     }
 
     fn set_prompts(&mut self, prompts: Vec<String>) -> Result<(), LabError> {

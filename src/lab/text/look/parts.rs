@@ -145,7 +145,7 @@ fn add_attribution(found: &mut Found, prefix: &str, x: &Attribution, columns: &[
 }
 
 /// A table of the blocks' contributions at one position: a column for each head, the rest of attention, and the MLP.
-fn contributions(x: &Attribution, position: usize, title: &str) -> HeatMap {
+pub(in crate::lab::text) fn contributions(x: &Attribution, position: usize, title: &str) -> HeatMap {
     let at = |x: &Tensor| x.select(-1, position as i64);
     let [bias, adapter, mlp, mlp_adapter] =
         [&x.attn_bias, &x.attn_adapter, &x.mlp, &x.mlp_adapter].map(|x| at(x).unsqueeze(-1));
