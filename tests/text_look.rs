@@ -70,7 +70,7 @@ fn the_built_in_model_is_looked_into() {
         (&["patch", "--prompt", "a"], "--other"),
         (&["swap", "--prompt", "a"], "--adapter or --against"),
         (&["reward", "--prompt", "a"], "gives no reward"),
-        (&["attention", "--block", "99", "--prompt", "a"], "no block 99"),
+        (&["attention", "--block", "99", "--picture", "a.png", "--prompt", "a"], "no block 99"),
     ] {
         let refused = refusal(words);
         assert!(refused.contains(says), "{words:?}: {refused}");
