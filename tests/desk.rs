@@ -8,14 +8,19 @@ use egui::accesskit::Role;
 use egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
+use flipside::app::DeskOptions;
 use flipside::app::{Desk, DeskCommand, Menu};
-use flipside::lab::{Command, DisputedView, Event, Phase, TeacherKind, TextStage};
-use flipside::settings::{PreferenceLoss, RunSettings};
+use flipside::lab::{
+    Command, DisputedView, Event, Inside, InsideField, InsideView, Link, LookModels, LookPlan, LookWhat, Phase,
+    Snapshot, TeacherKind, TextStage, look,
+};
+use flipside::settings::{PreferenceLoss, RunSettings, TextRun};
 use flipside_core::{Choice, JudgementId};
 use scripted::{Lab, TextSnapshot, judgement};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A desk of 1280 × 800 points in front of `lab`, with the lab opened.
@@ -35,8 +40,13 @@ const LEFT: &str = "Left completion: click to choose it";
 
 /// The same, waiting until a widget of this name exists.
 fn sit_down_to(lab: &Lab, label: &str) -> Harness<'static, ()> {
+    sit_down_with(lab.options(), label)
+}
+
+/// The same with any lab.
+fn sit_down_with(options: DeskOptions, label: &str) -> Harness<'static, ()> {
     let slot = Rc::new(RefCell::new(None::<Desk>));
-    let (made, options) = (slot.clone(), lab.options());
+    let made = slot.clone();
     let mut harness = Harness::builder()
         // A form takes some frames to find its size.
         .with_max_steps(16)
@@ -624,7 +634,7 @@ fn whatever_can_be_clicked_in_text_mode_has_a_name() {
     let lab = Lab::of_text();
     lab.script().snapshot.curves = std::sync::Arc::new(scripted::curves(400));
     let mut harness = sit_down_to_text(&lab);
-    for key in [Key::F2, Key::F3, Key::F4, Key::F5] {
+    for key in [Key::F2, Key::F3, Key::F4, Key::F5, Key::F6] {
         press(&mut harness, key);
         names_everything(&harness, &format!("{key:?}"));
     }
@@ -768,4 +778,196 @@ fn the_panel_has_the_curves_of_the_method() {
         assert!(harness.query_all_by_label_contains(curve).next().is_some(), "{stage:?}: {curve}");
         assert!(harness.query_all_by_label_contains(other).next().is_none(), "{stage:?}: {other}");
     }
+}
+
+/// A real lab that its test can watch, too.
+struct Watched(Arc<flipside::lab::Lab>);
+
+impl Link for Watched {
+    fn send(&self, command: Command) -> bool {
+        self.0.send(command)
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.0.events()
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.snapshot()
+    }
+}
+
+fn type_into(harness: &mut Harness<'_>, label: &str, text: &str) {
+    harness.get_by_label(label).focus();
+    harness.run();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.run();
+    press(harness, Key::Backspace);
+    harness.get_by_label(label).type_text(text);
+    harness.run();
+}
+
+/// The built-in model after two updates of PPO, looked into in the finished session. Every view is opened and read, and
+/// what the lens says at the last layer is what `flipside text look` says.
+#[test]
+fn a_finished_session_is_looked_into() {
+    let root = tempfile::tempdir().unwrap();
+    let session = root.path().join("session");
+    let mut run = TextRun {
+        from: TextStage::Ppo,
+        until: TextStage::Ppo,
+        updates: 2,
+        reward_functions: vec!["regex:[aeiou]".to_owned()],
+        ..TextRun::default()
+    };
+    (run.ppo.max_new_tokens, run.ppo.batch_size, run.ppo.minibatch_size) = (8, 8, 8);
+    run.ppo.optimiser.learning_rate = 1e-3;
+    let settings =
+        RunSettings { teacher: TeacherKind::Oracle, folder: Some(session.clone()), ..RunSettings::of_text(run) };
+    let lab = Arc::new(flipside::lab::Lab::open(settings.clone(), Arc::new(|| {})).unwrap());
+    let began = Instant::now();
+    while lab.snapshot().phase != Phase::Finished {
+        assert!(began.elapsed() < Duration::from_secs(120), "{:?}", lab.snapshot());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let watched = lab.clone();
+    let make_lab = Arc::new(move |_, _| Ok(Box::new(Watched(watched.clone())) as Box<dyn Link>));
+    let options = DeskOptions { settings, make_lab, tasks: vec![], probe: None };
+    let mut harness = sit_down_with(options, "Inside");
+    press(&mut harness, Key::F6);
+    names_everything(&harness, "before the first look");
+    let prompt = "Review of the red kettle: It is";
+    type_into(&mut harness, "Prompt to look into", prompt);
+    press(&mut harness, Key::Enter);
+    wait_for(&mut harness, "Colours from 0 to 1.00 probability");
+    let found = |lab: &flipside::lab::Lab| -> Arc<Inside> { lab.snapshot().text().unwrap().inside.clone().unwrap() };
+    let complete = |harness: &mut Harness<'_>, view: InsideView| {
+        let patience = Instant::now() + Duration::from_secs(60);
+        while !found(&lab).seen.get(&view).is_some_and(|seen| seen.complete) {
+            assert!(Instant::now() < patience, "{view:?} does not end");
+            std::thread::sleep(Duration::from_millis(2));
+            harness.step();
+        }
+        harness.run();
+    };
+    complete(&mut harness, InsideView::Lens);
+
+    let models = LookModels { session: Some(session), ..LookModels::default() };
+    let plan = LookPlan {
+        models,
+        what: LookWhat::Lens { mid: false, top: 1, tuned_lens: None },
+        prompts: vec![prompt.to_owned()],
+        others: vec![],
+        tokens: None,
+        completion: None,
+        position: None,
+        output: None,
+        picture: None,
+    };
+    let said = look(&plan, &mut |_, _| false).unwrap();
+    let last = |prefix: &str| {
+        let rows = said.json[format!("{prefix}lens.top_log_probs")].as_array().unwrap();
+        let probability = rows.last().unwrap().as_array().unwrap().last().unwrap()[0].as_f64().unwrap().exp();
+        let start = if prefix.is_empty() { "blocks." } else { "tuned.blocks." };
+        let line = said.lines.iter().rfind(|line| line.starts_with(start)).unwrap();
+        (line.split('"').nth(1).unwrap().to_owned(), probability)
+    };
+    let blocks = said.json["lens.kl"].as_array().unwrap().len() - 1;
+    let tokens = said.json["tokens"].as_array().unwrap().len();
+    let cell = format!("layer {}, token {tokens} “ is”: ", blocks - 1);
+    let reads = |harness: &Harness<'_>, prefix: &str| {
+        let (word, probability) = last(prefix);
+        let digits = usize::from(100.0 * probability < 9.95);
+        let percent = format!("{cell}“{word}” {:.digits$} %", 100.0 * probability);
+        assert!(harness.query_by_label(&percent).is_some(), "no cell says {percent:?}");
+    };
+    reads(&harness, "tuned.");
+    harness.get_by_role_and_label(Role::RadioButton, "Base").click();
+    harness.run();
+    reads(&harness, "");
+    press(&mut harness, Key::M);
+    press(&mut harness, Key::M);
+    harness.get_by_label_contains("change of probability");
+    names_everything(&harness, "the lens");
+    // The keyboard moves the chosen cell, opens and closes it.
+    press(&mut harness, Key::ArrowDown);
+    press(&mut harness, Key::Enter);
+    harness.get_by_label_contains(&format!("layer {}, “ is”", blocks - 2));
+    press(&mut harness, Key::Escape);
+    assert!(harness.query_by_label("Close the details").is_none());
+
+    for (view, tab, says) in [
+        (InsideView::Contributions, "Contributions", "Block 0, head 0: base"),
+        (InsideView::Attention, "Attention", "Attention of block 0 head 1"),
+        (InsideView::PatchBase, "Patching", "residual stream before block 1, token 3"),
+        (InsideView::Swap, "Swap", "block 1: this part alone"),
+        (InsideView::Moved, "Moved", "block 1: weights moved by"),
+    ] {
+        harness.get_by_role_and_label(Role::Tab, tab).click();
+        harness.run();
+        complete(&mut harness, view);
+        let cell = harness.get_by_label_contains(says);
+        assert_eq!(cell.accesskit_node().role(), Role::Cell, "{tab}");
+        cell.click();
+        harness.run();
+        harness.get_by_label(if view == InsideView::Attention { "Hide the first token" } else { "Close the details" });
+        names_everything(&harness, tab);
+    }
+    // A refusal stands under its field, and keys that are typed move nothing.
+    type_into(&mut harness, "First answer", " good");
+    press(&mut harness, Key::Enter);
+    let says = "Give both answers, or none";
+    let patience = Instant::now() + Duration::from_secs(20);
+    while harness.query_by_label_contains(says).is_none() {
+        assert!(Instant::now() < patience, "{:?}", found(&lab).refusal);
+        harness.step();
+    }
+    harness.run();
+    let (field, why) = (harness.get_by_label("Second answer").rect(), harness.get_by_label_contains(says).rect());
+    assert!(
+        why.top() >= field.bottom() && why.left() < field.right() && why.right() > field.left(),
+        "{field:?} {why:?}"
+    );
+}
+
+/// While the lab looks, its progress shows and it can be stopped. A view that is turned to is looked at by itself.
+#[test]
+fn a_look_shows_its_progress_and_is_stopped() {
+    let lab = Lab::of_text();
+    let mut harness = sit_down_to_text(&lab);
+    press(&mut harness, Key::F6);
+    lab.heard();
+    click_button(&mut harness, "Look");
+    let heard = lab.heard();
+    let [Command::Look(request)] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!((request.prompt.as_str(), request.view), ("Review: The food at", InsideView::Lens));
+    let question = scripted::inside_question();
+    let inside = Inside {
+        request: request.clone(),
+        question: Some(Arc::new(question)),
+        progress: Some([3, 13]),
+        ..Inside::default()
+    };
+    lab.script().snapshot.change_text(|view| view.inside = Some(Arc::new(inside.clone())));
+    harness.run();
+    harness.get_by_label("“ good” − “ bad”");
+    harness.get_by_label("Looking: 3 of 13 parts");
+    names_everything(&harness, "while it looks");
+    // Training's arrows answer nothing here.
+    press(&mut harness, Key::ArrowLeft);
+    assert_eq!(lab.heard(), []);
+    press(&mut harness, Key::Escape);
+    click_button(&mut harness, "Stop");
+    assert_eq!(lab.heard(), [Command::StopLooking, Command::StopLooking]);
+
+    let stopped = Inside { progress: None, ..inside.clone() };
+    lab.script().snapshot.change_text(|view| view.inside = Some(Arc::new(stopped)));
+    harness.run();
+    press(&mut harness, Key::V);
+    let heard = lab.heard();
+    assert!(matches!(&heard[..], [Command::Look(request)] if request.view == InsideView::Contributions), "{heard:?}");
+    let refused = Inside { refusal: Some((InsideField::Models, "The models differ.".to_owned())), ..inside };
+    lab.script().snapshot.change_text(|view| view.inside = Some(Arc::new(Inside { progress: None, ..refused })));
+    harness.run();
+    harness.get_by_label("The models differ.");
 }

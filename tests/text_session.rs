@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use flipside::lab::{
-    Event, ExampleKind, ExamplesPlan, Lab, Link, Noise, TokenizerPlan, measure_text, train_tokenizer, write_examples,
+    Command as LabCommand, Event, ExampleKind, ExamplesPlan, InsideRequest, InsideView, Lab, Link, Noise,
+    TokenizerPlan, measure_text, train_tokenizer, write_examples,
 };
 use flipside::settings::{
     Asked, Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextPreset, TextRun, TextShape, TextStage,
@@ -149,6 +150,54 @@ fn an_interrupted_run_is_the_undisturbed_one() {
     for stage in [TextStage::Reward, TextStage::Ppo] {
         ModelFolder::read(&cut.join("models").join(stage.name())).unwrap();
     }
+}
+
+/// A person looks inside all the time, at one view after the other, also before the last one is there.
+#[test]
+fn a_run_that_is_looked_into_is_the_undisturbed_one() {
+    let root = tempfile::tempdir().unwrap();
+    let model = small_model(root.path());
+    let [whole, looked] = ["whole", "looked"].map(|name| root.path().join(name));
+    assert!(run(&settings(&model, &whole), u64::MAX));
+    let lab = Lab::open(settings(&model, &looked), Arc::new(|| {})).unwrap();
+    let views = [
+        InsideView::Lens,
+        InsideView::Contributions,
+        InsideView::PatchTuned,
+        InsideView::Attention,
+        InsideView::Swap,
+        InsideView::Moved,
+    ];
+    let ask = |place: usize| {
+        let (prompt, answers) = (format!("Review of kettle {}:", place / views.len() % 2), Default::default());
+        lab.send(LabCommand::Look(InsideRequest { prompt, answers, view: views[place % views.len()] }))
+    };
+    let began = Instant::now();
+    let (mut asked, mut seen_in_training) = (0, 0);
+    loop {
+        let snapshot = lab.snapshot();
+        let seen = snapshot.text().and_then(|view| view.inside.as_ref()).map_or(0, |inside| inside.seen.len());
+        let events = lab.events();
+        assert!(!events.iter().any(|event| matches!(event, Event::Faulted(_))), "{events:?}");
+        if events.contains(&Event::Finished) {
+            break;
+        }
+        seen_in_training += seen;
+        asked += usize::from(ask(asked));
+        assert!(began.elapsed() < PATIENCE, "{snapshot:?}");
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    assert!(asked > 50 && seen_in_training > 0, "{asked} {seen_in_training}");
+    // The finished session is looked into, too.
+    ask(0);
+    while !lab.snapshot().text().and_then(|view| view.inside.clone()).is_some_and(|inside| {
+        inside.request.view == InsideView::Lens && inside.seen.get(&InsideView::Lens).is_some_and(|seen| seen.complete)
+    }) {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    drop(lab);
+    assert_eq!(told(&looked), told(&whole));
 }
 
 #[test]
@@ -535,9 +584,13 @@ fn every_method_goes_on_bit_for_bit_after_kill_9() {
         let [whole, killed] = ["whole", "killed"].map(|kind| root.path().join(format!("{name}-{kind}")));
         assert!(run(&settings(&whole), u64::MAX), "{name}");
         let expected = told(&whole);
-        assert!(!run(&settings(&killed), 2), "{name}");
-        let before = points(&killed);
-        assert!(before > 0 && before < expected.0.len(), "{name}: {before}");
+        // On a busy machine the whole run may be over before this process looks again.
+        let mut cut = (0..20).map(|_| {
+            let _ = std::fs::remove_dir_all(&killed);
+            run(&settings(&killed), 2);
+            points(&killed)
+        });
+        let before = cut.find(|&points| points > 0 && points < expected.0.len()).expect(name);
         kills += usize::from(kill_once(text_program(&[stage.name()], &killed), || points(&killed) != before));
         assert!(run(&settings(&killed), u64::MAX), "{name}");
         assert_eq!(told(&killed), expected, "{name}");

@@ -39,6 +39,14 @@ pub enum DeskCommand {
     ShowTab(TextTab),
     /// Colour tokens by their log-ratios, or not.
     ToggleColours,
+    /// Look inside the models.
+    Look,
+    /// Stop looking.
+    StopLooking,
+    /// The next view of what is inside.
+    NextView,
+    /// Base, tuned or their difference.
+    NextModel,
     /// Switch between teaching a robot and teaching a language model.
     Switch(ModeTab),
     /// Start or pause training.
@@ -110,7 +118,7 @@ pub struct Spec {
 
 impl DeskCommand {
     /// The whole table, in the order of the menus.
-    pub const ALL: [DeskCommand; 35] = [
+    pub const ALL: [DeskCommand; 40] = [
         DeskCommand::ToggleTraining,
         DeskCommand::NewRun,
         DeskCommand::Switch(ModeTab::Control),
@@ -139,7 +147,12 @@ impl DeskCommand {
         DeskCommand::ShowTab(TextTab::Samples),
         DeskCommand::ShowTab(TextTab::Ask),
         DeskCommand::ShowTab(TextTab::Prompts),
+        DeskCommand::ShowTab(TextTab::Inside),
         DeskCommand::ToggleColours,
+        DeskCommand::Look,
+        DeskCommand::StopLooking,
+        DeskCommand::NextView,
+        DeskCommand::NextModel,
         DeskCommand::ResetCamera,
         DeskCommand::ThemeSystem,
         DeskCommand::ThemeLight,
@@ -201,6 +214,7 @@ impl DeskCommand {
                     ("Then and now", "The same prompts, answered before teaching and now", Key::F3),
                     ("Free prompt", "Answer a prompt of your own with the model before teaching and now", Key::F4),
                     ("Edit the prompts", "See and change the prompts that are asked about", Key::F5),
+                    ("Look inside the models", "See what teaching changed in the model, layer by layer", Key::F6),
                 ];
                 let (label, tooltip, key) = ROWS[tab as usize];
                 row(Menu::Completion, label, tooltip, plain(key))
@@ -210,6 +224,24 @@ impl DeskCommand {
                 "Colour tokens",
                 "Show by colour how much likelier teaching made each token",
                 plain(Key::C),
+            ),
+            C::Look => row(
+                Menu::Completion,
+                "Look inside",
+                "Compare what both models compute for the prompt on the page Inside",
+                None,
+            ),
+            C::StopLooking => {
+                row(Menu::Completion, "Stop looking", "Keep what was found so far; Escape does it, too", None)
+            }
+            C::NextView => {
+                row(Menu::Completion, "Next view inside", "Turn to the next view of the models", plain(Key::V))
+            }
+            C::NextModel => row(
+                Menu::Completion,
+                "Base, tuned or difference",
+                "Show the other model inside, or the difference; in patching, the other direction",
+                plain(Key::M),
             ),
             C::Switch(ModeTab::Control) => row(
                 Menu::Session,

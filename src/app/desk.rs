@@ -6,13 +6,15 @@ use super::curves::CurveCache;
 use super::eye::Eye;
 use super::forms::{NewRun, PaletteState};
 use super::hold::Hold;
-use super::mode::{ModeTab, TextDesk, TextTab, can_answer};
+use super::mode::{ModeTab, TextDesk, TextTab, can_answer, can_look};
 use super::options::{DeskOptions, TaskChoice};
 use super::probe::{Probe, ProbeReport};
 use super::style;
 use super::viewport::Stage;
 use super::widgets::count;
-use crate::lab::{Command, ControlView, Event, ModeView, PairView, Phase, Snapshot, TeacherKind};
+use crate::lab::{
+    Command, ControlView, Event, Inside, InsideSeen, ModeView, PairView, Phase, Snapshot, TeacherKind, TextView,
+};
 use crate::settings::{Asked, ControlRun, Mode, RewardSource, RunSettings, TextRun};
 use eframe::egui_wgpu::RenderState;
 use egui::{RawInput, ThemePreference, ViewportCommand};
@@ -223,6 +225,15 @@ impl Desk {
 
         let typing =
             ctx.any_popup_open() || ctx.text_edit_focused() || self.palette.is_some() || self.new_run.is_some();
+        if self.sees_inside() && !self.help_open && self.palette.is_none() && self.new_run.is_none() {
+            let looking = self.is_looking() && !ctx.any_popup_open();
+            if self.text.inside.take_keys(ctx, typing, looking) {
+                match looking {
+                    true => self.perform(ctx, DeskCommand::StopLooking),
+                    false => self.text.inside.open = false,
+                }
+            }
+        }
         for command in DeskCommand::take_keys(ctx, typing) {
             self.perform(ctx, command);
         }
@@ -298,6 +309,7 @@ impl Desk {
             Event::Refused(sentence) => {
                 self.awaiting = None;
                 self.text.sent = None;
+                self.text.inside.sent = None;
                 self.say(Tone::Warning, sentence);
             }
             Event::Warned(sentence) => self.say(Tone::Warning, sentence),
@@ -365,6 +377,7 @@ impl Desk {
                 let begun = |prompt: &String| view.asked.as_ref().is_some_and(|asked| asked.prompt == *prompt);
                 self.text.sent.take_if(|prompt| begun(prompt));
                 self.request_samples(&snapshot);
+                self.follow_inside(view);
             }
         }
         self.snapshot = Some(snapshot);
@@ -403,6 +416,28 @@ impl Desk {
         }
     }
 
+    /// Takes over what the lab has found inside the models. A view that is turned to is looked at without being asked
+    /// for, if the others of its prompt were.
+    fn follow_inside(&mut self, view: &TextView) {
+        if self.text.tab != TextTab::Inside {
+            return;
+        }
+        if !std::mem::replace(&mut self.text.inside.filled, true)
+            && let Some(prompt) = view.prompts.first()
+        {
+            self.text.inside.prompt.clone_from(prompt);
+        }
+        let Some(inside) = &view.inside else { return };
+        self.text.inside.sent.take_if(|sent| *sent == inside.request);
+        let request = self.text.inside.request();
+        let goes_on =
+            self.text.inside.is_of(inside) && inside.question.is_some() && request.view != inside.request.view;
+        let lacks = inside.seen.get(&request.view).is_none_or(|seen| !seen.complete);
+        if goes_on && lacks && self.text.inside.sent.is_none() && self.send(Command::Look(request.clone())) {
+            self.text.inside.sent = Some(request);
+        }
+    }
+
     /// Sends a command to the lab. The status line says so if it was not accepted, except for [`Command::ShowPolicy`].
     pub(super) fn send(&mut self, command: Command) -> bool {
         let Some(link) = self.hold.link() else { return false };
@@ -425,6 +460,36 @@ impl Desk {
     /// Whether the pair is visible. Keys must not answer a pair that is behind another tab.
     pub(super) fn sees_pair(&self) -> bool {
         self.mode_tab() == ModeTab::Control || self.text.tab == TextTab::Compare
+    }
+
+    /// Whether the page *Inside* is on show.
+    pub(super) fn sees_inside(&self) -> bool {
+        self.mode_tab() == ModeTab::Text && self.text.tab == TextTab::Inside
+    }
+
+    /// Whether the lab looks inside the models, or was asked to.
+    pub(super) fn is_looking(&self) -> bool {
+        let inside = self.snapshot.as_ref().and_then(|snapshot| snapshot.text()?.inside.as_ref());
+        self.text.inside.sent.is_some() || inside.is_some_and(|inside| inside.progress.is_some())
+    }
+
+    /// What was found for the view that is on show.
+    pub(super) fn seen_inside(&self, inside: &Inside) -> Option<Arc<InsideSeen>> {
+        inside.seen.get(&self.text.inside.view()).cloned()
+    }
+
+    /// Looks inside the models, for what is typed.
+    fn look_inside(&mut self) {
+        let request = self.text.inside.request();
+        if self.send(Command::Look(request.clone())) {
+            self.text.inside.sent = Some(request);
+        }
+    }
+
+    fn stop_looking(&mut self) {
+        if self.send(Command::StopLooking) {
+            self.text.inside.sent = None;
+        }
     }
 
     /// The pair that waits for the person's answer, if there is one.
@@ -450,6 +515,12 @@ impl Desk {
             }
             DeskCommand::ToggleLoop | DeskCommand::Speed(_) => !text,
             DeskCommand::ShowTab(_) | DeskCommand::ToggleColours => text,
+            DeskCommand::Look => {
+                let ready = open && snapshot.is_some_and(can_look);
+                self.sees_inside() && ready && !self.text.inside.prompt.trim().is_empty()
+            }
+            DeskCommand::StopLooking => open && text && self.is_looking(),
+            DeskCommand::NextView | DeskCommand::NextModel => self.sees_inside(),
             DeskCommand::ToggleTraining => {
                 open && snapshot.is_some_and(|s| !matches!(s.phase, Phase::Starting | Phase::Finished))
             }
@@ -490,6 +561,10 @@ impl Desk {
             }
             DeskCommand::ShowTab(tab) => self.text.turn_to(tab),
             DeskCommand::ToggleColours => self.text.colours = !self.text.colours,
+            DeskCommand::Look => self.look_inside(),
+            DeskCommand::StopLooking => self.stop_looking(),
+            DeskCommand::NextView => self.text.inside.turn_on(),
+            DeskCommand::NextModel => self.text.inside.switch_on(),
             DeskCommand::Switch(mode) => self.switch_to(mode),
             DeskCommand::NewRun => self.new_run = Some(NewRun::like(self.present_settings())),
             DeskCommand::Save => drop(self.send(Command::Save)),

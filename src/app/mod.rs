@@ -10,11 +10,12 @@
 //!
 //! 1. What knows nothing of a [`Desk`]: `commands`, the table from which keys, menus, buttons and help derive;
 //!    `viewport`, the only file that uses wgpu; the connection to a lab (`hold`); what is chosen and typed (`mode`,
-//!    `draft`, `forms`, `method`); `widgets`, `style` and others.
+//!    `draft`, `forms`, `method`, `inside_state`); `widgets`, `cells`, `style` and others.
 //! 2. `desk`: the state, and what each command does to it.
 //! 3. The views. Each draws a part of the desk: `question`, `completions`, `panel`, `chrome`, `overlays` and others.
 //! 4. `layout`: which view goes where, for each mode.
 
+mod cells;
 mod chrome;
 mod clock;
 mod commands;
@@ -25,7 +26,16 @@ mod draft;
 mod eye;
 mod forms;
 mod hold;
+mod inside;
+mod inside_attention;
+mod inside_contributions;
+mod inside_lens;
+mod inside_moved;
+mod inside_patching;
+mod inside_state;
+mod inside_swap;
 mod layout;
+mod lines;
 mod method;
 mod mode;
 mod options;

@@ -1,6 +1,7 @@
 //! The tabs of the desk, and what text mode keeps between frames.
 
 use super::draft::Draft;
+use super::inside_state::InsideState;
 use crate::lab::{ModeView, Phase, Snapshot, TextStage};
 use crate::settings::{Mode, RunSettings, TaskSpec, TextRun};
 
@@ -62,15 +63,17 @@ pub enum TextTab {
     Ask,
     /// The prompts that are asked about.
     Prompts,
+    /// What the models compute inside.
+    Inside,
 }
 
 impl TextTab {
     /// All of them, from the left.
-    pub const ALL: [TextTab; 4] = [TextTab::Compare, TextTab::Samples, TextTab::Ask, TextTab::Prompts];
+    pub const ALL: [TextTab; 5] = [TextTab::Compare, TextTab::Samples, TextTab::Ask, TextTab::Prompts, TextTab::Inside];
 
     /// The tab's label.
     pub fn title(self) -> &'static str {
-        ["Compare", "Then and now", "Free prompt", "Prompts"][self as usize]
+        ["Compare", "Then and now", "Free prompt", "Prompts", "Inside"][self as usize]
     }
 }
 
@@ -86,6 +89,7 @@ pub(super) struct TextDesk {
     pub draft: Draft,
     /// egui time and training steps at the last request for samples.
     pub samples_asked: Option<(f64, u64)>,
+    pub inside: InsideState,
 }
 
 impl Default for TextDesk {
@@ -97,6 +101,7 @@ impl Default for TextDesk {
             sent: None,
             draft: Draft::default(),
             samples_asked: None,
+            inside: InsideState::default(),
         }
     }
 }
@@ -119,4 +124,9 @@ impl TextDesk {
 /// Whether there are a supervised model and a policy to generate with.
 pub(super) fn can_answer(snapshot: &Snapshot) -> bool {
     snapshot.text().is_some_and(|view| view.stage >= TextStage::Reward) && snapshot.phase != Phase::Starting
+}
+
+/// Whether there are two models to look into: the one that training started from, and the one that it has come to.
+pub(super) fn can_look(snapshot: &Snapshot) -> bool {
+    snapshot.text().is_some_and(|view| view.stage >= TextStage::Supervised) && snapshot.phase != Phase::Starting
 }

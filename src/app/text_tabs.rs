@@ -24,6 +24,7 @@ impl Desk {
             TextTab::Samples => self.show_samples(ui, snapshot, view),
             TextTab::Ask => self.show_free_prompt(ui, snapshot, view),
             TextTab::Prompts => self.show_prompts(ui, view),
+            TextTab::Inside => self.show_inside(ui, snapshot, view),
         });
     }
 
@@ -40,7 +41,7 @@ impl Desk {
                     self.queue.push(command);
                 }
             }
-            if self.text.tab == TextTab::Prompts {
+            if matches!(self.text.tab, TextTab::Prompts | TextTab::Inside) {
                 return;
             }
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {

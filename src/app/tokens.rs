@@ -211,17 +211,9 @@ mod tests {
 
     #[test]
     fn words_can_be_read_on_every_colour() {
-        let luminance = |c: Color32| {
-            let channel = |v: u8| {
-                let v = f64::from(v) / 255.0;
-                if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) }
-            };
-            0.2126 * channel(c.r()) + 0.7152 * channel(c.g()) + 0.0722 * channel(c.b()) + 0.05
-        };
         for palette in [Palette::DARK, Palette::LIGHT] {
             for log_ratio in [-3.0, -1.0, 1.0, 3.0] {
-                let (a, b) = (luminance(palette.text), luminance(shade(&palette, palette.card, log_ratio)));
-                let ratio = a.max(b) / a.min(b);
+                let ratio = super::super::style::contrast(palette.text, shade(&palette, palette.card, log_ratio));
                 assert!(ratio >= 4.5, "at {log_ratio} nats the contrast is {ratio:.2}; WCAG AA asks for 4.5");
             }
         }

@@ -97,12 +97,13 @@ pub(super) fn segment(ui: &mut Ui, salt: (&str, usize), rect: Rect, text: &str, 
     response
 }
 
-/// Names a scroll area's vertical bar, if it has one.
+/// Names a scroll area's bars, if it has some.
 pub(super) fn name_scroll_bar<R>(ui: &Ui, scrolled: &ScrollAreaOutput<R>, name: &str) {
-    if scrolled.content_size.y > scrolled.inner_rect.height() {
-        // egui gives the bar of axis 1 this id, but no name.
-        let bar = scrolled.id.with(1_usize);
-        ui.ctx().accesskit_node_builder(bar, |node| node.set_label(name));
+    for axis in 0..2_usize {
+        if scrolled.content_size[axis] > scrolled.inner_rect.size()[axis] {
+            // egui gives the bar of an axis this id, but no name.
+            ui.ctx().accesskit_node_builder(scrolled.id.with(axis), |node| node.set_label(name));
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use super::output::outln;
 use super::run::report;
 use crate::lab::{
-    AblateWith, LookModels, LookPlan, LookReport, LookWhat, ProbeLabels, ProbeSettings, SteerPlan, look as look_inside,
+    AblateWith, LookModels, LookPlan, LookReport, LookWhat, ProbeLabels, ProbeSettings, SteerPlan, TunedLensPlan,
+    TunedLensSettings, look as look_inside,
 };
 use crate::settings::TextPrecision;
 use clap::{Args, Subcommand, ValueEnum};
@@ -15,8 +16,10 @@ use std::path::PathBuf;
 pub enum Look {
     /// Write activations by TransformerLens' names, and the logits.
     Cache(CacheArguments),
-    /// Read every residual stream as if the model stopped there (logit lens).
+    /// Read every residual stream as if the model stopped there (logit lens, or a tuned lens).
     Lens(LensArguments),
+    /// Train a tuned lens: a linear map for every residual stream, after which it predicts what the model does.
+    TunedLens(TunedLensArguments),
     /// What each head, MLP and adapter adds to a logit difference (direct logit attribution).
     Attribution(LookArguments),
     /// Attention patterns, and which heads look at the first, the previous or an earlier copy's next token.
@@ -36,6 +39,9 @@ pub enum Look {
     Probe(ProbeArguments),
     /// What each head, MLP and adapter adds to a reward; with --other, to the margin between two texts.
     Reward(LookArguments),
+    /// What each head, MLP and adapter adds to the value that a session's critic gives a text; with --other, to the
+    /// difference of two texts.
+    Value(LookArguments),
 }
 
 /// What is looked into, and where the result goes.
@@ -69,7 +75,8 @@ pub struct LookArguments {
     /// Continuation whose log-probability is explained instead of a logit difference.
     #[arg(long, value_name = "TEXT", conflicts_with = "tokens")]
     pub completion: Option<String>,
-    /// Position of the token before those that are compared, counted from 0. Default: the last one.
+    /// Position of the token before those that are compared, or of the one that is steered, counted from 0. Default: the
+    /// last one.
     #[arg(long, value_name = "N")]
     pub position: Option<usize>,
     /// File of arrays to write, .npz or .safetensors.
@@ -102,6 +109,48 @@ pub struct LensArguments {
     /// How many of the likeliest tokens are kept.
     #[arg(long, default_value_t = 5)]
     pub top: usize,
+    /// Tuned lens to read through, as `text look tuned-lens` writes it.
+    #[arg(long, value_name = "FILE")]
+    pub tuned_lens: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct TunedLensArguments {
+    #[command(flatten)]
+    pub look: LookArguments,
+    /// Data file with texts. Default: reviews of the built-in grammar.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Number of reviews of the grammar.
+    #[arg(long, default_value_t = 2000, conflicts_with = "data")]
+    pub count: usize,
+    /// Learn to read between attention and MLP, too.
+    #[arg(long)]
+    pub mid: bool,
+    /// Number of steps.
+    #[arg(long, default_value_t = TunedLensSettings::default().steps)]
+    pub steps: usize,
+    /// Tokens of a step. The published number is 262144.
+    #[arg(long, default_value_t = 4096)]
+    pub tokens_per_step: usize,
+    /// Tokens of a row. Default: as many as the model has positions, at most 512.
+    #[arg(long, value_name = "N")]
+    pub length: Option<usize>,
+    /// Learning rate of the first step; it falls to 0 linearly.
+    #[arg(long, default_value_t = TunedLensSettings::default().learning_rate)]
+    pub learning_rate: f64,
+    /// Nesterov momentum.
+    #[arg(long, default_value_t = TunedLensSettings::default().momentum)]
+    pub momentum: f64,
+    /// Weight decay.
+    #[arg(long, default_value_t = TunedLensSettings::default().weight_decay)]
+    pub weight_decay: f64,
+    /// Share of the texts that is held out, to compare with the logit lens.
+    #[arg(long, default_value_t = 0.1)]
+    pub held_out: f64,
+    /// Seed of all random streams.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 #[derive(Args, Debug)]
@@ -225,20 +274,37 @@ impl Look {
         match self {
             Look::Cache(a) => &a.look,
             Look::Lens(a) => &a.look,
+            Look::TunedLens(a) => &a.look,
             Look::Attention(a) => &a.look,
             Look::Patch(a) => &a.look,
             Look::Diff(a) => &a.look,
             Look::Ablate(a) => &a.look,
             Look::Steer(a) => &a.look,
             Look::Probe(a) => &a.look,
-            Look::Attribution(look) | Look::Swap(look) | Look::Reward(look) => look,
+            Look::Attribution(look) | Look::Swap(look) | Look::Reward(look) | Look::Value(look) => look,
         }
     }
 
     fn what(&self) -> LookWhat {
         match self {
             Look::Cache(a) => LookWhat::Cache(a.sites.clone()),
-            Look::Lens(a) => LookWhat::Lens { mid: a.mid, top: a.top },
+            Look::Lens(a) => LookWhat::Lens { mid: a.mid, top: a.top, tuned_lens: a.tuned_lens.clone() },
+            Look::TunedLens(a) => LookWhat::TunedLens(TunedLensPlan {
+                data: a.data.clone(),
+                count: a.count,
+                mid: a.mid,
+                settings: TunedLensSettings {
+                    steps: a.steps,
+                    learning_rate: a.learning_rate,
+                    momentum: a.momentum,
+                    weight_decay: a.weight_decay,
+                    ..TunedLensSettings::default()
+                },
+                tokens_per_step: a.tokens_per_step,
+                length: a.length,
+                held_out: a.held_out,
+                seed: a.seed,
+            }),
             Look::Attribution(_) => LookWhat::Attribution,
             Look::Attention(a) => LookWhat::Attention(a.block),
             Look::Patch(a) => LookWhat::Patch { grids: a.grids.clone(), guess: a.guess, reverse: a.reverse },
@@ -250,6 +316,7 @@ impl Look {
                 With::Other => AblateWith::Other,
             }),
             Look::Reward(_) => LookWhat::Reward,
+            Look::Value(_) => LookWhat::Value,
             Look::Steer(a) => LookWhat::Steer(SteerPlan {
                 block: a.block,
                 strengths: a.strengths.clone(),

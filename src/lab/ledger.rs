@@ -3,7 +3,7 @@
 //! pair is shown.
 
 use super::questions::{Answer, Offer, Question, Questions, Record};
-use super::shared_requests::{Label, SharedRequests};
+use super::shared_requests::{Label, LookOrder, SharedRequests};
 use super::snapshot_publisher::SnapshotPublisher;
 use super::{Command, Curve, Event, Phase};
 use crate::settings::{RunSettings, TeacherKind};
@@ -212,6 +212,8 @@ impl Ledger {
             Command::Save => self.control.change(|w| w.save = true),
             Command::ShowPolicy => self.control.change(|w| w.show_policy = true),
             Command::Ask(prompt) => self.control.change(|w| w.ask = Some(prompt)),
+            Command::Look(request) => self.control.change(|w| w.look = Some(LookOrder::Begin(request))),
+            Command::StopLooking => self.control.change(|w| w.look = Some(LookOrder::Stop)),
             Command::SetPrompts(prompts) => {
                 if prompts.is_empty() || prompts.iter().any(|prompt| prompt.trim().is_empty()) {
                     let why = "There must be a prompt, and none may be empty; the prompts stay as they were.";

@@ -19,6 +19,7 @@ mod driver;
 mod error;
 mod evaluate;
 mod going_on;
+mod inside;
 mod interval;
 mod learning;
 mod ledger;
@@ -53,10 +54,10 @@ pub use text::{
     ProbeLabels, Recipe, RejectionPlan, RejectionRound, Scored, StartJob, SteerPlan, SummaryRow, TaughtRewardModel,
     TextAlgorithm, TextAlgorithmJob, TextAlgorithmRow, TextAlgorithmRun, TextAlgorithmsPlan, TextMeasure, TextModel,
     TextSpeed, TextSpeedPlan, TextSteps, TextStepsMethod, TextStepsPlan, TldrCounts, TldrEvaluation, TldrExamplesPlan,
-    TldrExamplesReport, TldrPlan, TokenizerPlan, TokenizerReport, Versus, best_of_text, check_text_run, copy_stage,
-    evaluate_text, evaluate_tldr, export_text, generate_text, label_efficiency, look, measure_memory, measure_text,
-    merge_text, prepare_tldr, rejection_sampling, run_text_algorithm, teach_reward_model, text_algorithms, text_speed,
-    text_steps, train_tokenizer, write_built_in, write_examples, write_tldr_examples,
+    TldrExamplesReport, TldrPlan, TokenizerPlan, TokenizerReport, TunedLensPlan, Versus, best_of_text, check_text_run,
+    copy_stage, evaluate_text, evaluate_tldr, export_text, generate_text, label_efficiency, look, measure_memory,
+    measure_text, merge_text, prepare_tldr, rejection_sampling, run_text_algorithm, teach_reward_model,
+    text_algorithms, text_speed, text_steps, train_tokenizer, write_built_in, write_examples, write_tldr_examples,
 };
 pub use vocabulary::*;
 
@@ -64,7 +65,7 @@ use crate::settings::{Mode, RewardSource, RunSettings};
 use flipside_core::{Arrays, ItemId};
 pub use flipside_envs::physics::{Precision, SHADER, ThreadsPerWorld};
 pub use flipside_text::data::{BadLines, Reading};
-pub use flipside_text::interp::ProbeSettings;
+pub use flipside_text::interp::{ProbeSettings, TunedLensSettings};
 pub use flipside_text::teacher::Noise;
 use ledger::{Ledger, Message};
 pub use opening::is_session;

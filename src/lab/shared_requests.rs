@@ -1,6 +1,7 @@
 //! What the ledger asks of the worker, as one small shared value instead of a queue. The worker checks `quit` between
 //! minibatches and reads the other requests once a round.
 
+use super::inside::InsideRequest;
 use super::questions::Answers;
 use flipside_core::{Choice, Item, JudgementId, PairId};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,15 @@ pub(super) struct Label {
     pub pair: PairId,
     pub items: [Item; 2],
     pub choice: Choice,
+}
+
+/// What to do about looking inside the models.
+#[derive(Clone, Debug)]
+pub(super) enum LookOrder {
+    /// Begin this, in place of what is being looked at.
+    Begin(InsideRequest),
+    /// Stop.
+    Stop,
 }
 
 /// The current requests.
@@ -27,6 +37,8 @@ pub(super) struct WorkerRequests {
     pub show_policy: bool,
     /// Text mode: a free prompt to answer at the next opportunity.
     pub ask: Option<String>,
+    /// Text mode: the latest order to look inside the models, or to stop that.
+    pub look: Option<LookOrder>,
     /// Text mode: the prompts to ask about from the next opportunity on.
     pub prompts: Option<Vec<String>>,
     /// Who answers, and what was answered.
@@ -61,6 +73,11 @@ impl SharedRequests {
 
     pub fn quitting(&self) -> bool {
         self.lock().quit
+    }
+
+    /// Whether this holds of the current requests.
+    pub fn holds(&self, of: impl Fn(&WorkerRequests) -> bool) -> bool {
+        of(&self.lock())
     }
 
     /// Waits until `ready` holds, then returns the requests.

@@ -1,7 +1,7 @@
 //! What the worker drives, in either mode: a loop that collects experience, proposes pairs, and learns.
 
 use super::questions::Offered;
-use super::vocabulary::{DisputedView, ModeView, Snapshot, TeacherKind};
+use super::vocabulary::{DisputedView, InsideRequest, ModeView, Snapshot, TeacherKind};
 use super::{LabError, shared_requests::Label, trainer::Trainer};
 use flipside_core::Arrays;
 use flipside_preference::Alarm;
@@ -120,6 +120,24 @@ pub(super) trait TrainingLoop: Send {
     fn ask(&mut self, _prompt: &str, _tell: Tell, _cancelled: &mut dyn FnMut() -> bool) -> Result<(), LabError> {
         Ok(())
     }
+
+    /// Text mode: begins to look inside the models, in place of what it was looking at. This is the first part of the work
+    /// and may read models. What is refused is shown where it was asked for, and is no fault.
+    fn begin_look(&mut self, _request: InsideRequest) {}
+
+    /// Text mode: does the next part of looking. It changes nothing that training knows of.
+    fn look_on(&mut self, _cancelled: &mut dyn FnMut() -> bool) {}
+
+    /// Text mode: whether there is more to do for [`TrainingLoop::look_on`].
+    fn is_looking(&self) -> bool {
+        false
+    }
+
+    /// Text mode: keeps the models as they are for the rest of looking, because training goes on in between.
+    fn keep_looked_into(&mut self) {}
+
+    /// Text mode: stops looking.
+    fn stop_looking(&mut self) {}
 
     /// Text mode: asks about these prompts from now on.
     fn set_prompts(&mut self, _prompts: Vec<String>) -> Result<(), LabError> {

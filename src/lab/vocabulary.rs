@@ -1,5 +1,6 @@
 //! The types that pass between the lab and its users: the window, the command line, tests.
 
+pub use super::inside::*;
 use crate::settings::RunSettings;
 pub use crate::settings::{TeacherKind, TextStage};
 use flipside_core::{
@@ -41,6 +42,11 @@ pub enum Command {
     /// Text mode: answer this prompt with the model before and after preference learning; the result is
     /// [`TextView::asked`].
     Ask(String),
+    /// Text mode: look inside the models, in place of what is being looked at; the result is [`TextView::inside`]. A view
+    /// that is not there yet is added to those of the same prompt and answers. Any other request begins anew.
+    Look(InsideRequest),
+    /// Text mode: stop looking. What was found so far stays.
+    StopLooking,
     /// Text mode: ask about these prompts from now on. There must be at least one, and none may be empty.
     SetPrompts(Vec<String>),
     /// Save, close the session and end the worker.
@@ -278,6 +284,8 @@ pub struct TextView {
     pub samples: Arc<Vec<TextSample>>,
     /// The latest free prompt and its answers.
     pub asked: Option<Arc<TextSample>>,
+    /// What was found inside the models; `None` before anybody looked.
+    pub inside: Option<Arc<Inside>>,
     /// The KL that β is adapted to, nats; `None` if β is fixed.
     pub kl_target: Option<f64>,
 }

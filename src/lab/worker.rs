@@ -4,7 +4,7 @@
 use super::driver::{Next, QuestionQueue, Training};
 use super::ledger::Message;
 use super::questions::{Answers, Offer};
-use super::shared_requests::{SharedRequests, WorkerRequests};
+use super::shared_requests::{LookOrder, SharedRequests, WorkerRequests};
 use super::snapshot_publisher::SnapshotPublisher;
 use super::training_loop::TrainingLoop;
 use super::{DisputedView, Event, LabError, Phase, Snapshot};
@@ -22,6 +22,10 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 /// A large checkpoint takes long to assemble. At least this many times as long passes before the next one.
 const CHECKPOINT_SHARE: u32 = 20;
 
+/// While training runs, looking inside the models takes at most as long between two rounds as the last round did, within
+/// these bounds, so that training keeps about half of the time.
+const LOOKING: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
+
 /// The training speed is measured over this long.
 const PACE_WINDOW: Duration = Duration::from_secs(10);
 
@@ -33,6 +37,9 @@ pub(super) struct Worker {
     saved: Instant,
     /// How long the last checkpoint took to assemble.
     saving: Duration,
+    /// How long the last round took, and how long the models were looked into since.
+    round: Duration,
+    looked: Duration,
     /// `(when, env steps)` of recent iterations.
     pace: VecDeque<(Instant, u64)>,
 }
@@ -86,6 +93,8 @@ impl Worker {
             control,
             saved: Instant::now(),
             saving: Duration::ZERO,
+            round: Duration::ZERO,
+            looked: Duration::ZERO,
             pace: VecDeque::new(),
         }
     }
@@ -128,7 +137,8 @@ impl Worker {
                     let supplied = short && self.supply(phase);
                     self.wait(phase, &requests, supplied || !short);
                 }
-                None => self.iterate(),
+                None if self.look_between_rounds() => self.iterate(),
+                None => {}
             }
         }
         if self.control.latest().disk_fault.is_none() {
@@ -166,17 +176,22 @@ impl Worker {
             });
         }
         self.pace.clear();
-        self.control.wait_until(|w| {
+        let wakes = |w: &WorkerRequests| {
             w.quit
                 || w.save
                 || w.show_policy
+                || w.look.is_some()
                 || w.ask.is_some()
                 || w.prompts.is_some()
                 || w.run != requests.run
                 || w.answers.teacher != requests.answers.teacher
                 || w.answers.labels_version != requests.answers.labels_version
                 || (can_offer && w.answers.run_short())
-        });
+        };
+        while self.training.learner.is_looking() && !self.control.holds(wakes) {
+            self.look_on();
+        }
+        self.control.wait_until(wakes);
     }
 
     /// Offers pairs while training rests. Returns whether there were any to offer.
@@ -189,7 +204,34 @@ impl Worker {
         supplied.map_err(|error| self.fault(&error)).unwrap_or(false)
     }
 
+    /// Goes on looking inside the models for a bounded time. Returns whether training goes on now, rather than a request
+    /// that has just come.
+    fn look_between_rounds(&mut self) -> bool {
+        let [least, most] = LOOKING;
+        while self.training.learner.is_looking() {
+            if self.looked >= self.round.clamp(least, most) {
+                self.training.learner.keep_looked_into();
+                return true;
+            }
+            if self.control.holds(|w| w.quit || w.look.is_some()) {
+                return false;
+            }
+            self.look_on();
+        }
+        true
+    }
+
+    /// The next part of looking inside the models.
+    fn look_on(&mut self) {
+        let (began, control) = (Instant::now(), self.control.clone());
+        self.training.learner.look_on(&mut || control.holds(|w| w.quit || w.look.is_some()));
+        self.looked += began.elapsed();
+        let trainer = &self.training.learner;
+        self.publisher.update(|s| trainer.publish(s));
+    }
+
     fn iterate(&mut self) {
+        let began = Instant::now();
         let control = self.control.clone();
         match self.training.train(&mut self.queue, &mut || control.quitting()) {
             Ok(values) => {
@@ -202,6 +244,7 @@ impl Worker {
             }
             Err(error) => self.fault(&error),
         }
+        (self.round, self.looked) = (began.elapsed(), Duration::ZERO);
     }
 
     fn publish(&mut self) {
@@ -251,7 +294,7 @@ impl Worker {
         self.saving = began.elapsed();
     }
 
-    /// Fulfils one-time requests: show the policy, answer a free prompt, change the prompts.
+    /// Fulfils one-time requests: show the policy, answer a free prompt, change the prompts, begin or stop looking.
     fn grant(&mut self) {
         let (publisher, control) = (self.publisher.clone(), self.control.clone());
         let mut tell = |change: &dyn Fn(&mut Snapshot)| publisher.update(change);
@@ -271,6 +314,15 @@ impl Worker {
         if let Err(error) = done {
             self.fault(&error);
         }
+        let began = Instant::now();
+        match self.control.take(|w| &mut w.look) {
+            Some(LookOrder::Begin(request)) => self.training.learner.begin_look(request),
+            Some(LookOrder::Stop) => self.training.learner.stop_looking(),
+            None => return,
+        }
+        self.looked += began.elapsed();
+        let trainer = &self.training.learner;
+        self.publisher.update(|s| trainer.publish(s));
     }
 
     /// Pauses and reports the reason. The trainer holds the state before the failed step; nothing of the failed step is

@@ -43,7 +43,7 @@ pub use error::StoreError;
 pub use export::{LabelFrames, PolicyMetadata, export_policy};
 pub use metrics::Metric;
 pub use model_folder::{ModelFolder, SHARD, make_folder, read_gguf, read_text, remove_folder, write_text};
-pub use named_arrays::write_arrays;
+pub use named_arrays::{read_arrays, write_arrays};
 pub use results::{append_result, read_results};
 pub use session::{Session, sessions_in};
 pub use shader_cache::{read_shader_cache, write_shader_cache};

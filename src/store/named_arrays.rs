@@ -1,9 +1,10 @@
-//! Named arrays with metadata, for other programs: as safetensors, or as NumPy's `.npz`.
+//! Named arrays with metadata, shared with other programs: as safetensors, or, to be written only, as NumPy's `.npz`.
 
 use super::npz::{self, Values};
 use super::{StoreError, arrays_file, disk};
 use flipside_core::{ArrayData, Arrays};
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 /// Writes arrays and metadata, completely or not at all. A path that ends in `.safetensors` becomes a safetensors file
@@ -41,6 +42,18 @@ pub fn write_arrays(path: &Path, metadata: &BTreeMap<String, String>, arrays: &A
     npz::write(path, &all)
 }
 
+/// The metadata and the arrays of a safetensors file.
+///
+/// # Errors
+///
+/// [`StoreError::DamagedModel`] for anything else; the file cannot be read.
+pub fn read_arrays(path: &Path) -> Result<(BTreeMap<String, String>, Arrays), StoreError> {
+    let bytes = fs::read(path).map_err(|error| StoreError::io(path, error))?;
+    let (metadata, arrays) = arrays_file::decode_plain(&bytes)
+        .map_err(|reason| StoreError::DamagedModel { path: path.to_owned(), reason })?;
+    Ok((metadata.into_iter().collect(), arrays))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,10 +76,10 @@ mod tests {
         }
         let read = npz::read(&npz, &[("blocks.0.attn.hook_z", &[Free("B"), Free("T"), Free("d")])]).unwrap();
         assert_eq!(read[0].values, x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
-        let bytes = std::fs::read(&safetensors).unwrap();
-        let (found, same) = arrays_file::decode_plain(&bytes).unwrap();
-        assert_eq!((found, same), (metadata.clone().into_iter().collect(), arrays.clone()));
+        let bytes = fs::read(&safetensors).unwrap();
+        assert_eq!(read_arrays(&safetensors).unwrap(), (metadata.clone(), arrays.clone()));
+        assert!(matches!(read_arrays(&npz), Err(StoreError::DamagedModel { .. })));
         write_arrays(&safetensors, &metadata, &arrays).unwrap();
-        assert_eq!(std::fs::read(&safetensors).unwrap(), bytes);
+        assert_eq!(fs::read(&safetensors).unwrap(), bytes);
     }
 }

@@ -203,6 +203,8 @@ class Look(Interop):
         tokens = torch.tensor([ids_of(text)[:64]])
         prompt, other = (interop.TOKENIZER.decode(row) for row in (tokens[0].tolist(), [tokens[0, 1].item()] + tokens[0, 1:].tolist()))
         print(f"{tokens.shape[1]} tokens")
+        # The same two tokens' logits are compared as in the other checks. Without them, Flipside would look for the likeliest ones.
+        pair = ["--tokens", ",".join(interop.TOKENIZER.decode([ids_of(word)[0]]) for word in (" the", " lid"))]
 
         def timed(work):
             begun = time.monotonic()
@@ -228,8 +230,8 @@ class Look(Interop):
         load = min(timed(lambda: self.look("cache", folder, "--prompt", "the", "--sites", "hook_embed")) for _ in range(3))
         print(f"reading the model alone takes Flipside {load:.2f} s, which is taken off")
         for name, ours, theirs in [
-            ("logit lens", lambda: self.look("lens", folder, "--prompt", prompt), lens_of_theirs),
-            ("residual patching", lambda: self.look("patch", folder, "--prompt", prompt, "--other", other, "--grids", "resid_pre"), patching_of_theirs),
+            ("logit lens", lambda: self.look("lens", folder, "--prompt", prompt, *pair), lens_of_theirs),
+            ("residual patching", lambda: self.look("patch", folder, "--prompt", prompt, "--other", other, *pair, "--grids", "resid_pre"), patching_of_theirs),
         ]:
             theirs()
             seconds = [min(timed(ours) for _ in range(3)) - load, min(timed(theirs) for _ in range(3))]

@@ -2,8 +2,8 @@
 
 use flipside::app::{DeskOptions, TaskChoice};
 use flipside::lab::{
-    Command, ControlView, Curve, Event, Link, ModeView, PairView, Phase, Snapshot, TeacherKind, TextSample, TextStage,
-    TextView,
+    Command, ControlView, Curve, Event, InsideQuestion, Link, ModeView, PairView, Phase, Snapshot, TeacherKind,
+    TextSample, TextStage, TextView,
 };
 use flipside::settings::{Mode, RunSettings, TextRun};
 use flipside_core::{Choice, Clip, Completion, Frames, Geom, Item, ItemId, PairId, PairReason, Pose, Scene, Shape};
@@ -174,7 +174,7 @@ impl Link for Lab {
                 let prompts = Arc::new(prompts.clone());
                 script.snapshot.change_text(|view| view.prompts = prompts);
             }
-            Command::Judge { .. } => {}
+            Command::Look(_) | Command::StopLooking | Command::Judge { .. } => {}
         }
         script.commands.push(command);
         true
@@ -233,6 +233,7 @@ impl TextSnapshot for Snapshot {
             samples: Arc::new(samples.collect()),
             prompts: Arc::new(prompts),
             asked: None,
+            inside: None,
             kl_target: Some(6.0),
         };
         self.mode = ModeView::Text(Arc::new(view));
@@ -244,6 +245,15 @@ impl TextSnapshot for Snapshot {
     fn change_text(&mut self, change: impl FnOnce(&mut TextView)) {
         let ModeView::Text(view) = &mut self.mode else { panic!("a robot is taught") };
         change(Arc::make_mut(view));
+    }
+}
+
+/// What is compared after a prompt of three tokens.
+pub fn inside_question() -> InsideQuestion {
+    InsideQuestion {
+        words: ["Review:", " The", " food"].map(str::to_owned).to_vec(),
+        compared: [" good", " bad"].map(str::to_owned),
+        differences: [0.25, 1.5],
     }
 }
 

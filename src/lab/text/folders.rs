@@ -2,8 +2,12 @@
 
 use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextRun, TextStage};
-use crate::store::{ModelFolder, SHARD, read_gguf};
-use flipside_text::{Bundle, BundleError, IlqlHeads, Parts, gguf};
+use crate::store::{ModelFolder, SHARD, read_arrays, read_gguf, write_arrays};
+use flipside_core::Arrays;
+use flipside_learn::Reader;
+use flipside_text::model::Transformer;
+use flipside_text::{Bundle, BundleError, IlqlHeads, Parts, ScalarHead, gguf};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The folder that contains a session's models.
@@ -28,15 +32,6 @@ pub(in crate::lab) fn adapter_of(session: &Path, stage: TextStage) -> PathBuf {
     models(session).join(format!("{}-adapter", stage.name()))
 }
 
-/// The pipeline stage whose model a session came to: the run's last one, or else one that the session has been through
-/// before. `None` before any has finished.
-pub(super) fn came_to(session: &Path, run: &TextRun) -> Option<TextStage> {
-    let policies = [TextStage::Ppo, TextStage::Preference, TextStage::OnlineDpo, TextStage::Ilql];
-    let last = Some(run.until).filter(|until| policies.contains(until));
-    let mut stages = last.into_iter().chain(policies).chain([TextStage::Supervised, TextStage::Base]);
-    stages.find(|&stage| of_stage(session, stage).is_dir())
-}
-
 /// The model that the training of this stage started from: the session's own, or the one that was given with its
 /// adapter. `None` if there is neither.
 pub(super) fn started_from(session: &Path, run: &TextRun, stage: TextStage) -> Option<(PathBuf, Option<PathBuf>)> {
@@ -59,6 +54,32 @@ pub(super) fn policy_checkpoints(count: u64, updates: u64) -> Vec<u64> {
 /// The folder of the policy after this update: `models/ppo-00025` and so on.
 pub(super) fn of_policy_checkpoint(session: &Path, update: u64) -> PathBuf {
     models(session).join(format!("{}-{update:05}", TextStage::Ppo.name()))
+}
+
+/// The file of the critic of the policy that PPO came to. It is beside the policy's folder, so that transformers finds
+/// nothing there that is none of the policy's.
+fn critic_file(session: &Path) -> PathBuf {
+    models(session).join(format!("{}-critic.safetensors", TextStage::Ppo.name()))
+}
+
+/// TRL's name of a critic's linear layer on the policy's hidden states.
+const CRITIC: &str = "v_head.summary";
+
+/// Writes PPO's critic.
+pub(super) fn write_critic(session: &Path, critic: &ScalarHead) -> Result<(), LabError> {
+    let mut arrays = Arrays::new();
+    critic.to_arrays(CRITIC, &mut arrays);
+    Ok(write_arrays(&critic_file(session), &BTreeMap::new(), &arrays)?)
+}
+
+/// The critic of a session's policy; `None` if there is none.
+pub(super) fn critic(session: &Path, policy: &Transformer) -> Result<Option<ScalarHead>, LabError> {
+    let file = critic_file(session);
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let (_, arrays) = read_arrays(&file)?;
+    Ok(Some(ScalarHead::from_arrays(CRITIC, policy.config().width, policy.device(), Reader(&arrays))?))
 }
 
 /// Reads a model from its folder, or from a GGUF file. The folder of an adapter gives the base model that it names,
@@ -149,7 +170,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let session = scratch.path();
         let mut run = TextRun { model: Some("given".into()), until: TextStage::OnlineDpo, ..TextRun::default() };
-        assert_eq!(came_to(session, &run), None);
+        assert_eq!(last_stage(session, run.until), None);
         let given = Some((PathBuf::from("given"), None));
         assert_eq!(started_from(session, &run, TextStage::OnlineDpo), given);
         for (written, expected) in [
@@ -157,18 +178,19 @@ mod tests {
             (TextStage::Supervised, TextStage::Supervised),
             // A reward model writes nothing.
             (TextStage::Reward, TextStage::Supervised),
-            (TextStage::Ppo, TextStage::Ppo),
+            // Nor is one of another way.
+            (TextStage::Ppo, TextStage::Supervised),
             (TextStage::OnlineDpo, TextStage::OnlineDpo),
         ] {
             std::fs::create_dir_all(of_stage(session, written)).unwrap();
-            assert_eq!(came_to(session, &run), Some(expected));
+            assert_eq!(last_stage(session, run.until), Some(expected));
         }
         let own = |stage| Some((of_stage(session, stage), None));
         assert_eq!(started_from(session, &run, TextStage::OnlineDpo), own(TextStage::Supervised));
         assert_eq!(started_from(session, &run, TextStage::Supervised), own(TextStage::Base));
         assert_eq!(started_from(session, &run, TextStage::Base), given);
         run.until = TextStage::Ppo;
-        assert_eq!(came_to(session, &run), Some(TextStage::Ppo));
+        assert_eq!(last_stage(session, run.until), Some(TextStage::Ppo));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod changes;
 mod parts;
 mod steer;
+mod tuned_lens;
 
 use super::folders;
 use super::verbs::reader;
@@ -13,11 +14,11 @@ use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextStage};
 use crate::store::{Session, write_arrays};
 use flipside_core::{Array, ArrayData, Arrays};
-use flipside_text::Bundle;
 use flipside_text::config::ModelHead;
 use flipside_text::data::{Example, Reading, TextOrMessages, TokenizedExample};
-use flipside_text::interp::{InterpError, Metric, MovedTokens, Start, Subject, moved_tokens};
+use flipside_text::interp::{InterpError, Metric, MovedTokens, Start, Subject, moved_between};
 use flipside_text::tokenizer::Tokenizer;
+use flipside_text::{Bundle, ScalarHead};
 use flipside_view::chart;
 use flipside_view::heat_map::{Colours, HeatMap, heat_maps_png};
 use serde_json::{Map, Value, json};
@@ -25,7 +26,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
+pub(super) use parts::contributions;
 pub use steer::{ProbeLabels, SteerPlan};
+pub use tuned_lens::TunedLensPlan;
 
 /// Which models are looked into.
 #[derive(Clone, Debug, Default)]
@@ -47,13 +50,17 @@ pub struct LookModels {
 pub enum LookWhat {
     /// Activations by TransformerLens' names; `*` stands for any characters.
     Cache(Vec<String>),
-    /// The logit lens: whether also between attention and MLP, and how many of the likeliest tokens are kept.
+    /// The logit lens, or a tuned lens.
     Lens {
         /// Whether it also reads between attention and MLP.
         mid: bool,
         /// How many of the likeliest tokens are kept.
         top: usize,
+        /// The file of a tuned lens.
+        tuned_lens: Option<PathBuf>,
     },
+    /// A tuned lens to be trained.
+    TunedLens(TunedLensPlan),
     /// What each part adds to a logit difference.
     Attribution,
     /// Attention patterns; the picture shows this block, or the one that changed most.
@@ -78,6 +85,8 @@ pub enum LookWhat {
     Ablate(AblateWith),
     /// What each part adds to a reward.
     Reward,
+    /// What each part adds to a critic's value.
+    Value,
     /// A vector added while writing.
     Steer(SteerPlan),
     /// Linear probes.
@@ -137,15 +146,17 @@ pub type OnLook<'a> = &'a mut dyn FnMut(usize, usize) -> bool;
 /// A model that cannot be read, tokens or prompts that do not fit it, a file that cannot be written, or cancellation.
 pub fn look(plan: &LookPlan, on_progress: OnLook) -> Result<LookReport, LabError> {
     check_endings(plan)?;
-    let opened = Opened::read(&plan.models, matches!(plan.what, LookWhat::Reward))?;
+    let opened = Opened::read(&plan.models, Wanted::of(&plan.what))?;
     let [base, tuned] = opened.subjects()?;
     let look = Look { plan, opened: &opened, base: base.ok_or_else(nothing_there)?, tuned };
     let mut found = match &plan.what {
         LookWhat::Cache(names) => parts::cache(&look, names)?,
-        LookWhat::Lens { mid, top } => parts::lens(&look, *mid, *top, on_progress)?,
+        LookWhat::Lens { mid, top, tuned_lens } => parts::lens(&look, *mid, *top, tuned_lens.as_deref(), on_progress)?,
+        LookWhat::TunedLens(plan) => tuned_lens::train(&look, plan, on_progress)?,
         LookWhat::Attribution => parts::attribution(&look)?,
         LookWhat::Attention(block) => parts::attention(&look, *block)?,
         LookWhat::Reward => parts::reward(&look)?,
+        LookWhat::Value => parts::value(&look)?,
         LookWhat::Patch { grids, guess, reverse } => changes::patch(&look, grids, *guess, *reverse, on_progress)?,
         LookWhat::Swap => changes::swap(&look, on_progress)?,
         LookWhat::Diff { mid } => changes::diff(&look, *mid, on_progress)?,
@@ -182,6 +193,10 @@ fn nothing_there() -> LabError {
     LabError::Text("There is no model to look into; name one with --model, or a session with --session.".to_owned())
 }
 
+fn no_session_of_critic() -> LabError {
+    LabError::Text("A critic belongs to a session of PPO; name that with --session.".to_owned())
+}
+
 /// Refuses files whose ending says nothing that can be written, before any work is done.
 fn check_endings(plan: &LookPlan) -> Result<(), LabError> {
     let ends = |path: &Path, endings: &[&str]| {
@@ -190,10 +205,37 @@ fn check_endings(plan: &LookPlan) -> Result<(), LabError> {
     if let Some(path) = plan.output.as_ref().filter(|path| !ends(path, &["npz", "safetensors"])) {
         return Err(LabError::Text(format!("{} has to end in .npz or .safetensors.", path.display())));
     }
+    let is_lens = matches!(plan.what, LookWhat::TunedLens(_));
+    if is_lens && !plan.output.as_ref().is_some_and(|path| ends(path, &["safetensors"])) {
+        return Err(LabError::Text(
+            "A tuned lens is written to a file; name one that ends in .safetensors with --output.".to_owned(),
+        ));
+    }
     if let Some(path) = plan.picture.as_ref().filter(|path| !ends(path, &["png"])) {
         return Err(LabError::Text(format!("{} has to end in .png.", path.display())));
     }
     Ok(())
+}
+
+/// What is wanted of a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// The model that its training started from, and the one that it came to.
+    Both,
+    /// Its reward model alone.
+    Reward,
+    /// Its policy and the critic of that.
+    Critic,
+}
+
+impl Wanted {
+    fn of(what: &LookWhat) -> Wanted {
+        match what {
+            LookWhat::Reward => Wanted::Reward,
+            LookWhat::Value => Wanted::Critic,
+            _ => Wanted::Both,
+        }
+    }
 }
 
 /// The models of a plan.
@@ -203,13 +245,15 @@ struct Opened {
     tuned: Option<Bundle>,
     /// Whether the tuned version is the base model with its adapter.
     adapted: bool,
+    /// The critic of the base model, if one was wanted.
+    critic: Option<ScalarHead>,
     /// What both are called.
     names: [String; 2],
 }
 
 impl Opened {
-    /// Reads them; for rewards, a session's reward model and what it was trained from.
-    fn read(models: &LookModels, rewards: bool) -> Result<Opened, LabError> {
+    /// Reads them.
+    fn read(models: &LookModels, wanted: Wanted) -> Result<Opened, LabError> {
         let refuse = |why: &str| Err(LabError::Text(why.to_owned()));
         let name = |path: &Path| path.display().to_string();
         let precision = models.precision;
@@ -222,7 +266,10 @@ impl Opened {
             if models.model.is_some() || models.adapter.is_some() || models.against.is_some() {
                 return refuse("A session has its own models; leave out --model, --adapter and --against.");
             }
-            return Opened::of_session(session, rewards);
+            return Opened::of_session(session, wanted);
+        }
+        if wanted == Wanted::Critic {
+            return Err(no_session_of_critic());
         }
         let Some(folder) = &models.model else {
             if models.adapter.is_some() {
@@ -232,23 +279,24 @@ impl Opened {
             let mut names = ["the built-in supervised model".to_owned(), String::new()];
             let tuned = models.against.as_ref().map(|path| folders::read(path, precision)).transpose()?;
             names[1] = models.against.as_deref().map_or(String::new(), name);
-            return Ok(Opened { base, tuned, adapted: false, names });
+            return Ok(Opened { base, tuned, adapted: false, critic: None, names });
         };
         let base = folders::read_with(folder, models.adapter.as_deref(), precision)?;
         let tuned = models.against.as_ref().map(|path| folders::read(path, precision)).transpose()?;
         let other = models.against.as_deref().or(models.adapter.as_deref()).map_or(String::new(), name);
-        Ok(Opened { base, tuned, adapted: models.adapter.is_some(), names: [name(folder), other] })
+        Ok(Opened { base, tuned, adapted: models.adapter.is_some(), critic: None, names: [name(folder), other] })
     }
 
-    /// The models of a session: what training started from, and what it came to.
-    fn of_session(session: &Path, rewards: bool) -> Result<Opened, LabError> {
+    /// The models of a session.
+    fn of_session(session: &Path, wanted: Wanted) -> Result<Opened, LabError> {
         let settings = Session::open_to_read(session)?.settings().clone();
         let run = settings.text().cloned().ok_or_else(|| {
             LabError::Text(format!("{} teaches a robot, which has no language model to look into.", session.display()))
         })?;
-        let stage = match rewards {
-            true => TextStage::Reward,
-            false => folders::last_stage(session, run.until).ok_or_else(|| {
+        let stage = match wanted {
+            Wanted::Reward => TextStage::Reward,
+            Wanted::Critic => TextStage::Ppo,
+            Wanted::Both => folders::last_stage(session, run.until).ok_or_else(|| {
                 let name = session.display();
                 LabError::Text(format!(
                     "The session in {name} has no trained model yet; let it train until it has one."
@@ -259,9 +307,13 @@ impl Opened {
         if !trained.is_dir() {
             let own = run.reward_model.is_none() && run.reward_functions.is_empty();
             return Err(LabError::Text(format!(
-                "The session in {} has no reward model of its own; {}.",
+                "The session in {} has no {} of its own; {}.",
                 session.display(),
-                if own { "let it train until it has one" } else { "name the one that it was given with --model" }
+                if wanted == Wanted::Critic { "policy of PPO" } else { "reward model" },
+                match own || wanted == Wanted::Critic {
+                    true => "let it train until it has one",
+                    false => "name the one that it was given with --model",
+                }
             )));
         }
         let before = if stage == TextStage::Supervised { TextStage::Base } else { TextStage::Supervised };
@@ -269,18 +321,32 @@ impl Opened {
         let start = if own.is_dir() { Some(own) } else { run.model.clone() };
         let tuned = folders::read(&trained, run.precision)?;
         let name = |path: &Path| path.display().to_string();
+        let critic = match wanted {
+            Wanted::Critic => Some(folders::critic(session, &tuned.model)?.ok_or_else(|| {
+                LabError::Text(format!(
+                    "The session in {} has no critic: only text.ppo.advantage = gae trains one, and versions before this \
+                     one did not keep it.",
+                    session.display()
+                ))
+            })?),
+            _ => None,
+        };
         Ok(match start {
-            // A reward model is looked into alone: the model before it has no head.
-            Some(start) if !rewards => {
+            Some(start) if wanted == Wanted::Both => {
                 // Training began with the adapter that the run was given, merged into the model.
                 let given = run.adapter.as_deref().filter(|_| run.model.as_ref() == Some(&start));
                 let mut base = folders::read_with(&start, given, run.precision)?;
                 if given.is_some() {
                     base.model = base.model.merged();
                 }
-                Opened { base, tuned: Some(tuned), adapted: false, names: [name(&start), name(&trained)] }
+                let names = [name(&start), name(&trained)];
+                Opened { base, tuned: Some(tuned), adapted: false, critic, names }
             }
-            _ => Opened { base: tuned, tuned: None, adapted: false, names: [name(&trained), String::new()] },
+            // A head is looked into alone: the model before it has none.
+            _ => {
+                let names = [name(&trained), String::new()];
+                Opened { base: tuned, tuned: None, adapted: false, critic, names }
+            }
         })
     }
 
@@ -345,7 +411,7 @@ struct Picture {
 impl Picture {
     fn draw(&self, path: &Path, names: &[String; 2], both: bool, about: &Map<String, Value>) -> Result<(), LabError> {
         let text = |key: &str| about.get(key).and_then(|value| value["text"].as_str().or(value.as_str()));
-        let mut line = if both { format!("{} → {}", names[0], names[1]) } else { names[0].clone() };
+        let mut line = if both { format!("base {}   tuned {}", names[0], names[1]) } else { names[0].clone() };
         for (key, name) in [("prompt", "prompt"), ("other", "other"), ("better", ""), ("worse", "against")] {
             if let Some(text) = text(key) {
                 line.push_str(&format!("   {name} “{text}”"));
@@ -480,9 +546,7 @@ impl<'a> Look<'a> {
 
     /// What a token says.
     fn word(&self, token: u32) -> String {
-        let decoded = self.tokenizer().decode(&[token], false).unwrap_or_default();
-        let name = || self.tokenizer().name(token).unwrap_or_else(|| format!("#{token}"));
-        if decoded.is_empty() || decoded.contains('\u{fffd}') { name() } else { decoded }
+        word(self.tokenizer(), token)
     }
 
     fn words(&self, tokens: &[u32]) -> Vec<String> {
@@ -492,6 +556,19 @@ impl<'a> Look<'a> {
     /// The words of tokens as labels of positions, which tell equal words apart.
     fn columns(&self, tokens: &[u32]) -> Vec<String> {
         tokens.iter().enumerate().map(|(i, &token)| format!("{i} {}", self.word(token).trim())).collect()
+    }
+
+    /// The position that was named, or the last one.
+    fn position(&self, tokens: &[u32]) -> Result<usize, LabError> {
+        let position = self.plan.position.unwrap_or(tokens.len().saturating_sub(1));
+        match position < tokens.len() {
+            true => Ok(position),
+            false => Err(InterpError::Tokens(format!(
+                "There is no position {position} in a prompt of {} tokens; positions count from 0.",
+                tokens.len()
+            ))
+            .into()),
+        }
     }
 
     /// What is explained of a prompt: the metric, with the tokens that it needs.
@@ -515,14 +592,7 @@ impl<'a> Look<'a> {
             about.insert("tokens".to_owned(), json!(self.words(&whole)));
             return Ok(Question { tokens: whole, metric: Metric::LogProb { from }, about });
         }
-        let position = self.plan.position.unwrap_or(tokens.len().saturating_sub(1));
-        if position >= tokens.len() {
-            return Err(InterpError::Tokens(format!(
-                "There is no position {position} in a prompt of {} tokens; positions count from 0.",
-                tokens.len()
-            ))
-            .into());
-        }
+        let position = self.position(&tokens)?;
         let [better, worse] = match &self.plan.tokens {
             Some(typed) => self.two_tokens(typed)?,
             None => self.default_tokens(&tokens, position)?,
@@ -564,17 +634,37 @@ impl<'a> Look<'a> {
     /// The tokens that rose and fell most; within one model, the two likeliest ones.
     fn default_tokens(&self, tokens: &[u32], position: usize) -> Result<[u32; 2], LabError> {
         let ids = self.base.tokens(tokens)?;
-        if let Some(tuned) = &self.tuned {
-            let MovedTokens { risen, fallen, .. } = moved_tokens(self.base, *tuned, &ids, position, 1)?;
-            if let ([risen], [fallen]) = (&risen[..], &fallen[..]) {
-                return Ok([risen.token, fallen.token]);
-            }
-        }
-        let trace = self.base.trace(Start::Tokens(&ids), &Default::default(), &[])?;
-        let logits = tch::no_grad(|| self.base.unembed(&trace.normed.get(0).get(position as i64)));
-        let (_, top) = logits.topk(2, -1, true, true);
-        Ok([top.int64_value(&[0]) as u32, top.int64_value(&[1]) as u32])
+        let normed = |subject: Subject| normed_at(subject, &ids, position);
+        let tuned = self.tuned.map(|tuned| Ok::<_, LabError>((tuned, normed(tuned)?))).transpose()?;
+        Ok(default_tokens((self.base, &normed(self.base)?), tuned.as_ref().map(|(tuned, normed)| (*tuned, normed))))
     }
+}
+
+/// The last norm's output at one position of a prompt `[1, T]`, `[d]`.
+pub(super) fn normed_at(subject: Subject, ids: &Tensor, position: usize) -> Result<Tensor, LabError> {
+    let trace = subject.trace(Start::Tokens(ids), &Default::default(), &[])?;
+    Ok(trace.normed.get(0).get(position as i64))
+}
+
+/// The tokens that rose and fell most from the first model to the second; if there is no second one or nothing moved,
+/// the first one's two likeliest tokens. Of each model, the last norm's output at the position in question, `[d]`.
+pub(super) fn default_tokens(base: (Subject, &Tensor), tuned: Option<(Subject, &Tensor)>) -> [u32; 2] {
+    if let Some(tuned) = tuned {
+        let MovedTokens { risen, fallen, .. } = moved_between(base.0, tuned.0, [base.1, tuned.1], 1);
+        if let ([risen], [fallen]) = (&risen[..], &fallen[..]) {
+            return [risen.token, fallen.token];
+        }
+    }
+    let logits = tch::no_grad(|| base.0.unembed(base.1));
+    let (_, top) = logits.topk(2, -1, true, true);
+    [top.int64_value(&[0]) as u32, top.int64_value(&[1]) as u32]
+}
+
+/// What a token says; its name if that is no text.
+pub(super) fn word(tokenizer: &Tokenizer, token: u32) -> String {
+    let decoded = tokenizer.decode(&[token], false).unwrap_or_default();
+    let name = || tokenizer.name(token).unwrap_or_else(|| format!("#{token}"));
+    if decoded.is_empty() || decoded.contains('\u{fffd}') { name() } else { decoded }
 }
 
 /// The only one of what was typed.

@@ -55,7 +55,7 @@ pub fn measure_text(folder: &Path, prompts: usize, seed: u64) -> Result<TextMeas
     let lacks = |what: &str| {
         LabError::Text(format!("The session in {} has no {what}; let it train until it has one.", folder.display()))
     };
-    let stage = folders::came_to(folder, &run).ok_or_else(|| lacks("trained model yet"))?;
+    let stage = folders::last_stage(folder, run.until).ok_or_else(|| lacks("trained model yet"))?;
     let corpus = Corpus::new(&run, Seed(settings.seed));
     if run.demonstrations.is_some() || run.prompts.is_some() || !corpus.has_gold() {
         return Err(LabError::Text(

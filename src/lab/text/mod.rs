@@ -7,6 +7,7 @@ mod best_of;
 mod built_in;
 mod corpus;
 mod folders;
+mod inside;
 mod label_efficiency;
 mod look;
 mod measure;
@@ -28,7 +29,7 @@ pub use algorithms::{
 pub use best_of::{BestOfPlan, BestOfReport, RejectionPlan, RejectionRound, best_of_text, rejection_sampling};
 pub use built_in::{BuiltInReport, write_built_in};
 pub use label_efficiency::{LabelEfficiencyPlan, LabelEfficiencyRow, LabelEfficiencyRun, label_efficiency};
-pub use look::{AblateWith, LookModels, LookPlan, LookReport, LookWhat, ProbeLabels, SteerPlan, look};
+pub use look::{AblateWith, LookModels, LookPlan, LookReport, LookWhat, ProbeLabels, SteerPlan, TunedLensPlan, look};
 pub use measure::{TextMeasure, measure_text};
 pub use new_run::check_text_run;
 pub use speed::{TextSpeed, TextSpeedPlan, text_speed};

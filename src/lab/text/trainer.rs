@@ -7,6 +7,7 @@
 //! answers at once, so it gives all its answers first. Every finished pipeline stage writes its model to the session's
 //! folder, `models/base` and so on, in the format of Hugging Face.
 
+mod inside;
 mod offline;
 mod online;
 mod saved;
@@ -22,7 +23,7 @@ use super::teaching::{FIRST_FIT, Teaching, sampling, scored};
 use crate::lab::questions::Offered;
 use crate::lab::shared_requests::Label;
 use crate::lab::training_loop::{Tell, TrainingLoop, Values};
-use crate::lab::vocabulary::{DisputedView, ModeView, Snapshot, TextSample, TextView};
+use crate::lab::vocabulary::{DisputedView, InsideRequest, ModeView, Snapshot, TextSample, TextView};
 use crate::lab::{LabError, TeacherKind};
 use crate::settings::{RewardNormalisation, RunSettings, TextRun, TextStage};
 use flipside_core::{Arrays, ItemId, Seed};
@@ -31,6 +32,7 @@ use flipside_text::generate::generate;
 use flipside_text::model::Transformer;
 use flipside_text::tokenizer::Tokenizer;
 use flipside_text::{Bundle, Episode, Example, Progress, Supervised, TextComparison};
+use inside::Looks;
 use offline::{Asks, Offline};
 use online::Online;
 use rand::Rng;
@@ -74,6 +76,7 @@ pub(in crate::lab) struct TextTrainer {
     model: String,
     samples: Arc<Vec<TextSample>>,
     asked: Option<Arc<TextSample>>,
+    looks: Looks,
     doing: &'static str,
     /// What the person should be told once.
     warnings: Vec<String>,
@@ -163,6 +166,7 @@ impl TextTrainer {
             model: String::new(),
             samples: Arc::default(),
             asked: None,
+            looks: Looks::default(),
             doing: "",
             warnings: Vec::new(),
             settings: settings.clone(),
@@ -590,6 +594,26 @@ impl TrainingLoop for TextTrainer {
         self.asked = samples.into_iter().next().map(Arc::new);
         tell(&|snapshot: &mut Snapshot| self.publish(snapshot));
         Ok(())
+    }
+
+    fn begin_look(&mut self, request: InsideRequest) {
+        self.begin_inside(request);
+    }
+
+    fn look_on(&mut self, cancelled: &mut dyn FnMut() -> bool) {
+        self.looks.go_on(cancelled);
+    }
+
+    fn is_looking(&self) -> bool {
+        self.looks.is_looking()
+    }
+
+    fn keep_looked_into(&mut self) {
+        self.looks.keep();
+    }
+
+    fn stop_looking(&mut self) {
+        self.looks.stop();
     }
 
     fn set_prompts(&mut self, prompts: Vec<String>) -> Result<(), LabError> {

@@ -8,6 +8,7 @@ use crate::store::npz::{self, Values};
 use flipside_core::Seed;
 use flipside_text::data::Reading;
 use flipside_text::generate::{Sampling, generate};
+use flipside_text::tokenizer::Tokenizer;
 use flipside_text::{Bundle, Example, TextReward, generate_by_values, log_probs};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,11 @@ impl TextModel {
 pub(super) fn reader(bundle: &Bundle, reading: Reading, max_new_tokens: usize) -> Reader<'_> {
     let context = bundle.model.config().context;
     Reader { tokenizer: &bundle.tokenizer, context, prompt: (context + 1).saturating_sub(max_new_tokens), reading }
+}
+
+/// A reader for texts that are read and not continued.
+pub(super) fn reader_of(tokenizer: &Tokenizer, context: usize) -> Reader<'_> {
+    Reader { tokenizer, context, prompt: context, reading: Reading::default() }
 }
 
 /// Refuses a model whose weights have led to something that is not a number.

@@ -3,7 +3,7 @@
 use super::error::no_position;
 use super::lens::{kl, lens_sites};
 use super::trace::on_cpu;
-use super::{InterpError, Start, Subject};
+use super::{InterpError, Start, Subject, Trace};
 use crate::model::{HookPoint, Lora, Tensors, Transformer};
 use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
@@ -15,6 +15,8 @@ pub struct WeightChange {
     pub name: String,
     /// ‖tuned − base‖ (Frobenius).
     pub change: f64,
+    /// ‖base‖.
+    pub length: f64,
     /// ‖tuned − base‖ / ‖base‖; 0 where both are 0.
     pub relative: f64,
 }
@@ -27,41 +29,62 @@ pub struct WeightChange {
 ///
 /// Models of different shapes.
 pub fn weight_changes(base: Subject, tuned: Subject) -> Result<Vec<WeightChange>, InterpError> {
+    weight_names(base, tuned)?.iter().map(|name| weight_change(base, tuned, name)).collect()
+}
+
+/// The parameters that [`weight_changes`] compares, by their names.
+///
+/// # Errors
+///
+/// Models of different shapes.
+pub fn weight_names(base: Subject, tuned: Subject) -> Result<Vec<String>, InterpError> {
     base.check_alike(&tuned)?;
+    Ok(names(&base.model().tensors(), &tuned.model().tensors(), base.model()))
+}
+
+/// How far one parameter moved; see [`weight_changes`].
+///
+/// # Errors
+///
+/// A parameter that the models do not have.
+pub fn weight_change(base: Subject, tuned: Subject, name: &str) -> Result<WeightChange, InterpError> {
+    let unknown = || {
+        let hint = "names are those of the model's file".to_owned();
+        InterpError::UnknownName { name: name.to_owned(), hint }
+    };
     tch::no_grad(|| {
-        let (ours, theirs) = (base.model().tensors(), tuned.model().tensors());
-        let mut all = Vec::new();
-        for name in names(&ours, &theirs, base.model()) {
-            let of = |subject: Subject, all: &Tensors| {
-                let module = name.strip_suffix(".weight").unwrap_or_default();
-                let linears = subject.model().linears();
-                let linear = linears.into_iter().find(|linear| subject.adapters() && linear.name == module);
-                let head = || subject.model().unembedding().shallow_clone();
-                let weight = all.get(&name).map_or_else(head, Tensor::shallow_clone).detach().to_kind(Kind::Double);
-                let transposed = linear.is_some_and(|linear| linear.transposed);
-                (weight, linear.and_then(|linear| linear.lora.as_ref().map(Lora::share)), transposed)
+        let of = |subject: Subject| {
+            let module = name.strip_suffix(".weight").unwrap_or_default();
+            let linears = subject.model().linears();
+            let linear = linears.into_iter().find(|linear| subject.adapters() && linear.name == module);
+            let head = || {
+                let [_, head] = subject.model().ends().map(|module| format!("{module}.weight"));
+                (name == head).then(|| subject.model().unembedding().shallow_clone())
             };
-            let (before, added_before, _) = of(base, &ours);
-            let (after, added_after, transposed) = of(tuned, &theirs);
-            let delta = |lora: &Lora| {
-                let delta = lora.delta().to_kind(Kind::Double);
-                if transposed { delta.tr() } else { delta }
-            };
-            let whole = match &added_before {
-                Some(lora) => &before + delta(lora),
-                None => before.shallow_clone(),
-            };
-            let change = match (&added_before, &added_after) {
-                (None, Some(lora)) if before.equal(&after) => adapter_norm(lora),
-                (None, None) => norm(&(after - before)),
-                (_, Some(lora)) => norm(&(after + delta(lora) - &whole)),
-                (Some(_), None) => norm(&(after - &whole)),
-            };
-            let length = norm(&whole);
-            let relative = if change == 0.0 { 0.0 } else { change / length };
-            all.push(WeightChange { name, change, relative });
-        }
-        Ok(all)
+            let weight = subject.model().tensors().remove(name).or_else(head).ok_or_else(unknown)?;
+            let transposed = linear.is_some_and(|linear| linear.transposed);
+            let lora = linear.and_then(|linear| linear.lora.as_ref().map(Lora::share));
+            Ok::<_, InterpError>((weight.detach().to_kind(Kind::Double), lora, transposed))
+        };
+        let (before, added_before, _) = of(base)?;
+        let (after, added_after, transposed) = of(tuned)?;
+        let delta = |lora: &Lora| {
+            let delta = lora.delta().to_kind(Kind::Double);
+            if transposed { delta.tr() } else { delta }
+        };
+        let whole = match &added_before {
+            Some(lora) => &before + delta(lora),
+            None => before.shallow_clone(),
+        };
+        let change = match (&added_before, &added_after) {
+            (None, Some(lora)) if before.equal(&after) => adapter_norm(lora),
+            (None, None) => norm(&(after - before)),
+            (_, Some(lora)) => norm(&(after + delta(lora) - &whole)),
+            (Some(_), None) => norm(&(after - &whole)),
+        };
+        let length = norm(&whole);
+        let relative = if change == 0.0 { 0.0 } else { change / length };
+        Ok(WeightChange { name: name.to_owned(), change, length, relative })
     })
 }
 
@@ -110,33 +133,61 @@ pub fn stream_changes(
     mid: bool,
     on_site: &mut dyn FnMut(usize) -> bool,
 ) -> Result<StreamChanges, InterpError> {
-    base.check_alike(&tuned)?;
-    let sites = lens_sites(base.blocks(), mid);
-    let wanted: BTreeSet<HookPoint> = sites.iter().copied().collect();
-    let trace = |subject: Subject| subject.trace(Start::Tokens(tokens), &wanted, &[]);
-    let (of_base, of_tuned) = (trace(base)?, trace(tuned)?);
+    let runs = StreamRuns::new(base, tuned, tokens, mid)?;
     let mut rows: [Vec<Tensor>; 3] = Default::default();
-    for (done, at) in sites.iter().enumerate() {
+    for done in 0..runs.sites.len() {
         if on_site(done) {
             return Err(InterpError::Cancelled);
         }
-        let (x, y) = (of_base.get(at.site, at.block)?.select(0, 0), of_tuned.get(at.site, at.block)?.select(0, 0));
-        let found = tch::no_grad(|| {
-            let log_probs = |subject: Subject, x: &Tensor| subject.logits(x).log_softmax(-1, Kind::Float);
-            let [x, y] = [&x, &y];
-            let length = |x: &Tensor| x.square().sum_dim_intlist(-1, false, Kind::Double).sqrt();
-            let product = (x * y).sum_dim_intlist(-1, false, Kind::Double);
-            let floor = f64::MIN_POSITIVE;
-            [
-                kl(&log_probs(tuned, y), &log_probs(base, x)),
-                length(&(y - x)) / length(x).clamp_min(floor),
-                product / (length(x) * length(y)).clamp_min(floor),
-            ]
-        });
-        rows.iter_mut().zip(found).for_each(|(rows, found)| rows.push(found));
+        rows.iter_mut().zip(runs.row(base, tuned, done)?).for_each(|(rows, found)| rows.push(found));
     }
-    let [kl, relative, cosine] = rows.map(|rows| on_cpu(&Tensor::stack(&rows, 0)));
-    Ok(StreamChanges { sites, kl, relative, cosine })
+    let [kl, relative, cosine] = rows.map(|rows| Tensor::stack(&rows, 0));
+    Ok(StreamChanges { sites: runs.sites, kl, relative, cosine })
+}
+
+/// [`stream_changes`] in parts: both runs. A stream is compared whenever there is time.
+#[derive(Debug)]
+pub struct StreamRuns {
+    /// The streams, as of [`lens_sites`].
+    pub sites: Vec<HookPoint>,
+    of_base: Trace,
+    of_tuned: Trace,
+}
+
+impl StreamRuns {
+    /// Runs both models over the prompt, `[1, T]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`stream_changes`].
+    pub fn new(base: Subject, tuned: Subject, tokens: &Tensor, mid: bool) -> Result<StreamRuns, InterpError> {
+        base.check_alike(&tuned)?;
+        let sites = lens_sites(base.blocks(), mid);
+        let wanted: BTreeSet<HookPoint> = sites.iter().copied().collect();
+        let trace = |subject: Subject| subject.trace(Start::Tokens(tokens), &wanted, &[]);
+        Ok(StreamRuns { of_base: trace(base)?, of_tuned: trace(tuned)?, sites })
+    }
+
+    /// KL, relative change and cosine of the stream `site`, `[T]` each.
+    ///
+    /// # Errors
+    ///
+    /// A stream that was not kept.
+    pub fn row(&self, base: Subject, tuned: Subject, site: usize) -> Result<[Tensor; 3], InterpError> {
+        let at = self.sites[site];
+        let [x, y] = [&self.of_base, &self.of_tuned].map(|trace| trace.get(at.site, at.block).map(|x| x.select(0, 0)));
+        let (x, y) = (x?, y?);
+        Ok(tch::no_grad(|| {
+            let log_probs = |subject: Subject, x: &Tensor| subject.logits(x).log_softmax(-1, Kind::Float);
+            let length = |x: &Tensor| x.square().sum_dim_intlist(-1, false, Kind::Double).sqrt();
+            let product = (&x * &y).sum_dim_intlist(-1, false, Kind::Double);
+            let floor = f64::MIN_POSITIVE;
+            let kl = kl(&log_probs(tuned, &y), &log_probs(base, &x));
+            let relative = length(&(&y - &x)) / length(&x).clamp_min(floor);
+            let cosine = product / (length(&x) * length(&y)).clamp_min(floor);
+            [kl, relative, cosine].map(|x| on_cpu(&x))
+        }))
+    }
 }
 
 /// A token whose probability changed.
@@ -179,12 +230,19 @@ pub fn moved_tokens(
     if position as i64 >= tokens.size()[1] {
         return Err(no_position(position, tokens.size()[1] as usize));
     }
-    let log_probs = |subject: Subject| -> Result<Tensor, InterpError> {
+    let normed = |subject: Subject| -> Result<Tensor, InterpError> {
         let trace = subject.trace(Start::Tokens(tokens), &BTreeSet::new(), &[])?;
-        let normed = trace.normed.select(1, position as i64).select(0, 0);
-        Ok(tch::no_grad(|| subject.unembed(&normed).to_kind(Kind::Double).log_softmax(-1, Kind::Double)))
+        Ok(trace.normed.select(1, position as i64).select(0, 0))
     };
-    let (p, q) = (log_probs(base)?, log_probs(tuned)?);
+    Ok(moved_between(base, tuned, [&normed(base)?, &normed(tuned)?], most))
+}
+
+/// [`moved_tokens`] from the last norm's output at one position in each model, `[d]`.
+pub fn moved_between(base: Subject, tuned: Subject, normed: [&Tensor; 2], most: usize) -> MovedTokens {
+    let log_probs = |subject: Subject, normed: &Tensor| {
+        tch::no_grad(|| subject.unembed(normed).to_kind(Kind::Double).log_softmax(-1, Kind::Double))
+    };
+    let (p, q) = (log_probs(base, normed[0]), log_probs(tuned, normed[1]));
     let contributions = q.exp() * (&q - &p);
     let count = most.min(p.size()[0] as usize) as i64;
     let listed = |largest: bool| {
@@ -201,9 +259,5 @@ pub fn moved_tokens(
         // Those that moved in this direction at all.
         (0..count).map(one).filter(|moved| (moved.contribution > 0.0) == largest && moved.contribution != 0.0).collect()
     };
-    Ok(MovedTokens {
-        kl: contributions.sum(Kind::Double).double_value(&[]),
-        risen: listed(true),
-        fallen: listed(false),
-    })
+    MovedTokens { kl: contributions.sum(Kind::Double).double_value(&[]), risen: listed(true), fallen: listed(false) }
 }

@@ -98,6 +98,29 @@ pub(super) fn lens_with(
     })
 }
 
+/// The log-probabilities that the streams of a lens give to other tokens, one list at each place: `[S, T, K]` (i64) →
+/// `[S, T, K]`, nats. `lens` is what [`lens`] found of this model and these tokens `[1, T]`.
+///
+/// # Errors
+///
+/// Tokens that cannot be read.
+pub fn lens_of(subject: &Subject, ids: &Tensor, lens: &Lens, tokens: &Tensor) -> Result<Tensor, InterpError> {
+    let trace = subject.trace(Start::Tokens(ids), &lens.sites.iter().copied().collect::<BTreeSet<_>>(), &[])?;
+    tch::no_grad(|| {
+        let mut rows = Vec::with_capacity(lens.sites.len());
+        for (row, at) in lens.sites.iter().enumerate() {
+            let row = row as i64;
+            let normed = subject.norm(trace.get(at.site, at.block)?).select(0, 0);
+            let logits = |tokens: &Tensor| subject.logits_at(&normed, &tokens.to_device(subject.device()));
+            // log Σ exp of all logits, from a token whose logit and log-probability are known.
+            let likeliest = logits(&lens.top[0].get(row).narrow(-1, 0, 1));
+            let log_sum = likeliest - lens.top[1].get(row).narrow(-1, 0, 1).to_device(subject.device());
+            rows.push(on_cpu(&(logits(&tokens.get(row)) - log_sum)));
+        }
+        Ok(Tensor::stack(&rows, 0))
+    })
+}
+
 /// The statistics of the logits of S streams at T positions, from the logits of some tokens after the other. Sums of
 /// exponentials are relative to the largest logit so far.
 struct Reading<'a> {

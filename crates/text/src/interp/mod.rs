@@ -23,14 +23,17 @@ mod tuned_lens;
 pub use ablation::{Ablation, Replacement, ablate};
 pub use attention::{HeadScores, head_scores, patterns};
 pub use attribution::{Attribution, Direction, attribution};
-pub use diff::{MovedToken, MovedTokens, StreamChanges, WeightChange, moved_tokens, stream_changes, weight_changes};
+pub use diff::{
+    MovedToken, MovedTokens, StreamChanges, StreamRuns, WeightChange, moved_between, moved_tokens, stream_changes,
+    weight_change, weight_changes, weight_names,
+};
 pub use error::InterpError;
-pub use lens::{Lens, lens, lens_sites};
+pub use lens::{Lens, lens, lens_of, lens_sites};
 pub use metric::Metric;
-pub use patching::{Grid, Patching, Run, attribution_patch, patch};
+pub use patching::{Grid, PatchRuns, Patching, Run, attribution_patch, patch};
 pub use probe::{Probe, ProbeSettings, probes};
 pub use steering::{Steering, difference_of_means, generate_steered, last_streams, steered_hidden};
-pub use swap::{Swaps, swaps};
+pub use swap::{SwapRuns, Swaps, swaps};
 pub use trace::{Change, Edit, Start, Subject, Trace};
 pub use tuned_lens::{LensErrors, TunedLens, TunedLensSettings};
 

@@ -94,14 +94,20 @@ impl Grid {
     }
 }
 
-/// Both runs, with what patching needs of them.
-pub(super) struct Pair<'a> {
-    target: Run<'a>,
+/// [`patch`] in parts: both runs, with what patching needs of them. The scores of a block are computed whenever there is
+/// time.
+#[derive(Debug)]
+pub struct PatchRuns {
     metric: Metric,
-    pub of_target: Trace,
-    pub of_source: Trace,
+    /// The target's tokens, `[1, T]`.
+    tokens: Tensor,
+    of_target: Trace,
+    of_source: Trace,
+    /// Whether the target's trace has what changes of the last columns alone need.
+    tail: bool,
     /// The metric of target and source.
     pub ends: [f64; 2],
+    /// As [`Patching::unembed`].
     pub unembed: f64,
 }
 
@@ -110,15 +116,14 @@ pub(super) fn number(x: &Tensor) -> f64 {
     x.double_value(&[0])
 }
 
-impl<'a> Pair<'a> {
-    /// Runs both, with these sites in every block and these of the target alone.
-    fn new(
-        target: Run<'a>,
-        source: Run<'a>,
-        metric: Metric,
-        sites: &[Site],
-        of_target: &[HookPoint],
-    ) -> Result<Pair<'a>, InterpError> {
+impl PatchRuns {
+    /// Runs both, for patching these grids.
+    ///
+    /// # Errors
+    ///
+    /// As [`patch`].
+    pub fn new(target: Run, source: Run, metric: Metric, grids: &[Grid]) -> Result<PatchRuns, InterpError> {
+        grids.iter().try_for_each(|&grid| check_grid(&target.subject, grid))?;
         target.subject.check_alike(&source.subject)?;
         let [t, s] = [target, source].map(|run| run.tokens.size()[1]);
         if t != s {
@@ -127,24 +132,67 @@ impl<'a> Pair<'a> {
                  correspond."
             )));
         }
+        let by_column = grids.iter().any(|grid| !matches!(grid, Grid::Heads(_)));
+        let before = if by_column { sites_before(&target.subject) } else { vec![] };
+        let sites: Vec<Site> = std::iter::once(Site::ResidPre).chain(grids.iter().map(|grid| grid.site())).collect();
         let trace = |run: Run, more: &[HookPoint]| {
             let wanted = sites.iter().flat_map(|&site| run.subject.in_every_block(site)).chain(more.iter().copied());
             run.subject.trace(Start::Tokens(run.tokens), &wanted.collect(), &[])
         };
-        let (of_target, of_source) = (trace(target, of_target)?, trace(source, &[])?);
+        let (of_target, of_source) = (trace(target, &before)?, trace(source, &[])?);
         let read = |reader: &Subject, trace: &Trace, run: Run| {
             tch::no_grad(|| metric.read(reader, &reader.norm(&trace.end), run.tokens).map(|m| number(&m)))
         };
         let ends = [read(&target.subject, &of_target, target)?, read(&source.subject, &of_source, source)?];
         check_apart(ends, metric)?;
         let unembed = share(read(&source.subject, &of_target, target)?, ends);
-        Ok(Pair { target, metric, of_target, of_source, ends, unembed })
+        let tokens = target.tokens.shallow_clone();
+        Ok(PatchRuns { metric, tokens, of_target, of_source, tail: !before.is_empty(), ends, unembed })
     }
 
-    /// The scores of runs whose activation at `point` is `value` from column `first` on: `[rows]`.
-    fn scores(&self, point: HookPoint, value: Tensor, first: i64) -> Result<Tensor, InterpError> {
-        let metric = patched(&self.target, self.metric, &self.of_target, point, value, first)?;
-        Ok((metric.to_kind(Kind::Double) - self.ends[0]) / (self.ends[1] - self.ends[0]))
+    /// The scores of a block's cells, as the grid has them, without its first axis. `target` is the model of the run
+    /// that is changed. `on_batch` is called before every batch of runs; if it returns true, the work is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// A grid that the runs were not made for, or cancellation.
+    pub fn block(
+        &self,
+        target: &Subject,
+        grid: Grid,
+        block: usize,
+        on_batch: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor, InterpError> {
+        let (site, length) = (grid.site(), self.tokens.size()[1]);
+        let (x, other) = (self.of_target.get(site, block)?, self.of_source.get(site, block)?);
+        let run = Run { subject: *target, tokens: &self.tokens };
+        let mut scores = Vec::new();
+        let mut add = |value: Tensor, first: i64| {
+            if on_batch() {
+                return Err(InterpError::Cancelled);
+            }
+            let metric = patched(&run, self.metric, &self.of_target, site.of(block), value, first)?;
+            scores.push((metric.to_kind(Kind::Double) - self.ends[0]) / (self.ends[1] - self.ends[0]));
+            Ok(())
+        };
+        tch::no_grad(|| match grid {
+            Grid::HeadPositions => (0..x.size()[2]).try_for_each(|head| {
+                // Only this head's part differs from the target's.
+                let mixed = x.copy();
+                mixed.select(2, head).copy_(&other.select(2, head));
+                copies(x, &mixed, 1, length, self.tail, &mut add)
+            }),
+            Grid::Heads(_) => copies(x, other, grid.axis(), length, false, &mut add),
+            Grid::Positions(_) => copies(x, other, grid.axis(), length, self.tail, &mut add),
+        })?;
+        let scores = Tensor::cat(&scores, 0);
+        Ok(if grid == Grid::HeadPositions { scores.reshape([-1, length]) } else { scores })
+    }
+
+    /// What was found, from the scores of all blocks.
+    fn found(&self, blocks: &[Tensor]) -> Patching {
+        let scores = on_cpu(&Tensor::stack(blocks, 0));
+        Patching { target: self.ends[0], source: self.ends[1], scores, unembed: self.unembed }
     }
 }
 
@@ -273,38 +321,15 @@ pub fn patch(
     grid: Grid,
     on_block: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Patching, InterpError> {
-    check_grid(&target.subject, grid)?;
-    let site = grid.site();
-    let by_column = !matches!(grid, Grid::Heads(_));
-    let before = if by_column { sites_before(&target.subject) } else { vec![] };
-    let pair = Pair::new(target, source, metric, &[Site::ResidPre, site], &before)?;
-    let (length, tail) = (target.tokens.size()[1], !before.is_empty());
+    let runs = PatchRuns::new(target, source, metric, &[grid])?;
     let mut blocks = Vec::new();
     for block in 0..target.subject.blocks() {
         if on_block(block) {
             return Err(InterpError::Cancelled);
         }
-        let point = site.of(block);
-        let (x, other) = (pair.of_target.get(site, block)?, pair.of_source.get(site, block)?);
-        let mut scores = Vec::new();
-        let mut add = |value: Tensor, first: i64| {
-            scores.push(pair.scores(point, value, first)?);
-            Ok(())
-        };
-        tch::no_grad(|| match grid {
-            Grid::HeadPositions => (0..x.size()[2]).try_for_each(|head| {
-                // Only this head's part differs from the target's.
-                let mixed = x.copy();
-                mixed.select(2, head).copy_(&other.select(2, head));
-                copies(x, &mixed, 1, length, tail, &mut add)
-            }),
-            _ => copies(x, other, grid.axis(), length, tail, &mut add),
-        })?;
-        let scores = Tensor::cat(&scores, 0);
-        blocks.push(if grid == Grid::HeadPositions { scores.reshape([-1, length]) } else { scores });
+        blocks.push(runs.block(&target.subject, grid, block, &mut || false)?);
     }
-    let scores = on_cpu(&Tensor::stack(&blocks, 0));
-    Ok(Patching { target: pair.ends[0], source: pair.ends[1], scores, unembed: pair.unembed })
+    Ok(runs.found(&blocks))
 }
 
 /// Attribution patching (Nanda 2023): the gradient's guess at [`patch`], (source − target) · ∂M/∂activation, from one
@@ -314,9 +339,8 @@ pub fn patch(
 ///
 /// As [`patch`].
 pub fn attribution_patch(target: Run, source: Run, metric: Metric, grid: Grid) -> Result<Patching, InterpError> {
-    check_grid(&target.subject, grid)?;
     let site = grid.site();
-    let pair = Pair::new(target, source, metric, &[site], &[])?;
+    let runs = PatchRuns::new(target, source, metric, &[grid])?;
     let wanted: BTreeSet<HookPoint> = target.subject.in_every_block(site).collect();
     let zero = Tensor::zeros([1], (Kind::Float, target.subject.device())).set_requires_grad(true);
     let read =
@@ -324,7 +348,7 @@ pub fn attribution_patch(target: Run, source: Run, metric: Metric, grid: Grid) -
     let (_, gradients) = target.subject.gradients(target.tokens, &wanted, &read)?;
     let mut blocks = Vec::new();
     for (point, gradient) in &gradients {
-        let change = pair.of_source.get(site, point.block)? - pair.of_target.get(site, point.block)?;
+        let change = runs.of_source.get(site, point.block)? - runs.of_target.get(site, point.block)?;
         // Where nothing is attended to, scores are −∞ in both runs, and their difference is none.
         let product = (change * gradient).nan_to_num(0.0, 0.0, 0.0).select(0, 0);
         let kept: &[i64] = match grid {
@@ -334,10 +358,9 @@ pub fn attribution_patch(target: Run, source: Run, metric: Metric, grid: Grid) -
         let others: Vec<i64> = (0..product.dim() as i64).filter(|axis| !kept.contains(axis)).collect();
         let sums = product.sum_dim_intlist(&others[..], false, Kind::Double);
         let sums = if grid == Grid::HeadPositions { sums.tr() } else { sums };
-        blocks.push(sums / (pair.ends[1] - pair.ends[0]));
+        blocks.push(sums / (runs.ends[1] - runs.ends[0]));
     }
-    let scores = on_cpu(&Tensor::stack(&blocks, 0));
-    Ok(Patching { target: pair.ends[0], source: pair.ends[1], scores, unembed: pair.unembed })
+    Ok(runs.found(&blocks))
 }
 
 /// Refuses a grid that the model does not have.

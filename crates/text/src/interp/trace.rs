@@ -425,6 +425,18 @@ impl<'a> Subject<'a> {
         Ok(self.model.logits_by(normed, &self.unembedding_of(tokens)?))
     }
 
+    /// The logits of some tokens at each place, from the last norm's output there: `[T, d]` and `[T, K]` (i64) →
+    /// `[T, K]`.
+    pub(super) fn logits_at(&self, normed: &Tensor, tokens: &Tensor) -> Tensor {
+        let rows = self.model.unembedding().detach().index_select(0, &tokens.flatten(0, 1)).to_kind(Kind::Float);
+        let rows = rows.reshape([tokens.size()[0], tokens.size()[1], -1]);
+        let logits = (rows * normed.unsqueeze(1)).sum_dim_intlist(-1, false, Kind::Float);
+        match self.config().logit_cap {
+            Some(cap) => (logits / cap).tanh() * cap,
+            None => logits,
+        }
+    }
+
     /// The rows of these tokens in the unembedding, `[tokens, d]`, f32.
     pub(super) fn unembedding_of(&self, tokens: &[u32]) -> Result<Tensor, InterpError> {
         let vocabulary = self.config().vocabulary;

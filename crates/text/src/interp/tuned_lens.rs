@@ -152,7 +152,7 @@ impl TunedLens {
             let tokens = batch(step)?;
             let mut gradients: Vec<[Tensor; 2]> = self.translators.iter().map(zeros).collect();
             let mut loss = 0.0;
-            self.in_parts(subject, &tokens, &mut |this, trace, own, share| {
+            self.in_parts(subject, &tokens, |this, trace, own, share| {
                 for (translator, sums) in this.translators.iter().zip(&mut gradients) {
                     let leaf = Translator {
                         site: translator.site,
@@ -194,7 +194,7 @@ impl TunedLens {
     /// Tokens that cannot be read.
     pub fn errors(&self, subject: &Subject, tokens: &Tensor) -> Result<Vec<LensErrors>, InterpError> {
         let mut all = vec![LensErrors { logit_lens: 0.0, tuned_lens: 0.0 }; self.translators.len()];
-        self.in_parts(subject, tokens, &mut |this, trace, own, share| {
+        self.in_parts(subject, tokens, |this, trace, own, share| {
             for (translator, errors) in this.translators.iter().zip(&mut all) {
                 let x = trace.get(translator.site.site, translator.site.block)?;
                 let mean = |x: &Tensor| {
@@ -211,11 +211,11 @@ impl TunedLens {
 
     /// Calls `on_part` for some rows of the tokens after the other, with their trace, the model's log-probabilities
     /// `[rows, T, vocabulary]` and their share of all rows.
-    fn in_parts(
+    fn in_parts<F: FnMut(&TunedLens, &Trace, &Tensor, f64) -> Result<(), InterpError>>(
         &self,
         subject: &Subject,
         tokens: &Tensor,
-        on_part: &mut dyn FnMut(&TunedLens, &Trace, &Tensor, f64) -> Result<(), InterpError>,
+        mut on_part: F,
     ) -> Result<(), InterpError> {
         let wanted: BTreeSet<HookPoint> = self.sites().into_iter().collect();
         let of_row = tokens.size()[1] * subject.config().vocabulary as i64;

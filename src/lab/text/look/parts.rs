@@ -1,11 +1,12 @@
 //! What a model computes on the way: activations, lens, attribution, attention, rewards.
 
-use super::{Found, Look, OnLook, Picture, counted, numbers, one, unused};
+use super::{Found, Look, OnLook, Picture, counted, no_session_of_critic, numbers, one, tuned_lens, unused};
 use crate::lab::LabError;
-use flipside_text::interp::{self, Attribution, Direction, Start, head_scores, lens_sites, patterns};
+use flipside_text::interp::{self, Attribution, Direction, Start, Subject, head_scores, lens_sites, patterns};
 use flipside_text::model::Site;
 use flipside_view::heat_map::{Colours, HeatMap};
 use serde_json::{Value, json};
+use std::path::Path;
 use tch::{Kind, Tensor};
 
 /// Token ids as they are in files, `[1, T]` (i64).
@@ -45,8 +46,14 @@ pub(super) fn cache(look: &Look, names: &[String]) -> Result<Found, LabError> {
     Ok(found)
 }
 
-/// The logit lens.
-pub(super) fn lens(look: &Look, mid: bool, top: usize, on_progress: OnLook) -> Result<Found, LabError> {
+/// The logit lens, or the tuned lens of a file.
+pub(super) fn lens(
+    look: &Look,
+    mid: bool,
+    top: usize,
+    file: Option<&Path>,
+    on_progress: OnLook,
+) -> Result<Found, LabError> {
     unused(!look.plan.others.is_empty(), "--other")?;
     let question = look.question(look.prompt()?)?;
     let (better, worse, position) = question.difference()?;
@@ -57,10 +64,18 @@ pub(super) fn lens(look: &Look, mid: bool, top: usize, on_progress: OnLook) -> R
     let mut found = Found { about: question.about.clone(), ..Found::default() };
     found.add_activation("tokens".to_owned(), &ids(tokens));
     let total = sites.len() * look.subjects().count();
+    if let Some(file) = file {
+        found.about.insert("tuned_lens".to_owned(), json!(file));
+    }
     for (model, (prefix, subject)) in look.subjects().enumerate() {
-        let seen = interp::lens(&subject, &subject.tokens(tokens)?, &sites, &[better, worse], top, &mut |done| {
-            on_progress(model * sites.len() + done, total)
-        })?;
+        let (ids, chosen) = (subject.tokens(tokens)?, [better, worse]);
+        let mut on_site = |done| on_progress(model * sites.len() + done, total);
+        let seen = match file {
+            Some(file) => {
+                tuned_lens::read(file, &subject, prefix)?.lens(&subject, &ids, &sites, &chosen, top, &mut on_site)
+            }
+            None => interp::lens(&subject, &ids, &sites, &chosen, top, &mut on_site),
+        }?;
         let name = |what: &str| format!("{prefix}lens.{what}");
         let labels = json!([rows, columns]);
         found.add(&name("top_tokens"), &seen.top[0], labels.clone());
@@ -98,7 +113,10 @@ pub(super) fn lens(look: &Look, mid: bool, top: usize, on_progress: OnLook) -> R
         per_row: 1,
         colours: Some(Colours::Sequential(0.0, 1.0)),
         unit: "probability".to_owned(),
-        title: "Logit lens: the likeliest next token, layer by layer".to_owned(),
+        title: format!(
+            "{} lens: the likeliest next token, layer by layer",
+            if file.is_some() { "Tuned" } else { "Logit" }
+        ),
         ..found.picture
     };
     Ok(found)
@@ -127,7 +145,7 @@ fn add_attribution(found: &mut Found, prefix: &str, x: &Attribution, columns: &[
 }
 
 /// A table of the blocks' contributions at one position: a column for each head, the rest of attention, and the MLP.
-fn contributions(x: &Attribution, position: usize, title: &str) -> HeatMap {
+pub(in crate::lab::text) fn contributions(x: &Attribution, position: usize, title: &str) -> HeatMap {
     let at = |x: &Tensor| x.select(-1, position as i64);
     let [bias, adapter, mlp, mlp_adapter] =
         [&x.attn_bias, &x.attn_adapter, &x.mlp, &x.mlp_adapter].map(|x| at(x).unsqueeze(-1));
@@ -284,18 +302,9 @@ pub(super) fn attention(look: &Look, block: Option<usize>) -> Result<Found, LabE
 
 /// What each part adds to a reward; of two texts, to their margin.
 pub(super) fn reward(look: &Look) -> Result<Found, LabError> {
-    unused(look.plan.tokens.is_some() || look.plan.completion.is_some(), "--tokens or --completion")?;
     unused(look.plan.position.is_some(), "--position")?;
-    let texts = match &look.plan.others[..] {
-        [] => vec![look.prompt()?],
-        others => vec![look.prompt()?, one(others, "--other")?],
-    };
     let bundles = [Some(&look.opened.base), look.opened.tuned.as_ref().or(Some(&look.opened.base))];
-    let mut found = Found::default();
-    found.about.insert("prompt".to_owned(), json!(texts[0]));
-    if let [_, other] = texts[..] {
-        found.about.insert("other".to_owned(), json!(other));
-    }
+    let mut found = head_of("reward");
     for ((prefix, subject), bundle) in look.subjects().zip(bundles.into_iter().flatten()) {
         let Some((weight, bias)) = &bundle.score else {
             return Err(LabError::Text(
@@ -303,45 +312,102 @@ pub(super) fn reward(look: &Look) -> Result<Found, LabError> {
             ));
         };
         let direction = Direction::linear(&subject, &Tensor::from_slice(weight), *bias)?;
-        let mut parts = Vec::new();
-        let mut maps = Vec::new();
-        for (text, side) in texts.iter().zip(["prompt", "other"]) {
+        let of_text = |text: &str| {
             let tokens = look.encode_whole(text)?;
-            let x = interp::attribution(&subject, &subject.tokens(&tokens)?, &direction)?;
             // transformers reads a reward at the last token that is not padding.
             let pad = bundle.model.score_pad();
             let last = tokens.iter().rposition(|&token| Some(token) != pad).unwrap_or(0);
-            let columns = look.columns(&tokens);
-            let prefix = format!("{prefix}{side}.");
-            add_attribution(&mut found, &prefix, &x, &columns);
-            found.add_activation(format!("{prefix}tokens"), &ids(&tokens));
-            found.about.insert(format!("{side}_tokens"), json!(look.words(&tokens)));
-            found.figures.insert(format!("{prefix}reward"), json!(x.total.double_value(&[last as i64])));
-            found.lines.push(format!("{prefix}reward {:+.4}", x.total.double_value(&[last as i64])));
-            maps.push(contributions(&x, last, side));
-            parts.push((side, x.named(last)));
-        }
-        if let [(_, of_prompt), (_, of_other)] = &parts[..] {
-            // Higher is better for the first text, so that the sum is the margin by which it is ahead.
-            let margin: Vec<(String, f64)> =
-                of_prompt.iter().zip(of_other).map(|((name, a), (_, b))| (name.clone(), a - b)).collect();
-            let sum: f64 = margin.iter().map(|(_, value)| value).sum();
-            found.lines.push(format!("{prefix}margin {sum:+.4}"));
-            found.figures.insert(format!("{prefix}margin"), json!(sum));
-            let listed: Vec<Value> =
-                margin.iter().map(|(name, value)| json!({ "part": name, "margin": value })).collect();
-            found.figures.insert(format!("{prefix}margin_parts"), json!(listed));
-            maps.push(minus(&maps[0], &maps[1], "margin"));
-            let mut order = margin;
-            order.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-            found.lines.extend(order.iter().take(10).map(|(name, value)| format!("{prefix}{name:<16} {value:+.4}")));
-        } else {
-            list_parts(&mut found, &parts);
-        }
-        found.picture.maps.extend(maps);
+            Ok((tokens, last))
+        };
+        explain_head(look, &mut found, (prefix, &subject, &direction), "reward", &of_text)?;
     }
-    found.picture.per_row = 3;
-    found.picture.unit = "reward".to_owned();
-    found.picture.title = "What each part adds to the reward".to_owned();
     Ok(found)
+}
+
+/// What each part adds to a critic's value; of two texts, to their difference.
+pub(super) fn value(look: &Look) -> Result<Found, LabError> {
+    let critic = look.opened.critic.as_ref().ok_or_else(no_session_of_critic)?;
+    let mut found = head_of("value");
+    let subject = look.base;
+    let direction = Direction::linear(&subject, &Tensor::from_slice(&critic.weight()), critic.bias())?;
+    let of_text = |text: &str| {
+        let tokens = look.encode(text)?;
+        let position = look.position(&tokens)?;
+        Ok((tokens, position))
+    };
+    explain_head(look, &mut found, ("", &subject, &direction), "value", &of_text)?;
+    // The value after every token of the first text.
+    let values = found.figures["prompt.attribution.total"].as_array().cloned().unwrap_or_default();
+    let columns = look.columns(&look.encode(look.prompt()?)?);
+    for (column, value) in columns.iter().zip(&values) {
+        found.lines.push(format!("value after {column:<16} {:+.4}", value.as_f64().unwrap_or(f64::NAN)));
+    }
+    Ok(found)
+}
+
+/// Nothing found yet of a head that gives numbers of this name.
+fn head_of(name: &str) -> Found {
+    Found {
+        picture: Picture {
+            per_row: 3,
+            unit: name.to_owned(),
+            title: format!("What each part adds to the {name}"),
+            ..Picture::default()
+        },
+        ..Found::default()
+    }
+}
+
+/// The tokens of a text, and the position that a head on the model reads.
+type TokensAndPosition = (Vec<u32>, usize);
+
+/// What the parts of a model add to the number that a head on it reads from each text: at the position that `of_text`
+/// gives with the text's tokens.
+fn explain_head(
+    look: &Look,
+    found: &mut Found,
+    (prefix, subject, direction): (&str, &Subject, &Direction),
+    name: &str,
+    of_text: &dyn Fn(&str) -> Result<TokensAndPosition, LabError>,
+) -> Result<(), LabError> {
+    unused(look.plan.tokens.is_some() || look.plan.completion.is_some(), "--tokens or --completion")?;
+    let texts = match &look.plan.others[..] {
+        [] => vec![look.prompt()?],
+        others => vec![look.prompt()?, one(others, "--other")?],
+    };
+    let (mut parts, mut maps) = (Vec::new(), Vec::new());
+    for (text, side) in texts.iter().zip(["prompt", "other"]) {
+        let (tokens, position) = of_text(text)?;
+        let x = interp::attribution(subject, &subject.tokens(&tokens)?, direction)?;
+        let columns = look.columns(&tokens);
+        let prefix = format!("{prefix}{side}.");
+        add_attribution(found, &prefix, &x, &columns);
+        found.add_activation(format!("{prefix}tokens"), &ids(&tokens));
+        found.about.insert(side.to_owned(), json!(text));
+        found.about.insert(format!("{side}_tokens"), json!(look.words(&tokens)));
+        found.about.insert(format!("{side}_position"), json!(position));
+        let number = x.total.double_value(&[position as i64]);
+        found.figures.insert(format!("{prefix}{name}"), json!(number));
+        found.lines.push(format!("{prefix}{name} {number:+.4}"));
+        maps.push(contributions(&x, position, side));
+        parts.push((side, x.named(position)));
+    }
+    if let [(_, of_prompt), (_, of_other)] = &parts[..] {
+        // Higher is better for the first text, so that the sum is the margin by which it is ahead.
+        let margin: Vec<(String, f64)> =
+            of_prompt.iter().zip(of_other).map(|((name, a), (_, b))| (name.clone(), a - b)).collect();
+        let sum: f64 = margin.iter().map(|(_, value)| value).sum();
+        found.lines.push(format!("{prefix}margin {sum:+.4}"));
+        found.figures.insert(format!("{prefix}margin"), json!(sum));
+        let listed: Vec<Value> = margin.iter().map(|(name, value)| json!({ "part": name, "margin": value })).collect();
+        found.figures.insert(format!("{prefix}margin_parts"), json!(listed));
+        maps.push(minus(&maps[0], &maps[1], "margin"));
+        let mut order = margin;
+        order.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+        found.lines.extend(order.iter().take(10).map(|(name, value)| format!("{prefix}{name:<16} {value:+.4}")));
+    } else {
+        list_parts(found, &parts);
+    }
+    found.picture.maps.extend(maps);
+    Ok(())
 }

@@ -58,7 +58,6 @@ pub struct ProbeLabels {
 /// Steers by a difference of means while writing.
 pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result<Found, LabError> {
     unused(look.plan.tokens.is_some() || look.plan.completion.is_some(), "--tokens or --completion")?;
-    unused(look.plan.position.is_some(), "--position")?;
     look.check_logits()?;
     if how.each == 0 || how.max_new_tokens == 0 || how.strengths.is_empty() {
         return Err(LabError::Text("Steering needs at least one strength, one completion and one token.".to_owned()));
@@ -68,7 +67,14 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             "The temperature has to be 0 or more, and strengths have to be numbers.".to_owned(),
         ));
     }
-    let encode = |texts: &[String]| texts.iter().map(|text| look.encode(text)).collect::<Result<Vec<_>, _>>();
+    let at = look.plan.position;
+    // The vector is that of the token where it is added: of the last one, unless another was named.
+    let encoded = |text: &String| -> Result<Vec<u32>, LabError> {
+        let mut tokens = look.encode(text)?;
+        tokens.truncate(look.position(&tokens)? + 1);
+        Ok(tokens)
+    };
+    let encode = |texts: &[String]| texts.iter().map(encoded).collect::<Result<Vec<_>, _>>();
     let (prompts, others) = (encode(&look.plan.prompts)?, encode(&look.plan.others)?);
     let block = how.block.unwrap_or(look.base.blocks() / 2);
     if block >= look.base.blocks() {
@@ -77,6 +83,13 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             look.base.blocks()
         ))
         .into());
+    }
+    if at.is_some() && block + 1 == look.base.blocks() {
+        return Err(LabError::Text(
+            "Nothing reads what the last block writes at a token of the prompt; take a block before it, or leave \
+             --position out."
+                .to_owned(),
+        ));
     }
     let writer: Subject = if how.tuned { look.tuned()? } else { look.base };
     // From the other prompts to the prompts within the writer, or from the base model to the tuned one.
@@ -115,7 +128,10 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
         if how.temperature == 0.0 { ["log_ratio", "log-ratio of the likeliest tokens"] } else { ["kl", "KL"] };
     let total = how.strengths.len() * rows.len();
     for (s, &strength) in how.strengths.iter().enumerate() {
-        let steering = Steering::new(&writer, block, &vector, strength)?;
+        let mut steering = Steering::new(&writer, block, &vector, strength)?;
+        if let Some(position) = at {
+            steering = steering.at(position);
+        }
         let mut written: Vec<(usize, Vec<u32>, Vec<f32>)> = Vec::new();
         for (part, places) in rows.chunks(ROWS).enumerate() {
             let sampling = Sampling {
@@ -131,7 +147,7 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
             let completions = generate_steered(&writer, &tokens, &steering, &sampling, &mut |_, _| {
                 stopped = stopped || on_progress(done, total);
                 !stopped
-            });
+            })?;
             if stopped {
                 return Err(LabError::Cancelled);
             }
@@ -196,6 +212,9 @@ pub(super) fn steer(look: &Look, how: &SteerPlan, on_progress: OnLook) -> Result
         );
     }
     found.about.insert("block".to_owned(), json!(block));
+    if let Some(position) = at {
+        found.about.insert("position".to_owned(), json!(position));
+    }
     found.about.insert("prompt".to_owned(), json!(look.plan.prompts.join(" | ")));
     found.about.insert("other".to_owned(), json!(look.plan.others.join(" | ")));
     found.figures.insert("length".to_owned(), json!(vector.norm().double_value(&[])));
@@ -278,7 +297,7 @@ pub(super) fn probe(look: &Look, what: &ProbeLabels, on_progress: OnLook) -> Res
 }
 
 /// Texts with labels, and what the labels are.
-type Labelled = (Vec<String>, Vec<bool>, String);
+pub(super) type Labelled = (Vec<String>, Vec<bool>, String);
 
 /// The labelled texts of a data file: completions that are good or bad, or the two sides of judged pairs.
 fn labelled(path: &std::path::Path) -> Result<Labelled, LabError> {
@@ -315,7 +334,7 @@ fn unlabelled(path: &std::path::Path) -> LabError {
 }
 
 /// Reviews of the grammar, labelled by whether their gold score is above the median.
-fn reviews(count: usize, seed: u64) -> Labelled {
+pub(super) fn reviews(count: usize, seed: u64) -> Labelled {
     let mut stream = Seed(seed).stream("text.look.reviews");
     let reviews: Vec<_> = (0..count).map(|_| grammar::review(&mut stream)).collect();
     let mut scores: Vec<f64> = reviews.iter().map(|review| review.score).collect();

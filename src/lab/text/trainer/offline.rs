@@ -36,6 +36,8 @@ pub(super) struct Offline {
     pub stage: TextStage,
     /// The supervised model. Where nothing is asked and no step needs the reference, its weights are the policy's.
     pub start: Bundle,
+    /// Whether the weights of `start` are the policy's.
+    pub shares_weights: bool,
     learner: Learner,
     /// The judgements of a data file; none if there is no file.
     filed: Option<Data>,
@@ -203,7 +205,8 @@ impl TextTrainer {
         let (settings, adapted) = (&self.run.preference, self.run.lora.is_some());
         let asks = filed.is_none();
         let needs_copy = stage == TextStage::Preference && settings.loss == PreferenceLoss::Kto && !adapted;
-        let policy = if asks || needs_copy || adapted { start.model.deep_clone() } else { start.model.clone() };
+        let shares_weights = !(asks || needs_copy || adapted);
+        let policy = if shares_weights { start.model.clone() } else { start.model.deep_clone() };
         let learner = match stage {
             TextStage::Ilql => Learner::Ilql(Box::new(Ilql::new(policy, &self.run.ilql, self.seed)?)),
             _ => {
@@ -217,6 +220,7 @@ impl TextTrainer {
         };
         let mut offline = Offline {
             stage,
+            shares_weights,
             learner,
             filed,
             data: None,
@@ -432,13 +436,17 @@ impl Offline {
         Ok(Some(stats.accuracy))
     }
 
-    /// The policy, with what it is written with.
-    pub fn bundle(&self) -> Bundle {
-        let model = match &self.learner {
+    /// The policy.
+    pub fn model(&self) -> &Transformer {
+        match &self.learner {
             Learner::Preference(trainer) => trainer.policy(),
             Learner::Ilql(trainer) => trainer.model(),
-        };
-        Bundle { model: model.clone(), tokenizer: self.start.tokenizer.clone(), score: None }
+        }
+    }
+
+    /// The policy, with what it is written with.
+    pub fn bundle(&self) -> Bundle {
+        Bundle { model: self.model().clone(), tokenizer: self.start.tokenizer.clone(), score: None }
     }
 
     /// The heads of ILQL, which its model's folder has too.

@@ -34,6 +34,7 @@ impl TextTrainer {
             prompts: self.corpus.prompt_list(),
             samples: self.samples.clone(),
             asked: self.asked.clone(),
+            inside: self.looks.shown.clone(),
             kl_target: (self.run.until == TextStage::Ppo && self.run.ppo.kl.adaptive).then_some(self.run.ppo.kl.target),
         }
     }
