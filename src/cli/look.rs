@@ -158,7 +158,7 @@ pub struct AttentionArguments {
     #[command(flatten)]
     pub look: LookArguments,
     /// Block that the picture shows. Default: the one that changed most, or the last.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "picture")]
     pub block: Option<usize>,
 }
 

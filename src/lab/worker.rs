@@ -3,7 +3,7 @@
 
 use super::driver::{Next, QuestionQueue, Training};
 use super::ledger::Message;
-use super::questions::{Answers, Offered};
+use super::questions::{Answers, Offer};
 use super::shared_requests::{LookOrder, SharedRequests, WorkerRequests};
 use super::snapshot_publisher::SnapshotPublisher;
 use super::training_loop::TrainingLoop;
@@ -70,10 +70,10 @@ impl QuestionQueue for LedgerQueue {
     }
 
     /// Waits until the ledger has the pairs. That makes runs with a teacher that answers at once repeatable.
-    fn offer(&mut self, pairs: Vec<Offered>, env_steps: u64) -> Result<(), LabError> {
+    fn offer(&mut self, offer: Offer, env_steps: u64) -> Result<(), LabError> {
         self.offers += 1;
         let offers = self.offers;
-        self.tell(Message::Offer { pairs, env_steps });
+        self.tell(Message::Offer { offer, env_steps });
         self.control.wait_until(|w| w.offers_done >= offers || w.quit);
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::lab::opening::is_session;
 use crate::settings::{Asked, Mode, RewardNormalisation, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};
 use crate::store::{ModelFolder, data_files_in, make_folder, read_text, write_text};
 use flipside_core::Seed;
-use flipside_text::data::{Dataset, Example, Reading, Tldr, TldrRules};
+use flipside_text::data::{BadLines, Dataset, Example, Reading, Tldr, TldrRules};
 use flipside_text::tldr::{Filter, LeftOut, split_by_post};
 use flipside_text::tokenizer::Tokenizer;
 use flipside_text::tokenizer_of;
@@ -76,6 +76,12 @@ pub struct Recipe {
     pub judge_share: f64,
     /// See [`TldrPlan::seed`].
     pub seed: u64,
+    /// Whether lines that cannot be read were left out.
+    #[serde(default)]
+    pub skip_bad_lines: bool,
+    /// Whether fields that carry text and are not used were passed over.
+    #[serde(default)]
+    pub ignore_fields: bool,
     /// What the data hold.
     pub counts: TldrCounts,
 }
@@ -161,7 +167,8 @@ pub fn prepare_tldr(plan: &TldrPlan) -> Result<Recipe, LabError> {
     let mut counts = TldrCounts::default();
     prepare_posts(&places, &data, plan.reading, &tokenizer, &mut counts)?;
     prepare_comparisons(&places, &data, plan.reading, judge_share, Seed(seed), &mut counts)?;
-    let recipe = Recipe { data, model: plan.model.clone(), judge_share, seed, counts };
+    let (skip_bad_lines, ignore_fields) = (plan.reading.on_bad == BadLines::Skip, plan.reading.ignore_fields);
+    let recipe = Recipe { data, model: plan.model.clone(), judge_share, seed, skip_bad_lines, ignore_fields, counts };
     // Last, so that a folder that has this file has all data.
     write_text(&places.recipe(), &format!("{}\n", serde_json::to_string_pretty(&recipe).unwrap_or_default()))?;
     Ok(recipe)
@@ -194,6 +201,8 @@ fn check_same_plan(plan: &TldrPlan, recipe: &Recipe) -> Result<(), LabError> {
             Some(recipe.judge_share.to_string()),
         ),
         ("--seed", plan.seed.is_some_and(|seed| seed != recipe.seed), Some(recipe.seed.to_string())),
+        ("--skip-bad-lines", plan.reading.on_bad == BadLines::Skip && !recipe.skip_bad_lines, None),
+        ("--ignore-fields", plan.reading.ignore_fields && !recipe.ignore_fields, None),
     ];
     match differing.into_iter().find(|(_, differs, _)| *differs) {
         Some((option, _, had)) => Err(LabError::Text(format!(

@@ -134,7 +134,15 @@ fn steps_follow_from_the_data_and_what_is_asked_for_wins() {
         judge_comparisons: 46_001,
         ..TldrCounts::default()
     };
-    let recipe = Recipe { data: "d".into(), model: Some("m".into()), judge_share: 0.5, seed: 4, counts };
+    let recipe = Recipe {
+        data: "d".into(),
+        model: Some("m".into()),
+        judge_share: 0.5,
+        seed: 4,
+        skip_bad_lines: false,
+        ignore_fields: false,
+        counts,
+    };
     let settings = recipe.policy_settings("r".as_ref(), &Asked::default()).unwrap();
     let run = settings.text().unwrap();
     // One pass each, and a million episodes.
