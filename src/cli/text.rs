@@ -208,7 +208,7 @@ pub struct GenerateArguments {
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
     /// Temperature: the logits are divided by it. 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = super::arguments::at_least_0)]
     pub temperature: f64,
     /// Sample from this many of the likeliest tokens; 0 for all.
     #[arg(long, default_value_t = 0)]
@@ -334,7 +334,7 @@ pub struct ExamplesArguments {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Difference of two gold scores at which the better one wins with probability 0.73. With 0 it always wins.
-    #[arg(long, default_value_t = Noise::default().doubt)]
+    #[arg(long, default_value_t = Noise::default().doubt, value_parser = super::arguments::at_least_0)]
     pub doubt: f64,
     /// Probability that the teacher's answer is then flipped, 0 to 1.
     #[arg(long, default_value_t = Noise::default().mistakes, value_parser = super::arguments::share)]
