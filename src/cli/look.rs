@@ -236,7 +236,7 @@ pub struct SteerArguments {
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
     /// Temperature: the logits are divided by it. 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = super::arguments::at_least_0)]
     pub temperature: f64,
     /// What scores the completions, as in `text best-of`. May be given several times; the scores are added up.
     #[arg(long, value_name = "FUNCTION", allow_hyphen_values = true)]
