@@ -126,8 +126,8 @@ impl Monitor {
         (self.fresh.len() >= FEWEST).then(|| right as f64 / self.fresh.len() as f64)
     }
 
-    /// Held-out agreement at the last fit: the share of held-out judgements that is predicted correctly. `None` before a
-    /// fit that held some out.
+    /// Held-out agreement at the last fit: the share of held-out judgements that is predicted correctly. `None` before
+    /// a fit that held some out.
     pub fn held_out_agreement(&self) -> Option<f64> {
         self.held_out.map(|(share, _)| share)
     }

@@ -1,5 +1,6 @@
 //! Tests of cancelled turns of the training loop, without threads or database.
 
+use super::super::folders;
 use super::super::look::{LookModels, LookPlan, LookWhat, look};
 use super::super::tools::{ExampleKind, ExamplesPlan, TokenizerPlan, train_tokenizer, write_examples};
 use super::*;
