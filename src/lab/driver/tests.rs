@@ -175,8 +175,8 @@ fn a_person_always_has_pairs_to_answer_and_training_waits_when_none_comes() {
     assert_eq!(driver.questions.shown().unwrap().pair.id, PairId(17), "it was on show before");
 }
 
-/// Where the policy has moved on, its new pairs replace the question on show. An answer to that question that was on its
-/// way counts all the same, and one that was taken back is asked again.
+/// Where the policy has moved on, its new pairs replace the question on show. An answer to that question that was on
+/// its way counts all the same, and one that was taken back is asked again.
 #[test]
 fn a_question_of_an_earlier_policy_makes_way_and_its_answer_is_not_lost() {
     let mut driver = counting(TeacherKind::Person, 0.0);

@@ -39,8 +39,8 @@ pub struct TextMeasure {
 }
 
 /// Lets the model that a session came to, and the one that it started from, answer prompts of the grammar, at the
-/// session's temperature and length. A model of ILQL writes with its heads, at the session's β. If the session's teacher
-/// is a person, the reward model is compared with a simulated teacher that never errs.
+/// session's temperature and length. A model of ILQL writes with its heads, at the session's β. If the session's
+/// teacher is a person, the reward model is compared with a simulated teacher that never errs.
 ///
 /// # Errors
 ///
