@@ -817,11 +817,11 @@ fn a_finished_session_is_looked_into() {
         from: TextStage::Ppo,
         until: TextStage::Ppo,
         updates: 2,
-        reward_functions: vec!["regex:[aeiou]".to_owned()],
+        reward_functions: vec!["regex:The".to_owned()],
         ..TextRun::default()
     };
     (run.ppo.max_new_tokens, run.ppo.batch_size, run.ppo.minibatch_size) = (8, 8, 8);
-    run.ppo.optimiser.learning_rate = 1e-3;
+    run.ppo.optimiser.learning_rate = 3e-3;
     let settings =
         RunSettings { teacher: TeacherKind::Oracle, folder: Some(session.clone()), ..RunSettings::of_text(run) };
     let lab = Arc::new(flipside::lab::Lab::open(settings.clone(), Arc::new(|| {})).unwrap());
@@ -844,7 +844,7 @@ fn a_finished_session_is_looked_into() {
     let complete = |harness: &mut Harness<'_>, view: InsideView| {
         let patience = Instant::now() + Duration::from_secs(60);
         while !found(&lab).seen.get(&view).is_some_and(|seen| seen.complete) {
-            assert!(Instant::now() < patience, "{view:?} does not end");
+            assert!(Instant::now() < patience, "{view:?} does not end: {:?}", found(&lab).refusal);
             std::thread::sleep(Duration::from_millis(2));
             harness.step();
         }
@@ -965,9 +965,15 @@ fn a_look_shows_its_progress_and_is_stopped() {
     harness.run();
     press(&mut harness, Key::V);
     let heard = lab.heard();
-    assert!(matches!(&heard[..], [Command::Look(request)] if request.view == InsideView::Contributions), "{heard:?}");
-    let refused = Inside { refusal: Some((InsideField::Models, "The models differ.".to_owned())), ..inside };
-    lab.script().snapshot.change_text(|view| view.inside = Some(Arc::new(Inside { progress: None, ..refused })));
+    let [Command::Look(request)] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!(request.view, InsideView::Contributions);
+    let refused = Inside {
+        request: request.clone(),
+        refusal: Some((InsideField::Models, "The models differ.".to_owned())),
+        progress: None,
+        ..inside
+    };
+    lab.script().snapshot.change_text(|view| view.inside = Some(Arc::new(refused)));
     harness.run();
     harness.get_by_label("The models differ.");
 }

@@ -9,7 +9,7 @@ use super::inside_lens::percent;
 use super::style::{Palette, semibold};
 use super::widgets::{name_scroll_bar, number};
 use crate::lab::{InsidePatch, InsideQuestion, InsideView};
-use egui::{Button, FontId, Rect, RichText, ScrollArea, Ui, UiBuilder, pos2, vec2};
+use egui::{Button, FontId, Label, Rect, RichText, ScrollArea, Ui, UiBuilder, pos2, vec2};
 
 /// What the maps show.
 const TITLES: [(&str, &str); 4] = [
@@ -61,16 +61,16 @@ impl Desk {
         let scale = Scale::diverging(patch.grids.iter().flat_map(|grid| &grid.values).chain(&[LEAST]));
         let mut clicked = None;
         ui.scope_builder(UiBuilder::new().max_rect(body), |ui| {
-            ui.horizontal(|ui| {
-                scale_legend(ui, scale, false, "of the difference");
-                let [from, to] = match self.text.inside.view() {
-                    InsideView::PatchTuned => ["base", "tuned"],
-                    _ => ["tuned", "base"],
-                };
-                let words =
-                    format!("One activation of {from} in {to}: 0 changes nothing, 1 makes {to} answer as {from}");
-                ui.label(RichText::new(words).small().color(palette.muted));
-            });
+            scale_legend(ui, scale, false, "of the difference");
+            let [from, to] = match self.text.inside.view() {
+                InsideView::PatchTuned => ["base", "tuned"],
+                _ => ["tuned", "base"],
+            };
+            let words = format!(
+                "One activation of {from} in {to}; 1 makes {to} answer as {from}. Its last norm and unembedding alone: {}",
+                percent(patch.unembed as f32)
+            );
+            ui.add(Label::new(RichText::new(words).small().color(palette.muted)).wrap());
             let area = ui.available_rect_before_wrap();
             let names = width_of_names(ui, &patch.grids[0].rows);
             // Three maps of tokens share what the names of rows and the gaps leave; the heads get as wide cells.

@@ -176,6 +176,22 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A temperature that may be 0, where the likeliest token is taken, or another number that must not be negative.
+pub(super) fn at_least_0(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(x) if f64::is_finite(x) && x >= 0.0 => Ok(x),
+        _ => Err("expected a number of at least 0".to_owned()),
+    }
+}
+
+/// A temperature at which the completions of a prompt differ.
+pub(super) fn above_0(text: &str) -> Result<f64, String> {
+    match at_least_0(text) {
+        Ok(x) if x > 0.0 => Ok(x),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
 /// Parses a duration in seconds, up to an hour.
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {

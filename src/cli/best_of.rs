@@ -45,8 +45,8 @@ pub struct CandidatesArguments {
     /// Maximum number of tokens in a completion.
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
-    /// Temperature: the logits are divided by it.
-    #[arg(long, default_value_t = 1.0)]
+    /// Temperature, above 0: the logits are divided by it. At 0 all completions of a prompt would be the same.
+    #[arg(long, default_value_t = 1.0, value_parser = super::arguments::above_0)]
     pub temperature: f64,
     /// Seed of all random streams.
     #[arg(long, default_value_t = 0)]
@@ -106,9 +106,6 @@ impl CandidatesArguments {
         }
         if self.n == 0 || self.max_new_tokens == 0 {
             bail!("--n and --max-new-tokens must be at least 1");
-        }
-        if !(self.temperature.is_finite() && self.temperature > 0.0) {
-            bail!("--temperature must be a number above 0: at 0 all completions of a prompt are the same");
         }
         let model = self.model.as_ref().map(|folder| TextModel {
             folder: folder.clone(),

@@ -152,7 +152,7 @@ pub struct GenerateArguments {
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
     /// Temperature: the logits are divided by it. 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = super::arguments::at_least_0)]
     pub temperature: f64,
     /// Sample from this many of the likeliest tokens; 0 for all.
     #[arg(long, default_value_t = 0)]
@@ -284,7 +284,7 @@ pub struct ExamplesArguments {
     pub seed: u64,
     /// For pairs: difference of two gold scores at which the better one wins with probability 0.73. With 0 it always
     /// wins. Default: 0.25.
-    #[arg(long)]
+    #[arg(long, value_parser = super::arguments::at_least_0)]
     pub doubt: Option<f64>,
     /// For pairs: probability that the teacher's answer is then flipped, 0 to 1. Default: 0.05.
     #[arg(long, value_parser = share)]

@@ -33,13 +33,13 @@ pub enum Tldr {
 #[derive(Args, Debug)]
 pub struct ExamplesArguments {
     /// Posts with a summary to train on. A tenth as many are held out for validation and for a test.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 4000)]
     pub posts: usize,
     /// Comparisons to train on. A tenth as many are held out as `valid1` and as `valid2`.
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 8000)]
     pub comparisons: usize,
     /// Difference of two gold scores at which the better summary wins with probability 0.73. With 0 it always wins.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, value_parser = super::arguments::at_least_0)]
     pub doubt: f64,
     /// Probability that an answer is then flipped, 0 to 1.
     #[arg(long, default_value_t = Noise::default().mistakes, value_parser = share)]
@@ -70,7 +70,7 @@ pub struct RunArguments {
     /// Share of the posts with comparisons that only the judge learns from, 0 to 1. 0 trains no judge. Default: 0.5.
     #[arg(long, value_name = "P", value_parser = share)]
     pub judge_share: Option<f64>,
-    /// Number of PPO updates. Default: as many as make 8.6 episodes a post, as published.
+    /// Number of PPO updates. Default: as many as make 8.6 episodes a post, as published; for the built-in model, 1.
     #[arg(long)]
     pub updates: Option<u64>,
     #[command(flatten)]
@@ -96,7 +96,7 @@ pub struct EvaluateArguments {
     #[arg(long, default_value_t = 200)]
     pub posts: usize,
     /// Temperature of the summaries that are compared with the references; 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, value_parser = super::arguments::at_least_0)]
     pub temperature: f64,
     /// Numbers of samples for best of n, separated by commas.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
@@ -114,6 +114,8 @@ pub struct EvaluateArguments {
 pub enum MeasuredStage {
     /// Two gradient steps of the supervised model.
     Supervised,
+    /// Two gradient steps of the reward model.
+    Reward,
     /// Reward model, policy and reference together: two steps of the reward model, writing, scoring, two steps of PPO.
     Ppo,
 }
@@ -335,6 +337,7 @@ fn memory(arguments: &MemoryArguments) -> anyhow::Result<()> {
         size: arguments.size,
         stage: match arguments.stage {
             MeasuredStage::Supervised => TextStage::Supervised,
+            MeasuredStage::Reward => TextStage::Reward,
             MeasuredStage::Ppo => TextStage::Ppo,
         },
         precision: precision.unwrap_or_default(),

@@ -121,8 +121,8 @@ pub(super) trait TrainingLoop: Send {
         Ok(())
     }
 
-    /// Text mode: begins to look inside the models, in place of what it was looking at. This is the first part of the work
-    /// and may read models. What is refused is shown where it was asked for, and is no fault.
+    /// Text mode: begins to look inside the models, in place of what it was looking at. This is the first part of the
+    /// work and may read models. What is refused is shown where it was asked for, and is no fault.
     fn begin_look(&mut self, _request: InsideRequest) {}
 
     /// Text mode: does the next part of looking. It changes nothing that training knows of.

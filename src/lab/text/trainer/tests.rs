@@ -257,8 +257,8 @@ fn patch_of(inside: &Inside, view: InsideView) -> InsidePatch {
     patch.clone()
 }
 
-/// A person looks at every view between the turns of training, part by part. Training is what it is without, bit for bit,
-/// and a view is of the policy as it was when the view was begun.
+/// A person looks at every view between the turns of training, part by part. Training is what it is without, bit for
+/// bit, and a view is of the policy as it was when the view was begun.
 #[test]
 fn looking_inside_changes_no_bit_of_training_and_is_not_changed_by_it() {
     let root = tempfile::tempdir().unwrap();
