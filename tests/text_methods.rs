@@ -168,7 +168,7 @@ fn options_without_a_use_are_refused() {
         (&["rejection-sampling", "--reward", "r", "--output", "o", "--set", "text.ppo.kl.beta=1"], "text.ppo.kl.beta"),
         (&["eval", "--session", "s", "--data", "d.jsonl"], "cannot be used with"),
         (&["eval", "--session", "s", "--precision", "bf16"], "cannot be used with"),
-        (&["eval", "--model", "m", "--data", "d.jsonl", "--prompts", "5"], "--session"),
+        (&["eval", "--model", "m", "--data", "d.jsonl", "--prompts", "5"], "cannot be used with"),
         (&["examples", "reviews", "--doubt", "1", "--output", "o"], "--doubt is for pairs"),
         (&["merge", "--model", "m", "--adapter", "a", "--shard", "5", "--output", "o"], "--shard is for"),
         (&["tokenizer", "--data", "d.jsonl", "--seed", "1", "--output", "o"], "cannot be used with"),

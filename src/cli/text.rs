@@ -191,7 +191,7 @@ pub struct EvalArguments {
     )]
     pub session: Option<PathBuf>,
     /// Number of prompts to answer, for a session.
-    #[arg(long, default_value_t = 300, requires = "session")]
+    #[arg(long, default_value_t = 300, conflicts_with = "model")]
     pub prompts: usize,
     /// Number type of weights and activations: f32 or bf16.
     #[arg(long, default_value = "f32")]
@@ -202,7 +202,7 @@ pub struct EvalArguments {
     #[arg(long, value_name = "OUT.npz")]
     pub logprobs: Option<PathBuf>,
     /// Seed of a session's prompts and samples.
-    #[arg(long, default_value_t = 1000, requires = "session")]
+    #[arg(long, default_value_t = 1000, conflicts_with = "model")]
     pub seed: u64,
     /// Print one JSON object as the last line of stdout.
     #[arg(long)]
