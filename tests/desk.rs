@@ -690,6 +690,77 @@ fn a_new_text_run_learns_by_the_method_that_is_chosen() {
     run.check().unwrap();
 }
 
+/// Opens the form for a new text run and chooses a method, as a person would who waits for what appears.
+fn new_text_run(lab: &Lab, method: &str) -> Harness<'static, ()> {
+    let mut harness = sit_down_to_text(lab);
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::N);
+    wait_for(&mut harness, "Start run");
+    harness.get_by_role_and_label(Role::ComboBox, "Method").click();
+    harness.run();
+    harness.get_by_role_and_label(Role::Button, method).click();
+    harness.run();
+    harness
+}
+
+/// Types over what a field of this name has.
+fn type_over(harness: &mut Harness<'_>, role: Role, label: &str, text: &str) {
+    harness.get_by_role_and_label(role, label).focus();
+    harness.run();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.run();
+    harness.event(egui::Event::Text(text.to_owned()));
+    harness.run();
+}
+
+/// What cannot be is said at its field, in the words of the command line, and nothing starts.
+#[test]
+fn a_new_text_run_that_cannot_be_says_so_at_the_setting() {
+    let lab = Lab::of_text();
+    let mut harness = new_text_run(&lab, "RLOO");
+    // Batches of 64 are no groups of 7.
+    type_over(&mut harness, Role::SpinButton, "Completions of each prompt", "7");
+    press(&mut harness, Key::Enter);
+    click_button(&mut harness, "Start run");
+    assert_eq!(lab.script().opened.len(), 1, "nothing was started");
+    let wrong = "text.ppo.batch_size must be a multiple of text.ppo.group_size, 7, not 64";
+    let at = |harness: &Harness<'_>, role: Role, label: &str| harness.get_by_role_and_label(role, label).rect();
+    let said = harness.get_by_label_contains(wrong).rect();
+    let (batch, group) =
+        (at(&harness, Role::SpinButton, "Batch"), at(&harness, Role::SpinButton, "Completions of each prompt"));
+    assert!(batch.bottom() <= said.top() && said.bottom() <= group.top(), "{batch} {said} {group}");
+    harness.get_by_label("Nothing was started: see what is marked above.");
+    // It goes as soon as the number is another one.
+    type_over(&mut harness, Role::SpinButton, "Batch", "70");
+    press(&mut harness, Key::Enter);
+    assert!(harness.query_by_label_contains(wrong).is_none());
+    click_button(&mut harness, "Start run");
+    wait_for(&mut harness, LEFT);
+    let opened = lab.script().opened.last().cloned().unwrap();
+    let ppo = &opened.text().unwrap().ppo;
+    assert_eq!((ppo.batch_size, ppo.group_size), (70, 7));
+}
+
+/// Reward functions are typed as on the command line, and what is wrong with one stands at the field.
+#[test]
+fn a_new_text_run_takes_reward_functions() {
+    let lab = Lab::of_text();
+    let mut harness = new_text_run(&lab, "RLOO");
+    let field = "Reward functions, one a line";
+    type_over(&mut harness, Role::MultilineTextInput, field, "length:..80\nregex:(");
+    click_button(&mut harness, "Start run");
+    assert_eq!(lab.script().opened.len(), 1, "nothing was started");
+    let (said, at) = (
+        harness.get_by_label_contains("the regex `(`").rect(),
+        harness.get_by_role_and_label(Role::MultilineTextInput, field).rect(),
+    );
+    assert!(at.bottom() <= said.top() && said.top() < at.bottom() + 12.0, "{at} {said}");
+    type_over(&mut harness, Role::MultilineTextInput, field, "length:..80\n\n 2*regex:good ");
+    click_button(&mut harness, "Start run");
+    wait_for(&mut harness, LEFT);
+    let opened = lab.script().opened.last().cloned().unwrap();
+    assert_eq!(opened.text().unwrap().reward_functions, ["length:..80", "2*regex:good"]);
+}
+
 /// The panel shows what belongs to the method.
 #[test]
 fn the_panel_has_the_curves_of_the_method() {

@@ -10,7 +10,7 @@ use flipside_text::config::{Family, ModelConfig, ModelHead};
 use flipside_text::generate::{Sampling, generate};
 use flipside_text::lora::LoraSettings;
 use flipside_text::model::{Precision, Transformer, weights_bytes};
-use flipside_text::{Bundle, Example, ScalarHead, TextReward};
+use flipside_text::{Bundle, Example, ScalarHead, TextReward, tokenizer_of};
 use serde_json::Value;
 use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};
@@ -549,6 +549,32 @@ fn a_gguf_file_computes_and_reads_what_transformers_does() {
         // Written as a folder it is the same model.
         let again = Bundle::from_parts(&bundle.to_parts().unwrap(), bundle.model.precision()).unwrap();
         assert!(logits(&again.model, &ids, &ids.ones_like()).equal(&logits(&bundle.model, &ids, &ids.ones_like())));
+    }
+}
+
+/// Each file has the vocabulary of a tokenizer that says what its tokens are: `tests/golden/text/make_gguf.py`.
+#[test]
+fn the_tokenizers_of_gguf_files_give_the_tokens_of_those_that_they_came_from() {
+    let of = |name: &str| folder("").join("../gguf").join(name);
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(of("words.json")).unwrap()).unwrap();
+    let texts: Vec<String> = serde_json::from_value(golden["texts"].clone()).unwrap();
+    for (name, expected) in golden["tokens"].as_object().unwrap() {
+        let (metadata, arrays) = read_gguf(&of(&format!("{name}.gguf")), false).unwrap();
+        let (files, _) = flipside_text::gguf::parts(&metadata, arrays).unwrap();
+        let tokenizer = tokenizer_of(&files).unwrap();
+        for (key, special) in [("plain", false), ("special", true)] {
+            let tokens: Vec<Vec<u32>> = serde_json::from_value(expected[key].clone()).unwrap();
+            for (text, tokens) in texts.iter().zip(tokens) {
+                assert_eq!(tokenizer.encode(text, special).unwrap(), tokens, "{name}, {key}: {text:?}");
+            }
+        }
+    }
+    // What is not read is named.
+    let (mut metadata, arrays) = read_gguf(&of("qwen2.gguf"), false).unwrap();
+    for (key, value) in [("pre", "tekken"), ("model", "t5")] {
+        metadata.insert(format!("tokenizer.ggml.{key}"), value.into());
+        let error = flipside_text::gguf::parts(&metadata, arrays.clone()).unwrap_err().to_string();
+        assert!(error.contains(&format!("its tokenizer.ggml.{key} is \"{value}\"")), "{error}");
     }
 }
 

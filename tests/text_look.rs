@@ -77,7 +77,7 @@ fn the_built_in_model_is_looked_into() {
         (&["patch", "--prompt", "a"], "--other"),
         (&["swap", "--prompt", "a"], "--adapter or --against"),
         (&["reward", "--prompt", "a"], "gives no reward"),
-        (&["attention", "--block", "99", "--prompt", "a"], "no block 99"),
+        (&["attention", "--block", "99", "--picture", "a.png", "--prompt", "a"], "no block 99"),
         (&["steer", "--position", "0", "--block", "3", "--prompt", "a", "--other", "b"], "Nothing reads"),
         (&["steer", "--position", "1", "--prompt", "a", "--other", "b"], "no position 1"),
     ] {

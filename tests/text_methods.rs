@@ -131,15 +131,52 @@ fn online_dpo_learns_from_what_reward_functions_say_of_its_own_completions() {
     }
     let written = json(&["text", "generate", "--model", output, "--prompt", "Review of the red kettle:", "--json"]);
     assert!(written["completions"][0]["text"].is_string(), "{written}");
+    let found = json(&["text", "eval", "--session", session, "--prompts", "8", "--json"]);
+    assert_eq!((&found["stage"], &found["prompts"]), (&"online-dpo".into(), &8.into()));
+    assert!(found["start"].as_str().unwrap().ends_with("models/supervised"), "{found}");
+    assert!(found["gold"].is_number() && found["start_gold"].is_number() && found["reward_accuracy"].is_null());
     for (words, sentence) in [
         (&["--loss", "kto"][..], "text.preference.loss = kto"),
-        (&["--preset", "grpo"], "--preset is for"),
+        (&["--preset", "grpo"], "does not use --preset"),
         (&["--set", "text.online_dpo.group_size=1"], "text.online_dpo.group_size must be at least 2"),
         (&["--set", "text.comparisons=pairs.jsonl"], "text.comparisons are judged already"),
         (&["--labels", "0"], "Nobody judges the completions"),
     ] {
         let refused = within(root.path(), "refused");
         let refused = refusal(&[&["text", "online-dpo", "--steps", "2", "--session", refused], words].concat());
+        assert!(refused.contains(sentence), "{words:?}: {refused}");
+    }
+}
+
+/// Whatever is typed counts, or is refused with a sentence.
+#[test]
+fn options_without_a_use_are_refused() {
+    for (words, sentence) in [
+        (&["sft", "--labels", "5"][..], "`text sft` does not use --labels: nobody judges"),
+        (&["sft", "--max-new-tokens", "5"], "does not use --max-new-tokens: nothing is written"),
+        (&["sft", "--reward", "r"], "does not use --reward"),
+        (&["base", "--lora", "r=2"], "does not use --lora"),
+        (&["reward", "--reward-function", "number"], "does not use --reward-function"),
+        (&["preference", "--data", "pairs.jsonl", "--labels", "5"], "--labels: the data is judged already"),
+        (&["preference", "--set", "text.comparisons=p.jsonl", "--mistake-rate", "0"], "does not use --mistake-rate"),
+        (&["ilql", "--preset", "rloo"], "does not use --preset"),
+        (&["ilql", "--reward", "r"], "does not use --reward"),
+        (&["online-dpo", "--reward-function", "number", "--labels", "5"], "--labels: the reward is given"),
+        (&["ppo", "--reward", "r", "--mistake-rate", "0"], "--mistake-rate: the reward is given"),
+        (&["ppo", "--skip-bad-lines"], "--data"),
+        (&["best-of", "--reward", "r", "--output", "o", "--ignore-fields"], "--data"),
+        (&["rejection-sampling", "--reward", "r", "--output", "o", "--set", "text.ppo.kl.beta=1"], "text.ppo.kl.beta"),
+        (&["eval", "--session", "s", "--data", "d.jsonl"], "cannot be used with"),
+        (&["eval", "--session", "s", "--precision", "bf16"], "cannot be used with"),
+        (&["eval", "--model", "m", "--data", "d.jsonl", "--prompts", "5"], "--session"),
+        (&["examples", "reviews", "--doubt", "1", "--output", "o"], "--doubt is for pairs"),
+        (&["merge", "--model", "m", "--adapter", "a", "--shard", "5", "--output", "o"], "--shard is for"),
+        (&["tokenizer", "--data", "d.jsonl", "--seed", "1", "--output", "o"], "cannot be used with"),
+        (&["tldr", "run", "--session", "s", "--skip-bad-lines"], "--data"),
+        (&["look", "cache", "--prompt", "a", "--position", "1"], "does not use --position"),
+        (&["look", "probe", "--data", "d.jsonl", "--count", "5"], "cannot be used with"),
+    ] {
+        let refused = refusal(&[&["text"], words].concat());
         assert!(refused.contains(sentence), "{words:?}: {refused}");
     }
 }

@@ -216,7 +216,10 @@ fn kill_9_changes_no_answer_and_no_point_of_a_curve() {
     }
     assert!(start(&killed).wait().unwrap().success());
     assert_eq!(told(&killed), told(&whole));
-    assert!(measure_text(&whole, 4, 1).is_err(), "a run on a given model keeps no supervised one to compare with");
+    // It is compared with the model that it was given.
+    let found = measure_text(&whole, 4, 1).unwrap();
+    assert_eq!((found.stage, &found.start, found.prompts), (TextStage::Ppo, &model, 4));
+    assert!(found.reward_accuracy.is_some_and(|share| (0.0..=1.0).contains(&share)), "{found:?}");
 }
 
 /// The whole pipeline, from a tokenizer to PPO, with the built-in grammar and a model of a few thousand parameters.
@@ -390,6 +393,13 @@ fn learning_from_judgements_directly_goes_on_as_if_nothing_had_happened() {
         assert_eq!(folder(&cut).weights, folder(&whole).weights, "{name}");
         let heads = folder(&cut).weights.keys().filter(|name| name.starts_with("ilql_heads.")).count();
         assert_eq!(heads, if until == TextStage::Ilql { 20 } else { 0 });
+        // What it came to is evaluated beside the model that it was given. A file's prompts have no gold score.
+        match measure_text(&whole, 4, 1) {
+            Ok(found) => {
+                assert_eq!((found.stage, &found.start, found.reward_accuracy), (until, &model, None), "{name}")
+            }
+            Err(error) => assert!(data.is_some() && error.to_string().contains("gold score"), "{name}: {error}"),
+        }
     }
 }
 

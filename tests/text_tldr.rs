@@ -58,6 +58,15 @@ fn curves(session: &Path) -> Vec<(u64, String, f64)> {
     session.metrics().unwrap().into_iter().map(|m| (m.env_steps, m.name, m.value)).collect()
 }
 
+/// Copies the files of a folder.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
 const SETTINGS: &str = "text.supervised.batch_size=8; text.reward.batch_size=8; text.ppo.batch_size=8; text.updates=8; \
                         text.ppo.update_epochs=1; text.supervised.optimiser.learning_rate=1e-3";
 
@@ -116,26 +125,58 @@ fn the_recipe_runs_on_generated_files_and_a_kill_changes_no_figure() {
     assert_eq!(serde_json::from_str::<Value>(&file).unwrap(), found);
     assert_eq!(evaluate(&whole), found);
 
-    // Killed in each part, and continued with the same command.
-    let killed = path("killed");
-    for mark in ["recipe.json", "policy/models/supervised", "policy/models/ppo-00004", "judge/session.db"] {
-        let mut child = program(&words(&killed).iter().map(String::as_str).collect::<Vec<_>>());
-        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Killed in each part, and continued with the same command. All paths are those of the working folder, and the
+    // recipe is moved each time.
+    let marks = ["recipe.json", "policy/models/supervised", "policy/models/ppo-00004", "judge/session.db"];
+    for (place, mark) in marks.iter().enumerate() {
+        let name = |place: usize| format!("killed-{place}");
+        let words = words(&path(&name(place)));
+        let relative = |word: &String| word.strip_prefix(&path("")).unwrap_or(word).to_owned();
+        let words: Vec<String> = words.iter().map(relative).collect();
+        assert!(words.contains(&name(place)) && words.contains(&"data".to_owned()), "{words:?}");
+        let mut child = program(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut child = child.current_dir(&root).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let began = Instant::now();
-        while !Path::new(&killed).join(mark).exists() && child.try_wait().unwrap().is_none() {
+        while !Path::new(&path(&name(place))).join(mark).exists() && child.try_wait().unwrap().is_none() {
             assert!(began.elapsed() < PATIENCE, "{mark}");
             std::thread::sleep(Duration::from_millis(1));
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        std::fs::rename(path(&name(place)), path(&name(place + 1))).unwrap();
     }
-    run(&killed);
+    let killed = path(&format!("killed-{}", marks.len()));
+    json(&["text", "tldr", "run", "--session", &killed, "--json"]);
     for session in ["policy", "judge"] {
         assert_eq!(curves(&Path::new(&killed).join(session)), curves(&Path::new(&whole).join(session)), "{session}");
     }
     let mut again = evaluate(&killed);
     again["file"] = found["file"].clone();
     assert_eq!(again, found);
+
+    // Of another policy, the summaries are written anew. It is the supervised model, so its KL is 0. Of the policies
+    // that were saved on the way, those count that there are.
+    let model = |name: &str| Path::new(&killed).join("policy/models").join(name);
+    std::fs::remove_dir_all(model("ppo")).unwrap();
+    std::fs::remove_dir_all(model("ppo-00004")).unwrap();
+    copy(&model("supervised"), &model("ppo"));
+    let found = evaluate(&killed);
+    let rows = found["kl"].as_array().unwrap();
+    let of_ppo: Vec<&Value> = rows.iter().filter(|row| row["policy"].as_str().unwrap().starts_with("ppo")).collect();
+    let names: Vec<&str> = of_ppo.iter().map(|row| row["policy"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ppo-2", "ppo-6", "ppo-8"]);
+    assert_eq!(of_ppo[2]["kl"], 0.0, "{found}");
+
+    // What an evaluation lacks is found out before any summary is written.
+    std::fs::remove_dir_all(Path::new(&killed).join("evaluation")).unwrap();
+    std::fs::remove_dir_all(Path::new(&killed).join("judge/models/reward")).unwrap();
+    let refused = refusal(&["text", "tldr", "evaluate", "--session", &killed]);
+    assert!(refused.contains("judge") && refused.contains("tldr run"), "{refused}");
+    assert!(!Path::new(&killed).join("evaluation").exists());
+    for temperature in ["-1", "nan", "inf"] {
+        let words = ["text", "tldr", "evaluate", "--session", &whole, &format!("--temperature={temperature}")];
+        assert!(refusal(&words).contains("at least 0"), "{temperature}");
+    }
 
     let refused = refusal(&["text", "tldr", "run", "--session", &whole, "--set", "text.prompts=x"]);
     assert!(refused.contains("text.prompts"), "{refused}");

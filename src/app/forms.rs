@@ -134,6 +134,8 @@ pub(super) struct NewRun {
     pub typed: [String; PathField::ALL.len()],
     /// The linear maps that LoRA adapts, as typed.
     pub targets: String,
+    /// The reward functions as typed, one a line.
+    pub functions: String,
     pub dialog: Option<Dialog>,
     /// A dialog that brought nothing, and what to do.
     pub unpicked: Option<(PathField, &'static str)>,
@@ -151,6 +153,7 @@ impl NewRun {
         let mut run = settings.text().cloned().unwrap_or_default();
         let typed = PathField::ALL.map(|field| field.of(&mut run).as_ref().map(|path| path.display().to_string()));
         let targets = run.lora.map(|lora| lora.targets.join(", ")).unwrap_or_default();
+        let functions = run.reward_functions.join("\n");
         // Asked only once, because drivers take time to answer, and the form should open at once the next time.
         static GRAPHICS: OnceLock<Option<String>> = OnceLock::new();
         let graphics = GRAPHICS.get_or_init(|| {
@@ -161,6 +164,7 @@ impl NewRun {
             settings,
             typed: typed.map(Option::unwrap_or_default),
             targets,
+            functions,
             dialog: None,
             unpicked: None,
             graphics: graphics.clone(),

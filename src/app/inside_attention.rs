@@ -57,7 +57,8 @@ impl Both<'_> {
         all.map(|head| (change(&head), head)).max_by(|a, b| a.0.total_cmp(&b.0)).map_or([0, 0], |(_, head)| head)
     }
 
-    /// A head's pattern as a picture, at most this many pixels wide: of several cells in one pixel, the strongest shows.
+    /// A head's pattern as a picture, at most this many pixels wide: of several cells in one pixel, the strongest
+    /// shows.
     fn picture(&self, head: [usize; 2], most: usize, palette: &Palette) -> ColorImage {
         let (tokens, scale) = (self.tuned.shape[2], self.scale(head));
         let side = tokens.min(most).max(1);

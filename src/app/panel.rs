@@ -199,7 +199,7 @@ impl Desk {
         };
         // Learning from preferences directly has no reward model.
         if snapshot.text().is_none_or(|view| view.stage <= TextStage::Ppo) {
-            two_ends(ui, "Reward model agrees with you", &agreement).on_hover_text(format!(
+            two_ends(ui, "Held-out agreement", &agreement).on_hover_text(format!(
                 "Share of answers held back from its training that the reward model gets right; a coin gets 50 %{random}"
             ));
         }

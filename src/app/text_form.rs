@@ -17,6 +17,9 @@ const LIST: f32 = 320.0;
 /// Settings that have a field of their own in every method, besides paths.
 const FIELDS: [&str; 5] = ["text.from", "text.precision", "text.lora", "text.lora.rank", "text.lora.targets"];
 
+/// The setting of the reward functions.
+const FUNCTIONS: &str = "text.reward_functions";
+
 /// Whether the form says at a field what is wrong with this setting of a run.
 pub(super) fn shows(run: Option<&TextRun>, setting: &str) -> bool {
     let Some(run) = run else { return false };
@@ -29,6 +32,7 @@ pub(super) fn shows(run: Option<&TextRun>, setting: &str) -> bool {
         _ => method.has(path),
     };
     FIELDS.contains(&setting)
+        || setting == FUNCTIONS && method.has(PathField::RewardModel)
         || numbers(run).iter().any(|number| number.setting == setting)
         || setting == "text.preference.loss" && matches!(method, Method::Preference | Method::OnlineDpo)
         || PathField::ALL.iter().any(|&path| path.setting() == setting && is_shown(path))
@@ -71,6 +75,9 @@ pub(super) fn show_text_fields(ui: &mut Ui, form: &mut NewRun) {
         if method.is_some_and(|method| method.has(path)) {
             show_path(ui, form, path);
         }
+    }
+    if method.is_some_and(|method| method.has(PathField::RewardModel)) {
+        show_functions(ui, form);
     }
 
     heading(ui, "Answers");
@@ -137,6 +144,9 @@ fn show_method(ui: &mut Ui, form: &mut NewRun) {
 fn choose(form: &mut NewRun, method: Method) {
     method.choose(&mut form.settings);
     form.problems.clear();
+    if !method.has(PathField::RewardModel) {
+        form.functions.clear();
+    }
     for field in PathField::ALL.into_iter().filter(|field| !method.has(*field)) {
         form.typed[field as usize].clear();
     }
@@ -475,6 +485,25 @@ fn show_lora(ui: &mut Ui, form: &mut NewRun) {
         }
     });
     form.targets = targets;
+}
+
+/// Reward functions, one a line, as the command line takes them.
+fn show_functions(ui: &mut Ui, form: &mut NewRun) {
+    let hint = match text_run(form).is_some_and(|run| run.until == TextStage::OnlineDpo) {
+        true => "None: the teacher judges",
+        false => "None: the reward model scores",
+    };
+    let mut typed = std::mem::take(&mut form.functions);
+    field(ui, form, "Rewards", FUNCTIONS, |ui, run| {
+        let edit = TextEdit::multiline(&mut typed).hint_text(hint).desired_rows(1).desired_width(f32::INFINITY);
+        let what = "What scores completions, as --reward-function takes it, one a line; the scores are added up. Such as \
+                    regex:PATTERN, number, length:LOW..HIGH, program:COMMAND, model:DIR or 0.5*mean:DIR,DIR";
+        if ui.add(edit).accessible_name("Reward functions, one a line").on_hover_text(what).changed() {
+            let functions = typed.lines().map(str::trim).filter(|function| !function.is_empty());
+            run.reward_functions = functions.map(str::to_owned).collect();
+        }
+    });
+    form.functions = typed;
 }
 
 /// A path: typed, or picked in a dialog.

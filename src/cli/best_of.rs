@@ -1,11 +1,10 @@
 //! Best of n and rejection sampling on the command line.
 
-use super::arguments::SettingsArguments;
+use super::arguments::{AdaptingArguments, ReadingArguments, SettingsArguments, share};
 use super::output::outln;
 use super::run::report;
-use super::text::ReadingArguments;
 use crate::lab::{BestOfPlan, RejectionPlan, RejectionRound, TextModel, best_of_text, rejection_sampling};
-use crate::settings::{LoraSettings, RunSettings, TextPrecision, TextRun};
+use crate::settings::{RunSettings, TextPrecision, TextRun};
 use anyhow::bail;
 use clap::Args;
 use indicatif::ProgressBar;
@@ -46,8 +45,8 @@ pub struct CandidatesArguments {
     /// Maximum number of tokens in a completion.
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
-    /// Temperature: the logits are divided by it.
-    #[arg(long, default_value_t = 1.0)]
+    /// Temperature, above 0: the logits are divided by it. At 0 all completions of a prompt would be the same.
+    #[arg(long, default_value_t = 1.0, value_parser = super::arguments::above_0)]
     pub temperature: f64,
     /// Seed of all random streams.
     #[arg(long, default_value_t = 0)]
@@ -74,10 +73,10 @@ pub struct RejectionArguments {
     #[arg(long, default_value_t = 4)]
     pub rounds: usize,
     /// Quantile of a prompt's scores that a completion must reach in the first round, 0 to 1.
-    #[arg(long, value_name = "Q", default_value_t = 0.7, value_parser = super::arguments::share)]
+    #[arg(long, value_name = "Q", default_value_t = 0.7, value_parser = share)]
     pub first_quantile: f64,
     /// The same in the last round. It changes evenly between them.
-    #[arg(long, value_name = "Q", default_value_t = 0.95, value_parser = super::arguments::share)]
+    #[arg(long, value_name = "Q", default_value_t = 0.95, value_parser = share)]
     pub last_quantile: f64,
     /// Gradient steps of each round. Default: as in the built-in plan of a supervised model.
     #[arg(long)]
@@ -88,9 +87,8 @@ pub struct RejectionArguments {
     /// Adam's step size.
     #[arg(long)]
     pub learning_rate: Option<f64>,
-    /// Train low-rank adapters instead of all weights: r=16,alpha=32,targets=all or targets=q_proj+v_proj.
-    #[arg(long, value_name = "r=R,…")]
-    pub lora: Option<LoraSettings>,
+    #[command(flatten)]
+    pub adapting: AdaptingArguments,
     #[command(flatten)]
     pub more: SettingsArguments,
     /// Folder to write: round-1, round-2, … each with the accepted completions and the model. Rounds that are there are
@@ -108,9 +106,6 @@ impl CandidatesArguments {
         }
         if self.n == 0 || self.max_new_tokens == 0 {
             bail!("--n and --max-new-tokens must be at least 1");
-        }
-        if !(self.temperature.is_finite() && self.temperature > 0.0) {
-            bail!("--temperature must be a number above 0: at 0 all completions of a prompt are the same");
         }
         let model = self.model.as_ref().map(|folder| TextModel {
             folder: folder.clone(),
@@ -159,20 +154,27 @@ pub fn best_of(arguments: &BestOfArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The beginnings of the names of settings that a round of rejection sampling uses.
+const USED: [&str; 5] =
+    ["text.supervised.", "text.supervised_steps", "text.lora", "text.frozen_layers", "text.gradient_checkpointing"];
+
 /// Rejection sampling into supervised training, in rounds.
 pub fn rejection(arguments: &RejectionArguments) -> anyhow::Result<()> {
     let sampling = arguments.candidates.plan(&arguments.output)?;
     if arguments.rounds == 0 {
         bail!("--rounds must be at least 1");
     }
-    let asked = arguments.more.asked([
+    let typed = [
         ("--steps", "text.supervised_steps", arguments.steps.map(Value::from)),
         ("--batch", "text.supervised.batch_size", arguments.batch.map(Value::from)),
         ("--learning-rate", "text.supervised.optimiser.learning_rate", arguments.learning_rate.map(Value::from)),
-        ("--lora", "text.lora", arguments.lora.as_ref().map(|lora| json!(lora))),
-    ]);
-    let settings = asked.and_then(|asked| RunSettings::of_text(TextRun::default()).with(&asked));
-    let settings = settings.map_err(anyhow::Error::msg)?;
+    ];
+    let asked =
+        arguments.more.asked(typed.into_iter().chain(arguments.adapting.typed())).map_err(anyhow::Error::msg)?;
+    if let Some((name, _)) = asked.all().iter().find(|(name, _)| !USED.iter().any(|used| name.starts_with(used))) {
+        bail!("`text rejection-sampling` does not use `{name}`; leave it out");
+    }
+    let settings = RunSettings::of_text(TextRun::default()).with(&asked).map_err(anyhow::Error::msg)?;
     let Some(run) = settings.text().cloned() else { bail!("rejection sampling trains a language model") };
     let quantiles = [arguments.first_quantile, arguments.last_quantile];
     let plan = RejectionPlan { sampling, rounds: arguments.rounds, quantiles, run };

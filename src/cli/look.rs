@@ -75,8 +75,8 @@ pub struct LookArguments {
     /// Continuation whose log-probability is explained instead of a logit difference.
     #[arg(long, value_name = "TEXT", conflicts_with = "tokens")]
     pub completion: Option<String>,
-    /// Position of the token before those that are compared, or of the one that is steered, counted from 0. Default: the
-    /// last one.
+    /// Position of the token before those that are compared, or of the one that is steered, counted from 0. Default:
+    /// the last one.
     #[arg(long, value_name = "N")]
     pub position: Option<usize>,
     /// File of arrays to write, .npz or .safetensors.
@@ -158,7 +158,7 @@ pub struct AttentionArguments {
     #[command(flatten)]
     pub look: LookArguments,
     /// Block that the picture shows. Default: the one that changed most, or the last.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "picture")]
     pub block: Option<usize>,
 }
 
@@ -236,7 +236,7 @@ pub struct SteerArguments {
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
     /// Temperature: the logits are divided by it. 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = super::arguments::at_least_0)]
     pub temperature: f64,
     /// What scores the completions, as in `text best-of`. May be given several times; the scores are added up.
     #[arg(long, value_name = "FUNCTION", allow_hyphen_values = true)]

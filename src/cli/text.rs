@@ -1,21 +1,19 @@
 //! The verbs of text mode.
 
-use super::arguments::SettingsArguments;
+use super::arguments::{ModelArguments, ReadingArguments, SettingsArguments, TuningArguments, presets, share};
 use super::best_of::{BestOfArguments, RejectionArguments, best_of, rejection};
 use super::look::{Look, look};
 use super::output::{flush, out, outln};
 use super::run::{open, report, watch};
 use super::tldr::{Tldr, tldr};
 use crate::lab::{
-    BadLines, ExampleKind, ExamplesPlan, GeneratePlan, Noise, Reading, Scored, TextModel, TokenizerPlan, copy_stage,
-    evaluate_text, export_text, generate_text, measure_text, merge_text, train_tokenizer, write_built_in,
-    write_examples,
+    ExampleKind, ExamplesPlan, GeneratePlan, Noise, Scored, TextModel, TokenizerPlan, copy_stage, evaluate_text,
+    export_text, generate_text, measure_text, merge_text, train_tokenizer, write_built_in, write_examples,
 };
 use crate::settings::{
-    Asked, LoraSettings, Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextPreset, TextRun, TextStage,
+    Asked, Mode, PreferenceLoss, RunSettings, TeacherKind, TextPrecision, TextPreset, TextRun, TextStage,
 };
 use anyhow::bail;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -70,49 +68,6 @@ pub enum Text {
     Weights(WeightsArguments),
 }
 
-/// The presets by their names.
-pub(super) fn presets() -> impl TypedValueParser<Value = TextPreset> {
-    PossibleValuesParser::new(TextPreset::ALL.map(TextPreset::name)).try_map(|name| name.parse::<TextPreset>())
-}
-
-/// A model's folder and how it is read.
-#[derive(Args, Debug)]
-pub struct ModelArguments {
-    /// Model folder in Hugging Face's format (config.json, tokenizer.json, safetensors), or a GGUF file.
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
-    /// Adapter folder in PEFT's format.
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
-    /// Number type of weights and activations: f32 or bf16.
-    #[arg(long, default_value = "f32")]
-    pub precision: TextPrecision,
-}
-
-impl ModelArguments {
-    fn model(&self) -> TextModel {
-        TextModel { folder: self.model.clone(), adapter: self.adapter.clone(), precision: self.precision }
-    }
-}
-
-/// How a data file is read.
-#[derive(Args, Debug)]
-pub struct ReadingArguments {
-    /// Report lines that cannot be read and continue without them.
-    #[arg(long)]
-    pub skip_bad_lines: bool,
-    /// Pass over fields that carry text and are not used. Otherwise they are an error.
-    #[arg(long)]
-    pub ignore_fields: bool,
-}
-
-impl ReadingArguments {
-    pub(super) fn reading(&self) -> Reading {
-        let on_bad = if self.skip_bad_lines { BadLines::Skip } else { BadLines::Stop };
-        Reading { on_bad, ignore_fields: self.ignore_fields }
-    }
-}
-
 #[derive(Args, Debug)]
 pub struct StageArguments {
     /// Folder of the model to start from. Default: the session's model, or the built-in model.
@@ -143,25 +98,14 @@ pub struct StageArguments {
     /// Adam's step size.
     #[arg(long)]
     pub learning_rate: Option<f64>,
-    /// Train low-rank adapters instead of all weights: r=16,alpha=32,dropout=0.05,targets=all or targets=q_proj+v_proj.
-    #[arg(long, value_name = "r=R,…")]
-    pub lora: Option<LoraSettings>,
-    /// Number of blocks, counted from the embedding, that are not trained. Default: 0.
-    #[arg(long)]
-    pub freeze: Option<usize>,
-    /// Compute blocks again in the backward pass instead of keeping what the gradients need. Takes less memory and a
-    /// third more time.
-    #[arg(long)]
-    pub gradient_checkpointing: bool,
-    /// Number type of weights and activations: f32, or bf16 with f32 master weights. Default: f32.
-    #[arg(long)]
-    pub precision: Option<TextPrecision>,
+    #[command(flatten)]
+    pub tuning: TuningArguments,
     /// Number of judgements of the simulated teacher. Default: 500.
     #[arg(long)]
     pub labels: Option<usize>,
     /// Share of the teacher's answers that is flipped, 0 to 1. Default: 0.05. The teacher is also unsure where two gold
     /// scores are close. With 0 it never errs.
-    #[arg(long, value_name = "P", value_parser = super::arguments::share)]
+    #[arg(long, value_name = "P", value_parser = share)]
     pub mistake_rate: Option<f64>,
     /// Maximum number of tokens in a completion.
     #[arg(long)]
@@ -208,13 +152,13 @@ pub struct GenerateArguments {
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,
     /// Temperature: the logits are divided by it. 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = super::arguments::at_least_0)]
     pub temperature: f64,
     /// Sample from this many of the likeliest tokens; 0 for all.
     #[arg(long, default_value_t = 0)]
     pub top_k: usize,
     /// Sample from the likeliest tokens that together have this probability, 0 to 1.
-    #[arg(long, default_value_t = 1.0, value_parser = super::arguments::share)]
+    #[arg(long, default_value_t = 1.0, value_parser = share)]
     pub top_p: f64,
     /// Write by log π + β (Q − V) with the heads of a model that `text ilql` trained. Default: by π alone.
     #[arg(long, value_name = "β")]
@@ -238,11 +182,16 @@ pub struct EvalArguments {
     /// JSON lines to score.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Session to evaluate instead: its supervised model, reward model and policy, by the gold score.
-    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    /// Session to evaluate instead, by the gold score: the model that it came to, beside the one that it started from,
+    /// and its reward model if it has one.
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["model", "adapter", "data", "precision", "skip_bad_lines", "ignore_fields", "logprobs"]
+    )]
     pub session: Option<PathBuf>,
     /// Number of prompts to answer, for a session.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 300, requires = "session")]
     pub prompts: usize,
     /// Number type of weights and activations: f32 or bf16.
     #[arg(long, default_value = "f32")]
@@ -253,7 +202,7 @@ pub struct EvalArguments {
     #[arg(long, value_name = "OUT.npz")]
     pub logprobs: Option<PathBuf>,
     /// Seed of a session's prompts and samples.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, requires = "session")]
     pub seed: u64,
     /// Print one JSON object as the last line of stdout.
     #[arg(long)]
@@ -299,7 +248,7 @@ pub struct TokenizerArguments {
     #[arg(long, default_value_t = 1024)]
     pub vocabulary: usize,
     /// Seed of the built-in grammar.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, conflicts_with = "data")]
     pub seed: u64,
     /// Folder to write tokenizer.json and tokenizer_config.json to.
     #[arg(long, value_name = "DIR")]
@@ -333,12 +282,13 @@ pub struct ExamplesArguments {
     /// Seed of all random streams.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Difference of two gold scores at which the better one wins with probability 0.73. With 0 it always wins.
-    #[arg(long, default_value_t = Noise::default().doubt)]
-    pub doubt: f64,
-    /// Probability that the teacher's answer is then flipped, 0 to 1.
-    #[arg(long, default_value_t = Noise::default().mistakes, value_parser = super::arguments::share)]
-    pub mistake_rate: f64,
+    /// For pairs: difference of two gold scores at which the better one wins with probability 0.73. With 0 it always
+    /// wins. Default: 0.25.
+    #[arg(long, value_parser = super::arguments::at_least_0)]
+    pub doubt: Option<f64>,
+    /// For pairs: probability that the teacher's answer is then flipped, 0 to 1. Default: 0.05.
+    #[arg(long, value_parser = share)]
+    pub mistake_rate: Option<f64>,
     /// File to write.
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
@@ -368,6 +318,9 @@ pub fn text(what: &Text) -> anyhow::Result<()> {
         Text::Merge(arguments) => {
             if arguments.model.adapter.is_none() {
                 bail!("there is nothing to merge: name the adapter's folder with --adapter");
+            }
+            if arguments.shard.is_some() {
+                bail!("--shard is for `flipside text export`; leave it out here");
             }
             merge_text(&arguments.model.model(), &arguments.output)?;
             outln!("{}", arguments.output.display());
@@ -400,15 +353,9 @@ impl StageArguments {
         let (batch, rate) = (format!("text.{table}.batch_size"), format!("text.{table}.optimiser.learning_rate"));
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| json!(path));
         let teacher = |rate: f64| if rate == 0.0 { TeacherKind::Oracle } else { TeacherKind::Mistaken { rate } };
-        if until != TextStage::Ppo && self.preset.is_some() {
-            return Err("--preset is for `flipside text ppo`; leave it out here".to_owned());
-        }
-        if !matches!(until, TextStage::Ppo | TextStage::OnlineDpo) && !self.reward_function.is_empty() {
-            return Err("--reward-function is for `flipside text ppo` and `online-dpo`; leave it out here".to_owned());
-        }
         let functions = (!self.reward_function.is_empty()).then(|| json!(self.reward_function));
         let preset = self.preset.map_or(Ok(Asked::default()), |preset| Asked::assignments(preset.assignments()))?;
-        let asked = self.more.asked([
+        let typed = [
             ("The verb", "text.until", Some(json!(until))),
             ("--model", "text.model", path(&self.model)),
             ("--data", &data, path(&self.data)),
@@ -420,19 +367,12 @@ impl StageArguments {
             ("--loss", "text.preference.loss", loss.map(|loss| json!(loss))),
             ("--batch", &batch, self.batch.map(Value::from)),
             ("--learning-rate", &rate, self.learning_rate.map(Value::from)),
-            ("--lora", "text.lora", self.lora.as_ref().map(|lora| json!(lora))),
-            ("--freeze", "text.frozen_layers", self.freeze.map(Value::from)),
-            (
-                "--gradient-checkpointing",
-                "text.gradient_checkpointing",
-                self.gradient_checkpointing.then_some(json!(true)),
-            ),
-            ("--precision", "text.precision", self.precision.map(|precision| json!(precision))),
             ("--labels", "num_labels", self.labels.map(Value::from)),
             ("--mistake-rate", "teacher", self.mistake_rate.map(|rate| json!(teacher(rate)))),
             ("--max-new-tokens", &longest, self.max_new_tokens.map(Value::from)),
             ("--seed", "seed", self.seed.map(Value::from)),
-        ])?;
+        ];
+        let asked = self.more.asked(typed.into_iter().chain(self.tuning.typed()))?;
         let usual = RunSettings {
             teacher: teacher(Noise::default().mistakes),
             folder: self.session.clone(),
@@ -440,6 +380,9 @@ impl StageArguments {
         };
         let asked = preset.and(asked);
         let mut settings = usual.with(&asked)?;
+        if let Some(run) = settings.text() {
+            self.check_used(until, run)?;
+        }
         if let Mode::Text(run) = &mut settings.mode
             && asked.get("text.from").is_none()
         {
@@ -454,13 +397,42 @@ impl StageArguments {
         }
         Ok(settings)
     }
+
+    /// Refuses options that this stage has no use for.
+    fn check_used(&self, until: TextStage, run: &TextRun) -> Result<(), String> {
+        let learns_words = until <= TextStage::Supervised;
+        let is_scored = matches!(until, TextStage::Ppo | TextStage::OnlineDpo);
+        let asks_nobody = match () {
+            () if learns_words => Some("nobody judges what it learns from"),
+            () if run.comparisons.is_some() => Some("the data is judged already"),
+            () if is_scored && run.has_given_reward() => Some("the reward is given, so nobody is asked"),
+            () => None,
+        };
+        let no_reward = (!is_scored).then_some("it learns without a given reward");
+        let not_ppo = (until != TextStage::Ppo).then_some("it is for `flipside text ppo`");
+        let writes_nothing = learns_words.then_some("nothing is written");
+        let from_nothing = (until == TextStage::Base && run.model.is_none())
+            .then_some("a model that begins with random weights is trained whole");
+        let options = [
+            ("--preset", self.preset.is_some(), not_ppo),
+            ("--reward", self.reward.is_some(), no_reward),
+            ("--reward-function", !self.reward_function.is_empty(), no_reward),
+            ("--labels", self.labels.is_some(), asks_nobody),
+            ("--mistake-rate", self.mistake_rate.is_some(), asks_nobody),
+            ("--max-new-tokens", self.max_new_tokens.is_some(), writes_nothing),
+            ("--lora", self.tuning.adapting.lora.is_some(), from_nothing),
+            ("--freeze", self.tuning.adapting.freeze.is_some(), from_nothing),
+        ];
+        let verb = if until == TextStage::Supervised { "sft" } else { until.name() };
+        match options.into_iter().find_map(|(option, typed, why)| Some((option, why.filter(|_| typed)?))) {
+            Some((option, why)) => Err(format!("`text {verb}` does not use {option}: {why}; leave it out")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Trains to the end of a stage, from wherever the session is.
 fn stage(arguments: &StageArguments, until: TextStage, loss: Option<PreferenceLoss>) -> anyhow::Result<()> {
-    if arguments.reward.is_some() && matches!(until, TextStage::Preference | TextStage::Ilql) {
-        bail!("`text {}` learns without a reward model; leave --reward out", until.name());
-    }
     let started = Instant::now();
     let lab = open(arguments.settings(until, loss).map_err(anyhow::Error::msg)?, Arc::new(|| {}))?;
     let done = watch(&lab, until.name())?;
@@ -582,15 +554,21 @@ fn eval(arguments: &EvalArguments) -> anyhow::Result<()> {
         let found = measure_text(session, arguments.prompts, arguments.seed)?;
         report(arguments.json, json!(found), || {
             outln!(
-                "gold score {:.2} → {:.2}, the policy wins {:.1} % of {} prompts; reward accuracy {:.1} % of {:.1} % that the \
-                 teacher's noise allows",
-                found.supervised_gold,
-                found.policy_gold,
+                "{}: gold score {:.2} → {:.2}, it wins {:.1} % of {} prompts against {}",
+                found.stage.name(),
+                found.start_gold,
+                found.gold,
                 100.0 * found.win_rate,
                 found.prompts,
-                100.0 * found.reward_accuracy,
-                100.0 * found.reward_ceiling
+                found.start.display()
             );
+            if let (Some(accuracy), Some(ceiling)) = (found.reward_accuracy, found.reward_ceiling) {
+                outln!(
+                    "reward model: accuracy {:.1} % of {:.1} % that the teacher's noise allows",
+                    100.0 * accuracy,
+                    100.0 * ceiling
+                );
+            }
         });
         return Ok(());
     }
@@ -635,6 +613,13 @@ fn tokenizer(arguments: &TokenizerArguments) -> anyhow::Result<()> {
 }
 
 fn examples(arguments: &ExamplesArguments) -> anyhow::Result<()> {
+    let noise = [("--doubt", arguments.doubt), ("--mistake-rate", arguments.mistake_rate)];
+    if let Some((option, _)) = noise.iter().find(|(_, value)| value.is_some())
+        && !matches!(arguments.kind, Kind::Pairs)
+    {
+        bail!("{option} is for pairs, which a teacher judges; leave it out here");
+    }
+    let usual = Noise::default();
     let made = write_examples(&ExamplesPlan {
         kind: match arguments.kind {
             Kind::Documents => ExampleKind::Documents,
@@ -644,7 +629,10 @@ fn examples(arguments: &ExamplesArguments) -> anyhow::Result<()> {
         },
         count: arguments.count,
         seed: arguments.seed,
-        noise: Noise { doubt: arguments.doubt, mistakes: arguments.mistake_rate },
+        noise: Noise {
+            doubt: arguments.doubt.unwrap_or(usual.doubt),
+            mistakes: arguments.mistake_rate.unwrap_or(usual.mistakes),
+        },
         output: arguments.output.clone(),
     })?;
     report(arguments.json, json!(made), || {

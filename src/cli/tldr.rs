@@ -1,14 +1,13 @@
 //! The summarisation recipe on the command line.
 
-use super::arguments::SettingsArguments;
+use super::arguments::{AdaptingArguments, ReadingArguments, SettingsArguments, TuningArguments, share};
 use super::output::outln;
 use super::run::{open, report, watch};
-use super::text::ReadingArguments;
 use crate::lab::{
     EvaluationPlan, GptSize, MemoryPlan, MemoryReport, Noise, Recipe, TldrEvaluation, TldrExamplesPlan, TldrPlan,
     Versus, evaluate_tldr, measure_memory, prepare_tldr, write_tldr_examples,
 };
-use crate::settings::{LoraSettings, RunSettings, TextPrecision, TextStage};
+use crate::settings::{RunSettings, TextStage};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
@@ -34,16 +33,16 @@ pub enum Tldr {
 #[derive(Args, Debug)]
 pub struct ExamplesArguments {
     /// Posts with a summary to train on. A tenth as many are held out for validation and for a test.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 4000)]
     pub posts: usize,
     /// Comparisons to train on. A tenth as many are held out as `valid1` and as `valid2`.
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 8000)]
     pub comparisons: usize,
     /// Difference of two gold scores at which the better summary wins with probability 0.73. With 0 it always wins.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, value_parser = super::arguments::at_least_0)]
     pub doubt: f64,
     /// Probability that an answer is then flipped, 0 to 1.
-    #[arg(long, default_value_t = Noise::default().mistakes, value_parser = super::arguments::share)]
+    #[arg(long, default_value_t = Noise::default().mistakes, value_parser = share)]
     pub mistake_rate: f64,
     /// Seed of all random streams.
     #[arg(long, default_value_t = 0)]
@@ -69,23 +68,13 @@ pub struct RunArguments {
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Share of the posts with comparisons that only the judge learns from, 0 to 1. 0 trains no judge. Default: 0.5.
-    #[arg(long, value_name = "P", value_parser = super::arguments::share)]
+    #[arg(long, value_name = "P", value_parser = share)]
     pub judge_share: Option<f64>,
-    /// Number of PPO updates. Default: as many as make 8.6 episodes a post, as published.
+    /// Number of PPO updates. Default: as many as make 8.6 episodes a post, as published; for the built-in model, 1.
     #[arg(long)]
     pub updates: Option<u64>,
-    /// Train low-rank adapters instead of all weights: r=16,alpha=32,dropout=0.05,targets=all or targets=q_proj+v_proj.
-    #[arg(long, value_name = "r=R,…")]
-    pub lora: Option<LoraSettings>,
-    /// Number of blocks, counted from the embedding, that are not trained. Default: 0.
-    #[arg(long)]
-    pub freeze: Option<usize>,
-    /// Compute blocks again in the backward pass instead of keeping what the gradients need.
-    #[arg(long)]
-    pub gradient_checkpointing: bool,
-    /// Number type of weights and activations: f32, or bf16 with f32 master weights. Default: f32.
-    #[arg(long)]
-    pub precision: Option<TextPrecision>,
+    #[command(flatten)]
+    pub tuning: TuningArguments,
     #[command(flatten)]
     pub reading: ReadingArguments,
     /// Seed of all random streams. Default: 0.
@@ -107,7 +96,7 @@ pub struct EvaluateArguments {
     #[arg(long, default_value_t = 200)]
     pub posts: usize,
     /// Temperature of the summaries that are compared with the references; 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, value_parser = super::arguments::at_least_0)]
     pub temperature: f64,
     /// Numbers of samples for best of n, separated by commas.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
@@ -125,6 +114,8 @@ pub struct EvaluateArguments {
 pub enum MeasuredStage {
     /// Two gradient steps of the supervised model.
     Supervised,
+    /// Two gradient steps of the reward model.
+    Reward,
     /// Reward model, policy and reference together: two steps of the reward model, writing, scoring, two steps of PPO.
     Ppo,
 }
@@ -137,18 +128,8 @@ pub struct MemoryArguments {
     /// Stage to measure. Each needs a process of its own, because the peak is that of the process.
     #[arg(long, value_enum, default_value = "ppo")]
     pub stage: MeasuredStage,
-    /// Train low-rank adapters instead of all weights.
-    #[arg(long, value_name = "r=R,…")]
-    pub lora: Option<LoraSettings>,
-    /// Number of blocks, counted from the embedding, that are not trained.
-    #[arg(long, default_value_t = 0)]
-    pub freeze: usize,
-    /// Compute blocks again in the backward pass instead of keeping what the gradients need.
-    #[arg(long)]
-    pub gradient_checkpointing: bool,
-    /// Number type of weights and activations: f32 or bf16.
-    #[arg(long, default_value = "f32")]
-    pub precision: TextPrecision,
+    #[command(flatten)]
+    pub tuning: TuningArguments,
     /// Texts that are learned from at a time.
     #[arg(long, default_value_t = 8)]
     pub rows: usize,
@@ -216,17 +197,8 @@ fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     if !arguments.json {
         print_counts(&recipe);
     }
-    let asked = arguments.more.asked([
-        ("--updates", "text.updates", arguments.updates.map(Value::from)),
-        ("--lora", "text.lora", arguments.lora.as_ref().map(|lora| json!(lora))),
-        ("--freeze", "text.frozen_layers", arguments.freeze.map(Value::from)),
-        (
-            "--gradient-checkpointing",
-            "text.gradient_checkpointing",
-            arguments.gradient_checkpointing.then_some(json!(true)),
-        ),
-        ("--precision", "text.precision", arguments.precision.map(|precision| json!(precision))),
-    ]);
+    let updates = [("--updates", "text.updates", arguments.updates.map(Value::from))];
+    let asked = arguments.more.asked(updates.into_iter().chain(arguments.tuning.typed()));
     let asked = asked.map_err(anyhow::Error::msg)?;
     let mut sessions = Vec::new();
     let mut train = |settings: RunSettings, what: &str| -> anyhow::Result<()> {
@@ -359,16 +331,19 @@ fn print_evaluation(found: &TldrEvaluation) {
 }
 
 fn memory(arguments: &MemoryArguments) -> anyhow::Result<()> {
+    let TuningArguments { adapting: AdaptingArguments { lora, freeze, gradient_checkpointing }, precision } =
+        &arguments.tuning;
     let found = measure_memory(&MemoryPlan {
         size: arguments.size,
         stage: match arguments.stage {
             MeasuredStage::Supervised => TextStage::Supervised,
+            MeasuredStage::Reward => TextStage::Reward,
             MeasuredStage::Ppo => TextStage::Ppo,
         },
-        precision: arguments.precision,
-        lora: arguments.lora.clone(),
-        frozen_layers: arguments.freeze,
-        gradient_checkpointing: arguments.gradient_checkpointing,
+        precision: precision.unwrap_or_default(),
+        lora: lora.clone(),
+        frozen_layers: freeze.unwrap_or(0),
+        gradient_checkpointing: *gradient_checkpointing,
         rows: arguments.rows,
         tokens: [arguments.query, arguments.summary],
     })?;

@@ -13,7 +13,7 @@
 //! so that they measure the same loop as a session.
 
 use super::LabError;
-use super::questions::{Answers, Offered, PAIRS_READY, Questions, Unrecorded};
+use super::questions::{Answers, Offer, PAIRS_READY, Questions, Unrecorded};
 use super::training_loop::{TrainingLoop, Values};
 use crate::settings::RunSettings;
 use flipside_core::PairId;
@@ -27,8 +27,8 @@ pub(super) trait QuestionQueue {
     /// The answers as they stand now.
     fn answers(&mut self) -> Result<Answers, LabError>;
 
-    /// Adds pairs worth asking, best first. A teacher that answers at once has answered them when this returns.
-    fn offer(&mut self, pairs: Vec<Offered>, env_steps: u64) -> Result<(), LabError>;
+    /// Adds pairs worth asking. A teacher that answers at once has answered them when this returns.
+    fn offer(&mut self, offer: Offer, env_steps: u64) -> Result<(), LabError>;
 }
 
 /// What training should do next.
@@ -110,12 +110,13 @@ impl<C: TrainingLoop + ?Sized> Training<C> {
         if count == 0 {
             return Ok(false);
         }
+        let renews = self.learner.renews();
         let pairs = self.learner.propose(count, &answers.labels, cancelled)?;
         if pairs.is_empty() {
             return Ok(false);
         }
         self.offered = Some(queue.now());
-        queue.offer(pairs, self.learner.steps())?;
+        queue.offer(Offer { pairs, renews }, self.learner.steps())?;
         Ok(true)
     }
 }
@@ -184,8 +185,8 @@ impl QuestionQueue for Here<'_> {
         Ok(self.questions.answers())
     }
 
-    fn offer(&mut self, pairs: Vec<Offered>, env_steps: u64) -> Result<(), LabError> {
-        Ok(self.questions.offer(pairs, env_steps, (self.clock)(), self.record)?)
+    fn offer(&mut self, offer: Offer, env_steps: u64) -> Result<(), LabError> {
+        Ok(self.questions.offer(offer, env_steps, (self.clock)(), self.record)?)
     }
 }
 

@@ -171,8 +171,8 @@ pub struct LensToken {
 /// What the parts of one model add to the logit difference.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InsideContributions {
-    /// Names and contributions of the embeddings, of attention and MLP of each block, and of the last norm's bias, which
-    /// add up to the logit difference.
+    /// Names and contributions of the embeddings, of attention and MLP of each block, and of the last norm's bias,
+    /// which add up to the logit difference.
     pub parts: Vec<(String, f32)>,
     /// Blocks by heads; the last columns are what else the blocks add.
     pub map: InsideGrid,
@@ -189,8 +189,8 @@ pub struct InsideAttention {
     pub shape: [usize; 3],
     /// `[blocks, heads, tokens, tokens]`: how much the token of a row attends to that of a column.
     pub patterns: Vec<f32>,
-    /// Of each head, `[blocks, heads]`, the mean weight to the first token, to the one before, to the one after the last
-    /// occurrence of the same token, and to that occurrence.
+    /// Of each head, `[blocks, heads]`, the mean weight to the first token, to the one before, to the one after the
+    /// last occurrence of the same token, and to that occurrence.
     pub kinds: Vec<[f32; 4]>,
 }
 

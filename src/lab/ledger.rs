@@ -2,7 +2,7 @@
 //! responds to an answer within milliseconds, whatever the worker is computing. A judgement is on disk before the next
 //! pair is shown.
 
-use super::questions::{Answer, Offered, Question, Questions, Record};
+use super::questions::{Answer, Offer, Question, Questions, Record};
 use super::shared_requests::{Label, LookOrder, SharedRequests};
 use super::snapshot_publisher::SnapshotPublisher;
 use super::{Command, Curve, Event, Phase};
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub(super) enum Message {
     /// From the desk or the command line.
     Command(Command),
-    /// Pairs worth asking, best first. They replace waiting pairs that were never shown.
-    Offer { pairs: Vec<Offered>, env_steps: u64 },
+    /// Pairs worth asking. They replace waiting pairs that were never shown.
+    Offer { offer: Offer, env_steps: u64 },
     /// Points of learning curves.
     Metrics { env_steps: u64, values: Vec<(&'static str, f64)> },
     /// Weights and everything else that a resumed run needs. A checkpoint with a `name` is stored beside the rolling
@@ -161,7 +161,7 @@ impl Ledger {
     pub fn take(&mut self, message: Message, now: Duration) {
         match message {
             Message::Command(command) => self.obey(command, now),
-            Message::Offer { pairs, env_steps } => self.take_offer(pairs, env_steps, now),
+            Message::Offer { offer, env_steps } => self.take_offer(offer, env_steps, now),
             Message::Metrics { env_steps, values } => self.record(env_steps, &values),
             Message::Checkpoint { env_steps, arrays, name } => self.save(env_steps, &arrays, name),
             Message::Fault(why) => {
@@ -311,9 +311,9 @@ impl Ledger {
         self.publish(now);
     }
 
-    fn take_offer(&mut self, pairs: Vec<Offered>, env_steps: u64, now: Duration) {
+    fn take_offer(&mut self, offer: Offer, env_steps: u64, now: Duration) {
         let Ledger { session, questions, .. } = self;
-        if let Err(error) = questions.offer(pairs, env_steps, now, &mut OnDisk { session, now }) {
+        if let Err(error) = questions.offer(offer, env_steps, now, &mut OnDisk { session, now }) {
             self.disk_fault(&error);
         }
         self.publish(now);

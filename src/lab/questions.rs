@@ -29,6 +29,14 @@ pub(super) struct Offered {
     pub reason: PairReason,
 }
 
+/// What training offers to ask.
+pub(super) struct Offer {
+    /// Pairs worth asking, best first.
+    pub pairs: Vec<Offered>,
+    /// Whether they replace the question on show, too: it is no longer about what the policy does.
+    pub renews: bool,
+}
+
 /// A pair with its items.
 #[derive(Clone)]
 pub(super) struct Question {
@@ -122,6 +130,10 @@ pub(super) struct Questions {
     /// Judgements planned. A simulated teacher with a thinking time stops after these.
     planned: usize,
     shown: Option<Question>,
+    /// The question that was on show until newer ones replaced it. An answer to it may be on its way.
+    replaced: Option<Question>,
+    /// The question that the person took an answer back to, and has not answered again.
+    returned: Option<PairId>,
     /// When a simulated teacher with a thinking time will answer the question on show.
     answer_at: Duration,
     /// Questions that wait behind the one on show, the next one first.
@@ -146,6 +158,8 @@ impl Questions {
             thinking: settings.thinking(),
             planned: settings.labels,
             shown: None,
+            replaced: None,
+            returned: None,
             answer_at: Duration::ZERO,
             waiting: VecDeque::new(),
             next_pair: next_pair.0,
@@ -240,16 +254,25 @@ impl Questions {
     /// at once has answered them when this returns.
     pub fn offer(
         &mut self,
-        pairs: Vec<Offered>,
+        offer: Offer,
         env_steps: u64,
         now: Duration,
         record: &mut dyn Record,
     ) -> Result<(), StoreError> {
         self.advance(now, record)?;
+        let Offer { pairs, renews } = offer;
         let questions: Vec<Question> = pairs.into_iter().map(|offered| self.question(offered, env_steps)).collect();
         if self.asks_in_time() {
-            // A stored question has been seen before: undo pushed it back. It keeps its place in front.
-            self.waiting.retain(|question| question.stored);
+            if renews {
+                self.waiting.clear();
+                // Whoever took an answer back wants to give it again.
+                let returned = self.returned;
+                let outdated = self.shown.take_if(|shown| Some(shown.pair.id) != returned);
+                self.replaced = outdated.or_else(|| self.replaced.take());
+            } else {
+                // A stored question has been seen before: undo pushed it back. It keeps its place in front.
+                self.waiting.retain(|question| question.stored);
+            }
             self.waiting.extend(questions);
             if self.shown.is_none() {
                 self.show_next(now, record)?;
@@ -271,8 +294,8 @@ impl Questions {
         Question { pair, items: offered.items, stored: false }
     }
 
-    /// Takes a person's answer to the question on show; false if `pair` is not on show. [`Questions::show_next`] then
-    /// shows the next question.
+    /// Takes a person's answer to the question on show, or to the one that was on show until newer ones replaced it;
+    /// false if `pair` is neither. [`Questions::show_next`] then shows the next question.
     pub fn answer(
         &mut self,
         (pair, choice): (PairId, Choice),
@@ -280,16 +303,21 @@ impl Questions {
         at: Duration,
         record: &mut dyn Record,
     ) -> Result<bool, StoreError> {
-        let asked = self.shown.take_if(|shown| self.teacher == TeacherKind::Person && shown.pair.id == pair);
-        let Some(question) = asked else { return Ok(false) };
+        let is_asked = |question: &mut Question| self.teacher == TeacherKind::Person && question.pair.id == pair;
+        let (question, was_on_show) = match (self.shown.take_if(is_asked), self.replaced.take_if(is_asked)) {
+            (Some(question), _) => (question, true),
+            (None, Some(question)) => (question, false),
+            (None, None) => return Ok(false),
+        };
         match self.commit(&question, Answer { pair, choice, teacher: "person", at, thinking_ms }, record) {
             Ok(judgement) => {
+                self.returned = self.returned.filter(|returned| *returned != pair);
                 self.answered.push((judgement, question));
                 Ok(true)
             }
-            // The question stays on show: an answer that was not saved does not count.
+            // The question stays where it was: an answer that was not saved does not count.
             Err(error) => {
-                self.shown = Some(question);
+                *(if was_on_show { &mut self.shown } else { &mut self.replaced }) = Some(question);
                 Err(error)
             }
         }
@@ -305,6 +333,7 @@ impl Questions {
             self.waiting.push_front(current);
         }
         let pair = question.pair.id;
+        self.returned = Some(pair);
         self.show(question, now, record)?;
         Ok(Some(pair))
     }
@@ -338,7 +367,7 @@ impl Questions {
         self.taught = None;
         if teacher != TeacherKind::Person {
             // Questions that the person left open are not answered on their behalf. Training offers new ones.
-            self.shown = None;
+            (self.shown, self.replaced, self.returned) = (None, None, None);
             self.waiting.clear();
         } else if self.shown.is_none() {
             self.show_next(now, record)?;
@@ -351,8 +380,11 @@ impl Questions {
         self.waiting.retain(|question| question.stored);
     }
 
-    /// Puts the next question on show, if there is one.
+    /// Puts the next question on show, if none is and there is one.
     pub fn show_next(&mut self, now: Duration, record: &mut dyn Record) -> Result<(), StoreError> {
+        if self.shown.is_some() {
+            return Ok(());
+        }
         match self.waiting.pop_front() {
             Some(question) => self.show(question, now, record),
             None => Ok(()),

@@ -66,7 +66,12 @@ pub(super) trait TrainingLoop: Send {
     /// Waiting pairs older than this are replaced by more recent ones.
     fn stale_after(&self) -> Duration;
 
-    /// Held-out agreement: the share of judgements that the reward model predicts before it has learned from them.
+    /// Whether new pairs replace the question on show, too, because it shows what an earlier policy did.
+    fn renews(&self) -> bool {
+        false
+    }
+
+    /// Held-out agreement: the share of judgements that the reward model predicts without having learned from them.
     fn agreement(&self) -> Option<f64>;
 
     /// Why the learned reward should not be trusted, and what to do about it, in a sentence; `None` while it can be
@@ -116,8 +121,8 @@ pub(super) trait TrainingLoop: Send {
         Ok(())
     }
 
-    /// Text mode: begins to look inside the models, in place of what it was looking at. This is the first part of the work
-    /// and may read models. What is refused is shown where it was asked for, and is no fault.
+    /// Text mode: begins to look inside the models, in place of what it was looking at. This is the first part of the
+    /// work and may read models. What is refused is shown where it was asked for, and is no fault.
     fn begin_look(&mut self, _request: InsideRequest) {}
 
     /// Text mode: does the next part of looking. It changes nothing that training knows of.

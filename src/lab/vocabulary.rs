@@ -42,8 +42,8 @@ pub enum Command {
     /// Text mode: answer this prompt with the model before and after preference learning; the result is
     /// [`TextView::asked`].
     Ask(String),
-    /// Text mode: look inside the models, in place of what is being looked at; the result is [`TextView::inside`]. A view
-    /// that is not there yet is added to those of the same prompt and answers. Any other request begins anew.
+    /// Text mode: look inside the models, in place of what is being looked at; the result is [`TextView::inside`]. A
+    /// view that is not there yet is added to those of the same prompt and answers. Any other request begins anew.
     Look(InsideRequest),
     /// Text mode: stop looking. What was found so far stays.
     StopLooking,

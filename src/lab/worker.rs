@@ -3,7 +3,7 @@
 
 use super::driver::{Next, QuestionQueue, Training};
 use super::ledger::Message;
-use super::questions::{Answers, Offered};
+use super::questions::{Answers, Offer};
 use super::shared_requests::{LookOrder, SharedRequests, WorkerRequests};
 use super::snapshot_publisher::SnapshotPublisher;
 use super::training_loop::TrainingLoop;
@@ -22,8 +22,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 /// A large checkpoint takes long to assemble. At least this many times as long passes before the next one.
 const CHECKPOINT_SHARE: u32 = 20;
 
-/// While training runs, looking inside the models takes at most as long between two rounds as the last round did, within
-/// these bounds, so that training keeps about half of the time.
+/// While training runs, looking inside the models takes at most as long between two rounds as the last round did,
+/// within these bounds, so that training keeps about half of the time.
 const LOOKING: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
 
 /// The training speed is measured over this long.
@@ -70,10 +70,10 @@ impl QuestionQueue for LedgerQueue {
     }
 
     /// Waits until the ledger has the pairs. That makes runs with a teacher that answers at once repeatable.
-    fn offer(&mut self, pairs: Vec<Offered>, env_steps: u64) -> Result<(), LabError> {
+    fn offer(&mut self, offer: Offer, env_steps: u64) -> Result<(), LabError> {
         self.offers += 1;
         let offers = self.offers;
-        self.tell(Message::Offer { pairs, env_steps });
+        self.tell(Message::Offer { offer, env_steps });
         self.control.wait_until(|w| w.offers_done >= offers || w.quit);
         Ok(())
     }
@@ -204,8 +204,8 @@ impl Worker {
         supplied.map_err(|error| self.fault(&error)).unwrap_or(false)
     }
 
-    /// Goes on looking inside the models for a bounded time. Returns whether training goes on now, rather than a request
-    /// that has just come.
+    /// Goes on looking inside the models for a bounded time. Returns whether training goes on now, rather than a
+    /// request that has just come.
     fn look_between_rounds(&mut self) -> bool {
         let [least, most] = LOOKING;
         while self.training.learner.is_looking() {

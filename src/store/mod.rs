@@ -42,7 +42,9 @@ pub use data_file::{TrainingData, data_files_in, read_data};
 pub use error::StoreError;
 pub use export::{LabelFrames, PolicyMetadata, export_policy};
 pub use metrics::Metric;
-pub use model_folder::{ModelFolder, SHARD, make_folder, read_gguf, read_text, remove_folder, write_text};
+pub use model_folder::{
+    ModelFolder, SHARD, is_empty_folder, make_folder, read_gguf, read_text, remove_folder, write_text,
+};
 pub use named_arrays::{read_arrays, write_arrays};
 pub use results::{append_result, read_results};
 pub use session::{Session, sessions_in};

@@ -4,11 +4,11 @@
 //! Pickled weights (`.bin`, `.pt`) are never opened, because reading one runs whatever program is in it.
 
 use super::{StoreError, arrays_file, disk, gguf};
-use flipside_core::{Array, Arrays};
+use flipside_core::{Array, Arrays, fnv1a, fnv1a_on};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// The text files of a model's folder that are read, and written if present.
@@ -106,6 +106,39 @@ impl ModelFolder {
         read_texts(folder)
     }
 
+    /// A hash of all files of a folder, by their names: equal models have equal ones. The weights are not read into
+    /// memory as a whole.
+    ///
+    /// # Errors
+    ///
+    /// There is no such folder, or a file cannot be read.
+    pub fn digest(folder: &Path) -> Result<String, StoreError> {
+        let failed = |error| StoreError::io(folder, error);
+        let entries = fs::read_dir(folder).map_err(failed)?;
+        let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        files.retain(|path| path.is_file());
+        files.sort();
+        let mut hash = fnv1a(b"");
+        let mut buffer = vec![0; 1 << 20];
+        for path in &files {
+            let failed = |error| StoreError::io(path, error);
+            let mut file = File::open(path).map_err(failed)?;
+            let length = file.metadata().map_err(failed)?.len();
+            // Before its content stand a file's name and length, so that different folders never hash the same bytes.
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            hash = fnv1a_on(fnv1a_on(hash, &(name.len() as u64).to_le_bytes()), name);
+            hash = fnv1a_on(hash, &length.to_le_bytes());
+            loop {
+                let count = file.read(&mut buffer).map_err(failed)?;
+                if count == 0 {
+                    break;
+                }
+                hash = fnv1a_on(hash, &buffer[..count]);
+            }
+        }
+        Ok(format!("{hash:016x}"))
+    }
+
     /// Writes the folder, completely or not at all: beside, synced and renamed. Weights of more than `shard` bytes are
     /// split into files of at most that size, with an index. A single array that is larger gets its own file. An
     /// adapter is never split.
@@ -115,11 +148,8 @@ impl ModelFolder {
     /// The folder exists and is not empty, or the disk refuses.
     pub fn write(&self, folder: &Path, shard: usize) -> Result<(), StoreError> {
         let failed = |error| StoreError::io(folder, error);
-        match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
-            Ok(true) => return Err(StoreError::ModelFolderTaken(folder.to_owned())),
-            Ok(false) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
+        if !is_empty_folder(folder)? {
+            return Err(StoreError::ModelFolderTaken(folder.to_owned()));
         }
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(failed)?;
@@ -259,6 +289,19 @@ pub fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
 /// The disk refuses.
 pub fn make_folder(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).map_err(|error| StoreError::io(path, error))
+}
+
+/// Whether a folder is empty or not there.
+///
+/// # Errors
+///
+/// The disk refuses to say.
+pub fn is_empty_folder(path: &Path) -> Result<bool, StoreError> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(StoreError::io(path, error)),
+    }
 }
 
 /// Removes a folder with all that is in it, if it is there.
@@ -443,6 +486,29 @@ mod tests {
         *changed.last_mut().unwrap() ^= 1;
         let error = ModelFolder::shipped("it", &texts, &changed).unwrap_err().to_string();
         assert!(error.contains("checksum"), "{error}");
+    }
+
+    #[test]
+    fn a_digest_tells_folders_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let digest = |files: &[(&str, &str)]| {
+            let folder = root.path().join("model");
+            remove_folder(&folder).unwrap();
+            fs::create_dir(&folder).unwrap();
+            files.iter().for_each(|(name, text)| fs::write(folder.join(name), text).unwrap());
+            ModelFolder::digest(&folder).unwrap()
+        };
+        let first = digest(&[("a", "weights"), ("b", "")]);
+        assert_eq!(first, digest(&[("b", ""), ("a", "weights")]));
+        for other in [
+            &[("a", "weighty"), ("b", "")][..],
+            &[("a", "weight"), ("b", "s")],
+            &[("a", ""), ("b", "weights")],
+            &[("a", "weights")],
+            &[("a", "weights"), ("c", "")],
+        ] {
+            assert_ne!(first, digest(other), "{other:?}");
+        }
     }
 
     #[test]

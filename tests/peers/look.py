@@ -203,7 +203,7 @@ class Look(Interop):
         tokens = torch.tensor([ids_of(text)[:64]])
         prompt, other = (interop.TOKENIZER.decode(row) for row in (tokens[0].tolist(), [tokens[0, 1].item()] + tokens[0, 1:].tolist()))
         print(f"{tokens.shape[1]} tokens")
-        # The same two tokens' logits are compared as in the other checks. Without them, Flipside would look for the likeliest ones.
+        # The same two tokens as in the other checks. Without them, Flipside would look for the likeliest ones.
         pair = ["--tokens", ",".join(interop.TOKENIZER.decode([ids_of(word)[0]]) for word in (" the", " lid"))]
 
         def timed(work):

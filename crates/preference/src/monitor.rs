@@ -32,7 +32,7 @@ impl Alarm {
                 100.0 * share
             ),
             Alarm::HeldOut(share) => format!(
-                "The reward model agrees with only {:.0} % of the answers that it has not learnt from; look at the disputed ones, or answer more pairs.",
+                "Held-out agreement is only {:.0} %: the reward model gets many answers wrong that it has not learnt from. Look at the disputed ones, or answer more pairs.",
                 100.0 * share
             ),
             Alarm::Spread(times) => format!(
@@ -124,6 +124,12 @@ impl Monitor {
     pub fn recent_agreement(&self) -> Option<f64> {
         let right = self.fresh.iter().filter(|&&right| right).count();
         (self.fresh.len() >= FEWEST).then(|| right as f64 / self.fresh.len() as f64)
+    }
+
+    /// Held-out agreement at the last fit: the share of held-out judgements that is predicted correctly. `None` before
+    /// a fit that held some out.
+    pub fn held_out_agreement(&self) -> Option<f64> {
+        self.held_out.map(|(share, _)| share)
     }
 
     /// The whole state, for a checkpoint.
@@ -244,7 +250,8 @@ mod tests {
         assert!(matches!(good(&fresh, true), Some(Alarm::Fresh(share)) if share < 0.3), "{:?}", good(&fresh, true));
         let mut wrong = monitor.clone();
         wrong.fitted(model.judged_spread(&lessons), Some((0.5, 30)));
-        assert_eq!(wrong.alarm(), Some(Alarm::HeldOut(0.5)));
+        assert_eq!((wrong.alarm(), wrong.held_out_agreement()), (Some(Alarm::HeldOut(0.5)), Some(0.5)));
+        assert!(Alarm::HeldOut(0.5).sentence("robot").starts_with("Held-out agreement is only 50 %"));
         let mut far = monitor.clone();
         observe(&mut far, 4.0, &mut stream);
         assert!(matches!(far.alarm(), Some(Alarm::Spread(_))), "{:?}, {:?}", far.alarm(), far.ratios);

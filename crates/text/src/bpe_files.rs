@@ -17,12 +17,16 @@ pub enum Words {
     Llama3,
     /// Qwen 2's expression: single digits, and Unicode's composed form.
     Qwen2,
+    /// Qwen 3.5's expression: as Qwen 2's, with combining marks as letters.
+    Qwen35,
 }
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// A token that is never split.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,13 +60,15 @@ pub fn byte_level(
         ] }),
         Words::Llama3 => split(LLAMA3),
         Words::Qwen2 => split(QWEN2),
+        Words::Qwen35 => split(QWEN35),
     };
     let model = json!({
         "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "", "end_of_word_suffix": "",
         "fuse_unk": false, "byte_fallback": false, "ignore_merges": words == Words::Llama3, "vocab": vocabulary,
         "merges": merges,
     });
-    let normalizer = if words == Words::Qwen2 { json!({ "type": "NFC" }) } else { Value::Null };
+    let composes = matches!(words, Words::Qwen2 | Words::Qwen35);
+    let normalizer = if composes { json!({ "type": "NFC" }) } else { Value::Null };
     whole(model, normalizer, pre_tokenizer, bytes(true), added, begin)
 }
 

@@ -261,8 +261,8 @@ mod tests {
         assert_eq!(written, format!("hmhm {}", jiff::Zoned::now().strftime("%Y-%m-%d")));
     }
 
-    /// `tests/golden/text/jinja.py` asks transformers about every filter, test, method and operator. What it refuses has
-    /// no text.
+    /// `tests/golden/text/jinja.py` asks transformers about every filter, test, method and operator. What it refuses
+    /// has no text.
     #[test]
     fn expressions_have_the_values_that_jinja_in_python_gives_them() {
         let golden: serde_json::Value =

@@ -120,8 +120,8 @@ mod tests {
                 cursor.take(16, answers).into_iter().for_each(|i| taken[i] += 1);
             }
         }
-        // With orders that owe each other nothing (300 draws of them): 68 to 106 of the last 256 are never taken, because
-        // they come late, and none is taken more than 27 times.
+        // With orders that owe each other nothing (300 draws of them): 68 to 106 of the last 256 are never taken,
+        // because they come late, and none is taken more than 27 times.
         let never = taken[256..].iter().filter(|&&n| n == 0).count();
         assert!(never < 110, "{never} of the last 256 were never taken");
         assert!(taken.iter().all(|&n| n < 36), "{}", taken.iter().max().unwrap());

@@ -245,11 +245,14 @@ impl Reader<'_> {
         let json = match kind {
             "gpt2" => {
                 let pre = self.metadata.get("tokenizer.ggml.pre").and_then(Value::as_str).unwrap_or("default");
-                let words = match pre {
-                    "default" | "gpt-2" | "gpt2" | "olmo" | "jina-en" => Words::Gpt2,
-                    "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" => Words::Digits,
-                    "llama-bpe" | "llama3" | "llama-v3" | "smaug-bpe" | "dbrx" => Words::Llama3,
-                    "qwen2" | "deepseek-r1-qwen" | "qwen35" => Words::Qwen2,
+                // As in llama.cpp, texts begin with the BOS token where nothing is said of it only in Llama 3's.
+                let (words, begins_usually) = match pre {
+                    "default" | "gpt-2" | "gpt2" | "olmo" | "jina-en" => (Words::Gpt2, false),
+                    "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" => (Words::Digits, false),
+                    "llama-bpe" | "llama3" | "llama-v3" | "falcon3" => (Words::Llama3, true),
+                    "smaug-bpe" | "dbrx" => (Words::Llama3, false),
+                    "qwen2" | "deepseek-r1-qwen" => (Words::Qwen2, false),
+                    "qwen35" => (Words::Qwen35, false),
                     other => {
                         return refused(format!("its tokenizer.ggml.pre is \"{other}\", which is not supported"));
                     }
@@ -263,7 +266,7 @@ impl Reader<'_> {
                     return refused("tokenizer.ggml.merges has a line that is no pair".into());
                 };
                 let vocabulary = tokens.iter().zip(0..).map(|(token, id)| (token.clone(), id)).collect();
-                let begin = bos.as_ref().filter(|_| begins(words == Words::Llama3));
+                let begin = bos.as_ref().filter(|_| begins(begins_usually));
                 byte_level(&vocabulary, &merges, words, false, &added, begin)
             }
             "llama" => {

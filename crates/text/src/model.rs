@@ -15,7 +15,7 @@ use super::config::{Activation, ModelConfig, ModelHead, NormKind, QkNorm};
 use super::error::ModelError;
 use super::hidden::{Compute, Hidden};
 use super::peft::Attached;
-use super::weights::check_finite;
+use super::weights::{check_finite, parts};
 use attention::{Attention, Columns, Input, LastColumn};
 use flipside_core::Stream;
 use flipside_core::settings::LoraSettings;
@@ -38,6 +38,14 @@ pub use linear::Lora;
 
 /// Named tensors, by Hugging Face's names.
 pub type Tensors = BTreeMap<String, Tensor>;
+
+/// The dtype of this parameter. Norms are computed in f32, so theirs stay in f32.
+fn kind_of_parameter(name: &str, shape: &[i64], precision: Precision) -> Kind {
+    match shape.len() == 1 && name.contains("norm") || name.contains("ln_") {
+        true => Kind::Float,
+        false => kind_of(precision),
+    }
+}
 
 /// The dtype of this precision.
 fn kind_of(precision: Precision) -> Kind {
@@ -226,30 +234,42 @@ fn decoded(norm: Option<&Norm>, x: &DecodeBatch) -> DecodeBatch {
 
 impl Transformer {
     /// A model with random weights, initialised as usual for its family: N(0, 0.02²), for GPT-2's projections into the
-    /// residual stream with the standard deviation divided by √(2 layers), biases 0, norms 1.
+    /// residual stream with the standard deviation divided by √(2 layers), biases 0, norms 1. The numbers are drawn in
+    /// f32, a few at a time, so that making a large model takes no more memory than the model has.
     pub fn random(config: &ModelConfig, precision: Precision, device: Device, stream: &mut Stream) -> Transformer {
-        let mut draw = |shape: &[i64], deviation: f64| {
-            let count: i64 = shape.iter().product();
-            let numbers: Vec<f32> = (0..count)
-                .map(|_| {
+        let names = Names::of(config.family);
+        // In the layout that the model keeps, so that it is not copied.
+        let empty = |name: &str, shape: &[i64], kind: Kind| match *shape {
+            [inputs, outputs] if names.is_transposed(name, shape) => {
+                Tensor::empty([outputs, inputs], (kind, Device::Cpu)).tr()
+            }
+            _ => Tensor::empty(shape, (kind, Device::Cpu)),
+        };
+        let mut draw = |tensor: Tensor, deviation: f64| {
+            for mut part in parts(&tensor) {
+                let number = |_| {
                     let z: f32 = StandardNormal.sample(stream);
                     z * deviation as f32
-                })
-                .collect();
-            Tensor::from_slice(&numbers).reshape(shape)
+                };
+                let numbers: Vec<f32> = (0..part.numel()).map(number).collect();
+                part.copy_(&Tensor::from_slice(&numbers).reshape(part.size()));
+            }
+            tensor
         };
         let residual = 0.02 / (2.0 * config.layers as f64).sqrt();
         let tensors = shapes(config)
             .into_iter()
             .map(|(name, shape)| {
-                let options = (Kind::Float, Device::Cpu);
+                let kind = kind_of_parameter(&name, &shape, precision);
+                let options = (kind, Device::Cpu);
                 let tensor = if name.ends_with("bias") {
                     Tensor::zeros(&shape, options)
                 } else if shape.len() == 1 {
                     let zero = config.norm == NormKind::RmsPlusOne;
                     if zero { Tensor::zeros(&shape, options) } else { Tensor::ones(&shape, options) }
                 } else {
-                    draw(&shape, if name.ends_with("c_proj.weight") { residual } else { 0.02 })
+                    let deviation = if name.ends_with("c_proj.weight") { residual } else { 0.02 };
+                    draw(empty(&name, &shape, kind), deviation)
                 };
                 (name, tensor)
             })
@@ -283,15 +303,9 @@ impl Transformer {
                 return Err(ModelError::Shape { name, found: tensor.size(), expected: shape });
             }
             check_finite(&name, &tensor)?;
-            // Norms are computed in f32, so their parameters stay in f32.
-            let kind = if shape.len() == 1 && name.contains("norm") || name.contains("ln_") {
-                Kind::Float
-            } else {
-                kind_of(precision)
-            };
+            let kind = kind_of_parameter(&name, &shape, precision);
             let tensor = tensor.detach().to_device(device).to_kind(kind);
-            // Linear layers: their weights are the only matrices in the blocks.
-            let transposed = names.transposed && shape.len() == 2 && names.block_of(&name).is_some();
+            let transposed = names.is_transposed(&name, &shape);
             taken.insert(name, outputs_first(&tensor, transposed));
         }
         Ok(Transformer::assemble(config, &taken, precision, device))

@@ -29,6 +29,9 @@ impl Transformer {
     }
 }
 
+/// Numbers in each of the parts that a large tensor is taken in.
+const AT_A_TIME: i64 = 1 << 20;
+
 /// The tensor of an array of floats; `None` for integers, and for a shape that libtorch cannot have.
 pub fn tensor(array: &Array) -> Option<Tensor> {
     // An empty array may claim any length along its other axes.
@@ -43,14 +46,21 @@ pub fn tensor(array: &Array) -> Option<Tensor> {
     .ok()
 }
 
+/// Views of a tensor's rows, about a million numbers in each, in order.
+pub fn parts(tensor: &Tensor) -> Vec<Tensor> {
+    let Some(&rows) = tensor.size().first() else { return vec![tensor.shallow_clone()] };
+    let numbers = (tensor.numel() as i64 / rows.max(1)).max(1);
+    tensor.split((AT_A_TIME / numbers).max(1), 0)
+}
+
 /// Checks that all numbers are finite, which those of a model that can be used are.
 ///
 /// # Errors
 ///
 /// Infinity or NaN among them; the error has this name.
 pub fn check_finite(name: &str, tensor: &Tensor) -> Result<(), ModelError> {
-    // A sum of finite numbers in f64 is finite.
-    match tensor.sum(Kind::Double).double_value(&[]).is_finite() {
+    // A sum of finite numbers in f64 is finite. It copies its numbers as f64, so they are taken part by part.
+    match parts(tensor).iter().all(|part| part.sum(Kind::Double).double_value(&[]).is_finite()) {
         true => Ok(()),
         false => Err(ModelError::NotFinite(one_line(name))),
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::lab::ledger::{Ledger, Message};
+use crate::lab::questions::Offered;
 use crate::lab::shared_requests::{Label, SharedRequests, WorkerRequests};
 use crate::lab::snapshot_publisher::SnapshotPublisher;
 use crate::lab::trainer::Trainer;
@@ -19,6 +20,8 @@ struct Counting {
     /// What was done, one entry for each call.
     done: Vec<String>,
     proposed: u64,
+    /// Whether what it proposes next replaces the question on show.
+    renews: bool,
 }
 
 /// Steps that it continues after an answer.
@@ -50,7 +53,10 @@ impl TrainingLoop for Counting {
         (2 * self.steps as usize).saturating_sub(labels)
     }
     fn stale_after(&self) -> Duration {
-        Duration::from_secs(8)
+        if self.renews { Duration::ZERO } else { Duration::from_secs(8) }
+    }
+    fn renews(&self) -> bool {
+        self.renews
     }
     fn agreement(&self) -> Option<f64> {
         None
@@ -62,6 +68,7 @@ impl TrainingLoop for Counting {
         _cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Offered>, LabError> {
         self.done.push(format!("propose {count} after {}", labels.len()));
+        self.renews = false;
         let mut clip = |reward: f32| {
             self.proposed += 1;
             let frames = Frames { steps: 1, task_reward: vec![reward], ..Frames::default() };
@@ -95,7 +102,7 @@ impl TrainingLoop for Counting {
 
 fn counting(teacher: TeacherKind, answer_seconds: f64) -> Driver<Counting> {
     let settings = RunSettings { teacher, answer_seconds, labels: 100, ..RunSettings::default() };
-    Driver::new(Box::new(Counting { steps: 0, done: Vec::new(), proposed: 0 }), &settings)
+    Driver::new(Box::new(Counting { steps: 0, done: Vec::new(), proposed: 0, renews: false }), &settings)
 }
 
 /// Makes a step at this time and returns a word for what it did.
@@ -168,6 +175,36 @@ fn a_person_always_has_pairs_to_answer_and_training_waits_when_none_comes() {
     assert_eq!(driver.questions.shown().unwrap().pair.id, PairId(17), "it was on show before");
 }
 
+/// Where the policy has moved on, its new pairs replace the question on show. An answer to that question that was on
+/// its way counts all the same, and one that was taken back is asked again.
+#[test]
+fn a_question_of_an_earlier_policy_makes_way_and_its_answer_is_not_lost() {
+    let mut driver = counting(TeacherKind::Person, 0.0);
+    let now = Duration::from_secs(1);
+    let shown = |driver: &Driver<Counting>| driver.questions.shown().unwrap().pair.id.0;
+    let answer = |driver: &mut Driver<Counting>, pair: u64| {
+        let counted = driver.questions.answer((PairId(pair), Choice::Left), 900, now, &mut driver.record).unwrap();
+        driver.questions.show_next(now, &mut driver.record).unwrap();
+        counted
+    };
+    assert_eq!(step(&mut driver, 1.0), "trained");
+    assert_eq!(shown(&driver), 1);
+    driver.training.learner.renews = true;
+    assert_eq!(step(&mut driver, 1.1), "trained");
+    assert_eq!((shown(&driver), driver.questions.waiting()), (14, PAIRS_READY), "13 pairs were proposed before");
+    // The answer was given before the new question was there.
+    assert!(answer(&mut driver, 1) && !answer(&mut driver, 1));
+    assert_eq!((pairs(&driver), shown(&driver)), (vec![1], 14), "the new question is still on show");
+    assert!(answer(&mut driver, 14));
+    // Without a new policy, a question stays on show for as long as it takes.
+    assert_eq!((step(&mut driver, 60.0).as_str(), shown(&driver)), ("trained", 15));
+    assert_eq!(driver.questions.undo(now, &mut driver.record).unwrap(), Some(PairId(14)));
+    driver.training.learner.renews = true;
+    assert_eq!((step(&mut driver, 60.1).as_str(), shown(&driver)), ("trained", 14));
+    assert!(answer(&mut driver, 14) && pairs(&driver) == [1, 14]);
+    assert!(shown(&driver) > 26 && !answer(&mut driver, 15), "what waited is put aside");
+}
+
 #[test]
 fn a_teacher_that_thinks_answers_what_waits_in_front_by_its_own_clock() {
     let mut driver = counting(TeacherKind::Oracle, 2.0);
@@ -235,8 +272,8 @@ impl QuestionQueue for SameThread {
         Ok(self.control.latest().answers)
     }
 
-    fn offer(&mut self, pairs: Vec<Offered>, env_steps: u64) -> Result<(), LabError> {
-        self.ledger.take(Message::Offer { pairs, env_steps }, self.clock.get());
+    fn offer(&mut self, offer: Offer, env_steps: u64) -> Result<(), LabError> {
+        self.ledger.take(Message::Offer { offer, env_steps }, self.clock.get());
         Ok(())
     }
 }

@@ -57,6 +57,8 @@ pub(in crate::lab) struct Prompt {
 /// good.
 fn reference_of(line: &Line) -> Option<String> {
     match line {
+        // Of a tie, neither answer is the better one.
+        Line::Preference { target, .. } if *target <= 0.5 => None,
         Line::Completion { prompt: _, completion: answer }
         | Line::Labelled { completion: answer, good: true, .. }
         | Line::Preference { chosen: answer, .. } => match answer {
@@ -69,6 +71,12 @@ fn reference_of(line: &Line) -> Option<String> {
         })),
         _ => None,
     }
+}
+
+/// Places of `len`, evenly spread: `most` of them, or all if there are no more.
+pub(in crate::lab) fn evenly_spread(len: usize, most: usize) -> impl Iterator<Item = usize> {
+    let count = len.min(most);
+    (0..count).map(move |i| i * len / count)
 }
 
 /// How a run reads its data files.
@@ -245,10 +253,9 @@ impl Corpus {
         for path in files {
             let lines = reader.lines(path)?;
             let encoder = reader.encoder();
-            let step = lines.len().div_ceil(most.max(1)).max(1);
             let mut all = Vec::new();
-            for line in lines.iter().step_by(step) {
-                if let Some(TokenizedExample::Completion { prompt, completion }) = encoder.encode(line)? {
+            for place in evenly_spread(lines.len(), most) {
+                if let Some(TokenizedExample::Completion { prompt, completion }) = encoder.encode(&lines[place])? {
                     all.extend(reader.examples(TokenizedExample::Completion { prompt, completion }));
                 }
             }
@@ -407,4 +414,28 @@ fn is_grammars(prompt: &str) -> bool {
 fn is_of_a_review(prompt: &str) -> bool {
     static KNOWN: LazyLock<HashSet<String>> = LazyLock::new(|| grammar::prompts().into_iter().collect());
     KNOWN.contains(prompt.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_places_are_taken_as_were_asked_for() {
+        let places = |len, most| evenly_spread(len, most).collect::<Vec<_>>();
+        assert_eq!(places(5, 3), [0, 1, 3]);
+        assert_eq!(places(3, 5), [0, 1, 2]);
+        assert_eq!((places(250, 200).len(), places(250, 200).last()), (200, Some(&248)));
+        assert_eq!((places(4, 0), places(0, 4)), (vec![], vec![]));
+    }
+
+    #[test]
+    fn the_answer_of_a_tie_is_not_known_to_be_good() {
+        let reference = |target: f32| {
+            let text = |text: &str| TextOrMessages::Text(text.to_owned());
+            let (prompt, chosen, rejected) = (text("Q"), text("yes"), text("no"));
+            reference_of(&Line::Preference { prompt, chosen, rejected, target, margin: 0.0 })
+        };
+        assert_eq!((reference(0.5), reference(0.6).as_deref()), (None, Some("yes")));
+    }
 }

@@ -1,7 +1,7 @@
 //! Where a session stores its models, and reading and writing of model folders.
 
 use crate::lab::LabError;
-use crate::settings::{TextPrecision, TextStage};
+use crate::settings::{TextPrecision, TextRun, TextStage};
 use crate::store::{ModelFolder, SHARD, read_arrays, read_gguf, write_arrays};
 use flipside_core::Arrays;
 use flipside_learn::Reader;
@@ -30,6 +30,17 @@ pub(in crate::lab) fn last_stage(session: &Path, until: TextStage) -> Option<Tex
 /// The folder of the adapter alone, for pipeline stages that trained one.
 pub(in crate::lab) fn adapter_of(session: &Path, stage: TextStage) -> PathBuf {
     models(session).join(format!("{}-adapter", stage.name()))
+}
+
+/// The model that the training of this stage started from: the session's own, or the one that was given with its
+/// adapter. `None` if there is neither.
+pub(super) fn started_from(session: &Path, run: &TextRun, stage: TextStage) -> Option<(PathBuf, Option<PathBuf>)> {
+    let before = if stage <= TextStage::Supervised { TextStage::Base } else { TextStage::Supervised };
+    let own = of_stage(session, before);
+    match own.is_dir() && stage > TextStage::Base {
+        true => Some((own, None)),
+        false => run.model.clone().map(|model| (model, run.adapter.clone())),
+    }
 }
 
 /// The updates after which PPO saves its policy on the way: `count` of them, at equal distances, without the last one.
@@ -153,6 +164,34 @@ pub(super) fn replace(folder: &Path, (texts, weights): Parts) -> Result<(), LabE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_came_to_the_model_of_its_last_stage() {
+        let scratch = tempfile::tempdir().unwrap();
+        let session = scratch.path();
+        let mut run = TextRun { model: Some("given".into()), until: TextStage::OnlineDpo, ..TextRun::default() };
+        assert_eq!(last_stage(session, run.until), None);
+        let given = Some((PathBuf::from("given"), None));
+        assert_eq!(started_from(session, &run, TextStage::OnlineDpo), given);
+        for (written, expected) in [
+            (TextStage::Base, TextStage::Base),
+            (TextStage::Supervised, TextStage::Supervised),
+            // A reward model writes nothing.
+            (TextStage::Reward, TextStage::Supervised),
+            // Nor is one of another way.
+            (TextStage::Ppo, TextStage::Supervised),
+            (TextStage::OnlineDpo, TextStage::OnlineDpo),
+        ] {
+            std::fs::create_dir_all(of_stage(session, written)).unwrap();
+            assert_eq!(last_stage(session, run.until), Some(expected));
+        }
+        let own = |stage| Some((of_stage(session, stage), None));
+        assert_eq!(started_from(session, &run, TextStage::OnlineDpo), own(TextStage::Supervised));
+        assert_eq!(started_from(session, &run, TextStage::Supervised), own(TextStage::Base));
+        assert_eq!(started_from(session, &run, TextStage::Base), given);
+        run.until = TextStage::Ppo;
+        assert_eq!(last_stage(session, run.until), Some(TextStage::Ppo));
+    }
 
     #[test]
     fn an_adapter_finds_its_base_in_a_folder_and_in_a_gguf_file() {

@@ -1,4 +1,4 @@
-//! Measures how good a session's models are, by the grammar's gold score.
+//! Measures how good the model is that a session came to, by the grammar's gold score.
 
 use super::corpus::{Corpus, Prompt, Reader};
 use super::folders;
@@ -11,7 +11,7 @@ use flipside_text::generate::{Sampling, generate};
 use flipside_text::{Bundle, Example, IlqlHeads, TextReward, generate_by_values};
 use rand::{Rng, RngExt};
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Rows that are generated in parallel.
 const ROWS: usize = 64;
@@ -19,55 +19,78 @@ const ROWS: usize = 64;
 /// Results on prompts of the grammar.
 #[derive(Clone, Debug, Serialize)]
 pub struct TextMeasure {
+    /// The pipeline stage whose model is evaluated: the one that the session came to.
+    pub stage: TextStage,
+    /// The folder of the model that it started from.
+    pub start: PathBuf,
     /// Prompts that each model answered.
     pub prompts: usize,
-    /// Mean gold score of the supervised model's completions.
-    pub supervised_gold: f64,
-    /// Mean gold score of the policy's completions.
-    pub policy_gold: f64,
-    /// Share of prompts where the policy's completion has the higher gold score; equal scores count half.
+    /// Mean gold score of the completions by the model that it started from.
+    pub start_gold: f64,
+    /// Mean gold score of the completions by the model that it came to.
+    pub gold: f64,
+    /// Share of prompts where the model that it came to has the higher gold score; equal scores count half.
     pub win_rate: f64,
-    /// Probability that an answer of the session's teacher agrees with the reward model: the mean over new pairs of the
-    /// supervised model.
-    pub reward_accuracy: f64,
+    /// Probability that an answer of the session's teacher agrees with the session's reward model: the mean over new
+    /// pairs of the model that training started from. `None` without a reward model.
+    pub reward_accuracy: Option<f64>,
     /// The same probability for the gold score itself. No reward model can do better.
-    pub reward_ceiling: f64,
+    pub reward_ceiling: Option<f64>,
 }
 
-/// Lets a finished session's models answer prompts of the grammar. If the session's teacher is a person, the reward
-/// model is compared with a simulated teacher that never errs.
+/// Lets the model that a session came to, and the one that it started from, answer prompts of the grammar, at the
+/// session's temperature and length. A model of ILQL writes with its heads, at the session's β. If the session's
+/// teacher is a person, the reward model is compared with a simulated teacher that never errs.
 ///
 /// # Errors
 ///
-/// A session in another mode, one whose PPO is not finished, or one whose prompts are not the grammar's.
+/// A session in another mode, one without a trained model or one to compare it with, or one whose prompts are not the
+/// grammar's.
 pub fn measure_text(folder: &Path, prompts: usize, seed: u64) -> Result<TextMeasure, LabError> {
     let settings = Session::open_to_read(folder)?.settings().clone();
     let run = settings
         .text()
         .cloned()
         .ok_or_else(|| LabError::Text(format!("{} teaches a robot; `flipside eval` measures it.", folder.display())))?;
-    let read = |stage| folders::read(&folders::of_stage(folder, stage), run.precision);
-    let (supervised, policy) = (read(TextStage::Supervised)?, read(TextStage::Ppo)?);
-    let reward = read(TextStage::Reward)?;
+    let lacks = |what: &str| {
+        LabError::Text(format!("The session in {} has no {what}; let it train until it has one.", folder.display()))
+    };
+    let stage = folders::last_stage(folder, run.until).ok_or_else(|| lacks("trained model yet"))?;
     let corpus = Corpus::new(&run, Seed(settings.seed));
     if run.demonstrations.is_some() || run.prompts.is_some() || !corpus.has_gold() {
         return Err(LabError::Text(
             "The gold score of these prompts is not known; there is nothing to measure by.".into(),
         ));
     }
+    let started = folders::started_from(folder, &run, stage);
+    let (start, adapter) = started.ok_or_else(|| lacks("model that it started from, to compare with"))?;
+    let own = folders::of_stage(folder, stage);
+    let policy = folders::read(&own, run.precision)?;
+    let heads = (stage == TextStage::Ilql).then(|| folders::ilql_heads(&own, &policy)).transpose()?;
+    let before = folders::read_with(&start, adapter.as_deref(), run.precision)?;
+    // Completions are written as the session writes those that are judged.
+    let mut sampled = run.clone();
+    (sampled.ppo.temperature, sampled.ppo.max_new_tokens) = run.sampling();
     let mut stream = Seed(seed).stream("text.measure");
     let asked = grammar_prompts(&corpus, prompts, &mut stream);
-    let mut write = |bundle: &Bundle| completions(&Writer::of(bundle), &corpus, &asked, &run, &mut stream);
-    let (ours, theirs, others) = (write(&policy)?, write(&supervised)?, write(&supervised)?);
+    let mut write = |writer: Writer| completions(&writer, &corpus, &asked, &sampled, &mut stream);
+    let ours = write(Writer { bundle: &policy, values: heads.as_ref().map(|heads| (heads, run.ilql.beta)) })?;
+    let (theirs, others) = (write(Writer::of(&before))?, write(Writer::of(&before))?);
     let teacher = if settings.teacher == TeacherKind::Person { TeacherKind::Oracle } else { settings.teacher };
-    let (reward_accuracy, reward_ceiling) = agreement(reward, &theirs, &others, teacher)?;
+    let reward = folders::of_stage(folder, TextStage::Reward);
+    let agreed = match reward.is_dir() {
+        true => Some(agreement(folders::read(&reward, run.precision)?, &theirs, &others, teacher)?),
+        false => None,
+    };
     Ok(TextMeasure {
+        stage,
+        start,
         prompts: asked.len(),
-        supervised_gold: mean_gold(&theirs),
-        policy_gold: mean_gold(&ours),
+        start_gold: mean_gold(&theirs),
+        gold: mean_gold(&ours),
         win_rate: win_rate(&ours, &theirs),
-        reward_accuracy,
-        reward_ceiling,
+        reward_accuracy: agreed.map(|(accuracy, _)| accuracy),
+        reward_ceiling: agreed.map(|(_, ceiling)| ceiling),
     })
 }
 

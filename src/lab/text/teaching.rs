@@ -22,7 +22,7 @@ pub(super) const FIRST_FIT: usize = 12;
 /// Rows that are scored at a time outside of training.
 pub(super) const SCORED: usize = 32;
 
-/// The agreement is computed over this many of the latest judgements.
+/// Predictions that are kept of the latest judgements.
 const RECENT: usize = 50;
 
 /// What the run's prompts say, by their tokens.
@@ -179,9 +179,13 @@ impl Teaching {
         self.asking.watch(episodes, labels.len(), &self.start, &self.words, cancelled)
     }
 
+    /// Held-out agreement: that of the latest fit, which the alarm goes by. Where nothing is held out, such as beside a
+    /// file of judged pairs, the share of the latest judgements that the reward model predicted before it learned from
+    /// them; `None` while there are too few.
     pub fn agreement(&self) -> Option<f64> {
         let n = self.recent_predictions.len();
-        (n >= 4).then(|| self.recent_predictions.iter().sum::<f64>() / n as f64)
+        let predicted = || (n >= 4).then(|| self.recent_predictions.iter().sum::<f64>() / n as f64);
+        self.asking.monitor.held_out_agreement().or_else(predicted)
     }
 
     /// The log-ratio, log π − log π_ref, of each token in nats.

@@ -5,12 +5,15 @@
 //! A recipe is a folder:
 //!
 //! ```text
-//! recipe.json     what was asked for, and how many lines the data have; written last, once the data are prepared
+//! recipe.json     what was asked for, and how many lines the data have; before the data are prepared, only a note that
+//!                 the folder is a recipe's
 //! data/           filtered posts, prompts, and comparisons for the reward model, for the judge and held out
 //! policy/         a session: supervised model, reward model, PPO
 //! judge/          a session: a reward model of the other comparisons, which no training sees
 //! evaluation/     summaries that were written, and the figures
 //! ```
+//!
+//! It works from wherever the program is called, and after the folder was moved.
 
 mod evaluate;
 mod examples;
@@ -21,13 +24,14 @@ use super::{built_in, corpus::read_examples};
 use crate::lab::LabError;
 use crate::lab::opening::is_session;
 use crate::settings::{Asked, Mode, RewardNormalisation, RunSettings, TeacherKind, TextPrecision, TextRun, TextStage};
-use crate::store::{ModelFolder, data_files_in, make_folder, read_text, write_text};
+use crate::store::{ModelFolder, Session, data_files_in, is_empty_folder, make_folder, read_text, write_text};
 use flipside_core::Seed;
-use flipside_text::data::{Dataset, Example, Reading, Tldr, TldrRules};
+use flipside_text::data::{BadLines, Dataset, Example, Reading, Tldr, TldrRules};
 use flipside_text::tldr::{Filter, LeftOut, split_by_post};
 use flipside_text::tokenizer::Tokenizer;
 use flipside_text::tokenizer_of;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +39,8 @@ pub use evaluate::{ComparisonRow, EvaluationPlan, KlRow, SummaryRow, TldrEvaluat
 pub use examples::{TldrExamplesPlan, TldrExamplesReport, write_tldr_examples};
 pub use memory::{GptSize, MemoryPlan, MemoryReport, measure_memory};
 
-/// Episodes of PPO for each post: a million for the 116,722 posts of the published training set.
+/// Episodes of PPO for each post: a million for the 116,722 posts of the published training set. The built-in model
+/// answers each post once.
 const EPISODES_PER_POST: f64 = 1_000_000.0 / 116_722.0;
 
 /// Policies that PPO saves on the way, to be evaluated.
@@ -45,8 +50,12 @@ const POLICY_CHECKPOINTS: u64 = 3;
 const ROWS: usize = 8;
 
 /// Passes over the posts of the supervised model, if it starts from the built-in base model, which has never seen a
-/// summary. A given model makes one pass, as published.
-const PASSES_OF_THE_BUILT_IN: u64 = 4;
+/// summary: after 700 steps it does not yet copy what a post says, and after 2,000 it does. A given model makes one
+/// pass, as published.
+const SUPERVISED_PASSES_OF_THE_BUILT_IN: u64 = 6;
+
+/// The same of the reward models over their comparisons.
+const REWARD_PASSES_OF_THE_BUILT_IN: u64 = 2;
 
 /// What a recipe is made from. What is not given is as it was when the recipe was begun, or the default.
 #[derive(Clone, Debug, Default)]
@@ -68,14 +77,20 @@ pub struct TldrPlan {
 /// A prepared recipe, as it is saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
-    /// See [`TldrPlan::data`].
+    /// See [`TldrPlan::data`]. The path is absolute.
     pub data: PathBuf,
-    /// See [`TldrPlan::model`].
+    /// See [`TldrPlan::model`]. The path is absolute.
     pub model: Option<PathBuf>,
     /// See [`TldrPlan::judge_share`].
     pub judge_share: f64,
     /// See [`TldrPlan::seed`].
     pub seed: u64,
+    /// Whether bad lines of the data were left out.
+    #[serde(default)]
+    pub skip_bad_lines: bool,
+    /// Whether fields that are not used were passed over.
+    #[serde(default)]
+    pub ignore_fields: bool,
     /// What the data hold.
     pub counts: TldrCounts,
 }
@@ -104,6 +119,11 @@ pub struct TldrCounts {
 struct Places(PathBuf);
 
 impl Places {
+    /// Those of the recipe in this folder. They are absolute, because sessions and adapters note them.
+    fn of(folder: &Path) -> Result<Places, LabError> {
+        absolute(folder).map(Places)
+    }
+
     fn recipe(&self) -> PathBuf {
         self.0.join("recipe.json")
     }
@@ -113,7 +133,7 @@ impl Places {
     }
 
     fn held_out(&self, split: &str) -> PathBuf {
-        self.data(&format!("held-out-{split}"))
+        self.data(&format!("held-out-comparisons-{split}"))
     }
 
     fn policy(&self) -> PathBuf {
@@ -136,70 +156,96 @@ const HELD_OUT_POSTS: &str = "held-out-posts";
 const FOR_REWARD: &str = "comparisons-reward";
 const FOR_JUDGE: &str = "comparisons-judge";
 
+/// The key of `recipe.json` that is true until the data are prepared.
+const PREPARING: &str = "preparing";
+
+fn absolute(path: &Path) -> Result<PathBuf, LabError> {
+    std::path::absolute(path).map_err(|error| {
+        LabError::Text(format!("\"{}\" is no path that can be used here ({error}); name a folder.", path.display()))
+    })
+}
+
 /// Prepares a recipe's data, or reads what was prepared before.
 ///
 /// # Errors
 ///
 /// Data that cannot be read, or that lack posts or comparisons; a folder that holds another recipe or something else.
 pub fn prepare_tldr(plan: &TldrPlan) -> Result<Recipe, LabError> {
-    let places = Places(plan.session.clone());
+    let places = Places::of(&plan.session)?;
     if let Some(recipe) = read_recipe(&places)? {
         check_same_plan(plan, &recipe)?;
+        recipe.follow(&places)?;
         return Ok(recipe);
     }
     let folder = plan.session.display();
     if is_session(&plan.session) {
         return Err(LabError::Text(format!("{folder} is a session of another kind; name another folder.")));
     }
-    let data = plan.data.clone().ok_or_else(|| {
+    // A recipe that was killed has its note, so no file of anyone else is written over.
+    if !places.recipe().exists() && !is_empty_folder(&places.0)? {
+        return Err(LabError::Text(format!("{folder} holds other files and no recipe; name another folder.")));
+    }
+    let data = plan.data.as_deref().ok_or_else(|| {
         LabError::Text(format!("There is no recipe in {folder} yet; name the folder of the data with --data."))
     })?;
+    let model = plan.model.as_deref().map(absolute).transpose()?;
     let judge_share = plan.judge_share.unwrap_or(0.5);
     let seed = plan.seed.unwrap_or(0);
-    make_folder(&plan.session.join("data"))?;
     let tokenizer = tokenizer_for(plan.model.as_deref())?;
+    make_folder(&places.0)?;
+    write_text(&places.recipe(), &format!("{}\n", json!({ PREPARING: true })))?;
+    make_folder(&places.0.join("data"))?;
     let mut counts = TldrCounts::default();
-    prepare_posts(&places, &data, plan.reading, &tokenizer, &mut counts)?;
-    prepare_comparisons(&places, &data, plan.reading, judge_share, Seed(seed), &mut counts)?;
-    let recipe = Recipe { data, model: plan.model.clone(), judge_share, seed, counts };
-    // Last, so that a folder that has this file has all data.
+    prepare_posts(&places, data, plan.reading, &tokenizer, &mut counts)?;
+    prepare_comparisons(&places, data, plan.reading, judge_share, Seed(seed), &mut counts)?;
+    let Reading { on_bad, ignore_fields } = plan.reading;
+    let skip_bad_lines = on_bad == BadLines::Skip;
+    let recipe = Recipe { data: absolute(data)?, model, judge_share, seed, skip_bad_lines, ignore_fields, counts };
+    // Last, so that a recipe whose file has counts has all data.
     write_text(&places.recipe(), &format!("{}\n", serde_json::to_string_pretty(&recipe).unwrap_or_default()))?;
     Ok(recipe)
 }
 
-/// The recipe of a folder; `None` if there is none yet.
+/// The recipe of a folder; `None` if there is none yet, or its data are not prepared.
 fn read_recipe(places: &Places) -> Result<Option<Recipe>, LabError> {
     let file = places.recipe();
     if !file.exists() {
         return Ok(None);
     }
-    let recipe = serde_json::from_str(&read_text(&file)?).map_err(|error| {
+    let read = |text: &str| {
+        let value: Value = serde_json::from_str(text)?;
+        if value[PREPARING] == true { Ok(None) } else { serde_json::from_value(value).map(Some) }
+    };
+    read(&read_text(&file)?).map_err(|error| {
         LabError::Text(format!("{} cannot be read ({error}); begin anew in another folder.", file.display()))
-    })?;
-    Ok(Some(recipe))
+    })
 }
 
 fn check_same_plan(plan: &TldrPlan, recipe: &Recipe) -> Result<(), LabError> {
-    let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let differs = |asked: &Option<PathBuf>, had: Option<&PathBuf>| -> Result<bool, LabError> {
+        let asked = asked.as_deref().map(absolute).transpose()?;
+        Ok(asked.is_some() && asked.as_ref() != had)
+    };
+    let shown = |path: &Path| format!(" {}", path.display());
+    let left_out = || " left out".to_owned();
+    let Reading { on_bad, ignore_fields } = plan.reading;
     let differing = [
-        (
-            "--data",
-            plan.data.is_some() && plan.data.as_ref() != Some(&recipe.data),
-            Some(recipe.data.display().to_string()),
-        ),
-        ("--model", plan.model.is_some() && plan.model != recipe.model, shown(&recipe.model)),
+        ("--data", differs(&plan.data, Some(&recipe.data))?, shown(&recipe.data)),
+        ("--model", differs(&plan.model, recipe.model.as_ref())?, recipe.model.as_deref().map_or_else(left_out, shown)),
         (
             "--judge-share",
             plan.judge_share.is_some_and(|share| share != recipe.judge_share),
-            Some(recipe.judge_share.to_string()),
+            format!(" {}", recipe.judge_share),
         ),
-        ("--seed", plan.seed.is_some_and(|seed| seed != recipe.seed), Some(recipe.seed.to_string())),
+        ("--seed", plan.seed.is_some_and(|seed| seed != recipe.seed), format!(" {}", recipe.seed)),
+        // The data have been read; another way of reading them would come too late.
+        ("--skip-bad-lines", on_bad == BadLines::Skip && !recipe.skip_bad_lines, left_out()),
+        ("--ignore-fields", ignore_fields && !recipe.ignore_fields, left_out()),
     ];
     match differing.into_iter().find(|(_, differs, _)| *differs) {
         Some((option, _, had)) => Err(LabError::Text(format!(
-            "The recipe in {} was begun with {option} {}; leave {option} out to go on with it, or name another folder.",
+            "The recipe in {} was begun with {option}{had}; leave {option} out to go on with it, or name another folder.",
             plan.session.display(),
-            had.unwrap_or_else(|| "left out".to_owned())
         ))),
         None => Ok(()),
     }
@@ -321,7 +367,7 @@ fn prepare_comparisons(
     counts: &mut TldrCounts,
 ) -> Result<(), LabError> {
     let folder = data.join("comparisons");
-    let files = data_files_in(&folder).unwrap_or_default();
+    let files = if folder.exists() { data_files_in(&folder)? } else { Vec::new() };
     let (mut train, mut held_out) = (Vec::new(), BTreeMap::<String, Vec<Tldr>>::new());
     for file in &files {
         for comparison in tldr_lines(file, reading)? {
@@ -351,12 +397,12 @@ fn prepare_comparisons(
     Ok(())
 }
 
-/// Which split a comparison belongs to. Articles are not trained on; they are all held out.
+/// Which split a comparison belongs to: `train` if its line does not say. Articles are not trained on; they are all
+/// held out.
 fn split_of(comparison: &Tldr) -> &str {
-    match (&comparison.heading, comparison.split.as_deref()) {
-        (None, _) => "cnndm",
-        (Some(_), Some(split)) if split.chars().all(|letter| letter.is_ascii_alphanumeric()) => split,
-        (Some(_), _) => "train",
+    match &comparison.heading {
+        None => "cnndm",
+        Some(_) => comparison.split.as_deref().unwrap_or("train"),
     }
 }
 
@@ -372,16 +418,20 @@ impl Recipe {
     ///
     /// Settings that contradict the recipe or each other.
     pub fn policy_settings(&self, folder: &Path, asked: &Asked) -> Result<RunSettings, LabError> {
-        let places = Places(folder.to_owned());
-        let run = TextRun {
+        let places = Places::of(folder)?;
+        let run = self.policy_run(&places);
+        self.settings(run, places.policy(), self.counts.reward_comparisons, self.seed, asked)
+    }
+
+    fn policy_run(&self, places: &Places) -> TextRun {
+        TextRun {
             model: self.model.clone(),
             from: TextStage::Supervised,
             until: TextStage::Ppo,
             comparisons: Some(places.data(FOR_REWARD)),
             policy_checkpoints: POLICY_CHECKPOINTS,
-            ..self.run(&places)
-        };
-        self.settings(run, places.policy(), self.counts.reward_comparisons, self.seed, asked)
+            ..self.run(places)
+        }
     }
 
     /// The settings of the session that trains the judge: a reward model that begins as the policy's does.
@@ -390,15 +440,38 @@ impl Recipe {
     ///
     /// As [`Recipe::policy_settings`].
     pub fn judge_settings(&self, folder: &Path, asked: &Asked) -> Result<RunSettings, LabError> {
-        let places = Places(folder.to_owned());
-        let run = TextRun {
+        let places = Places::of(folder)?;
+        let run = self.judge_run(&places);
+        self.settings(run, places.judge(), self.counts.judge_comparisons, self.seed.wrapping_add(1), asked)
+    }
+
+    fn judge_run(&self, places: &Places) -> TextRun {
+        TextRun {
             model: Some(folders::of_stage(&places.policy(), TextStage::Supervised)),
             from: TextStage::Reward,
             until: TextStage::Reward,
             comparisons: Some(places.data(FOR_JUDGE)),
-            ..self.run(&places)
-        };
-        self.settings(run, places.judge(), self.counts.judge_comparisons, self.seed.wrapping_add(1), asked)
+            ..self.run(places)
+        }
+    }
+
+    /// Has the sessions that there are name the recipe's files where they are now, in case its folder was moved.
+    fn follow(&self, places: &Places) -> Result<(), LabError> {
+        for (folder, now) in [(places.policy(), self.policy_run(places)), (places.judge(), self.judge_run(places))] {
+            if !is_session(&folder) {
+                continue;
+            }
+            let stored = Session::open_to_read(&folder)?.settings().clone();
+            let mut moved = stored.clone();
+            if let Mode::Text(run) = &mut moved.mode {
+                run.model = now.model;
+                (run.demonstrations, run.prompts, run.comparisons) = (now.demonstrations, now.prompts, now.comparisons);
+            }
+            if moved != stored {
+                Session::open(&folder)?.put_settings(&moved)?;
+            }
+        }
+        Ok(())
     }
 
     /// The published settings, or, for the built-in model, those that suit its size.
@@ -407,13 +480,17 @@ impl Recipe {
         (run.demonstrations, run.prompts) = (Some(places.data(POSTS)), Some(places.data(PROMPTS)));
         run.reward.normalise = RewardNormalisation::References;
         run.ppo.max_new_tokens = TldrRules::default().completion;
-        (run.ppo.kl.beta, run.ppo.kl.adaptive) = (0.05, false);
-        if self.model.is_some() {
+        (run.ppo.temperature, run.ppo.kl.beta, run.ppo.kl.adaptive) = (0.7, 0.05, false);
+        if self.model.is_none() {
+            // The rewards of summaries differ little, so a step is mostly noise: with steps of 2e-4 the policy drifts
+            // 10 nats away and its summaries become worse, and with β 0.05, too, it drifts 30 nats away.
+            (run.ppo.kl.beta, run.ppo.optimiser.learning_rate) = (0.2, 5e-5);
+        } else {
             // Stiennon et al. 2020, appendix B, for their smallest model.
             (run.supervised.batch_size, run.supervised.optimiser.learning_rate) = (128, 6.35e-5);
             (run.reward.batch_size, run.reward.optimiser.learning_rate) = (64, 1.5e-5);
             (run.ppo.batch_size, run.ppo.minibatch_size) = (512, 0);
-            (run.ppo.optimiser.learning_rate, run.ppo.temperature) = (1.5e-5, 0.7);
+            run.ppo.optimiser.learning_rate = 1.5e-5;
             run.ppo.rollout_batch_size = 4 * ROWS;
         }
         run
@@ -445,15 +522,18 @@ impl Recipe {
         let is_free = |name: &str| asked.get(name).is_none();
         if let Mode::Text(run) = &mut settings.mode {
             let steps = |examples: usize, batch: usize| (examples.div_ceil(batch.max(1)) as u64).max(1);
-            let passes = if self.model.is_some() { 1 } else { PASSES_OF_THE_BUILT_IN };
+            let ([supervised, reward], episodes) = match self.model {
+                Some(_) => ([1, 1], EPISODES_PER_POST),
+                None => ([SUPERVISED_PASSES_OF_THE_BUILT_IN, REWARD_PASSES_OF_THE_BUILT_IN], 1.0),
+            };
             if is_free("text.supervised_steps") {
-                run.supervised_steps = passes * steps(self.counts.posts, run.supervised.batch_size);
+                run.supervised_steps = supervised * steps(self.counts.posts, run.supervised.batch_size);
             }
             if is_free("text.reward_steps") {
-                run.reward_steps = steps(comparisons, run.reward.batch_size);
+                run.reward_steps = reward * steps(comparisons, run.reward.batch_size);
             }
             if is_free("text.updates") {
-                let episodes = (EPISODES_PER_POST * self.counts.prompts as f64) as usize;
+                let episodes = (episodes * self.counts.prompts as f64) as usize;
                 run.updates = steps(episodes, run.ppo.batch_size);
             }
             if self.model.is_some() {

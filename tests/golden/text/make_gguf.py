@@ -1,5 +1,6 @@
 """Writes gguf/tiny.gguf beside this file, a Llama with random weights in the number types of whole models, and what transformers and
-tokenizers make of it (expected.json). blocks.json has random blocks of every quantised number type and their numbers.
+tokenizers make of it (expected.json). blocks.json has random blocks of every quantised number type and their numbers. The other files
+have a tokenizer of each kind and next to no weights; words.json has what the tokenizers that they were made of answer.
 
     python tests/golden/text/make_gguf.py
 
@@ -13,9 +14,9 @@ import gguf
 import numpy as np
 import torch
 import transformers as tf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from make import CORPUS, STRINGS
+from make import CORPUS, LLAMA3, STRINGS
 
 HERE = pathlib.Path(__file__).parent / "gguf"
 D, INNER, HEADS, KV, BLOCKS = 32, 64, 4, 2, 2
@@ -48,6 +49,103 @@ def blocks():
         numbers = gguf.quants.dequantize(raw, kind)
         found[kind.value] = {"bytes": raw.ravel().tolist(), "numbers": numbers.ravel().tolist()}
     (HERE / "blocks.json").write_text(json.dumps(found, separators=(",", ":")) + "\n")
+
+
+QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN35 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# What tells the kinds apart: numbers, capitals behind an apostrophe, marks.
+TELLING = ["In 2026, 365 and 1234567 of 2026", "DON'T WE'LL don't", "नमस्ते दुनिया, नमस्ते", "x\u0301y\u0323z"]
+# By the file's name: the architecture, `tokenizer.ggml.pre`, the expression, whether texts begin with the first token, normaliser.
+BYTE_LEVEL = {
+    "llama-bpe": ("llama", "llama-bpe", LLAMA3, True, None),
+    "smollm3": ("smollm3", "smaug-bpe", LLAMA3, False, None),
+    "qwen2": ("qwen2", "qwen2", QWEN2, False, normalizers.NFC()),
+    "qwen35": ("qwen3", "qwen35", QWEN35, False, normalizers.NFC()),
+}
+
+
+def byte_level(expression, begins, normalizer):
+    """A tokenizer as the models of this kind have it in their tokenizer.json."""
+    t = Tokenizer(models.BPE(ignore_merges=expression == LLAMA3))
+    if normalizer:
+        t.normalizer = normalizer
+    split = pre_tokenizers.Split(Regex(expression), "isolated", invert=False)
+    t.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t.decoder = decoders.ByteLevel()
+    # Merges that one kind of words allows and another does not.
+    free = Tokenizer(models.BPE())
+    free.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=["<|begin|>", "<|end|>"], initial_alphabet=alphabet, show_progress=False)
+    words = [word for text in TELLING + ["1 12 123 20 26", "'T 'LL", "न म स् ते"] for word in text.split()]
+    free.train_from_iterator(words * 5, trainer)
+    state, learned = json.loads(t.to_str()), json.loads(free.to_str())
+    for key in ["vocab", "merges"]:
+        state["model"][key] = learned["model"][key]
+    state["added_tokens"] = learned["added_tokens"]
+    t = Tokenizer.from_str(json.dumps(state))
+    if begins:
+        t.post_processor = processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 0)])
+    return t
+
+
+def vocabulary_file(name, architecture, tokens, add):
+    """A GGUF file with a tokenizer and embeddings of two numbers."""
+    w = gguf.GGUFWriter(HERE / f"{name}.gguf", architecture)
+    w.add_context_length(64)
+    w.add_embedding_length(2)
+    w.add_block_count(0)
+    w.add_feed_forward_length(2)
+    w.add_head_count(1)
+    w.add_token_list(tokens)
+    add(w)
+    w.add_tensor("token_embd.weight", np.zeros((len(tokens), 2), np.float16))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def words():
+    """The tokenizers of each kind. That each kind is told apart by its answers is checked here."""
+    found, texts = {}, STRINGS + TELLING
+    for name, (architecture, pre, expression, begins, normalizer) in BYTE_LEVEL.items():
+        t = byte_level(expression, begins, normalizer)
+        state = json.loads(t.to_str())["model"]
+        tokens = sorted(state["vocab"], key=state["vocab"].get)
+
+        def add(w):
+            w.add_tokenizer_model("gpt2")
+            w.add_tokenizer_pre(pre)
+            w.add_token_types([3 if token in ("<|begin|>", "<|end|>") else 1 for token in tokens])
+            w.add_token_merges([" ".join(merge) if isinstance(merge, list) else merge for merge in state["merges"]])
+            w.add_bos_token_id(0)
+            w.add_eos_token_id(1)
+
+        vocabulary_file(name, architecture, tokens, add)
+        found[name] = {"plain": [t.encode(text, add_special_tokens=False).ids for text in texts], "special": [t.encode(text).ids for text in texts]}
+        others = [byte_level(other, begins, normalizer) for _, _, other, _, _ in BYTE_LEVEL.values() if other != expression]
+        assert all([o.encode(text).ids for text in texts] != found[name]["special"] for o in others), name
+    # SentencePiece: the scores of its tokens are the order of its merges.
+    golden = json.loads((HERE.parent / "tokenizers.json").read_text())["tokenizers"]["llama2"]["json"]
+    t, state = Tokenizer.from_str(golden), json.loads(golden)["model"]
+    tokens = sorted(state["vocab"], key=state["vocab"].get)
+    ranks = {"".join(merge if isinstance(merge, list) else merge.split(" ")): -float(i + 1) for i, merge in reversed(list(enumerate(state["merges"])))}
+    kinds = {"<unk>": 2, "<s>": 3, "</s>": 3}
+
+    def add_pieces(w):
+        w.add_tokenizer_model("llama")
+        w.add_tokenizer_pre("default")
+        w.add_token_types([kinds.get(token, 6 if token.startswith("<0x") else 1) for token in tokens])
+        w.add_token_scores([0.0 if token in kinds or token.startswith("<0x") else ranks.get(token, -1e4) for token in tokens])
+        w.add_unk_token_id(0)
+        w.add_bos_token_id(1)
+        w.add_eos_token_id(2)
+        w.add_add_bos_token(True)
+
+    vocabulary_file("llama", "llama", tokens, add_pieces)
+    found["llama"] = {"plain": [t.encode(text, add_special_tokens=False).ids for text in texts], "special": [t.encode(text).ids for text in texts]}
+    (HERE / "words.json").write_text(json.dumps({"texts": texts, "tokens": found}, separators=(",", ":"), ensure_ascii=False) + "\n")
 
 
 def main():
@@ -107,3 +205,4 @@ def main():
 if __name__ == "__main__":
     main()
     blocks()
+    words()

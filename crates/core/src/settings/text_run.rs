@@ -330,7 +330,7 @@ impl TextRun {
         }
         if self.reward_model.is_some() && !self.reward_functions.is_empty() {
             return Err(
-                "text.reward_functions and text.reward_model are both set: write the reward model among the functions,                  as model:DIR"
+                "text.reward_functions and text.reward_model are both set: write the reward model among the functions, as model:DIR"
                     .to_owned(),
             );
         }

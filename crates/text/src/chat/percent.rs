@@ -1,7 +1,7 @@
 //! Python's `%` of texts: `'%s-%03d' % (name, number)`. The filter `format` is the same.
 //!
-//! minijinja computes `%` of numbers alone and has no way to change an operator. So a template is rewritten by its syntax
-//! tree: `a % b` becomes the call of a function.
+//! minijinja computes `%` of numbers alone and has no way to change an operator. So a template is rewritten by its
+//! syntax tree: `a % b` becomes the call of a function.
 
 use super::arguments::{width, wrong};
 use super::json::{printed, quoted};

@@ -1,5 +1,5 @@
-//! Python's `str.format`: `'{} {name!r:>8} {0.role} {:{width}}'`. minijinja's has no conversions (`!r`), no fields within
-//! a format and no `%`. It writes the numbers.
+//! Python's `str.format`: `'{} {name!r:>8} {0.role} {:{width}}'`. minijinja's has no conversions (`!r`), no fields
+//! within a format and no `%`. It writes the numbers.
 
 use super::arguments::wrong;
 use super::json::{printed, quoted};

@@ -341,7 +341,7 @@ impl<'a> Record<'a> {
             heading,
             post,
             summaries: Summaries::Judged([text(0)?, text(1)?], choice),
-            split: self.get("split").and_then(Value::as_str).map(str::to_owned),
+            split: self.split()?,
         })
     }
 
@@ -354,6 +354,21 @@ impl<'a> Record<'a> {
             summaries: Summaries::Own(self.text("summary")?),
             split: self.get("split").and_then(Value::as_str).map(str::to_owned),
         })
+    }
+
+    /// The split of a comparison. Files get its name.
+    fn split(&self) -> Result<Option<String>, String> {
+        let Some(value) = self.get("split") else { return Ok(None) };
+        let is_plain = |name: &&str| {
+            !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_".contains(letter))
+        };
+        let name = value.as_str().filter(is_plain);
+        let name = name.ok_or_else(|| {
+            format!(
+                "\"split\" is {value}, and a split's name has only letters, digits, \"-\" and \"_\", as in \"train\""
+            )
+        })?;
+        Ok(Some(name.to_owned()))
     }
 
     fn text(&self, key: &str) -> Result<String, String> {

@@ -94,8 +94,8 @@ impl Grid {
     }
 }
 
-/// [`patch`] in parts: both runs, with what patching needs of them. The scores of a block are computed whenever there is
-/// time.
+/// [`patch`] in parts: both runs, with what patching needs of them. The scores of a block are computed whenever there
+/// is time.
 #[derive(Debug)]
 pub struct PatchRuns {
     metric: Metric,

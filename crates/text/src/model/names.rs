@@ -141,6 +141,12 @@ impl Names {
         bare.strip_prefix(self.blocks)?.strip_prefix('.')?.split('.').next()?.parse().ok()
     }
 
+    /// Whether a parameter is stored as `[input, output]`: the weights of linear layers are, in some families. They are
+    /// the only matrices in the blocks.
+    pub fn is_transposed(&self, name: &str, shape: &[i64]) -> bool {
+        self.transposed && shape.len() == 2 && self.block_of(name).is_some()
+    }
+
     /// The norms of a block.
     pub fn norms(&self) -> [Option<&'static str>; 4] {
         [self.before_attention, self.after_attention, self.before_mlp, self.after_mlp]

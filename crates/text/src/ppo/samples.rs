@@ -42,8 +42,8 @@ impl<M: LanguageModel> TextPpo<M> {
         episodes.iter().zip(scores).map(priced).collect()
     }
 
-    /// Whether the episodes of a group are worth the same, so that nothing is learned from them. Where scores are scaled
-    /// before something is subtracted from them, both must be equal.
+    /// Whether the episodes of a group are worth the same, so that nothing is learned from them. Where scores are
+    /// scaled before something is subtracted from them, both must be equal.
     pub(super) fn are_equal(&self, episodes: &[Episode], scores: &[Option<f32>]) -> bool {
         let bare = |&score: &Option<f32>| score.map(f64::from);
         let alike = || is_equal(&scores.iter().map(bare).collect::<Vec<_>>());

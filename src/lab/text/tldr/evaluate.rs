@@ -1,14 +1,14 @@
 //! Evaluates a finished recipe on held-out posts and comparisons. Summaries that were written are kept, so an
 //! evaluation that was interrupted continues with the next model.
 
-use super::super::corpus::{Reader, pairs};
+use super::super::corpus::{Reader, evenly_spread, pairs};
 use super::super::folders;
 use super::super::reward_functions::no_reward_model;
-use super::{HELD_OUT_POSTS, Places, read_recipe, tldr_lines};
+use super::{HELD_OUT_POSTS, Places, Recipe, read_recipe, tldr_lines};
 use crate::lab::LabError;
 use crate::settings::{TextPrecision, TextStage};
-use crate::store::{Session, make_folder, read_text, write_text};
-use flipside_core::Seed;
+use crate::store::{ModelFolder, Session, make_folder, read_text, write_text};
+use flipside_core::{Seed, fnv1a};
 use flipside_text::data::{Reading, Summaries, Tldr, TokenizedExample};
 use flipside_text::generate::{Sampling, generate_each};
 use flipside_text::grammar::posts;
@@ -166,11 +166,13 @@ impl Asked {
 ///
 /// A folder without a finished recipe, models that cannot be read, files that cannot be written.
 pub fn evaluate_tldr(plan: &EvaluationPlan, on_progress: &mut dyn FnMut(&str)) -> Result<TldrEvaluation, LabError> {
-    let places = Places(plan.session.clone());
+    let places = Places::of(&plan.session)?;
     let folder = plan.session.display();
     let recipe = read_recipe(&places)?.ok_or_else(|| {
         LabError::Text(format!("There is no recipe in {folder}; run it first with `flipside text tldr run`."))
     })?;
+    // Summaries take hours to write, so whatever they need is looked for first.
+    check_finished(&places, &recipe)?;
     let settings = Session::open_to_read(&places.policy())?.settings().clone();
     let run = settings.text().cloned().unwrap_or_default();
     let models = Models { places: &places, precision: run.precision };
@@ -188,22 +190,23 @@ pub fn evaluate_tldr(plan: &EvaluationPlan, on_progress: &mut dyn FnMut(&str)) -
 
     // Each model writes its summaries.
     make_folder(&places.evaluation(""))?;
-    let writer = Writer { places: &places, asked: &asked, updates: run.updates, seed: plan.seed };
+    let writer = Writer::new(&models, &asked, plan.seed)?;
+    let [by_supervised, by_policy] = [TextStage::Supervised, TextStage::Ppo].map(|stage| models.of_stage(stage));
     on_progress("supervised model");
-    let of_supervised = writer.samples("supervised", 1, &compared, &mut |write| write(&supervised))?;
-    let candidates = writer.samples("supervised-samples", most, &explored, &mut |write| write(&supervised))?;
+    let of_supervised = writer.samples("supervised", &by_supervised, Some(&supervised), 1, &compared)?;
+    let candidates = writer.samples("supervised-samples", &by_supervised, Some(&supervised), most, &explored)?;
     on_progress("policy");
-    let of_policy = writer.samples("ppo", 1, &compared, &mut |write| write(&models.policy(TextStage::Ppo)?))?;
+    let of_policy = writer.samples("ppo", &by_policy, None, 1, &compared)?;
     let mut explorers = Vec::new();
-    for update in folders::policy_checkpoints(run.policy_checkpoints, run.updates) {
+    // Which policies were saved depends on the number of updates, which may have been raised after some of them were.
+    let saved = |update: &u64| folders::of_policy_checkpoint(&places.policy(), *update).exists();
+    for update in (1..run.updates).filter(saved) {
         on_progress(&format!("policy after {update} updates"));
         let folder = folders::of_policy_checkpoint(&places.policy(), update);
         let name = format!("ppo-{update:05}-samples");
-        let samples = writer.samples(&name, 1, &explored, &mut |write| write(&models.read(&folder)?))?;
-        explorers.push((update, samples));
+        explorers.push((update, writer.samples(&name, &folder, None, 1, &explored)?));
     }
-    let last = writer.samples("ppo-samples", 1, &explored, &mut |write| write(&models.policy(TextStage::Ppo)?))?;
-    explorers.push((run.updates, last));
+    explorers.push((run.updates, writer.samples("ppo-samples", &by_policy, None, 1, &explored)?));
 
     // What the supervised model thinks of the samples of PPO.
     on_progress("KL");
@@ -396,6 +399,21 @@ impl Written {
     }
 }
 
+/// Refuses a recipe that lacks one of the models that an evaluation needs.
+fn check_finished(places: &Places, recipe: &Recipe) -> Result<(), LabError> {
+    let of_policy = [TextStage::Supervised, TextStage::Reward, TextStage::Ppo];
+    let judge = recipe.has_judge().then(|| folders::of_stage(&places.judge(), TextStage::Reward));
+    let mut needed = of_policy.iter().map(|&stage| folders::of_stage(&places.policy(), stage)).chain(judge);
+    match needed.find(|folder| !folder.exists()) {
+        Some(missing) => Err(LabError::Text(format!(
+            "There is no {} yet; go on with `flipside text tldr run --session {}`.",
+            missing.display(),
+            places.0.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Where the models of a recipe are.
 struct Models<'a> {
     places: &'a Places,
@@ -403,27 +421,27 @@ struct Models<'a> {
 }
 
 impl Models<'_> {
+    /// Reads a model. A policy that was saved on the way may be an adapter: its base is the supervised model of this
+    /// recipe, wherever the recipe lay when it was saved.
     fn read(&self, folder: &Path) -> Result<Bundle, LabError> {
-        if !folder.exists() {
-            return Err(LabError::Text(format!(
-                "There is no {} yet; go on with `flipside text tldr run --session {}`.",
-                folder.display(),
-                self.places.0.display()
-            )));
+        let texts = ModelFolder::read_texts(folder)?;
+        match texts.contains_key("adapter_config.json") && !texts.contains_key("config.json") {
+            true => folders::read_with(&self.of_stage(TextStage::Supervised), Some(folder), self.precision),
+            false => folders::read(folder, self.precision),
         }
-        folders::read(folder, self.precision)
     }
 
-    fn policy(&self, stage: TextStage) -> Result<Bundle, LabError> {
-        self.read(&folders::of_stage(&self.places.policy(), stage))
+    /// The folder of a model of the policy's session.
+    fn of_stage(&self, stage: TextStage) -> PathBuf {
+        folders::of_stage(&self.places.policy(), stage)
     }
 
     fn supervised(&self) -> Result<Bundle, LabError> {
-        self.policy(TextStage::Supervised)
+        self.read(&self.of_stage(TextStage::Supervised))
     }
 
     fn reward_folder(&self) -> PathBuf {
-        folders::of_stage(&self.places.policy(), TextStage::Reward)
+        self.of_stage(TextStage::Reward)
     }
 
     fn judge_folder(&self) -> PathBuf {
@@ -490,11 +508,12 @@ impl Scorer {
 fn held_out_posts(places: &Places, bundle: &Bundle, prompt: usize, most: usize) -> Result<Vec<Asked>, LabError> {
     let context = bundle.model.config().context;
     let reader = Reader { tokenizer: &bundle.tokenizer, context, prompt, reading: Reading::default() };
-    let posts = tldr_lines(&places.data(HELD_OUT_POSTS), Reading::default())?;
-    let step = posts.len().div_ceil(most).max(1);
+    let file = places.data(HELD_OUT_POSTS);
+    let posts = tldr_lines(&file, Reading::default())?;
     let encoder = reader.encoder();
     let mut asked = Vec::new();
-    for post in posts.into_iter().step_by(step) {
+    for place in evenly_spread(posts.len(), most) {
+        let post = posts[place].clone();
         let Summaries::Own(text) = post.summaries.clone() else { continue };
         let line = flipside_text::data::Example::Tldr(post.clone());
         if let Some(TokenizedExample::Completion { prompt, completion }) = encoder.encode(&line)? {
@@ -502,46 +521,63 @@ fn held_out_posts(places: &Places, bundle: &Bundle, prompt: usize, most: usize) 
         }
     }
     match asked.is_empty() {
-        true => Err(LabError::Text(format!("{} holds no posts.", places.data(HELD_OUT_POSTS).display()))),
+        true => Err(LabError::Text(format!(
+            "{} has no post with a summary of 24 to 48 tokens, as it had when it was prepared; begin the recipe anew in \
+             another folder.",
+            file.display()
+        ))),
         false => Ok(asked),
     }
 }
 
 /// Has models write summaries of the held-out posts, and keeps them in files.
 struct Writer<'a> {
-    places: &'a Places,
+    models: &'a Models<'a>,
     asked: &'a [Asked],
-    /// Of the run. A policy that was trained further writes anew.
-    updates: u64,
     seed: u64,
+    /// What every file of summaries depends on: the posts, and the model that the policies began as.
+    posts: String,
+    supervised: String,
 }
 
-/// Has this model write.
-type Write<'a> = &'a dyn Fn(&Bundle) -> Result<Vec<Sample>, LabError>;
-
 impl Writer<'_> {
-    /// `each` summaries of each post, those of a post beside each other, from the file `name` or written anew. `with`
-    /// is called for the model only then.
+    fn new<'a>(models: &'a Models, asked: &'a [Asked], seed: u64) -> Result<Writer<'a>, LabError> {
+        let posts: Vec<Value> = asked.iter().map(|asked| asked.post.to_json()).collect();
+        let posts = format!("{:016x}", fnv1a(json!(posts).to_string().as_bytes()));
+        let supervised = ModelFolder::digest(&models.of_stage(TextStage::Supervised))?;
+        Ok(Writer { models, asked, seed, posts, supervised })
+    }
+
+    /// `each` summaries of each post by the model in a folder, those of a post beside each other, from the file `name`
+    /// or written anew. Only then the model is read, if it was not before.
     fn samples(
         &self,
         name: &str,
+        folder: &Path,
+        model: Option<&Bundle>,
         each: usize,
         how: &Sampling,
-        with: &mut dyn FnMut(Write) -> Result<Vec<Sample>, LabError>,
     ) -> Result<Vec<Sample>, LabError> {
-        let file = self.places.evaluation(&format!("{name}.jsonl"));
+        let file = self.models.places.evaluation(&format!("{name}.jsonl"));
         let header = json!({
-            "posts": self.asked.len(), "each": each, "temperature": how.temperature,
-            "max_new_tokens": how.max_new_tokens, "updates": self.updates, "seed": self.seed,
+            "posts": self.posts, "supervised": self.supervised, "model": ModelFolder::digest(folder)?, "each": each,
+            "temperature": how.temperature, "max_new_tokens": how.max_new_tokens, "seed": self.seed,
         });
         if let Some(known) = known_samples(&file, &header) {
             return Ok(known);
         }
         let seed = Seed(self.seed).stream(&format!("text.tldr.{name}")).next_u64();
-        let samples = with(&|bundle| write_samples(bundle, self.asked, each, how, seed))?;
+        let samples = match model {
+            Some(model) => write_samples(model, self.asked, each, how, seed)?,
+            None => write_samples(&self.models.read(folder)?, self.asked, each, how, seed)?,
+        };
         let lines: String = samples.iter().map(|sample| format!("{}\n", json!(sample))).collect();
         write_text(&file, &format!("{header}\n{lines}"))?;
-        Ok(samples)
+        // The last bit of a number that is read may differ from the one that was written, and an evaluation that uses
+        // the file has to give the same figures.
+        known_samples(&file, &header).ok_or_else(|| {
+            LabError::Text(format!("{} is not as it was written; check the disk, and evaluate again.", file.display()))
+        })
     }
 }
 

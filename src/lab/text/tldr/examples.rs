@@ -2,14 +2,14 @@
 //! without a download, and with a gold score.
 
 use crate::lab::LabError;
-use crate::store::{make_folder, write_text};
+use crate::store::{make_folder, read_text, write_text};
 use flipside_core::{Choice, Seed, Stream};
 use flipside_text::grammar::posts::{self, Post};
 use flipside_text::teacher::{GoldTeacher, Noise};
 use rand::RngExt;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The policies whose summaries are compared, and how much care each takes: the share of its sentences that are true.
 const POLICIES: [(&str, f64); 3] = [("ref", 0.9), ("sup2", 0.6), ("sup1", 0.3)];
@@ -52,12 +52,12 @@ pub struct TldrExamplesReport {
 ///
 /// # Errors
 ///
-/// A folder that cannot be written.
+/// A folder that cannot be written, or that holds another file of one of these names.
 pub fn write_tldr_examples(plan: &TldrExamplesPlan) -> Result<TldrExamplesReport, LabError> {
     let seed = Seed(plan.seed);
     let mut stream = seed.stream("text.tldr.posts");
     let mut teacher = GoldTeacher::new(plan.noise, seed.stream("text.tldr.teacher"));
-    let mut writer = Writer { plan, next_id: 0, files: Vec::new() };
+    let mut writer = Writer { next_id: 0, files: Vec::new() };
     let held_out = (plan.posts / HELD_OUT).max(1);
     let mut draw = |count: usize| -> Vec<Value> { (0..count).map(|_| writer.post(&mut stream)).collect() };
     let (train, valid, test) = (draw(plan.posts), draw(held_out), draw(held_out));
@@ -69,7 +69,7 @@ pub fn write_tldr_examples(plan: &TldrExamplesPlan) -> Result<TldrExamplesReport
         ("tldr_3_filtered/test.jsonl", &test),
         ("tldr_3_filtered_queries/train.jsonl", &queries),
     ] {
-        writer.write(file, lines)?;
+        writer.add(file, lines);
     }
     let (mut agreed, mut ceiling, mut count) = (0.0, 0.0, 0.0);
     let held_out = (plan.comparisons / HELD_OUT).max(1);
@@ -86,23 +86,30 @@ pub fn write_tldr_examples(plan: &TldrExamplesPlan) -> Result<TldrExamplesReport
             count += 1.0;
             lines.push(line);
         }
-        writer.write(&format!("comparisons/{batch}.json"), &lines)?;
+        writer.add(&format!("comparisons/{batch}.json"), &lines);
     }
     Ok(TldrExamplesReport {
         folder: plan.output.clone(),
-        files: writer.files,
+        files: writer.write(&plan.output)?,
         agreement: agreed / f64::max(count, 1.0),
         ceiling: ceiling / f64::max(count, 1.0),
     })
 }
 
-struct Writer<'a> {
-    plan: &'a TldrExamplesPlan,
-    next_id: usize,
-    files: Vec<(String, usize)>,
+/// A file to write.
+struct Examples {
+    /// Its name in the folder.
+    name: String,
+    text: String,
+    lines: usize,
 }
 
-impl Writer<'_> {
+struct Writer {
+    next_id: usize,
+    files: Vec<Examples>,
+}
+
+impl Writer {
     /// A post with its author's summary.
     fn post(&mut self, stream: &mut Stream) -> Value {
         let Post { subreddit, title, text } = posts::post(stream);
@@ -112,14 +119,30 @@ impl Writer<'_> {
         json!({ "id": id, "subreddit": subreddit, "title": title, "post": text, "summary": summary })
     }
 
-    fn write(&mut self, file: &str, lines: &[Value]) -> Result<(), LabError> {
-        let path = self.plan.output.join(file);
-        if let Some(folder) = path.parent() {
-            make_folder(folder)?;
+    fn add(&mut self, name: &str, lines: &[Value]) {
+        let text = lines.iter().map(|line| format!("{line}\n")).collect();
+        self.files.push(Examples { name: name.to_owned(), text, lines: lines.len() });
+    }
+
+    /// Writes all files, and none if there is another one in place of any of them: it may have been downloaded.
+    fn write(self, output: &Path) -> Result<Vec<(String, usize)>, LabError> {
+        for Examples { name, text, .. } in &self.files {
+            let path = output.join(name);
+            if path.exists() && read_text(&path).ok().as_ref() != Some(text) {
+                return Err(LabError::Text(format!(
+                    "{} is there and is not the same; name another folder with --output, or move the file away.",
+                    path.display()
+                )));
+            }
         }
-        write_text(&path, &lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
-        self.files.push((file.to_owned(), lines.len()));
-        Ok(())
+        for Examples { name, text, .. } in &self.files {
+            let path = output.join(name);
+            if let Some(folder) = path.parent() {
+                make_folder(folder)?;
+            }
+            write_text(&path, text)?;
+        }
+        Ok(self.files.into_iter().map(|file| (file.name, file.lines)).collect())
     }
 }
 

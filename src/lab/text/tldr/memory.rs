@@ -49,7 +49,8 @@ impl GptSize {
 pub struct MemoryPlan {
     /// The model.
     pub size: GptSize,
-    /// The stage: supervised, or PPO, which holds the reward model too and takes one step of each.
+    /// The stage: supervised, reward, or PPO, which also takes the steps of the reward model. Both hold all models that
+    /// a session holds then.
     pub stage: TextStage,
     /// Number type of weights and activations.
     pub precision: TextPrecision,
@@ -118,62 +119,13 @@ pub fn measure_memory(plan: &MemoryPlan) -> Result<MemoryReport, LabError> {
     }
     model.set_checkpointing(plan.gradient_checkpointing);
     let peak_before_bytes = peak_resident();
-    let vocabulary = config.vocabulary as u32;
-    let draw = |count: usize, stream: &mut Stream| -> Vec<u32> {
-        (0..count).map(|_| stream.random_range(0..vocabulary)).collect()
-    };
-    let mut seconds = Vec::new();
     let parameters = model.parameters();
     let trained = model.trainable().iter().map(|(_, tensor)| tensor.numel()).sum();
-    if plan.stage == TextStage::Supervised {
-        let example = |stream: &mut Stream| Example { prompt: draw(query, stream), completion: draw(summary, stream) };
-        let examples: Vec<Example> = (0..plan.rows).map(|_| example(&mut stream)).collect();
-        let settings = SupervisedSettings { batch_size: plan.rows, ..SupervisedSettings::default() };
-        let mut trainer = Supervised::new(model, &settings, Seed(0))?;
-        for _ in 0..2 {
-            let start = Instant::now();
-            trainer.step(&examples, &mut |_| false)?;
-            seconds.push(("supervised step", start.elapsed().as_secs_f64()));
-        }
-    } else {
-        // As the stage of a session: reward model, policy and reference share what is not trained.
-        let rewarded = TextRewardSettings { batch_size: plan.rows.div_ceil(2), ..TextRewardSettings::default() };
-        let mut reward = TextReward::new(model.deep_clone(), &rewarded, Seed(0))?;
-        let ppo = TextPpoSettings {
-            batch_size: plan.rows,
-            minibatch_size: plan.rows,
-            update_epochs: 2,
-            max_new_tokens: summary,
-            ..TextPpoSettings::default()
-        };
-        let policy = model.deep_clone();
-        let reference = if plan.lora.is_some() { Reference::Base } else { Reference::Model(model) };
-        let mut learner = TextPpo::new(policy, reference, &[], &ppo, Seed(0))?;
-        let comparison = |stream: &mut Stream| TextComparison {
-            prompt: draw(query, stream),
-            left: draw(summary, stream),
-            right: draw(summary, stream),
-            target: 1.0,
-            margin: 0.0,
-        };
-        let comparisons: Vec<TextComparison> = (0..rewarded.batch_size).map(|_| comparison(&mut stream)).collect();
-        for _ in 0..2 {
-            let start = Instant::now();
-            reward.step(&comparisons, &mut |_| false)?;
-            seconds.push(("reward step", start.elapsed().as_secs_f64()));
-        }
-        let prompts: Vec<Vec<u32>> = (0..plan.rows).map(|_| draw(query, &mut stream)).collect();
-        let start = Instant::now();
-        let episodes = learner.collect(&prompts, &mut |_| false)?;
-        seconds.push(("writing summaries", start.elapsed().as_secs_f64()));
-        let start = Instant::now();
-        let written: Vec<Example> =
-            episodes.iter().map(|e| Example { prompt: e.prompt.clone(), completion: e.completion.clone() }).collect();
-        let scores = reward.rewards(&written, &mut |_| false)?;
-        seconds.push(("scoring them", start.elapsed().as_secs_f64()));
-        let start = Instant::now();
-        learner.learn(&episodes, &scores, &mut |_| false)?;
-        seconds.push(("two PPO steps", start.elapsed().as_secs_f64()));
+    let mut texts = Texts { vocabulary: config.vocabulary as u32, tokens: plan.tokens, stream };
+    let mut seconds = Seconds::default();
+    match plan.stage {
+        TextStage::Supervised => supervised_steps(model, plan.rows, &mut texts, &mut seconds)?,
+        stage => teaching_steps(model, plan, stage == TextStage::Ppo, &mut texts, &mut seconds)?,
     }
     let bytes = if plan.precision == TextPrecision::Bf16 { 2 } else { 4 };
     Ok(MemoryReport {
@@ -184,7 +136,96 @@ pub fn measure_memory(plan: &MemoryPlan) -> Result<MemoryReport, LabError> {
         weight_bytes: bytes * parameters as u64,
         peak_before_bytes,
         peak_bytes: peak_resident(),
-        seconds,
+        seconds: seconds.0,
         machine: processor(),
     })
+}
+
+/// Random texts.
+struct Texts {
+    vocabulary: u32,
+    /// Of a query and of a summary.
+    tokens: [usize; 2],
+    stream: Stream,
+}
+
+impl Texts {
+    fn draw(&mut self, count: usize) -> Vec<u32> {
+        (0..count).map(|_| self.stream.random_range(0..self.vocabulary)).collect()
+    }
+
+    fn query(&mut self) -> Vec<u32> {
+        self.draw(self.tokens[0])
+    }
+
+    fn summary(&mut self) -> Vec<u32> {
+        self.draw(self.tokens[1])
+    }
+}
+
+/// How long each step took, by its name.
+#[derive(Default)]
+struct Seconds(Vec<(&'static str, f64)>);
+
+impl Seconds {
+    fn of<T>(&mut self, step: &'static str, take: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let made = take();
+        self.0.push((step, start.elapsed().as_secs_f64()));
+        made
+    }
+}
+
+fn supervised_steps(model: Transformer, rows: usize, texts: &mut Texts, seconds: &mut Seconds) -> Result<(), LabError> {
+    let examples: Vec<Example> =
+        (0..rows).map(|_| Example { prompt: texts.query(), completion: texts.summary() }).collect();
+    let settings = SupervisedSettings { batch_size: rows, ..SupervisedSettings::default() };
+    let mut trainer = Supervised::new(model, &settings, Seed(0))?;
+    for _ in 0..2 {
+        seconds.of("supervised step", || trainer.step(&examples, &mut |_| false))?;
+    }
+    Ok(())
+}
+
+/// The steps of the reward model, and then, `with_ppo`, those of PPO. As in a session, reward model, policy and
+/// reference are there from the beginning and share what is not trained.
+fn teaching_steps(
+    model: Transformer,
+    plan: &MemoryPlan,
+    with_ppo: bool,
+    texts: &mut Texts,
+    seconds: &mut Seconds,
+) -> Result<(), LabError> {
+    let rewarded = TextRewardSettings { batch_size: plan.rows.div_ceil(2), ..TextRewardSettings::default() };
+    let mut reward = TextReward::new(model.deep_clone(), &rewarded, Seed(0))?;
+    let ppo = TextPpoSettings {
+        batch_size: plan.rows,
+        minibatch_size: plan.rows,
+        update_epochs: 2,
+        max_new_tokens: plan.tokens[1],
+        ..TextPpoSettings::default()
+    };
+    let policy = model.deep_clone();
+    let reference = if plan.lora.is_some() { Reference::Base } else { Reference::Model(model) };
+    let mut learner = TextPpo::new(policy, reference, &[], &ppo, Seed(0))?;
+    let mut comparison = || TextComparison {
+        prompt: texts.query(),
+        left: texts.summary(),
+        right: texts.summary(),
+        target: 1.0,
+        margin: 0.0,
+    };
+    let comparisons: Vec<TextComparison> = (0..rewarded.batch_size).map(|_| comparison()).collect();
+    for _ in 0..2 {
+        seconds.of("reward step", || reward.step(&comparisons, &mut |_| false))?;
+    }
+    if with_ppo {
+        let prompts: Vec<Vec<u32>> = (0..plan.rows).map(|_| texts.query()).collect();
+        let episodes = seconds.of("writing summaries", || learner.collect(&prompts, &mut |_| false))?;
+        let written: Vec<Example> =
+            episodes.iter().map(|e| Example { prompt: e.prompt.clone(), completion: e.completion.clone() }).collect();
+        let scores = seconds.of("scoring them", || reward.rewards(&written, &mut |_| false))?;
+        seconds.of("two PPO steps", || learner.learn(&episodes, &scores, &mut |_| false))?;
+    }
+    Ok(())
 }

@@ -46,7 +46,8 @@ fn generated_files_are_prepared_once_and_always_in_the_same_way() {
 
     // As if it was killed before the last file.
     let before = [POSTS, PROMPTS, HELD_OUT_POSTS, FOR_REWARD, FOR_JUDGE].map(|name| read(places.data(name)));
-    std::fs::remove_file(places.recipe()).unwrap();
+    std::fs::write(places.recipe(), "{\"preparing\": true}").unwrap();
+    assert_eq!(read_recipe(&places).unwrap(), None);
     assert_eq!(prepare_tldr(&plan).unwrap(), recipe);
     assert_eq!([POSTS, PROMPTS, HELD_OUT_POSTS, FOR_REWARD, FOR_JUDGE].map(|name| read(places.data(name))), before);
     // Afterwards the data are not needed, and nothing may be asked for that differs.
@@ -56,12 +57,38 @@ fn generated_files_are_prepared_once_and_always_in_the_same_way() {
         (TldrPlan { judge_share: Some(0.2), ..again.clone() }, "--judge-share 0.5"),
         (TldrPlan { model: Some("m".into()), ..again.clone() }, "--model left out"),
         (TldrPlan { seed: Some(7), ..again.clone() }, "--seed 0"),
+        (
+            TldrPlan { reading: Reading { on_bad: BadLines::Skip, ..Reading::default() }, ..again.clone() },
+            "--skip-bad-lines left out",
+        ),
+        (
+            TldrPlan { reading: Reading { ignore_fields: true, ..Reading::default() }, ..again.clone() },
+            "--ignore-fields left out",
+        ),
     ] {
         let error = prepare_tldr(&other).unwrap_err().to_string();
         assert!(error.contains(option), "{error}");
     }
     let error = prepare_tldr(&TldrPlan { session: root.path().join("new"), ..again }).unwrap_err().to_string();
     assert!(error.contains("--data"), "{error}");
+    // Neither a recipe nor examples are written over files of someone else.
+    let work = root.path().join("work");
+    make_folder(&work.join("data")).unwrap();
+    std::fs::write(work.join("data/posts.jsonl"), "mine").unwrap();
+    let error = prepare_tldr(&TldrPlan { session: work.clone(), ..plan }).unwrap_err().to_string();
+    assert!(error.contains("holds other files"), "{error}");
+    assert_eq!(read(work.join("data/posts.jsonl")), "mine");
+    generated(root.path());
+    let file = data.join("comparisons/batch12.json");
+    std::fs::write(&file, "mine").unwrap();
+    let noise = Noise { doubt: 0.1, mistakes: 0.05 };
+    let other = TldrExamplesPlan { posts: 60, comparisons: 150, noise, seed: 3, output: data.clone() };
+    let posts = read(data.join("tldr_3_filtered/train.jsonl"));
+    let error = write_tldr_examples(&other).unwrap_err().to_string();
+    assert!(error.contains("train.jsonl is there"), "{error}");
+    let error = write_tldr_examples(&TldrExamplesPlan { posts: 120, ..other }).unwrap_err().to_string();
+    assert!(error.contains("batch12.json is there"), "{error}");
+    assert_eq!((read(file), read(data.join("tldr_3_filtered/train.jsonl"))), ("mine".to_owned(), posts));
 }
 
 #[test]
@@ -99,6 +126,8 @@ fn lines_as_they_are_published_are_read() {
     let file = |name: &str| data.join("comparisons").join(name);
     std::fs::write(file("batch3.json"), lines(&[compared(1, "train"), compared(2, "train")])).unwrap();
     std::fs::write(file("batch11.json"), lines(&[compared(5, "valid1"), compared(6, "valid2")])).unwrap();
+    // Splits of other names are held out, too, and one of them is called as another file is.
+    std::fs::write(file("batch12.json"), lines(&[compared(7, "valid-1"), compared(8, "posts")])).unwrap();
     std::fs::write(file("cnndm0.json"), lines(&[article])).unwrap();
     std::fs::write(file("README.txt"), "no data").unwrap();
     let plan = TldrPlan { judge_share: Some(0.0), ..plan(root.path(), &data, "recipe") };
@@ -108,20 +137,32 @@ fn lines_as_they_are_published_are_read() {
     assert_eq!((counts.reward_comparisons, recipe.has_judge()), (2, false));
     let split = |name: &str| counts.held_out_comparisons[name];
     assert_eq!((split("valid1"), split("valid2"), split("cnndm")), (1, 1, 1));
+    assert_eq!((split("valid-1"), split("posts")), (1, 1));
     let reasons = [LeftOut::Duplicate, LeftOut::Subreddit, LeftOut::Title].map(|reason| (reason, 1));
     assert_eq!(counts.left_out, reasons.into());
 
     // What is prepared is read as comparisons: the chosen one is on the left.
     let places = Places(plan.session.clone());
+    assert!(read(places.data(HELD_OUT_POSTS)).contains("\"summary\""));
     let tokenizer = tokenizer_for(None).unwrap();
     let reader = Reader { tokenizer: &tokenizer, context: 192, prompt: 139, reading: Reading::default() };
     for (file, chosen) in [(places.held_out("valid1"), " Two."), (places.held_out("cnndm"), " One.")] {
         let pairs = pairs(&file, &reader).unwrap();
         assert_eq!(tokenizer.decode(&pairs[0].left, true).unwrap(), chosen);
     }
+    let refused = |name: &str| {
+        prepare_tldr(&TldrPlan { session: root.path().join(name), ..plan.clone() }).unwrap_err().to_string()
+    };
+    std::fs::write(file("batch13.json"), lines(&[compared(9, "valid1"), compared(10, "../x")])).unwrap();
+    let error = refused("strange");
+    assert!(error.contains("batch13.json: line 2: \"split\" is \"../x\""), "{error}");
     std::fs::remove_dir_all(data.join("comparisons")).unwrap();
-    let error = prepare_tldr(&TldrPlan { session: root.path().join("none"), ..plan }).unwrap_err().to_string();
+    let error = refused("none");
     assert!(error.contains("no comparisons"), "{error}");
+    // What the disk says is not taken for an empty folder.
+    std::fs::write(data.join("comparisons"), "no folder").unwrap();
+    let error = refused("file");
+    assert!(!error.contains("no comparisons") && error.contains("comparisons"), "{error}");
 }
 
 #[test]
@@ -134,9 +175,18 @@ fn steps_follow_from_the_data_and_what_is_asked_for_wins() {
         judge_comparisons: 46_001,
         ..TldrCounts::default()
     };
-    let recipe = Recipe { data: "d".into(), model: Some("m".into()), judge_share: 0.5, seed: 4, counts };
+    let recipe = Recipe {
+        data: "d".into(),
+        model: Some("m".into()),
+        judge_share: 0.5,
+        seed: 4,
+        skip_bad_lines: false,
+        ignore_fields: false,
+        counts,
+    };
     let settings = recipe.policy_settings("r".as_ref(), &Asked::default()).unwrap();
     let run = settings.text().unwrap();
+    assert!(run.comparisons.as_ref().unwrap().is_absolute() && settings.folder.as_ref().unwrap().is_absolute());
     // One pass each, and a million episodes.
     assert_eq!((run.supervised_steps, run.reward_steps, run.updates), (912, 719, 1954));
     assert_eq!(settings.env_steps, 912 + 719 + 1954);
@@ -153,6 +203,12 @@ fn steps_follow_from_the_data_and_what_is_asked_for_wins() {
     let judge = recipe.judge_settings("r".as_ref(), &asked).unwrap();
     assert_eq!((judge.seed, judge.text().unwrap().reward_steps), (5, 5751));
     assert_eq!(judge.text().unwrap().stages(), [TextStage::Reward]);
+    // The built-in model makes more passes, and answers each post once.
+    let counts = TldrCounts { posts: 2785, prompts: 5000, reward_comparisons: 4000, ..TldrCounts::default() };
+    let built_in = Recipe { model: None, counts, ..recipe.clone() };
+    let settings = built_in.policy_settings("r".as_ref(), &Asked::default()).unwrap();
+    let run = settings.text().unwrap();
+    assert_eq!((run.supervised_steps, run.reward_steps, run.updates), (2094, 500, 79));
     let fixed = Asked::assignments("text.prompts=x.jsonl").unwrap();
     let error = recipe.policy_settings("r".as_ref(), &fixed).unwrap_err().to_string();
     assert!(error.contains("`text.prompts`"), "{error}");

@@ -92,8 +92,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
 }
 
 impl TextTrainer {
-    /// Begins a view in place of the one under way. It is added to the views of the same prompt and answers, unless it is
-    /// there already; otherwise everything is looked at anew.
+    /// Begins a view in place of the one under way. It is added to the views of the same prompt and answers, unless it
+    /// is there already; otherwise everything is looked at anew.
     pub(super) fn begin_inside(&mut self, request: InsideRequest) {
         self.looks.stop();
         let has_question = self.looks.question.is_some();

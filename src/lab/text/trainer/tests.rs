@@ -1,5 +1,6 @@
 //! Tests of cancelled turns of the training loop, without threads or database.
 
+use super::super::folders;
 use super::super::look::{LookModels, LookPlan, LookWhat, look};
 use super::super::tools::{ExampleKind, ExamplesPlan, TokenizerPlan, train_tokenizer, write_examples};
 use super::*;
@@ -9,6 +10,7 @@ use crate::settings::{KlEstimator, KlPlace, PreferenceLoss, TextAdvantage, TextP
 use crate::store::{ModelFolder, SHARD};
 use flipside_core::{Choice, JudgementId, PairId, both_completions};
 use flipside_text::data::Reading;
+use flipside_text::tokenizer_of;
 
 /// Writes a model folder with random weights and a tokenizer for the grammar's words.
 fn small_model(root: &Path) -> PathBuf {
@@ -207,9 +209,13 @@ fn a_person_judges_what_the_policy_writes_and_it_learns_after_every_round() {
         assert!(second.iter().any(|(name, _)| *name == "preference_loss"), "{second:?}");
         if round == 1 {
             // The policy has moved: before it waits, questions that were written by the earlier one are replaced.
-            assert!(!trainer.waits(labels.len(), 2) && trainer.stale_after() == Duration::ZERO);
+            assert!(!trainer.waits(labels.len(), 2) && trainer.stale_after() == Duration::ZERO && trainer.renews());
             written.push(trainer.propose(6, &labels, &mut || false).unwrap());
-            assert!(trainer.waits(labels.len(), 2) && trainer.stale_after() > Duration::from_secs(3600));
+            assert!(
+                trainer.waits(labels.len(), 2)
+                    && trainer.stale_after() > Duration::from_secs(3600)
+                    && !trainer.renews()
+            );
         }
     }
     assert!(!trainer.finished());
@@ -251,8 +257,8 @@ fn patch_of(inside: &Inside, view: InsideView) -> InsidePatch {
     patch.clone()
 }
 
-/// A person looks at every view between the turns of training, part by part. Training is what it is without, bit for bit,
-/// and a view is of the policy as it was when the view was begun.
+/// A person looks at every view between the turns of training, part by part. Training is what it is without, bit for
+/// bit, and a view is of the policy as it was when the view was begun.
 #[test]
 fn looking_inside_changes_no_bit_of_training_and_is_not_changed_by_it() {
     let root = tempfile::tempdir().unwrap();
