@@ -20,7 +20,7 @@ pub(super) enum Scale {
 }
 
 /// Share of the strongest colour under words, so that they can be read, and without words.
-const UNDER_WORDS: f32 = 0.5;
+const UNDER_WORDS: f32 = 0.44;
 const ALONE: f32 = 0.92;
 
 impl Scale {

@@ -64,36 +64,56 @@ pub(super) struct Question {
     compared: [u32; 2],
     /// The last norm's output after the last token in each model, `[d]`.
     normed: [Tensor; 2],
+    /// Steps of training that the tuned model had.
+    pub steps: u64,
     /// What a person sees of it.
     pub view: Arc<InsideQuestion>,
 }
 
 impl Question {
     /// Reads a prompt and two answers.
-    pub fn read(models: &Models, prompt: &str, answers: &[String; 2]) -> Result<Question, Refusal> {
+    pub fn read(models: &Models, prompt: &str, answers: &[String; 2], steps: u64) -> Result<Question, Refusal> {
         let of_models = |error| (InsideField::Models, error);
         let subjects = models.subjects().map_err(of_models)?;
         let (tokens, compared) = parted(models, prompt, answers)?;
         let ids = subjects[0].tokens(&tokens).map_err(|error| (InsideField::Prompt, error.into()))?;
+        Question::of(models, tokens, ids, compared, steps).map_err(of_models)
+    }
+
+    /// The same tokens, compared in the models as they are after `steps` steps.
+    pub fn renewed(&self, models: &Models, steps: u64) -> Result<Question, LabError> {
+        Question::of(models, self.tokens.clone(), self.ids.shallow_clone(), Some(self.compared), steps)
+    }
+
+    fn of(
+        models: &Models,
+        tokens: Vec<u32>,
+        ids: Tensor,
+        compared: Option<[u32; 2]>,
+        steps: u64,
+    ) -> Result<Question, LabError> {
+        let subjects = models.subjects()?;
         let last = tokens.len() - 1;
         let [base, tuned] = subjects.map(|subject| normed_at(subject, &ids, last));
-        let normed = [base.map_err(of_models)?, tuned.map_err(of_models)?];
+        let normed = [base?, tuned?];
         let compared =
             compared.unwrap_or_else(|| default_tokens((subjects[0], &normed[0]), Some((subjects[1], &normed[1]))));
-        let difference = |subject: &Subject, normed: &Tensor| -> Result<f64, Refusal> {
-            let logits = tch::no_grad(|| subject.logits_of(normed, &compared)).map_err(|e| of_models(e.into()))?;
+        let difference = |model: usize| -> Result<f64, LabError> {
+            let logits = tch::no_grad(|| subjects[model].logits_of(&normed[model], &compared))?;
             Ok(logits.double_value(&[0]) - logits.double_value(&[1]))
         };
-        let differences = [difference(&subjects[0], &normed[0])?, difference(&subjects[1], &normed[1])?];
+        let differences = [difference(0)?, difference(1)?];
         if differences.iter().any(|difference| !difference.is_finite()) {
-            let why = "The models compute numbers that are not finite, so there is nothing to see; go on from an earlier \
-                       checkpoint with a lower learning rate.";
-            return Err(of_models(LabError::Text(why.to_owned())));
+            return Err(LabError::Text(
+                "The models compute numbers that are not finite, so there is nothing to see; go on from an earlier \
+                 checkpoint with a lower learning rate."
+                    .to_owned(),
+            ));
         }
         let text = |token: u32| word(&models.tokenizer, token);
         let words = tokens.iter().map(|&token| text(token)).collect();
         let view = Arc::new(InsideQuestion { words, compared: compared.map(text), differences });
-        Ok(Question { ids, tokens, compared, normed, view })
+        Ok(Question { ids, tokens, compared, normed, steps, view })
     }
 
     fn metric(&self) -> Metric {

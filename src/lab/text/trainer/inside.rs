@@ -125,8 +125,9 @@ impl TextTrainer {
         let shown = Arc::make_mut(shown);
         let InsideRequest { prompt, answers, view } = &shown.request;
         let question = match self.looks.question.take() {
-            Some(question) => question,
-            None => guarded(|| Question::read(&models, prompt, answers))?,
+            Some(question) if question.steps == self.steps => question,
+            Some(question) => guarded(|| question.renewed(&models, self.steps).map_err(of_models))?,
+            None => guarded(|| Question::read(&models, prompt, answers, self.steps))?,
         };
         shown.question = Some(question.view.clone());
         let question = self.looks.question.insert(question);

@@ -282,6 +282,7 @@ impl TextTrainer {
                     self.save_model(&teaching.reward_bundle(), TextStage::Reward)?;
                 }
                 if self.run.until == TextStage::Ppo && teaching.ppo.updates() > 0 {
+                    // This makes the folder of models, if there is none yet.
                     self.save_model(&teaching.policy_bundle(), TextStage::Ppo)?;
                     if let Some(critic) = teaching.ppo.critic() {
                         folders::write_critic(&self.folder, critic)?;

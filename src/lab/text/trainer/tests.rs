@@ -279,9 +279,10 @@ fn looking_inside_changes_no_bit_of_training_and_is_not_changed_by_it() {
         let updated = matches!(&trainer.stage, Stage::Teaching(teaching) if teaching.ppo.updates() > 0);
         if updated && expected.is_none() {
             // First all of it, and then the same again, which ends after the last update.
-            let all = looked_at_once(trainer, inside(["", ""], InsideView::PatchTuned));
+            let request = inside([" a joy", " a bore"], InsideView::PatchTuned);
+            let all = looked_at_once(trainer, request.clone());
             expected = Some(patch_of(&all, InsideView::PatchTuned));
-            trainer.begin_look(inside(["", ""], InsideView::PatchTuned));
+            trainer.begin_look(request);
         } else if !updated {
             trainer.begin_look(inside(["", ""], *views.next().unwrap()));
         }
