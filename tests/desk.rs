@@ -78,6 +78,22 @@ fn click_button(harness: &mut Harness<'_>, label: &str) {
     harness.run();
 }
 
+/// Starts the run of the form, and waits until its lab is open. Until then something spins, so that the desk does not
+/// settle.
+fn start_run(harness: &mut Harness<'_>, lab: &Lab) {
+    let opened = lab.script().opened.len();
+    harness.get_by_role_and_label(Role::Button, "Start run").click();
+    let patience = Instant::now() + Duration::from_secs(20);
+    while lab.script().opened.len() == opened {
+        assert!(Instant::now() < patience, "nothing was started");
+        harness.step();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // What was on show before is gone with this step.
+    harness.step();
+    wait_for(harness, LEFT);
+}
+
 fn press(harness: &mut Harness<'_>, key: Key) {
     harness.key_press(key);
     harness.run();
@@ -678,8 +694,7 @@ fn a_new_text_run_learns_by_the_method_that_is_chosen() {
     let judged = "File of judged pairs: JSON lines with prompt, chosen and rejected";
     assert!(!shown(&harness, judged));
     choose(&mut harness, "Loss", "SimPO");
-    click_button(&mut harness, "Start run");
-    wait_for(&mut harness, LEFT);
+    start_run(&mut harness, &lab);
     let opened = lab.script().opened.last().cloned().unwrap();
     let run = opened.text().unwrap();
     assert_eq!(
@@ -733,8 +748,7 @@ fn a_new_text_run_that_cannot_be_says_so_at_the_setting() {
     type_over(&mut harness, Role::SpinButton, "Batch", "70");
     press(&mut harness, Key::Enter);
     assert!(harness.query_by_label_contains(wrong).is_none());
-    click_button(&mut harness, "Start run");
-    wait_for(&mut harness, LEFT);
+    start_run(&mut harness, &lab);
     let opened = lab.script().opened.last().cloned().unwrap();
     let ppo = &opened.text().unwrap().ppo;
     assert_eq!((ppo.batch_size, ppo.group_size), (70, 7));
@@ -755,8 +769,7 @@ fn a_new_text_run_takes_reward_functions() {
     );
     assert!(at.bottom() <= said.top() && said.top() < at.bottom() + 12.0, "{at} {said}");
     type_over(&mut harness, Role::MultilineTextInput, field, "length:..80\n\n 2*regex:good ");
-    click_button(&mut harness, "Start run");
-    wait_for(&mut harness, LEFT);
+    start_run(&mut harness, &lab);
     let opened = lab.script().opened.last().cloned().unwrap();
     assert_eq!(opened.text().unwrap().reward_functions, ["length:..80", "2*regex:good"]);
 }

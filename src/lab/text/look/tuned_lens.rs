@@ -25,7 +25,7 @@ pub struct TunedLensPlan {
     pub settings: TunedLensSettings,
     /// Tokens of a step.
     pub tokens_per_step: usize,
-    /// Tokens of a row; by default as many as the model has positions, at most [`LONGEST`].
+    /// Tokens of a row; by default as many as the model has positions, at most 512.
     pub length: Option<usize>,
     /// Share of the rows that is held out.
     pub held_out: f64,
