@@ -99,6 +99,15 @@ pub(in crate::lab) fn read(folder: &Path, precision: TextPrecision) -> Result<Bu
     }
 }
 
+/// Reads a model that training starts from: an adapter, if there is one, is merged into it.
+pub(super) fn read_merged(folder: &Path, adapter: Option<&Path>, precision: TextPrecision) -> Result<Bundle, LabError> {
+    let mut bundle = read_with(folder, adapter, precision)?;
+    if adapter.is_some() {
+        bundle.model = bundle.model.merged();
+    }
+    Ok(bundle)
+}
+
 /// The heads of ILQL that a model's folder has beside this model.
 pub(super) fn ilql_heads(folder: &Path, bundle: &Bundle) -> Result<IlqlHeads, LabError> {
     let weights = if folder.is_dir() { ModelFolder::read(folder)?.weights } else { Default::default() };

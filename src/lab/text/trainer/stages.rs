@@ -37,11 +37,7 @@ impl TextTrainer {
     pub(super) fn started_from(&self, stage: TextStage) -> Result<Option<Bundle>, LabError> {
         let Some(folder) = self.origin(stage) else { return Ok(None) };
         let adapter = self.run.adapter.as_deref().filter(|_| self.run.model.as_ref() == Some(&folder));
-        let mut bundle = folders::read_with(&folder, adapter, self.run.precision)?;
-        if adapter.is_some() {
-            bundle.model = bundle.model.merged();
-        }
-        Ok(Some(bundle))
+        folders::read_merged(&folder, adapter, self.run.precision).map(Some)
     }
 
     /// The model that a pipeline stage starts from.
